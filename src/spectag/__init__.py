@@ -1,0 +1,1 @@
+"""Make taggers for sounds."""

@@ -1,0 +1,105 @@
+"""A tagger on disk: a folder that needs nothing else. No pickle is ever loaded from it.
+
+    spectag.json          everything that is not a weight: labels, front end, thresholds, metrics, licences, versions
+    model.onnx            input (batch, channels, height, width) to probabilities (batch, n_labels) and features
+    weights.safetensors   the same weights for torch
+    recipe.toml           the settings that made it, for `spectag train --config`
+    README.md             the model card
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from spectag.config import Config, WindowConfig
+from spectag.errors import BundleError
+from spectag.front_end import FrontEnd
+from spectag.labels import LabelSet
+
+FORMAT_VERSION = 1
+INFO_FILE, ONNX_FILE, WEIGHTS_FILE = "spectag.json", "model.onnx", "weights.safetensors"
+RECIPE_FILE, CARD_FILE = "recipe.toml", "README.md"
+
+
+class BackboneInfo(Config):
+    """Which network, and how its features are made."""
+
+    name: str
+    features: str
+    head: str
+    pretrained_on: str
+    licence: str
+    weights_sha256: str
+
+
+class DataInfo(Config):
+    """What the tagger was trained on."""
+
+    name: str
+    n_clips: int
+    n_clips_per_label: tuple[int, ...]
+    fingerprint: str
+    """Of all clips' contents and labels, in their order."""
+
+
+class BundleInfo(Config):
+    """All that a bundle says of itself in spectag.json."""
+
+    format_version: int = FORMAT_VERSION
+    labels: tuple[str, ...]
+    front_end: FrontEnd
+    window: WindowConfig = WindowConfig()
+    backbone: BackboneInfo
+    thresholds: tuple[float, ...]
+    """Label by label: the probability from which a label counts as heard."""
+    thresholds_fitted: tuple[bool, ...]
+    """Whether a label's threshold comes from held-out predictions, or is the plain default."""
+    metrics: dict[str, Any]
+    """Scores on held-out clips; empty where none were held out."""
+    data: DataInfo
+    onnx_difference: float
+    """Greatest difference in probability between model.onnx and torch, on clips of the training data."""
+    versions: dict[str, str]
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The labels in the order of the probabilities."""
+        return LabelSet(self.labels)
+
+
+def read_info(bundle: str | Path) -> BundleInfo:
+    """Read a bundle's spectag.json.
+
+    Raises
+    ------
+    BundleError
+        If there is no bundle, or it was written by a later version, or is damaged.
+    """
+    path = Path(bundle) / INFO_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{bundle}: not a tagger: it has no {INFO_FILE}; expected a folder that `spectag train -o` made"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: can't be read: {error}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {version!r}, but this spectag reads version {FORMAT_VERSION}; "
+            "update spectag, or train the tagger again"
+        )
+    try:
+        return BundleInfo.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise BundleError(f"{path}: damaged at {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+
+
+def write_info(bundle: Path, info: BundleInfo) -> None:
+    """Write spectag.json into a bundle's folder."""
+    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (bundle / INFO_FILE).write_text(text + "\n", encoding="utf-8")

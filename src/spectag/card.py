@@ -1,0 +1,68 @@
+"""The model card: what a bundle is, for the person who finds it."""
+
+from spectag.bundle import BundleInfo
+
+
+def model_card(info: BundleInfo, name: str) -> str:
+    """README.md of a bundle, in the hub's form."""
+    return "\n".join(
+        [
+            "---",
+            "library_name: spectag",
+            "pipeline_tag: audio-classification",
+            "tags: [audio-tagging, multi-label, onnx]",
+            "---",
+            "",
+            f"# {name}",
+            "",
+            f"A tagger for {len(info.labels)} kinds of sound; several may be heard at once. Made with "
+            f"[spectag](https://pypi.org/project/spectag/) {info.versions['spectag']}.",
+            "",
+            "```",
+            f"spectag tag {name} recording.wav",
+            "```",
+            "",
+            "## How good it is",
+            "",
+            *_scores(info),
+            "",
+            "## Labels",
+            "",
+            "| label | training clips | threshold |",
+            "|---|---|---|",
+            *_label_rows(info),
+            "",
+            "## What it is made of",
+            "",
+            f"- Backbone: {info.backbone.name}, pretrained on {info.backbone.pretrained_on}, "
+            f"licence {info.backbone.licence}; features: {info.backbone.features}; head: {info.backbone.head}.",
+            f"- Data: {info.data.n_clips} clips of {info.data.name} (fingerprint {info.data.fingerprint}). "
+            "Its licence is for you to add.",
+            f"- model.onnx gives torch's probabilities within {info.onnx_difference:.1e}.",
+            "",
+        ]
+    )
+
+
+def _scores(info: BundleInfo) -> list[str]:
+    metrics = info.metrics
+    if not metrics:
+        return ["No clips were held out, so nobody knows. Evaluate it on clips that it has not seen."]
+    low, high = metrics["intervals"]["lwlrap"]
+    lines = [
+        f"On {metrics['n_clips']} clips that it had not seen (cross-validated, or held out):",
+        "",
+        f"- lwlrap {metrics['lwlrap']:.3f} (95 % interval {low:.3f} to {high:.3f})",
+        f"- mean average precision {metrics['mean_average_precision']:.3f}",
+    ]
+    if metrics["top1_accuracy"] is not None:
+        lines.append(f"- top-1 accuracy {metrics['top1_accuracy']:.3f}")
+    return lines
+
+
+def _label_rows(info: BundleInfo) -> list[str]:
+    rows = zip(info.labels, info.data.n_clips_per_label, info.thresholds, info.thresholds_fitted, strict=True)
+    return [
+        f"| {label.replace('|', '&#124;')} | {n_clips} | {threshold:.2f}{'' if is_fitted else ' (not fitted)'} |"
+        for label, n_clips, threshold, is_fitted in rows
+    ]

@@ -1,0 +1,76 @@
+"""The network's input for each clip of a manifest: from the bank for sounds, from the files for images."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectag.bank import Bank
+from spectag.errors import DataError, SpectagError
+from spectag.front_end import FrontEnd
+from spectag.image import read_png
+from spectag.manifest import Clip, Manifest
+from spectag.progress import Progress, Say
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """The readable clips of a manifest, each with a key that tells its content, and its input when it is asked for."""
+
+    manifest: Manifest
+    keys: tuple[str, ...]
+    inputs: Callable[[int], Float32Array]
+    """Input (channels, height, width) of the clip at a position."""
+    skipped: tuple[tuple[Clip, str], ...]
+    """Clips that can't be read, each with the reason."""
+
+
+def open_clips(
+    manifest: Manifest, front_end: FrontEnd, bank: Path, *, workers: int | None, progress: Progress, say: Say
+) -> ClipInputs:
+    """Prepare what a network needs of a manifest's clips.
+
+    Raises
+    ------
+    BankError
+        If the log_mels can't be made.
+    DataError
+        If no clip can be read.
+    """
+    if manifest.holds_images:
+        return _open_images(manifest, front_end)
+    if front_end.mel is None:
+        raise DataError(f"{manifest.source}: holds sounds, but the front end takes images alone")
+    store = Bank(bank, front_end.mel)
+    report = store.prepare(manifest.clips, workers=workers, progress=progress)
+    say(f"bank: {report}")
+    keys = [key for key in report.keys if key is not None]
+    kept = _without(manifest, report.skipped)
+    return ClipInputs(
+        kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped
+    )
+
+
+def _open_images(manifest: Manifest, front_end: FrontEnd) -> ClipInputs:
+    keys, skipped = [], []
+    for clip in manifest.clips:
+        try:
+            read_png(clip.path)
+            keys.append(hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest())
+        except (SpectagError, OSError) as error:
+            skipped.append((clip, str(error)))
+    kept = _without(manifest, tuple(skipped))
+    return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_image(kept.clips[i].path), tuple(skipped))
+
+
+def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manifest:
+    unreadable = {clip for clip, _ in skipped}
+    kept = tuple(clip for clip in manifest.clips if clip not in unreadable)
+    if not kept:
+        raise DataError(f"{manifest.source}: none of its {len(skipped)} clips can be read: {skipped[0][1]}")
+    return replace(manifest, clips=kept)

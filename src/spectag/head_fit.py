@@ -1,0 +1,140 @@
+"""A linear head on frozen features: logistic regression for each label, solved to the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.optimize import minimize
+from scipy.special import expit
+from threadpoolctl import threadpool_limits
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+WEIGHT_DECAYS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+"""Tried on the folds, strongest first, for features of unit mean square norm."""
+
+DEFAULT_WEIGHT_DECAY = 3e-4
+"""Where there are no folds to choose on: near the best from two clips a label to a hundred."""
+
+SHALLOWEST = 0.3
+"""How much the first stage counts beside the last. Deep features tell more, and with few clips it must be said:
+on ESC-10 from two recordings a label, accuracy is 0.960 with it and 0.951 with equal weights."""
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Features as the head sees them: (features - center) * scale."""
+
+    center: FloatArray
+    scale: FloatArray
+
+    @classmethod
+    def of(cls, features: Float32Array, group_sizes: Sequence[int]) -> "Standardization":
+        """Zero mean and equal deviation in a stage, deeper stages weighing more, mean square norm near 1."""
+        depth = np.repeat(np.linspace(SHALLOWEST, 1.0, len(group_sizes)) if len(group_sizes) > 1 else 1.0, group_sizes)
+        deviation = features.std(axis=0, dtype=np.float64)
+        varies = deviation > 1e-6
+        scale = np.where(varies, depth / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(features.shape[1])
+        return cls(features.mean(axis=0, dtype=np.float64), scale)
+
+    def __call__(self, features: Float32Array) -> FloatArray:
+        result: FloatArray = (features - self.center) * self.scale
+        return result
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """logits = (features - center) * scale @ weights + bias."""
+
+    standardization: Standardization
+    weights: FloatArray  # (n_features, n_labels)
+    bias: FloatArray  # (n_labels,)
+
+    def logits(self, features: Float32Array) -> FloatArray:
+        """Logits (n_clips, n_labels)."""
+        result: FloatArray = self.standardization(features) @ self.weights + self.bias
+        return result
+
+    def probabilities(self, features: Float32Array) -> FloatArray:
+        """Probabilities (n_clips, n_labels)."""
+        result: FloatArray = expit(self.logits(features))
+        return result
+
+
+def fit_heads(
+    features: Float32Array, y_true: BoolArray, group_sizes: Sequence[int], weight_decays: Sequence[float]
+) -> list[LinearHead]:
+    """A head for each weight decay: the logistic loss per clip plus half the decay times the weights' squares, at its
+    least. The bias is not pulled.
+
+    Parameters
+    ----------
+    features : float array of shape (n_clips, n_features)
+    y_true : bool array of shape (n_clips, n_labels)
+    group_sizes : ints
+        Number of features of each stage, shallow first.
+    weight_decays : floats
+        Above 0; each begins where the one before it ended.
+    """
+    standardization = Standardization.of(features, group_sizes)
+    x = standardization(features)
+    basis = _row_basis(x) if len(x) < x.shape[1] else None
+    reduced = x if basis is None else x @ basis
+    rate = np.clip(y_true.mean(axis=0), 0.5 / len(x), 1 - 0.5 / len(x))
+    parameters = np.vstack([np.zeros((reduced.shape[1], y_true.shape[1])), np.log(rate / (1 - rate))])
+    heads = []
+    for weight_decay in weight_decays:
+        parameters = _solve(reduced, y_true.astype(np.float64), weight_decay, parameters)
+        weights = parameters[:-1] if basis is None else basis @ parameters[:-1]
+        heads.append(LinearHead(standardization, weights, parameters[-1]))
+    return heads
+
+
+def held_out_logits(
+    features: Float32Array,
+    y_true: BoolArray,
+    group_sizes: Sequence[int],
+    held_out: Sequence[BoolArray],
+    weight_decays: Sequence[float],
+) -> dict[float, FloatArray]:
+    """For each weight decay, logits (n_clips, n_labels) from heads that did not see the clip; NaN where all saw it.
+
+    Parameters
+    ----------
+    held_out : sequence of bool arrays of shape (n_clips,)
+        The clips that are held out, fold by fold.
+    """
+    logits = {decay: np.full(y_true.shape, np.nan) for decay in weight_decays}
+    for rows in held_out:
+        heads = fit_heads(features[~rows], y_true[~rows], group_sizes, weight_decays)
+        for decay, head in zip(weight_decays, heads, strict=True):
+            logits[decay][rows] = head.logits(features[rows])
+    return logits
+
+
+def _row_basis(x: FloatArray) -> FloatArray:
+    """An orthonormal basis (n_features, rank) of the clips: with fewer clips than features the weights lie in it."""
+    values, vectors = eigh(x @ x.T)
+    kept = values > values[-1] * 1e-10
+    basis: FloatArray = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return basis
+
+
+def _solve(x: FloatArray, y: FloatArray, weight_decay: float, start: FloatArray) -> FloatArray:
+    def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
+        weights, bias = np.split(flat.reshape(start.shape), [-1])
+        logits = x @ weights + bias
+        loss = (np.logaddexp(0, logits) - y * logits).sum() / len(x) + weight_decay / 2 * (weights**2).sum()
+        error = (expit(logits) - y) / len(x)
+        return loss, np.vstack([x.T @ error + weight_decay * weights, error.sum(axis=0)]).ravel()
+
+    with threadpool_limits(1):  # on products this small threads wait for each other longer than they work
+        solution = minimize(
+            loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-9}
+        )
+    result: FloatArray = solution.x.reshape(start.shape)
+    return result

@@ -1,0 +1,34 @@
+"""What every form of a manifest is read into, before its sounds are found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectag.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A labelled stretch of a sound, as a table or a folder names it."""
+
+    source: Path
+    line: int | None
+    fname: str
+    labels: tuple[str, ...]
+    fold: str | None = None
+    group: str | None = None
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.fname:
+            raise DataError(f"{self.where}: no file name; expected the name of a sound")
+        if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
+            raise DataError(
+                f"{self.where}: {self.fname} ends at {self.end_seconds:g} s but starts at {self.start_seconds:g} s; "
+                "a clip needs an end after its start"
+            )
+
+    @property
+    def where(self) -> str:
+        """The file and, in a table, the line."""
+        return str(self.source) if self.line is None else f"{self.source}, line {self.line}"

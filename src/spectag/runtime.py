@@ -1,0 +1,171 @@
+"""A bundle at work: probabilities of sounds by onnxruntime, without torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectag.audio import Waveform, audio_info, resample
+from spectag.bundle import ONNX_FILE, BundleInfo, read_info
+from spectag.config import WindowConfig
+from spectag.errors import BundleError
+from spectag.front_end import FrontEnd
+from spectag.labels import LabelSet
+from spectag.timeline import window_starts
+
+Float32Array = NDArray[np.float32]
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A label and how probable it is."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a tagger hears in a stretch of a recording.
+
+    `probabilities` has shape (n_labels,); the stretch ends at the recording's end where `end_seconds` is later.
+    """
+
+    path: Path
+    start_seconds: float
+    end_seconds: float | None  # None: an image
+    labels: LabelSet
+    probabilities: Float32Array
+    thresholds: Float32Array
+
+    def top(self, n: int) -> list[Tag]:
+        """The n most probable labels, most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:n]
+        return [Tag(self.labels.names[i], float(self.probabilities[i])) for i in order]
+
+    def heard(self, threshold: float | None = None) -> list[Tag]:
+        """The labels at or above their thresholds (or one threshold for all), most probable first."""
+        limits = self.thresholds if threshold is None else np.full_like(self.thresholds, threshold)
+        above = set(np.flatnonzero(self.probabilities >= limits))
+        return [tag for tag in self.top(len(self.labels)) if self.labels.index(tag.label) in above]
+
+
+def open_session(path: str | Path, *, n_threads: int) -> Any:
+    """An onnxruntime session on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no class
+        raise BundleError(f"{path}: can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
+
+
+class Tagger:
+    """A bundle that is ready to tag.
+
+    Parameters
+    ----------
+    bundle : str or Path
+        The folder that `spectag train` made.
+    n_threads : int
+        Threads of the network. Probabilities do not depend on it.
+
+    Raises
+    ------
+    BundleError
+        If the folder holds no tagger, or a damaged one.
+
+    Examples
+    --------
+    >>> tagger = spectag.load("model")  # doctest: +SKIP
+    >>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: str | Path, *, n_threads: int = 1) -> None:
+        self.folder = Path(bundle)
+        self.info: BundleInfo = read_info(self.folder)
+        self.labels: LabelSet = self.info.label_set
+        self.thresholds: Float32Array = np.array(self.info.thresholds, np.float32)
+        self.n_threads = n_threads
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """How a sound becomes the network's input."""
+        return self.info.front_end
+
+    @cached_property
+    def _session(self) -> Any:
+        return open_session(self.folder / ONNX_FILE, n_threads=self.n_threads)
+
+    def probabilities_of_input(self, inputs: Float32Array) -> Float32Array:
+        """Probabilities (n_labels,) of one input (channels, height, width)."""
+        probabilities: Float32Array = self._session.run(["probabilities"], {"inputs": inputs[None]})[0][0]
+        return probabilities
+
+    def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
+        """Probabilities (n_labels,) of a waveform (n_samples,), seen as a whole."""
+        mel = self.front_end.mel
+        if mel is not None and sample_rate != mel.sample_rate:
+            waveform = resample(waveform, sample_rate, mel.sample_rate)
+        return self.probabilities_of_input(self.front_end.input_of_waveform(waveform))
+
+    def tag(self, path: str | Path) -> Tags:
+        """Tags of a whole recording, or of an image where the tagger was trained on images.
+
+        A recording longer than the bundle's `max_clip_seconds` (60) is seen in parts of that length, and its
+        probabilities are the mean of theirs.
+
+        Raises
+        ------
+        AudioError, DataError
+            If the file can't be read.
+        """
+        path = Path(path)
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return self._tags(path, 0.0, None, self.probabilities_of_input(self.front_end.input_of_image(path)))
+        duration = audio_info(path).duration_seconds
+        window = WindowConfig(window_seconds=self.info.window.max_clip_seconds)
+        if duration <= self.info.window.max_clip_seconds:
+            return self._tag_stretch(path, 0.0, None, duration)
+        parts = [tags.probabilities for tags in self.tag_windows(path, window)]
+        return self._tags(path, 0.0, duration, np.mean(parts, axis=0, dtype=np.float32))
+
+    def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
+        """Tags of each window of a recording, in order; the last one may be shorter than the others.
+
+        Raises
+        ------
+        AudioError
+            If the file can't be read.
+        ValueError
+            If `window` has no length.
+        """
+        if window.window_seconds is None:
+            raise ValueError("need the length of a window, got window_seconds=None")
+        path = Path(path)
+        info = audio_info(path)
+        starts = window_starts(
+            max(info.n_samples, 1),
+            window=max(1, round(window.window_seconds * info.sample_rate)),
+            hop=max(1, round((window.window_seconds - window.overlap_seconds) * info.sample_rate)),
+        )
+        for start in starts:
+            start_seconds = float(start) / info.sample_rate
+            yield self._tag_stretch(path, start_seconds, start_seconds + window.window_seconds, info.duration_seconds)
+
+    def _tag_stretch(self, path: Path, start: float, end: float | None, duration: float) -> Tags:
+        waveform = self.front_end.read_waveform(path, start_seconds=start, end_seconds=end)
+        probabilities = self.probabilities_of_input(self.front_end.input_of_waveform(waveform))
+        return self._tags(path, start, duration if end is None else min(end, duration), probabilities)
+
+    def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
+        return Tags(path, start, end, self.labels, probabilities, self.thresholds)

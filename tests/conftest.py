@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("spectag", deadline=None)  # a busy machine is no failure
+settings.load_profile("spectag")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own cache, nor finds the user's weights."""
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("SPECTAG_WEIGHTS", raising=False)
