@@ -1,11 +1,11 @@
 """Time to turn clips into spectrograms, beside a loop of librosa and matplotlib: python benchmarks/prepare.py [WAV ...]
 
-The loop is the blog post's way: librosa's log_mel drawn by matplotlib, with axes, and saved at 400 dpi. Most of its time
-goes with the size of the figure, so two are tried: matplotlib's default of 6.4 x 4.8 inches, and 14 x 8 inches, which
-takes about as long as the 539 ms that the post's conversion was measured to take. Against it stand the bank, and the
-bank with PNG images of it, on all cores, with the start of their processes. Every round measures all of them, and the
-medians of the rounds' ratios are given, so that whatever else the machine does falls on all alike.
-Then the greatest memory of all processes together, for few clips and for ten times as many.
+The loop is the blog post's way: librosa's log_mel drawn by matplotlib, with axes, and saved at 400 dpi. Its time goes
+with the size of the figure, so two are tried: matplotlib's default of 6.4 x 4.8 inches, and 14 x 8 inches, which comes
+near the 539 ms that the post's conversion was measured to take. Against it stand the bank, and the bank with PNG images
+of it, on all cores, with the start of their processes. Every round measures all of them, and the medians of the rounds'
+ratios are given, so that whatever else the machine does falls on all alike. Before, the greatest memory of all
+processes together is given, for some clips and for ten times as many.
 """
 
 import argparse
@@ -90,12 +90,12 @@ def _compare_speed(wavs: list[Path], folder: Path, arguments: argparse.Namespace
         ours = _prepare_in_a_fresh_process(wavs, folder / f"round {number}")
         bank, both = ours["bank_seconds"] / len(wavs), (ours["bank_seconds"] + ours["png_seconds"]) / len(wavs)
         rounds.append((*loops, bank, both))
-    names = [f"loop, {width:g} x {height:g} inches" for width, height in FIGURES]
-    print(f"{'':26}{'ms a clip':>10}{'clips/s':>10}" + "".join(f"{'times ' + name:>28}" for name in names))
+    names = [f"loop at {width:g} x {height:g} in" for width, height in FIGURES]
+    print(f"{'':24}{'ms a clip':>12}{'clips/s':>12}" + "".join(f"{'x ' + name:>24}" for name in names))
     for column, name in enumerate([*names, "bank", "bank and PNG"]):
         seconds = statistics.median(times[column] for times in rounds)
         ratios = [statistics.median(times[loop] / times[column] for times in rounds) for loop in range(len(names))]
-        print(f"{name:26}{1000 * seconds:10.2f}{1 / seconds:10.1f}" + "".join(f"{ratio:28.1f}" for ratio in ratios))
+        print(f"{name:24}{1000 * seconds:12.2f}{1 / seconds:12.1f}" + "".join(f"{ratio:24.1f}" for ratio in ratios))
 
 
 def _compare_memory(wavs: list[Path], folder: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_second_run_does_nothing_and_says_so(tmp_path, clips, monkeypatch):
     bank = Bank(tmp_path / "bank", CONFIG)
     first = bank.prepare(clips)
     assert (first.n_new, first.n_kept, first.skipped) == (6, 0, ())
-    assert str(first).startswith("6 log_mels made (0.0 MB) in ")
+    assert str(first).startswith("6 log_mels made (5.8 kB) in ")
     before = {path: path.stat() for path in tmp_path.rglob("*")}
     monkeypatch.setattr(bank_module, "_digest", None)  # not even the audio is read
     second = bank.prepare(clips)
@@ -278,7 +278,7 @@ def test_a_forecast_of_many_clips_reads_some_headers_and_comes_close(tmp_path, r
 
 def test_log_mels_that_will_not_fit_are_refused_before_anything_is_made(tmp_path, clips, monkeypatch):
     monkeypatch.setattr(bank_module, "disk_usage", lambda place: SimpleNamespace(free=5000))
-    with pytest.raises(BankError, match=r"6 clips need about 0\.0 MB, and 0\.0 MB is free on its disk; make space"):
+    with pytest.raises(BankError, match=r"6 clips need about 24\.6 kB, and 5\.0 kB is free on its disk; make space"):
         Bank(tmp_path / "new" / "bank", CONFIG).prepare(clips)
     assert not (tmp_path / "new").exists()
 

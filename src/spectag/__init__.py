@@ -1,1 +1,71 @@
-"""Make taggers for sounds."""
+"""Make taggers for sounds: a folder of recordings and a table of labels in, a tagger out.
+
+>>> import spectag
+>>> tagger = spectag.load("model")  # doctest: +SKIP
+>>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spectag.config import ImageConfig, MelConfig, WindowConfig
+    from spectag.demo import demo
+    from spectag.errors import SpectagError
+    from spectag.inspection import inspect
+    from spectag.manifest import read_manifest
+    from spectag.plots import show
+    from spectag.prepare import prepare
+    from spectag.recipe import Recipe
+    from spectag.runtime import Tagger as load
+    from spectag.split_manifest import split
+    from spectag.tag import tag
+    from spectag.train import train
+
+_HOMES = {
+    "ImageConfig": "config",
+    "MelConfig": "config",
+    "Recipe": "recipe",
+    "SpectagError": "errors",
+    "WindowConfig": "config",
+    "demo": "demo",
+    "inspect": "inspection",
+    "load": "runtime:Tagger",
+    "prepare": "prepare",
+    "read_manifest": "manifest",
+    "show": "plots",
+    "split": "split_manifest",
+    "tag": "tag",
+    "train": "train",
+}
+
+__all__ = [
+    "ImageConfig",
+    "MelConfig",
+    "Recipe",
+    "SpectagError",
+    "WindowConfig",
+    "demo",
+    "inspect",
+    "load",
+    "prepare",
+    "read_manifest",
+    "show",
+    "split",
+    "tag",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is asked for: tagging needs no torch, and help needs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spectag' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f"spectag.{module}"), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

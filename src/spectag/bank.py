@@ -199,7 +199,8 @@ class Bank:
                 f"{self.root}: the log_mels of {forecast.n_clips} clips need about {_size(forecast.n_bytes)}, and "
                 f"{_size(forecast.free_bytes)} is free on its disk; make space, or put the bank on another disk"
             )
-        n_workers = workers or min(usable_cores(), 1 + forecast.n_bytes // _BYTES_WORTH_WORKERS)
+        if workers is None:
+            workers = min(usable_cores(), 1 + forecast.n_bytes // _BYTES_WORTH_WORKERS)
         mel_filter_bank(self.config)  # warns of empty bands: here, once, and not in every worker
         in_order = sorted(missing, key=lambda stretch: stretch.path)  # the stretches of a file one after the other
         answers = {}
@@ -209,7 +210,7 @@ class Bank:
                 store = partial(_store_log_mel, self.folder, work, self.config)
                 with (
                     (work / "index.jsonl").open("w", encoding="ascii", buffering=1) as index,
-                    closing(spread(store, in_order, n_workers=n_workers)) as stored,
+                    closing(spread(store, in_order, n_workers=workers)) as stored,
                 ):
                     for stretch, answer in stored:
                         answers[stretch] = answer
@@ -396,4 +397,5 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
 
 
 def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= unit), (1e3, "kB"))
+    return f"{n_bytes / unit:.1f} {name}"

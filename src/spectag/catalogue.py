@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from spectag.config import MelConfig
+from spectag.config import MelConfig, parse_config
 from spectag.errors import ConfigError, did_you_mean
 
 EFFICIENTAT_RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
@@ -131,18 +131,12 @@ def front_end_of(name: str, override: MelConfig | None) -> MelConfig:
     spec = backbone_spec(name)
     if override is None:
         return spec.mel
-    wanted = replace_set_fields(spec.mel, override)
-    if spec.mel_is_fixed and wanted != spec.mel:
-        changed = [key for key in override.model_fields_set if getattr(override, key) != getattr(spec.mel, key)]
+    changed = [key for key in override.model_fields_set if getattr(override, key) != getattr(spec.mel, key)]
+    if spec.mel_is_fixed and changed:
         raise ConfigError(
             f"backbone {name} was trained with one front end and can't take another: it is at odds with "
             f"{', '.join(f'mel.{key}={getattr(override, key)!r}' for key in sorted(changed))}. "
             "Leave the mel settings out, or choose a backbone that takes any, such as efficientnet_lite0."
         )
-    return wanted
-
-
-def replace_set_fields(base: MelConfig, override: MelConfig) -> MelConfig:
-    """`base` with the fields that were set explicitly in `override`."""
-    changes = {key: getattr(override, key) for key in override.model_fields_set}
-    return MelConfig.model_validate(base.model_dump() | changes)
+    changes = {key: getattr(override, key) for key in changed}
+    return parse_config(spec.mel.model_dump() | changes, MelConfig, source=f"mel settings for backbone {name}")

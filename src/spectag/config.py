@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,16 +11,17 @@ from spectag.errors import ConfigError, did_you_mean
 
 
 class Config(BaseModel):
-    """A frozen model that takes no unknown key. TOML has no null, so the word "none" stands for it."""
+    """A frozen model that takes no unknown key, NaN or infinity. TOML has no null: the word "none" stands for it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _none(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {key: None if value == "none" else value for key, value in values.items()}
+        may_be_none = {key for key, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {key: None if key in may_be_none and value == "none" else value for key, value in values.items()}
 
 
 class MelConfig(Config):
@@ -30,24 +31,42 @@ class MelConfig(Config):
     `mel_scale="kaldi"`, `log="ln"` and `pre_emphasis` make Kaldi's family.
     """
 
-    sample_rate: int = Field(32_000, gt=0)  # Hz
-    n_fft: int = Field(2048, gt=1)  # samples
-    win_length: int | None = Field(None, gt=1)  # samples; None: n_fft
-    hop_length: int = Field(512, gt=0)  # samples
-    window: Literal["hann", "hann_symmetric"] = "hann"  # "hann" is periodic, as librosa's
-    pad_mode: Literal["constant", "reflect"] = "constant"  # at both ends, by n_fft // 2
-    pre_emphasis: float = Field(0.0, ge=0, lt=1)  # x[t] - pre_emphasis * x[t - 1], one sample shorter
+    sample_rate: int = Field(32_000, gt=0)
+    """Hz."""
+    n_fft: int = Field(2048, gt=1)
+    """Size of the FFT in samples."""
+    win_length: int | None = Field(None, gt=1)
+    """Length of the analysis window in samples; none: n_fft."""
+    hop_length: int = Field(512, gt=0)
+    """Samples from frame to frame."""
+    window: Literal["hann", "hann_symmetric"] = "hann"
+    """hann is periodic, as librosa's; hann_symmetric is as Kaldi's."""
+    pad_mode: Literal["constant", "reflect"] = "constant"
+    """What lies beyond both ends of the sound: silence, or its mirror image."""
+    pre_emphasis: float = Field(0.0, ge=0, lt=1)
+    """Share of the sample before that is taken off each sample; 0: none."""
     n_mels: int = Field(128, gt=0)
-    f_min: float = Field(20.0, ge=0)  # Hz
-    f_max: float = 16_000.0  # Hz
+    """Mel bands."""
+    f_min: float = Field(20.0, ge=0)
+    """Hz, where the lowest band begins."""
+    f_max: float = 16_000.0
+    """Hz, where the highest band ends."""
     mel_scale: Literal["slaney", "htk", "kaldi"] = "slaney"
+    """How Hz become mels."""
     mel_norm: Literal["slaney"] | None = "slaney"
-    log: Literal["db", "ln"] = "db"  # db: 10 log10(max(power, amin) / ref); ln: ln(power + amin)
+    """Divide each band by its width in Hz (slaney), or not (none)."""
+    log: Literal["db", "ln"] = "db"
+    """db: 10 log10(max(power, amin) / ref); ln: ln(power + amin)."""
     amin: float = Field(1e-10, gt=0)
-    ref: float | Literal["max"] = 1.0  # power at 0 dB; "max": the clip's loudest
-    top_db: float | None = Field(80.0, gt=0)  # dB below the clip's loudest where log_mel is cut off
-    mean: float = 0.0  # log_mel is given as (log_mel - mean) / std
+    """Least power."""
+    ref: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
+    """Power at 0 dB; max: the clip's loudest."""
+    top_db: float | None = Field(80.0, gt=0)
+    """dB below the clip's loudest where the log_mel is cut off; none: nowhere."""
+    mean: float = 0.0
+    """Taken off the log_mel."""
     std: float = Field(1.0, gt=0)
+    """What the log_mel is then divided by."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -71,11 +90,16 @@ class MelConfig(Config):
 class ImageConfig(Config):
     """How a log_mel becomes an 8-bit image, low frequencies at the bottom."""
 
-    colormap: str = "grey"  # or any of matplotlib's, such as magma
-    height: int | None = Field(None, gt=0)  # pixels; None: a row per mel band
-    width: int | None = Field(None, gt=0)  # pixels; None: a column per frame
-    low: float | None = None  # the log_mel that is black; None: the clip's least
-    high: float | None = None  # the log_mel that is white; None: the clip's greatest
+    colormap: str = "grey"
+    """grey, or one of matplotlib's, such as magma."""
+    height: int | None = Field(None, gt=0)
+    """Pixels; none: a row for each mel band."""
+    width: int | None = Field(None, gt=0)
+    """Pixels; none: a column for each frame."""
+    low: float | None = None
+    """The log_mel that is black; none: the clip's least."""
+    high: float | None = None
+    """The log_mel that is white; none: the clip's greatest."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -87,9 +111,12 @@ class ImageConfig(Config):
 class WindowConfig(Config):
     """Which stretches of a recording the network sees."""
 
-    window_seconds: float | None = Field(None, gt=0)  # None: whole clips
+    window_seconds: float | None = Field(None, gt=0)
+    """Length of a window; none: whole clips."""
     overlap_seconds: float = Field(0.0, ge=0)
-    max_clip_seconds: float = Field(60.0, gt=0)  # a longer clip is seen in parts, and its parts' probabilities averaged
+    """What a window shares with the one before it."""
+    max_clip_seconds: float = Field(60.0, gt=0)
+    """A longer clip is seen in parts of this length, and its probabilities are the mean of theirs."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -120,17 +147,24 @@ def parse_config(values: dict[str, Any], model: type[ConfigT], *, source: str) -
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem, model, source) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_explanations(error, model, source))) from error
 
 
-def _explain(problem: Any, model: type[BaseModel], source: str) -> str:
-    *parents, key = [str(part) for part in problem["loc"]] or [""]
-    where = f"{source}: {'.'.join([*parents, key])}".removesuffix(": ")
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})" if key else (
-            f"{where}: {problem['msg'].removeprefix('Value error, ')}"
-        )
-    return f"{where}: unknown setting{did_you_mean(key, _all_keys(model))}"
+def _explanations(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
+    """What is wrong with each setting that does not fit."""
+    keys = _all_keys(model)
+    reasons: dict[str, list[str]] = {}
+    for problem in error.errors():
+        parts = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            reason = f"unknown setting{did_you_mean(parts[-1], keys)}"
+        elif problem["type"] == "value_error":  # one of ours, which tells what came
+            reason = problem["msg"].removeprefix("Value error, ")
+        else:
+            parts = [part for part in parts if part in keys]  # a setting of several types has a problem with each
+            reason = f"{problem['msg']} (got {problem['input']!r})"
+        reasons.setdefault(": ".join([source, ".".join(parts)]).removesuffix(": "), []).append(reason)
+    return [f"{where}: {', or: '.join(several)}" for where, several in reasons.items()]
 
 
 def _all_keys(model: type[BaseModel]) -> list[str]:

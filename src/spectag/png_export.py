@@ -83,9 +83,10 @@ def export_png(
     pairs = [(clip, key) for clip, key in zip(manifest.clips, keys, strict=True) if key is not None]
     names = _image_names([clip for clip, _ in pairs], manifest.source)
     tasks = [_Task(key, name) for (_, key), name in zip(pairs, names, strict=True)]
-    n_workers = workers or min(usable_cores(), 1 + len(tasks) // _IMAGES_WORTH_A_WORKER)
+    if workers is None:
+        workers = min(usable_cores(), 1 + len(tasks) // _IMAGES_WORTH_A_WORKER)
     try:
-        n_new = _write_images(bank, folder, config, tasks, n_workers, progress)
+        n_new = _write_images(bank, folder, config, tasks, workers, progress)
     except OSError as error:
         raise DataError(f"{folder}: can't write the images: {error.strerror or error}; export again") from error
     except WorkerDiedError as error:

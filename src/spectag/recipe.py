@@ -1,20 +1,21 @@
 """What `spectag train` does, as settings: given by flags, read from configs/*.toml, written into every bundle."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from spectag.config import Config, ImageConfig, MelConfig
 
 Folds = int | Literal["auto", "given", "none"]
 
 
-class Recipe(Config):
-    """How a tagger is trained. The defaults are good for a few clips a label and for thousands."""
+class TrainSettings(Config):
+    """How a tagger is trained, but for its front end."""
 
     backbone: str = "mn04_audioset"
-    """Network below the head: a name that `spectag models` lists, or timm/NAME."""
+    """Network below the head: mn04_audioset, mn05 to mn40_audioset, efficientnet_lite0, convnext_tiny, timm/NAME or
+    scratch."""
 
     pretrained: bool = True
     """Begin with the published weights of the backbone."""
@@ -58,12 +59,6 @@ class Recipe(Config):
     seed: int = 0
     """Of folds, shuffling and random weights."""
 
-    mel: MelConfig | None = None
-    """Front end; what is not set is the backbone's own."""
-
-    image: ImageConfig | None = None
-    """Train on 8-bit images of the log_mels, as PNG files hold them; none: on the log_mels themselves."""
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.optimizer == "lbfgs" and self.head != "linear":
@@ -77,3 +72,17 @@ class Recipe(Config):
         if isinstance(self.folds, int) and self.folds < 2:
             raise ValueError(f"folds must be 2 or more, got {self.folds}; folds = none trains without")
         return self
+
+
+class Recipe(TrainSettings):
+    """How a tagger is trained. The defaults are good for a few clips a label and for thousands."""
+
+    mel: MelConfig | None = None
+    """Front end; what is not set is the backbone's own."""
+
+    image: ImageConfig | None = None
+    """Train on 8-bit images of the log_mels, as PNG files hold them; none: on the log_mels themselves."""
+
+    @field_serializer("mel")
+    def _mel_as_it_was_set(self, mel: MelConfig | None) -> dict[str, Any] | None:
+        return None if mel is None else mel.model_dump(mode="json", exclude_unset=True)

@@ -1,7 +1,9 @@
 """From a manifest to a bundle: inputs, features, held-out scores, a head, and files that are checked."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,17 @@ class TrainResult:
     predictions: FloatArray
     skipped: tuple[tuple[Clip, str], ...]
     onnx_difference: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores and what was skipped, for JSON."""
+        return {
+            "bundle": str(self.bundle),
+            "scores": self.scores and self.scores.to_dict(),
+            "folds": [dataclasses.asdict(fold) for fold in self.folds],
+            "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
+            "skipped": [{"fname": clip.fname, "reason": reason} for clip, reason in self.skipped],
+            "onnx_difference": self.onnx_difference,
+        }
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _result_or_error(function: Callable[[ItemT], ResultT], item: ItemT) -> tuple
     try:
         return function(item), None
     except Exception as error:
-        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+        error.add_note(f"In a worker process, with {item}:\n{traceback.format_exc()}")
         return None, error
 
 

@@ -1,15 +1,59 @@
-"""How an inspection looks in a terminal."""
+"""spectag inspect."""
 
+import json
+import sys
 from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from spectag.inspection import CLIPPED_SHARE, SILENT_PEAK_DB, Inspection
+from spectag.cli import SKIPPED_SOME
+from spectag.cli.screen import shown_work
+from spectag.inspection import CLIPPED_SHARE, SILENT_PEAK_DB, Inspection, inspect
+from spectag.manifest import read_manifest
 
 _N_EXAMPLES = 3
+
+
+def inspect_command(
+    manifest: Path,
+    *,
+    folds: int | None = None,
+    audio_dir: Path | None = None,
+    group_column: str | None = None,
+    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Show a manifest's labels, durations, faults, duplicates and leaks.
+
+    Parameters
+    ----------
+    manifest
+        Table of clips and labels, or a folder with a sub-folder per label.
+    folds
+        Name the labels that are too rare for this many folds.
+    audio_dir
+        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+    group_column
+        Column whose equal values should be in one fold, such as the recordist's.
+    workers
+        Processes. By default one for each core.
+    json_output
+        Print all of it as JSON.
+    """
+    clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+    with shown_work() as (progress, _):
+        inspection = inspect(clips, folds=folds, workers=workers, progress=progress)
+    if json_output:
+        print(json.dumps(inspection.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_inspection(inspection, Console(file=sys.stdout))
+    return SKIPPED_SOME if inspection.unreadable else 0
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:

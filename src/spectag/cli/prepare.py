@@ -1,0 +1,57 @@
+"""spectag prepare."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from spectag.cli import SKIPPED_SOME
+from spectag.cli.options import ImageOptions, MelOptions
+from spectag.cli.screen import name_skipped, shown_work
+from spectag.prepare import prepare
+
+
+def prepare_command(
+    manifest: Path,
+    *,
+    bank: Path | None = None,
+    png: Path | None = None,
+    backbone: str | None = None,
+    mel: MelOptions = None,
+    image: ImageOptions = None,
+    audio_dir: Path | None = None,
+    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
+) -> int:
+    """Make the spectrograms of a manifest's clips, once.
+
+    Parameters
+    ----------
+    manifest
+        Table of clips and labels, or a folder with a sub-folder per label.
+    bank
+        Folder where the spectrograms are kept. By default in the user's cache.
+    png
+        Also write them as PNG images into this folder, with a multi-hot CSV of the labels.
+    backbone
+        Whose front end. By default that of spectag train.
+    audio_dir
+        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+    workers
+        Processes. By default one for each core.
+    """
+    with shown_work() as (progress, say):
+        prepared = prepare(
+            manifest,
+            bank=bank,
+            png=png,
+            backbone=backbone,
+            mel=mel,
+            image=image,
+            audio_dir=audio_dir,
+            workers=workers,
+            progress=progress,
+            say=say,
+        )
+    name_skipped([reason for _, reason in prepared.report.skipped])
+    print(prepared.bank if prepared.images is None else prepared.images.labels_path)
+    return SKIPPED_SOME if prepared.report.skipped else 0

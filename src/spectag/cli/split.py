@@ -1,0 +1,74 @@
+"""spectag split."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from spectag.split_manifest import Split, split, write_split
+
+
+def split_command(
+    manifest: Path,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    folds: int | None = None,
+    valid_share: float | None = None,
+    seed: int = 0,
+    audio_dir: Path | None = None,
+    group_column: str | None = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Deal a manifest's clips into folds, balanced by label, each recording in one.
+
+    Parameters
+    ----------
+    manifest
+        Table of clips and labels, or a folder with a sub-folder per label.
+    output
+        CSV to write: the manifest with the column fold. Without it only the balance is shown.
+    folds
+        Number of folds. [default: 5]
+    valid_share
+        Instead of folds, hold out this share of the clips.
+    seed
+        Another seed gives other folds, as well balanced.
+    audio_dir
+        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+    group_column
+        Column whose equal values never come on two sides, such as the recordist's.
+    json_output
+        Print parts and balance as JSON.
+    """
+    result = split(
+        manifest, folds=folds, valid_share=valid_share, seed=seed, audio_dir=audio_dir, group_column=group_column
+    )
+    if output is not None:
+        write_split(output, result)
+    if json_output:
+        clips = [{"fname": clip.fname, "fold": part} for clip, part in zip(result.manifest.clips, result.parts, strict=True)]
+        print(json.dumps({"clips": clips, "balance": result.balance.to_dict()}, ensure_ascii=False))
+    else:
+        _print(result, Console(file=sys.stdout, highlight=False))
+    return 0
+
+
+def _print(result: Split, console: Console) -> None:
+    names = list(dict.fromkeys(sorted(result.parts, key=lambda name: (len(name), name))))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("clips with")
+    for name in names:
+        table.add_column(f"fold {name}" if name.isdigit() else name, justify="right")
+    for label, counts in zip(result.manifest.labels.names, result.balance.counts, strict=True):
+        table.add_row(label, *(str(int(count)) for count in counts))
+    table.add_row("all", *(str(int(size)) for size in result.balance.sizes), style="bold")
+    console.print(table)
+    spread = result.balance
+    console.print(
+        f"\noff the ideal share, of a label's clips: worst {spread.worst:.1%}, mean {spread.mean:.1%} "
+        f"(a random split of the same groups: worst {spread.random_worst:.1%}, mean {spread.random_mean:.1%})"
+    )

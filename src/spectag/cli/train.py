@@ -1,0 +1,114 @@
+"""spectag train."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from spectag.cli import SKIPPED_SOME
+from spectag.cli.options import ImageOptions, MelOptions
+from spectag.cli.screen import name_skipped, shown_work
+from spectag.errors import MissingExtraError
+from spectag.recipe import Recipe, TrainSettings
+
+if TYPE_CHECKING:
+    from spectag.metrics import Scores
+    from spectag.train import TrainResult
+
+
+def train_command(
+    manifest: Path,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
+    mel: MelOptions = None,
+    image: ImageOptions = None,
+    bank: Path | None = None,
+    audio_dir: Path | None = None,
+    group_column: str | None = None,
+    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Train a tagger on a manifest.
+
+    Parameters
+    ----------
+    manifest
+        Table of clips and labels, or a folder with a sub-folder per label.
+    output
+        Folder of the tagger; an earlier tagger there is replaced when the new one is whole.
+    bank
+        Folder where spectrograms and features are kept. By default in the user's cache.
+    audio_dir
+        Where sounds (or images) are that lie neither beside the manifest nor in the folder of its name.
+    group_column
+        Column whose equal values never come on two sides of a fold, such as the recordist's.
+    workers
+        Processes that make spectrograms. By default one for each core.
+    json_output
+        Print the scores as JSON.
+    """
+    try:
+        from spectag.train import train
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "training") from error
+    recipe = Recipe(**(settings.model_dump(exclude_unset=True) if settings else {}), mel=mel, image=image)
+    with shown_work() as (progress, say):
+        result = train(
+            manifest,
+            output,
+            recipe,
+            bank=bank,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            workers=workers,
+            progress=progress,
+            say=say,
+        )
+    name_skipped([reason for _, reason in result.skipped])
+    if json_output:
+        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_result(result, Console(file=sys.stdout, highlight=False))
+    return SKIPPED_SOME if result.skipped else 0
+
+
+def print_result(result: "TrainResult", console: Console) -> None:
+    """Scores fold by fold and over all held-out clips, and where the tagger lies."""
+    if result.scores is not None:
+        console.print(_score_table(result, result.scores))
+    console.print(f"tagger: {result.bundle}  (model.onnx gives torch's probabilities within {result.onnx_difference:.0e})")
+
+
+def _score_table(result: "TrainResult", scores: "Scores") -> Table:
+    has_accuracy = scores.top1_accuracy is not None
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for name in ("held out", "clips", "lwlrap", *(["top-1 accuracy"] if has_accuracy else [])):
+        table.add_column(name, justify="left" if name == "held out" else "right")
+    for fold in result.folds if len(result.folds) > 1 else ():
+        table.add_row(f"fold {fold.name}", str(fold.n_clips), f"{fold.lwlrap:.4f}", _number(fold.top1_accuracy))
+    if len(result.folds) > 1:
+        table.add_row("mean of folds", "", *(_mean(values) for values in _by_fold(result, has_accuracy)))
+    low, high = scores.intervals["lwlrap"]
+    table.add_row("all held out", str(scores.n_clips), f"{scores.lwlrap:.4f}", _number(scores.top1_accuracy))
+    table.caption = f"95 % interval of lwlrap: {low:.4f} to {high:.4f}"
+    table.caption_justify = "left"
+    return table
+
+
+def _by_fold(result: "TrainResult", has_accuracy: bool) -> list[list[float | None]]:
+    columns: list[list[float | None]] = [[fold.lwlrap for fold in result.folds]]
+    return [*columns, [fold.top1_accuracy for fold in result.folds]] if has_accuracy else columns
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return _number(sum(known) / len(known) if known else None)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

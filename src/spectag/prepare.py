@@ -1,0 +1,81 @@
+"""Spectrograms of a manifest's clips in a bank, and as PNG images where asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectag.bank import Bank, Forecast, PrepareReport
+from spectag.catalogue import front_end_of
+from spectag.config import ImageConfig, MelConfig
+from spectag.manifest import Manifest, read_manifest
+from spectag.png_export import PngReport, export_png
+from spectag.progress import Progress, Say, silent, tell_nobody
+from spectag.recipe import Recipe
+from spectag.weights import cache_folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What preparing did; `images` is None where no images were asked for."""
+
+    bank: Path
+    forecast: Forecast
+    report: PrepareReport
+    images: PngReport | None
+
+
+def prepare(
+    manifest: str | Path | Manifest,
+    *,
+    bank: str | Path | None = None,
+    png: str | Path | None = None,
+    backbone: str | None = None,
+    mel: MelConfig | None = None,
+    image: ImageConfig | None = None,
+    audio_dir: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+    say: Say = tell_nobody,
+) -> Prepared:
+    """Make the spectrograms that training would make, ahead of it.
+
+    Parameters
+    ----------
+    manifest : path or Manifest
+    bank : path, optional
+        The bank's folder; by default in the user's cache.
+    png : path, optional
+        Also write each clip's spectrogram as an image into this folder, and a multi-hot CSV beside them.
+    backbone : str, optional
+        Whose front end; by default that of `spectag train`.
+    mel, image : optional
+        Settings laid over the backbone's.
+    audio_dir
+        As in `read_manifest`.
+    workers, progress, say
+        As in `train`.
+
+    Raises
+    ------
+    SpectagError
+        If the manifest, the settings or the disk do not allow it. Clips that can't be read are in the report.
+    """
+    if not isinstance(manifest, Manifest):
+        manifest = read_manifest(manifest, audio_dir=audio_dir)
+    root = Path(bank) if bank else cache_folder() / "bank"
+    store = Bank(root, front_end_of(backbone or Recipe().backbone, mel))
+    forecast = store.forecast(manifest.clips)
+    if forecast.n_clips:
+        say(f"{forecast.n_clips} log_mels to make: {_gigabytes(forecast.n_bytes)} of {_gigabytes(forecast.free_bytes)} free")
+    report = store.prepare(manifest.clips, workers=workers, progress=progress)
+    say(f"bank: {report}")
+    images = None
+    if png is not None:
+        images = export_png(
+            store, manifest, report.keys, png, image or ImageConfig(), workers=workers, progress=progress
+        )
+        say(f"images: {images}")
+    return Prepared(store.folder, forecast, report, images)
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"
