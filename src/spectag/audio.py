@@ -17,7 +17,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spectag.errors import AudioError, MissingExtraError
+from spectag.errors import AudioError, EndOfSoundError, MissingExtraError
 
 Waveform = NDArray[np.float32]
 
@@ -133,7 +133,8 @@ def read_audio(
     except _RefusedError as refusal:
         waveform, file_rate = _read_with_av(path, start_seconds, end_seconds, refusal)
     if waveform.size == 0:
-        raise AudioError(f"{path}: the file holds no samples{_where(start_seconds, end_seconds)}")
+        error = EndOfSoundError if start_seconds else AudioError
+        raise error(f"{path}: the file holds no samples{_where(start_seconds, end_seconds)}")
     if not np.isfinite(waveform).all():
         at = start_seconds + int(np.argmin(np.isfinite(waveform))) / file_rate
         raise AudioError(f"{path}: the sample at {at:.6g} s is NaN or infinite; write the file anew from its source")
@@ -144,6 +145,8 @@ def read_audio(
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     """A waveform of shape (n_samples,) at another rate, by soxr at its quality HQ; the same array for an equal rate.
+
+    Some samples stay some: what is shorter than a sample at the new rate becomes one.
 
     Raises
     ------
@@ -157,7 +160,7 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     if from_rate == to_rate:
         return waveform
     resampled: Waveform = soxr.resample(waveform, from_rate, to_rate, quality="HQ")
-    return resampled
+    return resampled if resampled.size else waveform[:1]
 
 
 def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:

@@ -9,9 +9,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from spectag.config import Config, WindowConfig
 from spectag.errors import BundleError
@@ -63,6 +63,17 @@ class BundleInfo(Config):
     """Greatest difference in probability between model.onnx and torch, on clips of the training data."""
     versions: dict[str, str]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lengths = len(self.thresholds), len(self.thresholds_fitted), len(self.data.n_clips_per_label)
+        if not self.labels or len(set(self.labels)) < len(self.labels) or set(lengths) != {len(self.labels)}:
+            raise ValueError(
+                f"need labels, each once, with a threshold and a number of clips each, got {len(self.labels)} labels "
+                f"({len(set(self.labels))} different), {lengths[0]} thresholds ({lengths[1]} told whether fitted) and "
+                f"{lengths[2]} numbers of clips"
+            )
+        return self
+
     @property
     def label_set(self) -> LabelSet:
         """The labels in the order of the probabilities."""
@@ -96,7 +107,8 @@ def read_info(bundle: str | Path) -> BundleInfo:
         return BundleInfo.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise BundleError(f"{path}: damaged at {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        where = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
+        raise BundleError(f"{path}: damaged{where}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def write_info(bundle: Path, info: BundleInfo) -> None:

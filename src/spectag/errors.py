@@ -16,6 +16,10 @@ class AudioError(SpectagError):
     """A sound that can't be read."""
 
 
+class EndOfSoundError(AudioError):
+    """A stretch that begins where the sound has ended."""
+
+
 class DataError(SpectagError):
     """A manifest, a table or an image that does not say what it should."""
 

@@ -1,9 +1,9 @@
 """Features of clips by onnxruntime, each worked out once and kept on disk."""
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from spectag.backbones import build_backbone
-from spectag.errors import DataError
+from spectag.backbones.base import first_line
+from spectag.errors import BankError, ConfigError, DataError
 from spectag.export import export_features
 from spectag.front_end import FrontEnd
+from spectag.mel import FRONT_END_VERSION
 from spectag.progress import Progress
 from spectag.recipe import Recipe
 from spectag.runtime import open_session
@@ -42,12 +44,13 @@ class FeatureStore:
     def __init__(self, root: Path, recipe: Recipe, front_end: FrontEnd) -> None:
         torch.manual_seed(recipe.seed)
         backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained)
+        self.name = recipe.backbone
         self.extractor = FeatureExtractor(backbone, recipe.features).eval()
         self.front_end = front_end
         self.weights_sha256 = _fingerprint(self.extractor)
-        what = f"{self.weights_sha256} {recipe.features} {front_end.image}"
+        what = f"{self.weights_sha256} {recipe.features} {FRONT_END_VERSION} {front_end.model_dump_json()}"
         name = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
-        self.folder = root / "features" / f"{recipe.backbone.replace('/', '_')}-{name}"
+        self.folder = root / "features" / f"{self.name.replace('/', '_')}-{name}"
 
     def compute(
         self, keys: Sequence[str], inputs: Callable[[int], Float32Array], *, progress: Progress
@@ -55,53 +58,98 @@ class FeatureStore:
         """Features (n_clips, n_features) of the clips with these keys; `inputs(i)` gives the input of clip i.
 
         Clips whose features are on disk are not looked at.
+
+        Raises
+        ------
+        ConfigError
+            If the backbone can't take inputs of this size.
+        DataError
+            If features are not finite.
+        BankError
+            If features can't be written or read.
         """
-        missing = [i for i, key in enumerate(keys) if not self._path(key).exists()]
-        if missing:
-            self._make(missing, keys, inputs, progress)
-        return np.stack([np.load(self._path(key)) for key in keys])
+        positions = {key: i for i, key in enumerate(keys)}  # clips of the same content stand once
+        missing = [i for key, i in positions.items() if not self._path(key).exists()]
+        try:
+            if missing:
+                self._make(missing, keys, inputs, progress)
+        except OSError as error:
+            raise BankError(f"{self.folder}: the features can't be written: {error.strerror or error}") from error
+        return np.stack([self._load(key) for key in keys])
 
     def group_sizes(self, example: Float32Array) -> list[int]:
         """The number of features of each stage, shallow first."""
-        with torch.inference_mode():
-            return [group.shape[1] for group in self.extractor.groups(torch.from_numpy(example[None].copy()))]
+        try:
+            with torch.inference_mode():
+                return [group.shape[1] for group in self.extractor.groups(torch.from_numpy(example[None].copy()))]
+        except Exception as error:  # networks refuse a size with errors of all kinds
+            raise self._refusal(example, error) from error
 
     def onnx_file(self, example: Float32Array) -> Path:
         """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
+        self.group_sizes(example)  # says more than the exporter where the size does not fit
         size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
         name = f"{self.weights_sha256[:16]}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
         folder = cache_folder() / "onnx"
         path = folder / name
         if not path.exists():
-            with work_folder(folder) as work:
+            with _cleared_work_folder(folder) as work:
                 export_features(self.extractor, torch.from_numpy(np.stack([example, example])), work / name)
                 (work / name).replace(path)
         return path
 
+    def _refusal(self, example: Float32Array, error: Exception) -> ConfigError:
+        _, height, width = example.shape
+        return ConfigError(
+            f"backbone {self.name} can't take inputs of {height} rows and {width} columns: {first_line(error)}; set "
+            "image.height and image.width to a size that it takes"
+        )
+
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npy"
+
+    def _load(self, key: str) -> Float32Array:
+        path = self._path(key)
+        try:
+            features: Float32Array = np.load(path)
+        except (OSError, EOFError, ValueError) as error:
+            raise BankError(f"{path}: the features can't be read: {error}; delete the file and train again") from error
+        return features
 
     def _make(
         self, missing: Sequence[int], keys: Sequence[str], inputs: Callable[[int], Float32Array], progress: Progress
     ) -> None:
         session = open_session(self.onnx_file(inputs(missing[0])), n_threads=1)
-        with ended_work(self.folder):
-            pass  # what a killed run has left is of no use
-        with work_folder(self.folder) as work, ThreadPoolExecutor(usable_cores()) as pool:
+        with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(usable_cores()) as pool:
 
             def make(i: int) -> None:
-                features = session.run(["features"], {"inputs": inputs(i)[None]})[0][0]
+                example = inputs(i)
+                try:
+                    features = session.run(["features"], {"inputs": example[None]})[0][0]
+                except Exception as error:  # onnxruntime's errors share no class
+                    raise self._refusal(example, error) from error
                 if not np.isfinite(features).all():
                     raise DataError(f"the backbone's features of clip {keys[i]} are not finite; its weights are damaged")
-                unfinished = work / f"{keys[i]}-{os.getpid()}-{i}.npy"
+                unfinished = work / f"{keys[i]}.npy"
                 np.save(unfinished, features)
                 self._path(keys[i]).parent.mkdir(exist_ok=True)
                 unfinished.replace(self._path(keys[i]))
 
-            step = f"features by {self.folder.name.rpartition('-')[0]}"
+            step = f"features by {self.name}"
             progress(step, 0, len(missing))
             for n_done, _ in enumerate(pool.map(make, missing), start=1):
                 progress(step, n_done, len(missing))
+
+
+@contextmanager
+def _cleared_work_folder(parent: Path) -> Iterator[Path]:
+    """A work folder that is gone after the `with` block, as is what killed runs have left."""
+    try:
+        with work_folder(parent) as work:
+            yield work
+    finally:
+        with ended_work(parent):
+            pass
 
 
 def _fingerprint(extractor: FeatureExtractor) -> str:

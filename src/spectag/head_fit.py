@@ -134,7 +134,11 @@ def _solve(x: FloatArray, y: FloatArray, weight_decay: float, start: FloatArray)
 
     with threadpool_limits(1):  # on products this small threads wait for each other longer than they work
         solution = minimize(
-            loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-9}
+            loss_and_gradient,
+            start.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6},  # logits right within 1e-3
         )
     result: FloatArray = solution.x.reshape(start.shape)
     return result

@@ -105,6 +105,7 @@ def pack(
         export_tagger(store.onnx_file(inputs(0)), head, n_features, folder / ONNX_FILE)
         tagger = Tagger(store.extractor, head).eval()
         save_file(tagger.state_dict(), folder / WEIGHTS_FILE)
+        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors keeps it to its owner
         difference = _onnx_difference(folder / ONNX_FILE, tagger, inputs, len(lesson.keys))
         info = _info(lesson, store, difference)
         write_info(folder, info)
@@ -130,6 +131,8 @@ def _replaced_when_whole(output: Path) -> Iterator[Path]:
                 output.rename(replaced)
             work.rename(output)
         finally:
+            if replaced.exists() and not output.exists():
+                replaced.rename(output)  # stopped between the two steps
             shutil.rmtree(work, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:

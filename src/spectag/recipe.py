@@ -45,7 +45,7 @@ class TrainSettings(Config):
     """Clips a step of adam, adamw and sgd."""
 
     folds: Folds = "auto"
-    """Cross-validation: a number, the manifest's own (given), none, or as many as the rarest labels allow (auto)."""
+    """Cross-validation: a number, the manifest's own (given), none, or those if it has three, else up to five (auto)."""
 
     valid_share: float | None = Field(None, gt=0, lt=1)
     """Instead of folds: hold out this share of the clips, and train on the rest alone."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spectag.audio import Waveform, audio_info, resample
 from spectag.bundle import ONNX_FILE, BundleInfo, read_info
 from spectag.config import WindowConfig
-from spectag.errors import BundleError
+from spectag.errors import BundleError, EndOfSoundError
 from spectag.front_end import FrontEnd
 from spectag.labels import LabelSet
 from spectag.timeline import window_starts
@@ -122,7 +122,7 @@ class Tagger:
         """Tags of a whole recording, or of an image where the tagger was trained on images.
 
         A recording longer than the bundle's `max_clip_seconds` (60) is seen in parts of that length, and its
-        probabilities are the mean of theirs.
+        probabilities are the mean of theirs, each part counting by its length.
 
         Raises
         ------
@@ -133,11 +133,12 @@ class Tagger:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return self._tags(path, 0.0, None, self.probabilities_of_input(self.front_end.input_of_image(path)))
         duration = audio_info(path).duration_seconds
-        window = WindowConfig(window_seconds=self.info.window.max_clip_seconds)
         if duration <= self.info.window.max_clip_seconds:
             return self._tag_stretch(path, 0.0, None, duration)
-        parts = [tags.probabilities for tags in self.tag_windows(path, window)]
-        return self._tags(path, 0.0, duration, np.mean(parts, axis=0, dtype=np.float32))
+        parts = list(self.tag_windows(path, WindowConfig(window_seconds=self.info.window.max_clip_seconds)))
+        lengths = [(part.end_seconds or duration) - part.start_seconds for part in parts]
+        mean = np.average([part.probabilities for part in parts], axis=0, weights=lengths)
+        return self._tags(path, 0.0, duration, mean.astype(np.float32))
 
     def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
         """Tags of each window of a recording, in order; the last one may be shorter than the others.
@@ -159,8 +160,13 @@ class Tagger:
             hop=max(1, round((window.window_seconds - window.overlap_seconds) * info.sample_rate)),
         )
         for start in starts:
-            start_seconds = float(start) / info.sample_rate
-            yield self._tag_stretch(path, start_seconds, start_seconds + window.window_seconds, info.duration_seconds)
+            from_seconds = float(start) / info.sample_rate
+            to_seconds = from_seconds + window.window_seconds
+            try:
+                tags = self._tag_stretch(path, from_seconds, to_seconds, info.duration_seconds)
+            except EndOfSoundError:  # the header of a webm, or of an mp3 that was cut off, promises more than there is
+                return
+            yield tags
 
     def _tag_stretch(self, path: Path, start: float, end: float | None, duration: float) -> Tags:
         waveform = self.front_end.read_waveform(path, start_seconds=start, end_seconds=end)

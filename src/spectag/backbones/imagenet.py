@@ -36,8 +36,14 @@ class _Picture(nn.Module):
         return (images - self.mean) / self.std  # one channel spreads over the three of mean and std
 
 
+def _padded(inputs: Tensor, multiple: int) -> Tensor:
+    """Inputs with silence (0) added at the end, up to a multiple of so many rows and columns."""
+    n_rows, n_columns = inputs.shape[2:]
+    return functional.pad(inputs, (0, -n_columns % multiple, 0, -n_rows % multiple))
+
+
 class ConvNeXtTiny(Backbone):
-    """torchvision's ConvNeXt-Tiny; its four stages."""
+    """torchvision's ConvNeXt-Tiny; its four stages. It leaves out what does not fill its stride, hence the padding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +60,7 @@ class ConvNeXtTiny(Backbone):
         self.network.load_state_dict(ConvNeXt_Tiny_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True))
 
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
-        maps, stages = self.picture(inputs), []
+        maps, stages = self.picture(_padded(inputs, STRIDE)), []
         for position, layer in enumerate(self.network.features):  # type: ignore[arg-type, union-attr]
             maps = layer(maps)
             if position % 2 == 1:  # a stage follows its stem or downsampling
@@ -86,14 +92,10 @@ class TimmBackbone(Backbone):
     def fetch_published(self) -> None:
         self.network.load_state_dict(timm.create_model(self.name, pretrained=True).state_dict())
 
-    def padded(self, inputs: Tensor) -> Tensor:
-        """Inputs with silence (0) added at the end, up to a multiple of the network's stride where it needs that."""
-        n_rows, n_columns = inputs.shape[2:]
-        return functional.pad(inputs, (0, -n_columns % self.multiple, 0, -n_rows % self.multiple))
-
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
-        final, stages = self.network.forward_intermediates(self.picture(self.padded(inputs)))  # type: ignore[operator]
-        if final.dim() != 4:
+        images = self.picture(_padded(inputs, self.multiple))
+        final, stages = self.network.forward_intermediates(images)  # type: ignore[operator]
+        if final.shape[2:] != stages[-1].shape[2:]:  # the last stage as tokens, or with its channels last
             return FeatureMaps(tuple(stages))
         if final.shape[1] == stages[-1].shape[1]:
             stages = stages[:-1]  # the same stage, before its last norm
@@ -151,7 +153,7 @@ class EfficientNetLite0(TimmBackbone):
 
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
         network: Any = self.network
-        maps = network.bn1(network.conv_stem(self.picture(self.padded(inputs))))
+        maps = network.bn1(network.conv_stem(self.picture(_padded(inputs, self.multiple))))
         stages = [maps]
         for block in itertools.chain.from_iterable(network.blocks):
             maps = block(maps)

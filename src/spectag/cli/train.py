@@ -80,7 +80,9 @@ def train_command(
 def print_result(result: "TrainResult", console: Console) -> None:
     """Scores fold by fold and over all held-out clips, and where the tagger lies."""
     if result.scores is not None:
+        low, high = result.scores.intervals["lwlrap"]
         console.print(_score_table(result, result.scores))
+        console.print(f"95 % interval of lwlrap: {low:.4f} to {high:.4f}")
     console.print(f"tagger: {result.bundle}  (model.onnx gives torch's probabilities within {result.onnx_difference:.0e})")
 
 
@@ -93,10 +95,9 @@ def _score_table(result: "TrainResult", scores: "Scores") -> Table:
         table.add_row(f"fold {fold.name}", str(fold.n_clips), f"{fold.lwlrap:.4f}", _number(fold.top1_accuracy))
     if len(result.folds) > 1:
         table.add_row("mean of folds", "", *(_mean(values) for values in _by_fold(result, has_accuracy)))
-    low, high = scores.intervals["lwlrap"]
     table.add_row("all held out", str(scores.n_clips), f"{scores.lwlrap:.4f}", _number(scores.top1_accuracy))
-    table.caption = f"95 % interval of lwlrap: {low:.4f} to {high:.4f}"
-    table.caption_justify = "left"
+
+
     return table
 
 

@@ -1,0 +1,42 @@
+"""spectag demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from spectag.cli.screen import shown_work
+from spectag.errors import MissingExtraError
+
+
+def demo_command(
+    *, output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("spectag-demo"), seed: int = 0
+) -> int:
+    """Make a small set of sounds, train on it, and tag with it: the first run.
+
+    Parameters
+    ----------
+    output
+        Folder for the sounds, the tagger and its tags.
+    seed
+        Another seed makes other sounds.
+    """
+    try:
+        from spectag.demo import demo
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "the demo") from error
+    with shown_work() as (progress, say):
+        made = demo(output, seed=seed, progress=progress, say=say)
+    low, high = made.scores.intervals["lwlrap"]
+    clip = next(iter(sorted(made.data.test.glob("*.wav"))))
+    print(
+        f"lwlrap {made.scores.lwlrap:.3f} on {made.scores.n_clips} test clips that training never saw "
+        f"(95 % interval {low:.3f} to {high:.3f}; best is 1)\n"
+        f"tagger   {made.model}\n"
+        f"tags     {made.tags}\n"
+        f"picture  {made.picture}\n"
+        "\n"
+        f"next: spectag tag {made.model} {clip} --top 3\n"
+        f"then, with sounds of your own: spectag train labels.csv -o my-tagger --backbone efficientnet_lite0"
+    )
+    return 0
