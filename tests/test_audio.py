@@ -58,11 +58,6 @@ class Unseekable(io.BytesIO):
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def without_av(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
 

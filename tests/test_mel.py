@@ -48,11 +48,6 @@ GRID = [
 ]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def tone(frequency, *, n_samples=32_000, sample_rate=32_000):
     return np.sin(2 * np.pi * frequency * np.arange(n_samples) / sample_rate).astype(np.float32)
 

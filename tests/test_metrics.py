@@ -32,11 +32,6 @@ from spectag.metrics import (
 ALL_METRICS = [lwlrap, lwlrap_per_label, average_precision, roc_auc, f1_scores, best_thresholds, top1_accuracy, score]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 @st.composite
 def predictions(draw):
     """Truth and scores of a few clips; scores of few different values, so that many are tied."""

@@ -17,11 +17,6 @@ from spectag.split import balance, holdout, random_holdout, stratified_folds
 ESC10 = Path(__file__).parents[2] / "shared" / "data" / "esc10" / "esc10.csv"
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 @st.composite
 def clips(draw, *, single_label=False):
     """Random truth with some groups: (y_true, groups), at least two groups."""

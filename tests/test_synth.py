@@ -11,11 +11,6 @@ from spectag.synth import KINDS, bell, draw_labels, engine, knock, make_scene, s
 RATE = 44_100
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def power_spectrum(waveform, sample_rate=RATE):
     return np.fft.rfftfreq(len(waveform), 1 / sample_rate), np.abs(np.fft.rfft(waveform)) ** 2
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spectag.plots import show
     from spectag.prepare import prepare
     from spectag.recipe import Recipe
-    from spectag.runtime import Tagger as load
+    from spectag.runtime import Tagger, load
     from spectag.split_manifest import split
     from spectag.tag import tag
     from spectag.train import train
@@ -27,10 +27,11 @@ _HOMES = {
     "MelConfig": "config",
     "Recipe": "recipe",
     "SpectagError": "errors",
+    "Tagger": "runtime",
     "WindowConfig": "config",
     "demo": "demo",
     "inspect": "inspection",
-    "load": "runtime:Tagger",
+    "load": "runtime",
     "prepare": "prepare",
     "read_manifest": "manifest",
     "show": "plots",
@@ -44,6 +45,7 @@ __all__ = [
     "MelConfig",
     "Recipe",
     "SpectagError",
+    "Tagger",
     "WindowConfig",
     "demo",
     "inspect",
@@ -61,8 +63,7 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is asked for: tagging needs no torch, and help needs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'spectag' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(importlib.import_module(f"spectag.{module}"), attribute or name)
+    value = getattr(importlib.import_module(f"spectag.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

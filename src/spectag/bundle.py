@@ -1,10 +1,10 @@
 """A tagger on disk: a folder that needs nothing else. No pickle is ever loaded from it.
 
-    spectag.json          everything that is not a weight: labels, front end, thresholds, metrics, licences, versions
-    model.onnx            input (batch, channels, height, width) to probabilities (batch, n_labels) and features
-    weights.safetensors   the same weights for torch
-    recipe.toml           the settings that made it, for `spectag train --config`
-    README.md             the model card
+spectag.json          everything that is not a weight: labels, front end, thresholds, metrics, licences, versions
+model.onnx            input (batch, channels, height, width) to probabilities (batch, n_labels) and features
+weights.safetensors   the same weights for torch
+recipe.toml           the settings that made it, for `spectag train --config`
+README.md             the model card
 """
 
 import json

@@ -85,16 +85,7 @@ _SPECS = (
     _mobilenet("mn30_audioset", "mn30_as_mAP_482.pt", None),
     _mobilenet("mn40_audioset", "mn40_as_mAP_484.pt", None),
     BackboneSpec("efficientnet_lite0", IMAGE_MEL, False, "ImageNet", "Apache-2.0"),
-    BackboneSpec(
-        "convnext_tiny",
-        IMAGE_MEL,
-        False,
-        "ImageNet",
-        "BSD-3-Clause",
-        WeightsSource(
-            "convnext_tiny-983f1562.pth", "https://download.pytorch.org/models/convnext_tiny-983f1562.pth", None
-        ),
-    ),
+    BackboneSpec("convnext_tiny", IMAGE_MEL, False, "ImageNet", "BSD-3-Clause"),
     BackboneSpec("scratch", IMAGE_MEL, False, "nothing", "Apache-2.0"),
 )
 

@@ -51,9 +51,7 @@ def open_clips(
     say(f"bank: {report}")
     keys = [key for key in report.keys if key is not None]
     kept = _without(manifest, report.skipped)
-    return ClipInputs(
-        kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped
-    )
+    return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped)
 
 
 def _open_images(manifest: Manifest, front_end: FrontEnd) -> ClipInputs:

@@ -121,9 +121,7 @@ class WindowConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.window_seconds is not None and self.overlap_seconds >= self.window_seconds:
-            raise ValueError(
-                f"need overlap < window, got {self.overlap_seconds:g} s and {self.window_seconds:g} s"
-            )
+            raise ValueError(f"need overlap < window, got {self.overlap_seconds:g} s and {self.window_seconds:g} s")
         return self
 
 
@@ -134,7 +132,7 @@ def read_config(path: str | Path, model: type[ConfigT]) -> ConfigT:
     """Read a TOML file as a config; unknown keys and wrong values are a ConfigError that names file and key."""
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: can't read the settings: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -25,7 +25,7 @@ from spectag.work_folder import ended_work, work_folder
 from spectag.workers import usable_cores
 
 Float32Array = NDArray[np.float32]
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raised when the same backbone gives other features than before."""
 
 
@@ -87,12 +87,12 @@ class FeatureStore:
 
     def onnx_file(self, example: Float32Array) -> Path:
         """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
-        self.group_sizes(example)  # says more than the exporter where the size does not fit
         size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
         name = f"{self.weights_sha256[:16]}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
         folder = cache_folder() / "onnx"
         path = folder / name
         if not path.exists():
+            self.group_sizes(example)  # says more than the exporter where the size does not fit
             with _cleared_work_folder(folder) as work:
                 export_features(self.extractor, torch.from_numpy(np.stack([example, example])), work / name)
                 (work / name).replace(path)
@@ -129,7 +129,9 @@ class FeatureStore:
                 except Exception as error:  # onnxruntime's errors share no class
                     raise self._refusal(example, error) from error
                 if not np.isfinite(features).all():
-                    raise DataError(f"the backbone's features of clip {keys[i]} are not finite; its weights are damaged")
+                    raise DataError(
+                        f"the backbone's features of clip {keys[i]} are not finite; its weights are damaged"
+                    )
                 unfinished = work / f"{keys[i]}.npy"
                 np.save(unfinished, features)
                 self._path(keys[i]).parent.mkdir(exist_ok=True)

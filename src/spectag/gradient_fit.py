@@ -1,5 +1,6 @@
 """A head on frozen features trained by epochs: BCE with logits, Adam, AdamW or SGD."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from spectag.errors import ConfigError
 from spectag.metrics import lwlrap
 from spectag.recipe import Recipe
 
@@ -18,19 +20,26 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Epoch:
-    """How good the head is after an epoch; the valid scores are None where no clips are held out."""
+    """How good the head is after an epoch.
+
+    The valid scores are None where no clips are held out, and lwlrap where none of the clips has a label.
+    """
 
     epoch: int
     train_loss: float
-    train_lwlrap: float
+    train_lwlrap: float | None
     valid_loss: float | None
     valid_lwlrap: float | None
 
     def __str__(self) -> str:
-        valid = (
-            f"   valid loss {self.valid_loss:.4f} lwlrap {self.valid_lwlrap:.4f}" if self.valid_loss is not None else ""
-        )
-        return f"epoch {self.epoch:3}   train loss {self.train_loss:.4f} lwlrap {self.train_lwlrap:.4f}{valid}"
+        train = f"epoch {self.epoch:3}   train {_in_words(self.train_loss, self.train_lwlrap)}"
+        if self.valid_loss is None:
+            return train
+        return f"{train}   valid {_in_words(self.valid_loss, self.valid_lwlrap)}"
+
+
+def _in_words(loss: float, lwlrap: float | None) -> str:
+    return f"loss {loss:.4f}" + (f" lwlrap {lwlrap:.4f}" if lwlrap is not None else "")
 
 
 def train_head(
@@ -51,22 +60,30 @@ def train_head(
     y_true : bool array of shape (n_clips, n_labels)
     valid : bool array of shape (n_clips,)
         Clips that are only looked at after each epoch.
+
+    Raises
+    ------
+    ConfigError
+        If the steps are so large that the loss is no longer finite.
     """
     inputs, targets = torch.from_numpy(features), torch.from_numpy(y_true.astype(np.float32))
     held_out = torch.from_numpy(valid)
     train_inputs, train_targets = inputs[~held_out], targets[~held_out]
     optimizer = _optimizer(head, recipe)
     shuffle = torch.Generator().manual_seed(recipe.seed)
-    for epoch in range(1, recipe.epochs + 1):
+    for number in range(1, recipe.epochs + 1):
         head.train()
-        for rows in torch.randperm(len(train_inputs), generator=shuffle).split(recipe.batch_size):
+        for rows in torch.split(torch.randperm(len(train_inputs), generator=shuffle), recipe.batch_size):
             optimizer.zero_grad()
-            binary_cross_entropy_with_logits(head(train_inputs[rows]), train_targets[rows]).backward()
+            loss = binary_cross_entropy_with_logits(head(train_inputs[rows]), train_targets[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         head.eval()
-        train_loss, train_lwlrap = _evaluate(head, train_inputs, train_targets)
         valid_scores = _evaluate(head, inputs[held_out], targets[held_out]) if valid.any() else (None, None)
-        on_epoch(Epoch(epoch, train_loss, train_lwlrap, *valid_scores))
+        epoch = Epoch(number, *_evaluate(head, train_inputs, train_targets), *valid_scores)
+        if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.valid_loss or 0)):
+            raise ConfigError(f"{epoch}: learning_rate {recipe.learning_rate:g} is too large")
+        on_epoch(epoch)
 
 
 def _optimizer(head: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -78,7 +95,9 @@ def _optimizer(head: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 @torch.inference_mode()
-def _evaluate(head: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+def _evaluate(head: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float | None]:
     logits = head(inputs)
     loss = float(binary_cross_entropy_with_logits(logits, targets))
-    return loss, lwlrap(targets.numpy() > 0.5, logits.double().numpy())
+    y_true = targets.numpy() > 0.5
+    has_score = math.isfinite(loss) and y_true.any()
+    return loss, lwlrap(y_true, logits.double().numpy()) if has_score else None

@@ -86,6 +86,8 @@ def check_output(output: Path) -> None:
     """
     if output.is_dir() and any(output.iterdir()) and not (output / INFO_FILE).exists():
         raise BundleError(f"{output}: the folder holds something else than a tagger; choose another place for -o")
+    if output.resolve() == Path.cwd():
+        raise BundleError(f"{output}: is the folder you are in, which can't be replaced; name another place for -o")
     if output.exists() and not output.is_dir():
         raise BundleError(f"{output}: is a file; a tagger is a folder, choose another place for -o")
 
@@ -100,6 +102,7 @@ def pack(
     BundleError
         If the difference is above 1e-4, or the bundle can't be written.
     """
+    output = output.resolve()  # of a link, what it points to is replaced
     n_features = sum(store.group_sizes(inputs(0)))
     with _replaced_when_whole(output) as folder:
         export_tagger(store.onnx_file(inputs(0)), head, n_features, folder / ONNX_FILE)

@@ -65,7 +65,8 @@ def prepare(
     store = Bank(root, front_end_of(backbone or Recipe().backbone, mel))
     forecast = store.forecast(manifest.clips)
     if forecast.n_clips:
-        say(f"{forecast.n_clips} log_mels to make: {_gigabytes(forecast.n_bytes)} of {_gigabytes(forecast.free_bytes)} free")
+        needed, free = _gigabytes(forecast.n_bytes), _gigabytes(forecast.free_bytes)
+        say(f"{forecast.n_clips} log_mels to make: about {needed}, and {free} is free")
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     say(f"bank: {report}")
     images = None

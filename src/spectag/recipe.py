@@ -45,12 +45,13 @@ class TrainSettings(Config):
     """Clips a step of adam, adamw and sgd."""
 
     folds: Folds = "auto"
-    """Cross-validation: a number, the manifest's own (given), none, or those if it has three, else up to five (auto)."""
+    """Cross-validation: a number, the manifest's own (given), none, or (auto) its own if it has three, else up to five
+    of ours if there are clips enough."""
 
     valid_share: float | None = Field(None, gt=0, lt=1)
     """Instead of folds: hold out this share of the clips, and train on the rest alone."""
 
-    split: Literal["stratified", "random"] = "stratified"
+    valid_rows: Literal["stratified", "random"] = "stratified"
     """How valid_share chooses: balanced by label and group, or the rows of scikit-learn's train_test_split."""
 
     init: Path | None = None
@@ -65,8 +66,10 @@ class TrainSettings(Config):
             raise ValueError(f"optimizer lbfgs solves the linear head only, not head {self.head}; take adam or sgd")
         if self.optimizer == "lbfgs" and self.init is not None:
             raise ValueError("optimizer lbfgs ends at the same head wherever it begins, so init would do nothing")
-        if self.valid_share is None and self.split == "random":
-            raise ValueError("split random needs valid_share, such as 0.25")
+        if self.optimizer == "lbfgs" and self.weight_decay == 0:
+            raise ValueError("optimizer lbfgs needs a weight_decay above 0, or a head may have no end to reach")
+        if self.valid_share is None and self.valid_rows == "random":
+            raise ValueError("valid_rows = random needs valid_share, such as 0.25")
         if self.valid_share is not None and self.folds not in ("auto", "none"):
             raise ValueError(f"valid_share and folds = {self.folds} ask for different things; leave one out")
         if isinstance(self.folds, int) and self.folds < 2:

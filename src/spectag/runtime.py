@@ -175,3 +175,8 @@ class Tagger:
 
     def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
         return Tags(path, start, end, self.labels, probabilities, self.thresholds)
+
+
+def load(bundle: str | Path, *, n_threads: int = 1) -> Tagger:
+    """Open a tagger: same as `Tagger(bundle)`."""
+    return Tagger(bundle, n_threads=n_threads)

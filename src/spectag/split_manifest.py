@@ -74,7 +74,7 @@ def write_split(path: Path, result: Split) -> None:
         If the file can't be written.
     """
     clips = result.manifest.clips
-    optional = {
+    optional: dict[str, list[str | None] | list[float | None]] = {
         "group": [clip.group for clip in clips],
         "start": [clip.start_seconds or None for clip in clips],
         "end": [clip.end_seconds for clip in clips],

@@ -41,7 +41,8 @@ class FeatureExtractor(nn.Module):
 
 def _mean_and_deviation(maps: Tensor) -> Tensor:
     variance, mean = torch.var_mean(maps, dim=(2, 3), correction=0)
-    return torch.cat([mean, torch.sqrt(variance + 1e-10)], dim=1)  # a gradient at 0 stays finite
+    deviation = torch.sqrt(variance.clamp(min=1e-10))  # not a sum: the exporter drops a term this small
+    return torch.cat([mean, deviation], dim=1)
 
 
 class StandardizedLinear(nn.Module):

@@ -8,20 +8,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.special import expit
 from torch import nn
 
+from spectag.backbones.base import first_line
 from spectag.bundle import WEIGHTS_FILE, read_info
-from spectag.catalogue import front_end_of
+from spectag.catalogue import backbone_spec, front_end_of
 from spectag.clip_inputs import open_clips
 from spectag.config import ImageConfig
-from spectag.errors import ConfigError, DataError
+from spectag.errors import BundleError, ConfigError, DataError, SpectagError
 from spectag.features import FeatureStore
 from spectag.front_end import FrontEnd
 from spectag.gradient_fit import Epoch, train_head
-from spectag.head_fit import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, LinearHead, Standardization, fit_heads, held_out_logits
+from spectag.head_fit import (
+    DEFAULT_WEIGHT_DECAY,
+    WEIGHT_DECAYS,
+    LinearHead,
+    Standardization,
+    fit_heads,
+    held_out_logits,
+)
+from spectag.image import read_png
+from spectag.labels import LabelSet
 from spectag.manifest import Clip, Manifest, read_manifest
+from spectag.manifest.table import some_of
 from spectag.metrics import Scores, best_thresholds, lwlrap, score, top1_accuracy
 from spectag.packing import FoldScore, Lesson, check_output, pack
 from spectag.progress import Progress, Say, silent, tell_nobody
@@ -33,6 +45,7 @@ from spectag.weights import cache_folder
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -131,7 +144,11 @@ def train(
     front_end = _front_end(recipe, manifest)
     root = Path(bank) if bank else cache_folder() / "bank"
     store = FeatureStore(root, recipe, front_end)
+    if recipe.init is not None:
+        _check_init(recipe.init, recipe, store, manifest.labels)
     clips = open_clips(manifest, front_end, root, workers=workers, progress=progress, say=say)
+    if not clips.manifest.multi_hot().any():
+        raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to learn from")
     held_out = hold_out(clips.manifest, recipe)
     say(f"held out: {held_out.note}")
     task = _Task(
@@ -151,18 +168,38 @@ def train(
 
 
 def _front_end(recipe: Recipe, manifest: Manifest) -> FrontEnd:
+    if not manifest.holds_images and recipe.image is None:
+        return FrontEnd(mel=front_end_of(recipe.backbone, recipe.mel))
+    if backbone_spec(recipe.backbone).mel_is_fixed:
+        raise ConfigError(
+            f"backbone {recipe.backbone} hears log_mels and was never shown images; choose one that takes images, "
+            "such as --backbone efficientnet_lite0 or convnext_tiny"
+        )
     if not manifest.holds_images:
         return FrontEnd(mel=front_end_of(recipe.backbone, recipe.mel), image=recipe.image)
-    image = recipe.image or ImageConfig(height=224, width=224)
+    image = recipe.image or ImageConfig(colormap=_colormap(manifest), height=224, width=224)
     if image.height is None or image.width is None:
         raise ConfigError("images may differ in size, so image.height and image.width are needed, such as 224 and 224")
     return FrontEnd(mel=recipe.mel and front_end_of(recipe.backbone, recipe.mel), image=image)
 
 
+def _colormap(manifest: Manifest) -> str:
+    """Grey for grey images, and for coloured ones the map that the field draws with."""
+    for clip in manifest.clips:
+        try:
+            return "grey" if read_png(clip.path).ndim == 2 else "magma"
+        except SpectagError:  # named later, when all are read
+            continue
+    return "grey"
+
+
 def _solve(task: _Task, recipe: Recipe, say: Say) -> _Fit:
     """The linear head at the least of its loss, with the weight decay that is best on the held-out clips."""
     asked = recipe.weight_decay
-    decays = WEIGHT_DECAYS if asked is None and task.held_out.rows else (asked or DEFAULT_WEIGHT_DECAY,)
+    if asked is not None:
+        decays: tuple[float, ...] = (asked,)
+    else:
+        decays = WEIGHT_DECAYS if task.held_out.rows else (DEFAULT_WEIGHT_DECAY,)
     logits = held_out_logits(task.features, task.y_true, task.group_sizes, task.held_out.rows, decays)
     decay = max(decays, key=lambda decay: _lwlrap(task, logits[decay])) if len(decays) > 1 else decays[0]
     if len(decays) > 1:
@@ -178,8 +215,7 @@ def _lwlrap(task: _Task, logits: FloatArray) -> float:
 
 
 def _as_module(head: LinearHead) -> StandardizedLinear:
-    n_features, n_labels = head.weights.shape
-    module = _standardized_linear(head.standardization, n_labels)
+    module = _standardized_linear(head.standardization, len(head.bias))
     module.linear.weight.data = torch.from_numpy(np.ascontiguousarray(head.weights.T, np.float32))
     module.linear.bias.data = torch.from_numpy(head.bias.astype(np.float32))
     return module
@@ -227,22 +263,30 @@ def _descend_once(task: _Task, valid: BoolArray, recipe: Recipe, say: Say) -> tu
     return head, epochs
 
 
+def _check_init(bundle: Path, recipe: Recipe, store: FeatureStore, labels: LabelSet) -> None:
+    """Refuse an earlier bundle whose head stands on other features, or whose labels are others."""
+    info = read_info(bundle)
+    theirs = (info.backbone.name, info.backbone.features, info.backbone.head, info.backbone.weights_sha256[:8])
+    own = (recipe.backbone, recipe.features, recipe.head, store.weights_sha256[:8])
+    problem = f"{bundle}: its head can't be the beginning of this one"
+    if theirs != own:
+        words = "backbone {}, features {}, head {}, weights {}"
+        raise ConfigError(f"{problem}: it has {words.format(*theirs)}; this one has {words.format(*own)}")
+    if info.labels != labels.names:
+        different = sorted(set(info.labels) ^ set(labels.names))
+        raise ConfigError(f"{problem}: the labels differ: {some_of(different) if different else 'by their order'}")
+
+
 def _load_head(head: nn.Module, bundle: Path) -> None:
     """Begin with the head of an earlier bundle."""
-    info = read_info(bundle)
-    saved = {
-        name.removeprefix("head."): values
-        for name, values in load_file(bundle / WEIGHTS_FILE).items()
-        if name.startswith("head.")
-    }
-    own = {name: tuple(values.shape) for name, values in head.state_dict().items()}
-    theirs = {name: tuple(values.shape) for name, values in saved.items()}
-    if own != theirs:
-        raise ConfigError(
-            f"{bundle}: its head can't be the beginning of this one: it has {theirs} (backbone {info.backbone.name}, "
-            f"features {info.backbone.features}, {len(info.labels)} labels), expected {own}"
+    path = bundle / WEIGHTS_FILE
+    try:
+        saved = load_file(path)
+        head.load_state_dict(
+            {name.removeprefix("head."): values for name, values in saved.items() if name.startswith("head.")}
         )
-    head.load_state_dict(saved)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{path}: damaged: {first_line(error)}; train that bundle again") from error
 
 
 def _judge(task: _Task, predictions: FloatArray, seed: int) -> tuple[Scores | None, tuple[FoldScore, ...]]:

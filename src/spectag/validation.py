@@ -94,7 +94,7 @@ def _by_name(folds: Sequence[str], note: str) -> HeldOut:
 
 
 def _share(manifest: Manifest, recipe: Recipe, share: float) -> HeldOut:
-    if recipe.split == "random":
+    if recipe.valid_rows == "random":
         rows = np.zeros(len(manifest.clips), bool)
         rows[random_holdout(len(rows), share, seed=recipe.seed)[1]] = True
         how = f"the rows of train_test_split(test_size={share:g}, random_state={recipe.seed})"

@@ -45,4 +45,4 @@ class Backbone(nn.Module):
 
 def first_line(error: Exception) -> str:
     """The first line of an error's text, for a message of one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

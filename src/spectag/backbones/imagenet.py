@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ConvNeXt_Tiny_Weights, convnext_tiny
@@ -61,7 +61,7 @@ class ConvNeXtTiny(Backbone):
 
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
         maps, stages = self.picture(_padded(inputs, STRIDE)), []
-        for position, layer in enumerate(self.network.features):  # type: ignore[arg-type, union-attr]
+        for position, layer in enumerate(self.network.features):  # type: ignore[arg-type]
             maps = layer(maps)
             if position % 2 == 1:  # a stage follows its stem or downsampling
                 stages.append(maps)
@@ -76,12 +76,12 @@ class TimmBackbone(Backbone):
         if name not in timm.list_models():
             raise ConfigError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
         self.name = name
-        self.network = timm.create_model(name, pretrained=False)
-        if not hasattr(self.network, "forward_intermediates"):
+        network: Any = timm.create_model(name, pretrained=False)
+        if not hasattr(network, "forward_intermediates"):
             raise ConfigError(f"timm's {name} can't show its stages; choose a network with forward_intermediates")
-        self.multiple = STRIDE if _fix_same_padding(self.network) else 1
-        settings = self.network.pretrained_cfg
-        self.picture = _Picture(settings["mean"], settings["std"])
+        self.network = network
+        self.multiple = STRIDE if _fix_same_padding(network) else 1
+        self.picture = _Picture(network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
 
     def local_file(self) -> Path | None:
         return local_weights(f"{self.name}.safetensors") or local_weights(f"{self.name}.pth")

@@ -63,7 +63,7 @@ def _conv(
         nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
         nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.01),
     ]
-    return nn.Sequential(*layers, *([activation(inplace=True)] if activation else []))  # type: ignore[call-arg]
+    return nn.Sequential(*layers, *([activation(inplace=True)] if activation else []))
 
 
 class _ChannelSqueeze(nn.Module):
@@ -88,7 +88,8 @@ class _ConcurrentSqueeze(nn.Module):
         self.conc_se_layers = nn.ModuleList([_ChannelSqueeze(n_channels, n_squeezed)])
 
     def forward(self, maps: Tensor) -> Tensor:
-        return maps * self.conc_se_layers[0](maps)
+        squeezed: Tensor = maps * self.conc_se_layers[0](maps)
+        return squeezed
 
 
 class _InvertedResidual(nn.Module):

@@ -36,5 +36,3 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.AvgPool2d(2, ceil_mode=True),
     )
-
-

@@ -50,7 +50,8 @@ def split_command(
     if output is not None:
         write_split(output, result)
     if json_output:
-        clips = [{"fname": clip.fname, "fold": part} for clip, part in zip(result.manifest.clips, result.parts, strict=True)]
+        parts = zip(result.manifest.clips, result.parts, strict=True)
+        clips = [{"fname": clip.fname, "fold": part} for clip, part in parts]
         print(json.dumps({"clips": clips, "balance": result.balance.to_dict()}, ensure_ascii=False))
     else:
         _print(result, Console(file=sys.stdout, highlight=False))

@@ -22,7 +22,7 @@ def tag_command(
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    format: Literal["csv", "jsonl", "submission"] | None = None,
+    table_format: Annotated[Literal["csv", "jsonl", "submission"] | None, Parameter(name="--format")] = None,
     template: Path | None = None,
     window: float | None = None,
     overlap: float = 0.0,
@@ -42,7 +42,7 @@ def tag_command(
         Sound files, and folders that are searched for them.
     output
         File to write, whole or not at all. By default stdout.
-    format
+    table_format
         csv: a line for each tag. jsonl: a JSON object for each recording or window. submission: the rows and columns
         of --template. By default as the output's suffix says, else csv.
     template
@@ -58,7 +58,7 @@ def tag_command(
     workers
         Processes. By default one for each core, or none but this for a few files.
     """
-    chosen = format or ("jsonl" if output is not None and output.suffix == ".jsonl" else "csv")
+    chosen = table_format or ("jsonl" if output is not None and output.suffix == ".jsonl" else "csv")
     _check(chosen, template, top, threshold)
     windows = WindowConfig(window_seconds=window, overlap_seconds=overlap) if window is not None or overlap else None
     tagger = Tagger(model)
@@ -85,10 +85,10 @@ def tag_command(
     return SKIPPED_SOME if skipped else 0
 
 
-def _check(format: str, template: Path | None, top: int | None, threshold: float | None) -> None:
-    if (format == "submission") != (template is not None):
+def _check(table_format: str, template: Path | None, top: int | None, threshold: float | None) -> None:
+    if (table_format == "submission") != (template is not None):
         raise ConfigError("--format submission and --template sample_submission.csv go together; one is missing")
-    if format == "submission" and (top is not None or threshold is not None):
+    if table_format == "submission" and (top is not None or threshold is not None):
         raise ConfigError("a submission has the probabilities of all labels; leave out --top and --threshold")
     if top is not None and top < 1:
         raise ConfigError(f"--top must be 1 or more, got {top}")

@@ -83,7 +83,7 @@ def print_result(result: "TrainResult", console: Console) -> None:
         low, high = result.scores.intervals["lwlrap"]
         console.print(_score_table(result, result.scores))
         console.print(f"95 % interval of lwlrap: {low:.4f} to {high:.4f}")
-    console.print(f"tagger: {result.bundle}  (model.onnx gives torch's probabilities within {result.onnx_difference:.0e})")
+    console.print(f"tagger: {result.bundle}")
 
 
 def _score_table(result: "TrainResult", scores: "Scores") -> Table:
@@ -96,7 +96,6 @@ def _score_table(result: "TrainResult", scores: "Scores") -> Table:
     if len(result.folds) > 1:
         table.add_row("mean of folds", "", *(_mean(values) for values in _by_fold(result, has_accuracy)))
     table.add_row("all held out", str(scores.n_clips), f"{scores.lwlrap:.4f}", _number(scores.top1_accuracy))
-
 
     return table
 

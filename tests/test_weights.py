@@ -1,0 +1,174 @@
+"""Weights from a folder, the cache or a server on this machine; nothing half-written stays, and there is a way out."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from spectag.catalogue import WeightsSource
+from spectag.errors import WeightsError
+from spectag.weights import cache_folder, find_weights, local_weights, sha256_of
+
+CONTENT = b"not really weights" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+WAYS_OUT = (
+    r"put net\.pt into a folder and set SPECTAG_WEIGHTS to it; take --backbone efficientnet_lite0, "
+    "whose weights come with the package; or train without them by --no-pretrained"
+)
+
+
+class Server:
+    """Counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.n_requests = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.n_requests += 1
+                is_known = self.path in ("/net.pt", "/cut/net.pt")
+                self.send_response(200 if is_known else 404)
+                self.send_header("Content-Length", str(len(CONTENT) if is_known else 0))
+                self.end_headers()
+                if is_known:
+                    self.wfile.write(CONTENT[:5000] if self.path.startswith("/cut") else CONTENT)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cäche"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "cäche" / "weights"
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
+def test_weights_are_fetched_once_and_found_from_then_on(server, cache, sha256):
+    source = WeightsSource("net.pt", f"{server.url}/net.pt", sha256)
+    path = find_weights(source, backbone="net")
+    assert path == cache / "net.pt"
+    assert path.read_bytes() == CONTENT
+    assert find_weights(source, backbone="net") == path
+    assert server.n_requests == 1
+    assert files_in(cache) == ["net.pt"]
+
+
+def test_weights_of_another_checksum_are_refused_and_not_kept(server, cache):
+    source = WeightsSource("net.pt", f"{server.url}/net.pt", "0" * 64)
+    with pytest.raises(WeightsError, match=f"weights of net can't be had from .*net.pt: .*does not match.* {WAYS_OUT}"):
+        find_weights(source, backbone="net")
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
+def test_download_that_breaks_off_leaves_nothing(server, cache, sha256):
+    source = WeightsSource("net.pt", f"{server.url}/cut/net.pt", sha256)
+    with pytest.raises(WeightsError, match=WAYS_OUT):
+        find_weights(source, backbone="net")
+    assert files_in(cache) == []
+
+
+def test_address_without_the_file_is_told_with_the_ways_out(server, cache):
+    source = WeightsSource("net.pt", f"{server.url}/elsewhere/net.pt", None)
+    with pytest.raises(WeightsError, match=f"weights of net can't be had from .*elsewhere/net.pt: 404 .*{WAYS_OUT}"):
+        find_weights(source, backbone="net")
+    assert files_in(cache) == []
+
+
+def test_server_that_does_not_answer_is_told_with_the_ways_out_in_one_line(server, cache):
+    url = server.url
+    server.close()
+    with pytest.raises(WeightsError, match=f"weights of net can't be had from {url}/net.pt: .*{WAYS_OUT}") as error:
+        find_weights(WeightsSource("net.pt", f"{url}/net.pt", SHA256), backbone="net")
+    assert "\n" not in str(error.value)
+    assert files_in(cache) == []
+
+
+def test_damaged_file_in_the_cache_is_fetched_anew(server, cache):
+    cache.mkdir(parents=True)
+    (cache / "net.pt").write_bytes(CONTENT[:10])
+    path = find_weights(WeightsSource("net.pt", f"{server.url}/net.pt", SHA256), backbone="net")
+    assert path.read_bytes() == CONTENT
+
+
+def test_cache_that_is_a_file_is_told_with_the_ways_out(server, cache):
+    cache.parent.write_text("in the way")
+    with pytest.raises(WeightsError, match=WAYS_OUT):
+        find_weights(WeightsSource("net.pt", f"{server.url}/net.pt", SHA256), backbone="net")
+
+
+def test_file_in_the_users_folder_goes_before_any_download(server, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    (tmp_path / "net.pt").write_bytes(CONTENT)
+    source = WeightsSource("net.pt", f"{server.url}/net.pt", SHA256)
+    assert find_weights(source, backbone="net") == tmp_path / "net.pt"
+    assert server.n_requests == 0
+    assert not cache.exists()
+
+
+def test_wrong_file_in_the_users_folder_is_named_and_left_alone(server, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    (tmp_path / "net.pt").write_bytes(b"something else")
+    source = WeightsSource("net.pt", f"{server.url}/net.pt", SHA256)
+    with pytest.raises(WeightsError, match=rf"net\.pt: not the published weights of net: .*expected {SHA256}"):
+        find_weights(source, backbone="net")
+    assert (tmp_path / "net.pt").read_bytes() == b"something else"
+
+
+def test_users_folder_without_the_file_leads_to_the_download(server, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    assert local_weights("net.pt") is None
+    source = WeightsSource("net.pt", f"{server.url}/net.pt", SHA256)
+    assert find_weights(source, backbone="net") == cache / "net.pt"
+
+
+def test_users_folder_that_does_not_exist_is_told(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path / "gone"))
+    with pytest.raises(WeightsError, match=r"SPECTAG_WEIGHTS names .*gone, which is not a folder; mend or unset it"):
+        find_weights(WeightsSource("net.pt", "http://127.0.0.1:1/net.pt", None), backbone="net")
+
+
+def test_home_is_meant_by_a_tilde_in_both_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPECTAG_CACHE", "~/cache")
+    monkeypatch.setenv("SPECTAG_WEIGHTS", "~")
+    (tmp_path / "net.pt").touch()
+    assert cache_folder() == tmp_path / "cache"
+    assert local_weights("net.pt") == tmp_path / "net.pt"
+
+
+def test_cache_is_the_users_own_where_none_is_named(monkeypatch):
+    monkeypatch.delenv("SPECTAG_CACHE")
+    assert cache_folder().is_absolute()
+    assert "spectag" in cache_folder().parts
+
+
+def test_sha256_is_that_of_the_standard(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # the example in FIPS 180-4
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
