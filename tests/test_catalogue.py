@@ -66,7 +66,10 @@ def test_backbone_with_a_front_end_of_its_own_takes_that_one():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"n_mels": 64, "f_max": 14_000.0}, r"at odds with mel\.f_max=14000\.0, mel\.n_mels=64\. Leave the mel settings"),
+        (
+            {"n_mels": 64, "f_max": 14_000.0},
+            r"at odds with mel\.f_max=14000\.0, mel\.n_mels=64\. Leave the mel settings",
+        ),
         ({"mel_norm": "slaney"}, r"mel\.mel_norm='slaney'"),
         ({"n_fft": 512}, r"mel\.n_fft=512"),
     ],

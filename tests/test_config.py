@@ -159,9 +159,9 @@ def test_impossible_mel_settings_are_refused_by_name(values, message):
 
 
 def test_image_range_and_overlap_of_windows_are_checked():
-    with pytest.raises(ConfigError, match="^here: need low < high, got low=3 and high=3$"):
+    with pytest.raises(ConfigError, match=r"^here: need low < high, got low=3 and high=3$"):
         parse_config({"low": 3, "high": 3}, ImageConfig, source="here")
-    with pytest.raises(ConfigError, match="^here: need overlap < window, got 2 s and 2 s$"):
+    with pytest.raises(ConfigError, match=r"^here: need overlap < window, got 2 s and 2 s$"):
         parse_config({"window_seconds": 2, "overlap_seconds": 2}, WindowConfig, source="here")
 
 

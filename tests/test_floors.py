@@ -12,7 +12,7 @@ import spectag
 
 FLOORS = (
     "errors progress config recipe labels files",
-    "audio mel image synth metrics timeline",
+    "audio mel image synth metrics scores timeline",
     "work_folder workers manifest split bank png_export front_end clip_inputs demo_data",
     "catalogue weights bundle runtime card",
     "tag tables inspection validation split_manifest prepare",

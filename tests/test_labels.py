@@ -58,7 +58,8 @@ def test_label_named_twice_is_refused_by_name():
 
 def test_unknown_label_is_told_with_place_nearest_and_known_labels():
     with pytest.raises(
-        DataError, match=r"^train\.csv, line 3: unknown label 'Brak'; did you mean 'Bark'\? 2 labels are known: Bark, Knock$"
+        DataError,
+        match=r"^train\.csv, line 3: unknown label 'Brak'; did you mean 'Bark'\? 2 labels are known: Bark, Knock$",
     ):
         LabelSet(("Bark", "Knock")).index("Brak", where="train.csv, line 3")
 

@@ -25,9 +25,9 @@ from spectag.metrics import (
     lwlrap,
     lwlrap_per_label,
     roc_auc,
-    score,
     top1_accuracy,
 )
+from spectag.scores import score
 
 ALL_METRICS = [lwlrap, lwlrap_per_label, average_precision, roc_auc, f1_scores, best_thresholds, top1_accuracy, score]
 

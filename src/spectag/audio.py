@@ -18,6 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from spectag.errors import AudioError, EndOfSoundError, MissingExtraError
+from spectag.files import unfinished_file
 
 Waveform = NDArray[np.float32]
 
@@ -180,18 +181,16 @@ def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
         raise ValueError(f"need a waveform of shape (n_samples,) without NaN or infinity, got {waveform.shape}")
     if path.suffix.lower() not in _WRITABLE:
         raise AudioError(f"{path}: can't write {path.suffix or 'a file without suffix'}; use {' '.join(_WRITABLE)}")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    container = _WRITABLE[path.suffix.lower()]
     try:
-        with soundfile.SoundFile(
-            unfinished, "w", samplerate=sample_rate, channels=1, format=_WRITABLE[path.suffix.lower()]
-        ) as file:
+        with (
+            unfinished_file(path) as unfinished,
+            soundfile.SoundFile(unfinished, "w", samplerate=sample_rate, channels=1, format=container) as file,
+        ):
             for start in range(0, len(waveform), _BLOCK):  # libsndfile crashes on minutes of ogg written at once
                 file.write(np.clip(waveform[start : start + _BLOCK], -1, 1))
-        unfinished.replace(path)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path}: can't write the sound: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def find_audio(paths: Iterable[str | Path]) -> list[Path]:

@@ -12,11 +12,11 @@ from spectag.demo_data import DemoData, make_demo_data
 from spectag.files import unfinished_file
 from spectag.manifest import Manifest, read_manifest
 from spectag.mel import compute_log_mel
-from spectag.metrics import Scores, score
 from spectag.plots import Tile, collage_figure, save_figure
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
 from spectag.runtime import Tagger, Tags
+from spectag.scores import Scores, score
 from spectag.tables import Choice, write_csv
 from spectag.tag import TaggedFile, tag
 from spectag.train import train

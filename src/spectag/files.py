@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,15 @@ from pathlib import Path
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: it takes its place when the `with` block ends well, and goes when not."""
+    """A path beside `path` to write to: it takes its place when the `with` block ends well, and goes when not.
+
+    Raises
+    ------
+    IsADirectoryError
+        If `path` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield unfinished

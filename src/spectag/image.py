@@ -1,7 +1,5 @@
 """log_mel to image and back: 8 bits a pixel, low frequencies at the bottom."""
 
-import math
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from spectag.config import ImageConfig, MelConfig
 from spectag.errors import ConfigError, DataError, MissingExtraError, did_you_mean
+from spectag.files import unfinished_file
 
 Pixels = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
@@ -128,15 +127,11 @@ def write_png(
         chunks.add_text(_MEL, mel.model_dump_json())
     if source is not None:
         chunks.add_text(_SOURCE, source)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished_file(path) as unfinished, unfinished.open("wb") as file:
             Image.fromarray(image).save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
-        unfinished.replace(path)
     except OSError as error:
         raise DataError(f"{path}: the image can't be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_png(path: str | Path) -> Pixels:
@@ -206,7 +201,7 @@ def _check_image(image: Pixels) -> None:
 def _range(log_mel: Float32Array, config: ImageConfig) -> tuple[float, float]:
     low = float(log_mel.min()) if config.low is None else config.low
     high = float(log_mel.max()) if config.high is None else config.high
-    if low < high and math.isfinite(255 / (high - low)):
+    if low < high and 255 / (high - low) < float(np.finfo(np.float32).max):
         return low, high
     return (low, low + 1) if config.high is None else (high - 1, high)
 

@@ -8,7 +8,6 @@ there, and is left out of the mean over the labels.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +78,7 @@ def lwlrap_per_label(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray,
     >>> values.round(3), weights.round(3)
     (array([1.   , 0.833,   nan]), array([0.333, 0.667, 0.   ]))
     """
-    y_true, y_score = _check_labelled(y_true, y_score)
+    y_true, y_score = check_labelled(y_true, y_score)
     n_clips = y_true.sum(axis=0)
     return _ratio(_precision_at_labels(y_true, y_score).sum(axis=0), n_clips), n_clips / n_clips.sum()
 
@@ -211,7 +210,7 @@ def f1_scores(y_true: ArrayLike, y_score: ArrayLike, *, thresholds: ArrayLike = 
     n_hits, n_given, n_true = (y_true & given).sum(axis=0), given.sum(axis=0), y_true.sum(axis=0)
     per_label = _ratio(2 * n_hits, n_given + n_true)
     micro = _ratio(2 * n_hits.sum(), n_given.sum() + n_true.sum())
-    return F1Scores(micro=float(micro), macro=_mean(per_label), per_label=per_label)
+    return F1Scores(micro=float(micro), macro=mean_of_defined(per_label), per_label=per_label)
 
 
 def best_thresholds(y_true: ArrayLike, y_score: ArrayLike, *, min_positives: int = 3) -> FloatArray:
@@ -346,14 +345,14 @@ def _resampled(metric: Metric, y_true: BoolArray, y_score: FloatArray) -> Callab
 
 def _lwlrap_per_clip(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Each clip's sum of precisions at its labels, and its number of labels."""
-    y_true, y_score = _check_labelled(y_true, y_score)
+    y_true, y_score = check_labelled(y_true, y_score)
     return _precision_at_labels(y_true, y_score).sum(axis=1), y_true.sum(axis=1, dtype=np.float64)
 
 
 def _top1_per_clip(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """1 for each clip whose highest score is at its label, else 0; and 1 for each clip."""
     y_true, y_score = _check(y_true, y_score)
-    if not _is_single_label(y_true):
+    if not is_single_label(y_true):
         clip = int((y_true.sum(axis=1) != 1).argmax())
         raise ValueError(f"top-1 accuracy needs one label for every clip; clip {clip} has {y_true[clip].sum()}")
     clips = np.arange(len(y_true))
@@ -365,96 +364,6 @@ _PER_CLIP: dict[Metric, Callable[[ArrayLike, ArrayLike], tuple[FloatArray, Float
     lwlrap: _lwlrap_per_clip,
     top1_accuracy: _top1_per_clip,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class LabelScores:
-    """The scores of each label, each array of shape (n_labels,); NaN where a score is not defined."""
-
-    n_clips: IntArray  # that have the label
-    lwlrap: FloatArray
-    average_precision: FloatArray
-    roc_auc: FloatArray
-    f1: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """How good a tagger is on some clips, overall and label by label."""
-
-    n_clips: int
-    lwlrap: float
-    mean_average_precision: float
-    roc_auc: float  # mean over the labels
-    d_prime: float  # of the mean ROC-AUC
-    f1_micro: float
-    f1_macro: float
-    top1_accuracy: float | None  # None unless every clip has exactly one label
-    intervals: dict[str, tuple[float, float]]  # 95 %, by the name of the score; empty when none was asked for
-    per_label: LabelScores
-
-    def to_dict(self) -> dict[str, Any]:
-        """The scores for JSON: arrays as lists, None for what is NaN or infinite."""
-        overall = {name: _for_json(value) for name, value in vars(self).items() if name != "per_label"}
-        return {**overall, "per_label": {name: _for_json(value) for name, value in vars(self.per_label).items()}}
-
-
-def score(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    *,
-    thresholds: ArrayLike | None = None,
-    rng: np.random.Generator | None = None,
-) -> Scores:
-    """Every score of these predictions.
-
-    Parameters
-    ----------
-    y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
-    thresholds : float or float array of shape (n_labels,), optional
-        For F1, on the scale of the scores; 0.5 where not given.
-    rng : np.random.Generator, optional
-        Draws the clips for the intervals of lwlrap and top-1 accuracy; without it there are none.
-
-    Raises
-    ------
-    ValueError
-        If a threshold is NaN, or no clip has a true label.
-
-    Examples
-    --------
-    >>> scores = score([[1, 0], [0, 1], [0, 1]], [[0.9, 0.2], [0.5, 0.8], [0.6, 0.4]])
-    >>> round(scores.lwlrap, 3), round(scores.top1_accuracy, 3), scores.roc_auc
-    (0.833, 0.667, 1.0)
-    """
-    y_true, y_score = _check_labelled(y_true, y_score)
-    precision, auc = average_precision(y_true, y_score), roc_auc(y_true, y_score)
-    f1 = f1_scores(y_true, y_score, thresholds=0.5 if thresholds is None else thresholds)
-    by_clip: dict[str, Metric] = {"lwlrap": lwlrap}
-    if _is_single_label(y_true):
-        by_clip["top1_accuracy"] = top1_accuracy
-    overall = {name: metric(y_true, y_score) for name, metric in by_clip.items()}
-    intervals = {}
-    if rng is not None:
-        intervals = {name: bootstrap_interval(metric, y_true, y_score, rng=rng) for name, metric in by_clip.items()}
-    return Scores(
-        n_clips=len(y_true),
-        lwlrap=overall["lwlrap"],
-        mean_average_precision=_mean(precision),
-        roc_auc=_mean(auc),
-        d_prime=d_prime(_mean(auc)),
-        f1_micro=f1.micro,
-        f1_macro=f1.macro,
-        top1_accuracy=overall.get("top1_accuracy"),
-        intervals=intervals,
-        per_label=LabelScores(
-            n_clips=y_true.sum(axis=0),
-            lwlrap=lwlrap_per_label(y_true, y_score)[0],
-            average_precision=precision,
-            roc_auc=auc,
-            f1=f1.per_label,
-        ),
-    )
 
 
 def _check(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
@@ -472,7 +381,8 @@ def _check(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray
     return y_true.astype(np.bool_), y_score
 
 
-def _check_labelled(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
+def check_labelled(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
+    """Truth and scores as arrays; a ValueError if they do not fit, or no clip has a true label."""
     y_true, y_score = _check(y_true, y_score)
     if not y_true.any():
         raise ValueError(f"none of the {len(y_true)} clips has a true label: lwlrap needs at least one")
@@ -488,7 +398,8 @@ def _check_thresholds(thresholds: ArrayLike, *, n_labels: int) -> FloatArray:
     return thresholds
 
 
-def _is_single_label(y_true: BoolArray) -> bool:
+def is_single_label(y_true: BoolArray) -> bool:
+    """Whether every clip has exactly one label."""
     return bool((y_true.sum(axis=1) == 1).all())
 
 
@@ -527,15 +438,7 @@ def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> FloatArray:
     return quotient
 
 
-def _mean(values: FloatArray) -> float:
+def mean_of_defined(values: FloatArray) -> float:
     """Mean of the values that are not NaN; NaN if there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else math.nan
-
-
-def _for_json(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [_for_json(item) for item in value.tolist()]
-    if isinstance(value, dict):
-        return {name: list(interval) for name, interval in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -39,9 +39,9 @@ from spectag.features import FeatureStore
 from spectag.front_end import FrontEnd
 from spectag.gradient_fit import Epoch
 from spectag.manifest import Manifest
-from spectag.metrics import Scores
 from spectag.recipe import Recipe
 from spectag.runtime import open_session
+from spectag.scores import Scores
 from spectag.tagger import Tagger
 
 Float32Array = NDArray[np.float32]

@@ -3,7 +3,6 @@
 matplotlib (the extra `plots`) is imported where a figure begins, and never through pyplot: no global state, no window.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from spectag.audio import audio_info, read_audio
 from spectag.config import MelConfig
 from spectag.errors import ConfigError, DataError, MissingExtraError
+from spectag.files import unfinished_file
 from spectag.image import read_png
 from spectag.manifest import Clip, read_manifest
 from spectag.mel import compute_log_mel, hz_to_mel
@@ -219,14 +219,11 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     """
     path = Path(path)
     _check_suffix(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(unfinished, format=path.suffix[1:].lower(), dpi=150)
-        unfinished.replace(path)
+        with unfinished_file(path) as unfinished:
+            figure.savefig(unfinished, format=path.suffix[1:].lower(), dpi=150)
     except OSError as error:
         raise DataError(f"{path}: the figure can't be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _sound_figure(path: Path, mel: MelConfig | None) -> "Figure":

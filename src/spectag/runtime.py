@@ -107,8 +107,19 @@ class Tagger:
         return open_session(self.folder / ONNX_FILE, n_threads=self.n_threads)
 
     def probabilities_of_input(self, inputs: Float32Array) -> Float32Array:
-        """Probabilities (n_labels,) of one input (channels, height, width)."""
-        probabilities: Float32Array = self._session.run(["probabilities"], {"inputs": inputs[None]})[0][0]
+        """Probabilities (n_labels,) of one input (channels, height, width).
+
+        Raises
+        ------
+        BundleError
+            If the network can't be opened, or does not take the input.
+        """
+        session = self._session
+        try:
+            probabilities: Float32Array = session.run(["probabilities"], {"inputs": inputs[None]})[0][0]
+        except Exception as error:  # onnxruntime's errors share no class
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{self.folder / ONNX_FILE}: takes no input of shape {inputs.shape}: {reason}") from error
         return probabilities
 
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
@@ -164,7 +175,7 @@ class Tagger:
             to_seconds = from_seconds + window.window_seconds
             try:
                 tags = self._tag_stretch(path, from_seconds, to_seconds, info.duration_seconds)
-            except EndOfSoundError:  # the header of a webm, or of an mp3 that was cut off, promises more than there is
+            except EndOfSoundError:  # the header of an mp3 that was cut off, or of a webm, promises more than there is
                 return
             yield tags
 

@@ -34,10 +34,11 @@ from spectag.image import read_png
 from spectag.labels import LabelSet
 from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.manifest.table import some_of
-from spectag.metrics import Scores, best_thresholds, lwlrap, score, top1_accuracy
+from spectag.metrics import best_thresholds, lwlrap, top1_accuracy
 from spectag.packing import FoldScore, Lesson, check_output, pack
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
+from spectag.scores import Scores, score
 from spectag.tagger import StandardizedLinear, build_head
 from spectag.validation import HeldOut, hold_out
 from spectag.weights import cache_folder

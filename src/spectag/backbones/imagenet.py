@@ -106,7 +106,7 @@ class _EvenConv2d(nn.Conv2d):
     """A convolution of stride 2 with TensorFlow's "same" padding, for maps of even size: then it is fixed."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        height, width = self.kernel_size
+        height, width = (max(size, 2) for size in self.kernel_size)  # 1 needs no padding, as 2
         before_after = [(width - 2) // 2, (width - 1) // 2, (height - 2) // 2, (height - 1) // 2]
         return functional.conv2d(
             functional.pad(maps, before_after), self.weight, self.bias, self.stride, 0, self.dilation, self.groups

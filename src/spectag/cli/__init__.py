@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from spectag.errors import SpectagError
 
-FAILED, STOPPED, SKIPPED_SOME = 1, 130, 3
+FAILED, MISUSED, SKIPPED_SOME, STOPPED = 1, 2, 3, 130
 
 app = App(
     name="spectag",
@@ -40,21 +41,27 @@ def _launch(
     Parameters
     ----------
     config
-        Settings of the command from a TOML file; flags go before them.
+        Take settings from a TOML file, such as a tagger's recipe.toml; flags win over it.
     """
-    if config is not None:
-        _use_settings(config)
+    app.config = () if config is None else (_settings(config, command=tokens[0] if tokens else ""),)
     return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
 
 
-def _use_settings(path: Path) -> None:
-    from cyclopts.config import Toml
+def _settings(path: Path, *, command: str) -> Any:
+    """The settings of a TOML file, for those options of the command that are not given as flags."""
+    import tomllib
+
+    from cyclopts.config import Dict
 
     from spectag.config import read_config
     from spectag.recipe import Recipe
 
-    read_config(path, Recipe)  # tells of a misspelt setting, which the command may not know
-    app.config = (Toml(path, use_commands_as_keys=False, allow_unknown=True),)
+    recipe = read_config(path, Recipe)  # tells of a misspelt setting, which the command may not know
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    given = {name: value for name, value in values.items() if getattr(recipe, name) is not None}
+    if command != "train" and isinstance(recipe.folds, str):
+        given.pop("folds", None)  # auto, given and none are words of training
+    return Dict(given, source=str(path), use_commands_as_keys=False, allow_unknown=True)
 
 
 def _version() -> str:
@@ -65,6 +72,8 @@ def _version() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what no encoding knows
     try:
         status = app.meta(
             sys.argv[1:] if arguments is None else arguments,
@@ -72,12 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             exit_on_error=False,
             print_error=False,
         )
+        sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(_in_one_line(error), status=2)
+        return _fail(_in_one_line(error), status=MISUSED)
     except SpectagError as error:
         return _fail(str(error), status=FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped; the same command goes on from here", status=STOPPED)
+        return _fail("stopped; nothing half-written is left, and the same command may be given again", status=STOPPED)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stdout = None
         return FAILED
@@ -90,10 +100,23 @@ def _fail(message: str, *, status: int) -> int:
 
 
 def _in_one_line(error: CycloptsError) -> str:
-    """A usage error without pydantic's pointers to its own pages."""
+    """What is wrong with the usage, in our words where the parser's are meant for programmers."""
     from pydantic import ValidationError
 
-    cause = error.__cause__
-    if isinstance(cause, ValidationError):
-        return "; ".join(problem["msg"].removeprefix("Value error, ") for problem in cause.errors())
+    if isinstance(error, UnusedCliTokensError):
+        return f"not expected: {' '.join(map(repr, error.unused_tokens or ()))}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
+        command = " ".join(["spectag", *(error.command_chain or ())])
+        return f"{command} needs {error.argument.name}; see {command} --help"
+    if isinstance(error.__cause__, ValidationError) and error.argument is not None:
+        return "; ".join(_explanation(error.argument.name, problem) for problem in error.__cause__.errors())
     return " ".join(str(error).split())
+
+
+def _explanation(group: str, problem: Any) -> str:
+    """What is wrong with an option of a group: --mel of --mel.n-mels, * of those without a prefix."""
+    if problem["type"] == "value_error":  # one of ours, which tells what came
+        return str(problem["msg"]).removeprefix("Value error, ")
+    name = "".join(problem["loc"][:1]).replace("_", "-")
+    option = f"--{name}" if group == "*" else ".".join(filter(None, [group, name]))
+    return f"{option}: {problem['msg']} (got {problem['input']!r})"

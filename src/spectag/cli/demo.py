@@ -5,12 +5,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from spectag.cli.options import Seed
 from spectag.cli.screen import shown_work
 from spectag.errors import MissingExtraError
 
 
 def demo_command(
-    *, output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("spectag-demo"), seed: int = 0
+    *, output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("spectag-demo"), seed: Seed = 0
 ) -> int:
     """Make a small set of sounds, train on it, and tag with it: the first run.
 

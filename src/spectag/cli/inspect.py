@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from spectag.cli import SKIPPED_SOME
+from spectag.cli.options import Json, Workers
 from spectag.cli.screen import shown_work
 from spectag.inspection import CLIPPED_SHARE, SILENT_PEAK_DB, Inspection, inspect
 from spectag.manifest import read_manifest
@@ -22,12 +24,13 @@ _N_EXAMPLES = 3
 
 def inspect_command(
     manifest: Path,
+    /,
     *,
-    folds: int | None = None,
+    folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    workers: Workers = None,
+    json_output: Json = False,
 ) -> int:
     """Show a manifest's labels, durations, faults, duplicates and leaks.
 

@@ -1,18 +1,16 @@
 """spectag prepare."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from spectag.cli import SKIPPED_SOME
-from spectag.cli.options import ImageOptions, MelOptions
+from spectag.cli.front_end import ImageOptions, MelOptions
+from spectag.cli.options import Workers
 from spectag.cli.screen import name_skipped, shown_work
-from spectag.prepare import prepare
 
 
 def prepare_command(
     manifest: Path,
+    /,
     *,
     bank: Path | None = None,
     png: Path | None = None,
@@ -20,7 +18,7 @@ def prepare_command(
     mel: MelOptions = None,
     image: ImageOptions = None,
     audio_dir: Path | None = None,
-    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
+    workers: Workers = None,
 ) -> int:
     """Make the spectrograms of a manifest's clips, once.
 
@@ -39,6 +37,8 @@ def prepare_command(
     workers
         Processes. By default one for each core.
     """
+    from spectag.prepare import prepare
+
     with shown_work() as (progress, say):
         prepared = prepare(
             manifest,

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from spectag.progress import Progress, Say
+from spectag.progress import Progress, Say, silent, tell_nobody
 
 _N_NAMED = 10
 
@@ -24,14 +24,20 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def shown_work() -> Iterator[tuple[Progress, Say]]:
-    """Bars with rate and time left on a terminal; elsewhere a line at every tenth of a step."""
+def shown_work(*, results_to_stdout: bool = False) -> Iterator[tuple[Progress, Say]]:
+    """Bars with rate and time left on a terminal; elsewhere a line at every tenth of a step.
+
+    Nothing where results go to a terminal meanwhile: they show how far the work is.
+    """
+    if results_to_stdout and sys.stdout.isatty():
+        yield silent, tell_nobody
+        return
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _line_by_line(), lambda line: print(line, file=sys.stderr, flush=True)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Bars(*columns, console=console) as bars:
+    with Bars(*columns, console=console, redirect_stdout=False) as bars:  # or results would go to stderr
         tasks: dict[str, Any] = {}
 
         def progress(step: str, n_done: int, n_total: int) -> None:

@@ -5,16 +5,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.options import MelOptions
-from spectag.plots import show
+from spectag.cli.front_end import MelOptions
+from spectag.cli.options import Seed
 
 
 def show_command(
     path: Path,
+    /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     grid: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     mel: MelOptions = None,
     audio_dir: Path | None = None,
 ) -> int:
@@ -33,5 +34,7 @@ def show_command(
     audio_dir
         Where a manifest's sounds are that lie neither beside it nor in the folder of its name.
     """
+    from spectag.plots import show
+
     print(show(path, output=output, mel=mel, grid=grid, seed=seed, audio_dir=audio_dir))
     return 0

@@ -3,25 +3,30 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
-from spectag.split_manifest import Split, split, write_split
+from spectag.cli.options import Json, Seed
+
+if TYPE_CHECKING:
+    from spectag.split_manifest import Split
 
 
 def split_command(
     manifest: Path,
+    /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    folds: int | None = None,
-    valid_share: float | None = None,
-    seed: int = 0,
+    folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
+    valid_share: Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))] = None,
+    seed: Seed = 0,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json_output: Json = False,
 ) -> int:
     """Deal a manifest's clips into folds, balanced by label, each recording in one.
 
@@ -44,6 +49,8 @@ def split_command(
     json_output
         Print parts and balance as JSON.
     """
+    from spectag.split_manifest import split, write_split
+
     result = split(
         manifest, folds=folds, valid_share=valid_share, seed=seed, audio_dir=audio_dir, group_column=group_column
     )
@@ -58,7 +65,7 @@ def split_command(
     return 0
 
 
-def _print(result: Split, console: Console) -> None:
+def _print(result: "Split", console: Console) -> None:
     names = list(dict.fromkeys(sorted(result.parts, key=lambda name: (len(name), name))))
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("clips with")

@@ -10,18 +10,20 @@ from rich.console import Console
 from rich.table import Table
 
 from spectag.cli import SKIPPED_SOME
-from spectag.cli.options import ImageOptions, MelOptions
+from spectag.cli.front_end import ImageOptions, MelOptions
+from spectag.cli.options import Json, Workers
 from spectag.cli.screen import name_skipped, shown_work
 from spectag.errors import MissingExtraError
 from spectag.recipe import Recipe, TrainSettings
 
 if TYPE_CHECKING:
-    from spectag.metrics import Scores
+    from spectag.scores import Scores
     from spectag.train import TrainResult
 
 
 def train_command(
     manifest: Path,
+    /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
@@ -30,8 +32,8 @@ def train_command(
     bank: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    workers: Workers = None,
+    json_output: Json = False,
 ) -> int:
     """Train a tagger on a manifest.
 

@@ -6,7 +6,6 @@ sub-folder per label, FSDKaggle2019, FSD50K, ESC-50, Raven selection tables and 
 """
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.errors import DataError, did_you_mean
+from spectag.files import unfinished_file
 from spectag.labels import LabelSet
 from spectag.manifest.annotations import is_annotation, read_annotations
 from spectag.manifest.csv_forms import COLUMN_NAMES, read_csv
@@ -216,14 +216,10 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
     unclear = [label for label in manifest.labels.names if label.lower() in COLUMN_NAMES]
     if unclear:
         raise DataError(f"{path}: a column called {some_of(unclear)} would not be read as a label; rename the label")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
+        with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["fname", *manifest.labels.names])
             writer.writerows([name, *hot.astype(int)] for name, hot in zip(names, manifest.multi_hot(), strict=True))
-        unfinished.replace(path)
     except OSError as error:
         raise DataError(f"{path}: can't be written: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
