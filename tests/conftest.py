@@ -1,5 +1,9 @@
 """What all tests share."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; threads of torch would wait for each other
+
 import numpy as np
 import pytest
 from hypothesis import settings

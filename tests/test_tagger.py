@@ -81,7 +81,7 @@ def test_the_linear_head_centres_and_scales_before_its_weights(rng):
 
 
 def test_the_layer_norm_head_is_torchvisions_classifier_of_convnext(rng):
-    torchvisions = ConvNeXt([CNBlockConfig(24, None, 1)], num_classes=5).classifier
+    torchvisions = ConvNeXt([CNBlockConfig(24, None, 2)], num_classes=5).classifier
     head = build_head("layer_norm", 24, 5)
     assert isinstance(head, LayerNormHead)
     for own, theirs in zip(head.parameters(), torchvisions.parameters(), strict=True):

@@ -6,6 +6,8 @@
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +59,17 @@ __all__ = [
     "tag",
     "train",
 ]
+
+
+class _Package(ModuleType):
+    """Python binds every imported module to its package; a module never hides the function of its name here."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

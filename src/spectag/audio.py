@@ -6,7 +6,7 @@ mp4, and is asked for whatever soundfile refuses to open.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,11 +193,11 @@ def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
         raise AudioError(f"{path}: can't write the sound: {error}") from error
 
 
-def find_audio(paths: Iterable[str | Path]) -> list[Path]:
+def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
     """The sound files among files and folders, each once.
 
     A file is taken as it is given, whatever its suffix. A folder gives the files in it, and in the folders in it,
-    that have one of AUDIO_SUFFIXES in any case of letters, sorted by path. Names that begin with a dot are left out,
+    that have one of the suffixes in any case of letters, sorted by path. Names that begin with a dot are left out,
     and links to folders are not followed.
 
     Raises
@@ -209,22 +209,22 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in given:
         if path.is_dir():
-            found.update(dict.fromkeys(sorted(_sounds_in(path))))
+            found.update(dict.fromkeys(sorted(_sounds_in(path, suffixes))))
         elif path.exists():
             found[path] = None
         else:
             raise AudioError(f"{path}: no such file or folder")
     if given and not found:
         folders = ", ".join(map(str, given))
-        raise AudioError(f"{folders}: no sound found; looked for files that end in {' '.join(sorted(AUDIO_SUFFIXES))}")
+        raise AudioError(f"{folders}: no sound found; looked for files that end in {' '.join(sorted(suffixes))}")
     return list(found)
 
 
-def _sounds_in(folder: Path) -> Iterator[Path]:
+def _sounds_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=_raise_unreadable_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield Path(parent, name)
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from spectag.audio import read_audio
 from spectag.config import MelConfig
 from spectag.demo_data import DemoData, make_demo_data
-from spectag.files import unfinished_file
 from spectag.manifest import Manifest, read_manifest
 from spectag.mel import compute_log_mel
 from spectag.plots import Tile, collage_figure, save_figure
@@ -17,7 +16,7 @@ from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
 from spectag.runtime import Tagger, Tags
 from spectag.scores import Scores, score
-from spectag.tables import Choice, write_csv
+from spectag.tables import Choice, write_csv, written
 from spectag.tag import TaggedFile, tag
 from spectag.train import train
 
@@ -58,7 +57,7 @@ def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, say:
     train(data.train_curated, folder / "model", Recipe(backbone=BACKBONE), progress=progress, say=say)
     answers = read_manifest(data.test_answers, audio_dir=data.test)
     tagged = list(tag(Tagger(folder / "model"), [clip.path for clip in answers.clips], progress=progress))
-    with unfinished_file(folder / "tags.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
+    with written(folder / "tags.csv") as file:
         write_csv(tagged, Choice(), file)
     _draw(answers, tagged, folder / "heard.png")
     scores = score(answers.multi_hot(), _probabilities(tagged), rng=np.random.default_rng(seed))

@@ -45,6 +45,7 @@ def export_tagger(features: Path, head: nn.Module, n_features: int, path: Path) 
     merged = compose.merge_models(
         below, above, io_map=[("features", "pooled")], outputs=["probabilities", "features"], producer_name=PRODUCER
     )
+    merged.graph.output.sort(key=lambda output: output.name, reverse=True)  # probabilities first
     _save(merged, path)
 
 

@@ -139,8 +139,11 @@ class FeatureStore:
 
             step = f"features by {self.name}"
             progress(step, 0, len(missing))
-            for n_done, _ in enumerate(pool.map(make, missing), start=1):
-                progress(step, n_done, len(missing))
+            try:
+                for n_done, _ in enumerate(pool.map(make, missing), start=1):
+                    progress(step, n_done, len(missing))
+            finally:
+                pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the clips that are left
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from pathlib import Path
 def unfinished_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to: it takes its place when the `with` block ends well, and goes when not.
 
+    Of a link, what it points to is replaced. A pipe or a device, such as /dev/stdout, is written to as it is.
+
     Raises
     ------
     IsADirectoryError
@@ -18,6 +20,11 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    if path.is_symlink():
+        path = path.resolve()
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield unfinished

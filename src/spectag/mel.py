@@ -162,14 +162,13 @@ def _mel_power(frames: FloatArray, config: MelConfig) -> Float32Array:
     """Power in each mel band, of shape (n_mels, n_frames)."""
     mel_power = np.empty((config.n_mels, len(frames)), np.float32)
     mean_power = np.empty(len(frames), np.float32)
-    average = np.full(config.n_fft // 2 + 1, 1 / (config.n_fft // 2 + 1), np.float32)
     window = _window(config)
     block = 16 * max(1, _BLOCK_SAMPLES // (16 * config.n_fft))  # whole vectors of frames
     for start in range(0, len(frames), block):
         part = slice(start, start + block)
         power = _power(frames[part], window.astype(np.float32))
         mel_power[:, part] = _sparse_filter_bank(config) @ power
-        mean_power[part] = average @ power
+        mean_power[part] = power.mean(axis=0)
 
     doubtful = np.flatnonzero(_is_doubtful(mel_power, mean_power, config))
     for start in range(0, len(doubtful), block):

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from spectag.backbones.base import first_line
 from spectag.bundle import (
     CARD_FILE,
     INFO_FILE,
@@ -138,8 +140,8 @@ def _replaced_when_whole(output: Path) -> Iterator[Path]:
                 replaced.rename(output)  # stopped between the two steps
             shutil.rmtree(work, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise BundleError(f"{output}: the tagger can't be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{output}: the tagger can't be written: {first_line(error)}") from error
 
 
 def _onnx_difference(path: Path, tagger: Tagger, inputs: Callable[[int], Float32Array], n_clips: int) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from spectag.bank import Bank, Forecast, PrepareReport
 from spectag.catalogue import front_end_of
 from spectag.config import ImageConfig, MelConfig
+from spectag.errors import DataError
 from spectag.manifest import Manifest, read_manifest
 from spectag.png_export import PngReport, export_png
 from spectag.progress import Progress, Say, silent, tell_nobody
@@ -61,6 +62,8 @@ def prepare(
     """
     if not isinstance(manifest, Manifest):
         manifest = read_manifest(manifest, audio_dir=audio_dir)
+    if manifest.holds_images:
+        raise DataError(f"{manifest.source}: holds images, which need no preparing; train on them as they are")
     root = Path(bank) if bank else cache_folder() / "bank"
     store = Bank(root, front_end_of(backbone or Recipe().backbone, mel))
     forecast = store.forecast(manifest.clips)

@@ -1,16 +1,17 @@
 """A manifest's clips dealt into folds, or a share of them held out, with the balance beside what chance would give."""
 
 import csv
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectag.errors import DataError
-from spectag.files import unfinished_file
-from spectag.manifest import Manifest, read_manifest
+from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.split import Balance, balance, holdout, stratified_folds
+from spectag.tables import written
 
 
 @dataclass(frozen=True)
@@ -56,36 +57,46 @@ def split(
         manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
     y_true = manifest.multi_hot()
     if valid_share is None:
-        numbers: NDArray[np.int_] = stratified_folds(y_true, folds or 5, groups=manifest.groups, seed=seed)
-        shares, names = None, {int(number): str(number) for number in np.unique(numbers)}
+        n_folds = 5 if folds is None else folds
+        numbers: NDArray[np.int_] = stratified_folds(y_true, n_folds, groups=manifest.groups, seed=seed)
+        shares, names = None, {number: str(number) for number in range(1, n_folds + 1)}
     else:
         numbers = holdout(y_true, valid_share, groups=manifest.groups, seed=seed).astype(int)
         shares, names = (1 - valid_share, valid_share), {0: "train", 1: "valid"}
     spread = balance(y_true, numbers, groups=manifest.groups, shares=shares, seed=seed)
+    spread = replace(spread, parts=tuple(names[number] for number in spread.parts))
     return Split(manifest, tuple(names[int(number)] for number in numbers), spread)
 
 
 def write_split(path: Path, result: Split) -> None:
     """Write the manifest as a CSV with the column `fold`: fname, labels, fold, and start, end and group where known.
 
+    The names of the sounds are those of the manifest, or the way from the new CSV to the sounds where these are not
+    found from there. Labels that hold commas get a column of 0 and 1 each, and so do all the others.
+
     Raises
     ------
     DataError
         If the file can't be written.
     """
-    clips = result.manifest.clips
+    clips, labels = result.manifest.clips, result.manifest.labels.names
+    multi_hot = any("," in label for label in labels)
     optional: dict[str, list[str | None] | list[float | None]] = {
         "group": [clip.group for clip in clips],
         "start": [clip.start_seconds or None for clip in clips],
         "end": [clip.end_seconds for clip in clips],
     }
     columns = {name: values for name, values in optional.items() if any(value is not None for value in values)}
-    try:
-        with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["fname", "labels", "fold", *columns])
-            for row, (clip, part) in enumerate(zip(clips, result.parts, strict=True)):
-                extra = ["" if values[row] is None else values[row] for values in columns.values()]
-                writer.writerow([clip.fname, ",".join(clip.labels), part, *extra])
-    except OSError as error:
-        raise DataError(f"{path}: can't be written: {error.strerror or error}") from error
+    with written(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["fname", "fold", *columns, *(labels if multi_hot else ["labels"])])
+        for clip, part, *extra in zip(clips, result.parts, *columns.values(), strict=True):
+            told = [int(label in clip.labels) for label in labels] if multi_hot else [",".join(clip.labels)]
+            writer.writerow([_name_from(path.parent, clip), part, *extra, *told])
+
+
+def _name_from(folder: Path, clip: Clip) -> str:
+    """What a table in `folder` calls a clip's sound."""
+    if clip.path.absolute() == folder.absolute() / clip.fname:
+        return clip.fname
+    return Path(os.path.relpath(clip.path.absolute(), folder.resolve())).as_posix()

@@ -12,8 +12,11 @@ from typing import TextIO
 from spectag.errors import DataError
 from spectag.files import unfinished_file
 from spectag.labels import LabelSet
+from spectag.manifest.table import first_lines, open_table, read_text
 from spectag.runtime import Tag, Tags
 from spectag.tag import TaggedFile
+
+_N_NAMED = 3  # unreadable clips in a message
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,15 @@ def written(path: Path | None) -> Iterator[TextIO]:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        with unfinished_file(path) as unfinished, _open_text(unfinished) as file:
             yield file
     except OSError as error:
         raise DataError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def _open_text(path: Path) -> TextIO:
+    """Open for writing; of a file name that no encoding knows, bytes are written as \\udcff, which JSON reads again."""
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_csv(files: Iterable[TaggedFile], choice: Choice, out: TextIO) -> None:
@@ -88,57 +96,80 @@ class Template:
     def read(cls, path: Path, known: LabelSet) -> "Template":
         """Read a template and hold its labels against those of the tagger.
 
+        Spreadsheet programs' byte order marks, semicolons and tabs are understood.
+
         Raises
         ------
         DataError
             If it can't be read, or has a label that the tagger doesn't know.
         """
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = [row for row in csv.reader(file) if row]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path}: can't be read as a submission's template: {error}") from error
-        if len(rows) < 2 or len(rows[0]) < 2:
+        text = read_text(path)
+        header = "".join(first_lines(text, 1))
+        table = open_table(path, text, next((mark for mark in ",;\t" if mark in header), ","))
+        fnames = tuple(fields[0] for _, fields in table.records)
+        if not fnames or len(table.columns) < 2:
             raise DataError(f"{path}: expected a header (fname, then the labels) and a row for each clip")
-        for label in rows[0][1:]:
+        for label in table.columns[1:]:
             known.index(label, where=f"{path}, line 1")
-        fnames = tuple(row[0] for row in rows[1:])
-        return cls(path, rows[0][0], tuple(rows[0][1:]), fnames)
+        return cls(path, table.columns[0], table.columns[1:], fnames)
+
+    def files(self, among: Iterable[Path]) -> list[Path]:
+        """The file of each row, in the order of the rows.
+
+        Raises
+        ------
+        DataError
+            If a clip is not there: a submission lacking one is invalid, and an invented row a lie. Or if several
+            files have its name.
+        """
+        by_name: dict[str, list[Path]] = {}
+        for path in among:
+            by_name.setdefault(path.name, []).append(path)
+        files = [_one_file(self.path, fname, by_name.get(Path(fname).name, [])) for fname in self.fnames]
+        missing = [fname for fname, file in zip(self.fnames, files, strict=True) if file is None]
+        if missing:
+            raise DataError(
+                f"{self.path}: {len(missing)} of its {len(self.fnames)} clips are not there, such as {missing[0]}; "
+                "give the folder that holds all of them"
+            )
+        return [file for file in files if file is not None]
+
+
+def _one_file(template: Path, fname: str, of_its_name: Sequence[Path]) -> Path | None:
+    """The file that a row means: by its folders too, where the row tells them and names alone do not decide."""
+    parts = Path(fname).parts
+    in_its_folder = [path for path in of_its_name if path.parts[-len(parts) :] == parts]
+    files = in_its_folder or of_its_name
+    if len(files) > 1:
+        raise DataError(f"{template}: {fname} may be {files[0]} or {files[1]}; give the folder of one of them")
+    return files[0] if files else None
 
 
 def write_submission(files: Iterable[TaggedFile], template: Template, out: TextIO) -> None:
     """Exactly the template's rows and columns, filled with probabilities in full precision.
 
+    Parameters
+    ----------
+    files : iterable of TaggedFile
+        One for each row, tagged as a whole, in the order of the rows.
+
     Raises
     ------
     DataError
-        If a clip of the template was not tagged: a submission lacking one is invalid, and an invented row a lie.
+        If a file can't be read.
     """
-    rows, reasons = {}, []
-    for file in files:
-        if file.reason is None:
-            rows[file.path.name] = file.tags[0]
-        else:
-            reasons.append(file.reason)
-    missing = [fname for fname in template.fnames if Path(fname).name not in rows]
-    if missing:
-        raise DataError(
-            f"{template.path}: {len(missing)} of its {len(template.fnames)} clips have no tags, such as {missing[0]}"
-            f"{_because(reasons)}; give the folder that holds all of them"
-        )
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([template.name_column, *template.labels])
-    for fname in template.fnames:
-        tags = rows[Path(fname).name]
-        positions = [tags.labels.index(label) for label in template.labels]
-        writer.writerow([fname, *(repr(float(p)) for p in tags.probabilities[positions])])
-
-
-def _because(reasons: Sequence[str]) -> str:
-    return f" ({reasons[0]})" if reasons else ""
-
-
-def only_named(paths: Iterable[Path], template: Template) -> Iterator[Path]:
-    """The files that the template asks for."""
-    wanted = {Path(fname).name for fname in template.fnames}
-    return (path for path in paths if path.name in wanted)
+    unreadable = []
+    for fname, file in zip(template.fnames, files, strict=True):
+        if file.reason is not None:
+            unreadable.append(file.reason)
+            continue
+        tags = file.tags[0]
+        probabilities = tags.probabilities[[tags.labels.index(label) for label in template.labels]]
+        writer.writerow([fname, *(repr(float(probability)) for probability in probabilities)])
+    if unreadable:
+        raise DataError(
+            f"{template.path}: {len(unreadable)} of its {len(template.fnames)} clips can't be tagged, and a submission "
+            f"needs all of them: {'; '.join(unreadable[:_N_NAMED])}"
+        )

@@ -1,16 +1,17 @@
 """Tagging files: in order, on all cores, with every file that can't be read named."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
+from spectag.audio import AUDIO_SUFFIXES, find_audio
 from spectag.config import WindowConfig
-from spectag.errors import SpectagError
+from spectag.errors import AudioError, DataError, MissingExtraError
 from spectag.progress import Progress, silent
-from spectag.runtime import Tagger, Tags
+from spectag.runtime import IMAGE_SUFFIXES, Tagger, Tags
 from spectag.workers import spread, usable_cores
 
 _FILES_WORTH_A_WORKER = 100  # tagged in about the time that a worker process takes to start
@@ -25,9 +26,23 @@ class TaggedFile:
     reason: str | None = None
 
 
+def find_files(tagger: Tagger, paths: Iterable[str | Path]) -> list[Path]:
+    """The sounds among files and folders, as `find_audio` finds them, or what else the tagger takes: images.
+
+    Raises
+    ------
+    AudioError
+        If a path does not exist, or nothing is in the folders.
+    """
+    front_end = tagger.front_end
+    sounds = AUDIO_SUFFIXES if front_end.mel is not None else frozenset()
+    images = IMAGE_SUFFIXES if front_end.image is not None else frozenset()
+    return find_audio(paths, suffixes=sounds | images)
+
+
 def tag(
     tagger: Tagger,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     *,
     window: WindowConfig | None = None,
     workers: int | None = None,
@@ -38,7 +53,7 @@ def tag(
     Parameters
     ----------
     tagger : Tagger
-    paths : sequence of Path
+    paths : sequence of str or Path
         Sound files (or images, for a tagger of images).
     window : WindowConfig, optional
         Tag each window of a recording; by default each recording as a whole.
@@ -46,12 +61,19 @@ def tag(
         Number of processes; by default one for each core, or none but this for a few files.
     progress : Progress
         Told how many of the files are done.
+
+    Raises
+    ------
+    BundleError
+        If the tagger is damaged.
     """
     if workers is None:
         workers = max(1, min(usable_cores(), len(paths) // _FILES_WORTH_A_WORKER))
-    function = partial(_tag_numbered, tagger.folder, window)
+    if workers > 1:
+        tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
+    function = partial(_tag_numbered, tagger, window)
     progress("tagging", 0, len(paths))
-    with closing(spread(function, enumerate(paths), n_workers=workers)) as answers:
+    with closing(spread(function, enumerate(map(Path, paths)), n_workers=workers)) as answers:
         waiting: list[tuple[int, TaggedFile]] = []
         n_given = 0
         for n_done, ((position, _), tagged) in enumerate(answers, start=1):
@@ -62,16 +84,11 @@ def tag(
                 n_given += 1
 
 
-def _tag_numbered(bundle: Path, window: WindowConfig | None, numbered: tuple[int, Path]) -> TaggedFile:
-    tagger, path = _tagger_of_process(bundle), numbered[1]
+def _tag_numbered(tagger: Tagger, window: WindowConfig | None, numbered: tuple[int, Path]) -> TaggedFile:
+    path = numbered[1]
     try:
         whole = window is None or window.window_seconds is None
         tags = (tagger.tag(path),) if whole or window is None else tuple(tagger.tag_windows(path, window))
-    except SpectagError as error:
+    except (AudioError, DataError, MissingExtraError) as error:
         return TaggedFile(path, (), str(error))
     return TaggedFile(path, tags)
-
-
-@lru_cache(maxsize=1)
-def _tagger_of_process(bundle: Path) -> Tagger:
-    return Tagger(bundle)

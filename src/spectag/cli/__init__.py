@@ -20,6 +20,7 @@ app = App(
     ),
     version=lambda: _version(),
 )
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main tells of it
 for _name, _help in (
     ("demo", "Make a small set of sounds, train on it, and tag with it: the first run."),
     ("inspect", "Show a manifest's labels, durations, faults, duplicates and leaks."),
@@ -91,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stdout = None
         return FAILED
+    except OSError as error:  # such as a full disk
+        sys.stdout = None
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", status=FAILED)
     return status if isinstance(status, int) else 0
 
 

@@ -1,5 +1,6 @@
 """spectag demo."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,8 @@ def demo_command(
     with shown_work() as (progress, say):
         made = demo(output, seed=seed, progress=progress, say=say)
     low, high = made.scores.intervals["lwlrap"]
-    clip = next(iter(sorted(made.data.test.glob("*.wav"))))
+    clip = min(made.data.test.glob("*.wav"))
+    first_try = shlex.join(["spectag", "tag", str(made.model), str(clip), "--top", "3"])
     print(
         f"lwlrap {made.scores.lwlrap:.3f} on {made.scores.n_clips} test clips that training never saw "
         f"(95 % interval {low:.3f} to {high:.3f}; best is 1)\n"
@@ -37,7 +39,7 @@ def demo_command(
         f"tags     {made.tags}\n"
         f"picture  {made.picture}\n"
         "\n"
-        f"next: spectag tag {made.model} {clip} --top 3\n"
+        f"next: {first_try}\n"
         f"then, with sounds of your own: spectag train labels.csv -o my-tagger --backbone efficientnet_lite0"
     )
     return 0

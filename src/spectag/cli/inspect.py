@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -16,8 +16,9 @@ from rich.table import Table
 from spectag.cli import SKIPPED_SOME
 from spectag.cli.options import Json, Workers
 from spectag.cli.screen import shown_work
-from spectag.inspection import CLIPPED_SHARE, SILENT_PEAK_DB, Inspection, inspect
-from spectag.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from spectag.inspection import Inspection
 
 _N_EXAMPLES = 3
 
@@ -49,6 +50,9 @@ def inspect_command(
     json_output
         Print all of it as JSON.
     """
+    from spectag.inspection import inspect
+    from spectag.manifest import read_manifest
+
     clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
     with shown_work() as (progress, _):
         inspection = inspect(clips, folds=folds, workers=workers, progress=progress)
@@ -59,7 +63,7 @@ def inspect_command(
     return SKIPPED_SOME if inspection.unreadable else 0
 
 
-def print_inspection(inspection: Inspection, console: Console) -> None:
+def print_inspection(inspection: "Inspection", console: Console) -> None:
     """Print the labels, the facts and the faults of a manifest as tables."""
     what = "images" if inspection.holds_images else "sounds"
     console.print(
@@ -72,14 +76,14 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         console.print(part)
 
 
-def _label_counts(inspection: Inspection) -> RenderableType:
+def _label_counts(inspection: "Inspection") -> RenderableType:
     """A label and its number of clips, in as many columns as there is room for."""
     width = max((len(f"{n_clips:,}") for n_clips in inspection.clips_per_label.values()), default=1)
     cells = [f"{n_clips:>{width},} {escape(label)}" for label, n_clips in inspection.clips_per_label.items()]
     return Columns(cells, column_first=True, padding=(0, 3))
 
 
-def _facts(inspection: Inspection) -> Table:
+def _facts(inspection: "Inspection") -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -88,7 +92,7 @@ def _facts(inspection: Inspection) -> Table:
     return table
 
 
-def _fact_rows(inspection: Inspection) -> Iterator[tuple[str, str]]:
+def _fact_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     counts = sorted(inspection.clips_per_label.values())
     if counts:
         yield "clips per label", f"{counts[0]:,} to {counts[-1]:,}"
@@ -115,7 +119,7 @@ def _counts(counts: dict[str, int], n_shown: int = 12) -> str:
     return ", ".join(shown) + (f" and {len(counts) - n_shown} more" if len(counts) > n_shown else "")
 
 
-def _faults(inspection: Inspection) -> Table:
+def _faults(inspection: "Inspection") -> Table:
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("looked for", ratio=2)
     table.add_column("found", justify="right")
@@ -130,7 +134,9 @@ def _faults(inspection: Inspection) -> Table:
     return table
 
 
-def _fault_rows(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
+def _fault_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
+    from spectag.inspection import CLIPPED_SHARE, SILENT_PEAK_DB
+
     yield "unreadable", [f"{name}: {reason}" for name, reason in inspection.unreadable.items()]
     if not inspection.holds_images:
         yield f"silent (peak below {SILENT_PEAK_DB:g} dBFS)", list(inspection.silent)

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.front_end import MelOptions
 from spectag.cli.options import Seed
+from spectag.config import MelConfig
+
+_FRONT_END = "Front end (by default what suits the sound; if some is given, as below)"
 
 
 def show_command(
@@ -16,7 +18,7 @@ def show_command(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     grid: str | None = None,
     seed: Seed = 0,
-    mel: MelOptions = None,
+    mel: Annotated[MelConfig | None, Parameter(group=_FRONT_END)] = None,
     audio_dir: Path | None = None,
 ) -> int:
     """Draw a sound's waveform and mel spectrogram, or a collage of a manifest's clips with their labels.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from spectag.cli.options import Json, Seed
@@ -66,17 +67,16 @@ def split_command(
 
 
 def _print(result: "Split", console: Console) -> None:
-    names = list(dict.fromkeys(sorted(result.parts, key=lambda name: (len(name), name))))
+    balance = result.balance
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("clips with")
-    for name in names:
-        table.add_column(f"fold {name}" if name.isdigit() else name, justify="right")
-    for label, counts in zip(result.manifest.labels.names, result.balance.counts, strict=True):
-        table.add_row(label, *(str(int(count)) for count in counts))
-    table.add_row("all", *(str(int(size)) for size in result.balance.sizes), style="bold")
+    table.add_column("clips with", no_wrap=True)
+    for part in balance.parts:
+        table.add_column(f"fold {part}" if part.isdigit() else part, justify="right")
+    for label, counts in zip(result.manifest.labels.names, balance.counts.T, strict=True):
+        table.add_row(escape(label), *map(str, counts))
+    table.add_row("all", *map(str, balance.sizes), style="bold")
     console.print(table)
-    spread = result.balance
     console.print(
-        f"\noff the ideal share, of a label's clips: worst {spread.worst:.1%}, mean {spread.mean:.1%} "
-        f"(a random split of the same groups: worst {spread.random_worst:.1%}, mean {spread.random_mean:.1%})"
+        f"\noff the ideal share, of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
+        f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})"
     )

@@ -1,19 +1,22 @@
 """spectag tag."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from spectag.audio import find_audio
 from spectag.cli import SKIPPED_SOME
+from spectag.cli.options import Workers
 from spectag.cli.screen import name_skipped, shown_work
-from spectag.config import WindowConfig
 from spectag.errors import ConfigError
-from spectag.runtime import IMAGE_SUFFIXES, Tagger
-from spectag.tables import Choice, Template, only_named, write_csv, write_jsonl, write_submission, written
-from spectag.tag import TaggedFile, tag
+
+if TYPE_CHECKING:
+    from spectag.config import WindowConfig
+    from spectag.tag import TaggedFile
+
+Format = Literal["csv", "jsonl", "submission"]
 
 
 def tag_command(
@@ -22,13 +25,13 @@ def tag_command(
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    table_format: Annotated[Literal["csv", "jsonl", "submission"] | None, Parameter(name="--format")] = None,
+    table_format: Annotated[Format | None, Parameter(name="--format")] = None,
     template: Path | None = None,
-    window: float | None = None,
-    overlap: float = 0.0,
-    top: int | None = None,
-    threshold: float | None = None,
-    workers: Annotated[int | None, Parameter(name=["--workers", "-j"])] = None,
+    window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    overlap: Annotated[float, Parameter(validator=Number(gte=0))] = 0.0,
+    top: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    threshold: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
+    workers: Workers = None,
 ) -> int:
     """Tag recordings.
 
@@ -44,9 +47,9 @@ def tag_command(
         File to write, whole or not at all. By default stdout.
     table_format
         csv: a line for each tag. jsonl: a JSON object for each recording or window. submission: the rows and columns
-        of --template. By default as the output's suffix says, else csv.
+        of --template. By default as --template or the output's suffix say, else csv.
     template
-        A competition's sample_submission.csv.
+        A competition's sample_submission.csv: give all labels' probabilities for the clips that it names.
     window
         Tag each stretch of this many seconds. By default recordings are tagged as a whole.
     overlap
@@ -58,43 +61,57 @@ def tag_command(
     workers
         Processes. By default one for each core, or none but this for a few files.
     """
-    chosen = table_format or ("jsonl" if output is not None and output.suffix == ".jsonl" else "csv")
-    _check(chosen, template, top, threshold)
-    windows = WindowConfig(window_seconds=window, overlap_seconds=overlap) if window is not None or overlap else None
+    from spectag.runtime import Tagger
+    from spectag.tables import Choice, Template, write_csv, write_jsonl, write_submission, written
+    from spectag.tag import find_files, tag
+
+    chosen = table_format or _format_of(output, template)
+    windows = _windows(window, overlap)
+    _check(chosen, template, whole=windows is None, all_labels=top is None and threshold is None)
     tagger = Tagger(model)
-    rows = Template.read(template, tagger.labels) if template is not None else None
-    files = find_audio(paths) if not _are_images(paths) else paths
-    if rows is not None:
-        files = list(only_named(files, rows))
+    files = find_files(tagger, paths)
     skipped: list[str] = []
-
-    def good_ones(tagged: Iterator[TaggedFile]) -> Iterator[TaggedFile]:
-        for file in tagged:
-            if file.reason is not None:
-                skipped.append(file.reason)
-            yield file
-
-    with shown_work() as (progress, _), written(output) as out:
-        tagged = good_ones(tag(tagger, files, window=windows, workers=workers, progress=progress))
-        if rows is not None:
+    with shown_work(results_to_stdout=output is None) as (progress, _), written(output) as out:
+        if template is not None:
+            rows = Template.read(template, tagger.labels)
+            tagged = tag(tagger, rows.files(files), workers=workers, progress=progress)
             write_submission(tagged, rows, out)
         else:
+            tagged = tag(tagger, files, window=windows, workers=workers, progress=progress)
             write = write_jsonl if chosen == "jsonl" else write_csv
-            write(tagged, Choice(top, threshold), out)
+            write(_noting_skipped(tagged, skipped), Choice(top, threshold), out)
     name_skipped(skipped)
     return SKIPPED_SOME if skipped else 0
 
 
-def _check(table_format: str, template: Path | None, top: int | None, threshold: float | None) -> None:
-    if (table_format == "submission") != (template is not None):
-        raise ConfigError("--format submission and --template sample_submission.csv go together; one is missing")
-    if table_format == "submission" and (top is not None or threshold is not None):
-        raise ConfigError("a submission has the probabilities of all labels; leave out --top and --threshold")
-    if top is not None and top < 1:
-        raise ConfigError(f"--top must be 1 or more, got {top}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"--threshold is a probability from 0 to 1, got {threshold:g}")
+def _format_of(output: Path | None, template: Path | None) -> Format:
+    if template is not None:
+        return "submission"
+    return "jsonl" if output is not None and output.suffix.lower() == ".jsonl" else "csv"
 
 
-def _are_images(paths: list[Path]) -> bool:
-    return all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths)
+def _windows(window: float | None, overlap: float) -> "WindowConfig | None":
+    from spectag.config import WindowConfig, parse_config
+
+    if window is None and overlap:
+        raise ConfigError(f"--overlap {overlap:g} needs --window, the length of what overlaps")
+    values = {"window_seconds": window, "overlap_seconds": overlap}
+    return None if window is None else parse_config(values, WindowConfig, source="--window and --overlap")
+
+
+def _check(chosen: Format, template: Path | None, *, whole: bool, all_labels: bool) -> None:
+    if chosen == "submission" and template is None:
+        raise ConfigError("--format submission needs --template, the competition's sample_submission.csv")
+    if chosen != "submission" and template is not None:
+        raise ConfigError(f"--template asks for a submission, and --format {chosen} for another table; leave one out")
+    if chosen == "submission" and not (whole and all_labels):
+        raise ConfigError(
+            "a submission has all labels' probabilities for whole clips; leave out --top, --threshold and --window"
+        )
+
+
+def _noting_skipped(tagged: "Iterable[TaggedFile]", skipped: list[str]) -> "Iterator[TaggedFile]":
+    for file in tagged:
+        if file.reason is not None:
+            skipped.append(file.reason)
+        yield file

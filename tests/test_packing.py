@@ -1,0 +1,304 @@
+"""A bundle is written whole or not at all, and says of itself what is so."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from spectag import packing
+from spectag.bundle import read_info
+from spectag.config import MelConfig, read_config
+from spectag.errors import BundleError
+from spectag.features import FeatureStore
+from spectag.front_end import FrontEnd
+from spectag.gradient_fit import Epoch
+from spectag.labels import LabelSet
+from spectag.manifest import Clip, Manifest
+from spectag.packing import FoldScore, Lesson, check_output, pack
+from spectag.recipe import Recipe
+from spectag.runtime import Tagger as RuntimeTagger
+from spectag.scores import score
+from spectag.tagger import Tagger, build_head
+
+LABELS = ("Bell", "Größe | weiß", "Rain, heavy")
+MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=160, n_mels=16, f_max=8000)
+RECIPE = Recipe(backbone="scratch", mel=MEL, seed=3)
+FRONT_END = FrontEnd(mel=MEL)
+N_CLIPS = 6
+FILES = {"spectag.json", "model.onnx", "weights.safetensors", "recipe.toml", "README.md"}
+
+
+class Trained:
+    """What a training has in hand when it packs: features, a head, and inputs of six clips."""
+
+    def __init__(self, root):
+        rng = np.random.default_rng(0)
+        self.values = [rng.random((1, 16, width), np.float32) for width in (9, 30, 1, 17, 40, 21)]
+        self.store = FeatureStore(root, RECIPE, FRONT_END)
+        torch.manual_seed(0)
+        self.head = build_head("linear", 960, len(LABELS))
+
+    def inputs(self, i):
+        return self.values[i]
+
+    def pack(self, output, lesson):
+        return pack(output, lesson, self.store, self.head, self.inputs)
+
+
+def make_lesson():
+    labels_of_clips = [LABELS[:1], LABELS[1:2], LABELS[2:], LABELS[:2], LABELS[:1], ()]
+    clips = [Clip(Path(f"{i}.wav"), f"{i}.wav", labels) for i, labels in enumerate(labels_of_clips)]
+    manifest = Manifest(Path("data ü/train.csv"), tuple(clips), LabelSet(LABELS))
+    predictions = np.random.default_rng(1).random((N_CLIPS, len(LABELS)))
+    return Lesson(
+        manifest=manifest,
+        keys=tuple(f"{i:032x}" for i in range(N_CLIPS)),
+        recipe=RECIPE,
+        front_end=FRONT_END,
+        scores=score(manifest.multi_hot(), predictions, rng=np.random.default_rng(0)),
+        folds=(FoldScore("1", 3, 0.75, None), FoldScore("2", 3, 0.5, None)),
+        thresholds=np.array([0.25, np.nan, np.nan]),
+        epochs=(),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        trained = Trained(tmp_path_factory.mktemp("bank"))
+        trained.store.onnx_file(trained.values[0])
+        yield trained
+
+
+@pytest.fixture
+def lesson():
+    return make_lesson()
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "sub" / "my model ü"
+    trained.pack(output, make_lesson())
+    return output
+
+
+@pytest.fixture
+def no_export(monkeypatch, bundle):
+    """The exporter takes a second: give what it gave before."""
+    monkeypatch.setattr(packing, "export_tagger", lambda *_: shutil.copy(bundle / "model.onnx", _[-1]))
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bundle_has_its_files_and_nothing_lies_beside_it(bundle):
+    assert set(contents(bundle)) == FILES
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_a_bundle_can_be_read_by_others(bundle):
+    assert bundle.stat().st_mode & 0o055 == 0o055
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in bundle.iterdir())
+
+
+def test_weights_load_strictly_and_give_the_exported_probabilities(bundle, trained):
+    torch.manual_seed(9)
+    tagger = Tagger(FeatureStore(Path("unused"), RECIPE, FRONT_END).extractor, build_head("linear", 960, 3)).eval()
+    tagger.load_state_dict(load_file(bundle / "weights.safetensors"))
+    with torch.inference_mode():
+        expected = torch.sigmoid(tagger(torch.from_numpy(trained.values[1][None])))[0]
+    np.testing.assert_allclose(RuntimeTagger(bundle).probabilities_of_input(trained.values[1]), expected, atol=1e-5)
+
+
+def test_spectag_json_says_what_was_learnt_from_what(bundle, lesson, trained):
+    info = read_info(bundle)
+    assert info.labels == LABELS
+    assert info.front_end == FRONT_END
+    assert (info.backbone.name, info.backbone.features, info.backbone.head) == ("scratch", "all", "linear")
+    assert info.backbone.pretrained_on == "nothing"
+    assert info.backbone.weights_sha256 == trained.store.weights_sha256
+    assert (info.data.name, info.data.n_clips) == ("train.csv", N_CLIPS)
+    assert info.data.n_clips_per_label == (3, 2, 1)
+    assert set(info.versions) == {"python", "spectag", "torch", "onnxruntime", "numpy"}
+    assert info.metrics["lwlrap"] == pytest.approx(lesson.scores.lwlrap)
+    assert [fold["lwlrap"] for fold in info.metrics["folds"]] == [0.75, 0.5]
+
+
+def test_spectag_json_is_json_for_strict_readers_too(bundle):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads((bundle / "spectag.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_thresholds_that_could_not_be_fitted_are_half_and_marked(bundle):
+    info = read_info(bundle)
+    assert info.thresholds == (0.25, 0.5, 0.5)
+    assert info.thresholds_fitted == (True, False, False)
+    assert "| Bell | 3 | 0.25 |" in (bundle / "README.md").read_text(encoding="utf-8")
+    assert "| Rain, heavy | 1 | 0.50 (not fitted) |" in (bundle / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_difference_to_torch_is_recorded_and_small(tmp_path, no_export, trained, lesson):
+    difference = trained.pack(tmp_path / "model", lesson)
+    assert 0 <= difference < 1e-4
+    assert read_info(tmp_path / "model").onnx_difference == difference
+
+
+def test_the_recipe_can_be_used_again(bundle):
+    assert read_config(bundle / "recipe.toml", Recipe) == RECIPE
+
+
+def fingerprint(trained, output, lesson):
+    trained.pack(output, lesson)
+    return read_info(output).data.fingerprint
+
+
+def test_the_fingerprint_tells_other_labels_and_other_sounds_but_not_other_names(
+    tmp_path, no_export, trained, lesson, bundle
+):
+    first = read_info(bundle).data.fingerprint
+    clips = lesson.manifest.clips
+    renamed = [replace(clip, path=Path("elsewhere"), fname=f"other {clip.fname}") for clip in clips]
+    relabelled = [replace(clips[0], labels=LABELS[2:]), *clips[1:]]
+    renamed, relabelled = (replace(lesson.manifest, clips=tuple(changed)) for changed in (renamed, relabelled))
+    assert fingerprint(trained, tmp_path / "a", replace(lesson, manifest=renamed)) == first
+    assert fingerprint(trained, tmp_path / "b", replace(lesson, manifest=relabelled)) != first
+    assert fingerprint(trained, tmp_path / "c", replace(lesson, keys=("f" * 32, *lesson.keys[1:]))) != first
+
+
+def test_without_held_out_clips_there_are_no_metrics_and_the_card_says_so(tmp_path, no_export, trained, lesson):
+    trained.pack(tmp_path / "model", replace(lesson, scores=None, folds=(), thresholds=np.full(3, np.nan)))
+    assert read_info(tmp_path / "model").metrics == {}
+    assert "No clips were held out" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_random_weights_are_not_called_pretrained(tmp_path, no_export, trained, lesson):
+    recipe = Recipe(backbone="timm/test_resnet", pretrained=False)
+    trained.pack(tmp_path / "model", replace(lesson, recipe=recipe))
+    assert read_info(tmp_path / "model").backbone.pretrained_on == "nothing"
+
+
+def test_epochs_are_written_as_a_table(tmp_path, no_export, trained, lesson):
+    epochs = (Epoch(1, 0.75, 0.5, None, None), Epoch(2, 0.5, 0.25, 1.0, 0.125))
+    trained.pack(tmp_path / "model", replace(lesson, epochs=epochs))
+    with (tmp_path / "model" / "epochs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["epoch", "train_loss", "train_lwlrap", "valid_loss", "valid_lwlrap"],
+        ["1", "0.75", "0.5", "", ""],
+        ["2", "0.5", "0.25", "1.0", "0.125"],
+    ]
+
+
+def test_a_new_bundle_takes_the_place_of_the_old_with_nothing_of_it(tmp_path, no_export, trained, lesson):
+    trained.pack(tmp_path / "model", replace(lesson, epochs=(Epoch(1, 0.75, 0.5, None, None),)))
+    trained.pack(tmp_path / "model", lesson)
+    assert set(contents(tmp_path / "model")) == FILES
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_of_a_link_what_it_points_to_is_replaced(tmp_path, no_export, trained, lesson):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "disk")
+    trained.pack(tmp_path / "model", lesson)
+    assert (tmp_path / "model").is_symlink()
+    assert set(contents(tmp_path / "disk")) == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "model"]
+
+
+@pytest.mark.parametrize("step", ["export_tagger", "save_file", "_onnx_difference", "write_info", "model_card"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["over an old one", "new"])
+def test_ctrl_c_leaves_nothing_half_written_and_the_old_bundle_as_it_was(
+    tmp_path, monkeypatch, no_export, bundle, trained, lesson, step, is_there
+):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    if is_there:
+        shutil.copytree(bundle, tmp_path / "model")
+    monkeypatch.setattr(packing, step, stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained.pack(tmp_path / "model", lesson)
+    assert contents(tmp_path) == (
+        {f"model/{name}": text for name, text in contents(bundle).items()} if is_there else {}
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] * is_there
+
+
+def test_ctrl_c_in_the_midst_of_replacing_brings_the_old_bundle_back(
+    tmp_path, monkeypatch, no_export, bundle, trained, lesson
+):
+    shutil.copytree(bundle, tmp_path / "model")
+    rename, targets = Path.rename, []
+
+    def stop_at_the_second(path, target):
+        targets.append(target)
+        if len(targets) == 2:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        trained.pack(tmp_path / "model", lesson)
+    assert contents(tmp_path / "model") == contents(bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("write_info", OSError(28, "No space left on device")),
+        ("save_file", SafetensorError("I/O error: No space left on device")),
+    ],
+)
+def test_a_full_disk_is_an_error_that_names_the_bundle(tmp_path, monkeypatch, no_export, trained, lesson, step, error):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(packing, step, full)
+    with pytest.raises(BundleError, match=r"model: the tagger can't be written: .*No space left on device"):
+        trained.pack(tmp_path / "model", lesson)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_onnx_file_that_differs_from_torch_is_refused(tmp_path, monkeypatch, no_export, trained, lesson):
+    other = build_head("linear", 960, len(LABELS))  # not the one that was exported
+    with pytest.raises(BundleError, match=r"model\.onnx differs from torch by \d\.\de[-+]\d+ in probability"):
+        pack(tmp_path / "model", lesson, trained.store, other, trained.inputs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="holds something else than a tagger; choose another place for -o"):
+        check_output(tmp_path)
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(BundleError, match="is a file; a tagger is a folder"):
+        check_output(tmp_path / "model")
+
+
+@pytest.mark.parametrize("here", [".", "../here"])
+def test_the_folder_that_one_is_in_is_refused(tmp_path, monkeypatch, here):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(BundleError, match="is the folder you are in"):
+        check_output(Path(here))
+
+
+def test_a_new_an_empty_and_a_bundles_place_are_fine(tmp_path, bundle):
+    (tmp_path / "empty").mkdir()
+    for place in (tmp_path / "new" / "model", tmp_path / "empty", bundle):
+        check_output(place)
