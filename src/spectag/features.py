@@ -119,6 +119,8 @@ class FeatureStore:
     def _make(
         self, missing: Sequence[int], keys: Sequence[str], inputs: Callable[[int], Float32Array], progress: Progress
     ) -> None:
+        step = f"features by {self.name}"
+        progress(step, 0, len(missing))
         session = open_session(self.onnx_file(inputs(missing[0])), n_threads=1)
         with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(usable_cores()) as pool:
 
@@ -137,8 +139,6 @@ class FeatureStore:
                 self._path(keys[i]).parent.mkdir(exist_ok=True)
                 unfinished.replace(self._path(keys[i]))
 
-            step = f"features by {self.name}"
-            progress(step, 0, len(missing))
             try:
                 for n_done, _ in enumerate(pool.map(make, missing), start=1):
                     progress(step, n_done, len(missing))

@@ -158,7 +158,7 @@ def train(
         clips.manifest.multi_hot(),
         held_out,
     )
-    fit = _solve(task, recipe, say) if recipe.optimizer == "lbfgs" else _descend(task, recipe, say)
+    fit = _solve(task, recipe, progress, say) if recipe.optimizer == "lbfgs" else _descend(task, recipe, say)
     predictions = expit(fit.logits)
     scores, folds = _judge(task, predictions, recipe.seed)
     thresholds = _fitted_thresholds(task.y_true, predictions)
@@ -194,14 +194,16 @@ def _colormap(manifest: Manifest) -> str:
     return "grey"
 
 
-def _solve(task: _Task, recipe: Recipe, say: Say) -> _Fit:
+def _solve(task: _Task, recipe: Recipe, progress: Progress, say: Say) -> _Fit:
     """The linear head at the least of its loss, with the weight decay that is best on the held-out clips."""
     asked = recipe.weight_decay
     if asked is not None:
         decays: tuple[float, ...] = (asked,)
     else:
         decays = WEIGHT_DECAYS if task.held_out.rows else (DEFAULT_WEIGHT_DECAY,)
-    logits = held_out_logits(task.features, task.y_true, task.group_sizes, task.held_out.rows, decays)
+    logits = held_out_logits(
+        task.features, task.y_true, task.group_sizes, task.held_out.rows, decays, progress=progress
+    )
     decay = max(decays, key=lambda decay: _lwlrap(task, logits[decay])) if len(decays) > 1 else decays[0]
     if len(decays) > 1:
         say(f"weight decay {decay:g}: the best of {', '.join(f'{d:g}' for d in decays)} on held-out clips")
