@@ -88,7 +88,7 @@ def test_heads_are_those_of_sklearn_label_by_label(rng, n_clips, n_features):
 def test_more_features_than_clips_have_the_solution_of_all_of_them(rng, monkeypatch):
     features, y_true = made_up(rng, 30, 90)
     by_basis = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
-    monkeypatch.setattr(head_fit, "_row_basis", lambda x: np.eye(x.shape[1]))
+    monkeypatch.setattr(head_fit, "_principal_axes", lambda x: (np.eye(x.shape[1]), np.ones(x.shape[1])))
     by_all = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
     new, _ = made_up(rng, 20, 90)
     assert by_basis.logits(features) == pytest.approx(by_all.logits(features), abs=1e-3)
