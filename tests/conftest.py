@@ -4,9 +4,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; threads of torch would wait for each other
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from command import Done
+from spectag.cli import main
 
 settings.register_profile("spectag", deadline=None)  # a busy machine is no failure
 settings.load_profile("spectag")
@@ -22,3 +27,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test reads or writes the user's own cache, nor finds the user's weights."""
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("SPECTAG_WEIGHTS", raising=False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line, in this process."""
+
+    def call(*arguments: object) -> Done:
+        status = main([str(argument) for argument in arguments])
+        return Done(status, *capsys.readouterr())
+
+    return call

@@ -111,3 +111,13 @@ def test_images_among_sounds_are_refused(sounds):
     write_image(sounds / "low.png", "low")
     with pytest.raises(DataError, match="a manifest holds the one or the other"):
         open_here(write_manifest(sounds, "low.wav", "low.png"), SOUNDS)
+
+
+def test_exact_copies_are_told_of_and_share_a_group(sounds):
+    for name in ("copy 1.wav", "copy 2.wav"):
+        (sounds / name).write_bytes((sounds / "low.wav").read_bytes())
+    said = []
+    manifest = write_manifest(sounds, "copy 1.wav", "high.wav", "low.wav", "copy 2.wav")
+    groups = open_here(manifest, SOUNDS, say=said.append).manifest.groups
+    assert groups[0] == groups[2] == groups[3] != groups[1]
+    assert any(line.startswith("2 clips are exact copies of others") for line in said)

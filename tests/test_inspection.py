@@ -230,7 +230,7 @@ def test_every_fault_is_printed_within_the_width_of_the_terminal(tmp_path, rng, 
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     print_inspection(inspect(manifest), console)
     lines = console.file.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
+    assert max(map(len, lines[1:])) <= width  # the first holds the path, which must stay whole to be copied
     text = " ".join(" ".join(lines).split())
     assert "4 clips in 4 sounds, 2 labels" in text
     for found in ("leer [bold].wav", "Möwe [1].wav = b.wav", "stumm.wav", "yard: 1 in fold 1, 1 in fold 2", "2 folds"):

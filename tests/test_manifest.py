@@ -621,7 +621,7 @@ def test_a_multi_hot_csv_that_cannot_be_written_leaves_nothing(tmp_path):
     touch(tmp_path, "a.wav")
     manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\n"))
     with pytest.raises(DataError, match="can't be written"):
-        write_multi_hot(tmp_path / "nowhere" / "hot.csv", manifest)
+        write_multi_hot(tmp_path / "a.wav" / "hot.csv", manifest)
     with pytest.raises(ValueError, match="a name for each of the 1 clips, got 2"):
         write_multi_hot(tmp_path / "hot.csv", manifest, ["a.png", "b.png"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "clips.csv"]

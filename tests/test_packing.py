@@ -290,6 +290,13 @@ def test_a_file_is_refused(tmp_path):
         check_output(tmp_path / "model")
 
 
+def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path):
+    """Before the training that would have been for nothing."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match=r"nothing can be written into .*file; choose another place for -o"):
+        check_output(tmp_path / "file" / "new" / "model")
+
+
 @pytest.mark.parametrize("here", [".", "../here"])
 def test_the_folder_that_one_is_in_is_refused(tmp_path, monkeypatch, here):
     (tmp_path / "here").mkdir()

@@ -158,10 +158,16 @@ def test_figure_is_saved_whole_and_leaves_nothing_else(tmp_path, suffix):
 
 
 def test_figure_that_can_not_be_saved_is_an_error_with_the_path(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere.a\.png: the figure can't be written: No such file"):
-        save_figure(Figure(), tmp_path / "nowhere" / "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file.a\.png: the figure can't be written: "):
+        save_figure(Figure(), tmp_path / "file" / "a.png")
     with pytest.raises(ConfigError, match=r"a\.bmp: a figure is one of \.jpg, \.pdf, \.png, \.svg"):
         save_figure(Figure(), tmp_path / "a.bmp")
+
+
+def test_a_folder_that_is_not_there_yet_is_made_for_a_figure(tmp_path):
+    save_figure(Figure(), tmp_path / "new" / "a.png")
+    assert (tmp_path / "new" / "a.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(("n_samples", "sample_rate"), [(1, 8000), (1323, 44_100), (60_000, 192_000)])

@@ -32,6 +32,10 @@ BY_EPOCHS = st.fixed_dictionaries(
         "head": st.sampled_from(["linear", "layer_norm"]),
         "weight_decay": st.none() | st.floats(0, 10),
         "init": st.none() | st.sampled_from(["model", "/a b/modèle"]).map(Path),
+        "learning_rate": st.floats(1e-9, 10),
+        "momentum": st.floats(0, 0.99),
+        "epochs": st.integers(1, 1000),
+        "batch_size": st.integers(1, 4096),
     }
 )
 FOLDS = st.fixed_dictionaries({"folds": st.integers(2, 20) | st.sampled_from(["auto", "given", "none"])})
@@ -47,11 +51,7 @@ OTHERS = st.fixed_dictionaries(
         "backbone": st.sampled_from(["mn04_audioset", "timm/resnet18", "none"]),
         "pretrained": st.booleans(),
         "features": st.sampled_from(["all", "last"]),
-        "learning_rate": st.floats(1e-9, 10),
-        "momentum": st.floats(0, 0.99),
-        "epochs": st.integers(1, 1000),
-        "batch_size": st.integers(1, 4096),
-        "seed": st.integers(-5, 2**40),
+        "seed": st.integers(0, 2**32 - 1),
         "mel": st.none() | st.just({"f_max": 14_000.0, "top_db": None}),
         "image": st.none() | st.just({"colormap": "magma", "height": 224, "low": None}),
     }
@@ -89,6 +89,7 @@ def test_every_word_for_folds_is_taken(folds):
             "optimizer lbfgs solves the linear head only, not head layer_norm; take adam or sgd",
         ),
         ({"init": "model"}, "optimizer lbfgs ends at the same head wherever it begins, so init would do nothing"),
+        ({"epochs": 3, "batch_size": 8}, "optimizer lbfgs solves the head to the end, so epochs, batch_size would do"),
         ({"weight_decay": 0}, "optimizer lbfgs needs a weight_decay above 0"),
         ({"valid_rows": "random"}, r"valid_rows = random needs valid_share, such as 0\.25"),
         ({"valid_share": 0.25, "folds": 5}, "valid_share and folds = 5 ask for different things; leave one out"),

@@ -163,3 +163,13 @@ def test_table_that_can_not_be_written_is_told(table):
 def test_split_that_can_not_be_made_is_told(table, options, message):
     with pytest.raises(DataError, match=message):
         split(table, **options)
+
+
+def test_further_columns_are_kept_also_when_the_manifest_itself_is_replaced(tmp_path):
+    rows = [f"{number}.wav,a,Zoë,Notiz {number}" for number in range(4)]
+    table = write_manifest(tmp_path, rows, header="fname,labels,recordist,notes")
+    write_split(table, split(table, folds=2))
+    with table.open(newline="", encoding="utf-8") as file:
+        kept = [(row["fname"], row["recordist"], row["notes"]) for row in csv.DictReader(file)]
+    assert kept == [(f"clips/{number}.wav", "Zoë", f"Notiz {number}") for number in range(4)]
+    assert set(read_manifest(table).folds) == {"1", "2"}

@@ -1,5 +1,6 @@
 """Which clips are held out, and what is said of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_one_or_two_clips_a_label_are_too_few_and_it_is_said(n_per_label):
     held_out = hold_out(manifest_with(n_per_label), Recipe())
     assert (held_out.names, held_out.rows, held_out.is_share) == ((), (), False)
     assert held_out.note == (
-        f"too few clips for folds (the typical label has {n_per_label}, folds need 3): default regularisation, "
+        f"too few recordings for folds (the typical label has {n_per_label}, folds need 3): default regularisation, "
         "no scores, and thresholds are not fitted"
     )
 
@@ -191,3 +192,16 @@ def test_one_seed_gives_one_choice_and_another_seed_another():
     rows = [hold_out(manifest, Recipe(folds=5, seed=seed)).rows for seed in (1, 1, 2)]
     assert np.array_equal(rows[0], rows[1])
     assert not np.array_equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize("name", ["valid", "val", "validation"])
+@pytest.mark.parametrize("folds", ["auto", "given"])
+def test_a_train_and_a_valid_part_in_the_manifest_are_a_share_held_out(name, folds):
+    manifest = manifest_with(6)
+    clips = tuple(
+        replace(clip, fold=name if number % 3 == 0 else "train") for number, clip in enumerate(manifest.clips)
+    )
+    held_out = hold_out(replace(manifest, clips=clips), Recipe(folds=folds))
+    assert held_out.names == (name,)
+    assert held_out.is_share
+    np.testing.assert_array_equal(held_out.rows[0], [clip.fold == name for clip in clips])

@@ -67,7 +67,7 @@ class PrepareReport:
         if self.n_new == 0:
             return f"nothing to do: {self.n_kept} log_mels are in the bank{skipped}"
         kept = f", {self.n_kept} were there" if self.n_kept else ""
-        return f"{self.n_new} log_mels made ({_size(self.n_bytes)}) in {self.seconds:.1f} s{kept}{skipped}"
+        return f"{self.n_new} log_mels made ({readable_size(self.n_bytes)}) in {self.seconds:.1f} s{kept}{skipped}"
 
 
 class Bank:
@@ -196,8 +196,8 @@ class Bank:
         forecast = self._forecast(missing)
         if forecast.n_bytes > forecast.free_bytes:
             raise BankError(
-                f"{self.root}: the log_mels of {forecast.n_clips} clips need about {_size(forecast.n_bytes)}, and "
-                f"{_size(forecast.free_bytes)} is free on its disk; make space, or put the bank on another disk"
+                f"{self.root}: the log_mels of {forecast.n_clips} clips need about {readable_size(forecast.n_bytes)}, "
+                f"and {readable_size(forecast.free_bytes)} is free on its disk; make space, or put the bank on another"
             )
         if workers is None:
             workers = min(usable_cores(), 1 + forecast.n_bytes // _BYTES_WORTH_WORKERS)
@@ -396,6 +396,7 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _size(n_bytes: int) -> str:
+def readable_size(n_bytes: int) -> str:
+    """A number of bytes for people, such as 1.5 GB."""
     unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= unit), (1e3, "kB"))
     return f"{n_bytes / unit:.1f} {name}"

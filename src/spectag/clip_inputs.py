@@ -1,7 +1,7 @@
 """The network's input for each clip of a manifest: from the bank for sounds, from the files for images."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,18 +43,18 @@ def open_clips(
         If no clip can be read.
     """
     if manifest.holds_images:
-        return _open_images(manifest, front_end)
+        return _open_images(manifest, front_end, say)
     if front_end.mel is None:
         raise DataError(f"{manifest.source}: holds sounds, but the front end takes images alone")
     store = Bank(bank, front_end.mel)
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     say(f"bank: {report}")
     keys = [key for key in report.keys if key is not None]
-    kept = _without(manifest, report.skipped)
+    kept = _copies_together(_without(manifest, report.skipped), keys, say)
     return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped)
 
 
-def _open_images(manifest: Manifest, front_end: FrontEnd) -> ClipInputs:
+def _open_images(manifest: Manifest, front_end: FrontEnd, say: Say) -> ClipInputs:
     keys, skipped = [], []
     for clip in manifest.clips:
         try:
@@ -62,7 +62,7 @@ def _open_images(manifest: Manifest, front_end: FrontEnd) -> ClipInputs:
             keys.append(hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest())
         except (SpectagError, OSError) as error:
             skipped.append((clip, str(error)))
-    kept = _without(manifest, tuple(skipped))
+    kept = _copies_together(_without(manifest, tuple(skipped)), keys, say)
     return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_image(kept.clips[i].path), tuple(skipped))
 
 
@@ -72,3 +72,17 @@ def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manif
     if not kept:
         raise DataError(f"{manifest.source}: none of its {len(skipped)} clips can be read: {skipped[0][1]}")
     return replace(manifest, clips=kept)
+
+
+def _copies_together(manifest: Manifest, keys: Sequence[str], say: Say) -> Manifest:
+    """The manifest with exact copies in one group, so that no fold is tested on what another was trained on."""
+    first: dict[str, Clip] = {}
+    clips, n_copies = [], 0
+    for clip, key in zip(manifest.clips, keys, strict=True):
+        original = first.setdefault(key, clip)
+        n_copies += original is not clip
+        together = original is not clip and clip.group is None
+        clips.append(replace(clip, group=original.group or str(original.path)) if together else clip)
+    if n_copies:
+        say(f"{n_copies} clips are exact copies of others; folds that spectag makes keep them together")
+    return replace(manifest, clips=tuple(clips))

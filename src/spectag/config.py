@@ -176,11 +176,18 @@ def _all_keys(model: type[BaseModel]) -> list[str]:
 
 def to_toml(config: Config) -> str:
     """The config as TOML; reading it back gives an equal config."""
-    return tomli_w.dumps(_with_none_as_word(config.model_dump(mode="json")))
+    return tomli_w.dumps(_without_null(config, config.model_dump(mode="json")))
 
 
-def _with_none_as_word(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _with_none_as_word(value) if isinstance(value, dict) else "none" if value is None else value
-        for key, value in values.items()
-    }
+def _without_null(config: Config, values: dict[str, Any]) -> dict[str, Any]:
+    """What is None is left out where that is the default, and else the word "none"."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        part = getattr(config, key)
+        if isinstance(part, Config):
+            result[key] = _without_null(part, value)
+        elif value is not None:
+            result[key] = value
+        elif type(config).model_fields[key].default is not None:
+            result[key] = "none"
+    return result

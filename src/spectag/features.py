@@ -19,7 +19,7 @@ from spectag.mel import FRONT_END_VERSION
 from spectag.progress import Progress
 from spectag.recipe import Recipe
 from spectag.runtime import open_session
-from spectag.tagger import FeatureExtractor
+from spectag.tagger import FeatureExtractor, load_part
 from spectag.weights import cache_folder
 from spectag.work_folder import ended_work, work_folder
 from spectag.workers import usable_cores
@@ -37,15 +37,18 @@ class FeatureStore:
     root : Path
         The bank's folder; features lie in its sub-folder `features`.
     recipe : Recipe
-        Names the backbone and which features. Without pretraining its weights are drawn from the recipe's seed.
+        Names the backbone and which features. Its weights are the published ones, those of the bundle that `init`
+        names, or (without pretraining) drawn from the seed.
     front_end : FrontEnd
     """
 
     def __init__(self, root: Path, recipe: Recipe, front_end: FrontEnd) -> None:
         torch.manual_seed(recipe.seed)
-        backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained)
+        backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained and recipe.init is None)
         self.name = recipe.backbone
         self.extractor = FeatureExtractor(backbone, recipe.features).eval()
+        if recipe.init is not None:
+            load_part(self.extractor, "extractor", recipe.init)
         self.front_end = front_end
         self.weights_sha256 = _fingerprint(self.extractor)
         what = f"{self.weights_sha256} {recipe.features} {FRONT_END_VERSION} {front_end.model_dump_json()}"

@@ -18,6 +18,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     IsADirectoryError
         If `path` is a folder.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
     if path.exists() and not path.is_file():

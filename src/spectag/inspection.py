@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spectag.audio import Waveform, audio_info, read_audio
 from spectag.errors import SpectagError
-from spectag.manifest import Clip, Manifest
+from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.progress import Progress, silent
 from spectag.workers import spread, usable_cores
 
@@ -111,16 +111,24 @@ class _Picture:
 
 
 def inspect(
-    manifest: Manifest, *, folds: int | None = None, workers: int | None = None, progress: Progress = silent
+    manifest: str | Path | Manifest,
+    *,
+    folds: int | None = None,
+    audio_dir: str | Path | None = None,
+    group_column: str | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> Inspection:
     """Read every clip of a manifest once, and count labels, lengths, faults, duplicates and leaks.
 
     Parameters
     ----------
-    manifest : Manifest
+    manifest : path or Manifest
         Of sounds or of images.
     folds : int, optional
         The number of folds that labels must suffice for; by default the number of folds in the manifest.
+    audio_dir, group_column
+        As in `read_manifest`.
     workers : int, optional
         Number of processes; by default one per core, or one where there are few clips.
     progress : Progress
@@ -144,6 +152,8 @@ def inspect(
     than 0.1 % of its samples are at 16-bit full scale or beyond; a duplicate if sample rate and all samples are equal
     to another's, whatever the format of the file.
     """
+    if not isinstance(manifest, Manifest):
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
     clips = manifest.clips
     found = _look_at(manifest, workers, progress)
     sounds = {clip: look for clip in clips if isinstance(look := found[clip], _Sound)}

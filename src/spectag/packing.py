@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -80,7 +81,7 @@ class Lesson:
 
 
 def check_output(output: Path) -> None:
-    """Refuse a place where something else than a bundle lies, before any work is done.
+    """Refuse a place where something else than a bundle lies, or none can be written, before any work is done.
 
     Raises
     ------
@@ -92,6 +93,9 @@ def check_output(output: Path) -> None:
         raise BundleError(f"{output}: is the folder you are in, which can't be replaced; name another place for -o")
     if output.exists() and not output.is_dir():
         raise BundleError(f"{output}: is a file; a tagger is a folder, choose another place for -o")
+    home = next(folder for folder in output.absolute().parents if folder.exists())
+    if not home.is_dir() or not os.access(home, os.W_OK):
+        raise BundleError(f"{output}: nothing can be written into {home}; choose another place for -o")
 
 
 def pack(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spectag.audio import audio_info, read_audio
 from spectag.config import MelConfig
-from spectag.errors import ConfigError, DataError, MissingExtraError
+from spectag.errors import AudioError, ConfigError, DataError, MissingExtraError
 from spectag.files import unfinished_file
 from spectag.image import read_png
 from spectag.manifest import Clip, read_manifest
@@ -244,8 +244,16 @@ def _manifest_figure(path: Path, grid: str, mel: MelConfig | None, seed: int, au
     n_tiles = min(n_rows * n_columns, len(manifest.clips))
     chosen = np.random.default_rng(seed).choice(len(manifest.clips), n_tiles, replace=False)
     clips = [manifest.clips[position] for position in chosen]
-    tiles = [_image_tile(clip) if manifest.holds_images else _sound_tile(clip, mel) for clip in clips]
+    tiles = [_tile(clip, mel, is_image=manifest.holds_images) for clip in clips]
     return collage_figure(tiles, n_rows=n_rows, n_columns=n_columns)
+
+
+def _tile(clip: Clip, mel: MelConfig | None, *, is_image: bool) -> Tile:
+    """A clip that can't be read leaves its tile empty and says so."""
+    try:
+        return _image_tile(clip) if is_image else _sound_tile(clip, mel)
+    except (AudioError, DataError):
+        return Tile(clip.labels, "can't be read", np.full((1, 1), 255, np.uint8), None)
 
 
 def _sound_tile(clip: Clip, mel: MelConfig | None) -> Tile:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectag.bank import Bank, Forecast, PrepareReport
+from spectag.bank import Bank, Forecast, PrepareReport, readable_size
 from spectag.catalogue import front_end_of
 from spectag.config import ImageConfig, MelConfig
 from spectag.errors import DataError
@@ -68,8 +68,8 @@ def prepare(
     store = Bank(root, front_end_of(backbone or Recipe().backbone, mel))
     forecast = store.forecast(manifest.clips)
     if forecast.n_clips:
-        needed, free = _gigabytes(forecast.n_bytes), _gigabytes(forecast.free_bytes)
-        say(f"{forecast.n_clips} log_mels to make: about {needed}, and {free} is free")
+        needed, free = readable_size(forecast.n_bytes), readable_size(forecast.free_bytes)
+        say(f"{forecast.n_clips} log_mels to make: up to {needed}, and {free} is free")
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     say(f"bank: {report}")
     images = None
@@ -79,7 +79,3 @@ def prepare(
         )
         say(f"images: {images}")
     return Prepared(store.folder, forecast, report, images)
-
-
-def _gigabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

@@ -10,6 +10,9 @@ from spectag.config import Config, ImageConfig, MelConfig
 Folds = int | Literal["auto", "given", "none"]
 
 
+_BY_EPOCHS = ("learning_rate", "momentum", "epochs", "batch_size")
+
+
 class TrainSettings(Config):
     """How a tagger is trained, but for its front end."""
 
@@ -57,7 +60,7 @@ class TrainSettings(Config):
     init: Path | None = None
     """Begin with the weights of this earlier bundle (same backbone, features and labels)."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """Of folds, shuffling and random weights."""
 
     @model_validator(mode="after")
@@ -68,6 +71,11 @@ class TrainSettings(Config):
             raise ValueError("optimizer lbfgs ends at the same head wherever it begins, so init would do nothing")
         if self.optimizer == "lbfgs" and self.weight_decay == 0:
             raise ValueError("optimizer lbfgs needs a weight_decay above 0, or a head may have no end to reach")
+        idle = [name for name in _BY_EPOCHS if getattr(self, name) != type(self).model_fields[name].default]
+        if self.optimizer == "lbfgs" and idle:
+            raise ValueError(
+                f"optimizer lbfgs solves the head to the end, so {', '.join(idle)} would do nothing; take adam or sgd"
+            )
         if self.valid_share is None and self.valid_rows == "random":
             raise ValueError("valid_rows = random needs valid_share, such as 0.25")
         if self.valid_share is not None and self.folds not in ("auto", "none"):

@@ -4,12 +4,16 @@ import csv
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectag.errors import DataError
 from spectag.manifest import Clip, Manifest, read_manifest
+from spectag.manifest.annotations import is_annotation
+from spectag.manifest.csv_forms import further_columns
+from spectag.manifest.table import read_text
 from spectag.split import Balance, balance, holdout, stratified_folds
 from spectag.tables import written
 
@@ -71,6 +75,8 @@ def split(
 def write_split(path: Path, result: Split) -> None:
     """Write the manifest as a CSV with the column `fold`: fname, labels, fold, and start, end and group where known.
 
+    Further columns of a CSV manifest are kept.
+
     The names of the sounds are those of the manifest, or the way from the new CSV to the sounds where these are not
     found from there. Labels that hold commas get a column of 0 and 1 each, and so do all the others.
 
@@ -81,18 +87,29 @@ def write_split(path: Path, result: Split) -> None:
     """
     clips, labels = result.manifest.clips, result.manifest.labels.names
     multi_hot = any("," in label for label in labels)
-    optional: dict[str, list[str | None] | list[float | None]] = {
+    optional: dict[str, list[Any]] = {
         "group": [clip.group for clip in clips],
         "start": [clip.start_seconds or None for clip in clips],
         "end": [clip.end_seconds for clip in clips],
     }
     columns = {name: values for name, values in optional.items() if any(value is not None for value in values)}
+    columns |= _further_columns(result.manifest)
     with written(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["fname", "fold", *columns, *(labels if multi_hot else ["labels"])])
         for clip, part, *extra in zip(clips, result.parts, *columns.values(), strict=True):
             told = [int(label in clip.labels) for label in labels] if multi_hot else [",".join(clip.labels)]
             writer.writerow([_name_from(path.parent, clip), part, *extra, *told])
+
+
+def _further_columns(manifest: Manifest) -> dict[str, list[Any]]:
+    if not manifest.source.is_file():
+        return {}
+    text = read_text(manifest.source)
+    if is_annotation(text):
+        return {}
+    columns = further_columns(manifest.source, text)
+    return {name: [fields.get(clip.line or 0) for clip in manifest.clips] for name, fields in columns.items()}
 
 
 def _name_from(folder: Path, clip: Clip) -> str:

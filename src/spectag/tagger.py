@@ -1,11 +1,17 @@
 """The network as a whole: a backbone, its stages pooled into features, and a head."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spectag.backbones import Backbone
+from spectag.backbones.base import first_line
+from spectag.bundle import WEIGHTS_FILE
+from spectag.errors import BundleError
 
 HeadKind = Literal["linear", "layer_norm"]
 
@@ -95,3 +101,21 @@ class Tagger(nn.Module):
         """Logits; their sigmoid is each label's probability."""
         logits: Tensor = self.head(self.extractor(inputs))
         return logits
+
+
+def load_part(part: nn.Module, name: str, bundle: Path) -> None:
+    """Load the weights of a tagger's part, "extractor" or "head", from a bundle.
+
+    Raises
+    ------
+    BundleError
+        If the bundle's weights are damaged or do not fit.
+    """
+    path = bundle / WEIGHTS_FILE
+    try:
+        saved = load_file(path)
+        part.load_state_dict(
+            {key.removeprefix(f"{name}."): values for key, values in saved.items() if key.startswith(f"{name}.")}
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{path}: damaged: {first_line(error)}; train that bundle again") from error

@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from scipy.special import expit
 from torch import nn
 
-from spectag.backbones.base import first_line
-from spectag.bundle import WEIGHTS_FILE, read_info
+from spectag.bundle import read_info
 from spectag.catalogue import backbone_spec, front_end_of
 from spectag.clip_inputs import open_clips
 from spectag.config import ImageConfig
-from spectag.errors import BundleError, ConfigError, DataError, SpectagError
+from spectag.errors import ConfigError, DataError, SpectagError
 from spectag.features import FeatureStore
 from spectag.front_end import FrontEnd
 from spectag.gradient_fit import Epoch, train_head
@@ -39,7 +36,7 @@ from spectag.packing import FoldScore, Lesson, check_output, pack
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
 from spectag.scores import Scores, score
-from spectag.tagger import StandardizedLinear, build_head
+from spectag.tagger import StandardizedLinear, build_head, load_part
 from spectag.validation import HeldOut, hold_out
 from spectag.weights import cache_folder
 
@@ -144,9 +141,9 @@ def train(
         manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
     front_end = _front_end(recipe, manifest)
     root = Path(bank) if bank else cache_folder() / "bank"
-    store = FeatureStore(root, recipe, front_end)
     if recipe.init is not None:
-        _check_init(recipe.init, recipe, store, manifest.labels)
+        _check_init(recipe.init, recipe, manifest.labels)
+    store = FeatureStore(root, recipe, front_end)
     clips = open_clips(manifest, front_end, root, workers=workers, progress=progress, say=say)
     if not clips.manifest.multi_hot().any():
         raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to learn from")
@@ -255,7 +252,7 @@ def _descend_once(task: _Task, valid: BoolArray, recipe: Recipe, say: Say) -> tu
     else:
         head = build_head(recipe.head, task.features.shape[1], n_labels)
     if recipe.init is not None:
-        _load_head(head, recipe.init)
+        load_part(head, "head", recipe.init)
     epochs: list[Epoch] = []
 
     def on_epoch(epoch: Epoch) -> None:
@@ -266,30 +263,18 @@ def _descend_once(task: _Task, valid: BoolArray, recipe: Recipe, say: Say) -> tu
     return head, epochs
 
 
-def _check_init(bundle: Path, recipe: Recipe, store: FeatureStore, labels: LabelSet) -> None:
-    """Refuse an earlier bundle whose head stands on other features, or whose labels are others."""
+def _check_init(bundle: Path, recipe: Recipe, labels: LabelSet) -> None:
+    """Refuse an earlier bundle whose network or head is built otherwise, or whose labels are others."""
     info = read_info(bundle)
-    theirs = (info.backbone.name, info.backbone.features, info.backbone.head, info.backbone.weights_sha256[:8])
-    own = (recipe.backbone, recipe.features, recipe.head, store.weights_sha256[:8])
-    problem = f"{bundle}: its head can't be the beginning of this one"
+    theirs = (info.backbone.name, info.backbone.features, info.backbone.head)
+    own = (recipe.backbone, recipe.features, recipe.head)
+    problem = f"{bundle}: it can't be the beginning of this one"
     if theirs != own:
-        words = "backbone {}, features {}, head {}, weights {}"
+        words = "backbone {}, features {}, head {}"
         raise ConfigError(f"{problem}: it has {words.format(*theirs)}; this one has {words.format(*own)}")
     if info.labels != labels.names:
         different = sorted(set(info.labels) ^ set(labels.names))
         raise ConfigError(f"{problem}: the labels differ: {some_of(different) if different else 'by their order'}")
-
-
-def _load_head(head: nn.Module, bundle: Path) -> None:
-    """Begin with the head of an earlier bundle."""
-    path = bundle / WEIGHTS_FILE
-    try:
-        saved = load_file(path)
-        head.load_state_dict(
-            {name.removeprefix("head."): values for name, values in saved.items() if name.startswith("head.")}
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise BundleError(f"{path}: damaged: {first_line(error)}; train that bundle again") from error
 
 
 def _judge(task: _Task, predictions: FloatArray, seed: int) -> tuple[Scores | None, tuple[FoldScore, ...]]:

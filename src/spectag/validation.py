@@ -1,6 +1,6 @@
 """Which clips are held out to see how good a tagger is: given folds, folds of our own, a share, or none."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from spectag.split import holdout, random_holdout, stratified_folds
 
 BoolArray = NDArray[np.bool_]
 
+VALID_NAMES = ("valid", "val", "validation")
 MIN_GROUPS = 3
 """Recordings of the typical label from which folds of our own tell anything."""
 
@@ -51,13 +52,14 @@ def hold_out(manifest: Manifest, recipe: Recipe) -> HeldOut:
 
 
 def _automatic(manifest: Manifest, recipe: Recipe) -> HeldOut:
-    if None not in manifest.folds and len(set(manifest.folds)) >= 3:
+    names = set(manifest.folds)
+    if None not in names and (len(names) >= 3 or _valid_name(names)):
         return _given(manifest)
     n_groups = recordings_per_label(manifest.clips, manifest.multi_hot())
     typical = int(np.median(n_groups[n_groups > 0])) if n_groups.any() else 0
     if typical < MIN_GROUPS:
         note = (
-            f"too few clips for folds (the typical label has {typical}, folds need {MIN_GROUPS}): default "
+            f"too few recordings for folds (the typical label has {typical}, folds need {MIN_GROUPS}): default "
             "regularisation, no scores, and thresholds are not fitted"
         )
         return HeldOut((), (), False, note)
@@ -85,7 +87,17 @@ def _given(manifest: Manifest) -> HeldOut:
     folds = [str(clip.fold) for clip in manifest.clips]
     if len(set(folds)) < 2:
         raise DataError(f"{manifest.source}: all clips are in fold {folds[0]}; need two or more, or --folds 5")
+    valid_name = _valid_name(set(folds))
+    if valid_name:
+        rows = np.array([fold == valid_name for fold in folds])
+        note = f"{rows.sum()} of {len(rows)} clips held out: as the manifest says"
+        return HeldOut((valid_name,), (rows,), True, note)
     return _by_name(folds, f"the {len(set(folds))} folds of the manifest")
+
+
+def _valid_name(names: Set[str | None]) -> str | None:
+    """The part to hold out where a manifest has one to train on and one to validate on, as FSD50K has."""
+    return next((name for name in VALID_NAMES if names == {"train", name}), None)
 
 
 def _by_name(folds: Sequence[str], note: str) -> HeldOut:

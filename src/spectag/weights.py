@@ -6,6 +6,7 @@ from pathlib import Path
 
 import platformdirs
 import pooch
+import requests
 
 from spectag.catalogue import WeightsSource
 from spectag.errors import WeightsError
@@ -72,8 +73,9 @@ def _downloaded(source: WeightsSource, *, backbone: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text if len(text) < 160 else text[:157] + "..."
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def sha256_of(path: Path) -> str:

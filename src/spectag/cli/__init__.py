@@ -109,7 +109,7 @@ def _in_one_line(error: CycloptsError) -> str:
 
     if isinstance(error, UnusedCliTokensError):
         return f"not expected: {' '.join(map(repr, error.unused_tokens or ()))}"
-    if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.keyword is None:
         command = " ".join(["spectag", *(error.command_chain or ())])
         return f"{command} needs {error.argument.name}; see {command} --help"
     if isinstance(error.__cause__, ValidationError) and error.argument is not None:

@@ -70,6 +70,7 @@ def print_inspection(inspection: "Inspection", console: Console) -> None:
         f"[bold]{escape(str(inspection.source))}[/bold]: {inspection.n_clips:,} clips in {inspection.n_files:,} {what}"
         f", {len(inspection.clips_per_label)} labels",
         highlight=False,
+        soft_wrap=True,
     )
     for part in (_label_counts(inspection), _facts(inspection), _faults(inspection)):
         console.print()

@@ -45,7 +45,7 @@ def shown_work(*, results_to_stdout: bool = False) -> Iterator[tuple[Progress, S
                 tasks[step] = bars.add_task(step, total=n_total)
             bars.update(tasks[step], completed=n_done)
 
-        yield progress, lambda line: bars.console.print(line, markup=False)
+        yield progress, lambda line: bars.console.print(line, markup=False, soft_wrap=True)
 
 
 def _line_by_line() -> Progress:

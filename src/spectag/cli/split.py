@@ -78,5 +78,6 @@ def _print(result: "Split", console: Console) -> None:
     console.print(table)
     console.print(
         f"\noff the ideal share, of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
-        f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})"
+        f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})",
+        soft_wrap=True,
     )

@@ -85,7 +85,7 @@ def print_result(result: "TrainResult", console: Console) -> None:
         low, high = result.scores.intervals["lwlrap"]
         console.print(_score_table(result, result.scores))
         console.print(f"95 % interval of lwlrap: {low:.4f} to {high:.4f}")
-    console.print(f"tagger: {result.bundle}")
+    console.print(f"tagger: {result.bundle}", markup=False, soft_wrap=True)
 
 
 def _score_table(result: "TrainResult", scores: "Scores") -> Table:

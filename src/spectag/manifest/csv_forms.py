@@ -37,6 +37,19 @@ def read_csv(path: Path, text: str, group_column: str | None) -> tuple[list[Row]
     return _read_rows(table, columns, lambda fields, where: _hot_labels(fields, names, where)), tuple(names.values())
 
 
+def further_columns(path: Path, text: str) -> dict[str, dict[int, str]]:
+    """The columns of a CSV that mean nothing to us, by name: each field by its line."""
+    table = open_table(path, text, _delimiter(text))
+    if table.position(*COLUMNS["labels"]) is None:  # multi-hot: all columns that we do not know are labels
+        return {}
+    names = {place: name for place, name in enumerate(table.columns) if name and name.lower() not in COLUMN_NAMES}
+    columns: dict[str, dict[int, str]] = {name: {} for name in names.values()}
+    for line, fields in table.records:
+        for place, name in names.items():
+            columns[name][line] = fields[place]
+    return columns
+
+
 def _delimiter(text: str) -> str:
     """Comma, semicolon or tab: the one that makes a column of file names appear in the header."""
     header = first_lines(text, 1)

@@ -1,0 +1,85 @@
+"""`import spectag`: light, and each command is one function with the same words."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spectag
+from made_bundle import make_bundle
+from spectag.cli import app
+
+PUBLIC = sorted(spectag.__all__)
+
+
+def python(script):
+    """What a fresh Python prints."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_loads_nothing_but_ourselves():
+    heavy = {"numpy", "pydantic", "onnxruntime", "scipy", "soundfile", "rich", "cyclopts", "torch"}
+    assert python(f"import sys, spectag; print(sorted({heavy} & set(sys.modules)))") == "[]"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_there_and_documented(name):
+    assert inspect.getdoc(getattr(spectag, name))
+
+
+def test_names_for_type_checkers_are_those_that_are_found_at_run_time():
+    tree = ast.parse(Path(spectag.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    told = {alias.asname or alias.name: node.module for node in block.body for alias in node.names}
+    assert told == {name: f"spectag.{module}" for name, module in spectag._HOMES.items()}
+    assert PUBLIC == sorted(told) == sorted(dir(spectag))
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'spectag' has no attribute 'tagg'"):
+        _ = spectag.tagg
+    with pytest.raises(ImportError):
+        importlib.import_module("spectag.tagg")
+
+
+def test_module_does_not_hide_the_function_of_its_name():
+    """Python binds an imported module to its package: after training, `spectag.split` was a module once."""
+    script = """
+import importlib, spectag
+names = ["split", "tag", "prepare", "train", "demo"]
+for name in names:
+    importlib.import_module(f"spectag.{name}")
+    print([name for name in names if not callable(getattr(spectag, name))])
+"""
+    assert python(script) == "\n".join(["[]"] * 5)
+
+
+def test_modules_are_imported_from_as_ever():
+    from spectag.split import holdout
+    from spectag.tag import TaggedFile
+
+    assert holdout.__module__ == "spectag.split"
+    assert TaggedFile.__module__ == "spectag.tag"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name in {"demo", "prepare", "show", "split", "train"}])
+def test_command_and_function_have_the_same_words(name):
+    of_function = set(inspect.signature(getattr(spectag, name)).parameters) - {"progress", "say"}
+    of_command = set(inspect.signature(app[name].default_command).parameters) - {"json_output"}
+    other = {
+        "demo": ({"folder"}, {"output"}),
+        "split": (set(), {"output"}),  # the function gives what the command writes
+        "train": ({"recipe"}, {"settings", "mel", "image"}),
+    }
+    only_function, only_command = other.get(name, (set(), set()))
+    assert of_function - only_function == of_command - only_command
+
+
+def test_load_gives_a_tagger(tmp_path):
+    assert isinstance(spectag.load(make_bundle(tmp_path / "model")), spectag.Tagger)

@@ -1,0 +1,217 @@
+"""Settings of the command line: from flags, from a file, and all of them arriving where they belong."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+import spectag
+from command import write_manifest
+from spectag.cli import app
+from spectag.config import ImageConfig, MelConfig, read_config, to_toml
+from spectag.errors import DataError
+from spectag.image import read_png
+from spectag.recipe import Recipe
+
+MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32, f_max=8000.0)
+SCRATCH = Recipe(backbone="scratch", mel=MEL, folds=2)
+
+CHANGED = {
+    "backbone": "efficientnet_lite0",
+    "pretrained": False,
+    "features": "last",
+    "head": "layer_norm",
+    "optimizer": "sgd",
+    "weight_decay": 0.125,
+    "learning_rate": 1e-05,
+    "momentum": 0.5,
+    "epochs": 3,
+    "batch_size": 7,
+    "folds": "none",
+    "valid_share": 0.25,
+    "valid_rows": "random",
+    "init": "früher",
+    "seed": 5,
+    "mel": {
+        "sample_rate": 44_100,
+        "n_fft": 2560,
+        "win_length": 2000,
+        "hop_length": 300,
+        "window": "hann_symmetric",
+        "pad_mode": "reflect",
+        "pre_emphasis": 0.97,
+        "n_mels": 64,
+        "f_min": 0.0,
+        "f_max": 22_050.0,
+        "mel_scale": "htk",
+        "mel_norm": "none",
+        "log": "ln",
+        "amin": 1e-5,
+        "ref": "max",
+        "top_db": "none",
+        "mean": -4.5,
+        "std": 5.0,
+    },
+    "image": {"colormap": "magma", "height": 224, "width": 112, "low": -80.0, "high": 0.5},
+}
+"""Of every setting a value that is not its default."""
+
+OTHERS = CHANGED | {
+    "backbone": "scratch",
+    "pretrained": True,
+    "features": "all",
+    "head": "linear",
+    "optimizer": "adam",
+    "weight_decay": "none",
+    "learning_rate": 0.5,
+    "momentum": 0.25,
+    "epochs": 9,
+    "batch_size": 8,
+    "folds": "auto",
+    "valid_share": 0.5,
+    "valid_rows": "stratified",
+    "init": "anderswo",
+    "seed": 6,
+    "mel": MelConfig(sample_rate=48_000, ref=2.0).model_dump(),
+    "image": {"colormap": "grey", "height": 3, "width": 4, "low": -9.0, "high": 9.0},
+}
+
+
+@pytest.fixture
+def recipe_of(run, monkeypatch):
+    """The recipe that reaches training."""
+    module = importlib.import_module("spectag.train")
+    asked = []
+
+    def keep(manifest, output, recipe, **options):
+        asked.append(recipe)
+        raise DataError("kept")
+
+    monkeypatch.setattr(module, "train", keep)
+
+    def call(*arguments):
+        done = run("train", "a.csv", "-o", "m", *arguments)
+        assert done.err == "spectag: kept\n"
+        return asked.pop()
+
+    return call
+
+
+def as_flags(values, prefix="--"):
+    for key, value in values.items():
+        name = f"{prefix}{key.replace('_', '-')}"
+        if isinstance(value, dict):
+            yield from as_flags(value, f"{name}.")
+        elif isinstance(value, bool):
+            yield name if value else f"--no-{key}"
+        else:
+            yield f"{name}={'none' if value is None else value}"
+
+
+def write_settings(path, values):
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")
+    return path
+
+
+def test_every_setting_of_a_file_arrives_in_training(recipe_of, tmp_path):
+    expected, default = Recipe.model_validate(CHANGED), Recipe(mel=MelConfig(), image=ImageConfig())
+    for of_expected, of_default in ((expected, default), (expected.mel, default.mel), (expected.image, default.image)):
+        same = [key for key in type(of_default).model_fields if getattr(of_expected, key) == getattr(of_default, key)]
+        assert not same, f"give {same} other values than their defaults in CHANGED"
+    assert recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED)) == expected
+
+
+def test_every_setting_has_a_flag_and_flags_win_over_the_file(recipe_of, tmp_path):
+    expected = Recipe.model_validate(OTHERS)
+    assert recipe_of(*as_flags(OTHERS)) == expected
+    assert recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED), *as_flags(OTHERS)) == expected
+
+
+def test_flag_changes_one_setting_and_the_file_says_the_others(recipe_of, tmp_path):
+    path = write_settings(tmp_path / "r.toml", CHANGED)
+    recipe = recipe_of("--epochs", "9", "--mel.n-mels=32", "--config", path)
+    expected = Recipe.model_validate(CHANGED)
+    assert recipe == expected.model_copy(update={"epochs": 9, "mel": expected.mel.model_copy(update={"n_mels": 32})})
+
+
+def test_settings_of_one_call_do_not_stay_for_the_next(recipe_of, tmp_path):
+    recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED))
+    assert recipe_of() == Recipe()
+
+
+def test_mel_settings_tell_which_were_given_so_that_the_backbone_says_the_rest(recipe_of, tmp_path):
+    path = write_settings(tmp_path / "r.toml", {"mel": {"n_mels": 64, "win_length": "none"}})
+    assert recipe_of("--config", path).mel.model_fields_set == {"n_mels", "win_length"}
+    assert recipe_of("--mel.top-db", "none").mel.model_fields_set == {"top_db"}
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), SCRATCH, Recipe.model_validate(CHANGED)])
+def test_recipe_that_a_run_writes_gives_an_equal_recipe(recipe_of, tmp_path, recipe):
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    assert recipe_of("--config", tmp_path / "recipe.toml") == recipe
+
+
+def test_none_as_a_word_stands_for_every_setting_that_may_be_none(recipe_of, tmp_path):
+    """mel = "none" was refused once, as no table of mel settings."""
+    nothing = dict.fromkeys(("weight_decay", "valid_share", "init", "mel", "image"), "none")
+    assert recipe_of("--config", write_settings(tmp_path / "r.toml", nothing)) == Recipe()
+
+
+def test_configs_that_come_with_the_project_arrive_whole(recipe_of):
+    for path in Path(__file__).parents[1].glob("configs/*.toml"):
+        assert recipe_of("--config", path) == read_config(path, Recipe)
+
+
+def test_no_setting_is_called_like_a_command():
+    """cyclopts takes such a key of a settings file for the command's own table, and ignores it without a word."""
+    assert not set(Recipe.model_fields) & {*app}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch = 3", "epoch: unknown setting; did you mean 'epochs'?"),
+        ("[mel]\nn_mel = 3", "mel.n_mel: unknown setting; did you mean 'n_mels'?"),
+        ("[prepare]\nbackbone = 'scratch'", "prepare: unknown setting"),
+        ("epochs = 'many'", "epochs: Input should be a valid integer"),
+        ("epochs = ", "not a TOML file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "prepare", "split"])
+def test_fault_in_a_settings_file_is_told_with_file_and_key(run, tmp_path, command, text, words):
+    (tmp_path / "r.toml").write_text(text)
+    output = ("-o", "m") if command == "train" else ()
+    done = run(command, "a.csv", *output, "--config", tmp_path / "r.toml")
+    assert done.status == 1
+    assert f"r.toml: {words}" in done.err
+
+
+def test_settings_file_that_is_not_there_is_told(run, tmp_path):
+    done = run("train", "a.csv", "-o", "m", "--config", tmp_path / "gone.toml")
+    assert done == (1, "", f"spectag: {tmp_path / 'gone.toml'}: can't read the settings: No such file or directory\n")
+
+
+def test_prepare_takes_front_end_and_images_from_the_file(run, manifest, tmp_path):
+    image = ImageConfig(width=10, height=20)
+    (tmp_path / "r.toml").write_text(to_toml(SCRATCH.model_copy(update={"image": image})), encoding="utf-8")
+    settings = ("--config", tmp_path / "r.toml", "--bank", tmp_path / "bank")
+    done = run("prepare", manifest, *settings, "--png", tmp_path / "png")
+    expected = spectag.prepare(manifest, bank=tmp_path / "bank", backbone="scratch", mel=MEL)
+    assert expected.report.n_new == 0
+    assert done.status == 0
+    assert run("prepare", manifest, *settings).out == f"{expected.bank}\n"
+    assert read_png(tmp_path / "png" / "low 00.png").shape == (20, 10)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_manifest(tmp_path / "daten")
+
+
+@pytest.mark.parametrize("command", [("split",), ("inspect",), ("show", "-o", "x.png"), ("prepare", "--bank", "b")])
+@pytest.mark.parametrize("recipe", [Recipe(backbone="scratch"), SCRATCH])
+def test_recipe_of_a_run_may_be_given_to_other_commands_too(run, manifest, tmp_path, monkeypatch, command, recipe):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    assert run(command[0], manifest, *command[1:], "--config", "recipe.toml").status == 0
