@@ -323,7 +323,7 @@ def test_inspect_shows_counts_and_faults(run, manifest):
 
 
 def test_show_prints_where_the_picture_lies(run, manifest, tmp_path):
-    picture = tmp_path / "x.png"
+    picture = tmp_path / "neu" / "x.png"
     done = run("show", manifest, "-o", picture, "--grid", "2x2")
     assert (done.status, done.out) == (0, f"{picture}\n")
     assert picture.stat().st_size > 10_000

@@ -23,6 +23,12 @@ def test_file_appears_when_it_is_whole(tmp_path, name):
     assert names_in(tmp_path) == [name]
 
 
+def test_folder_of_the_file_is_made(tmp_path):
+    with unfinished_file(tmp_path / "neu" / "tiefer" / "a.csv") as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "neu" / "tiefer" / "a.csv").read_text() == "new"
+
+
 def write_half(path, error):
     path.write_text("half")
     raise error

@@ -11,7 +11,8 @@ from pathlib import Path
 def unfinished_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to: it takes its place when the `with` block ends well, and goes when not.
 
-    Of a link, what it points to is replaced. A pipe or a device, such as /dev/stdout, is written to as it is.
+    Its folder is made where there is none. Of a link, what it points to is replaced. A pipe or a device, such as
+    /dev/stdout, is written to as it is.
 
     Raises
     ------

@@ -48,7 +48,6 @@ def written(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished_file(path) as unfinished, _open_text(unfinished) as file:
             yield file
     except OSError as error:
