@@ -75,8 +75,8 @@ def _draw(
     """Positions of one clip of each of so many recordings of each label."""
     chosen = []
     for has_label in y_true.T:
-        for group in rng.permutation(np.unique(groups[has_label]))[:n_recordings]:
-            chosen.append(int(rng.choice(np.flatnonzero(has_label & (groups == group)))))
+        recordings = rng.permutation(np.unique(groups[has_label]))[:n_recordings]
+        chosen += [int(rng.choice(np.flatnonzero(has_label & (groups == recording)))) for recording in recordings]
     return np.array(chosen)
 
 

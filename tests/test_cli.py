@@ -398,12 +398,18 @@ def test_unreadable_files_are_named_the_rest_is_tagged_and_the_status_is_3(run, 
     ]
 
 
-def test_of_very_many_unreadable_files_the_first_are_named_and_the_rest_counted(run, model, sounds):
+def test_of_many_unreadable_files_each_is_named(run, model, sounds):
     for number in range(25):
         (sounds / f"x{number}.wav").write_bytes(b"")
     skipped = [line for line in run("tag", model, sounds).err.splitlines() if line.startswith("skipped: ")]
-    assert len(skipped) == 11
-    assert skipped[-1] == "skipped: and 15 more"
+    assert len(skipped) == 25
+    assert all(any(f"x{number}.wav: " in line for line in skipped) for number in range(25))
+
+
+def test_files_in_which_nothing_is_heard_are_counted_on_stderr(run, model, sounds):
+    n_files = len(list(sounds.glob("*.wav")))
+    assert f"nothing heard in {n_files} of {n_files} files" in run("tag", model, sounds, "--threshold", "1").err
+    assert "nothing heard" not in run("tag", model, sounds, "--top", "1").err
 
 
 def test_image_given_to_a_tagger_of_sounds_is_skipped_by_name(run, model, tmp_path):
@@ -467,3 +473,14 @@ def test_tagging_needs_none_of_the_training_packages(model, sounds):
     done = run_without(packages, "tag", model, sounds, "--top", "1")
     assert done.status == 0
     assert len(done.out.splitlines()) == 7
+
+
+def test_options_of_another_command_may_stand_in_a_file_too(run, model, sounds, tmp_path):
+    (tmp_path / "tag.toml").write_text("top = 1\nwindow = 0.1\n", encoding="utf-8")
+    by_file = run("tag", model, sounds, "--config", tmp_path / "tag.toml")
+    by_flags = run("tag", model, sounds, "--top", "1", "--window", "0.1")
+    assert by_file.out == by_flags.out != run("tag", model, sounds, "--top", "1").out
+    (tmp_path / "tag.toml").write_text("tpo = 1\n", encoding="utf-8")
+    refused = run("tag", model, sounds, "--config", tmp_path / "tag.toml")
+    assert refused.status == 1
+    assert "tag.toml: tpo: unknown setting" in refused.err

@@ -130,14 +130,17 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 def read_config(path: str | Path, model: type[ConfigT]) -> ConfigT:
     """Read a TOML file as a config; unknown keys and wrong values are a ConfigError that names file and key."""
-    path = Path(path)
+    return parse_config(read_toml(Path(path)), model, source=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file; one that can't be read is a ConfigError."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: can't read the settings: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    return parse_config(values, model, source=str(path))
 
 
 def parse_config(values: dict[str, Any], model: type[ConfigT], *, source: str) -> ConfigT:

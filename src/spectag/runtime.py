@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.audio import Waveform, audio_info, resample
+from spectag.audio import AudioInfo, Waveform, audio_info, resample
 from spectag.bundle import ONNX_FILE, BundleInfo, read_info
 from spectag.config import WindowConfig
 from spectag.errors import BundleError, EndOfSoundError
@@ -143,16 +143,22 @@ class Tagger:
         path = Path(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return self._tags(path, 0.0, None, self.probabilities_of_input(self.front_end.input_of_image(path)))
-        duration = audio_info(path).duration_seconds
-        if duration <= self.info.window.max_clip_seconds:
-            return self._tag_stretch(path, 0.0, None, duration)
-        parts = list(self.tag_windows(path, WindowConfig(window_seconds=self.info.window.max_clip_seconds)))
-        lengths = [(part.end_seconds or duration) - part.start_seconds for part in parts]
+        info, longest = audio_info(path), self.info.window.max_clip_seconds
+        if info.duration_seconds <= longest:
+            return self._tag_stretch(path, 0.0, None, info.duration_seconds)
+        n_samples = round(longest * info.sample_rate)
+        parts = list(
+            self._tag_from(path, info, window_starts(info.n_samples, window=n_samples, hop=n_samples), longest)
+        )
+        lengths = [(part.end_seconds or longest) - part.start_seconds for part in parts]
         mean = np.average([part.probabilities for part in parts], axis=0, weights=lengths)
-        return self._tags(path, 0.0, duration, mean.astype(np.float32))
+        return self._tags(path, 0.0, info.duration_seconds, mean.astype(np.float32))
 
     def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
-        """Tags of each window of a recording, in order; the last one may be shorter than the others.
+        """Tags of each window of a recording, in order.
+
+        The last window ends with the recording and is as long as the others, so it may overlap the one before it more
+        than they do. A recording shorter than a window is one window.
 
         Raises
         ------
@@ -163,18 +169,19 @@ class Tagger:
         """
         if window.window_seconds is None:
             raise ValueError("need the length of a window, got window_seconds=None")
-        path = Path(path)
         info = audio_info(path)
-        starts = window_starts(
-            max(info.n_samples, 1),
-            window=max(1, round(window.window_seconds * info.sample_rate)),
-            hop=max(1, round((window.window_seconds - window.overlap_seconds) * info.sample_rate)),
-        )
+        n_samples, n_window = max(info.n_samples, 1), max(1, round(window.window_seconds * info.sample_rate))
+        hop = max(1, round((window.window_seconds - window.overlap_seconds) * info.sample_rate))
+        latest = max(0, n_samples - n_window)  # a moment of sound is no window: its tags would be noise
+        starts = np.minimum(window_starts(n_samples, window=n_window, hop=hop), latest)
+        return self._tag_from(Path(path), info, starts, window.window_seconds)
+
+    def _tag_from(self, path: Path, info: AudioInfo, starts: NDArray[np.int64], seconds: float) -> Iterator[Tags]:
+        """Tags of the stretches of so many seconds that begin with these samples."""
         for start in starts:
-            from_seconds = float(start) / info.sample_rate
-            to_seconds = from_seconds + window.window_seconds
+            start_seconds = float(start) / info.sample_rate
             try:
-                tags = self._tag_stretch(path, from_seconds, to_seconds, info.duration_seconds)
+                tags = self._tag_stretch(path, start_seconds, start_seconds + seconds, info.duration_seconds)
             except EndOfSoundError:  # the header of an mp3 that was cut off, or of a webm, promises more than there is
                 return
             yield tags

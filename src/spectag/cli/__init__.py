@@ -50,19 +50,28 @@ def _launch(
 
 def _settings(path: Path, *, command: str) -> Any:
     """The settings of a TOML file, for those options of the command that are not given as flags."""
-    import tomllib
-
     from cyclopts.config import Dict
 
-    from spectag.config import read_config
+    from spectag.config import parse_config, read_toml
     from spectag.recipe import Recipe
 
-    recipe = read_config(path, Recipe)  # tells of a misspelt setting, which the command may not know
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
-    given = {name: value for name, value in values.items() if getattr(recipe, name) is not None}
+    values = read_toml(path)
+    options = _options_of(command) - Recipe.model_fields.keys()
+    own = {name: value for name, value in values.items() if name in options}
+    others = {name: value for name, value in values.items() if name not in options}
+    recipe = parse_config(others, Recipe, source=str(path))  # tells of a misspelt setting, also of another command
+    given = own | {name: value for name, value in others.items() if getattr(recipe, name) is not None}
     if command != "train" and isinstance(recipe.folds, str):
         given.pop("folds", None)  # auto, given and none are words of training
     return Dict(given, source=str(path), use_commands_as_keys=False, allow_unknown=True)
+
+
+def _options_of(command: str) -> set[str]:
+    """The names of a command's own options, as they stand in a file."""
+    if command not in list(app):
+        return set()
+    arguments = app[command].assemble_argument_collection()
+    return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
 
 
 def _version() -> str:

@@ -12,8 +12,6 @@ from rich.text import Text
 
 from spectag.progress import Progress, Say, silent, tell_nobody
 
-_N_NAMED = 10
-
 
 class _Rate(ProgressColumn):
     """Items a second."""
@@ -61,8 +59,6 @@ def _line_by_line() -> Progress:
 
 
 def name_skipped(skipped: Sequence[str]) -> None:
-    """Name the files that were skipped, a line each; of very many the first ones."""
-    for line in skipped[:_N_NAMED]:
+    """Name the files that were skipped, a line each."""
+    for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    if len(skipped) > _N_NAMED:
-        print(f"skipped: and {len(skipped) - _N_NAMED} more", file=sys.stderr)

@@ -1,5 +1,6 @@
 """spectag tag."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,7 @@ from spectag.errors import ConfigError
 
 if TYPE_CHECKING:
     from spectag.config import WindowConfig
+    from spectag.tables import Choice
     from spectag.tag import TaggedFile
 
 Format = Literal["csv", "jsonl", "submission"]
@@ -71,6 +73,7 @@ def tag_command(
     tagger = Tagger(model)
     files = find_files(tagger, paths)
     skipped: list[str] = []
+    silent: list[Path] = []
     with shown_work(results_to_stdout=output is None) as (progress, _), written(output) as out:
         if template is not None:
             rows = Template.read(template, tagger.labels)
@@ -79,8 +82,15 @@ def tag_command(
         else:
             tagged = tag(tagger, files, window=windows, workers=workers, progress=progress)
             write = write_jsonl if chosen == "jsonl" else write_csv
-            write(_noting_skipped(tagged, skipped), Choice(top, threshold), out)
+            choice = Choice(top, threshold)
+            write(_noting(tagged, choice, skipped, silent), choice, out)
     name_skipped(skipped)
+    if silent:
+        print(
+            f"nothing heard in {len(silent)} of {len(files)} files: no label reaches its threshold there; "
+            "--top 1 shows the nearest",
+            file=sys.stderr,
+        )
     return SKIPPED_SOME if skipped else 0
 
 
@@ -110,8 +120,13 @@ def _check(chosen: Format, template: Path | None, *, whole: bool, all_labels: bo
         )
 
 
-def _noting_skipped(tagged: "Iterable[TaggedFile]", skipped: list[str]) -> "Iterator[TaggedFile]":
+def _noting(
+    tagged: "Iterable[TaggedFile]", choice: "Choice", skipped: list[str], silent: list[Path]
+) -> "Iterator[TaggedFile]":
+    """The same files; why some were skipped, and in which nothing was heard, is noted."""
     for file in tagged:
         if file.reason is not None:
             skipped.append(file.reason)
+        elif not any(choice(tags) for tags in file.tags):
+            silent.append(file.path)
         yield file

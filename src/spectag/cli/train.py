@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,27 +90,28 @@ def print_result(result: "TrainResult", console: Console) -> None:
 
 
 def _score_table(result: "TrainResult", scores: "Scores") -> Table:
-    has_accuracy = scores.top1_accuracy is not None
+    rows: list[tuple[str, str, float | None, float | None]] = [
+        (f"fold {fold.name}", str(fold.n_clips), fold.lwlrap, fold.top1_accuracy) for fold in result.folds
+    ]
+    if len(rows) > 1:
+        accuracies = [fold.top1_accuracy for fold in result.folds]
+        rows.append(("mean of folds", "", _mean([fold.lwlrap for fold in result.folds]), _mean(accuracies)))
+    else:
+        rows = []
+    rows.append(("all held out", str(scores.n_clips), scores.lwlrap, scores.top1_accuracy))
+    names = ["held out", "clips", "lwlrap", "top-1 accuracy"][: 3 if scores.top1_accuracy is None else 4]
     table = Table(box=None, padding=(0, 3, 0, 0))
-    for name in ("held out", "clips", "lwlrap", *(["top-1 accuracy"] if has_accuracy else [])):
+    for name in names:
         table.add_column(name, justify="left" if name == "held out" else "right")
-    for fold in result.folds if len(result.folds) > 1 else ():
-        table.add_row(f"fold {fold.name}", str(fold.n_clips), f"{fold.lwlrap:.4f}", _number(fold.top1_accuracy))
-    if len(result.folds) > 1:
-        table.add_row("mean of folds", "", *(_mean(values) for values in _by_fold(result, has_accuracy)))
-    table.add_row("all held out", str(scores.n_clips), f"{scores.lwlrap:.4f}", _number(scores.top1_accuracy))
+    for part, n_clips, *values in rows:
+        table.add_row(*[part, n_clips, *map(_number, values)][: len(names)])
 
     return table
 
 
-def _by_fold(result: "TrainResult", has_accuracy: bool) -> list[list[float | None]]:
-    columns: list[list[float | None]] = [[fold.lwlrap for fold in result.folds]]
-    return [*columns, [fold.top1_accuracy for fold in result.folds]] if has_accuracy else columns
-
-
-def _mean(values: list[float | None]) -> str:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return _number(sum(known) / len(known) if known else None)
+    return sum(known) / len(known) if known else None
 
 
 def _number(value: float | None) -> str:
