@@ -121,3 +121,13 @@ def test_exact_copies_are_told_of_and_share_a_group(sounds):
     groups = open_here(manifest, SOUNDS, say=said.append).manifest.groups
     assert groups[0] == groups[2] == groups[3] != groups[1]
     assert any(line.startswith("2 clips are exact copies of others") for line in said)
+
+
+def test_copies_bring_their_groups_together(sounds):
+    for name in ("copy 1.wav", "copy 2.wav"):
+        (sounds / name).write_bytes((sounds / "low.wav").read_bytes())
+    rows = ["low.wav,x,A", "copy 1.wav,x,B", "middle.wav,x,B", "high.wav,x,C", "copy 2.wav,x,"]
+    (sounds / "clips.csv").write_text("\n".join(["fname,labels,group", *rows]), encoding="utf-8")
+    groups = open_here(read_manifest(sounds / "clips.csv"), SOUNDS).manifest.groups
+    assert len({groups[row] for row in (0, 1, 2, 4)}) == 1
+    assert groups[3] != groups[0]

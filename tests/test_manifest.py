@@ -646,3 +646,28 @@ def test_a_multi_hot_csv_reads_back_as_it_was_written(tmp_path_factory, names, s
     manifest = read_manifest(folder / "hot.csv")
     assert manifest.labels.names == tuple(names)
     np.testing.assert_array_equal(manifest.multi_hot(), y_true)
+
+
+def test_parts_of_a_file_and_clips_of_a_group_are_one_group_also_by_way_of_each_other(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    rows = ["a.wav,x,yard,0,1", "a.wav,x,,1,2", "b.wav,x,yard,,", "c.wav,x,,,"]
+    groups = read_manifest(write(tmp_path / "m.csv", "\n".join(["fname,labels,group,start,end", *rows]))).groups
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_a_multi_hot_csv_keeps_folds_and_groups(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    rows = ["a.wav,x,1,yard", "b.wav,y,1,yard", "c.wav,x,2,"]
+    manifest = read_manifest(write(tmp_path / "m.csv", "\n".join(["fname,labels,fold,group", *rows])))
+    write_multi_hot(tmp_path / "hot.csv", manifest)
+    again = read_manifest(tmp_path / "hot.csv")
+    assert again.folds == manifest.folds
+    assert again.groups[0] == again.groups[1] != again.groups[2]
+    assert again.labels == manifest.labels
+
+
+def test_a_table_of_tabs_that_begins_with_times_is_no_label_track(tmp_path):
+    touch(tmp_path, "a.wav")
+    path = write(tmp_path / "m.txt", "start\tend\tfname\tlabels\n0\t1\ta.wav\tx\n")
+    (clip,) = read_manifest(path).clips
+    assert (clip.fname, clip.labels, clip.end_seconds) == ("a.wav", ("x",), 1.0)

@@ -309,3 +309,17 @@ def test_a_new_an_empty_and_a_bundles_place_are_fine(tmp_path, bundle):
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "new" / "model", tmp_path / "empty", bundle):
         check_output(place)
+
+
+def test_a_file_of_the_users_own_in_a_bundle_is_not_lost_with_it(tmp_path, bundle):
+    shutil.copytree(bundle, tmp_path / "model")
+    (tmp_path / "model" / "tags.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"model: tags\.csv lies beside the tagger and would be lost"):
+        check_output(tmp_path / "model")
+
+
+def test_an_onnx_file_that_gives_nan_is_refused(tmp_path, no_export, trained, lesson):
+    head = build_head("linear", 960, len(LABELS))
+    torch.nn.init.constant_(head.linear.bias, torch.nan)
+    with pytest.raises(BundleError, match=r"model\.onnx differs from torch by nan"):
+        pack(tmp_path / "model", lesson, trained.store, head, trained.inputs)

@@ -66,11 +66,11 @@ def test_the_table_is_multi_hot_and_is_read_as_a_manifest_of_images(tmp_path, ba
     assert report.labels_path == tmp_path / "png" / "train_curated_image_labels.csv"
     with report.labels_path.open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
-            ["fname", "Bark", "Rain"],
-            ["a.png", "1", "0"],
-            ["sub/b ü.png", "1", "1"],
-            ["sub.d/c.png", "0", "0"],
-            ["a_0.100-0.200.png", "0", "1"],
+            ["fname", "group", "Bark", "Rain"],  # parts of one recording stay a group
+            ["a.png", "a.wav", "1", "0"],
+            ["sub/b ü.png", "", "1", "1"],
+            ["sub.d/c.png", "", "0", "0"],
+            ["a_0.100-0.200.png", "a.wav", "0", "1"],
         ]
     images = read_manifest(report.labels_path)
     assert images.holds_images

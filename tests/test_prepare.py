@@ -47,7 +47,7 @@ def test_bank_holds_what_training_will_ask_for(table):
 def test_second_run_does_nothing_and_says_so(table):
     said = []
     prepare_scratch(table, png=table.parent / "png", say=said.append)
-    assert said[0].startswith("4 log_mels to make: up to")
+    assert said[0].startswith("4 log_mels to make: about")
     assert said[1].startswith("bank: 3 log_mels made")
     assert said[2].startswith("images: 3 images made")
     said.clear()

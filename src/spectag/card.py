@@ -16,7 +16,7 @@ def model_card(info: BundleInfo, name: str) -> str:
             f"# {name}",
             "",
             f"A tagger for {len(info.labels)} kinds of sound; several may be heard at once. Made with "
-            f"[spectag](https://pypi.org/project/spectag/) {info.versions['spectag']}.",
+            f"spectag {info.versions['spectag']}.",
             "",
             "```",
             f"spectag tag {name} recording.wav",

@@ -12,7 +12,7 @@ from spectag.bank import Bank
 from spectag.errors import DataError, SpectagError
 from spectag.front_end import FrontEnd
 from spectag.image import read_png
-from spectag.manifest import Clip, Manifest
+from spectag.manifest import Clip, Manifest, united
 from spectag.progress import Progress, Say
 
 Float32Array = NDArray[np.float32]
@@ -43,7 +43,7 @@ def open_clips(
         If no clip can be read.
     """
     if manifest.holds_images:
-        return _open_images(manifest, front_end, say)
+        return _open_images(manifest, front_end, progress, say)
     if front_end.mel is None:
         raise DataError(f"{manifest.source}: holds sounds, but the front end takes images alone")
     store = Bank(bank, front_end.mel)
@@ -54,9 +54,10 @@ def open_clips(
     return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped)
 
 
-def _open_images(manifest: Manifest, front_end: FrontEnd, say: Say) -> ClipInputs:
+def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, say: Say) -> ClipInputs:
     keys, skipped = [], []
-    for clip in manifest.clips:
+    for n_done, clip in enumerate(manifest.clips, start=1):
+        progress("images", n_done, len(manifest.clips))
         try:
             read_png(clip.path)
             keys.append(hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest())
@@ -75,14 +76,11 @@ def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manif
 
 
 def _copies_together(manifest: Manifest, keys: Sequence[str], say: Say) -> Manifest:
-    """The manifest with exact copies in one group, so that no fold is tested on what another was trained on."""
-    first: dict[str, Clip] = {}
-    clips, n_copies = [], 0
-    for clip, key in zip(manifest.clips, keys, strict=True):
-        original = first.setdefault(key, clip)
-        n_copies += original is not clip
-        together = original is not clip and clip.group is None
-        clips.append(replace(clip, group=original.group or str(original.path)) if together else clip)
-    if n_copies:
-        say(f"{n_copies} clips are exact copies of others; folds that spectag makes keep them together")
+    """The manifest with exact copies in one group, so that no fold of ours is tested on what another learnt."""
+    n_copies = len(keys) - len(set(keys))
+    if not n_copies:
+        return manifest
+    say(f"{n_copies} clips are exact copies of others; folds that spectag makes keep them together")
+    numbers = united([(("content", key), ("group", group)) for key, group in zip(keys, manifest.groups, strict=True)])
+    clips = (replace(clip, group=f"group {number}") for clip, number in zip(manifest.clips, numbers, strict=True))
     return replace(manifest, clips=tuple(clips))

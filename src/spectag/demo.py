@@ -45,7 +45,7 @@ def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, say:
     Parameters
     ----------
     folder : path
-        Gets data/ (in the layout of FSDKaggle2019), model/, tags.csv and heard.png; what is there of it is used again.
+        Gets data/ (in the layout of FSDKaggle2019; used again where it is there), model/, tags.csv and heard.png.
     seed : int
         Of the sounds.
     progress, say

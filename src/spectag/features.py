@@ -91,7 +91,8 @@ class FeatureStore:
     def onnx_file(self, example: Float32Array) -> Path:
         """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
         size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
-        name = f"{self.weights_sha256[:16]}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
+        weights = f"{self.name.replace('/', '_')}-{self.weights_sha256[:16]}"
+        name = f"{weights}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
         folder = cache_folder() / "onnx"
         path = folder / name
         if not path.exists():

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from spectag.audio import Waveform, audio_info, read_audio
-from spectag.errors import SpectagError
+from spectag.errors import EndOfSoundError, SpectagError
 from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.progress import Progress, silent
 from spectag.workers import spread, usable_cores
@@ -236,7 +236,12 @@ def _blocks(clip: Clip, file_seconds: float) -> Iterator[Waveform]:
     while end - start > _BLOCK_SECONDS:
         yield read_audio(clip.path, start_seconds=start, end_seconds=start + _BLOCK_SECONDS)[0]
         start += _BLOCK_SECONDS
-    yield read_audio(clip.path, start_seconds=start, end_seconds=clip.end_seconds)[0]
+    try:
+        yield read_audio(clip.path, start_seconds=start, end_seconds=clip.end_seconds)[0]
+    except EndOfSoundError:
+        if start == clip.start_seconds:
+            raise
+        # else the header of a file that was cut off promised more than there is
 
 
 def _picture(clip: Clip) -> _Picture | str:

@@ -31,6 +31,7 @@ from spectag.bundle import (
     BackboneInfo,
     BundleInfo,
     DataInfo,
+    read_info,
     write_info,
 )
 from spectag.card import model_card
@@ -54,6 +55,7 @@ DEFAULT_THRESHOLD = 0.5
 MAX_ONNX_DIFFERENCE = 1e-4
 N_CHECKED_CLIPS = 20
 HISTORY_FILE = "epochs.csv"
+OWN_FILES = {INFO_FILE, ONNX_FILE, WEIGHTS_FILE, RECIPE_FILE, CARD_FILE, HISTORY_FILE}
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,13 @@ def check_output(output: Path) -> None:
     """
     if output.is_dir() and any(output.iterdir()) and not (output / INFO_FILE).exists():
         raise BundleError(f"{output}: the folder holds something else than a tagger; choose another place for -o")
+    foreign = (
+        sorted(path.name for path in output.glob("[!.]*") if path.name not in OWN_FILES) if output.is_dir() else []
+    )
+    if foreign:
+        raise BundleError(
+            f"{output}: {foreign[0]} lies beside the tagger and would be lost when it is replaced; move it elsewhere"
+        )
     if output.resolve() == Path.cwd():
         raise BundleError(f"{output}: is the folder you are in, which can't be replaced; name another place for -o")
     if output.exists() and not output.is_dir():
@@ -156,7 +165,7 @@ def _onnx_difference(path: Path, tagger: Tagger, inputs: Callable[[int], Float32
         exported = session.run(["probabilities"], {"inputs": batch})[0]
         with torch.inference_mode():
             expected = torch.sigmoid(tagger(torch.from_numpy(batch))).numpy()
-        greatest = max(greatest, float(np.abs(exported - expected).max()))
+        greatest = float(np.maximum(greatest, np.abs(exported - expected).max()))  # unlike max, keeps a NaN
     if not greatest <= MAX_ONNX_DIFFERENCE:
         raise BundleError(
             f"model.onnx differs from torch by {greatest:.1e} in probability, more than {MAX_ONNX_DIFFERENCE:g}; "
@@ -167,7 +176,8 @@ def _onnx_difference(path: Path, tagger: Tagger, inputs: Callable[[int], Float32
 
 def _info(lesson: Lesson, store: FeatureStore, onnx_difference: float) -> BundleInfo:
     spec = backbone_spec(lesson.recipe.backbone)
-    is_pretrained = lesson.recipe.pretrained
+    earlier = lesson.recipe.init and read_info(lesson.recipe.init).backbone
+    pretrained_on = spec.pretrained_on if lesson.recipe.pretrained else "nothing"
     fitted = ~np.isnan(lesson.thresholds)
     return BundleInfo(
         labels=lesson.manifest.labels.names,
@@ -176,7 +186,7 @@ def _info(lesson: Lesson, store: FeatureStore, onnx_difference: float) -> Bundle
             name=spec.name,
             features=lesson.recipe.features,
             head=lesson.recipe.head,
-            pretrained_on=spec.pretrained_on if is_pretrained else "nothing",
+            pretrained_on=earlier.pretrained_on if earlier else pretrained_on,
             licence=spec.licence,
             weights_sha256=store.weights_sha256,
         ),

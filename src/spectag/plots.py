@@ -95,7 +95,8 @@ def show(
     ConfigError
         If the grid is not of the form "4x4", is asked for a sound, or the output has another suffix.
     AudioError, DataError
-        If the sound, the manifest or one of its clips can't be read, or the figure can't be written.
+        If the sound or the manifest can't be read, or the figure can't be written. In a collage a clip that can't be
+        read leaves its tile empty, and the tile says so.
     MissingExtraError
         If matplotlib is not installed.
     """

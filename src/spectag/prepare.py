@@ -69,7 +69,7 @@ def prepare(
     forecast = store.forecast(manifest.clips)
     if forecast.n_clips:
         needed, free = readable_size(forecast.n_bytes), readable_size(forecast.free_bytes)
-        say(f"{forecast.n_clips} log_mels to make: up to {needed}, and {free} is free")
+        say(f"{forecast.n_clips} log_mels to make: about {needed}, and {free} is free")
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     say(f"bank: {report}")
     images = None

@@ -71,6 +71,11 @@ class TrainSettings(Config):
             raise ValueError("optimizer lbfgs ends at the same head wherever it begins, so init would do nothing")
         if self.optimizer == "lbfgs" and self.weight_decay == 0:
             raise ValueError("optimizer lbfgs needs a weight_decay above 0, or a head may have no end to reach")
+        if self.init is not None and self.valid_share is None and self.folds != "none":
+            raise ValueError(
+                "init begins with a head that has seen the clips of every fold, so folds would flatter; give the "
+                "earlier run's valid_share and seed, or folds = none"
+            )
         idle = [name for name in _BY_EPOCHS if getattr(self, name) != type(self).model_fields[name].default]
         if self.optimizer == "lbfgs" and idle:
             raise ValueError(

@@ -15,10 +15,10 @@ from spectag.config import WindowConfig
 from spectag.errors import BundleError, EndOfSoundError
 from spectag.front_end import FrontEnd
 from spectag.labels import LabelSet
+from spectag.manifest.finding import IMAGE_SUFFIXES
 from spectag.timeline import window_starts
 
 Float32Array = NDArray[np.float32]
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True)

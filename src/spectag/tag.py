@@ -10,11 +10,12 @@ from pathlib import Path
 from spectag.audio import AUDIO_SUFFIXES, find_audio
 from spectag.config import WindowConfig
 from spectag.errors import AudioError, DataError, MissingExtraError
+from spectag.manifest.finding import IMAGE_SUFFIXES
 from spectag.progress import Progress, silent
-from spectag.runtime import IMAGE_SUFFIXES, Tagger, Tags
+from spectag.runtime import Tagger, Tags
 from spectag.workers import spread, usable_cores
 
-_FILES_WORTH_A_WORKER = 100  # tagged in about the time that a worker process takes to start
+_BYTES_WORTH_A_WORKER = 50_000_000  # of sound files: tagged in about the time that a worker process takes to start
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def tag(
         If the tagger is damaged.
     """
     if workers is None:
-        workers = max(1, min(usable_cores(), len(paths) // _FILES_WORTH_A_WORKER))
+        n_bytes = sum(path.stat().st_size for path in map(Path, paths) if path.is_file())
+        workers = max(1, min(usable_cores(), len(paths), n_bytes // _BYTES_WORTH_A_WORKER))
     if workers > 1:
         tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
     function = partial(_tag_numbered, tagger, window)

@@ -176,6 +176,11 @@ def _front_end(recipe: Recipe, manifest: Manifest) -> FrontEnd:
     if not manifest.holds_images:
         return FrontEnd(mel=front_end_of(recipe.backbone, recipe.mel), image=recipe.image)
     image = recipe.image or ImageConfig(colormap=_colormap(manifest), height=224, width=224)
+    if recipe.image is None and recipe.mel is not None and image.colormap != "grey":
+        raise ConfigError(
+            f"{manifest.source}: its images are coloured, and to draw sounds as they were drawn their colour map must "
+            "be known; give it as image.colormap, such as magma, with image.height and image.width"
+        )
     if image.height is None or image.width is None:
         raise ConfigError("images may differ in size, so image.height and image.width are needed, such as 224 and 224")
     return FrontEnd(mel=recipe.mel and front_end_of(recipe.backbone, recipe.mel), image=image)

@@ -6,7 +6,8 @@ sub-folder per label, FSDKaggle2019, FSD50K, ESC-50, Raven selection tables and 
 """
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,13 @@ class Manifest:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """What must stay together, for each clip: its group or, where it has none, its file."""
-        return tuple(clip.group or str(clip.path) for clip in self.clips)
+        """What must stay together, for each clip: clips of one group, and all parts of one file."""
+        named = [[("file", str(clip.path))] + [("group", clip.group)] * (clip.group is not None) for clip in self.clips]
+        names: dict[int, str] = {}
+        numbers = united(named)
+        for number, clip in zip(numbers, self.clips, strict=True):
+            names.setdefault(number, clip.group or str(clip.path))
+        return tuple(names[number] for number in numbers)
 
     @property
     def holds_images(self) -> bool:
@@ -82,6 +88,23 @@ class Manifest:
         for row, clip in enumerate(self.clips):
             y_true[row, [self.labels.index(label) for label in clip.labels]] = True
         return y_true
+
+
+def united(marks: Sequence[Sequence[Hashable]]) -> list[int]:
+    """A number for each item; items that share a mark, also by way of others, share the number."""
+    leader = list(range(len(marks)))
+
+    def find(item: int) -> int:
+        while leader[item] != item:
+            leader[item] = leader[leader[item]]
+            item = leader[item]
+        return item
+
+    first: dict[Hashable, int] = {}
+    for item, own in enumerate(marks):
+        for mark in own:
+            leader[find(item)] = find(first.setdefault(mark, item))
+    return [find(item) for item in range(len(marks))]
 
 
 def read_manifest(
@@ -191,6 +214,8 @@ def _check_unique(clips: list[Clip], source: Path) -> None:
 def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] | None = None) -> None:
     """Write a CSV with a column `fname` and one of 0 and 1 for each label; whole or not at all.
 
+    Folds, and groups of several clips, are kept in columns of their own.
+
     Parameters
     ----------
     path : str or Path
@@ -216,10 +241,26 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
     unclear = [label for label in manifest.labels.names if label.lower() in COLUMN_NAMES]
     if unclear:
         raise DataError(f"{path}: a column called {some_of(unclear)} would not be read as a label; rename the label")
+    together: dict[str, Sequence[str | None]] = {}
+    if any(manifest.folds):
+        together["fold"] = manifest.folds
+    if len(set(manifest.groups)) < len(manifest.clips):
+        together["group"] = _group_names(manifest)
     try:
         with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["fname", *manifest.labels.names])
-            writer.writerows([name, *hot.astype(int)] for name, hot in zip(names, manifest.multi_hot(), strict=True))
+            writer.writerow(["fname", *together, *manifest.labels.names])
+            for name, *kept, hot in zip(names, *together.values(), manifest.multi_hot(), strict=True):
+                writer.writerow([name, *kept, *hot.astype(int)])
     except OSError as error:
         raise DataError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def _group_names(manifest: Manifest) -> list[str | None]:
+    """What to call the group of each clip: as the manifest does or, where it has no name, like its first clip."""
+    groups = manifest.groups
+    sizes = Counter(groups)
+    first: dict[str, Clip] = {}
+    for group, clip in zip(groups, manifest.clips, strict=True):
+        first.setdefault(group, clip)
+    return [first[group].group or (first[group].fname if sizes[group] > 1 else None) for group in groups]

@@ -26,7 +26,7 @@ def _is_raven(text: str) -> bool:
 
 
 def _is_audacity(text: str) -> bool:
-    return any(_AUDACITY_LINE.match(line) for line in first_lines(text, 3))
+    return any(_AUDACITY_LINE.match(line) for line in first_lines(text, 1))
 
 
 def read_annotations(tables: dict[Path, str], finder: Finder, group_column: str | None) -> list[Row]:

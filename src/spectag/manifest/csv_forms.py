@@ -42,7 +42,8 @@ def further_columns(path: Path, text: str) -> dict[str, dict[int, str]]:
     table = open_table(path, text, _delimiter(text))
     if table.position(*COLUMNS["labels"]) is None:  # multi-hot: all columns that we do not know are labels
         return {}
-    names = {place: name for place, name in enumerate(table.columns) if name and name.lower() not in COLUMN_NAMES}
+    known = _known_columns(table, None).values()
+    names = {place: name for place, name in enumerate(table.columns) if name and place not in known}
     columns: dict[str, dict[int, str]] = {name: {} for name in names.values()}
     for line, fields in table.records:
         for place, name in names.items():
