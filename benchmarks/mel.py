@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spectag.audio import read_audio
+from spectag.catalogue import AUDIOSET_MEL
 from spectag.config import MelConfig
 from spectag.mel import Float32Array, compute_log_mel
 
@@ -21,23 +22,7 @@ CLIP_SECONDS = 5
 SETTINGS = {
     "blog post": MelConfig(sample_rate=44_100, n_fft=2560, f_max=22_050, ref="max"),
     "librosa's defaults": MelConfig(sample_rate=22_050, f_min=0, f_max=11_025),
-    "mn04 (Kaldi's family)": MelConfig(
-        n_fft=1024,
-        win_length=800,
-        hop_length=320,
-        window="hann_symmetric",
-        pad_mode="reflect",
-        pre_emphasis=0.97,
-        f_min=0,
-        f_max=15_000,
-        mel_scale="kaldi",
-        mel_norm=None,
-        log="ln",
-        amin=1e-5,
-        top_db=None,
-        mean=-4.5,
-        std=5.0,
-    ),
+    "mn04 (Kaldi's family)": AUDIOSET_MEL,
 }
 
 

@@ -10,6 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectag.catalogue import AUDIOSET_MEL
 from spectag.config import MelConfig
 from spectag.mel import band_centers, compute_log_mel, hz_to_mel, mel_filter_bank, mel_to_hz, n_frames
 
@@ -18,25 +19,7 @@ REFERENCE = SHARED / "reference" / "mn04.npz"
 ESC10 = SHARED / "data" / "esc10"
 
 BLOG = MelConfig(sample_rate=44_100, n_fft=2560, hop_length=512, n_mels=128, f_min=20, f_max=22_050, ref="max")
-MN04 = MelConfig(
-    sample_rate=32_000,
-    n_fft=1024,
-    win_length=800,
-    hop_length=320,
-    window="hann_symmetric",
-    pad_mode="reflect",
-    pre_emphasis=0.97,
-    n_mels=128,
-    f_min=0,
-    f_max=15_000,
-    mel_scale="kaldi",
-    mel_norm=None,
-    log="ln",
-    amin=1e-5,
-    top_db=None,
-    mean=-4.5,
-    std=5.0,
-)
+MN04 = AUDIOSET_MEL
 GRID = [
     BLOG,
     BLOG.model_copy(update={"top_db": None, "ref": 1.0}),
