@@ -137,7 +137,8 @@ def test_spectag_json_is_json_for_strict_readers_too(bundle):
     def refuse(constant):
         raise AssertionError(constant)
 
-    json.loads((bundle / "spectag.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    read = json.loads((bundle / "spectag.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read["labels"] == list(LABELS)
 
 
 def test_thresholds_that_could_not_be_fitted_are_half_and_marked(bundle):

@@ -173,3 +173,13 @@ def test_further_columns_are_kept_also_when_the_manifest_itself_is_replaced(tmp_
         kept = [(row["fname"], row["recordist"], row["notes"]) for row in csv.DictReader(file)]
     assert kept == [(f"clips/{number}.wav", "Zoë", f"Notiz {number}") for number in range(4)]
     assert set(read_manifest(table).folds) == {"1", "2"}
+
+
+def test_columns_that_only_might_have_meant_something_are_kept_too(tmp_path):
+    """`path` would be the name of the sound, were there no `fname`; it was once dropped."""
+    rows = [f"{number}.wav,a,somewhere/{number}" for number in range(4)]
+    table = write_manifest(tmp_path, rows, header="fname,labels,path")
+    write_split(table, split(table, folds=2))
+    with table.open(newline="", encoding="utf-8") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [f"somewhere/{number}" for number in range(4)]
+    assert len(read_manifest(table).clips) == 4
