@@ -1,18 +1,22 @@
 """A bundle made by hand, whose network needs no training: it hears which third of the mel bands is loud."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from spectag.bundle import ONNX_FILE, BackboneInfo, BundleInfo, DataInfo, write_info
+from spectag.bundle import ONNX_FILE, BackboneInfo, BundleInfo, DataInfo, MemberInfo, write_info
 from spectag.config import MelConfig
 from spectag.front_end import FrontEnd
 
 LABELS = ("low", "middle", "high")
 MEL = MelConfig(
     sample_rate=16_000, n_fft=512, hop_length=256, n_mels=24, f_min=50.0, f_max=8000.0, mean=-40.0, std=20.0, ref="max"
+)
+MEL_32K = MelConfig(
+    sample_rate=32_000, n_fft=1024, hop_length=320, n_mels=48, f_min=50.0, f_max=8000.0, mean=-40.0, std=20.0, ref="max"
 )
 PITCHES = {"low": 200.0, "middle": 1500.0, "high": 5000.0}  # Hz, in the middle of each third
 
@@ -42,9 +46,10 @@ def make_info(**changes: object) -> BundleInfo:
     return BundleInfo(**(values | changes))
 
 
-def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = False) -> None:
+def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = False, with_logits: bool = True) -> None:
     """Inputs (batch, 1, n_mels, n) to the mean of each band over time and to a probability for each third of them.
 
+    The logits are the sums of a third's bands. Networks made before there were ensembles do not give them.
     An image has its highest band on top, so there `top_is_low` is False, and the log_mel's lowest band comes first.
     """
     third = np.repeat(np.eye(3, dtype=np.float32), n_mels // 3, axis=0)
@@ -55,6 +60,7 @@ def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = Fa
         helper.make_node("MatMul", ["features", "weights"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
     ]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
     graph = helper.make_graph(
         nodes,
         "by hand",
@@ -62,6 +68,7 @@ def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = Fa
         [
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3]),
             helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", n_mels]),
+            *[logits][:with_logits],
         ],
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([3]), "time")],
     )
@@ -76,4 +83,26 @@ def make_bundle(folder: Path, info: BundleInfo | None = None) -> Path:
     folder.mkdir(parents=True)
     write_info(folder, info)
     write_network(folder / ONNX_FILE, top_is_low=info.front_end.image is None)
+    return folder
+
+
+def make_ensemble_info(front_ends: Sequence[FrontEnd], weights: Sequence[float], bias: float = 0.0) -> BundleInfo:
+    """What a bundle of several networks says of itself."""
+    backbone = make_info().backbone
+    members = tuple(
+        MemberInfo(folder=f"members/{number}", weight=weight, front_end=front_end, backbone=backbone)
+        for number, (front_end, weight) in enumerate(zip(front_ends, weights, strict=True), start=1)
+    )
+    return make_info(front_end=front_ends[0], members=members, bias=bias)
+
+
+def make_ensemble(folder: Path, info: BundleInfo) -> Path:
+    """A bundle of several networks that tags."""
+    folder.mkdir(parents=True)
+    write_info(folder, info)
+    for member in info.members:
+        (folder / member.folder).mkdir(parents=True)
+        mel, image = member.front_end.mel, member.front_end.image
+        n_mels = image.height if image and image.height else mel.n_mels
+        write_network(folder / member.folder / ONNX_FILE, n_mels=n_mels, top_is_low=image is None)
     return folder

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from made_bundle import LABELS, MEL, make_info
+from made_bundle import LABELS, MEL, MEL_32K, make_ensemble_info, make_info
 from spectag.bundle import INFO_FILE, BundleInfo, read_info, write_info
 from spectag.card import model_card
 from spectag.config import ImageConfig
@@ -20,6 +20,9 @@ SCORES = {
     "top1_accuracy": 0.8,
     "intervals": {"lwlrap": [0.85, 0.96]},
 }
+
+
+ENSEMBLE = make_ensemble_info((FrontEnd(mel=MEL), FrontEnd(mel=MEL_32K)), (0.625, 0.25), bias=-0.125)
 
 
 @pytest.fixture
@@ -40,6 +43,7 @@ def change(bundle, **changes):
         make_info(labels=("Tür", "鳥", "a|b, c"), metrics=SCORES),
         make_info(front_end=FrontEnd(mel=MEL, image=ImageConfig(colormap="magma"))),
         make_info(front_end=FrontEnd(mel=None, image=ImageConfig(height=224, width=224))),
+        ENSEMBLE,
     ],
 )
 def test_bundle_info_survives_its_file(tmp_path, info):
@@ -100,6 +104,35 @@ def test_damage_is_told_with_its_place(bundle, changes, message):
         read_info(bundle)
 
 
+def test_a_single_network_is_written_as_it_was_before_there_were_several(bundle):
+    assert not {"members", "bias"} & set(json.loads((bundle / INFO_FILE).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"members": []}, "damaged: a bias of -0.125 belongs to several members, and there are none"),
+        ({"members": slice(1)}, "damaged: need two members or more, each in a folder of its own, got 1 in 1"),
+        ({"folder": "members/2"}, "damaged: need two members or more, each in a folder of its own, got 2 in 1"),
+        ({"folder": "../elsewhere"}, r"damaged at members\.0\.folder: .*pattern"),
+        ({"folder": "members/1/.."}, r"damaged at members\.0\.folder: .*pattern"),
+        ({"weight": float("nan")}, r"damaged at members\.0\.weight: .*finite number"),
+        ({"front_end": {"mel": {"n_mels": 7}}}, "damaged: front_end and backbone are not those of the first member"),
+    ],
+)
+def test_damaged_members_are_told(tmp_path, members, message):
+    write_info(tmp_path, ENSEMBLE)
+    values = json.loads((tmp_path / INFO_FILE).read_text(encoding="utf-8"))
+    if "members" in members:
+        kept = members["members"]
+        values["members"] = values["members"][kept] if isinstance(kept, slice) else kept
+    else:
+        values["members"][0] |= members
+    (tmp_path / INFO_FILE).write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(BundleError, match=rf"spectag\.json: {message}"):
+        read_info(tmp_path)
+
+
 def test_missing_field_is_told(bundle):
     values = json.loads((bundle / INFO_FILE).read_text())
     del values["thresholds"]
@@ -125,6 +158,13 @@ def test_card_tells_scores_labels_and_licence():
     assert "| low | 1 | 0.50 |" in card
     assert "| high | 1 | 0.60 (not fitted) |" in card
     assert "licence none" in card
+
+
+def test_card_lists_the_networks_and_their_weights():
+    card = model_card(ENSEMBLE, "model")
+    assert "2 networks that answer together: their logits, each times its weight, and -0.125 are added up." in card
+    assert "members/1, weight 0.625: by hand, pretrained on nothing, licence none" in card
+    assert "members/2, weight 0.250: by hand" in card
 
 
 def test_card_of_a_tagger_that_was_not_tried_says_so():

@@ -1,5 +1,6 @@
 """ONNX files say what torch says, for every width, and say nothing of the machine that made them."""
 
+import copy
 import getpass
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from spectag.backbones import Backbone, FeatureMaps, build_backbone
-from spectag.export import export_features, export_tagger
+from spectag.export import export_features, export_tagger, trace_features, with_weights
 from spectag.runtime import open_session
 from spectag.tagger import FeatureExtractor, Tagger, build_head
 
@@ -46,20 +47,24 @@ class Exported:
         torch.manual_seed(0)
         self.height = height
         backbone = build_backbone(name, pretrained=name == "efficientnet_lite0")
-        extractor = exported(backbone, folder / "features.onnx", height=height)
+        extractor = FeatureExtractor(backbone, "all").eval()
+        self.graph = trace_features(extractor, torch.rand(2, 1, height, 96))  # takes seconds
         head = head_for(extractor, torch.rand(4, 1, height, 96))
         self.tagger = Tagger(extractor, head).eval()
         self.path = folder / "model.onnx"
-        export_tagger(folder / "features.onnx", head, head.center.numel(), self.path)
+        export_tagger(with_weights(self.graph, extractor), head, head.center.numel(), self.path)
         self.session = open_session(self.path, n_threads=1)
 
     def __call__(self, inputs):
-        return dict(zip(("probabilities", "features"), self.session.run(None, {"inputs": inputs}), strict=True))
+        return dict(
+            zip(("probabilities", "features", "logits"), self.session.run(None, {"inputs": inputs}), strict=True)
+        )
 
     @torch.inference_mode()
     def by_torch(self, inputs):
         features = self.tagger.extractor(torch.from_numpy(inputs))
-        return torch.sigmoid(self.tagger.head(features)).numpy(), features.numpy()
+        logits = self.tagger.head(features)
+        return torch.sigmoid(logits).numpy(), features.numpy(), logits.numpy()
 
 
 @pytest.fixture(
@@ -70,10 +75,11 @@ def model(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_probabilities_and_features_are_torchs_at_any_width(model, rng, width):
+def test_probabilities_features_and_logits_are_torchs_at_any_width(model, rng, width):
     inputs = rng.random((1, 1, model.height, width), np.float32)
-    probabilities, features = model.by_torch(inputs)
+    probabilities, features, logits = model.by_torch(inputs)
     result = model(inputs)
+    np.testing.assert_allclose(result["logits"], logits, rtol=1e-4, atol=4e-4)
     np.testing.assert_allclose(result["probabilities"], probabilities, atol=1e-4)
     np.testing.assert_allclose(result["features"], features, rtol=1e-4, atol=1e-4)
 
@@ -86,7 +92,7 @@ def test_a_batch_of_three_equals_three_singles_of_the_exported_tagger(model, rng
 
 def test_silence_is_exported_as_torch_hears_it(model):
     inputs = np.zeros((1, 1, model.height, 50), np.float32)
-    probabilities, features = model.by_torch(inputs)
+    probabilities, features, _ = model.by_torch(inputs)
     np.testing.assert_allclose(model(inputs)["probabilities"], probabilities, atol=1e-4)
     np.testing.assert_allclose(model(inputs)["features"], features, rtol=1e-4, atol=1e-4)
 
@@ -94,7 +100,7 @@ def test_silence_is_exported_as_torch_hears_it(model):
 def test_the_file_names_its_ends_and_tells_nothing_of_this_machine(model):
     proto = onnx.load(model.path)
     assert [value.name for value in proto.graph.input] == ["inputs"]
-    assert [value.name for value in proto.graph.output] == ["probabilities", "features"]
+    assert [value.name for value in proto.graph.output] == ["probabilities", "features", "logits"]
     assert proto.producer_name == "spectag"
     for weights in proto.graph.initializer:
         weights.ClearField("raw_data")  # any bytes may stand there
@@ -105,7 +111,7 @@ def test_the_file_names_its_ends_and_tells_nothing_of_this_machine(model):
 
 
 def test_the_weights_are_in_the_one_file(model):
-    assert {path.name for path in model.path.parent.iterdir()} == {"features.onnx", "model.onnx"}
+    assert [path.name for path in model.path.parent.iterdir()] == ["model.onnx"]
 
 
 class Pixels(Backbone):
@@ -118,7 +124,7 @@ class Pixels(Backbone):
 def test_a_layer_norm_head_is_exported_too(tmp_path, rng):
     extractor = exported(Pixels(), tmp_path / "features.onnx", channels=3, height=8)
     head = build_head("layer_norm", 6, N_LABELS)
-    export_tagger(tmp_path / "features.onnx", head, 6, tmp_path / "model.onnx")
+    export_tagger(onnx.load(tmp_path / "features.onnx"), head, 6, tmp_path / "model.onnx")
     inputs = rng.random((2, 3, 8, 33), np.float32)
     probabilities = run(tmp_path / "model.onnx", inputs)[0]
     with torch.inference_mode():
@@ -138,6 +144,35 @@ def test_the_deviation_of_a_flat_map_is_exported_as_it_is_in_torch(tmp_path):
     inputs = np.zeros((1, 1, 8, 9), np.float32)
     features = run(tmp_path / "features.onnx", inputs)[0]
     np.testing.assert_allclose(features, extractor(torch.from_numpy(inputs)), rtol=1e-6, atol=0)
+
+
+def shaken(extractor):
+    """Another extractor that is built alike, whose every weight and statistic is its own."""
+    other = copy.deepcopy(extractor)
+    torch.manual_seed(1)
+    for values in other.state_dict().values():
+        if values.is_floating_point():
+            values.mul_(1 + 0.2 * torch.rand_like(values)).add_(0.01)
+    return other
+
+
+def test_a_graph_traced_once_serves_other_weights(model, tmp_path, rng):
+    """Batch normalisation is folded into the weights before it, so it must be folded anew."""
+    extractor = model.tagger.extractor
+    inputs = rng.random((2, 1, model.height, 77), np.float32)
+    answers = []
+    for number, each in enumerate((shaken(extractor), extractor)):
+        onnx.save(with_weights(model.graph, each), tmp_path / f"{number}.onnx")
+        answers.append(run(tmp_path / f"{number}.onnx", inputs)[0])
+        with torch.inference_mode():
+            expected = each(torch.from_numpy(inputs)).numpy()
+        np.testing.assert_allclose(answers[-1], expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(answers[0] - answers[1]).max() > 0.01
+
+
+def test_a_graph_has_every_weight_that_the_features_need_by_its_name(model):
+    weights = model.tagger.extractor.state_dict()
+    assert {initializer.name for initializer in model.graph.graph.initializer} <= set(weights)
 
 
 class OneWidth(Backbone):

@@ -1,11 +1,26 @@
 """A bundle at work. Its network, made by hand, hears which third of the mel bands is loud."""
 
 import json
+import pickle
+import shutil
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from made_bundle import LABELS, MEL, make_bundle, make_info, tone
+from made_bundle import (
+    LABELS,
+    MEL,
+    MEL_32K,
+    make_bundle,
+    make_ensemble,
+    make_ensemble_info,
+    make_info,
+    tone,
+    write_network,
+)
+from spectag import front_end as front_end_module
+from spectag import runtime
 from spectag.audio import audio_info, read_audio, resample, write_audio
 from spectag.bundle import INFO_FILE, ONNX_FILE
 from spectag.config import ImageConfig, WindowConfig
@@ -14,7 +29,7 @@ from spectag.front_end import FrontEnd
 from spectag.image import log_mel_to_image, write_png
 from spectag.labels import LabelSet
 from spectag.mel import compute_log_mel
-from spectag.runtime import Tag, Tagger, Tags
+from spectag.runtime import Tag, Tagger, Tags, open_session
 
 RATE = MEL.sample_rate
 
@@ -200,6 +215,150 @@ def test_image_of_another_size_than_the_network_takes_is_told(image_tagger, tmp_
 def test_tagger_of_sounds_does_not_take_images(tagger, tmp_path):
     with pytest.raises(DataError, match=r"a\.png: this tagger hears log_mels, not images"):
         tagger.tag(tmp_path / "a.png")
+
+
+# ------------------------------------------------------------------------------------------------ several networks
+
+FRONT_ENDS = (FrontEnd(mel=MEL), FrontEnd(mel=MEL_32K), FrontEnd(mel=MEL))
+WEIGHTS, BIAS = (0.5, 0.25, 0.125), -0.75
+
+
+@pytest.fixture
+def ensemble(tmp_path):
+    return Tagger(make_ensemble(tmp_path / "drei für töne", make_ensemble_info(FRONT_ENDS, WEIGHTS, BIAS)))
+
+
+def blended(tagger, waveform, sample_rate):
+    """What the networks say, asked one by one."""
+    total = tagger.info.bias
+    for member in tagger.info.members:
+        session = open_session(tagger.folder / member.folder / ONNX_FILE, n_threads=1)
+        at_its_rate = resample(waveform, sample_rate, member.front_end.mel.sample_rate)
+        inputs = member.front_end.input_of_waveform(at_its_rate)
+        total = total + member.weight * session.run(["logits"], {"inputs": inputs[None]})[0][0].astype(np.float64)
+    return expit(total)
+
+
+@pytest.mark.parametrize("sample_rate", [16_000, 32_000, 44_100])
+def test_networks_of_different_front_ends_answer_as_their_blend(ensemble, tmp_path, sample_rate):
+    path = write(tmp_path / "a.wav", tone("middle", 0.7, sample_rate), sample_rate)
+    waveform, sample_rate = read_audio(path)
+    tags = ensemble.tag(path)
+    assert tags.probabilities == pytest.approx(blended(ensemble, waveform, sample_rate), abs=1e-6)
+    assert tags.top(1)[0].label == "middle"
+    assert tags.probabilities.dtype == np.float32
+    assert np.array_equal(tags.probabilities, ensemble.probabilities(waveform, sample_rate))
+
+
+def test_blend_does_not_suffer_where_each_networks_probabilities_are_0_or_1(tmp_path):
+    front_ends = [FrontEnd(mel=MEL.model_copy(update={"mean": mean, "std": 0.1})) for mean in (-60.0, -50.0)]
+    single = Tagger(make_bundle(tmp_path / "single", make_info(front_end=front_ends[0])))
+    assert set(single.probabilities(tone("low", 0.5), RATE)) == {0.0, 1.0}
+    tagger = Tagger(make_ensemble(tmp_path / "m", make_ensemble_info(front_ends, (0.0005, 0.0003), 0.5)))
+    expected = blended(tagger, tone("low", 0.5), RATE)
+    assert 0.01 < expected.min() < expected.max() < 0.99
+    assert tagger.probabilities(tone("low", 0.5), RATE) == pytest.approx(expected, abs=1e-6)
+
+
+def test_each_front_end_works_once_and_each_rate_is_made_once(tmp_path, monkeypatch):
+    other = FrontEnd(mel=MEL.model_copy(update={"n_mels": 12}))
+    ensemble = Tagger(make_ensemble(tmp_path / "m", make_ensemble_info((*FRONT_ENDS, other), (*WEIGHTS, 0.5))))
+    made = {"log_mel": 0, "rate": []}
+    compute, change = front_end_module.compute_log_mel, runtime.resample
+
+    def count_log_mels(*args):
+        made["log_mel"] += 1
+        return compute(*args)
+
+    def count_rates(waveform, from_rate, to_rate):
+        made["rate"].append(to_rate)
+        return change(waveform, from_rate, to_rate)
+
+    monkeypatch.setattr(front_end_module, "compute_log_mel", count_log_mels)
+    monkeypatch.setattr(runtime, "resample", count_rates)
+    ensemble.probabilities(tone("low", 0.3, 44_100), 44_100)
+    assert made == {"log_mel": 3, "rate": [16_000, 32_000]}
+
+
+def test_longer_recording_has_the_mean_of_its_parts_by_several_networks_too(tmp_path):
+    info = make_ensemble_info(FRONT_ENDS, WEIGHTS, BIAS).model_copy(
+        update={"window": WindowConfig(max_clip_seconds=1.0)}
+    )
+    tagger = Tagger(make_ensemble(tmp_path / "m", info))
+    path = write(tmp_path / "a.wav", np.concatenate([tone("low", 1.0), tone("high", 0.5)]))
+    waveform = read_audio(path)[0]
+    expected = (blended(tagger, waveform[:RATE], RATE) + 0.5 * blended(tagger, waveform[RATE:], RATE)) / 1.5
+    assert tagger.tag(path).probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_windows_are_heard_by_all_networks(ensemble, tmp_path):
+    path = write(tmp_path / "a.wav", np.concatenate([tone(label, 0.5) for label in LABELS]))
+    windows = list(ensemble.tag_windows(path, WindowConfig(window_seconds=0.5)))
+    assert [tags.top(1)[0].label for tags in windows] == list(LABELS)
+    waveform = read_audio(path)[0]
+    for tags, part in zip(windows, np.split(waveform, 3), strict=True):
+        assert tags.probabilities == pytest.approx(blended(ensemble, part, RATE), abs=1e-6)
+
+
+def test_front_end_of_several_networks_is_the_first_ones(ensemble):
+    assert ensemble.front_end == FRONT_ENDS[0]
+    assert ensemble.front_ends == FRONT_ENDS[:2]
+
+
+def test_an_input_is_for_all_networks_or_for_none(ensemble, tmp_path):
+    alike = Tagger(make_ensemble(tmp_path / "m", make_ensemble_info(FRONT_ENDS[::2], (0.5, 0.25))))
+    inputs = alike.front_end.input_of_waveform(tone("low", 0.5))
+    expected = blended(alike, tone("low", 0.5), RATE)
+    assert alike.probabilities_of_input(inputs) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(BundleError, match="hear by 2 different front ends, so no one input is for all"):
+        ensemble.probabilities_of_input(inputs)
+
+
+def test_networks_of_images_tag_images(tmp_path):
+    front_ends = [FrontEnd(mel=MEL, image=ImageConfig(height=height)) for height in (24, 48)]
+    tagger = Tagger(make_ensemble(tmp_path / "m", make_ensemble_info(front_ends, (0.5, 0.25))))
+    sound = write(tmp_path / "a.wav", tone("high", 0.5))
+    image, (low, high) = log_mel_to_image(compute_log_mel(read_audio(sound)[0], MEL), ImageConfig())
+    write_png(tmp_path / "a.png", image, low=low, high=high)
+    of_image = tagger.tag(tmp_path / "a.png")
+    assert of_image.top(1)[0].label == "high"
+    assert of_image.probabilities == pytest.approx(tagger.tag(sound).probabilities, abs=1e-2)  # stretched twice
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_image_is_not_for_networks_some_of_which_hear(tmp_path, order):
+    front_ends = [FrontEnd(mel=MEL, image=ImageConfig()), *FRONT_ENDS[:2]][::order]
+    tagger = Tagger(make_ensemble(tmp_path / "m", make_ensemble_info(front_ends, WEIGHTS)))
+    write_png(tmp_path / "a.png", np.zeros((24, 30), np.uint8), low=0, high=1)
+    with pytest.raises(DataError, match=r"a\.png: 2 of this tagger's 3 networks hear log_mels, not images; give it"):
+        tagger.tag(tmp_path / "a.png")
+
+
+def test_networks_that_all_hear_do_not_take_images(ensemble, tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: this tagger hears log_mels, not images"):
+        ensemble.tag(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("gone", ["members/2", "members/3/model.onnx"])
+def test_network_that_is_missing_is_named_when_the_bundle_is_opened(ensemble, gone):
+    path = ensemble.folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(BundleError, match=rf"{gone}.*: is missing; the tagger answers by all its 3 networks or not at"):
+        Tagger(ensemble.folder)
+
+
+def test_a_bundle_of_several_networks_goes_to_another_process(ensemble):
+    expected = ensemble.probabilities(tone("low", 0.5), RATE)
+    copied = pickle.loads(pickle.dumps(Tagger(ensemble.folder)))
+    assert np.array_equal(copied.probabilities(tone("low", 0.5), RATE), expected)
+
+
+def test_a_network_made_before_there_were_ensembles_tags_as_it_did(tagger, tmp_path):
+    old = shutil.copytree(tagger.folder, tmp_path / "old")
+    write_network(old / ONNX_FILE, top_is_low=True, with_logits=False)
+    assert "members" not in json.loads((old / INFO_FILE).read_text(encoding="utf-8"))
+    found = Tagger(old).probabilities(tone("low", 0.5), RATE)
+    assert np.array_equal(found, tagger.probabilities(tone("low", 0.5), RATE))
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong

@@ -1,17 +1,19 @@
 """A tagger on disk: a folder that needs nothing else. No pickle is ever loaded from it.
 
 spectag.json          everything that is not a weight: labels, front end, thresholds, metrics, licences, versions
-model.onnx            input (batch, channels, height, width) to probabilities (batch, n_labels) and features
+model.onnx            input (batch, channels, height, width) to probabilities and logits (batch, n_labels) and features
 weights.safetensors   the same weights for torch
 recipe.toml           the settings that made it, for `spectag train --config`
 README.md             the model card
+
+A tagger of several networks, which answer as one, has a model.onnx and its weights in each of members/1, members/2, ...
 """
 
 import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from spectag.config import Config, WindowConfig
 from spectag.errors import BundleError
@@ -21,6 +23,7 @@ from spectag.labels import LabelSet
 FORMAT_VERSION = 1
 INFO_FILE, ONNX_FILE, WEIGHTS_FILE = "spectag.json", "model.onnx", "weights.safetensors"
 RECIPE_FILE, CARD_FILE = "recipe.toml", "README.md"
+MEMBERS_FOLDER = "members"
 
 
 class BackboneInfo(Config):
@@ -44,14 +47,29 @@ class DataInfo(Config):
     """Of all clips' contents and labels, in their order."""
 
 
+class MemberInfo(Config):
+    """A network of several that answer as one, and what it hears."""
+
+    folder: str = Field(pattern=rf"^{MEMBERS_FOLDER}/[1-9][0-9]*$")
+    weight: float
+    """Of its logits in the sum."""
+    front_end: FrontEnd
+    backbone: BackboneInfo
+
+
 class BundleInfo(Config):
     """All that a bundle says of itself in spectag.json."""
 
     format_version: int = FORMAT_VERSION
     labels: tuple[str, ...]
     front_end: FrontEnd
+    """Of several members, the first one's; so too the backbone."""
     window: WindowConfig = WindowConfig()
     backbone: BackboneInfo
+    members: tuple[MemberInfo, ...] = ()
+    """The networks, where there are several."""
+    bias: float = 0.0
+    """Added to the weighted sum of the members' logits."""
     thresholds: tuple[float, ...]
     """Label by label: the probability from which a label counts as heard."""
     thresholds_fitted: tuple[bool, ...]
@@ -72,6 +90,22 @@ class BundleInfo(Config):
                 f"({len(set(self.labels))} different), {lengths[0]} thresholds ({lengths[1]} told whether fitted) and "
                 f"{lengths[2]} numbers of clips"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if not self.members:
+            if self.bias:
+                raise ValueError(f"a bias of {self.bias:g} belongs to several members, and there are none")
+            return self
+        n_folders = len({member.folder for member in self.members})
+        if not 2 <= n_folders == len(self.members):
+            raise ValueError(
+                f"need two members or more, each in a folder of its own, got {len(self.members)} in {n_folders}"
+            )
+        first = self.members[0]
+        if (self.front_end, self.backbone) != (first.front_end, first.backbone):
+            raise ValueError("front_end and backbone are not those of the first member")
         return self
 
     @property
@@ -113,5 +147,6 @@ def read_info(bundle: str | Path) -> BundleInfo:
 
 def write_info(bundle: Path, info: BundleInfo) -> None:
     """Write spectag.json into a bundle's folder."""
-    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    of_several = {"members", "bias"} if not info.members else set()
+    text = json.dumps(info.model_dump(mode="json", exclude=of_several), indent=2, ensure_ascii=False)
     (bundle / INFO_FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """The model card: what a bundle is, for the person who finds it."""
 
-from spectag.bundle import BundleInfo
+from spectag.bundle import BackboneInfo, BundleInfo
 
 
 def model_card(info: BundleInfo, name: str) -> str:
@@ -34,8 +34,7 @@ def model_card(info: BundleInfo, name: str) -> str:
             "",
             "## What it is made of",
             "",
-            f"- Backbone: {info.backbone.name}, pretrained on {info.backbone.pretrained_on}, "
-            f"licence {info.backbone.licence}; features: {info.backbone.features}; head: {info.backbone.head}.",
+            *_networks(info),
             f"- Data: {info.data.n_clips} clips of {info.data.name} (fingerprint {info.data.fingerprint}). "
             "Its licence is for you to add.",
             f"- model.onnx gives torch's probabilities within {info.onnx_difference:.1e}.",
@@ -58,6 +57,26 @@ def _scores(info: BundleInfo) -> list[str]:
     if metrics["top1_accuracy"] is not None:
         lines.append(f"- top-1 accuracy {metrics['top1_accuracy']:.3f}")
     return lines
+
+
+def _networks(info: BundleInfo) -> list[str]:
+    if not info.members:
+        return [f"- Backbone: {_backbone(info.backbone)}."]
+    return [
+        f"- {len(info.members)} networks that answer together: their logits, each times its weight, and "
+        f"{info.bias:.3f} are added up.",
+        *(
+            f"    - {member.folder}, weight {member.weight:.3f}: {_backbone(member.backbone)}."
+            for member in info.members
+        ),
+    ]
+
+
+def _backbone(backbone: BackboneInfo) -> str:
+    return (
+        f"{backbone.name}, pretrained on {backbone.pretrained_on}, licence {backbone.licence}; "
+        f"features: {backbone.features}; head: {backbone.head}"
+    )
 
 
 def _label_rows(info: BundleInfo) -> list[str]:

@@ -6,13 +6,47 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import compose
+from onnx import compose, numpy_helper
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from spectag.tagger import FeatureExtractor
 
 Dynamic = torch.export.Dim.DYNAMIC
 PRODUCER = "spectag"
+OUTPUTS = ("probabilities", "features", "logits")
+
+
+def trace_features(extractor: FeatureExtractor, example: Tensor) -> onnx.ModelProto:
+    """An extractor's graph, inputs (batch, channels, height, width) to features (batch, n_features), as torch has it.
+
+    Nothing is folded yet: each weight is an initializer by its name in the state dict. So the graph serves every
+    extractor that is built alike, and the seconds that tracing takes are needed once; see `with_weights`.
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor
+    example : float tensor of shape (2, channels, height, width)
+        Any input. Width may differ later on, but for networks that take one size only; height may not.
+    """
+    extractor.eval()
+    try:
+        return _export(extractor, example, "inputs", ["features"], {0: Dynamic, 3: Dynamic}, optimize=False)
+    except Exception:  # vision transformers take one width only
+        return _export(extractor, example, "inputs", ["features"], {0: Dynamic}, optimize=False)
+
+
+def with_weights(graph: onnx.ModelProto, extractor: FeatureExtractor) -> onnx.ModelProto:
+    """A traced graph with the weights of an extractor that is built as the traced one, folded for speed."""
+    weights = extractor.state_dict()
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    for initializer in model.graph.initializer:
+        if initializer.name in weights:
+            values = weights[initializer.name].numpy()
+            initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
+    optimized: onnx.ModelProto = optimizer.optimize(model)
+    return optimized
 
 
 def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) -> None:
@@ -22,43 +56,45 @@ def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) ->
     ----------
     extractor : FeatureExtractor
     example : float tensor of shape (2, channels, height, width)
-        Any input. Width may differ later on, but for networks that take one size only; height may not.
+        As for `trace_features`.
     path : Path
     """
-    for free in ({0: Dynamic, 3: Dynamic}, {0: Dynamic}):  # vision transformers take one width only
-        try:
-            model = _export(extractor.eval(), example, "inputs", "features", free)
-        except Exception:
-            if 3 not in free:
-                raise
-        else:
-            _save(model, path)
-            return
+    _save(with_weights(trace_features(extractor, example), extractor), path)
 
 
-def export_tagger(features: Path, head: nn.Module, n_features: int, path: Path) -> None:
-    """Write an ONNX file from that of the features and a head: inputs to `probabilities` and `features`."""
-    model = _export(_Probabilities(head).eval(), torch.zeros(2, n_features), "pooled", "probabilities", {0: Dynamic})
-    below = onnx.load(features)
-    above = compose.add_prefix(model, "head/", rename_inputs=False, rename_outputs=False)
-    above.ir_version = below.ir_version
-    merged = compose.merge_models(
-        below, above, io_map=[("features", "pooled")], outputs=["probabilities", "features"], producer_name=PRODUCER
+def export_tagger(features: onnx.ModelProto, head: nn.Module, n_features: int, path: Path) -> None:
+    """Write an ONNX file from that of the features and a head: inputs to `probabilities`, `features` and `logits`."""
+    model = _export(
+        _Answers(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
     )
-    merged.graph.output.sort(key=lambda output: output.name, reverse=True)  # probabilities first
+    above = compose.add_prefix(model, "head/", rename_inputs=False, rename_outputs=False)
+    above.ir_version = features.ir_version
+    merged = compose.merge_models(
+        features, above, io_map=[("features", "pooled")], outputs=list(OUTPUTS), producer_name=PRODUCER
+    )
+    merged.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))
     _save(merged, path)
 
 
-class _Probabilities(nn.Module):
+class _Answers(nn.Module):
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.sigmoid(self.head(features))
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.head(features)
+        return torch.sigmoid(logits), logits
 
 
-def _export(network: nn.Module, example: Tensor, source: str, result: str, free: dict[int, Any]) -> onnx.ModelProto:
+def _export(
+    network: nn.Module,
+    example: Tensor,
+    source: str,
+    results: list[str],
+    free: dict[int, Any],
+    *,
+    optimize: bool = True,
+) -> onnx.ModelProto:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the exporter warns of its own workings
         program: Any = torch.onnx.export(
@@ -66,8 +102,9 @@ def _export(network: nn.Module, example: Tensor, source: str, result: str, free:
             (example,),
             dynamo=True,
             input_names=[source],
-            output_names=[result],
+            output_names=results,
             dynamic_shapes=(free,),
+            optimize=optimize,
             verbose=False,
         )
     model: onnx.ModelProto = program.model_proto

@@ -1,36 +1,41 @@
 """Writing a bundle: all files in a folder beside its place, checked, then moved there in one step."""
 
-import csv
+import copy
 import dataclasses
 import hashlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from scipy.special import expit
 from torch import nn
 
 from spectag.backbones.base import first_line
+from spectag.blend import SINGLE, Blend
 from spectag.bundle import (
     CARD_FILE,
     INFO_FILE,
+    MEMBERS_FOLDER,
     ONNX_FILE,
     RECIPE_FILE,
     WEIGHTS_FILE,
     BackboneInfo,
     BundleInfo,
     DataInfo,
+    MemberInfo,
     read_info,
     write_info,
 )
@@ -38,10 +43,9 @@ from spectag.card import model_card
 from spectag.catalogue import backbone_spec
 from spectag.config import to_toml
 from spectag.errors import BundleError
-from spectag.export import export_tagger
-from spectag.features import FeatureStore
+from spectag.export import export_tagger, trace_features, with_weights
 from spectag.front_end import FrontEnd
-from spectag.gradient_fit import Epoch
+from spectag.history import Epoch, write_history
 from spectag.manifest import Manifest
 from spectag.recipe import Recipe
 from spectag.runtime import open_session
@@ -55,7 +59,10 @@ DEFAULT_THRESHOLD = 0.5
 MAX_ONNX_DIFFERENCE = 1e-4
 N_CHECKED_CLIPS = 20
 HISTORY_FILE = "epochs.csv"
-OWN_FILES = {INFO_FILE, ONNX_FILE, WEIGHTS_FILE, RECIPE_FILE, CARD_FILE, HISTORY_FILE}
+CURVES_FILE = "epochs.png"
+OTHER_WEIGHTS = ("best", "last")
+NETWORK_FILES = {ONNX_FILE, WEIGHTS_FILE, *(f"{name}.safetensors" for name in OTHER_WEIGHTS)}
+OWN_FILES = {INFO_FILE, RECIPE_FILE, CARD_FILE, HISTORY_FILE, CURVES_FILE, MEMBERS_FOLDER, *NETWORK_FILES}
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,28 @@ class Lesson:
     manifest: Manifest
     keys: tuple[str, ...]  # of the clips' contents
     recipe: Recipe
-    front_end: FrontEnd
     scores: Scores | None
     folds: tuple[FoldScore, ...]
     thresholds: FloatArray  # (n_labels,), NaN where there is none
     epochs: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a tagger, and what it hears."""
+
+    recipe: Recipe  # of this member
+    front_end: FrontEnd
+    tagger: Tagger  # on the CPU
+    inputs: Callable[[int], Float32Array]  # its input of training clip i
+    features_onnx: Path | None  # its extractor as ONNX, where it is there already
+    weights_sha256: str  # of the network that it began with
+    other_weights: Mapping[str, Tagger] = field(default_factory=dict)  # kept beside its own: best, last
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.other_weights) - set(OTHER_WEIGHTS))
+        if unknown:
+            raise ValueError(f"other weights are {' or '.join(OTHER_WEIGHTS)}, got {', '.join(unknown)}")
 
 
 def check_output(output: Path) -> None:
@@ -91,9 +115,7 @@ def check_output(output: Path) -> None:
     """
     if output.is_dir() and any(output.iterdir()) and not (output / INFO_FILE).exists():
         raise BundleError(f"{output}: the folder holds something else than a tagger; choose another place for -o")
-    foreign = (
-        sorted(path.name for path in output.glob("[!.]*") if path.name not in OWN_FILES) if output.is_dir() else []
-    )
+    foreign = _foreign_files(output) if output.is_dir() else []
     if foreign:
         raise BundleError(
             f"{output}: {foreign[0]} lies beside the tagger and would be lost when it is replaced; move it elsewhere"
@@ -107,31 +129,102 @@ def check_output(output: Path) -> None:
         raise BundleError(f"{output}: nothing can be written into {home}; choose another place for -o")
 
 
-def pack(
-    output: Path, lesson: Lesson, store: FeatureStore, head: nn.Module, inputs: Callable[[int], Float32Array]
-) -> float:
+def _foreign_files(bundle: Path) -> list[str]:
+    """What lies in a bundle and is no part of it."""
+    in_members = list(bundle.glob(f"{MEMBERS_FOLDER}/[!.]*"))
+    members = [path for path in in_members if path.is_dir() and path.name.isdigit()]
+    foreign = [path for path in bundle.glob("[!.]*") if path.name not in OWN_FILES]
+    foreign += [path for path in in_members if path not in members]
+    foreign += [path for member in members for path in member.glob("[!.]*") if path.name not in NETWORK_FILES]
+    return sorted(path.relative_to(bundle).as_posix() for path in foreign)
+
+
+def pack(output: Path, lesson: Lesson, members: Sequence[Member], blend: Blend = SINGLE) -> float:
     """Write a bundle, and give the greatest difference in probability between its model.onnx and torch.
+
+    Members of weight 0 are left out. Where one is left, its weight and the bias go into its head, and the bundle is
+    that of a single tagger.
 
     Raises
     ------
     BundleError
-        If the difference is above 1e-4, or the bundle can't be written.
+        If the difference is above 1e-4, of a member or of all together, or the bundle can't be written.
+    ValueError
+        If the number of weights is not that of the members, or all are 0.
     """
     output = output.resolve()  # of a link, what it points to is replaced
-    n_features = sum(store.group_sizes(inputs(0)))
+    members, blend = _without_idle(members, blend)
     with _replaced_when_whole(output) as folder:
-        export_tagger(store.onnx_file(inputs(0)), head, n_features, folder / ONNX_FILE)
-        tagger = Tagger(store.extractor, head).eval()
-        save_file(tagger.state_dict(), folder / WEIGHTS_FILE)
-        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors keeps it to its owner
-        difference = _onnx_difference(folder / ONNX_FILE, tagger, inputs, len(lesson.keys))
-        info = _info(lesson, store, difference)
+        places = _places(len(members))
+        _write_networks([folder / place for place in places], members)
+        paths = [folder / place / ONNX_FILE for place in places]
+        difference = _onnx_difference(paths, members, blend, len(lesson.keys))
+        info = _info(lesson, members, blend, difference)
         write_info(folder, info)
         (folder / RECIPE_FILE).write_text(to_toml(lesson.recipe), encoding="utf-8")
         (folder / CARD_FILE).write_text(model_card(info, output.name), encoding="utf-8")
         if lesson.epochs:
-            _write_history(folder / HISTORY_FILE, lesson.epochs)
+            write_history(folder / HISTORY_FILE, lesson.epochs)
     return difference
+
+
+def _without_idle(members: Sequence[Member], blend: Blend) -> tuple[list[Member], Blend]:
+    """The members that have a weight; one that is left alone says itself what the blend would say."""
+    if len(blend.weights) != len(members) or not any(blend.weights):
+        raise ValueError(f"need a weight for each of {len(members)} members, not all 0, got {blend.weights}")
+    kept = [(member, weight) for member, weight in zip(members, blend.weights, strict=True) if weight]
+    if len(kept) > 1:
+        return [member for member, _ in kept], Blend(tuple(weight for _, weight in kept), blend.bias)
+    [(member, weight)] = kept
+    if (weight, blend.bias) == (1.0, 0.0):
+        return [member], SINGLE
+    others = {name: _scaled(other, weight, blend.bias) for name, other in member.other_weights.items()}
+    return [replace(member, tagger=_scaled(member.tagger, weight, blend.bias), other_weights=others)], SINGLE
+
+
+def _scaled(tagger: Tagger, weight: float, bias: float) -> Tagger:
+    """A copy whose logits are `weight` times the tagger's, plus `bias`."""
+    scaled = copy.deepcopy(tagger)
+    last = [module for module in scaled.head.modules() if isinstance(module, nn.Linear)][-1]  # heads end in one
+    with torch.no_grad():
+        last.weight.mul_(weight)
+        last.bias.mul_(weight).add_(bias)
+    return scaled
+
+
+def _places(n_members: int) -> list[str]:
+    """The folders of the networks in a bundle; the only one lies in the bundle's own."""
+    return ["."] if n_members == 1 else [f"{MEMBERS_FOLDER}/{number}" for number in range(1, n_members + 1)]
+
+
+def _write_networks(folders: Sequence[Path], members: Sequence[Member]) -> None:
+    """Write each member's model.onnx and weights into its folder."""
+    graphs: dict[tuple[object, ...], onnx.ModelProto] = {}  # by architecture: tracing takes seconds
+    for folder, member in zip(folders, members, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_onnx(folder / ONNX_FILE, member, graphs)
+        _save_weights(member.tagger, folder / WEIGHTS_FILE)
+        for name, other in member.other_weights.items():
+            _save_weights(other, folder / f"{name}.safetensors")
+
+
+def _write_onnx(path: Path, member: Member, graphs: dict[tuple[object, ...], onnx.ModelProto]) -> None:
+    extractor, example = member.tagger.extractor, torch.zeros(2, *member.inputs(0).shape)
+    if member.features_onnx is not None:
+        features = onnx.load(member.features_onnx)
+    else:
+        architecture = (member.recipe.backbone, member.recipe.features, example.shape)
+        if architecture not in graphs:
+            graphs[architecture] = trace_features(extractor, example)
+        features = with_weights(graphs[architecture], extractor)
+    with torch.inference_mode():
+        n_features = extractor(example).shape[1]
+    export_tagger(features, member.tagger.head, n_features, path)
+
+
+def _save_weights(tagger: Tagger, path: Path) -> None:
+    save_file(tagger.state_dict(), path)
+    path.chmod(0o644)  # safetensors keeps it to its owner
 
 
 @contextmanager
@@ -157,15 +250,15 @@ def _replaced_when_whole(output: Path) -> Iterator[Path]:
         raise BundleError(f"{output}: the tagger can't be written: {first_line(error)}") from error
 
 
-def _onnx_difference(path: Path, tagger: Tagger, inputs: Callable[[int], Float32Array], n_clips: int) -> float:
-    session = open_session(path, n_threads=1)
+def _onnx_difference(paths: Sequence[Path], members: Sequence[Member], blend: Blend, n_clips: int) -> float:
+    sessions = [open_session(path, n_threads=1) for path in paths]
     greatest = 0.0
     for i in np.unique(np.linspace(0, n_clips - 1, N_CHECKED_CLIPS).astype(int)):
-        batch = np.array(inputs(int(i))[None])
-        exported = session.run(["probabilities"], {"inputs": batch})[0]
-        with torch.inference_mode():
-            expected = torch.sigmoid(tagger(torch.from_numpy(batch))).numpy()
-        greatest = float(np.maximum(greatest, np.abs(exported - expected).max()))  # unlike max, keeps a NaN
+        answers = [_answers(session, member, int(i)) for session, member in zip(sessions, members, strict=True)]
+        probabilities, exported, expected = zip(*answers, strict=True)
+        pairs = [*zip(probabilities, expected, strict=True), (expit(blend(exported)), blend(expected))]
+        for found, logits in pairs:
+            greatest = float(np.maximum(greatest, np.abs(found - expit(logits)).max()))  # unlike max, keeps a NaN
     if not greatest <= MAX_ONNX_DIFFERENCE:
         raise BundleError(
             f"model.onnx differs from torch by {greatest:.1e} in probability, more than {MAX_ONNX_DIFFERENCE:g}; "
@@ -174,22 +267,22 @@ def _onnx_difference(path: Path, tagger: Tagger, inputs: Callable[[int], Float32
     return greatest
 
 
-def _info(lesson: Lesson, store: FeatureStore, onnx_difference: float) -> BundleInfo:
-    spec = backbone_spec(lesson.recipe.backbone)
-    earlier = lesson.recipe.init and read_info(lesson.recipe.init).backbone
-    pretrained_on = spec.pretrained_on if lesson.recipe.pretrained else "nothing"
+def _answers(session: Any, member: Member, i: int) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Of a member and a clip: probabilities and logits by onnxruntime, and logits by torch."""
+    batch = np.array(member.inputs(i)[None])
+    probabilities, logits = session.run(["probabilities", "logits"], {"inputs": batch})
+    with torch.inference_mode():
+        return probabilities, logits, member.tagger(torch.from_numpy(batch)).numpy()
+
+
+def _info(lesson: Lesson, members: Sequence[Member], blend: Blend, onnx_difference: float) -> BundleInfo:
     fitted = ~np.isnan(lesson.thresholds)
     return BundleInfo(
         labels=lesson.manifest.labels.names,
-        front_end=lesson.front_end,
-        backbone=BackboneInfo(
-            name=spec.name,
-            features=lesson.recipe.features,
-            head=lesson.recipe.head,
-            pretrained_on=earlier.pretrained_on if earlier else pretrained_on,
-            licence=spec.licence,
-            weights_sha256=store.weights_sha256,
-        ),
+        front_end=members[0].front_end,
+        backbone=_backbone_info(members[0]),
+        members=_member_infos(members, blend) if len(members) > 1 else (),
+        bias=blend.bias,
         thresholds=tuple(np.where(fitted, lesson.thresholds, DEFAULT_THRESHOLD).tolist()),
         thresholds_fitted=tuple(fitted.tolist()),
         metrics=_metrics(lesson),
@@ -207,6 +300,28 @@ def _info(lesson: Lesson, store: FeatureStore, onnx_difference: float) -> Bundle
     )
 
 
+def _member_infos(members: Sequence[Member], blend: Blend) -> tuple[MemberInfo, ...]:
+    return tuple(
+        MemberInfo(folder=place, weight=weight, front_end=member.front_end, backbone=_backbone_info(member))
+        for place, weight, member in zip(_places(len(members)), blend.weights, members, strict=True)
+    )
+
+
+def _backbone_info(member: Member) -> BackboneInfo:
+    recipe = member.recipe
+    spec = backbone_spec(recipe.backbone)
+    earlier = recipe.init and read_info(recipe.init).backbone
+    pretrained_on = spec.pretrained_on if recipe.pretrained else "nothing"
+    return BackboneInfo(
+        name=spec.name,
+        features=recipe.features,
+        head=recipe.head,
+        pretrained_on=earlier.pretrained_on if earlier else pretrained_on,
+        licence=spec.licence,
+        weights_sha256=member.weights_sha256,
+    )
+
+
 def _metrics(lesson: Lesson) -> dict[str, Any]:
     if lesson.scores is None:
         return {}
@@ -218,10 +333,3 @@ def _data_fingerprint(lesson: Lesson) -> str:
     for key, clip in zip(lesson.keys, lesson.manifest.clips, strict=True):
         digest.update(f"{key} {','.join(sorted(clip.labels))}\n".encode())
     return digest.hexdigest()
-
-
-def _write_history(path: Path, epochs: tuple[Epoch, ...]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Epoch)])
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(epoch) for epoch in epochs)

@@ -1,6 +1,6 @@
 """A bundle at work: probabilities of sounds by onnxruntime, without torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from spectag.audio import AudioInfo, Waveform, audio_info, resample
+from spectag.audio import AudioInfo, Waveform, audio_info, read_audio, resample
+from spectag.blend import Blend
 from spectag.bundle import ONNX_FILE, BundleInfo, read_info
 from spectag.config import WindowConfig
-from spectag.errors import BundleError, EndOfSoundError
+from spectag.errors import BundleError, DataError, EndOfSoundError
 from spectag.front_end import FrontEnd
 from spectag.labels import LabelSet
 from spectag.manifest.finding import IMAGE_SUFFIXES
@@ -69,8 +71,31 @@ def open_session(path: str | Path, *, n_threads: int) -> Any:
         raise BundleError(f"{path}: can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
 
 
+class _Network:
+    """A model.onnx and what it hears; opened when it is first asked."""
+
+    def __init__(self, path: Path, front_end: FrontEnd, n_threads: int) -> None:
+        self.path = path
+        self.front_end = front_end
+        self.n_threads = n_threads
+
+    @cached_property
+    def _session(self) -> Any:
+        return open_session(self.path, n_threads=self.n_threads)
+
+    def __call__(self, inputs: Float32Array, output: str) -> Float32Array:
+        """The output (n_labels,) of this name for one input (channels, height, width)."""
+        session = self._session
+        try:
+            result: Float32Array = session.run([output], {"inputs": inputs[None]})[0][0]
+        except Exception as error:  # onnxruntime's errors share no class
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{self.path}: takes no input of shape {inputs.shape}: {reason}") from error
+        return result
+
+
 class Tagger:
-    """A bundle that is ready to tag.
+    """A bundle that is ready to tag: one network, or several that answer as one.
 
     Parameters
     ----------
@@ -96,15 +121,31 @@ class Tagger:
         self.labels: LabelSet = self.info.label_set
         self.thresholds: Float32Array = np.array(self.info.thresholds, np.float32)
         self.n_threads = n_threads
+        self._blend = Blend(tuple(member.weight for member in self.info.members), self.info.bias)
+        self._networks = [
+            _Network(self.folder / member.folder / ONNX_FILE, member.front_end, n_threads)
+            for member in self.info.members
+        ] or [_Network(self.folder / ONNX_FILE, self.info.front_end, n_threads)]
+        if self.info.members:
+            self._check_files()
+
+    def _check_files(self) -> None:
+        for network in self._networks:
+            if not network.path.is_file():
+                raise BundleError(
+                    f"{network.path}: is missing; the tagger answers by all its {len(self._networks)} networks or not "
+                    "at all, so copy its folder whole"
+                )
 
     @property
     def front_end(self) -> FrontEnd:
-        """How a sound becomes the network's input."""
+        """How a sound becomes the network's input; of several networks, the first one's."""
         return self.info.front_end
 
     @cached_property
-    def _session(self) -> Any:
-        return open_session(self.folder / ONNX_FILE, n_threads=self.n_threads)
+    def front_ends(self) -> tuple[FrontEnd, ...]:
+        """The different front ends of the networks, `front_end` first."""
+        return tuple(dict.fromkeys(network.front_end for network in self._networks))
 
     def probabilities_of_input(self, inputs: Float32Array) -> Float32Array:
         """Probabilities (n_labels,) of one input (channels, height, width).
@@ -112,22 +153,34 @@ class Tagger:
         Raises
         ------
         BundleError
-            If the network can't be opened, or does not take the input.
+            If the network can't be opened, or does not take the input; or if there are several with different front
+            ends, each of which needs an input of its own.
         """
-        session = self._session
-        try:
-            probabilities: Float32Array = session.run(["probabilities"], {"inputs": inputs[None]})[0][0]
-        except Exception as error:  # onnxruntime's errors share no class
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"{self.folder / ONNX_FILE}: takes no input of shape {inputs.shape}: {reason}") from error
-        return probabilities
+        if len(self.front_ends) > 1:
+            raise BundleError(
+                f"{self.folder}: its networks hear by {len(self.front_ends)} different front ends, so no one input is "
+                "for all; give it the waveform"
+            )
+        return self._answer({self.front_end: inputs})
 
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
         """Probabilities (n_labels,) of a waveform (n_samples,), seen as a whole."""
-        mel = self.front_end.mel
-        if mel is not None and sample_rate != mel.sample_rate:
-            waveform = resample(waveform, sample_rate, mel.sample_rate)
-        return self.probabilities_of_input(self.front_end.input_of_waveform(waveform))
+        at_rate = {sample_rate: waveform}
+        inputs = {}
+        for front_end in self.front_ends:
+            rate = front_end.mel.sample_rate if front_end.mel else sample_rate
+            if rate not in at_rate:
+                at_rate[rate] = resample(waveform, sample_rate, rate)
+            inputs[front_end] = front_end.input_of_waveform(at_rate[rate])
+        return self._answer(inputs)
+
+    def _answer(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
+        """Probabilities (n_labels,) by all networks, given the input that each front end makes."""
+        if not self.info.members:
+            return self._networks[0](inputs[self.front_end], "probabilities")
+        logits = [network(inputs[network.front_end], "logits") for network in self._networks]
+        probabilities: Float32Array = expit(self._blend(logits)).astype(np.float32)
+        return probabilities
 
     def tag(self, path: str | Path) -> Tags:
         """Tags of a whole recording, or of an image where the tagger was trained on images.
@@ -142,7 +195,7 @@ class Tagger:
         """
         path = Path(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return self._tags(path, 0.0, None, self.probabilities_of_input(self.front_end.input_of_image(path)))
+            return self._tag_image(path)
         info, longest = audio_info(path), self.info.window.max_clip_seconds
         if info.duration_seconds <= longest:
             return self._tag_stretch(path, 0.0, None, info.duration_seconds)
@@ -187,9 +240,19 @@ class Tagger:
             yield tags
 
     def _tag_stretch(self, path: Path, start: float, end: float | None, duration: float) -> Tags:
-        waveform = self.front_end.read_waveform(path, start_seconds=start, end_seconds=end)
-        probabilities = self.probabilities_of_input(self.front_end.input_of_waveform(waveform))
+        waveform, sample_rate = read_audio(path, start_seconds=start, end_seconds=end)
+        probabilities = self.probabilities(waveform, sample_rate)
         return self._tags(path, start, duration if end is None else min(end, duration), probabilities)
+
+    def _tag_image(self, path: Path) -> Tags:
+        n_deaf = sum(network.front_end.image is None for network in self._networks)
+        if 0 < n_deaf < len(self._networks):
+            raise DataError(
+                f"{path}: {n_deaf} of this tagger's {len(self._networks)} networks hear log_mels, not images; give it "
+                "the sound"
+            )
+        inputs = {front_end: front_end.input_of_image(path) for front_end in self.front_ends}
+        return self._tags(path, 0.0, None, self._answer(inputs))
 
     def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
         return Tags(path, start, end, self.labels, probabilities, self.thresholds)

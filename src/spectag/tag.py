@@ -35,9 +35,8 @@ def find_files(tagger: Tagger, paths: Iterable[str | Path]) -> list[Path]:
     AudioError
         If a path does not exist, or nothing is in the folders.
     """
-    front_end = tagger.front_end
-    sounds = AUDIO_SUFFIXES if front_end.mel is not None else frozenset()
-    images = IMAGE_SUFFIXES if front_end.image is not None else frozenset()
+    sounds = AUDIO_SUFFIXES if all(front_end.mel for front_end in tagger.front_ends) else frozenset()
+    images = IMAGE_SUFFIXES if all(front_end.image for front_end in tagger.front_ends) else frozenset()
     return find_audio(paths, suffixes=sounds | images)
 
 

@@ -1,0 +1,109 @@
+"""Make a hard tagging competition of single-label clips: few recordings a label, several sounds at once, noisy labels.
+
+    python benchmarks/competition.py CLIPS.csv OUT [--recordings 3] [--train 300] [--noisy 600] [--test 400] [--seed 1]
+
+CLIPS.csv has the columns fname, labels (one each) and source. Of each label, `--recordings` sources are for training
+and all others for the test. A made clip holds one to four sounds of different labels at random levels and places, one
+of them often 12 dB below another. Labels of the noisy set are wrong with probability 0.4. OUT gets the files of an
+FSDKaggle2019 competition (train_curated.csv, train_noisy.csv, sample_submission.csv and the folders of sounds) and
+answers.csv.
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectag.audio import read_audio, write_audio
+
+Waveform = NDArray[np.float32]
+Pool = dict[str, list[Path]]
+
+SAMPLE_RATE = 32_000
+N_SOUNDS = (1, 2, 3, 4)
+SHARES = (0.35, 0.35, 0.2, 0.1)
+WRONG = 0.4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("out", type=Path)
+    for name, default in (("recordings", 3), ("train", 300), ("noisy", 600), ("test", 400), ("seed", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    train_pool, test_pool = split_sources(options.clips, options.recordings, rng)
+    labels = sorted(train_pool)
+    write_set(options.out, "train_curated", train_pool, options.train, rng)
+    write_set(options.out, "train_noisy", train_pool, options.noisy, rng, wrong=WRONG)
+    truth = write_set(options.out, "test", test_pool, options.test, rng)
+    (options.out / "test.csv").rename(options.out / "test_labels.csv")
+    for name, value in (("sample_submission", lambda *_: 0), ("answers", lambda true, label: int(label in true))):
+        rows = [[fname, *(value(true, label) for label in labels)] for fname, true in truth]
+        write_table(options.out / f"{name}.csv", ["fname", *labels], rows)
+
+
+def split_sources(table: Path, n_recordings: int, rng: np.random.Generator) -> tuple[Pool, Pool]:
+    """Files by label for training and for the test, no source on both sides."""
+    sources: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            sources[row["labels"]][row["source"]].append(table.parent / row["fname"])
+    train, test = {}, {}
+    for label, files in sorted(sources.items()):
+        order = rng.permutation(sorted(files))
+        train[label] = [path for source in order[:n_recordings] for path in files[source]]
+        test[label] = [path for source in order[n_recordings:] for path in files[source]]
+    return train, test
+
+
+def write_set(
+    out: Path, name: str, pool: Pool, n_clips: int, rng: np.random.Generator, *, wrong: float = 0.0
+) -> list[tuple[str, list[str]]]:
+    """Write sounds and their table, and give file names and labels."""
+    (out / name).mkdir(parents=True, exist_ok=True)
+    labels = sorted(pool)
+    rows = []
+    for number in range(n_clips):
+        true = list(rng.choice(labels, rng.choice(N_SOUNDS, p=SHARES), replace=False))
+        fname = f"{name}_{number:05d}.wav"
+        write_audio(out / name / fname, mixed([one_of(pool[label], rng) for label in true], rng), SAMPLE_RATE)
+        rows.append((fname, sorted({str(rng.choice(labels)) if rng.random() < wrong else label for label in true})))
+    write_table(out / f"{name}.csv", ["fname", "labels"], [[fname, ",".join(given)] for fname, given in rows])
+    return rows
+
+
+def one_of(files: list[Path], rng: np.random.Generator) -> Waveform:
+    """A stretch of one of the recordings, without silence at its ends."""
+    waveform, _ = read_audio(files[rng.integers(len(files))], sample_rate=SAMPLE_RATE)
+    loud = np.flatnonzero(np.abs(waveform) > 1e-4)
+    waveform = waveform[loud[0] : loud[-1] + 1] if len(loud) else waveform
+    n_samples = int(len(waveform) * rng.uniform(0.4, 1))
+    start = rng.integers(len(waveform) - n_samples + 1)
+    return waveform[start : start + n_samples]
+
+
+def mixed(parts: list[Waveform], rng: np.random.Generator) -> Waveform:
+    """Sounds at random levels and places, with a little noise."""
+    starts = [int(rng.uniform(0, 2) * SAMPLE_RATE) if len(parts) > 1 else 0 for _ in parts]
+    mix = np.zeros(max(start + len(part) for start, part in zip(starts, parts, strict=True)), np.float32)
+    for start, part in zip(starts, parts, strict=True):
+        level = 0.05 * 10 ** (rng.uniform(-9, 9) / 20)
+        mix[start : start + len(part)] += level * part / (np.sqrt(np.mean(part**2)) + 1e-6)
+    mix += rng.normal(0, 10 ** (rng.uniform(-70, -45) / 20), len(mix)).astype(np.float32)
+    return mix
+
+
+def write_table(path: Path, header: list[str], rows: list[list[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Rung by rung from log-mel statistics to an ensemble: the score on the test, its time, memory and size.
+
+    python benchmarks/ladder.py COMPETITION [COMPETITION ...] [--answers answers.csv] [--budget 10m] [--rungs NAME ...]
+
+A competition is a folder with train_curated.csv, train_noisy.csv, sample_submission.csv and their sounds, as
+benchmarks/competition.py makes one; the answers lie in it, or beside it. Each rung is the command itself, in a process
+of its own and with an empty bank, so that every time is that of all the work. lwlrap is that of the test, with a 95 %
+interval over its clips; with several competitions a last table has the mean over them.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectag.catalogue import AUDIOSET_MEL
+from spectag.clip_inputs import open_clips
+from spectag.front_end import FrontEnd
+from spectag.head_fit import DEFAULT_WEIGHT_DECAY, fit_heads
+from spectag.manifest import Manifest, read_manifest
+from spectag.metrics import bootstrap_interval, lwlrap
+from spectag.progress import silent, tell_nobody
+
+LITE0 = ["--backbone", "efficientnet_lite0"]
+POST = ["--features", "last", "--head", "layer_norm", "--optimizer", "adam", "--epochs", "10", "--folds", "none"]
+POST_IMAGE = ["--image.colormap", "magma", "--image.height", "224", "--image.width", "224"]
+FINE_TUNED = [
+    "--mode",
+    "finetune",
+    "--folds",
+    "none",
+    "--epochs",
+    "15",
+    "--augment.warp",
+    "0.5",
+    "--augment.masks",
+    "0.5",
+]
+NOISY = ["--noisy", "train_noisy.csv"]
+STATISTICS = "log-mel statistics, logistic regression"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A way of training, as arguments of `spectag train`."""
+
+    name: str
+    arguments: list[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a rung gave."""
+
+    lwlrap: float
+    interval: tuple[float, float]
+    minutes: float
+    memory_mb: float
+    size_mb: float
+
+
+def rungs(budget: str) -> list[Rung]:
+    """All rungs, from the lowest up."""
+    best = ["--recipe", "best", "--budget", budget]
+    return [
+        Rung(STATISTICS, []),
+        Rung("small CNN from scratch", ["--backbone", "scratch", *FINE_TUNED, "--epochs", "40"]),
+        Rung("the post's way, lite0", [*LITE0, *POST, *POST_IMAGE]),
+        Rung("frozen, all stages, ImageNet (lite0)", LITE0),
+        Rung("frozen, all stages, AudioSet (mn04)", []),
+        Rung("the same, with the noisy set", NOISY),
+        Rung("fine-tuned mn04", FINE_TUNED),
+        Rung("the same, with the noisy set", [*FINE_TUNED, *NOISY]),
+        Rung(f"ensemble (best, {budget})", best),
+        Rung("the same, with the noisy set", [*best, *NOISY]),
+    ]
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    chosen = [
+        rung
+        for number, rung in enumerate(rungs(arguments.budget), 1)
+        if not arguments.rungs or number in arguments.rungs
+    ]
+    tables = []
+    for competition in arguments.competitions:
+        print(f"\n{competition.name}\n", flush=True)
+        print(
+            "| way | lwlrap (95 % interval) | minutes | peak memory, MB | size, MB |\n|---|---|---|---|---|", flush=True
+        )
+        results = []
+        for rung in chosen:
+            results.append(climb(rung, competition, find_answers(competition, arguments.answers)))
+            print(_row(rung.name, results[-1]), flush=True)
+        tables.append(results)
+    if len(tables) > 1:
+        print(f"\nmean of {len(tables)} competitions (standard deviation)\n")
+        print("| way | lwlrap | gain on the rung before |\n|---|---|---|")
+        scores = np.array([[result.lwlrap for result in results] for results in tables])
+        gains = np.diff(scores, axis=1, prepend=np.nan)
+        for rung, score, gain in zip(chosen, scores.T, gains.T, strict=True):
+            pairs = ((score, ".4f"), (gain, "+.4f"))
+            cells = [f"{values.mean():{form}} ({values.std(ddof=1):.4f})" for values, form in pairs]
+            print(f"| {rung.name} | {' | '.join(cells)} |")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("competitions", nargs="+", type=lambda text: Path(text).resolve())
+    parser.add_argument("--answers", type=Path, help="relative to the competition")
+    parser.add_argument("--budget", default="10m", help="of the ensemble")
+    parser.add_argument("--rungs", nargs="+", type=int, help="their numbers, from 1; all if not given")
+    return parser
+
+
+def find_answers(competition: Path, given: Path | None) -> Path:
+    """The multi-hot truth of the test."""
+    places = [competition / given] if given else [competition / "answers.csv", competition.parent / "answers.csv"]
+    return next(place for place in places if place.exists())
+
+
+def climb(rung: Rung, competition: Path, answers: Path) -> Result:
+    """Train and tag in processes of their own, and judge."""
+    with tempfile.TemporaryDirectory() as work:
+        model, submission, bank = Path(work, "model"), Path(work, "submission.csv"), Path(work, "bank")
+        started = time.monotonic()
+        if rung.name == STATISTICS:
+            command = [sys.executable, __file__, "statistics", str(competition), str(bank), str(submission)]
+            memory = _run(command, competition)
+            size = 0.0
+        else:
+            train = ["train", "train_curated.csv", "-o", str(model), "--bank", str(bank), *rung.arguments]
+            memory = _run([sys.executable, "-m", "spectag", *train], competition)
+            template = ["--format", "submission", "--template", "sample_submission.csv", "-o", str(submission)]
+            size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6
+        minutes = (time.monotonic() - started) / 60
+        if rung.name != STATISTICS:
+            _run([sys.executable, "-m", "spectag", "tag", str(model), "test", *template], competition)
+        y_true, y_score = _table(answers), _table(submission)
+    interval = bootstrap_interval(lwlrap, y_true > 0.5, y_score, rng=np.random.default_rng(0))
+    return Result(lwlrap(y_true > 0.5, y_score), interval, minutes, memory, size)
+
+
+def _run(command: list[str], folder: Path) -> float:
+    """Run a command to its end, and give its greatest memory in MB."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read()[-2000:]}")
+    return usage.ru_maxrss / 1e3
+
+
+def _table(path: Path) -> NDArray[np.float64]:
+    """The numbers of a table like sample_submission.csv, rows sorted by file name."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = sorted(list(csv.reader(file))[1:])
+    return np.array([row[1:] for row in rows], np.float64)
+
+
+def _row(name: str, result: Result) -> str:
+    low, high = result.interval
+    return (
+        f"| {name} | {result.lwlrap:.4f} ({low:.3f} to {high:.3f}) | {result.minutes:.1f} | {result.memory_mb:,.0f} | "
+        f"{result.size_mb:.1f} |"
+    )
+
+
+def statistics(competition: Path, bank: Path, submission: Path) -> None:
+    """The lowest rung: mean, deviation, least and greatest of every mel band, and logistic regression."""
+    train = read_manifest(competition / "train_curated.csv")
+    with (competition / "sample_submission.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    test = [(row[0], competition / "test" / row[0]) for row in rows]
+    clips = tuple(type(train.clips[0])(path, fname, ()) for fname, path in test)
+    features = _statistics(train, bank)
+    head = fit_heads(features, train.multi_hot(), [features.shape[1]], (DEFAULT_WEIGHT_DECAY,))[0]
+    probabilities = head.probabilities(_statistics(Manifest(competition, clips, train.labels), bank))
+    with submission.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([fname, *row] for (fname, _), row in zip(test, probabilities.tolist(), strict=True))
+
+
+def _statistics(manifest: Manifest, bank: Path) -> NDArray[np.float32]:
+    clips = open_clips(manifest, FrontEnd(mel=AUDIOSET_MEL), bank, workers=None, progress=silent, say=tell_nobody)
+    log_mels = (clips.inputs(i)[0] for i in range(len(clips.keys)))
+    return np.array(
+        [np.concatenate([part.mean(1), part.std(1), part.min(1), part.max(1)]) for part in log_mels], np.float32
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["statistics"]:
+        statistics(*map(Path, sys.argv[2:]))
+    else:
+        main()
