@@ -68,14 +68,17 @@ def test_modules_are_imported_from_as_ever():
     assert TaggedFile.__module__ == "spectag.tag"
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name in {"demo", "prepare", "show", "split", "train"}])
+@pytest.mark.parametrize("name", ["augment", "demo", "prepare", "show", "split", "train", "tune"])
 def test_command_and_function_have_the_same_words(name):
-    of_function = set(inspect.signature(getattr(spectag, name)).parameters) - {"progress", "say"}
+    of_function = set(inspect.signature(getattr(spectag, name)).parameters) - {"progress", "say", "on_epoch"}
     of_command = set(inspect.signature(app[name].default_command).parameters) - {"json_output"}
+    settings = {"settings", "mel", "image", "augment", "loss", "finetune", "noisy_labels", "settings_file"}
     other = {
+        "augment": ({"config", "n_clips"}, {"augment", "clips"}),
         "demo": ({"folder"}, {"output"}),
         "split": (set(), {"output"}),  # the function gives what the command writes
-        "train": ({"recipe"}, {"settings", "mel", "image"}),
+        "train": (set(), settings),
+        "tune": (set(), settings),
     }
     only_function, only_command = other.get(name, (set(), set()))
     assert of_function - only_function == of_command - only_command

@@ -21,7 +21,7 @@ from spectag.front_end import FrontEnd
 from spectag.manifest import read_manifest
 from spectag.recipe import Recipe
 
-COMMANDS = ("demo", "inspect", "prepare", "show", "split", "tag", "train")
+COMMANDS = ("augment", "demo", "find-rate", "inspect", "prepare", "show", "split", "tag", "train", "tune")
 SCRATCH = Recipe(
     backbone="scratch",
     mel=MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32, f_max=8000.0),

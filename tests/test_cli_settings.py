@@ -8,7 +8,6 @@ import tomli_w
 
 import spectag
 from command import write_manifest
-from spectag.cli import app
 from spectag.config import ImageConfig, MelConfig, read_config, to_toml
 from spectag.errors import DataError
 from spectag.image import read_png
@@ -18,6 +17,7 @@ MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32, f_max=
 SCRATCH = Recipe(backbone="scratch", mel=MEL, folds=2)
 
 CHANGED = {
+    "mode": "finetune",
     "backbone": "efficientnet_lite0",
     "pretrained": False,
     "features": "last",
@@ -54,8 +54,61 @@ CHANGED = {
         "std": 5.0,
     },
     "image": {"colormap": "magma", "height": 224, "width": 112, "low": -80.0, "high": 0.5},
+    "keep": "folds",
+    "budget": 90.0,
+    "augment": {
+        "mix": 0.25,
+        "mix_db": 3.0,
+        "mixup": 0.5,
+        "mixup_alpha": 0.5,
+        "gain_db": 1.0,
+        "roll": 0.5,
+        "masks": 0.5,
+        "n_masks": 1,
+        "time_mask": 0.25,
+        "band_mask": 0.25,
+        "warp": 0.5,
+        "warp_range": 0.25,
+        "resized_crop": 0.5,
+        "resized_crop_scale": 0.5,
+        "background": "Lärm",
+        "background_share": 0.25,
+        "background_db": 3.0,
+        "image": "rand_augment",
+        "off_share": 0.5,
+    },
+    "loss": {
+        "kind": "focal",
+        "gamma": 1.0,
+        "gamma_positive": 1.0,
+        "gamma_negative": 2.0,
+        "margin": 0.25,
+        "beta": 0.5,
+        "q": 0.5,
+        "label_smoothing": 0.125,
+        "class_weights": "balanced",
+    },
+    "finetune": {
+        "head_first": False,
+        "trained_stages": 3,
+        "layer_decay": 0.5,
+        "head_rate": 2.0,
+        "schedule": "one_cycle",
+        "warmup": 0.25,
+        "average": "swa",
+        "ema_decay": 0.5,
+        "clip_norm": "none",
+        "batch_norm": "trained",
+        "crop_seconds": 2.0,
+        "short_clips": "wrap",
+        "precision": "bfloat16",
+        "compile": True,
+        "patience": 3,
+        "checkpoint_steps": 7,
+    },
+    "noisy_labels": {"method": "select", "per_label": 3, "weight": 0.5, "loss": "lq", "own_head": True},
 }
-"""Of every setting a value that is not its default."""
+"""Of every setting a value that is not its default, but for those that only frozen networks and ensembles have."""
 
 OTHERS = CHANGED | {
     "backbone": "scratch",
@@ -75,6 +128,12 @@ OTHERS = CHANGED | {
     "seed": 6,
     "mel": MelConfig(sample_rate=48_000, ref=2.0).model_dump(),
     "image": {"colormap": "grey", "height": 3, "width": 4, "low": -9.0, "high": 9.0},
+    "keep": "refit",
+    "budget": 5.0,
+    "augment": CHANGED["augment"] | {"mix": 0.125, "background": "Wind"},
+    "loss": CHANGED["loss"] | {"kind": "lsep"},
+    "finetune": CHANGED["finetune"] | {"head_first": True, "trained_stages": "all", "clip_norm": 2.0},
+    "noisy_labels": CHANGED["noisy_labels"] | {"own_head": False},
 }
 
 
@@ -104,7 +163,7 @@ def as_flags(values, prefix="--"):
         if isinstance(value, dict):
             yield from as_flags(value, f"{name}.")
         elif isinstance(value, bool):
-            yield name if value else f"--no-{key}"
+            yield name if value else f"{prefix}no-{key.replace('_', '-')}"
         else:
             yield f"{name}={'none' if value is None else value}"
 
@@ -116,9 +175,11 @@ def write_settings(path, values):
 
 def test_every_setting_of_a_file_arrives_in_training(recipe_of, tmp_path):
     expected, default = Recipe.model_validate(CHANGED), Recipe(mel=MelConfig(), image=ImageConfig())
-    for of_expected, of_default in ((expected, default), (expected.mel, default.mel), (expected.image, default.image)):
-        same = [key for key in type(of_default).model_fields if getattr(of_expected, key) == getattr(of_default, key)]
-        assert not same, f"give {same} other values than their defaults in CHANGED"
+    tables = ("mel", "image", "augment", "loss", "finetune", "noisy_labels")
+    pairs = [(expected, default)] + [(getattr(expected, table), getattr(default, table)) for table in tables]
+    for of_expected, of_default in pairs:
+        same = {key for key in type(of_default).model_fields if getattr(of_expected, key) == getattr(of_default, key)}
+        assert same <= {"mixes", "members", "leave_out"}, f"give {same} other values than their defaults in CHANGED"
     assert recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED)) == expected
 
 
@@ -163,9 +224,36 @@ def test_configs_that_come_with_the_project_arrive_whole(recipe_of):
         assert recipe_of("--config", path) == read_config(path, Recipe)
 
 
-def test_no_setting_is_called_like_a_command():
-    """cyclopts takes such a key of a settings file for the command's own table, and ignores it without a word."""
-    assert not set(Recipe.model_fields) & {*app}
+def test_members_and_what_is_left_out_arrive_from_a_file(recipe_of, tmp_path):
+    values = {"leave_out": ["a", "b.wav"], "members": [{"mixes": 5}, {"mode": "finetune", "augment": {"masks": 0.5}}]}
+    path = write_settings(tmp_path / "r.toml", values)
+    assert recipe_of("--config", path) == recipe_of("--recipe", path) == Recipe.model_validate(values)
+
+
+def test_flag_that_the_members_of_a_recipe_contradict_is_refused(run, tmp_path):
+    path = write_settings(tmp_path / "r.toml", {"members": [{"mixes": 5}, {"features": "last"}]})
+    done = run("train", "a.csv", "-o", "m", "--recipe", path, "--mixes", "7", "--seed", "1")
+    assert done.status == 1
+    assert "the recipe's members set mixes themselves, so a flag can't" in done.err
+
+
+def test_recipe_that_does_not_exist_is_told_with_those_that_do(run):
+    done = run("train", "a.csv", "-o", "m", "--recipe", "bets")
+    assert done.status == 1
+    assert "no recipe 'bets'; did you mean 'best'?" in done.err
+    assert "spectag has best, blog, fsdkaggle2019, quick" in done.err
+
+
+def test_table_of_settings_called_like_a_command_arrives_in_both(recipe_of, run, tmp_path, monkeypatch):
+    """cyclopts took [augment] for the table of the command augment, and ignored it without a word."""
+    path = write_settings(tmp_path / "r.toml", {"mode": "finetune", "augment": {"masks": 1.0}})
+    assert recipe_of("--config", path).augment.masks == 1.0
+    module = importlib.import_module("spectag.augment_page")
+    asked = []
+    monkeypatch.setattr(module, "augment", lambda manifest, output, config, **_: asked.append(config) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("augment", "a.csv", "-o", tmp_path / "page.html", "--config", path)
+    assert asked[0].masks == 1.0
 
 
 @pytest.mark.parametrize(

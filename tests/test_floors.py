@@ -11,17 +11,18 @@ import pytest
 import spectag
 
 FLOORS = (
-    "errors progress config recipe labels files",
-    "audio mel image synth metrics scores timeline",
+    "errors progress config learning_config recipe labels files",
+    "audio mel image synth metrics scores blend noisy_labels timeline history invert",
     "work_folder workers manifest split bank png_export front_end clip_inputs demo_data",
     "catalogue weights bundle runtime card",
-    "tag tables inspection validation split_manifest prepare",
-    "backbones tagger head_fit gradient_fit export features packing train",
-    "plots demo __init__ cli __main__",
+    "tag tables inspection validation task search_space split_manifest prepare",
+    "backbones losses image_augment augment tagger stages head_fit gradient_fit export features dataset mixes "
+    "frozen_fit member processes finetune finetune_member packing tensorboard_log train rate_finder",
+    "plots augment_html augment_page tune demo __init__ cli __main__",
 )
 PLACES = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names.split())}
 TRAINING_FLOOR = 5
-TRAINING_PACKAGES = {"torch", "timm", "torchvision", "onnx", "safetensors"}
+TRAINING_PACKAGES = {"torch", "timm", "torchvision", "onnx", "safetensors", "accelerate", "tensorboard"}
 
 PACKAGE = Path(spectag.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,15 +5,17 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.metrics import label_ranking_average_precision_score, log_loss
 
 from spectag.errors import ConfigError
-from spectag.gradient_fit import Epoch, train_head
+from spectag.gradient_fit import Lessons, judge, make_optimizer, train_head
 from spectag.recipe import Recipe
 from spectag.tagger import build_head
 
 N_CLIPS, N_FEATURES, N_LABELS = 60, 12, 4
 NONE_HELD_OUT = np.zeros(N_CLIPS, bool)
+BY_ADAM = {"optimizer": "adam", "learning_rate": 0.02, "epochs": 8, "batch_size": 16}
 
 
 @pytest.fixture
@@ -25,13 +27,26 @@ def data(rng):
     return features, y_true
 
 
-def trained(data, *, head="linear", valid=NONE_HELD_OUT, **recipe):
+def lessons(features, targets, weights=None):
+    weights = np.ones(len(features)) if weights is None else weights
+    return Lessons(*(torch.from_numpy(np.asarray(values, np.float32)) for values in (features, targets, weights)))
+
+
+def trained(data, *, head="linear", valid=NONE_HELD_OUT, weights=None, **recipe):
     """A head of fixed random beginnings after training, and its epochs."""
     torch.manual_seed(0)
     module = build_head(head, N_FEATURES, N_LABELS)
+    features, targets = data
+    weights = np.ones(N_CLIPS) if weights is None else weights
     epochs = []
-    settings = {"optimizer": "adam", "learning_rate": 0.02, "epochs": 8, "batch_size": 16, "head": head}
-    train_head(module, *data, valid, Recipe(**settings | recipe), epochs.append)
+    train_head(
+        module,
+        lessons(features[~valid], targets[~valid], weights[~valid]),
+        lessons(features[valid], targets[valid]) if valid.any() else None,
+        Recipe(**BY_ADAM | {"head": head} | recipe),
+        epochs.append,
+        part="net, fold 1",
+    )
     return module, epochs
 
 
@@ -51,7 +66,7 @@ def test_scores_of_an_epoch_are_those_of_scikit_learn(data):
     module, epochs = trained(data, valid=valid)
     with torch.inference_mode():
         logits = module(torch.from_numpy(features)).double().numpy()
-    probabilities = 1 / (1 + np.exp(-logits))
+    probabilities = expit(logits)
     for rows, loss, score in (
         (~valid, epochs[-1].train_loss, epochs[-1].train_lwlrap),
         (valid, epochs[-1].valid_loss, epochs[-1].valid_lwlrap),
@@ -85,7 +100,7 @@ def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(data):
     torch.manual_seed(0)
     before = build_head("linear", N_FEATURES, N_LABELS).linear
     weight, bias = before.weight.detach().numpy(), before.bias.detach().numpy()
-    error = 1 / (1 + np.exp(-(features @ weight.T + bias))) - y_true
+    error = expit(features @ weight.T + bias) - y_true
     settings = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 1, "batch_size": N_CLIPS, "weight_decay": 0.1}
     after = trained(data, **settings)[0].linear
     step = error.T @ features / error.size + 0.1 * weight
@@ -111,8 +126,68 @@ def test_clips_without_a_label_count_in_the_loss_but_have_no_lwlrap(data):
     assert epochs[0].valid_lwlrap is None
 
 
-def test_an_epoch_reads_as_a_line():
-    assert str(Epoch(12, 0.25, 0.5, 1.0, None)) == "epoch  12   train loss 0.2500 lwlrap 0.5000   valid loss 1.0000"
+def test_epochs_tell_where_they_belong(data):
+    _, epochs = trained(data, epochs=2)
+    assert [(epoch.part, epoch.n_epochs, epoch.learning_rate) for epoch in epochs] == [("net, fold 1", 2, 0.02)] * 2
+
+
+def one_step(data, **settings):
+    """What a step of plain gradient descent on all clips adds to the weights."""
+    plain = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0, "epochs": 1, "batch_size": N_CLIPS}
+    torch.manual_seed(0)
+    before = build_head("linear", N_FEATURES, N_LABELS).linear.weight
+    return (trained(data, **plain | settings)[0].linear.weight - before).detach().numpy()
+
+
+def test_steps_of_clips_add_up_with_their_weights(data, rng):
+    weights = rng.uniform(0, 1, N_CLIPS)
+    of_each = [one_step(data, weights=np.where(np.arange(N_CLIPS) == i, 1.0, 0.0)) for i in range(N_CLIPS)]
+    expected = np.tensordot(weights, of_each, axes=1)
+    np.testing.assert_allclose(one_step(data, weights=weights), expected, atol=1e-5)
+
+
+def test_soft_targets_are_learnt_as_the_mean_of_hard_ones(data):
+    features, y_true = data
+    steps = [one_step((features, targets)) for targets in (y_true, ~y_true, np.full(y_true.shape, 0.5))]
+    np.testing.assert_allclose(steps[2], (steps[0] + steps[1]) / 2, atol=1e-6)
+
+
+def test_unknown_labels_teach_nothing(data):
+    features, y_true = data
+    targets = y_true.astype(np.float32)
+    targets[:, 1] = np.nan
+    step = one_step((features, targets))
+    assert (step[1] == 0).all()
+    assert (step[[0, 2, 3]] != 0).all()
+
+
+def test_balanced_class_weights_make_rare_labels_count_more(data):
+    features, _ = data
+    y_true = np.arange(N_CLIPS)[:, np.newaxis] % np.array([1, 4, 4, 4]) == 0  # of all clips, and of a quarter thrice
+    plain, balanced = (one_step((features, y_true), loss={"class_weights": kind}) for kind in ("none", "balanced"))
+    weights = np.array([1, 2, 2, 2]) / 1.75  # as 1 / sqrt(clips), with mean 1
+    np.testing.assert_allclose(balanced, plain * weights[:, np.newaxis], atol=1e-6)
+
+
+def test_the_loss_asked_for_is_the_one_that_falls(data):
+    _, epochs = trained(data, loss={"kind": "lq", "q": 1.0})
+    assert epochs[-1].train_loss < epochs[0].train_loss < 1  # the mean absolute error
+    assert trained(data)[1][0].train_loss != epochs[0].train_loss
+
+
+def test_groups_keep_their_own_rates():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.2)]
+    for name, kind in (("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        optimizer = make_optimizer(groups, Recipe(optimizer=name, weight_decay=0.25))
+        assert type(optimizer) is kind
+        assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+def test_logits_that_are_no_numbers_have_no_lwlrap():
+    loss, score = judge(torch.full((2, 3), torch.nan), torch.ones(2, 3), Recipe())
+    assert np.isnan(loss)
+    assert score is None
 
 
 def test_steps_too_large_are_an_error_that_says_so(data):

@@ -6,7 +6,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from spectag import head_fit
-from spectag.head_fit import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, Standardization, fit_heads, held_out_logits
+from spectag.head_fit import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, Standardization, fit_heads
 
 
 def made_up(rng, n_clips, n_features, n_labels=3):
@@ -172,25 +172,69 @@ def test_clips_that_are_all_alike_have_the_base_rate():
     assert fit_heads(features, y_true, [7], (1e-3,))[0].probabilities(features) == pytest.approx(0.25, abs=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------ held out
+# ------------------------------------------------------------------------------------------------ weights, soft labels
 
 
-def test_held_out_logits_are_from_heads_that_did_not_see_the_clip(rng):
-    features, y_true = made_up(rng, 45, 8)
-    fold = np.arange(45) % 3
-    decays = (1e-2, 1e-3)
-    logits = held_out_logits(features, y_true, [8], [fold == 0, fold == 1], decays)
-    assert set(logits) == set(decays)
-    for decay in decays:
-        assert np.isnan(logits[decay][fold == 2]).all()
-        for rows in (fold == 0, fold == 1):
-            head = fit_heads(features[~rows], y_true[~rows], [8], (decay,))[0]
-            assert logits[decay][rows] == pytest.approx(head.logits(features[rows]), abs=1e-3)
+def logits_of(features, targets, *, asked=None, **settings):
+    """Of the clips asked about, or those learnt from, by the solved head."""
+    (head,) = fit_heads(features, targets, [features.shape[1]], (1e-3,), **settings)
+    return head.logits(features if asked is None else asked)
 
 
-def test_without_held_out_clips_all_logits_are_missing(rng):
-    features, y_true = made_up(rng, 10, 4)
-    assert np.isnan(held_out_logits(features, y_true, [4], [], (1e-3,))[1e-3]).all()
+@pytest.mark.parametrize("n_features", [8, 60])
+def test_weight_2_is_a_clip_that_is_there_twice(rng, n_features):
+    features, y_true = made_up(rng, 40, n_features)
+    twice = np.concatenate([np.arange(40), [3, 5]])
+    weights = np.ones(40)
+    weights[[3, 5]] = 2
+    expected = logits_of(features[twice], y_true[twice], asked=features)
+    assert logits_of(features, y_true, clip_weights=weights) == pytest.approx(expected, rel=1e-2, abs=2e-3)
+    assert np.abs(logits_of(features, y_true) - expected).max() > 0.01
+
+
+def test_weight_near_0_is_a_clip_that_is_not_there(rng):
+    features, y_true = made_up(rng, 40, 8)
+    spoilt, weights = features.copy(), np.ones(40)
+    spoilt[:5], weights[:5] = 500, 1e-12
+    expected = logits_of(features[5:], y_true[5:])
+    assert logits_of(spoilt, y_true, asked=features[5:], clip_weights=weights) == pytest.approx(expected, abs=2e-3)
+
+
+def test_only_the_proportion_of_the_weights_counts(rng):
+    features, y_true = made_up(rng, 40, 8)
+    weights = rng.uniform(0.1, 1, 40)
+    expected = logits_of(features, y_true, clip_weights=weights)
+    assert logits_of(features, y_true, clip_weights=100 * weights) == pytest.approx(expected, abs=1e-3)
+    assert np.array_equal(logits_of(features, y_true, clip_weights=np.ones(40)), logits_of(features, y_true))
+
+
+@pytest.mark.parametrize("target", [0.5, 0.25])
+def test_soft_target_is_a_clip_that_is_there_true_and_false_with_so_much_weight(rng, target):
+    features, y_true = made_up(rng, 40, 8)
+    soft = y_true.astype(np.float64)
+    soft[:10] = target
+    rows = np.concatenate([np.arange(40), np.arange(10)])
+    hard, weights = y_true[rows], np.ones(50)
+    hard[:10], hard[40:] = True, False
+    weights[:10], weights[40:] = target, 1 - target
+    expected = logits_of(features[rows], hard, asked=features, clip_weights=weights)
+    assert logits_of(features, soft) == pytest.approx(expected, abs=2e-3)
+
+
+def test_half_true_is_the_same_clip_once_true_and_once_false(rng):
+    features, y_true = made_up(rng, 30, 6)
+    soft = np.full(y_true.shape, 0.5)
+    soft[10:] = y_true[10:]
+    twice = np.repeat(features, 2, axis=0)
+    hard = np.repeat(y_true, 2, axis=0)
+    hard[:20] = (np.arange(20) % 2 == 0)[:, np.newaxis]
+    assert logits_of(features, soft) == pytest.approx(logits_of(twice, hard, asked=features), abs=2e-3)
+
+
+def test_true_and_false_are_the_targets_1_and_0(rng):
+    features, y_true = made_up(rng, 40, 8)
+    assert np.array_equal(logits_of(features, y_true), logits_of(features, y_true.astype(np.float64)))
+    assert np.array_equal(logits_of(features, y_true), logits_of(features, y_true.astype(np.float32)))
 
 
 def test_probabilities_are_the_sigmoid_of_the_logits(rng):

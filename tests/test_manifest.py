@@ -671,3 +671,12 @@ def test_a_table_of_tabs_that_begins_with_times_is_no_label_track(tmp_path):
     path = write(tmp_path / "m.txt", "start\tend\tfname\tlabels\n0\t1\ta.wav\tx\n")
     (clip,) = read_manifest(path).clips
     assert (clip.fname, clip.labels, clip.end_seconds) == ("a.wav", ("x",), 1.0)
+
+
+def test_clips_that_are_known_to_be_wrong_are_left_out_by_name(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.d.wav")
+    manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\nb.wav,y\nc.d.wav,x\n"))
+    assert [clip.fname for clip in manifest.without(["a", "c.d.wav", "unknown"]).clips] == ["b.wav"]
+    assert manifest.without(["b"]).labels == manifest.labels
+    with pytest.raises(DataError, match="all of its 3 clips are to be left out"):
+        manifest.without(["a", "b", "c.d"])

@@ -12,9 +12,21 @@ from PIL import Image
 from spectag.audio import write_audio
 from spectag.config import MelConfig
 from spectag.errors import AudioError, ConfigError, DataError, MissingExtraError
+from spectag.history import Epoch
 from spectag.image import read_png
 from spectag.mel import compute_log_mel, mel_to_hz
-from spectag.plots import Tile, clip_figure, collage_figure, save_figure, show, show_log_mel, show_waveform
+from spectag.plots import (
+    Tile,
+    clip_figure,
+    collage_figure,
+    draw_learning_curves,
+    draw_rate_curve,
+    save_figure,
+    show,
+    show_log_mel,
+    show_waveform,
+)
+from spectag.rate_finder import RateCurve
 
 CONFIG = MelConfig(sample_rate=16_000, n_fft=1024, hop_length=256, f_max=8000, ref="max")
 
@@ -261,3 +273,91 @@ assert "matplotlib.pyplot" not in sys.modules
     source = str(Path(__file__).parents[1] / "src")
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": source})
     assert done.returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------ learning
+
+
+def course(part, valid_lwlraps):
+    return [
+        Epoch(number, 1 / number, 0.5 + number / 100, None if score is None else 2 / number, score, part=part)
+        for number, score in enumerate(valid_lwlraps, start=1)
+    ]
+
+
+def lines_of(ax):
+    """The curves of axes, without the rings and those that are empty."""
+    return [line for line in ax.get_lines() if len(line.get_xdata()) > 1 and not np.isnan(line.get_ydata()).all()]
+
+
+def test_each_training_has_its_colour_dashed_for_train_and_solid_for_valid():
+    figure = draw_learning_curves(course("fold 1", [0.5, 0.75, 0.625]) + course("fold 2", [0.25, 0.5, 0.5]))
+    for ax in figure.axes:
+        first_train, first_valid, second_train, second_valid = lines_of(ax)
+        assert [line.get_linestyle() for line in lines_of(ax)] == ["--", "-", "--", "-"]
+        assert first_train.get_color() == first_valid.get_color() != second_train.get_color()
+        assert second_train.get_color() == second_valid.get_color()
+    assert [ax.get_ylabel() for ax in figure.axes] == ["Loss", "lwlrap (best is 1)"]
+    assert lines_of(figure.axes[0])[0].get_xydata().tolist() == [[1, 1], [2, 1 / 2], [3, 1 / 3]]
+    assert lines_of(figure.axes[1])[3].get_ydata().tolist() == [0.25, 0.5, 0.5]
+
+
+def test_the_legend_names_the_trainings_as_they_are_called():
+    figure = draw_learning_curves(course("fold $1$", [0.5, 0.75]) + course("all clips", [None, None]))
+    figure.draw_without_rendering()
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["fold $1$", "all clips", "train", "valid"]
+
+
+def test_a_ring_is_around_the_first_of_the_best_held_out_scores():
+    lwlrap_ax = draw_learning_curves(course("fold 1", [0.5, 0.75, None, 0.75])).axes[1]
+    [ring] = [line for line in lwlrap_ax.get_lines() if line.get_marker() == "o"]
+    assert ring.get_xydata().tolist() == [[2, 0.75]]
+
+
+def test_without_held_out_clips_there_are_only_the_curves_of_training():
+    for ax in draw_learning_curves(course("all clips", [None, None])).axes:
+        assert [line.get_linestyle() for line in lines_of(ax)] == ["--"]
+
+
+@pytest.mark.parametrize("n_parts", [1, 7, 8, 20])
+def test_every_training_has_a_colour_of_its_own(n_parts):
+    epochs = [epoch for number in range(n_parts) for epoch in course(f"fold {number}", [0.5, 0.75])]
+    colors = {tuple(np.ravel(line.get_color())) for line in lines_of(draw_learning_curves(epochs).axes[0])}
+    assert len(colors) == n_parts
+
+
+def test_a_single_epoch_is_a_point_that_is_seen(tmp_path):
+    figure = draw_learning_curves([Epoch(1, 0.5, None, None, None)], title="ein $Modell$")
+    assert figure.axes[0].get_lines()[0].get_marker() == "."
+    save_figure(figure, tmp_path / "epochs.png")
+    assert read_png(tmp_path / "epochs.png").std() > 0
+
+
+def test_no_epochs_are_an_error():
+    with pytest.raises(ValueError, match="there is no epoch to draw"):
+        draw_learning_curves([])
+
+
+def rate_curve(suggestion):
+    rates = np.geomspace(1e-6, 1, 20)
+    return RateCurve(rates, np.linspace(2, 1, 20), np.r_[np.linspace(2, 1, 18), 9, 99], suggestion)
+
+
+def test_the_rate_curve_has_a_logarithmic_axis_and_marks_the_suggestion():
+    curve = rate_curve(1e-3)
+    [ax] = draw_rate_curve(curve, title="a.csv").axes
+    points, average, mark = ax.get_lines()
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "Learning rate", "Loss")
+    assert points.get_ydata().tolist() == curve.losses.tolist()
+    assert average.get_xydata().tolist() == np.column_stack([curve.rates, curve.smoothed]).tolist()
+    assert mark.get_xdata() == [1e-3, 1e-3]
+    assert mark.get_label() == "steepest: 1.0e-03"
+
+
+def test_the_explosion_at_the_end_of_a_rate_curve_does_not_flatten_the_rest():
+    assert draw_rate_curve(rate_curve(1e-3)).axes[0].get_ylim() == (0, 4)
+
+
+def test_a_rate_curve_without_a_suggestion_is_drawn():
+    assert len(draw_rate_curve(rate_curve(None)).axes[0].get_lines()) == 2

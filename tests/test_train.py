@@ -27,7 +27,7 @@ from spectag.recipe import Recipe
 from spectag.runtime import Tagger as RuntimeTagger
 from spectag.synth import KINDS
 from spectag.tagger import FeatureExtractor, Tagger, build_head
-from spectag.train import train
+from spectag.train import first_fine_tuning, train
 
 MEL = front_end_of("scratch", MelConfig(sample_rate=16_000, n_fft=512, hop_length=320, n_mels=32, f_max=8000))
 SOLVED = {"backbone": "scratch", "mel": MEL}
@@ -398,5 +398,72 @@ def test_epochs_with_folds_hold_out_each_clip_once_and_end_with_all_clips(table)
     said = []
     result = train(path, path.parent / "model", recipe, say=said.append)
     assert np.isfinite(result.predictions).all()
-    assert [epoch.valid_loss for epoch in result.epochs] == [None, None]
+    parts = [(epoch.part, epoch.epoch, epoch.valid_loss is None) for epoch in result.epochs]
+    assert parts == [(part, n, part == "all clips") for part in ("fold 0", "fold 1", "all clips") for n in (1, 2)]
     assert [line for line in said if line in ("fold 0", "fold 1", "all clips")] == ["fold 0", "fold 1", "all clips"]
+
+
+def test_two_members_answer_together_with_weights_fitted_on_held_out_clips(table):
+    path = table()
+    members = ({"features": "all"}, {"features": "last"})
+    said = []
+    result = train(path, path.parent / "model", Recipe(**SOLVED, members=members, folds=2), say=said.append)
+    assert [member.name for member in result.members] == ["scratch frozen", "scratch frozen 2"]
+    first = result.members[0]
+    assert first.blended == first.lwlrap
+    assert result.members[1].blended == pytest.approx(result.scores.lwlrap)
+    in_use = [member for member in result.members if member.weight]
+    assert len(read_info(result.bundle).members) == (len(in_use) if len(in_use) > 1 else 0)
+    assert any(line.startswith("weights: scratch frozen ") for line in said)
+    row = table.rows[0]
+    tagged = RuntimeTagger(result.bundle).tag(path.parent / row["fname"])
+    assert tagged.top(1)[0].label == row["labels"]
+
+
+TUNED = {**SOLVED, "mode": "finetune", "epochs": 1, "batch_size": 4, "finetune": {"crop_seconds": 0.5}}
+
+
+def test_float16_without_a_gpu_is_refused_before_any_work(table, tmp_path):
+    path = table()
+    recipe = Recipe(**TUNED | {"finetune": {"precision": "float16"}})
+    with pytest.raises(ConfigError, match=r"finetune\.precision = float16 needs a GPU"):
+        train(path, path.parent / "model", recipe, bank=tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
+
+
+def test_tensorboard_without_epochs_is_refused_before_any_work(table, tmp_path):
+    path = table()
+    with pytest.raises(ConfigError, match="optimizer lbfgs solves the head without any; leave --tensorboard out"):
+        train(path, path.parent / "model", Recipe(**SOLVED), tensorboard=tmp_path / "logs", bank=tmp_path / "bank")
+    assert not list(tmp_path.glob("[bl]*"))
+
+
+def test_a_budget_that_is_too_short_for_anything_is_named(table):
+    path = table()
+    with pytest.raises(ConfigError, match=r"budget = 1 s is too short for any of the training; give more"):
+        train(path, path.parent / "model", Recipe(**TUNED, budget="1s"))
+
+
+def test_members_that_do_not_fit_the_budget_are_left_out_by_name(table):
+    path = table()
+    members = ({}, {**TUNED, "mel": MEL.model_dump()})
+    said = []
+    recipe = Recipe(**SOLVED, members=members, folds=2, budget="1s")
+    result = train(path, path.parent / "model", recipe, say=said.append)
+    assert [member.name for member in result.members] == ["scratch frozen"]
+    assert "scratch fine-tuned: left out, for the budget is used up" in said
+
+
+def test_the_first_fine_tuning_is_the_first_part_of_the_first_member_that_is_fine_tuned(table):
+    """As `train` would begin it: with the clips of the first fold held out."""
+    path = table(columns=("fname", "labels", "fold"))
+    members = ({}, {**TUNED, "mel": MEL.model_dump(), "batch_size": 5})
+    training = first_fine_tuning(path, Recipe(**SOLVED, members=members, folds="given"))
+    assert training.batches.n_clips == 6
+    assert training.batches.n_steps == 2
+    assert len(list(training.losses_at([1e-4, 1e-3, 1e-2]))) == 3
+
+
+def test_without_a_fine_tuned_member_there_is_no_first_fine_tuning(table):
+    with pytest.raises(ConfigError, match="no network of this recipe is fine-tuned; give --mode finetune"):
+        first_fine_tuning(table(), Recipe(**SOLVED))

@@ -108,6 +108,35 @@ def test_own_folds_are_made_where_only_two_are_given_or_some_clips_have_none():
     assert "balanced by label" in hold_out(some, Recipe()).note
 
 
+# ------------------------------------------------------------------------------------------------ fine-tuning
+
+FINETUNE = Recipe(mode="finetune")
+
+
+def test_fine_tuning_holds_out_a_fifth_of_each_label():
+    manifest = manifest_with(10)
+    held_out = hold_out(manifest, FINETUNE)
+    assert held_out.is_share
+    assert held_out.names == ("valid",)
+    assert manifest.multi_hot()[held_out.rows[0]].sum(axis=0).tolist() == [2, 2, 2]
+    assert held_out.note == "6 of 30 clips held out: balanced by label, each recording on one side"
+
+
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_fine_tuning_on_few_recordings_holds_out_one_at_least_and_trains_on_the_others(n_labels):
+    held_out = hold_out(manifest_with(3, n_labels=n_labels), FINETUNE)
+    assert 1 <= held_out.rows[0].sum() < 3 * n_labels / 2
+
+
+def test_fine_tuning_on_too_few_recordings_holds_out_none():
+    assert hold_out(manifest_with(2), FINETUNE).names == ()
+
+
+def test_fine_tuning_takes_the_folds_that_are_given_or_asked_for():
+    assert len(hold_out(manifest_with(10), FINETUNE.model_copy(update={"folds": 4})).names) == 4
+    assert len(hold_out(manifest_with(4, n_folds=3), FINETUNE).names) == 3
+
+
 # ------------------------------------------------------------------------------------------------ asked for
 
 
@@ -148,7 +177,11 @@ def test_no_folds_hold_out_nothing_and_it_is_said():
     assert held_out.note == "no clips held out: no scores, and thresholds are not fitted"
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(folds=3), Recipe(valid_share=0.3)], ids=["auto", "own", "share"])
+@pytest.mark.parametrize(
+    "recipe",
+    [Recipe(), Recipe(folds=3), Recipe(valid_share=0.3), Recipe(mode="finetune")],
+    ids=["auto", "own", "share", "finetune"],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_groups_are_never_split(recipe, seed, rng):
     manifest = manifest_of(

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectag.augment_page import augment
     from spectag.config import ImageConfig, MelConfig, WindowConfig
     from spectag.demo import demo
     from spectag.errors import SpectagError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from spectag.split_manifest import split
     from spectag.tag import tag
     from spectag.train import train
+    from spectag.tune import tune
 
 _HOMES = {
     "ImageConfig": "config",
@@ -31,6 +33,7 @@ _HOMES = {
     "SpectagError": "errors",
     "Tagger": "runtime",
     "WindowConfig": "config",
+    "augment": "augment_page",
     "demo": "demo",
     "inspect": "inspection",
     "load": "runtime",
@@ -40,6 +43,7 @@ _HOMES = {
     "split": "split_manifest",
     "tag": "tag",
     "train": "train",
+    "tune": "tune",
 }
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "SpectagError",
     "Tagger",
     "WindowConfig",
+    "augment",
     "demo",
     "inspect",
     "load",
@@ -58,6 +63,7 @@ __all__ = [
     "split",
     "tag",
     "train",
+    "tune",
 ]
 
 

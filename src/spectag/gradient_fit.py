@@ -1,54 +1,34 @@
-"""A head on frozen features trained by epochs: BCE with logits, Adam, AdamW or SGD."""
+"""A head on frozen features trained by epochs: Adam, AdamW or SGD."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from spectag.errors import ConfigError
+from spectag.history import Epoch, OnEpoch
+from spectag.losses import class_weights, clip_losses
 from spectag.metrics import lwlrap
-from spectag.recipe import Recipe
-
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+from spectag.recipe import Recipe, TrainSettings
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """How good the head is after an epoch.
+class Lessons(NamedTuple):
+    """Inputs (n_clips, ...), what they should give (n_clips, n_labels), and how much each counts (n_clips,)."""
 
-    The valid scores are None where no clips are held out, and lwlrap where none of the clips has a label.
-    """
-
-    epoch: int
-    train_loss: float
-    train_lwlrap: float | None
-    valid_loss: float | None
-    valid_lwlrap: float | None
-
-    def __str__(self) -> str:
-        train = f"epoch {self.epoch:3}   train {_in_words(self.train_loss, self.train_lwlrap)}"
-        if self.valid_loss is None:
-            return train
-        return f"{train}   valid {_in_words(self.valid_loss, self.valid_lwlrap)}"
-
-
-def _in_words(loss: float, lwlrap: float | None) -> str:
-    return f"loss {loss:.4f}" + (f" lwlrap {lwlrap:.4f}" if lwlrap is not None else "")
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
 
 
 def train_head(
     head: nn.Module,
-    features: Float32Array,
-    y_true: BoolArray,
-    valid: BoolArray,
+    train: Lessons,
+    valid: Lessons | None,
     recipe: Recipe,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: OnEpoch,
+    *,
+    part: str = "",
 ) -> None:
     """Train a head in place.
 
@@ -56,48 +36,81 @@ def train_head(
     ----------
     head : nn.Module
         Features (batch, n_features) to logits (batch, n_labels).
-    features : float array of shape (n_clips, n_features)
-    y_true : bool array of shape (n_clips, n_labels)
-    valid : bool array of shape (n_clips,)
-        Clips that are only looked at after each epoch.
+    train : Lessons
+        Features to learn from.
+    valid : Lessons, optional
+        Only looked at after each epoch.
+    part : str
+        What the epochs are told to belong to.
 
     Raises
     ------
     ConfigError
         If the steps are so large that the loss is no longer finite.
     """
-    inputs, targets = torch.from_numpy(features), torch.from_numpy(y_true.astype(np.float32))
-    held_out = torch.from_numpy(valid)
-    train_inputs, train_targets = inputs[~held_out], targets[~held_out]
-    optimizer = _optimizer(head, recipe)
+    label_weights = weights_of_labels(train, recipe)
+    optimizer = make_optimizer([{"params": list(head.parameters()), "lr": recipe.learning_rate}], recipe)
     shuffle = torch.Generator().manual_seed(recipe.seed)
     for number in range(1, recipe.epochs + 1):
         head.train()
-        for rows in torch.split(torch.randperm(len(train_inputs), generator=shuffle), recipe.batch_size):
+        for rows in torch.split(torch.randperm(len(train.inputs), generator=shuffle), recipe.batch_size):
             optimizer.zero_grad()
-            loss = binary_cross_entropy_with_logits(head(train_inputs[rows]), train_targets[rows])
-            loss.backward()  # type: ignore[no-untyped-call]
+            logits = head(train.inputs[rows])
+            losses = clip_losses(logits, train.targets[rows], recipe.loss, label_weights=label_weights)
+            (losses * train.weights[rows]).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         head.eval()
-        valid_scores = _evaluate(head, inputs[held_out], targets[held_out]) if valid.any() else (None, None)
-        epoch = Epoch(number, *_evaluate(head, train_inputs, train_targets), *valid_scores)
-        if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.valid_loss or 0)):
-            raise ConfigError(f"{epoch}: learning_rate {recipe.learning_rate:g} is too large")
+        train_loss, train_lwlrap = _evaluate(head, train, recipe)
+        valid_loss, valid_lwlrap = _evaluate(head, valid, recipe) if valid is not None else (None, None)
+        epoch = Epoch(
+            number,
+            train_loss,
+            train_lwlrap,
+            valid_loss,
+            valid_lwlrap,
+            learning_rate=recipe.learning_rate,
+            n_epochs=recipe.epochs,
+            part=part,
+        )
+        check_finite(epoch, recipe)
         on_epoch(epoch)
 
 
-def _optimizer(head: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def weights_of_labels(train: Lessons, recipe: Recipe) -> Tensor | None:
+    """How much each label counts, None where all count alike."""
+    if recipe.loss.class_weights == "none":
+        return None
+    return class_weights(train.targets.nansum(dim=0))
+
+
+def make_optimizer(groups: list[dict[str, Any]], recipe: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer that a recipe names, for groups of parameters with a learning rate each."""
     decay = recipe.weight_decay or 0.0
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(head.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=decay)
+        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, weight_decay=decay)
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(head.parameters(), recipe.learning_rate, weight_decay=decay)
+    return kind(groups, recipe.learning_rate, weight_decay=decay)
+
+
+def check_finite(epoch: Epoch, recipe: TrainSettings) -> None:
+    """Refuse an epoch whose loss is not finite.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.valid_loss or 0)):
+        raise ConfigError(f"{epoch}: learning_rate {recipe.learning_rate:g} is too large")
 
 
 @torch.inference_mode()
-def _evaluate(head: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float | None]:
-    logits = head(inputs)
-    loss = float(binary_cross_entropy_with_logits(logits, targets))
+def _evaluate(head: nn.Module, lessons: Lessons, recipe: Recipe) -> tuple[float, float | None]:
+    return judge(head(lessons.inputs), lessons.targets, recipe)
+
+
+def judge(logits: Tensor, targets: Tensor, recipe: Recipe) -> tuple[float, float | None]:
+    """Mean loss of logits (n_clips, n_labels), and their lwlrap where a clip has a label."""
+    loss = float(clip_losses(logits, targets, recipe.loss).mean())
     y_true = targets.numpy() > 0.5
     has_score = math.isfinite(loss) and y_true.any()
     return loss, lwlrap(y_true, logits.double().numpy()) if has_score else None

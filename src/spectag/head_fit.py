@@ -10,8 +10,6 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from spectag.progress import Progress, silent
-
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -35,13 +33,21 @@ class Standardization:
     scale: FloatArray
 
     @classmethod
-    def of(cls, features: Float32Array, group_sizes: Sequence[int]) -> "Standardization":
-        """Zero mean and equal deviation in a stage, deeper stages weighing more, mean square norm near 1."""
+    def of(
+        cls, features: Float32Array, group_sizes: Sequence[int], clip_weights: FloatArray | None = None
+    ) -> "Standardization":
+        """Zero mean and equal deviation in a stage, deeper stages weighing more, mean square norm near 1.
+
+        Clips count as much as their weights say, or all alike.
+        """
+        clip_weights = np.ones(len(features)) if clip_weights is None else clip_weights
+        shares = clip_weights / clip_weights.sum()
         depth = np.repeat(np.linspace(SHALLOWEST, 1.0, len(group_sizes)) if len(group_sizes) > 1 else 1.0, group_sizes)
-        deviation = features.std(axis=0, dtype=np.float64)
+        center: FloatArray = shares @ features
+        deviation = np.sqrt(shares @ np.square(features - center))
         varies = deviation > 1e-6
         scale = np.where(varies, depth / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(features.shape[1])
-        return cls(features.mean(axis=0, dtype=np.float64), scale)
+        return cls(center, scale)
 
     def __call__(self, features: Float32Array) -> FloatArray:
         result: FloatArray = (features - self.center) * self.scale
@@ -68,7 +74,12 @@ class LinearHead:
 
 
 def fit_heads(
-    features: Float32Array, y_true: BoolArray, group_sizes: Sequence[int], weight_decays: Sequence[float]
+    features: Float32Array,
+    targets: BoolArray | FloatArray,
+    group_sizes: Sequence[int],
+    weight_decays: Sequence[float],
+    *,
+    clip_weights: FloatArray | None = None,
 ) -> list[LinearHead]:
     """A head for each weight decay: the logistic loss per clip plus half the decay times the weights' squares, at its
     least. The bias is not pulled.
@@ -76,49 +87,29 @@ def fit_heads(
     Parameters
     ----------
     features : float array of shape (n_clips, n_features)
-    y_true : bool array of shape (n_clips, n_labels)
+    targets : array of shape (n_clips, n_labels)
+        True and false, or the probability that a label is true.
     group_sizes : ints
         Number of features of each stage, shallow first.
     weight_decays : floats
         Above 0; each begins where the one before it ended.
+    clip_weights : float array of shape (n_clips,), optional
+        How much each clip counts; all alike if not given.
     """
     with threadpool_limits(1):  # on a few cores BLAS's threads wait for each other longer than they work
-        standardization = Standardization.of(features, group_sizes)
+        standardization = Standardization.of(features, group_sizes, clip_weights)
         x = standardization(features)
-        axes, squares = _principal_axes(x)
+        shares = np.ones(len(x)) if clip_weights is None else clip_weights / clip_weights.mean()
+        axes, squares = _principal_axes(x * np.sqrt(shares)[:, None])
         scores = x @ axes
-        rate = np.clip(y_true.mean(axis=0), 0.5 / len(x), 1 - 0.5 / len(x))
-        weights, bias = np.zeros((axes.shape[1], y_true.shape[1])), np.log(rate / (1 - rate))
+        rate = np.clip(np.average(targets, axis=0, weights=shares), 0.5 / len(x), 1 - 0.5 / len(x))
+        weights, bias = np.zeros((axes.shape[1], targets.shape[1])), np.log(rate / (1 - rate))
+        y = targets.astype(np.float64)
         heads = []
         for weight_decay in weight_decays:
-            weights, bias = _solve(scores, squares, y_true.astype(np.float64), weight_decay, weights, bias)
+            weights, bias = _solve(scores, squares, y, shares, weight_decay, weights, bias)
             heads.append(LinearHead(standardization, axes @ weights, bias))
         return heads
-
-
-def held_out_logits(
-    features: Float32Array,
-    y_true: BoolArray,
-    group_sizes: Sequence[int],
-    held_out: Sequence[BoolArray],
-    weight_decays: Sequence[float],
-    *,
-    progress: Progress = silent,
-) -> dict[float, FloatArray]:
-    """For each weight decay, logits (n_clips, n_labels) from heads that did not see the clip; NaN where all saw it.
-
-    Parameters
-    ----------
-    held_out : sequence of bool arrays of shape (n_clips,)
-        The clips that are held out, fold by fold.
-    """
-    logits = {decay: np.full(y_true.shape, np.nan) for decay in weight_decays}
-    for n_done, rows in enumerate(held_out, start=1):
-        heads = fit_heads(features[~rows], y_true[~rows], group_sizes, weight_decays)
-        for decay, head in zip(weight_decays, heads, strict=True):
-            logits[decay][rows] = head.logits(features[rows])
-        progress("heads", n_done, len(held_out))
-    return logits
 
 
 def _principal_axes(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -133,7 +124,13 @@ def _principal_axes(x: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _solve(
-    scores: FloatArray, squares: FloatArray, y: FloatArray, weight_decay: float, weights: FloatArray, bias: FloatArray
+    scores: FloatArray,
+    squares: FloatArray,
+    y: FloatArray,
+    shares: FloatArray,
+    weight_decay: float,
+    weights: FloatArray,
+    bias: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Weights along the axes, and bias, where the loss is least; the search begins with those given.
 
@@ -148,8 +145,9 @@ def _solve(
     def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
         steps = flat.reshape(len(width), -1)
         logits = inputs @ steps
-        loss = (np.logaddexp(0, logits) - y * logits).sum() / n_clips + (decay * steps**2).sum() / 2
-        return loss, (inputs.T @ ((expit(logits) - y) / n_clips) + decay * steps).ravel()
+        losses = (np.logaddexp(0, logits) - y * logits).sum(axis=1)
+        loss = shares @ losses / n_clips + (decay * steps**2).sum() / 2
+        return loss, (inputs.T @ ((expit(logits) - y) * (shares / n_clips)[:, None]) + decay * steps).ravel()
 
     solution = minimize(
         loss_and_gradient,

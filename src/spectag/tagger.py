@@ -68,6 +68,22 @@ class StandardizedLinear(nn.Module):
         logits: Tensor = self.linear((features - self.center) * self.scale)
         return logits
 
+    @torch.no_grad()
+    def rebase(self, center: Tensor, scale: Tensor) -> None:
+        """Take another centre and scale, and the weights that give the same logits with them.
+
+        Features whose new scale is 0 no longer count.
+        """
+        weight, bias = self.linear.weight.double(), self.linear.bias.double()
+        slopes = weight * self.scale.double()
+        bias = bias + slopes @ (center.double() - self.center.double())
+        used = scale > 0
+        weight = torch.where(used, slopes / torch.where(used, scale, torch.ones_like(scale)).double(), 0.0)
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+
 
 class LayerNormHead(nn.Module):
     """torchvision's head of ConvNeXt on pooled features: LayerNorm2d, Flatten, Linear."""

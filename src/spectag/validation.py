@@ -17,6 +17,9 @@ VALID_NAMES = ("valid", "val", "validation")
 MIN_GROUPS = 3
 """Recordings of the typical label from which folds of our own tell anything."""
 
+FINETUNE_SHARE = 0.2
+"""Held out in fine-tuning where nothing else is asked for: folds would take as many times as long."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -63,6 +66,8 @@ def _automatic(manifest: Manifest, recipe: Recipe) -> HeldOut:
             "regularisation, no scores, and thresholds are not fitted"
         )
         return HeldOut((), (), False, note)
+    if recipe.mode == "finetune":
+        return _share(manifest, recipe, FINETUNE_SHARE)
     return _own(manifest, min(5, typical), recipe.seed)
 
 

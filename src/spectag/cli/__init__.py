@@ -26,11 +26,15 @@ for _name, _help in (
     ("inspect", "Show a manifest's labels, durations, faults, duplicates and leaks."),
     ("split", "Deal a manifest's clips into folds, balanced by label, each recording in one."),
     ("prepare", "Make the spectrograms of a manifest's clips, once."),
+    ("augment", "Show what augmentation does to a manifest's clips, as pictures and sounds."),
     ("train", "Train a tagger on a manifest."),
+    ("tune", "Search for the settings that held-out clips like best."),
+    ("find-rate", "Find the learning rate to fine-tune with, and draw the curve that shows it."),
     ("tag", "Tag recordings."),
     ("show", "Draw a sound, or a collage of a manifest's clips."),
 ):
-    app.command(f"spectag.cli.{_name}:{_name}_command", name=_name, help=_help)
+    _module = _name.replace("-", "_")
+    app.command(f"spectag.cli.{_module}:{_module}_command", name=_name, help=_help)
 
 
 @app.meta.default
@@ -60,10 +64,12 @@ def _settings(path: Path, *, command: str) -> Any:
     own = {name: value for name, value in values.items() if name in options}
     others = {name: value for name, value in values.items() if name not in options}
     recipe = parse_config(others, Recipe, source=str(path))  # tells of a misspelt setting, also of another command
+    if "settings_file" in options:  # it reads the settings itself
+        return Dict({command: own | {"settings_file": str(path)}}, source=str(path))
     given = own | {name: value for name, value in others.items() if getattr(recipe, name) is not None}
-    if command != "train" and isinstance(recipe.folds, str):
+    if isinstance(recipe.folds, str):
         given.pop("folds", None)  # auto, given and none are words of training
-    return Dict(given, source=str(path), use_commands_as_keys=False, allow_unknown=True)
+    return Dict({command: given}, source=str(path), allow_unknown=True)
 
 
 def _options_of(command: str) -> set[str]:

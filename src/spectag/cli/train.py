@@ -1,6 +1,7 @@
 """spectag train."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from rich.table import Table
 
 from spectag.cli import SKIPPED_SOME
 from spectag.cli.front_end import ImageOptions, MelOptions
+from spectag.cli.learning import AugmentOptions, FinetuneOptions, LossOptions, NoisyOptions, recipe_of
 from spectag.cli.options import Json, Workers
-from spectag.cli.screen import name_skipped, shown_work
+from spectag.cli.screen import name_skipped, shown_training
 from spectag.errors import MissingExtraError
-from spectag.recipe import Recipe, TrainSettings
+from spectag.recipe import TrainSettings
 
 if TYPE_CHECKING:
     from spectag.scores import Scores
@@ -27,13 +29,22 @@ def train_command(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    recipe: str | None = None,
+    noisy: Path | None = None,
+    resume: bool = False,
     settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
     mel: MelOptions = None,
     image: ImageOptions = None,
+    augment: AugmentOptions = None,
+    loss: LossOptions = None,
+    finetune: FinetuneOptions = None,
+    noisy_labels: NoisyOptions = None,
+    settings_file: Annotated[Path | None, Parameter(show=False)] = None,
     bank: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     workers: Workers = None,
+    tensorboard: Path | None = None,
     json_output: Json = False,
 ) -> int:
     """Train a tagger on a manifest.
@@ -44,6 +55,14 @@ def train_command(
         Table of clips and labels, or a folder with a sub-folder per label.
     output
         Folder of the tagger; an earlier tagger there is replaced when the new one is whole.
+    recipe
+        A recipe that comes with spectag (quick, best, blog or fsdkaggle2019), or a TOML file. Flags win over it.
+    noisy
+        A second manifest, of clips whose labels may be wrong; where the tagger doubts them, they count less.
+    resume
+        Go on with fine-tuning that was killed, to the same weights.
+    settings_file
+        What --config names.
     bank
         Folder where spectrograms and features are kept. By default in the user's cache.
     audio_dir
@@ -52,32 +71,58 @@ def train_command(
         Column whose equal values never come on two sides of a fold, such as the recordist's.
     workers
         Processes that make spectrograms. By default one for each core.
+    tensorboard
+        Folder of TensorBoard's. Gets the curves of every training by epochs, under the tagger's name.
     json_output
         Print the scores as JSON.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on shared cores, threads that wait by spinning block others
     try:
         from spectag.train import train
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "training") from error
-    recipe = Recipe(**(settings.model_dump(exclude_unset=True) if settings else {}), mel=mel, image=image)
-    with shown_work() as (progress, say):
+    tables = {"mel": mel, "image": image, "augment": augment, "loss": loss, "finetune": finetune}
+    whole = recipe_of(recipe, settings_file, settings, tables | {"noisy_labels": noisy_labels})
+    with shown_training() as (progress, say, on_epoch):
         result = train(
             manifest,
             output,
-            recipe,
+            whole,
+            noisy=noisy,
+            resume=resume,
             bank=bank,
             audio_dir=audio_dir,
             group_column=group_column,
             workers=workers,
+            tensorboard=tensorboard,
             progress=progress,
             say=say,
+            on_epoch=on_epoch,
         )
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # one of several processes tells
+    _draw_epochs(result)
     name_skipped([reason for _, reason in result.skipped])
     if json_output:
         print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
     else:
         print_result(result, Console(file=sys.stdout, highlight=False))
     return SKIPPED_SOME if result.skipped else 0
+
+
+def _draw_epochs(result: "TrainResult") -> None:
+    """Put the learning curves into the tagger's folder, from the first of the processes that train together."""
+    if not result.epochs or os.environ.get("RANK", "0") != "0":
+        return
+    from spectag.packing import CURVES_FILE
+    from spectag.plots import draw_learning_curves, save_figure
+
+    try:
+        figure = draw_learning_curves(result.epochs, title=result.bundle.name)
+    except MissingExtraError as error:
+        print(f"no picture of the learning curves: {error}", file=sys.stderr)
+    else:
+        save_figure(figure, result.bundle / CURVES_FILE)
 
 
 def print_result(result: "TrainResult", console: Console) -> None:

@@ -7,8 +7,8 @@ sub-folder per label, FSDKaggle2019, FSD50K, ESC-50, Raven selection tables and 
 
 import csv
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,20 @@ class Manifest:
                 "sounds; a manifest holds the one or the other"
             )
         return bool(images)
+
+    def without(self, names: Collection[str]) -> "Manifest":
+        """The same without the clips of these files, named with their ending or without.
+
+        Raises
+        ------
+        DataError
+            If that leaves no clip.
+        """
+        unwanted = set(names)
+        kept = tuple(clip for clip in self.clips if not {Path(clip.fname).name, Path(clip.fname).stem} & unwanted)
+        if not kept:
+            raise DataError(f"{self.source}: all of its {len(self.clips)} clips are to be left out")
+        return replace(self, clips=kept)
 
     def multi_hot(self) -> NDArray[np.bool_]:
         """y_true: bool array of shape (n_clips, n_labels)."""

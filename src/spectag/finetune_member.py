@@ -1,0 +1,250 @@
+"""A member whose network learns too: a fine-tuning for each part of the task, within the time that there is."""
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from spectag.audio import find_audio
+from spectag.clip_inputs import ClipInputs, open_clips
+from spectag.dataset import Examples
+from spectag.errors import AudioError, ConfigError
+from spectag.finetune import Asked, FineTuned, FineTuning, has_learnt, logits_of_clips, read_checkpoint
+from spectag.frozen_fit import FrozenFeatures, as_module, descend_on, new_head
+from spectag.head_fit import DEFAULT_WEIGHT_DECAY, fit_heads
+from spectag.history import OnEpoch
+from spectag.labels import LabelSet
+from spectag.manifest import Clip, Manifest
+from spectag.member import Heard, MemberFit, kept_networks
+from spectag.processes import Processes
+from spectag.progress import Progress, Say, tell_nobody
+from spectag.tagger import Tagger, build_head
+from spectag.task import Part, Task
+
+Float32Array = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+FEWEST_EPOCHS = 3
+"""With time for fewer, the schedule has no room to rise and fall."""
+ENOUGH_EPOCHS = 8
+"""Rather fewer folds than fewer epochs than these, where the time does not suffice for both."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how fine-tuning goes on.
+
+    `checkpoints` is the folder in which the member's runs are kept while they last, `fingerprint` tells which runs they
+    are, and `seconds_for(n_trainings)` says how long one of so many may take, None where there is no limit.
+    """
+
+    processes: Processes
+    checkpoints: Path
+    resume: bool
+    fingerprint: str
+    seconds_for: Callable[[int], float | None]
+    root: Path  # of the bank
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What moves and shares the work."""
+        assert self.processes.accelerator is not None
+        return self.processes.accelerator
+
+    def look_round(self, say: Say) -> None:
+        """Tell what becomes of what a stopped run left; it is cleared away unless it is to be resumed."""
+        is_there = self.checkpoints.exists()
+        if self.resume and not is_there:
+            say("no stopped run to resume: fine-tuning begins anew")
+        if is_there and not self.resume:
+            say("fine-tuning begins anew, for there is no --resume; what a stopped run left is cleared away")
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def saved(self, checkpoint: Path) -> dict[str, Any] | None:
+        """What a killed run left, if it is to be resumed, in all processes."""
+        if not self.resume:
+            return None
+        return self.processes.of_first(lambda: read_checkpoint(checkpoint, self.fingerprint))
+
+
+def fit_finetuned(
+    heard: Heard, task: Task, place: Place, *, name: str, progress: Progress, say: Say, on_epoch: OnEpoch
+) -> MemberFit | None:
+    """Fine-tune the network on each part of a task; None if there is no time for it.
+
+    Raises
+    ------
+    ConfigError
+        If a run to be resumed was another, or steps are so large that the loss is no longer finite.
+    BundleError
+        If a checkpoint is damaged or can't be written.
+    """
+    parts = task.all_parts if heard.recipe.keep == "refit" or task.whole is None else task.parts
+    if heard.recipe.finetune.compile and place.accelerator.device.type != "cuda":
+        say("finetune.compile does nothing here: there is no GPU")
+    with place.processes.first_alone():
+        place.look_round(say)
+        data = heard.frozen_features(task.y_true, progress=progress)
+        backgrounds = _backgrounds(heard, place.root, progress)
+    logits = np.full(task.y_true.shape, np.nan)
+    done: list[FineTuned] = []
+    for number, part in enumerate(parts):
+        label = f"{name}{part.name}"
+        if len(parts) > 1:
+            say(label)
+        rows = np.flatnonzero(part.valid)
+        checkpoint = place.checkpoints / f"{number}.pt"
+        asked = Asked(heard.clips.inputs, rows, task.y_true[rows]) if len(rows) else None
+        begin = partial(
+            FineTuning,
+            examples=_examples(heard, part, task.y_true, backgrounds),
+            valid=asked,
+            recipe=heard.recipe,
+            front_end=heard.front_end,
+            accelerator=place.accelerator,
+            label=label,
+            checkpoint=checkpoint,
+            fingerprint=place.fingerprint,
+        )
+        tagger = _beginning(heard, data, part, task.y_true)
+        saved = place.saved(checkpoint)
+        n_epochs, n_left = heard.recipe.epochs, len(parts) - number
+        if saved is not None:
+            run = _resumed(begin, tagger, saved, say)
+        else:
+            n_epochs, n_left = _fitting(begin, tagger, n_epochs, n_left, place, say)
+            if n_epochs == 0:
+                break
+            run = begin(tagger, n_epochs=n_epochs)
+        fine_tuned = run.run(on_epoch, progress)
+        if asked is not None:
+            learnt = copy.deepcopy(fine_tuned.tagger).to(place.accelerator.device)
+            logits[rows] = logits_of_clips(learnt, asked, heard.front_end, place.accelerator)
+        done.append(fine_tuned)
+        del run
+        place.accelerator.free_memory()
+        if n_left == 1:
+            break
+    if not done:
+        return None
+    kept = kept_networks([fit.tagger for fit in done], task, heard.recipe)
+    epochs = tuple(epoch for fit in done for epoch in fit.epochs)
+    return MemberFit(
+        tuple(_tagger(network) for network in kept), logits, epochs, done[0].others if len(done) == 1 else {}
+    )
+
+
+def trial(heard: Heard, task: Task, processes: Processes, root: Path, *, progress: Progress) -> FineTuning:
+    """A fine-tuning on the first part of a task, without held-out clips, to be thrown away."""
+    assert processes.accelerator is not None
+    part = task.parts[0]
+    with processes.first_alone():
+        data = heard.frozen_features(task.y_true, progress=progress)
+        backgrounds = _backgrounds(heard, root, progress)
+    return FineTuning(
+        _beginning(heard, data, part, task.y_true),
+        _examples(heard, part, task.y_true, backgrounds),
+        None,
+        heard.recipe,
+        heard.front_end,
+        accelerator=processes.accelerator,
+        n_epochs=heard.recipe.epochs,
+    )
+
+
+def _tagger(network: nn.Module) -> Tagger:
+    assert isinstance(network, Tagger)
+    return network
+
+
+def _resumed(begin: Callable[..., FineTuning], tagger: Tagger, saved: dict[str, Any], say: Say) -> FineTuning:
+    """A training that goes on where it was stopped; `begin(tagger, n_epochs=...)` makes one."""
+    run = begin(tagger, n_epochs=saved["n_epochs"])
+    run.load(saved)
+    if run.state.epoch <= run.n_epochs:
+        say(f"going on from epoch {run.state.epoch}, step {run.state.step}")
+    return run
+
+
+def _fitting(
+    begin: Callable[..., FineTuning], tagger: Tagger, n_epochs: int, n_left: int, place: Place, say: Say
+) -> tuple[int, int]:
+    """How many epochs, and how many trainings with this one, there is time for; no epochs if too little for any.
+
+    `begin(tagger, n_epochs=...)` makes a training.
+    """
+    seconds = place.seconds_for(1)
+    if seconds is None:
+        return n_epochs, n_left
+    per_epoch = place.processes.agreed(begin(copy.deepcopy(tagger), n_epochs=n_epochs).seconds_per_epoch())
+    seconds = place.processes.agreed(seconds)
+    n_left = min(n_left, max(1, int(seconds / (min(ENOUGH_EPOCHS, n_epochs) * per_epoch))))
+    n_fitting = min(n_epochs, int(seconds / (n_left * per_epoch)))
+    if n_fitting < min(FEWEST_EPOCHS, n_epochs):
+        say(f"no time to fine-tune: an epoch takes {per_epoch:.0f} s and there are {max(seconds, 0):.0f} s")
+        return 0, 0
+    say(f"{n_fitting} epochs of about {per_epoch:.0f} s, {n_left} times")
+    return n_fitting, n_left
+
+
+def _beginning(heard: Heard, data: FrozenFeatures, part: Part, y_true: BoolArray) -> Tagger:
+    """The network as it was published, and a head: fitted on what the network makes of the part's clips, or random."""
+    recipe = heard.recipe
+    features, targets, weights = data.lessons(part, y_true)
+    torch.manual_seed(recipe.seed)
+    if not has_learnt(recipe):
+        head: nn.Module = build_head(recipe.head, features.shape[1], y_true.shape[1])  # features will be others soon
+    elif recipe.init is not None or not recipe.finetune.head_first:
+        head = new_head(features, data.group_sizes, y_true.shape[1], recipe)
+    elif recipe.head == "linear":
+        head = as_module(
+            fit_heads(features, targets, data.group_sizes, (DEFAULT_WEIGHT_DECAY,), clip_weights=weights)[0]
+        )
+    else:
+        by_adam = recipe.model_copy(update={"optimizer": "adam", "learning_rate": 1e-3, "epochs": 20})
+        head = descend_on(data, part, y_true, by_adam, lambda _: None, label="")
+    return Tagger(copy.deepcopy(heard.store.extractor), head)
+
+
+def _examples(heard: Heard, part: Part, y_true: BoolArray, backgrounds: list[Float32Array]) -> Examples:
+    """The clips of a part, and after them those with doubtful labels that it may learn from."""
+    rows = np.flatnonzero(part.train)
+    targets, weights = [y_true[rows].astype(np.float32)], [np.ones(len(rows), np.float32)]
+    sources: list[tuple[ClipInputs, int]] = [(heard.clips, int(i)) for i in rows]
+    if part.noisy is not None and heard.noisy is not None:
+        kept = np.flatnonzero(part.noisy.weights > 0)
+        sources += [(heard.noisy, int(i)) for i in kept]
+        targets.append(part.noisy.targets[kept].astype(np.float32))
+        weights.append(part.noisy.weights[kept].astype(np.float32))
+
+    def inputs(i: int) -> Float32Array:
+        clips, position = sources[i]
+        return clips.inputs(position)
+
+    is_noisy = np.arange(len(sources)) >= len(rows)
+    return Examples(inputs, np.concatenate(targets), np.concatenate(weights), is_noisy, backgrounds)
+
+
+def _backgrounds(heard: Heard, root: Path, progress: Progress) -> list[Float32Array]:
+    """Inputs of the sounds in the folder of background noise."""
+    folder = heard.recipe.augment.background
+    if folder is None:
+        return []
+    try:
+        paths = find_audio([folder])
+    except AudioError as error:
+        raise ConfigError(f"augment.background: {error}") from error
+    clips = tuple(Clip(path, path.name, ()) for path in paths)
+    manifest = Manifest(Path(folder), clips, LabelSet(("background",)))
+    opened = open_clips(manifest, heard.front_end, root, workers=None, progress=progress, say=tell_nobody)
+    return [np.array(opened.inputs(i)) for i in range(len(opened.keys))]
