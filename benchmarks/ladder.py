@@ -32,18 +32,7 @@ from spectag.progress import silent, tell_nobody
 LITE0 = ["--backbone", "efficientnet_lite0"]
 POST = ["--features", "last", "--head", "layer_norm", "--optimizer", "adam", "--epochs", "10", "--folds", "none"]
 POST_IMAGE = ["--image.colormap", "magma", "--image.height", "224", "--image.width", "224"]
-FINE_TUNED = [
-    "--mode",
-    "finetune",
-    "--folds",
-    "none",
-    "--epochs",
-    "15",
-    "--augment.warp",
-    "0.5",
-    "--augment.masks",
-    "0.5",
-]
+FINE_TUNED = ["--mode", "finetune", "--folds", "none", "--augment.warp", "0.5", "--augment.masks", "0.5"]
 NOISY = ["--noisy", "train_noisy.csv"]
 STATISTICS = "log-mel statistics, logistic regression"
 
@@ -72,13 +61,13 @@ def rungs(budget: str) -> list[Rung]:
     best = ["--recipe", "best", "--budget", budget]
     return [
         Rung(STATISTICS, []),
-        Rung("small CNN from scratch", ["--backbone", "scratch", *FINE_TUNED, "--epochs", "40"]),
+        Rung("small CNN from scratch", [*FINE_TUNED, "--backbone", "scratch", "--epochs", "15"]),
         Rung("the post's way, lite0", [*LITE0, *POST, *POST_IMAGE]),
         Rung("frozen, all stages, ImageNet (lite0)", LITE0),
         Rung("frozen, all stages, AudioSet (mn04)", []),
         Rung("the same, with the noisy set", NOISY),
-        Rung("fine-tuned mn04", FINE_TUNED),
-        Rung("the same, with the noisy set", [*FINE_TUNED, *NOISY]),
+        Rung("fine-tuned mn04", [*FINE_TUNED, "--epochs", "15"]),
+        Rung("the same, with the noisy set", [*FINE_TUNED, "--epochs", "15", *NOISY]),
         Rung(f"ensemble (best, {budget})", best),
         Rung("the same, with the noisy set", [*best, *NOISY]),
     ]

@@ -10,10 +10,11 @@ from spectag.backbones import Backbone, FeatureMaps
 from spectag.catalogue import front_end_of
 from spectag.config import MelConfig
 from spectag.dataset import Examples
-from spectag.finetune import Asked, FineTuning
+from spectag.finetune import FineTuning
 from spectag.front_end import FrontEnd
 from spectag.recipe import Recipe
 from spectag.tagger import FeatureExtractor, Tagger, build_head
+from spectag.whole_clips import Asked
 
 SMALL_MEL = MelConfig(sample_rate=8000, n_fft=256, hop_length=160, n_mels=16, f_max=4000)
 MEL = front_end_of("scratch", SMALL_MEL)

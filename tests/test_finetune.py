@@ -12,11 +12,13 @@ from scipy.special import expit, logit
 
 from small_training import FRONT_END, held_out, made_examples, made_inputs, made_tagger, made_training, small_recipe
 from spectag.errors import ConfigError
-from spectag.finetune import Asked, logits_of_clips, n_frames_in, precision_on, rate_factor, share_of_newest
+from spectag.finetune import precision_on
 from spectag.gradient_fit import judge
 from spectag.learning_config import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.losses import clip_losses
 from spectag.progress import silent
+from spectag.schedule import rate_factor, share_of_newest
+from spectag.whole_clips import Asked, logits_of_clips, n_frames_in
 
 PLAIN = {"average": "none", "schedule": "constant", "warmup": 0.0, "layer_decay": 1.0, "clip_norm": None}
 CPU = torch.device("cpu")
@@ -424,3 +426,11 @@ def test_the_time_of_an_epoch_is_that_of_its_steps(monkeypatch):
 
     monkeypatch.setattr("spectag.finetune.logits_of_clips", ask)
     assert training.seconds_per_epoch() == pytest.approx(12 * 1.0 + 5 * 0.1)
+
+
+def test_the_time_of_an_epoch_of_one_step_is_that_step(monkeypatch):
+    training = made_training(small_recipe(batch_size=12))
+    now = [0.0]
+    monkeypatch.setattr("spectag.finetune.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "_learn", lambda _: now.__setitem__(0, now[0] + 3.0))
+    assert training.seconds_per_epoch() == pytest.approx(3.0)

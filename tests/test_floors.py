@@ -17,8 +17,9 @@ FLOORS = (
     "catalogue weights bundle runtime card",
     "tag tables inspection validation task search_space split_manifest prepare",
     "backbones losses image_augment augment tagger stages head_fit gradient_fit export features dataset mixes "
-    "frozen_fit member processes finetune finetune_member packing tensorboard_log train rate_finder",
-    "plots augment_html augment_page tune demo __init__ cli __main__",
+    "frozen_fit member processes schedule whole_clips finetune finetune_member packing ensemble tensorboard_log train "
+    "rate_finder",
+    "plots training_plots augment_html augment_page tune demo __init__ cli __main__",
 )
 PLACES = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names.split())}
 TRAINING_FLOOR = 5

@@ -1,5 +1,7 @@
 """What a member hears and learns: where fine-tuning begins, how long it may take, and what is kept of folds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from small_training import FRONT_END, SMALL_MEL, small_recipe, write_sounds
 from spectag.audio import write_audio
 from spectag.errors import ConfigError
 from spectag.features import FeatureStore
-from spectag.finetune import Asked, FineTuning, logits_of_clips
+from spectag.finetune import FineTuning
 from spectag.finetune_member import Place, fit_finetuned, trial
 from spectag.frozen_fit import solve
 from spectag.head_fit import DEFAULT_WEIGHT_DECAY
@@ -24,6 +26,7 @@ from spectag.runtime import Tagger as RuntimeTagger
 from spectag.tagger import build_head
 from spectag.task import Part, Task
 from spectag.train import train
+from spectag.whole_clips import Asked, logits_of_clips
 
 TOLD_NOTHING = {"name": "", "progress": silent, "say": tell_nobody, "on_epoch": lambda _: None}
 
@@ -77,7 +80,7 @@ def two_folds(y_true):
 def place(tmp_path, bank):
     def make(seconds=None):
         processes = Processes.started(for_frozen_alone=False)
-        return Place(processes, tmp_path / "checkpoints", False, "this one", lambda n: seconds, bank)
+        return Place(processes, tmp_path / "checkpoints", False, "this one", lambda: seconds, bank)
 
     return make
 
@@ -236,6 +239,19 @@ def test_as_many_epochs_are_learnt_as_fit(heard_by, y_true, place, monkeypatch, 
     assert [epoch.n_epochs for epoch in fit.epochs] == [n_epochs] * n_epochs
 
 
+def test_what_finding_the_speed_takes_is_no_time_for_epochs(heard_by, y_true, place, monkeypatch):
+    left = [60.0]
+
+    def measure(_):
+        left[0] -= 20.0
+        return 10.0
+
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", measure)
+    timed = dataclasses.replace(place(), seconds_left=lambda: left[0])
+    fit = fit_finetuned(heard_by(small_recipe(epochs=6)), one_part(y_true), timed, **TOLD_NOTHING)
+    assert len(fit.epochs) == 4
+
+
 @pytest.mark.parametrize("seconds", [29.0, 0.0, -5.0])
 def test_without_time_for_three_epochs_none_is_begun(heard_by, y_true, place, monkeypatch, seconds):
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
@@ -261,6 +277,18 @@ def test_folds_for_which_there_is_no_time_are_left_out(heard_by, y_true, place, 
     assert [epoch.part for epoch in fit.epochs] == parts
     assert len(fit.taggers) == 1
     np.testing.assert_array_equal(np.isnan(fit.logits).all(axis=1), (np.arange(12) % 2 == 1) & (len(set(parts)) == 1))
+
+
+def test_with_little_time_the_network_of_all_clips_comes_before_the_folds(heard_by, y_true, place, monkeypatch):
+    """It is what keep = refit keeps."""
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
+    recipe = small_recipe(epochs=6, keep="refit", folds=2)
+    fit = fit_finetuned(heard_by(recipe), two_folds(y_true), place(119.0), **TOLD_NOTHING)
+    assert {epoch.part for epoch in fit.epochs} == {"all clips"}
+    fit = fit_finetuned(heard_by(recipe), two_folds(y_true), place(1e6), **TOLD_NOTHING)
+    assert [epoch.part for epoch in fit.epochs] == ["all clips"] * 6 + ["fold 0"] * 6 + ["fold 1"] * 6
+    free = fit_finetuned(heard_by(recipe), two_folds(y_true), place(), **TOLD_NOTHING)
+    torch.testing.assert_close(fit.taggers[0].state_dict(), free.taggers[0].state_dict())
 
 
 def test_mean_of_weights_of_linear_heads_is_the_mean_of_their_logits(rng):

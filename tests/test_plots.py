@@ -19,14 +19,13 @@ from spectag.plots import (
     Tile,
     clip_figure,
     collage_figure,
-    draw_learning_curves,
-    draw_rate_curve,
     save_figure,
     show,
     show_log_mel,
     show_waveform,
 )
 from spectag.rate_finder import RateCurve
+from spectag.training_plots import draw_learning_curves, draw_rate_curve
 
 CONFIG = MelConfig(sample_rate=16_000, n_fft=1024, hop_length=256, f_max=8000, ref="max")
 

@@ -11,7 +11,7 @@ from spectag.catalogue import backbone_spec, front_end_of
 from spectag.config import MelConfig, parse_config, read_config, to_toml
 from spectag.errors import ConfigError
 from spectag.learning_config import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
-from spectag.recipe import Recipe, laid_over, recipe_file
+from spectag.recipe import Recipe, laid_over, recipe_file, with_flags
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -354,3 +354,15 @@ def test_recipe_that_is_not_there_is_told_with_those_that_are():
 def test_configs_that_come_with_the_project_are_recipes_of_known_backbones(path):
     for recipe in read_config(path, Recipe).member_recipes():
         assert front_end_of(recipe.backbone, recipe.mel).n_mels > 0
+
+
+def test_flags_reach_every_member_for_which_they_do_something():
+    """A flag that equals the frozen mode's default was lost once on its way to a fine-tuned member."""
+    file = {"members": [{"mixes": 5}, {"mode": "finetune", "augment": {"warp": 0.5}}]}
+    values = with_flags(file, {"batch_size": 64, "seed": 3, "augment": {"mix": 0.25}, "finetune": {"patience": 2}})
+    frozen, tuned = Recipe.model_validate(values).member_recipes()
+    assert (frozen.batch_size, tuned.batch_size) == (64, 64)
+    assert (frozen.seed, tuned.seed) == (3, 3)
+    assert (frozen.augment.mix, tuned.augment.mix, tuned.augment.warp) == (0.25, 0.25, 0.5)
+    assert tuned.finetune.patience == 2
+    assert with_flags({"epochs": 3}, {"seed": 1}) == {"epochs": 3, "seed": 1}

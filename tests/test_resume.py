@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib
 import signal
 import subprocess
 import sys
@@ -170,9 +169,9 @@ def kill(data, tmp_path):
 
 def test_a_run_killed_again_and_again_gives_the_same_files(undisturbed, kill, run, data, tmp_path):
     """Within an epoch, between two folds, and at the last step of all."""
-    kill(step="0 epoch 2", n_done=2, resume=False)
-    kill(line="1", resume=True)
-    kill(step="1 epoch 3", n_done=3, resume=True)
+    kill(step="fold 0 epoch 2", n_done=2, resume=False)
+    kill(line="fold 1", resume=True)
+    kill(step="fold 1 epoch 3", n_done=3, resume=True)
     done = run("train", data, "-o", tmp_path / "model", "--config", tmp_path / "recipe.toml", "--resume")
     assert done.status == 0
     assert "going on from epoch 3, step 2" in done.err
@@ -186,7 +185,7 @@ def test_a_run_killed_again_and_again_gives_the_same_files(undisturbed, kill, ru
 @pytest.fixture
 def without_bundle(monkeypatch):
     """Writing the bundle takes longest, and is not looked at."""
-    monkeypatch.setattr(importlib.import_module("spectag.train"), "pack", lambda *_: 0.0)  # train is a function too
+    monkeypatch.setattr("spectag.ensemble.pack", lambda *_: 0.0)
 
 
 def stopped(data, output, recipe, step, **options):

@@ -22,9 +22,9 @@ from spectag.config import MelConfig, read_config
 from spectag.errors import BankError, ConfigError, DataError
 from spectag.history import Epoch
 from spectag.learning_config import AugmentConfig, FinetuneConfig, LossConfig
-from spectag.plots import study_figure
 from spectag.recipe import Recipe
 from spectag.search_space import GROUPS, Range, search_space, value_of, with_values
+from spectag.training_plots import study_figure
 from spectag.tune import BEST_TOML, FIGURE, JOURNAL, TRIALS_CSV, tune
 
 MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32, f_max=8000.0)

@@ -81,6 +81,7 @@ def _copies_together(manifest: Manifest, keys: Sequence[str], say: Say) -> Manif
     if not n_copies:
         return manifest
     say(f"{n_copies} clips are exact copies of others; folds that spectag makes keep them together")
-    numbers = united([(("content", key), ("group", group)) for key, group in zip(keys, manifest.groups, strict=True)])
-    clips = (replace(clip, group=f"group {number}") for clip, number in zip(manifest.clips, numbers, strict=True))
+    groups = manifest.groups
+    numbers = united([(("content", key), ("group", group)) for key, group in zip(keys, groups, strict=True)])
+    clips = (replace(clip, group=groups[number]) for clip, number in zip(manifest.clips, numbers, strict=True))
     return replace(manifest, clips=tuple(clips))

@@ -6,7 +6,6 @@ weights bit for bit.
 
 import copy
 import itertools
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -17,15 +16,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
-from numpy.typing import NDArray
-from scipy.special import expit, logit
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from spectag.augment import Augmenter
 from spectag.backbones.base import first_line
-from spectag.config import WindowConfig
-from spectag.dataset import Batch, Batches, Examples, Inputs
+from spectag.dataset import Batch, Batches, Examples
 from spectag.errors import BundleError, ConfigError
 from spectag.files import unfinished_file
 from spectag.front_end import FrontEnd
@@ -35,24 +31,10 @@ from spectag.learning_config import FinetuneConfig
 from spectag.losses import clip_losses
 from spectag.progress import Progress
 from spectag.recipe import Recipe
+from spectag.schedule import SWA_SHARE, move, rate_factor, share_of_newest
 from spectag.stages import learning_groups
 from spectag.tagger import Tagger
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-
-_ONE_CYCLE_RISE, _ONE_CYCLE_START, _ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25 / 1e4
-_SWA_SHARE = 0.25
-_TINY = 1e-12  # least distance of a mean probability from 0 and 1, which have no logit
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Clips that the network is asked about: `y_true` (n_clips, n_labels) of those at `rows`."""
-
-    inputs: Inputs
-    rows: NDArray[np.int64]
-    y_true: BoolArray
+from spectag.whole_clips import Asked, logits_of_clips, n_frames_in
 
 
 @dataclass(frozen=True)
@@ -80,31 +62,6 @@ def precision_on(device: torch.device, config: FinetuneConfig) -> torch.dtype:
         return torch.bfloat16 if has_bfloat16 else torch.float32
     precision: torch.dtype = getattr(torch, config.precision)
     return precision
-
-
-def rate_factor(step: int, n_steps: int, config: FinetuneConfig) -> float:
-    """Share of the full learning rate at a step (from 0) of so many.
-
-    References
-    ----------
-    Smith and Topin, "Super-convergence", 2018, for one_cycle, here as torch's OneCycleLR; Loshchilov and Hutter,
-    "SGDR", ICLR 2017, for cosine.
-    """
-    if config.schedule == "one_cycle":
-        peak = max(_ONE_CYCLE_RISE * n_steps - 1, 1e-9)
-        if step <= peak:
-            return _cosine(_ONE_CYCLE_START, 1.0, step / peak)
-        return _cosine(1.0, _ONE_CYCLE_END, (step - peak) / max(n_steps - 1 - peak, 1e-9))
-    n_rising = config.warmup * n_steps
-    if step < n_rising:
-        return (step + 1) / (n_rising + 1)
-    if config.schedule == "constant":
-        return 1.0
-    return _cosine(1.0, 0.0, (step - n_rising) / (n_steps - n_rising))
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
 def _seed_of_step(*position: int) -> int:
@@ -229,11 +186,13 @@ class FineTuning:
         """How long an epoch would take, by a few steps; the tagger is spoilt by them."""
         self._begin_learning()
         batches = self.batches.epoch(1, augmented=True)
-        self._learn(next(batches))  # the first one takes longer
+        n_first = min(1, self.batches.n_steps - 1)  # the first one takes longer, and counts only if there is no other
+        for batch in itertools.islice(batches, n_first):
+            self._learn(batch)
         started = time.monotonic()
         n_done = sum(1 for _ in map(self._learn, itertools.islice(batches, n_steps)))
         batches.close()
-        step = (time.monotonic() - started) / max(n_done, 1)
+        step = (time.monotonic() - started) / n_done
         asked = 0.0
         if self.valid is not None:
             few = replace(self.valid, rows=self.valid.rows[:4], y_true=self.valid.y_true[:4])
@@ -360,9 +319,9 @@ class FineTuning:
     def _update_average(self) -> None:
         state, n_per_epoch = self.state, self.batches.n_steps
         n_done = (state.epoch - 1) * n_per_epoch + state.step + 1
-        if self.average is None or (self.config.average == "swa" and n_done <= (1 - _SWA_SHARE) * self.n_steps):
+        if self.average is None or (self.config.average == "swa" and n_done <= (1 - SWA_SHARE) * self.n_steps):
             return
-        _move(self.average, self.pupil.tagger, share_of_newest(state.n_averaged, self.config))
+        move(self.average, self.pupil.tagger, share_of_newest(state.n_averaged, self.config))
         state.n_averaged += 1
 
     def _taken(self) -> Tagger:
@@ -474,13 +433,6 @@ def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
     return values
 
 
-def n_frames_in(seconds: float, front_end: FrontEnd) -> int | None:
-    """Frames of a stretch of so many seconds; None for images, which are seen whole."""
-    if front_end.image is not None or front_end.mel is None:
-        return None
-    return max(1, round(seconds * front_end.mel.sample_rate / front_end.mel.hop_length))
-
-
 def _width(examples: Examples, front_end: FrontEnd, crop_seconds: float | None) -> int | None:
     """Frames that the network sees of a clip in training; None for images, which it sees whole."""
     if front_end.image is not None:
@@ -494,25 +446,6 @@ def _example(examples: Examples, front_end: FrontEnd) -> Tensor:
     """An input by which the network's stages can be told apart: of a sound, a short one is enough."""
     inputs = examples.inputs(0)[None]
     return torch.from_numpy(np.array(inputs if front_end.image is not None else inputs[..., :100], np.float32))
-
-
-def share_of_newest(n_averaged: int, config: FinetuneConfig) -> float:
-    """Share of a step's weights in the average with those of so many steps before it."""
-    if n_averaged == 0:
-        return 1.0
-    if config.average == "swa":
-        return 1 / (n_averaged + 1)
-    return 1 - min(config.ema_decay, (1 + n_averaged) / (10 + n_averaged))  # soon forgets where it began
-
-
-@torch.no_grad()
-def _move(average: nn.Module, newest: nn.Module, share: float) -> None:
-    """Take a share of the newest weights and statistics into their average, in place."""
-    for mean, values in zip(average.state_dict().values(), newest.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(values, share)
-        else:  # batch normalisation counts its batches
-            mean.copy_(values)
 
 
 def _freeze_statistics(network: nn.Module) -> None:
@@ -529,36 +462,4 @@ def _on_cpu(tagger: Tagger) -> Tagger:
     """A copy for saving and exporting."""
     copied = copy.deepcopy(tagger).cpu().to(memory_format=torch.contiguous_format)
     result: Tagger = copied.eval().requires_grad_(False)
-    return result
-
-
-def logits_of_clips(tagger: Tagger, asked: Asked, front_end: FrontEnd, accelerator: Accelerator) -> FloatArray:
-    """Logits (n_clips, n_labels) of whole clips, in single precision as in tagging; processes share the clips."""
-    own = range(accelerator.process_index, len(asked.rows), accelerator.num_processes)
-    was_training = tagger.training
-    tagger.eval()
-    results = [(i, _clip_logits(tagger, asked.inputs(int(asked.rows[i])), front_end)) for i in own]
-    tagger.train(was_training)
-    logits = np.empty((len(asked.rows), asked.y_true.shape[1]))
-    for i, values in gather_object(results):
-        logits[i] = values
-    return logits
-
-
-@torch.inference_mode()
-def _clip_logits(tagger: Tagger, inputs: NDArray[np.float32], front_end: FrontEnd) -> FloatArray:
-    """Logits (n_labels,) of a clip, a long one seen in parts."""
-    device = next(tagger.parameters()).device
-    n_frames = inputs.shape[-1]
-    longest = n_frames_in(WindowConfig().max_clip_seconds, front_end) or n_frames
-    starts = range(0, n_frames, longest)
-    logits: list[FloatArray] = []
-    for start in starts:
-        part = torch.from_numpy(np.array(inputs[None, ..., start : start + longest], np.float32)).to(device)
-        logits.append(tagger(part.to(memory_format=torch.channels_last))[0].cpu().double().numpy())
-    if len(logits) == 1:
-        return logits[0]
-    lengths = [min(longest, n_frames - start) for start in starts]
-    mean = np.average(expit(logits), axis=0, weights=lengths)
-    result: FloatArray = logit(mean.clip(_TINY, 1 - _TINY))
     return result

@@ -18,7 +18,7 @@ from spectag.audio import find_audio
 from spectag.clip_inputs import ClipInputs, open_clips
 from spectag.dataset import Examples
 from spectag.errors import AudioError, ConfigError
-from spectag.finetune import Asked, FineTuned, FineTuning, has_learnt, logits_of_clips, read_checkpoint
+from spectag.finetune import FineTuned, FineTuning, has_learnt, read_checkpoint
 from spectag.frozen_fit import FrozenFeatures, as_module, descend_on, new_head
 from spectag.head_fit import DEFAULT_WEIGHT_DECAY, fit_heads
 from spectag.history import OnEpoch
@@ -29,6 +29,7 @@ from spectag.processes import Processes
 from spectag.progress import Progress, Say, tell_nobody
 from spectag.tagger import Tagger, build_head
 from spectag.task import Part, Task
+from spectag.whole_clips import Asked, logits_of_clips
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -45,14 +46,14 @@ class Place:
     """Where and how fine-tuning goes on.
 
     `checkpoints` is the folder in which the member's runs are kept while they last, `fingerprint` tells which runs they
-    are, and `seconds_for(n_trainings)` says how long one of so many may take, None where there is no limit.
+    are, and `seconds_left()` says how long all that are not done may take, in all processes alike; None: any time.
     """
 
     processes: Processes
     checkpoints: Path
     resume: bool
     fingerprint: str
-    seconds_for: Callable[[int], float | None]
+    seconds_left: Callable[[], float | None]
     root: Path  # of the bank
 
     @property
@@ -89,7 +90,7 @@ def fit_finetuned(
     BundleError
         If a checkpoint is damaged or can't be written.
     """
-    parts = task.all_parts if heard.recipe.keep == "refit" or task.whole is None else task.parts
+    parts = _in_order(task, heard.recipe.keep, has_limit=place.seconds_left() is not None)
     if heard.recipe.finetune.compile and place.accelerator.device.type != "cuda":
         say("finetune.compile does nothing here: there is no GPU")
     with place.processes.first_alone():
@@ -126,10 +127,10 @@ def fit_finetuned(
             if n_epochs == 0:
                 break
             run = begin(tagger, n_epochs=n_epochs)
-        fine_tuned = run.run(on_epoch, progress)
+        fine_tuned = _run(run, on_epoch, progress)
         if asked is not None:
-            learnt = copy.deepcopy(fine_tuned.tagger).to(place.accelerator.device)
-            logits[rows] = logits_of_clips(learnt, asked, heard.front_end, place.accelerator)
+            asked_of = copy.deepcopy(fine_tuned.tagger).to(place.accelerator.device)
+            logits[rows] = logits_of_clips(asked_of, asked, heard.front_end, place.accelerator)
         done.append(fine_tuned)
         del run
         place.accelerator.free_memory()
@@ -137,11 +138,29 @@ def fit_finetuned(
             break
     if not done:
         return None
-    kept = kept_networks([fit.tagger for fit in done], task, heard.recipe)
+    learnt = sorted(zip(parts, done, strict=False), key=lambda pair: pair[0] is task.whole)  # the whole comes last
+    kept = kept_networks([fit.tagger for _, fit in learnt], task, heard.recipe)
     epochs = tuple(epoch for fit in done for epoch in fit.epochs)
     return MemberFit(
         tuple(_tagger(network) for network in kept), logits, epochs, done[0].others if len(done) == 1 else {}
     )
+
+
+def _run(run: FineTuning, on_epoch: OnEpoch, progress: Progress) -> FineTuned:
+    try:
+        return run.run(on_epoch, progress)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the GPU has too little memory for a batch_size of {run.recipe.batch_size}; give a smaller one, shorter "
+            "finetune.crop_seconds, or a smaller backbone"
+        ) from error
+
+
+def _in_order(task: Task, keep: str, *, has_limit: bool) -> tuple[Part, ...]:
+    """The parts to train on; where time may be short and the whole is what is kept, the whole first."""
+    if keep != "refit" or task.whole is None:
+        return task.parts
+    return (task.whole, *task.parts) if has_limit else task.all_parts
 
 
 def trial(heard: Heard, task: Task, processes: Processes, root: Path, *, progress: Progress) -> FineTuning:
@@ -183,11 +202,10 @@ def _fitting(
 
     `begin(tagger, n_epochs=...)` makes a training.
     """
-    seconds = place.seconds_for(1)
-    if seconds is None:
+    if place.seconds_left() is None:
         return n_epochs, n_left
     per_epoch = place.processes.agreed(begin(copy.deepcopy(tagger), n_epochs=n_epochs).seconds_per_epoch())
-    seconds = place.processes.agreed(seconds)
+    seconds = place.seconds_left() or 0.0  # now that the speed is known, which took some of it
     n_left = min(n_left, max(1, int(seconds / (min(ENOUGH_EPOCHS, n_epochs) * per_epoch))))
     n_fitting = min(n_epochs, int(seconds / (n_left * per_epoch)))
     if n_fitting < min(FEWEST_EPOCHS, n_epochs):

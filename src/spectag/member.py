@@ -19,7 +19,7 @@ from spectag.front_end import FrontEnd
 from spectag.frozen_fit import FrozenFeatures, descend, solve
 from spectag.history import Epoch, OnEpoch
 from spectag.image import read_png
-from spectag.manifest import Manifest
+from spectag.manifest import Clip, Manifest
 from spectag.mixes import make_mixes
 from spectag.progress import Progress, Say
 from spectag.recipe import Recipe
@@ -40,6 +40,11 @@ class Heard:
     store: FeatureStore
     clips: ClipInputs
     noisy: ClipInputs | None
+
+    @property
+    def read_clips(self) -> tuple[Clip, ...]:
+        """The clips that could be read, those with doubtful labels last."""
+        return self.clips.manifest.clips + (self.noisy.manifest.clips if self.noisy else ())
 
     def frozen_features(self, y_true: BoolArray, *, progress: Progress, with_mixes: bool = True) -> FrozenFeatures:
         """Features of all clips by the network as it was published."""

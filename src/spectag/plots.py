@@ -4,7 +4,7 @@ matplotlib (the extra `plots`) is imported where a figure begins, and never thro
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from spectag.audio import audio_info, read_audio
 from spectag.config import MelConfig
 from spectag.errors import AudioError, ConfigError, DataError, MissingExtraError
 from spectag.files import unfinished_file
-from spectag.history import Epoch
 from spectag.image import read_png
 from spectag.manifest import Clip, read_manifest
 from spectag.mel import compute_log_mel, hz_to_mel
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
-
-    from spectag.rate_finder import RateCurve
 
 Waveform = NDArray[np.float32]
 LogMel = NDArray[np.float32]
@@ -42,15 +39,12 @@ _MANIFEST_SUFFIXES = {".csv", ".tsv", ".txt"}
 _FIGURE_SUFFIXES = {".png", ".jpg", ".pdf", ".svg"}
 
 _COLORMAP = "magma"
-_WAVEFORM_COLOR = "#721f81"  # from the same map
+LINE_COLOR = "#721f81"  # from the same map
 _WAVEFORM_COLUMNS = 2000  # from twice as many samples on, only the least and the greatest of each column are drawn
 _FEW_SAMPLES = 100  # drawn as points
 _TICK_SHARE = 0.055  # of the frequency axis, between two ticks at least
 _TILE_INCHES = 2.4, 1.9
-_TITLE_LENGTH = 32  # characters in a line above a tile
-_PART_COLORS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"
-"""Okabe and Ito's, which the colour-blind tell apart; without their yellow, which is too pale for a line."""
-_FEW_EPOCHS = 30  # drawn with a point each
+TITLE_LENGTH = 32  # characters in a line above a tile
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ def clip_figure(
     title : str
         Drawn as it is, shortened where it is too long.
     """
-    figure = _new_figure(9, 5)
+    figure = new_figure(9, 5)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 0.02], height_ratios=[1, 2.4])
     waveform_ax = figure.add_subplot(grid[0, 0])
     log_mel_ax = figure.add_subplot(grid[1, 0], sharex=waveform_ax)
@@ -142,7 +136,7 @@ def clip_figure(
     image = show_log_mel(log_mel, config, ax=log_mel_ax)
     waveform_ax.set_xlim(0, len(waveform) / sample_rate)
     waveform_ax.label_outer()
-    waveform_ax.set_title(_middle_cut(title, 100), fontsize=11, parse_math=False)
+    waveform_ax.set_title(middle_cut(title, 100), fontsize=11, parse_math=False)
     # A column of its own for the colour bar, so that both time axes are equally long.
     figure.colorbar(image, cax=figure.add_subplot(grid[1, 1]), label=_unit(config))
     figure.align_ylabels([waveform_ax, log_mel_ax])
@@ -160,7 +154,7 @@ def collage_figure(tiles: Sequence[Tile], *, n_rows: int, n_columns: int) -> "Fi
     if len(tiles) > n_rows * n_columns:
         raise ValueError(f"expected at most {n_rows} x {n_columns} tiles, got {len(tiles)}")
     width, height = _TILE_INCHES
-    figure = _new_figure(n_columns * width, n_rows * height)
+    figure = new_figure(n_columns * width, n_rows * height)
     for place, tile in enumerate(tiles, start=1):
         ax = figure.add_subplot(n_rows, n_columns, place)
         if tile.config is None:
@@ -173,88 +167,6 @@ def collage_figure(tiles: Sequence[Tile], *, n_rows: int, n_columns: int) -> "Fi
     return figure
 
 
-def draw_learning_curves(epochs: Sequence[Epoch], *, title: str = "") -> "Figure":
-    """Loss and lwlrap after each epoch: a colour for each training, dashed for its clips, solid for those held out.
-
-    A ring is around the highest lwlrap of held-out clips.
-
-    Raises
-    ------
-    ValueError
-        If there is no epoch.
-    """
-    if not epochs:
-        raise ValueError("there is no epoch to draw")
-    parts = {epoch.part: [other for other in epochs if other.part == epoch.part] for epoch in epochs}
-    figure = _new_figure(10, 4.2)
-    loss_ax, lwlrap_ax = figure.subplots(1, 2)
-    colors = _part_colors(len(parts))
-    for course, color in zip(parts.values(), colors, strict=True):
-        _draw_course(loss_ax, course, [epoch.train_loss for epoch in course], color, "--")
-        _draw_course(loss_ax, course, [epoch.valid_loss for epoch in course], color, "-")
-        _draw_course(lwlrap_ax, course, [epoch.train_lwlrap for epoch in course], color, "--")
-        _draw_course(lwlrap_ax, course, [epoch.valid_lwlrap for epoch in course], color, "-")
-        _ring_the_best(lwlrap_ax, course, color)
-    for ax, name in ((loss_ax, "Loss"), (lwlrap_ax, "lwlrap (best is 1)")):
-        ax.set(xlabel="Epoch", ylabel=name)
-        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
-        ax.grid(alpha=0.3)
-    figure.suptitle(_middle_cut(title, 100), fontsize=11, parse_math=False)
-    _name_parts(figure, list(parts), colors)
-    return figure
-
-
-def _draw_course(ax: "Axes", course: Sequence[Epoch], scores: Sequence[float | None], color: Any, style: str) -> None:
-    known = [np.nan if score is None else score for score in scores]
-    marker = "." if len(course) <= _FEW_EPOCHS else ""
-    ax.plot([epoch.epoch for epoch in course], known, style, color=color, marker=marker, linewidth=1.2)
-
-
-def _ring_the_best(ax: "Axes", course: Sequence[Epoch], color: Any) -> None:
-    judged = [(epoch.valid_lwlrap, epoch.epoch) for epoch in course if epoch.valid_lwlrap is not None]
-    if judged:
-        best, number = max(judged, key=lambda pair: pair[0])
-        ax.plot([number], [best], "o", color=color, markersize=9, markerfacecolor="none")
-
-
-def _name_parts(figure: "Figure", parts: Sequence[str], colors: Sequence[Any]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=color, linewidth=3, label=_middle_cut(part or "training", _TITLE_LENGTH))
-        for part, color in zip(parts, colors, strict=True)
-    ]
-    handles += [Line2D([], [], color="0.3", linestyle="--", label="train"), Line2D([], [], color="0.3", label="valid")]
-    legend = figure.legend(handles=handles, loc="outside right center", fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _part_colors(n_parts: int) -> Sequence[Any]:
-    """Colours that the colour-blind tell apart; of many parts, in an order from dark to light."""
-    if n_parts <= len(_PART_COLORS):
-        return _PART_COLORS[:n_parts]
-    from matplotlib import colormaps
-
-    return list(colormaps["viridis"](np.linspace(0, 0.9, n_parts)))
-
-
-def draw_rate_curve(curve: "RateCurve", *, title: str = "") -> "Figure":
-    """The loss over the learning rate, and the rate that is suggested."""
-    figure = _new_figure(7, 4.2)
-    ax = figure.subplots()
-    ax.plot(curve.rates, curve.losses, ".", color="0.7", markersize=4, label="of a batch")
-    ax.plot(curve.rates, curve.smoothed, color=_PART_COLORS[0], label="moving average")
-    if curve.suggestion is not None:
-        ax.axvline(curve.suggestion, color=_PART_COLORS[1], linestyle="--", label=f"steepest: {curve.suggestion:.1e}")
-    falling = curve.smoothed[: int(np.argmin(curve.smoothed)) + 1]
-    ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss", ylim=(0, 2 * float(falling.max())))  # then it explodes
-    ax.grid(alpha=0.3)
-    ax.legend()
-    ax.set_title(_middle_cut(title, 70), fontsize=11, parse_math=False)
-    return figure
-
-
 def show_waveform(waveform: Waveform, sample_rate: int, *, ax: "Axes") -> "Line2D | FillBetweenPolyCollection":
     """Draw a waveform of shape (n_samples,) over seconds; where it is long, its least and greatest samples."""
     loudest = float(np.abs(waveform).max()) or 1.0
@@ -262,11 +174,11 @@ def show_waveform(waveform: Waveform, sample_rate: int, *, ax: "Axes") -> "Line2
     if waveform.size < 2 * _WAVEFORM_COLUMNS:
         marker = "." if waveform.size < _FEW_SAMPLES else ""
         seconds = np.arange(waveform.size) / sample_rate
-        (line,) = ax.plot(seconds, waveform, color=_WAVEFORM_COLOR, linewidth=0.7, marker=marker)
+        (line,) = ax.plot(seconds, waveform, color=LINE_COLOR, linewidth=0.7, marker=marker)
         return line
     starts = np.linspace(0, waveform.size, _WAVEFORM_COLUMNS, endpoint=False).astype(int)
     least, greatest = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
-    return ax.fill_between(starts / sample_rate, least, greatest, color=_WAVEFORM_COLOR, linewidth=0.5)
+    return ax.fill_between(starts / sample_rate, least, greatest, color=LINE_COLOR, linewidth=0.5)
 
 
 def show_log_mel(log_mel: LogMel, config: MelConfig, *, ax: "Axes") -> "AxesImage":
@@ -323,7 +235,7 @@ def _sound_figure(path: Path, mel: MelConfig | None) -> "Figure":
     duration = f"{info.duration_seconds:.3g} s"
     if info.duration_seconds > _LONGEST_SECONDS:
         duration = f"first {_LONGEST_SECONDS:g} s of {_clock(info.duration_seconds)}"
-    title = f"{_middle_cut(path.name, 50)}   ({duration}, {sample_rate / 1000:g} kHz)"
+    title = f"{middle_cut(path.name, 50)}   ({duration}, {sample_rate / 1000:g} kHz)"
     return clip_figure(waveform, sample_rate, compute_log_mel(waveform, mel), mel, title=title)
 
 
@@ -399,7 +311,8 @@ def check_figure_path(path: Path) -> None:
     _figure_class()
 
 
-def _new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches."""
     return _figure_class()(figsize=(width, height), layout="constrained")
 
 
@@ -437,9 +350,9 @@ def _title_of(labels: tuple[str, ...]) -> str:
     lines = [""]
     for position, label in enumerate(labels):
         n_left = len(labels) - position
-        word = _middle_cut(label, _TITLE_LENGTH - 6)
+        word = middle_cut(label, TITLE_LENGTH - 6)
         longer = f"{lines[-1]}, {word}" if lines[-1] else word
-        if len(longer) <= _TITLE_LENGTH:
+        if len(longer) <= TITLE_LENGTH:
             lines[-1] = longer
         elif len(lines) == 1:
             lines = [lines[0] + ",", word]
@@ -448,7 +361,8 @@ def _title_of(labels: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def _middle_cut(text: str, length: int) -> str:
+def middle_cut(text: str, length: int) -> str:
+    """A text without its middle where it is longer than that."""
     if len(text) <= length:
         return text
     n_end = length // 3
@@ -459,61 +373,3 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02} h" if hours else f"{minutes}:{seconds:02} min"
-
-
-def study_figure(scores: Sequence[float], settings: Mapping[str, Sequence[str | float | None]]) -> "Figure":
-    """A search's held-out lwlrap: trial by trial with the best so far, and over each setting that was searched over.
-
-    Parameters
-    ----------
-    scores : floats, n_trials of them
-        NaN for trials without a score, which are only counted. The first is that of the recipe as it was given.
-    settings : mapping of names to n_trials values
-        Numbers that go over more than a decade are drawn over their logarithm, words side by side. A number that is
-        None, such as a weight decay that is chosen in training, has no place in its panel.
-    """
-    values = np.asarray(scores, float)
-    n_columns = max(1, min(3, len(settings)))
-    n_rows = max(1, -(-len(settings) // n_columns))
-    figure = _new_figure(5 + 2.6 * n_columns, max(4.0, 2.2 * n_rows))
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[5, 2.6 * n_columns]))  # type: ignore[arg-type]
-    _show_trials(values, left.subplots())
-    axes = right.subplots(n_rows, n_columns, sharey=True, squeeze=False)
-    for ax in axes.flat[len(settings) :]:
-        ax.set_axis_off()
-    for ax, (name, tried) in zip(axes.flat, settings.items(), strict=False):
-        _show_setting(values, name, tried, ax)
-    right.supylabel("Held-out lwlrap", fontsize=10)
-    return figure
-
-
-def _show_trials(scores: NDArray[np.float64], ax: "Axes") -> None:
-    numbers = np.arange(len(scores))
-    best = np.maximum.accumulate(np.where(np.isnan(scores), -np.inf, scores))
-    ax.axhline(scores[0], color="grey", linestyle="--", linewidth=1, label="the recipe as given")
-    ax.step(numbers, best, where="post", color=_WAVEFORM_COLOR, label="best so far")
-    ax.scatter(numbers, scores, s=14, color=_WAVEFORM_COLOR, alpha=0.6)
-    ax.set(xlabel="Trial, in their order", ylabel="Held-out lwlrap")
-    ax.locator_params(axis="x", integer=True)
-    n_without = int(np.isnan(scores).sum())
-    title = f"{len(scores)} trials" + (f", {n_without} without a score" if n_without else "")
-    ax.set_title(title, fontsize=11)
-    ax.legend(fontsize=8, loc="lower right")
-
-
-def _show_setting(scores: NDArray[np.float64], name: str, tried: Sequence[str | float | None], ax: "Axes") -> None:
-    if any(isinstance(value, str) for value in tried):
-        words = ["none" if value is None else f"{value}" for value in tried]
-        kinds = sorted(set(words))
-        positions = np.array([kinds.index(word) for word in words], float)
-        ax.set_xticks(range(len(kinds)), kinds)
-        ax.set_xlim(-0.5, len(kinds) - 0.5)
-    else:
-        positions = np.array([np.nan if value is None else value for value in tried], float)
-        known = positions[~np.isnan(positions)]
-        if len(known) and known.min() > 0 and known.max() > 10 * known.min():
-            ax.set_xscale("log")
-    ax.axhline(scores[0], color="grey", linestyle="--", linewidth=1)
-    ax.scatter(positions, scores, s=10, color=_WAVEFORM_COLOR, alpha=0.6)
-    ax.set_title(name, fontsize=9)
-    ax.tick_params(labelsize=8)

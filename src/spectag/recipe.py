@@ -246,15 +246,30 @@ class Recipe(TrainSettings):
 def _with_shared(shared: dict[str, Any], member: dict[str, Any]) -> dict[str, Any]:
     """A member's settings and those shared ones that do something for it."""
     settings = laid_over(shared, member)
-    if settings["mode"] == "finetune":
-        idle = ["mixes"]
-    else:
-        idle = ["finetune"]
-        if settings.get("optimizer", "lbfgs") == "lbfgs":
-            idle += ["loss", *_BY_EPOCHS]
-        if not settings.get("mixes"):
-            idle.append("augment")
+    idle = _idle(settings)
     return {name: value for name, value in settings.items() if name in member or name not in idle}
+
+
+def _idle(settings: dict[str, Any]) -> list[str]:
+    """The settings that would do nothing beside these."""
+    if settings.get("mode") == "finetune":
+        return ["mixes"]
+    idle = ["finetune"]
+    if settings.get("optimizer", "lbfgs") == "lbfgs":
+        idle += ["loss", *_BY_EPOCHS]
+    return idle if settings.get("mixes") else [*idle, "augment"]
+
+
+def with_flags(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """A file's settings with flags laid over them, and over those of each member where they do something for it."""
+    own = {name: value for name, value in flags.items() if name not in _COMMON}
+
+    def of_member(member: dict[str, Any]) -> dict[str, Any]:
+        idle = _idle(laid_over(laid_over(values, member), own))
+        return laid_over(member, {name: value for name, value in own.items() if name not in idle})
+
+    result = laid_over(values, flags)
+    return {**result, "members": [of_member(member) for member in values["members"]]} if "members" in values else result
 
 
 def _as_it_was_set(config: Config) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from spectag.errors import ConfigError, DataError, MissingExtraError
 from spectag.history import Epoch, OnEpoch, is_epoch_step
 from spectag.manifest import Clip, Manifest, read_manifest
-from spectag.plots import save_figure, study_figure
+from spectag.plots import save_figure
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
 from spectag.search_space import (
@@ -37,6 +37,7 @@ from spectag.search_space import (
 )
 from spectag.tables import written
 from spectag.train import HeldOutScore, held_out_score
+from spectag.training_plots import study_figure
 
 if TYPE_CHECKING:
     import optuna

@@ -62,7 +62,8 @@ def find_rate_command(
     json_output
         Print the rates, the losses and the suggestion as JSON.
     """
-    from spectag.plots import check_figure_path, draw_rate_curve, save_figure
+    from spectag.plots import check_figure_path, save_figure
+    from spectag.training_plots import draw_rate_curve
 
     check_figure_path(output)
     try:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from spectag.config import parse_config, read_toml
 from spectag.errors import ConfigError
 from spectag.learning_config import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
-from spectag.recipe import Recipe, TrainSettings, laid_over, recipe_file
+from spectag.recipe import Recipe, TrainSettings, laid_over, recipe_file, with_flags
 
 AugmentOptions = Annotated[AugmentConfig | None, Parameter(group="Augmentation (fine-tuning, and --mixes)")]
 LossOptions = Annotated[LossConfig | None, Parameter(group="Loss")]
@@ -44,7 +44,7 @@ def recipe_of(
     _check_members(flags, values)
     if mode != "frozen" and not values.get("members"):
         values = {"mode": mode, **values}
-    given = {key: value for key, value in laid_over(values, flags).items() if key in Recipe.model_fields}
+    given = {key: value for key, value in with_flags(values, flags).items() if key in Recipe.model_fields}
     return parse_config(given, Recipe, source=str(file or name or "train"))
 
 

@@ -111,11 +111,12 @@ def train_command(
 
 
 def _draw_epochs(result: "TrainResult") -> None:
-    """Put the learning curves into the tagger's folder, from the first of the processes that train together."""
-    if not result.epochs or os.environ.get("RANK", "0") != "0":
+    """Put the learning curves into the tagger's folder."""
+    if not result.epochs:
         return
     from spectag.packing import CURVES_FILE
-    from spectag.plots import draw_learning_curves, save_figure
+    from spectag.plots import save_figure
+    from spectag.training_plots import draw_learning_curves
 
     try:
         figure = draw_learning_curves(result.epochs, title=result.bundle.name)

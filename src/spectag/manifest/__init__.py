@@ -41,6 +41,11 @@ class Clip:
     line: int | None = None  # in the manifest
 
     @property
+    def origins(self) -> set[tuple[str, str]]:
+        """Where it comes from: its file and, if it has one, its group."""
+        return {("file", str(self.path))} | ({("group", self.group)} if self.group is not None else set())
+
+    @property
     def name(self) -> str:
         """The file name, with the times where the clip is only a part."""
         if self.end_seconds is not None:
@@ -64,9 +69,8 @@ class Manifest:
     @property
     def groups(self) -> tuple[str, ...]:
         """What must stay together, for each clip: clips of one group, and all parts of one file."""
-        named = [[("file", str(clip.path))] + [("group", clip.group)] * (clip.group is not None) for clip in self.clips]
         names: dict[int, str] = {}
-        numbers = united(named)
+        numbers = united([sorted(clip.origins) for clip in self.clips])
         for number, clip in zip(numbers, self.clips, strict=True):
             names.setdefault(number, clip.group or str(clip.path))
         return tuple(names[number] for number in numbers)
@@ -119,6 +123,12 @@ def united(marks: Sequence[Sequence[Hashable]]) -> list[int]:
         for mark in own:
             leader[find(item)] = find(first.setdefault(mark, item))
     return [find(item) for item in range(len(marks))]
+
+
+def related(clips: Manifest, others: Manifest, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which clips of a manifest are of a file, or a group, of those of another manifest at some rows."""
+    origins = {origin for row in np.flatnonzero(rows) for origin in others.clips[row].origins}
+    return np.array([not origins.isdisjoint(clip.origins) for clip in clips.clips], bool)
 
 
 def read_manifest(
