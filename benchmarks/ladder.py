@@ -61,7 +61,7 @@ def rungs(budget: str) -> list[Rung]:
     best = ["--recipe", "best", "--budget", budget]
     return [
         Rung(STATISTICS, []),
-        Rung("small CNN from scratch", [*FINE_TUNED, "--backbone", "scratch", "--epochs", "15"]),
+        Rung("small CNN from scratch", [*FINE_TUNED, "--backbone", "scratch", "--epochs", "8"]),
         Rung("the post's way, lite0", [*LITE0, *POST, *POST_IMAGE]),
         Rung("frozen, all stages, ImageNet (lite0)", LITE0),
         Rung("frozen, all stages, AudioSet (mn04)", []),

@@ -69,15 +69,27 @@ def test_each_certain_clip_comes_exactly_once_in_an_epoch(n_clips):
     assert batches.n_clips == n_clips
 
 
-@pytest.mark.parametrize(("n_noisy", "n_shown"), [(3, 3), (10, 10), (40, 10)])
-def test_noisy_clips_are_at_most_as_many_as_certain_ones_and_change_from_epoch_to_epoch(n_noisy, n_shown):
-    batches = batches_of(examples_of(10, n_noisy))
+@pytest.mark.parametrize(("weight", "n_noisy", "n_shown"), [(1.0, 3, 3), (1.0, 40, 10), (0.3, 10, 3), (0.3, 40, 10)])
+def test_noisy_clips_are_as_many_as_they_weigh_and_at_most_as_many_as_certain_ones(weight, n_noisy, n_shown):
+    examples = examples_of(10, n_noisy)
+    examples.weights[10:] = weight
+    batches = batches_of(examples)
     epochs = [rows_shown(batches, number, augmented=True) for number in (1, 2)]
     assert batches.n_clips == 10 + n_shown
     for shown in epochs:
         assert len(set(shown)) == len(shown) == 10 + n_shown
         assert set(range(10)) <= set(shown)
-    assert (set(epochs[0]) != set(epochs[1])) == (n_noisy > 10)
+    assert (set(epochs[0]) != set(epochs[1])) == (n_noisy > n_shown)
+
+
+def test_noisy_clips_that_weigh_more_come_more_often():
+    examples = examples_of(10, 40)
+    examples.weights[10:30], examples.weights[30:] = 1.0, 0.1
+    batches = batches_of(examples)
+    shown = np.concatenate([rows_shown(batches, number, augmented=True) for number in range(1, 31)])
+    n_heavy, n_light = ((shown >= 10) & (shown < 30)).sum(), (shown >= 30).sum()
+    assert n_heavy + n_light == 300
+    assert 0 < n_light < 0.25 * n_heavy
 
 
 def test_clips_that_weigh_nothing_are_never_shown():
@@ -108,7 +120,7 @@ def test_a_mix_with_a_noisy_clip_is_noisy_and_weighs_as_little():
 
 @pytest.mark.parametrize("augmented", [True, False])
 def test_a_run_that_goes_on_sees_what_it_would_have_seen(augmented):
-    examples = examples_of(20, 12)
+    examples = examples_of(24, 12)
     whole = [clips_in(batch) for batch in batches_of(examples).epoch(2, augmented=augmented)]
     rest = [clips_in(batch) for batch in batches_of(examples).epoch(2, augmented=augmented, first_step=2)]
     assert len(whole) == 4

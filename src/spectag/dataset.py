@@ -131,8 +131,11 @@ class Batches:
         self._rank, self._n_ranks = rank, n_ranks
         self._doubtful = np.flatnonzero(examples.is_noisy & (examples.weights > 0))
         self._certain = np.flatnonzero(~examples.is_noisy)
-        self.n_clips = len(self._certain) + min(len(self._certain), len(self._doubtful))
-        """Clips of an epoch: those with true labels, and at most as many with doubtful ones."""
+        weights = examples.weights[self._doubtful].astype(np.float64)
+        self._chances = weights / weights.sum() if len(weights) else weights
+        n_doubtful = min(len(self._certain), len(self._doubtful), max(1, round(weights.sum())))
+        self.n_clips = len(self._certain) + n_doubtful
+        """Clips of an epoch: those with true labels, and of the doubtful as many as they weigh, at most as many."""
         if self.n_clips < n_ranks:
             raise DataError(f"{self.n_clips} clips to learn from are too few for {n_ranks} processes; start fewer")
         n_full = self.n_clips // n_ranks  # steps in which each process has a clip
@@ -142,7 +145,9 @@ class Batches:
         """The batches of an epoch from a step on; without `augmented`, stretches of the clips as they are."""
         rng = np.random.default_rng((self._seed, number))
         n_doubtful = self.n_clips - len(self._certain)
-        chosen = rng.permutation(self._doubtful)[:n_doubtful]
+        chosen = self._doubtful  # those that weigh more come more often
+        if n_doubtful < len(chosen):
+            chosen = rng.choice(chosen, n_doubtful, replace=False, p=self._chances)
         order = rng.permutation(np.concatenate([self._certain, chosen]))
         steps = np.array_split(np.arange(len(order)), self.n_steps)[first_step:]
         pool = ThreadPoolExecutor(usable_cores())
