@@ -98,7 +98,8 @@ def main() -> None:
         gains = np.diff(scores, axis=1, prepend=np.nan)
         for rung, score, gain in zip(chosen, scores.T, gains.T, strict=True):
             pairs = ((score, ".4f"), (gain, "+.4f"))
-            cells = [f"{values.mean():{form}} ({values.std(ddof=1):.4f})" for values, form in pairs]
+            known = [(values, form) for values, form in pairs if not np.isnan(values).any()]
+            cells = [f"{values.mean():{form}} ({values.std(ddof=1):.4f})" for values, form in known]
             print(f"| {rung.name} | {' | '.join(cells)} |")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from small_training import SMALL_MEL, small_recipe, write_sounds
-from spectag.ensemble import Run
+from spectag.ensemble import Run, _blend
 from spectag.manifest import read_manifest
 from spectag.member import MemberFit
 from spectag.processes import Processes
@@ -70,3 +70,23 @@ def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, 
     task = Task(np.array([[True], [False]]), (), None)
     run(Recipe(budget=1000)).fit(members, task)
     assert seconds == [470.0, 370.0, 660.0, 560.0]
+
+
+def test_member_without_which_held_out_clips_are_ranked_better_has_no_weight(rng):
+    """A member whose logits lay near 0 got a huge weight once, and the blend was worse than the other alone."""
+    y_true = np.eye(4, dtype=bool)[np.arange(40) % 4]
+    good = np.where(y_true, 1.0, -1.0) + rng.normal(size=(40, 4))
+    blind = rng.normal(size=(40, 4)) / 1000
+    task = Task(y_true, (), None)
+    for fits in ([good, blind], [blind, good]):
+        blend = _blend([MemberFit((), logits) for logits in fits], task)
+        assert [weight > 0 for weight in blend.weights] == [logits is good for logits in fits]
+        assert task.score(blend(fits)) == task.score(good)
+
+
+def test_member_that_knows_other_things_has_weight(rng):
+    y_true = np.eye(4, dtype=bool)[np.arange(80) % 4]
+    signal = np.where(y_true, 1.0, -1.0)
+    fits = [MemberFit((), signal * share + rng.normal(size=(80, 4))) for share in ([1, 1, 0, 0], [0, 0, 1, 1])]
+    blend = _blend(fits, Task(y_true, (), None))
+    assert min(blend.weights) > 0

@@ -119,7 +119,7 @@ def test_fine_tuning_holds_out_a_fifth_of_each_label():
     assert held_out.is_share
     assert held_out.names == ("valid",)
     assert manifest.multi_hot()[held_out.rows[0]].sum(axis=0).tolist() == [2, 2, 2]
-    assert held_out.note == "6 of 30 clips held out: balanced by label, each recording on one side"
+    assert held_out.note == "6 of 30 clips: balanced by label, each recording on one side"
 
 
 @pytest.mark.parametrize("n_labels", [1, 3])
@@ -174,7 +174,7 @@ def test_more_folds_than_recordings_are_told():
 def test_no_folds_hold_out_nothing_and_it_is_said():
     held_out = hold_out(manifest_with(8), Recipe(folds="none"))
     assert (held_out.names, held_out.rows) == ((), ())
-    assert held_out.note == "no clips held out: no scores, and thresholds are not fitted"
+    assert held_out.note == "none: no scores, and thresholds are not fitted"
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,7 @@ def test_random_share_holds_out_the_rows_of_train_test_split(n_per_label, share,
     assert held_out.names == ("valid",)
     assert np.flatnonzero(held_out.rows[0]).tolist() == sorted(expected)
     assert held_out.note == (
-        f"{len(expected)} of {n_clips} clips held out: the rows of train_test_split(test_size={share:g}, "
-        f"random_state={seed})"
+        f"{len(expected)} of {n_clips} clips: the rows of train_test_split(test_size={share:g}, random_state={seed})"
     )
 
 
@@ -217,7 +216,7 @@ def test_balanced_share_holds_out_that_much_of_each_label():
     held_out = hold_out(manifest, Recipe(valid_share=0.25))
     assert held_out.is_share
     assert manifest.multi_hot()[held_out.rows[0]].sum(axis=0).tolist() == [2, 2, 2]
-    assert held_out.note == "6 of 24 clips held out: balanced by label, each recording on one side"
+    assert held_out.note == "6 of 24 clips: balanced by label, each recording on one side"
 
 
 def test_one_seed_gives_one_choice_and_another_seed_another():

@@ -42,7 +42,9 @@ class Blend:
         """
         if len(logits) != len(self.weights):
             raise ValueError(f"need the logits of {len(self.weights)} members, got those of {len(logits)}")
-        blended: FloatArray = np.tensordot(self.weights, _stacked(logits), axes=1) + self.bias
+        weights = np.array(self.weights)
+        counts = weights != 0  # who has no weight may not know all clips
+        blended: FloatArray = np.tensordot(weights[counts], _stacked(logits)[counts], axes=1) + self.bias
         return blended
 
 

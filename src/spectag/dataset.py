@@ -133,7 +133,7 @@ class Batches:
         self._certain = np.flatnonzero(~examples.is_noisy)
         weights = examples.weights[self._doubtful].astype(np.float64)
         self._chances = weights / weights.sum() if len(weights) else weights
-        n_doubtful = min(len(self._certain), len(self._doubtful), max(1, round(weights.sum())))
+        n_doubtful = min(len(self._certain), len(self._doubtful), max(1, round(float(weights.sum()))))
         self.n_clips = len(self._certain) + n_doubtful
         """Clips of an epoch: those with true labels, and of the doubtful as many as they weigh, at most as many."""
         if self.n_clips < n_ranks:

@@ -10,17 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectag.blend import SINGLE, Blend, fit_blend
 from spectag.bundle import read_info
 from spectag.errors import ConfigError, DataError
 from spectag.frozen_fit import relabel_parts
-from spectag.history import OnEpoch
+from spectag.history import OnEpoch, checkpoints_of
 from spectag.labels import LabelSet
 from spectag.learning_config import NoisyConfig
 from spectag.manifest import Manifest, related
 from spectag.manifest.table import some_of
 from spectag.member import Heard, MemberFit, fit_frozen, front_end_for, hear
+from spectag.metrics import lwlrap
 from spectag.noisy_labels import relabel_report
 from spectag.packing import Lesson, Member, pack
 from spectag.processes import Processes
@@ -28,8 +30,13 @@ from spectag.progress import Progress, Say, tell_nobody
 from spectag.recipe import Recipe
 from spectag.task import Task
 
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
 _RESERVE_SECONDS = 20.0
 """Of a budget, for writing the bundle; and for each fine-tuned network to be exported as much again."""
+_RESERVE_SHARE = 0.1
+"""Of a budget at most."""
 _LATEST_FROZEN = 0.5
 """Share of the budget after which no further frozen member is begun."""
 
@@ -62,14 +69,19 @@ class Run:
         self.recipe, self.output, self.root, self.processes, self.resume = recipe, output, root, processes, resume
         self.progress, self.say, self.on_epoch = progress, say, on_epoch
         self.started = time.monotonic()
-        self.checkpoints = output.absolute().parent / f".{output.absolute().name}-checkpoints"
+        self.checkpoints = checkpoints_of(output)
 
     @property
     def seconds_left(self) -> float | None:
         """What is left of the budget for learning, by the first process' clock."""
         if self.recipe.budget is None:
             return None
-        return self.processes.agreed(self.recipe.budget - _RESERVE_SECONDS - (time.monotonic() - self.started))
+        return self.processes.agreed(self.recipe.budget - self._reserve - (time.monotonic() - self.started))
+
+    @property
+    def _reserve(self) -> float:
+        """Seconds of the budget that are kept for writing the bundle, and again for each fine-tuned member."""
+        return min(_RESERVE_SECONDS, _RESERVE_SHARE * (self.recipe.budget or 0.0))
 
     def hear(self, manifest: Manifest, noisy: Manifest | None, workers: int | None) -> list[Heard]:
         """The inputs of every member."""
@@ -81,8 +93,6 @@ class Run:
             self.say(f"leave_out: {n_left_out} clips of the manifest are left out; the recipe names {n_named}")
         if noisy is None and self.recipe.noisy_labels != NoisyConfig():
             self.say("noisy_labels settings do nothing, for there is no manifest of noisy labels (--noisy)")
-        if self.resume and all(member.mode == "frozen" for member in self.recipe.member_recipes()):
-            self.say("--resume does nothing here: only fine-tuning is resumed, and frozen features are kept anyhow")
         heard: list[Heard] = []
         for member in self.recipe.member_recipes():
             if member.init is not None:
@@ -169,6 +179,8 @@ class Run:
         ]
         if not alone:
             self.say("weights: " + ", ".join(f"{member.name} {member.weight:.2f}" for member in weighted))
+            for idle in (member.name for member in weighted if member.weight == 0):
+                self.say(f"{idle}: not in the tagger, for held-out clips are ranked better without it")
         return fits, blend, tuple(weighted)
 
     def _fit_member(
@@ -186,7 +198,7 @@ class Run:
         from spectag.finetune_member import Place, fit_finetuned
 
         left, started = self.seconds_left, time.monotonic()
-        share = None if left is None else (left - _RESERVE_SECONDS * n_waiting) / n_waiting
+        share = None if left is None else (left - self._reserve * n_waiting) / n_waiting
 
         def seconds_left() -> float | None:
             return None if share is None else self.processes.agreed(share - (time.monotonic() - started))
@@ -237,13 +249,27 @@ def _members(heard: Sequence[Heard], fits: Sequence[MemberFit], blend: Blend) ->
 
 
 def _blend(fits: Sequence[MemberFit], task: Task) -> Blend:
-    """Weights of the members, fitted on held-out clips; all alike where there are none."""
-    if len(fits) == 1:
-        return SINGLE
-    seen = ~np.isnan([fit.logits for fit in fits]).any(axis=(0, 2))
-    if not seen.any():
-        return Blend(tuple(1 / len(fits) for _ in fits))
-    return fit_blend([fit.logits[seen] for fit in fits], task.y_true[seen])
+    """Weights of the members, fitted on held-out clips; all alike where there are none.
+
+    A member without which held-out clips are ranked better has no weight.
+    """
+    seen = ~np.isnan([fit.logits for fit in fits]).any(axis=(0, 2)) & task.y_true.any(axis=1)
+    if len(fits) == 1 or not seen.any():
+        return SINGLE if len(fits) == 1 else Blend(tuple(1 / len(fits) for _ in fits))
+    logits, y_true = [fit.logits[seen] for fit in fits], task.y_true[seen]
+    best: tuple[int, ...] = (0,)
+    for newest in range(1, len(fits)):
+        choices = ((*best, newest), best, (newest,))
+        best = max(choices, key=lambda members: lwlrap(y_true, _blend_of(members, logits, y_true)(logits)))
+    return _blend_of(best, logits, y_true)
+
+
+def _blend_of(members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray) -> Blend:
+    """The fitted blend of some members; the others have no weight."""
+    fitted = SINGLE if len(members) == 1 else fit_blend([logits[i] for i in members], y_true)
+    weights = np.zeros(len(logits))
+    weights[list(members)] = fitted.weights
+    return Blend(tuple(weights.tolist()), fitted.bias)
 
 
 def _n_fine_tuned(heard: Sequence[Heard]) -> int:

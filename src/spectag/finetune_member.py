@@ -211,7 +211,7 @@ def _fitting(
     if n_fitting < min(FEWEST_EPOCHS, n_epochs):
         say(f"no time to fine-tune: an epoch takes {per_epoch:.0f} s and there are {max(seconds, 0):.0f} s")
         return 0, 0
-    say(f"{n_fitting} epochs of about {per_epoch:.0f} s, {n_left} times")
+    say(f"{n_fitting} epochs of about {per_epoch:.2g} s each; trainings left: {n_left}")
     return n_fitting, n_left
 
 

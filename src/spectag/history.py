@@ -36,6 +36,11 @@ class Epoch:
         return f"{train}   valid {_in_words(self.valid_loss, self.valid_lwlrap)}"
 
 
+def checkpoints_of(output: Path) -> Path:
+    """The folder beside a tagger's place in which its fine-tuning is kept until it ends."""
+    return output.absolute().parent / f".{output.absolute().name}-checkpoints"
+
+
 OnEpoch = Callable[[Epoch], None]
 
 

@@ -99,8 +99,8 @@ class TrainSettings(Config):
     """Of folds, shuffling, augmentation and random weights."""
 
     budget: Seconds | None = Field(None, gt=0)
-    """Time for all of the training, such as 30m: members of the recipe that do not fit are left out, and fine-tuning
-    gets at most as many epochs as fit."""
+    """Time for all of the training, such as 30m (a bare number: seconds). Members of the recipe that do not fit are
+    left out, and fine-tuning gets at most as many epochs as fit."""
 
     @model_validator(mode="after")
     def _check_folds(self) -> Self:

@@ -116,6 +116,8 @@ def train(
         manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
+    if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
+        say("--resume does nothing here: only fine-tuning is resumed, and frozen features are kept anyhow")
     root = Path(bank) if bank else cache_folder() / "bank"
     if tensorboard is not None:
         _check_epochs(recipe)

@@ -46,7 +46,7 @@ def hold_out(manifest: Manifest, recipe: Recipe) -> HeldOut:
     if recipe.valid_share is not None:
         return _share(manifest, recipe, recipe.valid_share)
     if recipe.folds == "none":
-        return HeldOut((), (), False, "no clips held out: no scores, and thresholds are not fitted")
+        return HeldOut((), (), False, "none: no scores, and thresholds are not fitted")
     if recipe.folds == "given":
         return _given(manifest)
     if isinstance(recipe.folds, int):
@@ -95,7 +95,7 @@ def _given(manifest: Manifest) -> HeldOut:
     valid_name = _valid_name(set(folds))
     if valid_name:
         rows = np.array([fold == valid_name for fold in folds])
-        note = f"{rows.sum()} of {len(rows)} clips held out: as the manifest says"
+        note = f"{rows.sum()} of {len(rows)} clips, as the manifest says"
         return HeldOut((valid_name,), (rows,), True, note)
     return _by_name(folds, f"the {len(set(folds))} folds of the manifest")
 
@@ -118,4 +118,4 @@ def _share(manifest: Manifest, recipe: Recipe, share: float) -> HeldOut:
     else:
         rows = holdout(manifest.multi_hot(), share, groups=manifest.groups, seed=recipe.seed)
         how = "balanced by label, each recording on one side"
-    return HeldOut(("valid",), (rows,), True, f"{rows.sum()} of {len(rows)} clips held out: {how}")
+    return HeldOut(("valid",), (rows,), True, f"{rows.sum()} of {len(rows)} clips: {how}")

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from spectag.cli.learning import AugmentOptions, FinetuneOptions, LossOptions, N
 from spectag.cli.options import Json, Workers
 from spectag.cli.screen import name_skipped, shown_training
 from spectag.errors import MissingExtraError
+from spectag.history import checkpoints_of
 from spectag.recipe import TrainSettings
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def train_command(
         raise MissingExtraError(error.name or "torch", "train", "training") from error
     tables = {"mel": mel, "image": image, "augment": augment, "loss": loss, "finetune": finetune}
     whole = recipe_of(recipe, settings_file, settings, tables | {"noisy_labels": noisy_labels})
-    with shown_training() as (progress, say, on_epoch):
+    with shown_training() as (progress, say, on_epoch), _hint_at_resume(output):
         result = train(
             manifest,
             output,
@@ -124,6 +126,17 @@ def _draw_epochs(result: "TrainResult") -> None:
         print(f"no picture of the learning curves: {error}", file=sys.stderr)
     else:
         save_figure(figure, result.bundle / CURVES_FILE)
+
+
+@contextmanager
+def _hint_at_resume(output: Path) -> Iterator[None]:
+    """Where fine-tuning is stopped by Ctrl-C, say how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoints_of(output).exists():
+            print("the same command with --resume goes on where fine-tuning stands", file=sys.stderr)
+        raise
 
 
 def print_result(result: "TrainResult", console: Console) -> None:
