@@ -440,15 +440,15 @@ def test_tensorboard_without_epochs_is_refused_before_any_work(table, tmp_path):
 
 def test_a_budget_that_is_too_short_for_anything_is_named(table):
     path = table()
-    with pytest.raises(ConfigError, match=r"budget = 1 s is too short for any of the training; give more"):
-        train(path, path.parent / "model", Recipe(**TUNED, budget="1s"))
+    with pytest.raises(ConfigError, match=r"budget = 0.05 s is too short for any of the training; give more"):
+        train(path, path.parent / "model", Recipe(**TUNED, budget=0.05))
 
 
 def test_members_that_do_not_fit_the_budget_are_left_out_by_name(table):
     path = table()
     members = ({}, {**TUNED, "mel": MEL.model_dump()})
     said = []
-    recipe = Recipe(**SOLVED, members=members, folds=2, budget="1s")
+    recipe = Recipe(**SOLVED, members=members, folds=2, budget=0.05)
     result = train(path, path.parent / "model", recipe, say=said.append)
     assert [member.name for member in result.members] == ["scratch frozen"]
     assert "scratch fine-tuned: left out, for the budget is used up" in said
