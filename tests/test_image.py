@@ -10,7 +10,15 @@ from PIL import Image
 
 from spectag.config import ImageConfig, MelConfig
 from spectag.errors import ConfigError, DataError, MissingExtraError
-from spectag.image import image_to_input, image_to_log_mel, log_mel_to_image, read_png, read_png_range, write_png
+from spectag.image import (
+    _color_table,
+    image_to_input,
+    image_to_log_mel,
+    log_mel_to_image,
+    read_png,
+    read_png_range,
+    write_png,
+)
 from spectag.mel import compute_log_mel
 
 GREY = ImageConfig()
@@ -101,6 +109,7 @@ def test_unknown_colour_map_is_named_with_its_nearest(log_mel):
 
 
 def test_missing_matplotlib_is_an_error_that_names_the_extra(log_mel, monkeypatch):
+    _color_table.cache_clear()  # the colours may be known from an earlier test
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"'viridis' needs the package matplotlib: .*spectag\[plots\]"):
         log_mel_to_image(log_mel, ImageConfig(colormap="viridis"))
