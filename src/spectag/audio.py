@@ -1,37 +1,36 @@
-"""Sound files: read as mono float32, written, resampled, found in folders.
-
-soundfile (libsndfile) reads wav, flac, ogg, opus, mp3 and aiff. PyAV (FFmpeg; the extra `av`) reads m4a, aac, webm and
-mp4, and is asked for whatever soundfile refuses to open.
-"""
+"""Sound files: read as mono float32, written, resampled, found in folders."""
 
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from spectag.errors import AudioError, EndOfSoundError, MissingExtraError
+from spectag.decoding import (
+    AV_SUFFIXES,
+    PREROLL_SECONDS,
+    RefusedError,
+    av_blocks,
+    av_duration_seconds,
+    av_origin_seconds,
+    existing_file,
+    mean_of_channels,
+    not_finite,
+    open_with_av,
+    open_with_soundfile,
+)
+from spectag.errors import AudioError, EndOfSoundError
 from spectag.files import unfinished_file
 
 Waveform = NDArray[np.float32]
-
-_AV_SUFFIXES = frozenset({".m4a", ".aac", ".webm", ".mp4"})
 _WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
-AUDIO_SUFFIXES = _AV_SUFFIXES | frozenset(_WRITABLE) | {".oga", ".opus", ".au", ".caf", ".w64"}
-
-# FFmpeg also opens playlists, which name other files and addresses; a sound given to us must not make us read those.
-_AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3"
-_PREROLL_SECONDS = 0.5  # after a seek, mp3, aac and opus need some frames before the first that comes out right
+AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(_WRITABLE) | {".oga", ".opus", ".au", ".caf", ".w64"}
 _BLOCK = 1 << 18  # samples written at once
-_SOUNDFILE_REASONS = (1, 3, 4)  # unrecognised, malformed, unsupported; other codes say "File does not exist" of text
-_UNKNOWN_LENGTH = 1 << 62  # libsndfile gives 2^63 - 1 for a flac that does not tell its length
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,6 @@ class AudioInfo:
         return self.n_samples / self.sample_rate
 
 
-class _RefusedError(Exception):
-    """soundfile can't open a file, or not rightly."""
-
-
-class _UnknownLengthError(_RefusedError):
-    """A sound that soundfile knows, but whose length it would have to guess."""
-
-    def __init__(self) -> None:
-        super().__init__("its header does not tell its length")
-
-
 def audio_info(path: str | Path) -> AudioInfo:
     """Sample rate, channels and length of a sound file, without decoding it.
 
@@ -75,14 +63,14 @@ def audio_info(path: str | Path) -> AudioInfo:
     MissingExtraError
         If only PyAV could read it, and PyAV is not installed.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
     try:
-        with _open_with_soundfile(path) as file:
+        with open_with_soundfile(path) as file:
             return AudioInfo(file.samplerate, file.channels, file.frames, file.format)
-    except _RefusedError as refusal:
-        with _open_with_av(path, refusal) as (container, stream):
+    except RefusedError as refusal:
+        with open_with_av(path, refusal) as (container, stream):
             codec = stream.codec_context
-            n_samples = round(_av_duration_seconds(container, stream) * codec.sample_rate)
+            n_samples = round(av_duration_seconds(container, stream) * codec.sample_rate)
             return AudioInfo(codec.sample_rate, codec.channels, n_samples, codec.codec.canonical_name.upper())
 
 
@@ -127,18 +115,17 @@ def read_audio(
     AudioError: its decoder refuses it, though a stretch before the cut of a flac can be read. An mp3 has the length
     that its decoder gives it, which differs between versions of libsndfile by up to some thousand samples.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
     _check_stretch(path, start_seconds, end_seconds)
     try:
         waveform, file_rate = _read_with_soundfile(path, start_seconds, end_seconds)
-    except _RefusedError as refusal:
+    except RefusedError as refusal:
         waveform, file_rate = _read_with_av(path, start_seconds, end_seconds, refusal)
     if waveform.size == 0:
         error = EndOfSoundError if start_seconds else AudioError
         raise error(f"{path}: the file holds no samples{_where(start_seconds, end_seconds)}")
     if not np.isfinite(waveform).all():
-        at = start_seconds + int(np.argmin(np.isfinite(waveform))) / file_rate
-        raise AudioError(f"{path}: the sample at {at:.6g} s is NaN or infinite; write the file anew from its source")
+        raise not_finite(path, waveform, start_seconds, file_rate)
     if sample_rate is None:
         return waveform, file_rate
     return resample(waveform, file_rate, sample_rate), sample_rate
@@ -232,20 +219,6 @@ def _raise_unreadable_folder(error: OSError) -> None:
     raise AudioError(f"{error.filename}: can't read the folder: {error.strerror}") from error
 
 
-def _existing_file(path: str | Path) -> Path:
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise AudioError(f"{path}: need a sound file, got {'a folder' if path.is_dir() else 'something else'}")
-        path.open("rb").close()
-    except (OSError, ValueError) as error:  # ValueError: no name for a file
-        raise AudioError(f"{path}: can't read the sound: {getattr(error, 'strerror', error)}") from error
-    if size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    return path
-
-
 def _check_stretch(path: Path, start_seconds: float, end_seconds: float | None) -> None:
     end = np.inf if end_seconds is None else end_seconds
     if not 0 <= start_seconds < end:
@@ -258,23 +231,11 @@ def _where(start_seconds: float, end_seconds: float | None) -> str:
     return f" from {start_seconds:g} s on" if start_seconds else ""
 
 
-def _open_with_soundfile(path: Path) -> soundfile.SoundFile:
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        known = error.code in _SOUNDFILE_REASONS
-        raise _RefusedError(error.error_string.removesuffix(".") if known else "Format not recognised") from error
-    if file.frames >= _UNKNOWN_LENGTH or (file.format == "MP3" and _is_mp3_of_unknown_length(path)):
-        file.close()
-        raise _UnknownLengthError
-    return file
-
-
 def _read_with_soundfile(path: Path, start_seconds: float, end_seconds: float | None) -> tuple[Waveform, int]:
-    with _open_with_soundfile(path) as file:
+    with open_with_soundfile(path) as file:
         start = min(round(start_seconds * file.samplerate), file.frames)
         end = file.frames if end_seconds is None else min(round(end_seconds * file.samplerate), file.frames)
-        n_preroll = min(round(_PREROLL_SECONDS * file.samplerate), start) if file.format == "MP3" else 0
+        n_preroll = min(round(PREROLL_SECONDS * file.samplerate), start) if file.format == "MP3" else 0
         try:
             file.seek(start - n_preroll)
             # One read, for soundfile seeks anew before each, and an mp3 begins with zeros after that.
@@ -284,130 +245,17 @@ def _read_with_soundfile(path: Path, start_seconds: float, end_seconds: float | 
         except MemoryError as error:
             size = f"{end - start} samples of {file.channels} channels"
             raise AudioError(f"{path}: {size} do not fit into memory; read it in stretches") from error
-        return _mean_of_channels(samples[n_preroll:]), file.samplerate
-
-
-def _mean_of_channels(samples: NDArray[np.float32]) -> Waveform:
-    n_channels = samples.shape[1]
-    if n_channels == 1:
-        return samples[:, 0]
-    with np.errstate(invalid="ignore", over="ignore"):  # the caller looks for NaN
-        mean: Waveform = samples @ np.full(n_channels, 1 / n_channels, np.float32)  # six times as fast as mean(axis=1)
-    return mean
-
-
-# MPEG layer 3: kbit/s by index, for version 1 and for versions 2 and 2.5; samples per second by version and index.
-_MP3_KBITS = (
-    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-)
-_MP3_LONGEST_FRAME = 1441  # bytes
-_MP3_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-
-
-def _is_mp3_of_unknown_length(path: Path) -> bool:
-    """Whether an mp3 varies its bit rate in the first megabyte and has no Xing or VBRI header.
-
-    libsndfile then takes the first frame's bit rate for all, and gives a part of the sound as if it were the whole.
-    """
-    with path.open("rb") as file:
-        head = file.read(10)
-        tag_bytes = 0
-        if head[:3] == b"ID3":
-            tag_bytes = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        file.seek(tag_bytes)
-        data = file.read(1 << 20)
-    if any(tag in data[:256] for tag in (b"Xing", b"Info", b"VBRI")):
-        return False
-    for start in range(min(len(data), _MP3_LONGEST_FRAME)):  # the beginning may be cut off in the midst of a frame
-        bit_rates = list(_mp3_bit_rates(data, start))
-        if len(bit_rates) > 2:
-            return len(set(bit_rates)) > 1
-    return False
-
-
-def _mp3_bit_rates(data: bytes, position: int) -> Iterator[int]:
-    """The bit rate of frame after frame, up to the first bytes that begin no frame of layer 3."""
-    while position + 4 <= len(data):
-        header = int.from_bytes(data[position : position + 4], "big")
-        sync, version, layer = header >> 21, header >> 19 & 3, header >> 17 & 3
-        bit_rate_index, rate_index, padding = header >> 12 & 15, header >> 10 & 3, header >> 9 & 1
-        if sync != 0x7FF or version == 1 or layer != 1 or bit_rate_index in (0, 15) or rate_index == 3:
-            return
-        bit_rate = 1000 * _MP3_KBITS[version != 3][bit_rate_index]
-        yield bit_rate
-        position += (144 if version == 3 else 72) * bit_rate // _MP3_RATES[version][rate_index] + padding
-
-
-def _check_av(path: Path, refusal: _RefusedError) -> None:
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        if path.suffix.lower() in _AV_SUFFIXES or isinstance(refusal, _UnknownLengthError):
-            raise MissingExtraError("av", "av", f"{path}: reading this file ({refusal})") from error
-        raise AudioError(f"{path}: not a sound that soundfile can read: {refusal}") from error
-
-
-@contextmanager
-def _open_with_av(path: Path, refusal: _RefusedError) -> Iterator[tuple[Any, Any]]:
-    """The container and its first audio stream; what FFmpeg finds wrong inside the `with` is an AudioError."""
-    _check_av(path, refusal)
-    import av
-
-    try:
-        with path.open("rb") as file, av.open(file, options={"format_whitelist": _AV_FORMATS}) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{path}: the file holds no sound, only pictures or text")
-            stream = container.streams.audio[0]
-            if not stream.codec_context.sample_rate:
-                raise AudioError(f"{path}: the file holds no samples")
-            yield container, stream
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{path}: not a sound, or a damaged one: {refusal} (soundfile); {reason} (FFmpeg)") from error
-
-
-def _av_duration_seconds(container: Any, stream: Any) -> float:
-    guessed = container.format.name in ("aac", "mp3")  # from the bit rate
-    if stream.duration is not None and not guessed:
-        return float(stream.duration * stream.time_base)
-    if container.duration is not None and not guessed:
-        return float(container.duration / 1_000_000) - _av_origin_seconds(stream)
-    ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
-    return float(max(ends, default=0) * stream.time_base) - _av_origin_seconds(stream)
-
-
-def _av_origin_seconds(stream: Any) -> float:
-    """The time that the container gives to the first sample."""
-    return float((stream.start_time or 0) * stream.time_base)
+        return mean_of_channels(samples[n_preroll:]), file.samplerate
 
 
 def _read_with_av(
-    path: Path, start_seconds: float, end_seconds: float | None, refusal: _RefusedError
+    path: Path, start_seconds: float, end_seconds: float | None, refusal: RefusedError
 ) -> tuple[Waveform, int]:
-    with _open_with_av(path, refusal) as (container, stream):
+    with open_with_av(path, refusal) as (container, stream):
         rate = stream.codec_context.sample_rate
         start = round(start_seconds * rate)
         end = sys.maxsize if end_seconds is None else round(end_seconds * rate)
         if start > 0:
-            from_seconds = max(start_seconds - _PREROLL_SECONDS, 0) + _av_origin_seconds(stream)
+            from_seconds = max(start_seconds - PREROLL_SECONDS, 0) + av_origin_seconds(stream)
             container.seek(int(from_seconds / stream.time_base), stream=stream)
-        return np.concatenate([np.empty(0, np.float32), *_av_blocks(container, stream, start, end)]), rate
-
-
-def _av_blocks(container: Any, stream: Any, start: int, end: int) -> Iterator[Waveform]:
-    from av import AudioResampler
-
-    to_float = AudioResampler(format="fltp")
-    position = None
-    for frame in container.decode(stream):
-        if position is None:  # the seek lands where it can; from here on samples are counted, for webm rounds times
-            position = round(
-                (float((frame.pts or 0) * frame.time_base) - _av_origin_seconds(stream)) * frame.sample_rate
-            )
-        for block in to_float.resample(frame):
-            waveform = _mean_of_channels(np.asarray(block.to_ndarray(), np.float32).T)
-            yield waveform[max(start - position, 0) : max(end - position, 0)]
-            position += len(waveform)
-        if position >= end:
-            return
+        return np.concatenate([np.empty(0, np.float32), *av_blocks(container, stream, start, end)]), rate

@@ -125,6 +125,28 @@ class WindowConfig(Config):
         return self
 
 
+class SegmentConfig(Config):
+    """How the windows of a recording become stretches where a label is on; see `spectag.timeline.segments`."""
+
+    smooth_windows: int = Field(1, ge=1)
+    """A window's probability is the median of this many windows around it, an odd number; 1: its own."""
+    hysteresis: float = Field(1.0, ge=0, le=1)
+    """Share of its threshold below which a label that is on goes off; 1: the threshold itself."""
+    min_duration_seconds: float = Field(0.0, ge=0)
+    """Shorter segments are left out."""
+    max_gap_seconds: float = Field(0.0, ge=0)
+    """Segments of a label that are no further apart become one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.smooth_windows % 2 == 0:
+            raise ValueError(
+                "need an odd number of smooth_windows, as many before a window as after it, got "
+                f"{self.smooth_windows}; take {self.smooth_windows - 1} or {self.smooth_windows + 1}"
+            )
+        return self
+
+
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 

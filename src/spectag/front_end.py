@@ -36,14 +36,23 @@ class FrontEnd(Config):
         """1 for log_mels and grey images, 3 for colours."""
         return 1 if self.image is None or self.image.colormap == "grey" else 3
 
-    def input_of_waveform(self, waveform: Waveform) -> Float32Array:
-        """Input (channels, height, width) of a waveform at the front end's own rate."""
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz of the sounds that it takes; a DataError where it takes images alone."""
+        return self._mel_settings.sample_rate
+
+    @property
+    def _mel_settings(self) -> MelConfig:
         if self.mel is None:
             raise DataError(
                 "this tagger was trained on images whose mel settings it wasn't told, so it can tag such images but "
                 "not sounds; train it with the settings that made its images ([mel] in --config) to tag sounds"
             )
-        return self.input_of_log_mel(compute_log_mel(waveform, self.mel))
+        return self.mel
+
+    def input_of_waveform(self, waveform: Waveform) -> Float32Array:
+        """Input (channels, height, width) of a waveform at the front end's own rate."""
+        return self.input_of_log_mel(compute_log_mel(waveform, self._mel_settings))
 
     def input_of_log_mel(self, log_mel: Float32Array) -> Float32Array:
         """Input (channels, height, width) of a log_mel (n_mels, n_frames)."""

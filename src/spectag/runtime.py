@@ -1,8 +1,9 @@
 """A bundle at work: probabilities of sounds by onnxruntime, without torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from spectag.audio import AudioInfo, Waveform, audio_info, read_audio, resample
+from spectag.audio import Waveform, resample
+from spectag.audio_stream import open_stream
 from spectag.blend import Blend
 from spectag.bundle import ONNX_FILE, BundleInfo, read_info
 from spectag.config import WindowConfig
-from spectag.errors import BundleError, DataError, EndOfSoundError
+from spectag.errors import BundleError, DataError
 from spectag.front_end import FrontEnd
 from spectag.labels import LabelSet
 from spectag.manifest.finding import IMAGE_SUFFIXES
-from spectag.timeline import window_starts
+from spectag.stopwatch import Stopwatch
+from spectag.timeline import Timeline, pooled
+from spectag.windows import Window, cut
+from spectag.workers import keep_freed_memory
 
 Float32Array = NDArray[np.float32]
 
@@ -38,7 +43,7 @@ class Tags:
     `probabilities` has shape (n_labels,); the stretch ends at the recording's end where `end_seconds` is later.
     """
 
-    path: Path
+    path: str | Path
     start_seconds: float
     end_seconds: float | None  # None: an image
     labels: LabelSet
@@ -61,6 +66,7 @@ def open_session(path: str | Path, *, n_threads: int) -> Any:
     """An onnxruntime session on the CPU."""
     import onnxruntime
 
+    keep_freed_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
@@ -69,6 +75,16 @@ def open_session(path: str | Path, *, n_threads: int) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no class
         raise BundleError(f"{path}: can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
+
+
+@lru_cache(maxsize=1)
+def _nothing_else() -> Any:
+    """Keep onnxruntime from computing outputs that nobody asks for."""
+    from onnxruntime import RunOptions
+
+    options = RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 class _Network:
@@ -87,7 +103,7 @@ class _Network:
         """The output (n_labels,) of this name for one input (channels, height, width)."""
         session = self._session
         try:
-            result: Float32Array = session.run([output], {"inputs": inputs[None]})[0][0]
+            result: Float32Array = session.run([output], {"inputs": inputs[None]}, _nothing_else())[0][0]
         except Exception as error:  # onnxruntime's errors share no class
             reason = str(error).splitlines()[0]
             raise BundleError(f"{self.path}: takes no input of shape {inputs.shape}: {reason}") from error
@@ -163,16 +179,31 @@ class Tagger:
             )
         return self._answer({self.front_end: inputs})
 
+    @cached_property
+    def clock(self) -> Stopwatch:
+        """What the time of tagging goes into."""
+        return Stopwatch()
+
+    @cached_property
+    def sample_rates(self) -> tuple[int, ...]:
+        """The rates in Hz at which the networks hear."""
+        return tuple(dict.fromkeys(front_end.sample_rate for front_end in self.front_ends))
+
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
         """Probabilities (n_labels,) of a waveform (n_samples,), seen as a whole."""
-        at_rate = {sample_rate: waveform}
-        inputs = {}
-        for front_end in self.front_ends:
-            rate = front_end.mel.sample_rate if front_end.mel else sample_rate
-            if rate not in at_rate:
-                at_rate[rate] = resample(waveform, sample_rate, rate)
-            inputs[front_end] = front_end.input_of_waveform(at_rate[rate])
-        return self._answer(inputs)
+        waveforms = {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
+        return self._probabilities(waveforms)
+
+    def probabilities_of_window(self, window: Window) -> Float32Array:
+        """Probabilities (n_labels,) of a window that `open_windows` gave."""
+        return self._probabilities(window.waveforms)
+
+    def _probabilities(self, waveforms: Mapping[int, Waveform]) -> Float32Array:
+        """Probabilities (n_labels,) of a sound, given at all rates."""
+        with self.clock.timed("log-mel"):
+            inputs = {end: end.input_of_waveform(waveforms[end.sample_rate]) for end in self.front_ends}
+        with self.clock.timed("network"):
+            return self._answer(inputs)
 
     def _answer(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
         """Probabilities (n_labels,) by all networks, given the input that each front end makes."""
@@ -195,20 +226,15 @@ class Tagger:
         """
         path = Path(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return self._tag_image(path)
-        info, longest = audio_info(path), self.info.window.max_clip_seconds
-        if info.duration_seconds <= longest:
-            return self._tag_stretch(path, 0.0, None, info.duration_seconds)
-        n_samples = round(longest * info.sample_rate)
-        parts = list(
-            self._tag_from(path, info, window_starts(info.n_samples, window=n_samples, hop=n_samples), longest)
-        )
-        lengths = [(part.end_seconds or longest) - part.start_seconds for part in parts]
-        mean = np.average([part.probabilities for part in parts], axis=0, weights=lengths)
-        return self._tags(path, 0.0, info.duration_seconds, mean.astype(np.float32))
+            return self._tags(path, 0.0, None, self.probabilities_of_image(path))
+        with self.open_windows(path) as windows:
+            parts = [(part.start_seconds, part.end_seconds, self.probabilities_of_window(part)) for part in windows]
+        starts, ends, probabilities = zip(*parts, strict=True)
+        whole = pooled(Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), "mean")
+        return self._tags(path, 0.0, float(whole.ends[0]), whole.probabilities[0])
 
     def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
-        """Tags of each window of a recording, in order.
+        """Tags of each window of a recording, in order; a long recording is never in memory as a whole.
 
         The last window ends with the recording and is as long as the others, so it may overlap the one before it more
         than they do. A recording shorter than a window is one window.
@@ -222,42 +248,49 @@ class Tagger:
         """
         if window.window_seconds is None:
             raise ValueError("need the length of a window, got window_seconds=None")
-        info = audio_info(path)
-        n_samples, n_window = max(info.n_samples, 1), max(1, round(window.window_seconds * info.sample_rate))
-        hop = max(1, round((window.window_seconds - window.overlap_seconds) * info.sample_rate))
-        latest = max(0, n_samples - n_window)  # a moment of sound is no window: its tags would be noise
-        starts = np.minimum(window_starts(n_samples, window=n_window, hop=hop), latest)
-        return self._tag_from(Path(path), info, starts, window.window_seconds)
+        with self.open_windows(path, window) as windows:
+            for part in windows:
+                yield self._tags(Path(path), part.start_seconds, part.end_seconds, self.probabilities_of_window(part))
 
-    def _tag_from(self, path: Path, info: AudioInfo, starts: NDArray[np.int64], seconds: float) -> Iterator[Tags]:
-        """Tags of the stretches of so many seconds that begin with these samples."""
-        for start in starts:
-            start_seconds = float(start) / info.sample_rate
-            try:
-                tags = self._tag_stretch(path, start_seconds, start_seconds + seconds, info.duration_seconds)
-            except EndOfSoundError:  # the header of an mp3 that was cut off, or of a webm, promises more than there is
-                return
-            yield tags
+    @contextmanager
+    def open_windows(self, path: str | Path, window: WindowConfig | None = None) -> Generator[Iterator[Window]]:
+        """The windows of a recording, decoded and resampled as they are drawn; of whole recordings, their parts.
 
-    def _tag_stretch(self, path: Path, start: float, end: float | None, duration: float) -> Tags:
-        waveform, sample_rate = read_audio(path, start_seconds=start, end_seconds=end)
-        probabilities = self.probabilities(waveform, sample_rate)
-        return self._tags(path, start, duration if end is None else min(end, duration), probabilities)
+        Raises
+        ------
+        AudioError
+            If the file can't be read: at once, or when the windows come to where it is damaged.
+        DataError
+            If the tagger hears images alone.
+        """
+        seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
+        with open_stream(path) as sound:
+            windows = cut(
+                self.clock.draws("reading", sound.blocks),
+                sound.sample_rate,
+                self.sample_rates,
+                window_seconds=seconds or self.info.window.max_clip_seconds,
+                overlap_seconds=overlap if seconds else 0.0,
+                keep_tail=seconds is None,
+            )
+            yield self.clock.draws("resampling", windows)
 
-    def _tag_image(self, path: Path) -> Tags:
+    def probabilities_of_image(self, path: Path) -> Float32Array:
+        """Probabilities (n_labels,) of an image file."""
         n_deaf = sum(network.front_end.image is None for network in self._networks)
         if 0 < n_deaf < len(self._networks):
             raise DataError(
                 f"{path}: {n_deaf} of this tagger's {len(self._networks)} networks hear log_mels, not images; give it "
                 "the sound"
             )
-        inputs = {front_end: front_end.input_of_image(path) for front_end in self.front_ends}
-        return self._tags(path, 0.0, None, self._answer(inputs))
+        return self._answer({front_end: front_end.input_of_image(path) for front_end in self.front_ends})
 
-    def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
+    def tags_of(self, path: str | Path, timeline: Timeline) -> list[Tags]:
+        """The tags of each window of a timeline, as `spectag.tag` gives it of a file."""
+        return [
+            self._tags(path, float(start), None if np.isnan(end) else float(end), probabilities)
+            for start, end, probabilities in zip(timeline.starts, timeline.ends, timeline.probabilities, strict=True)
+        ]
+
+    def _tags(self, path: str | Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
         return Tags(path, start, end, self.labels, probabilities, self.thresholds)
-
-
-def load(bundle: str | Path, *, n_threads: int = 1) -> Tagger:
-    """Open a tagger: same as `Tagger(bundle)`."""
-    return Tagger(bundle, n_threads=n_threads)
