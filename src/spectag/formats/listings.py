@@ -1,0 +1,74 @@
+"""Tags as CSV and as JSON lines."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from spectag.formats.heard import Event, HeardFile, windows_of
+from spectag.formats.output import csv_writer
+
+COLUMNS = ("file", "start", "end", "label", "probability")
+
+
+def write_csv(files: Iterable[HeardFile], out: TextIO) -> None:
+    """A line for each event: file, start, end (seconds), label, probability.
+
+    Any label and any name of a file survives; what a spreadsheet program makes of a label that begins with = is its
+    own.
+    """
+    write_row = csv_writer(out)
+    write_row(COLUMNS)
+    for file in files:
+        for event in file.events:
+            times = _seconds(event.start_seconds), _seconds(event.end_seconds)
+            write_row([file.file, *times, event.label, f"{event.probability:.6f}"])
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def write_jsonl(files: Iterable[HeardFile], out: TextIO, *, by_window: bool = True) -> None:
+    """A JSON object a line: file, start, end (seconds), tags, which is a list of objects: label, probability.
+
+    Parameters
+    ----------
+    files : iterable of HeardFile
+    out : text file
+    by_window : bool
+        An object for each window of the timelines, with all its tags, or with none. Else one for each event, with one
+        tag.
+
+    Raises
+    ------
+    ValueError
+        If `by_window`, and an event is not one of a window.
+    """
+    for file in files:
+        stretches = _by_window(file) if by_window else _by_event(file)
+        for start, end, tags in stretches:
+            record = {"file": file.file, "start": start, "end": end, "tags": tags}
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+_Stretch = tuple[float, float | None, list[dict[str, Any]]]
+
+
+def _by_window(file: HeardFile) -> Iterator[_Stretch]:
+    tags = defaultdict(list)
+    for event in file.events:
+        tags[event.start_seconds, event.end_seconds].append(_tag(event))
+    for start, end in windows_of(file.timeline):
+        yield start, end, tags.pop((start, end), [])
+    if tags:
+        raise ValueError(f"{file.file}: no window lies where events are: {sorted(tags)[:3]} s; by_window=False?")
+
+
+def _by_event(file: HeardFile) -> Iterator[_Stretch]:
+    for event in file.events:
+        yield event.start_seconds, event.end_seconds, [_tag(event)]
+
+
+def _tag(event: Event) -> dict[str, Any]:
+    return {"label": event.label, "probability": round(event.probability, 6)}
