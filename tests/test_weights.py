@@ -1,58 +1,28 @@
 """Weights from a folder, the cache or a server on this machine; nothing half-written stays, and there is a way out."""
 
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from file_server import FileServer
+from spectag import download as download_module
 from spectag.catalogue import WeightsSource
 from spectag.errors import WeightsError
-from spectag.weights import cache_folder, find_weights, local_weights, sha256_of
+from spectag.weights import cache_folder, find_weights, local_weights
 
-CONTENT = b"not really weights" * 1000
+CONTENT = b"not really weights" * 10_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 WAYS_OUT = (
-    r"put net\.pt into a folder and set SPECTAG_WEIGHTS to it; take --backbone efficientnet_lite0, "
+    r"Ways out: put net\.pt into a folder and set SPECTAG_WEIGHTS to it; take --backbone efficientnet_lite0, "
     "whose weights come with the package; or train without them by --no-pretrained"
 )
 
 
-class Server:
-    """Counts what it is asked for."""
-
-    def __init__(self) -> None:
-        self.n_requests = 0
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.n_requests += 1
-                is_known = self.path in ("/net.pt", "/cut/net.pt")
-                self.send_response(200 if is_known else 404)
-                self.send_header("Content-Length", str(len(CONTENT) if is_known else 0))
-                self.end_headers()
-                if is_known:
-                    self.wfile.write(CONTENT[:5000] if self.path.startswith("/cut") else CONTENT)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
 @pytest.fixture
 def server():
-    server = Server()
+    server = FileServer(CONTENT)
     yield server
     server.close()
 
@@ -61,16 +31,17 @@ def server():
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cäche"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download_module, "_PAUSE_SECONDS", 0.0)
     return tmp_path / "cäche" / "weights"
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*"))
+    return sorted(path.name for path in folder.rglob("[!.]*"))  # the lock stays
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
 def test_weights_are_fetched_once_and_found_from_then_on(server, cache, sha256):
-    source = WeightsSource("net.pt", f"{server.url}/net.pt", sha256)
+    source = WeightsSource("net.pt", server.url, sha256)
     path = find_weights(source, backbone="net")
     assert path == cache / "net.pt"
     assert path.read_bytes() == CONTENT
@@ -80,32 +51,59 @@ def test_weights_are_fetched_once_and_found_from_then_on(server, cache, sha256):
 
 
 def test_weights_of_another_checksum_are_refused_and_not_kept(server, cache):
-    source = WeightsSource("net.pt", f"{server.url}/net.pt", "0" * 64)
+    source = WeightsSource("net.pt", server.url, "0" * 64)
     with pytest.raises(WeightsError, match=f"weights of net can't be had from .*net.pt: .*does not match.* {WAYS_OUT}"):
         find_weights(source, backbone="net")
     assert files_in(cache) == []
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
-def test_download_that_breaks_off_leaves_nothing(server, cache, sha256):
-    source = WeightsSource("net.pt", f"{server.url}/cut/net.pt", sha256)
-    with pytest.raises(WeightsError, match=WAYS_OUT):
+def test_download_that_breaks_off_is_gone_on_with_by_the_next_call(server, cache, sha256):
+    source = WeightsSource("net.pt", server.url, sha256)
+    server.longest, server.statuses = 100_000, [200, *[503] * 4]
+    with pytest.raises(WeightsError, match=rf"running again goes on from 0\.1 MB\. {WAYS_OUT}"):
         find_weights(source, backbone="net")
-    assert files_in(cache) == []
+    assert files_in(cache) == ["net.pt.part", "net.pt.part-version"]
+    server.longest = None
+    assert find_weights(source, backbone="net").read_bytes() == CONTENT
+    assert server.ranges[-1] is not None
+    assert files_in(cache) == ["net.pt"]
+
+
+def test_several_that_look_at_once_fetch_it_once(server, cache):
+    source = WeightsSource("net.pt", server.url, None)
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: find_weights(source, backbone="net"), range(4)))
+    assert paths == {cache / "net.pt"}
+    assert server.n_requests == 1
+
+
+def test_progress_of_the_download_is_told(server, cache):
+    told = []
+    find_weights(WeightsSource("net.pt", server.url, None), backbone="net", progress=lambda *step: told.append(step))
+    assert told[-1] == ("fetching net.pt, kB", 180, 180)
 
 
 def test_address_without_the_file_is_told_with_the_ways_out(server, cache):
-    source = WeightsSource("net.pt", f"{server.url}/elsewhere/net.pt", None)
-    with pytest.raises(WeightsError, match=f"weights of net can't be had from .*elsewhere/net.pt: 404 .*{WAYS_OUT}"):
+    source = WeightsSource("net.pt", f"{server.url}/elsewhere", None)
+    with pytest.raises(WeightsError, match=f"weights of net can't be had from .*net.pt/elsewhere: 404 .*{WAYS_OUT}"):
         find_weights(source, backbone="net")
     assert files_in(cache) == []
 
 
-def test_server_that_does_not_answer_is_told_with_the_ways_out_in_one_line(server, cache):
-    url = server.url
-    server.close()
-    with pytest.raises(WeightsError, match=f"weights of net can't be had from {url}/net.pt: .*{WAYS_OUT}") as error:
-        find_weights(WeightsSource("net.pt", f"{url}/net.pt", SHA256), backbone="net")
+def test_who_does_not_train_is_told_other_ways_out(server, cache):
+    server.statuses = [404]
+    source = WeightsSource("net.pt", server.url, None)
+    with pytest.raises(WeightsError, match=r"Ways out: put net\.pt into .* set SPECTAG_WEIGHTS to it; or whistle$"):
+        find_weights(source, backbone="net", other_ways="or whistle")
+
+
+def test_server_that_does_not_answer_is_told_with_the_ways_out_in_one_line(cache):
+    url = "http://127.0.0.1:1/net.pt"
+    with pytest.raises(
+        WeightsError, match=rf"weights of net can't be had from {url}: no connection\. {WAYS_OUT}"
+    ) as error:
+        find_weights(WeightsSource("net.pt", url, SHA256), backbone="net")
     assert "\n" not in str(error.value)
     assert files_in(cache) == []
 
@@ -113,20 +111,20 @@ def test_server_that_does_not_answer_is_told_with_the_ways_out_in_one_line(serve
 def test_damaged_file_in_the_cache_is_fetched_anew(server, cache):
     cache.mkdir(parents=True)
     (cache / "net.pt").write_bytes(CONTENT[:10])
-    path = find_weights(WeightsSource("net.pt", f"{server.url}/net.pt", SHA256), backbone="net")
+    path = find_weights(WeightsSource("net.pt", server.url, SHA256), backbone="net")
     assert path.read_bytes() == CONTENT
 
 
 def test_cache_that_is_a_file_is_told_with_the_ways_out(server, cache):
     cache.parent.write_text("in the way")
     with pytest.raises(WeightsError, match=WAYS_OUT):
-        find_weights(WeightsSource("net.pt", f"{server.url}/net.pt", SHA256), backbone="net")
+        find_weights(WeightsSource("net.pt", server.url, SHA256), backbone="net")
 
 
 def test_file_in_the_users_folder_goes_before_any_download(server, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / "net.pt").write_bytes(CONTENT)
-    source = WeightsSource("net.pt", f"{server.url}/net.pt", SHA256)
+    source = WeightsSource("net.pt", server.url, SHA256)
     assert find_weights(source, backbone="net") == tmp_path / "net.pt"
     assert server.n_requests == 0
     assert not cache.exists()
@@ -135,7 +133,7 @@ def test_file_in_the_users_folder_goes_before_any_download(server, cache, tmp_pa
 def test_wrong_file_in_the_users_folder_is_named_and_left_alone(server, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / "net.pt").write_bytes(b"something else")
-    source = WeightsSource("net.pt", f"{server.url}/net.pt", SHA256)
+    source = WeightsSource("net.pt", server.url, SHA256)
     with pytest.raises(WeightsError, match=rf"net\.pt: not the published weights of net: .*expected {SHA256}"):
         find_weights(source, backbone="net")
     assert (tmp_path / "net.pt").read_bytes() == b"something else"
@@ -144,7 +142,7 @@ def test_wrong_file_in_the_users_folder_is_named_and_left_alone(server, cache, t
 def test_users_folder_without_the_file_leads_to_the_download(server, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     assert local_weights("net.pt") is None
-    source = WeightsSource("net.pt", f"{server.url}/net.pt", SHA256)
+    source = WeightsSource("net.pt", server.url, SHA256)
     assert find_weights(source, backbone="net") == cache / "net.pt"
 
 
@@ -167,8 +165,3 @@ def test_cache_is_the_users_own_where_none_is_named(monkeypatch):
     monkeypatch.delenv("SPECTAG_CACHE")
     assert cache_folder().is_absolute()
     assert "spectag" in cache_folder().parts
-
-
-def test_sha256_is_that_of_the_standard(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")  # the example in FIPS 180-4
-    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from spectag.manifest import read_manifest
     from spectag.plots import show
     from spectag.prepare import prepare
+    from spectag.published import load
     from spectag.recipe import Recipe
-    from spectag.runtime import Tagger, load
+    from spectag.runtime import Tagger
     from spectag.split_manifest import split
     from spectag.tag import tag
     from spectag.train import train
@@ -36,7 +37,7 @@ _HOMES = {
     "augment": "augment_page",
     "demo": "demo",
     "inspect": "inspection",
-    "load": "runtime",
+    "load": "published",
     "prepare": "prepare",
     "read_manifest": "manifest",
     "show": "plots",

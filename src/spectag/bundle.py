@@ -38,12 +38,12 @@ class BackboneInfo(Config):
 
 
 class DataInfo(Config):
-    """What the tagger was trained on."""
+    """What the tagger was trained on. Of a tagger that others published, only the name is known."""
 
     name: str
-    n_clips: int
-    n_clips_per_label: tuple[int, ...]
-    fingerprint: str
+    n_clips: int | None
+    n_clips_per_label: tuple[int, ...] | None
+    fingerprint: str | None
     """Of all clips' contents and labels, in their order."""
 
 
@@ -77,13 +77,17 @@ class BundleInfo(Config):
     metrics: dict[str, Any]
     """Scores on held-out clips; empty where none were held out."""
     data: DataInfo
-    onnx_difference: float
-    """Greatest difference in probability between model.onnx and torch, on clips of the training data."""
+    onnx_difference: float | None
+    """Greatest difference in probability between model.onnx and torch, on clips of the training data.
+
+    None of a tagger that others published, for torch had no part in its making.
+    """
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        lengths = len(self.thresholds), len(self.thresholds_fitted), len(self.data.n_clips_per_label)
+        counts = self.labels if self.data.n_clips_per_label is None else self.data.n_clips_per_label
+        lengths = len(self.thresholds), len(self.thresholds_fitted), len(counts)
         if not self.labels or len(set(self.labels)) < len(self.labels) or set(lengths) != {len(self.labels)}:
             raise ValueError(
                 f"need labels, each once, with a threshold and a number of clips each, got {len(self.labels)} labels "

@@ -43,6 +43,47 @@ def model_card(info: BundleInfo, name: str) -> str:
     )
 
 
+def published_card(info: BundleInfo, name: str, *, file_url: str, citation: str) -> str:
+    """README.md of a bundle that was made of a network which others trained and published."""
+    return "\n".join(
+        [
+            "---",
+            "library_name: spectag",
+            "pipeline_tag: audio-classification",
+            "tags: [audio-tagging, multi-label, onnx]",
+            f"license: {info.backbone.licence.lower()}",
+            "---",
+            "",
+            f"# {name}",
+            "",
+            f"A tagger for {len(info.labels)} kinds of sound; several may be heard at once. spectag "
+            f"{info.versions['spectag']} made it of a network that others trained.",
+            "",
+            "```",
+            f"spectag tag {name} recording.wav",
+            "```",
+            "",
+            "## How good it is",
+            "",
+            f"Mean average precision {info.metrics['mean_average_precision']:.3f} on {info.metrics['on']}, as "
+            "published; spectag did not measure it.",
+            "",
+            "## Where it comes from",
+            "",
+            f"- Weights: {file_url}, licence {info.backbone.licence}.",
+            f"- Trained on: {info.data.name}.",
+            f"- To be cited as: {citation}",
+            "",
+            "## Labels",
+            "",
+            f"{'; '.join(info.labels)}.",
+            "",
+            f"Each counts as heard from a probability of {info.thresholds[0]:g}; that is a plain default, not fitted.",
+            "",
+        ]
+    )
+
+
 def _scores(info: BundleInfo) -> list[str]:
     metrics = info.metrics
     if not metrics:
@@ -80,6 +121,7 @@ def _backbone(backbone: BackboneInfo) -> str:
 
 
 def _label_rows(info: BundleInfo) -> list[str]:
+    assert info.data.n_clips_per_label is not None  # of a tagger that was trained here
     rows = zip(info.labels, info.data.n_clips_per_label, info.thresholds, info.thresholds_fitted, strict=True)
     return [
         f"| {label.replace('|', '&#124;')} | {n_clips} | {threshold:.2f}{'' if is_fitted else ' (not fitted)'} |"

@@ -45,11 +45,16 @@ IMAGE_MEL = MelConfig(
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """A file of published weights. `sha256` is None where the publisher gives none."""
+    """A file of published weights.
+
+    `sha256` is None where the publisher gives none. `n_bytes` is then what the network's own numbers take: a little
+    less than the file.
+    """
 
     file_name: str
     url: str
     sha256: str | None
+    n_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,18 @@ class BackboneSpec:
     weights: WeightsSource | None = None
 
 
-def _mobilenet(name: str, file_name: str, sha256: str | None) -> BackboneSpec:
-    source = WeightsSource(file_name, f"{EFFICIENTAT_RELEASE}/{file_name}", sha256)
+@dataclass(frozen=True)
+class PublishedTagger:
+    """A network that was published with labels of its own, and so tags without any training of ours."""
+
+    name: str
+    backbone: str
+    mean_average_precision: float
+    """On AudioSet's evaluation clips, as published."""
+
+
+def _mobilenet(name: str, file_name: str, n_bytes: int, sha256: str | None = None) -> BackboneSpec:
+    source = WeightsSource(file_name, f"{EFFICIENTAT_RELEASE}/{file_name}", sha256, n_bytes)
     return BackboneSpec(name, AUDIOSET_MEL, True, "AudioSet, 527 labels", "MIT", source)
 
 
@@ -77,13 +92,14 @@ _SPECS = (
     _mobilenet(
         "mn04_audioset",
         "mn04_as_mAP_432.pt",
+        4_066_513,
         "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
     ),
-    _mobilenet("mn05_audioset", "mn05_as_mAP_443.pt", None),
-    _mobilenet("mn10_audioset", "mn10_as_mAP_471.pt", None),
-    _mobilenet("mn20_audioset", "mn20_as_mAP_478.pt", None),
-    _mobilenet("mn30_audioset", "mn30_as_mAP_482.pt", None),
-    _mobilenet("mn40_audioset", "mn40_as_mAP_484.pt", None),
+    _mobilenet("mn05_audioset", "mn05_as_mAP_443.pt", 5_774_732),
+    _mobilenet("mn10_audioset", "mn10_as_mAP_471.pt", 19_605_292),
+    _mobilenet("mn20_audioset", "mn20_as_mAP_478.pt", 71_832_716),
+    _mobilenet("mn30_audioset", "mn30_as_mAP_482.pt", 156_638_636),
+    _mobilenet("mn40_audioset", "mn40_as_mAP_484.pt", 274_099_980),
     BackboneSpec("efficientnet_lite0", IMAGE_MEL, False, "ImageNet", "Apache-2.0"),
     BackboneSpec("convnext_tiny", IMAGE_MEL, False, "ImageNet", "BSD-3-Clause"),
     BackboneSpec("scratch", IMAGE_MEL, False, "nothing", "Apache-2.0"),
@@ -91,6 +107,17 @@ _SPECS = (
 
 BACKBONES = {spec.name: spec for spec in _SPECS}
 TIMM = "timm/"
+
+_TAGGERS = (
+    PublishedTagger("audioset-mn04", "mn04_audioset", 0.432),
+    PublishedTagger("audioset-mn05", "mn05_audioset", 0.443),
+    PublishedTagger("audioset-mn10", "mn10_audioset", 0.471),
+    PublishedTagger("audioset-mn20", "mn20_audioset", 0.478),
+    PublishedTagger("audioset-mn30", "mn30_audioset", 0.482),
+    PublishedTagger("audioset-mn40", "mn40_audioset", 0.484),
+)
+PUBLISHED = {tagger.name: tagger for tagger in _TAGGERS}
+"""Schmid et al. (2023), by the table of their repository, fschmid56/EfficientAT on GitHub."""
 
 
 def backbone_spec(name: str) -> BackboneSpec:

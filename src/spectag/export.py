@@ -31,9 +31,9 @@ def trace_features(extractor: FeatureExtractor, example: Tensor) -> onnx.ModelPr
     """
     extractor.eval()
     try:
-        return _export(extractor, example, "inputs", ["features"], {0: Dynamic, 3: Dynamic}, optimize=False)
+        return trace(extractor, example, "inputs", ["features"], {0: Dynamic, 3: Dynamic}, optimize=False)
     except Exception:  # vision transformers take one width only
-        return _export(extractor, example, "inputs", ["features"], {0: Dynamic}, optimize=False)
+        return trace(extractor, example, "inputs", ["features"], {0: Dynamic}, optimize=False)
 
 
 def with_weights(graph: onnx.ModelProto, extractor: FeatureExtractor) -> onnx.ModelProto:
@@ -64,7 +64,7 @@ def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) ->
 
 def export_tagger(features: onnx.ModelProto, head: nn.Module, n_features: int, path: Path) -> None:
     """Write an ONNX file from that of the features and a head: inputs to `probabilities`, `features` and `logits`."""
-    model = _export(
+    model = trace(
         _Answers(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
     )
     above = compose.add_prefix(model, "head/", rename_inputs=False, rename_outputs=False)
@@ -72,6 +72,9 @@ def export_tagger(features: onnx.ModelProto, head: nn.Module, n_features: int, p
     merged = compose.merge_models(
         features, above, io_map=[("features", "pooled")], outputs=list(OUTPUTS), producer_name=PRODUCER
     )
+    versions = {opset.domain: opset for opset in merged.opset_import}  # merging names them twice; some tools refuse that
+    del merged.opset_import[:]
+    merged.opset_import.extend(versions.values())
     merged.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))
     _save(merged, path)
 
@@ -86,7 +89,7 @@ class _Answers(nn.Module):
         return torch.sigmoid(logits), logits
 
 
-def _export(
+def trace(
     network: nn.Module,
     example: Tensor,
     source: str,
@@ -95,6 +98,7 @@ def _export(
     *,
     optimize: bool = True,
 ) -> onnx.ModelProto:
+    """The graph of a network with one input and some results, as torch's exporter makes it."""
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the exporter warns of its own workings
         program: Any = torch.onnx.export(

@@ -1,18 +1,21 @@
 """Published weights: from a folder of the user's, else from the cache, else a verified download."""
 
-import hashlib
 import os
 from pathlib import Path
 
 import platformdirs
-import pooch
-import requests
+from filelock import FileLock
 
 from spectag.catalogue import WeightsSource
+from spectag.download import download, sha256_of
 from spectag.errors import WeightsError
+from spectag.progress import Progress, silent
 
 WEIGHTS_VARIABLE = "SPECTAG_WEIGHTS"
 CACHE_VARIABLE = "SPECTAG_CACHE"
+_WAYS_OF_TRAINING = (
+    "take --backbone efficientnet_lite0, whose weights come with the package; or train without them by --no-pretrained"
+)
 
 
 def cache_folder() -> Path:
@@ -39,46 +42,64 @@ def local_weights(file_name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def find_weights(source: WeightsSource, *, backbone: str) -> Path:
+def cached_weights(file_name: str) -> Path:
+    """Where a file lies in the cache, or would."""
+    return cache_folder() / "weights" / file_name
+
+
+def find_weights(
+    source: WeightsSource, *, backbone: str, other_ways: str = _WAYS_OF_TRAINING, progress: Progress = silent
+) -> Path:
     """The path of a weights file, fetched into the cache if it isn't here yet.
+
+    Several processes may look for it at once: one fetches it, the others wait.
+
+    Parameters
+    ----------
+    source : WeightsSource
+    backbone : str
+        What it is called in messages.
+    other_ways : str
+        What else a user can do who can't have the file.
+    progress : Progress
+        Told of the download.
 
     Raises
     ------
     WeightsError
         If the file can't be had, or is not the published one. The message names the ways out.
     """
-    path = local_weights(source.file_name) or _downloaded(source, backbone=backbone)
-    found = sha256_of(path)
-    if source.sha256 is not None and found != source.sha256:
+    path = local_weights(source.file_name)
+    if path is None:
+        return _cached_or_fetched(source, backbone, other_ways, progress)
+    if not _is_published(path, source):
         raise WeightsError(
-            f"{path}: not the published weights of {backbone}: SHA-256 is {found}, expected {source.sha256}; "
+            f"{path}: not the published weights of {backbone}: SHA-256 is {sha256_of(path)}, expected {source.sha256}; "
             "delete the file and fetch it again"
         )
     return path
 
 
-def _downloaded(source: WeightsSource, *, backbone: str) -> Path:
-    folder = cache_folder() / "weights"
-    known_hash = f"sha256:{source.sha256}" if source.sha256 else None
-    if known_hash is None and (folder / source.file_name).is_file():
-        return folder / source.file_name
+def _is_published(path: Path, source: WeightsSource) -> bool:
+    return source.sha256 is None or sha256_of(path) == source.sha256
+
+
+def _cached_or_fetched(source: WeightsSource, backbone: str, other_ways: str, progress: Progress) -> Path:
+    path = cached_weights(source.file_name)
+    if path.is_file() and _is_published(path, source):
+        return path
     try:
-        return Path(pooch.retrieve(source.url, known_hash, fname=source.file_name, path=folder, progressbar=False))
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file() or not _is_published(path, source):  # another process may have fetched it meanwhile
+                download(source.url, path, sha256=source.sha256, progress=progress)
+    except OSError as error:
         raise WeightsError(
             f"the weights of {backbone} can't be had from {source.url}: {_reason(error)}. Ways out: put "
-            f"{source.file_name} into a folder and set {WEIGHTS_VARIABLE} to it; take --backbone efficientnet_lite0, "
-            "whose weights come with the package; or train without them by --no-pretrained"
+            f"{source.file_name} into a folder and set {WEIGHTS_VARIABLE} to it; {other_ways}"
         ) from error
+    return path
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _reason(error: OSError) -> str:
+    return f"{error.filename or 'the disk'}: {error.strerror}" if error.strerror else str(error)

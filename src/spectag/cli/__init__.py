@@ -31,10 +31,12 @@ for _name, _help in (
     ("tune", "Search for the settings that held-out clips like best."),
     ("find-rate", "Find the learning rate to fine-tune with, and draw the curve that shows it."),
     ("tag", "Tag recordings."),
+    ("listen", "Tag a microphone, or sound from another program, while it goes on."),
     ("show", "Draw a sound, or a collage of a manifest's clips."),
 ):
     _module = _name.replace("-", "_")
     app.command(f"spectag.cli.{_module}:{_module}_command", name=_name, help=_help)
+app.command("spectag.cli.models:app", name="models", help="List the published taggers, or download them.")
 
 
 @app.meta.default
