@@ -1,5 +1,7 @@
 """Tagging many files: in order, on several cores, with every file that can't be read named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,16 +10,21 @@ from made_bundle import LABELS, MEL, make_bundle, make_info, tone
 from spectag.audio import write_audio
 from spectag.bundle import ONNX_FILE
 from spectag.config import ImageConfig, WindowConfig
-from spectag.errors import AudioError, BundleError
+from spectag.errors import BundleError
 from spectag.front_end import FrontEnd
 from spectag.image import write_png
 from spectag.runtime import Tagger
-from spectag.tag import find_files, tag
+from spectag.sources import find_files
+from spectag.tag import Portion, portioned, tag, tag_portion, takes
 
 
 @pytest.fixture
 def tagger(tmp_path):
     return Tagger(make_bundle(tmp_path / "model"))
+
+
+def top_label(tagged):
+    return LABELS[tagged.timeline.probabilities[0].argmax()]
 
 
 def write_tones(folder, n_files, seconds=0.2):
@@ -33,10 +40,10 @@ def test_files_come_back_in_their_order_each_with_its_own_tags(tagger, tmp_path,
     paths = write_tones(tmp_path / "sounds", 7)
     write_audio(paths[0], tone("low", 20.0), 16_000)  # the first one takes longest
     tagged = list(tag(tagger, paths, workers=workers))
-    assert [file.path for file in tagged] == paths
-    assert [file.tags[0].top(1)[0].label for file in tagged] == [LABELS[number % 3] for number in range(7)]
+    assert [file.file for file in tagged] == list(map(str, paths))
+    assert [top_label(file) for file in tagged] == [LABELS[number % 3] for number in range(7)]
     alone = [tagger.tag(path).probabilities for path in paths]
-    assert all(np.array_equal(file.tags[0].probabilities, own) for file, own in zip(tagged, alone, strict=True))
+    assert all(np.array_equal(file.timeline.probabilities[0], own) for file, own in zip(tagged, alone, strict=True))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -44,7 +51,7 @@ def test_file_that_can_not_be_read_is_named_and_the_rest_is_tagged(tagger, tmp_p
     paths = write_tones(tmp_path / "sounds", 3)
     paths[1].write_bytes(b"")
     tagged = list(tag(tagger, [*paths, tmp_path / "gone.wav", tmp_path], workers=workers))
-    assert [len(file.tags) for file in tagged] == [1, 0, 1, 0, 0]
+    assert [file.timeline is None for file in tagged] == [False, True, False, True, True]
     assert [file.reason is None for file in tagged] == [True, False, True, False, False]
     assert "01 middle.wav: the file is empty (0 bytes)" in tagged[1].reason
     assert "gone.wav" in tagged[3].reason
@@ -56,10 +63,11 @@ def test_odd_sounds_are_tagged_too(tagger, tmp_path, rng):
     soundfile.write(tmp_path / "Zweispur, 96 kHz – größer.flac", stereo, 96_000)
     write_audio(tmp_path / "30 ms.wav", tone("high", 0.03), 16_000)
     write_audio(tmp_path / "one sample.wav", np.array([0.5], np.float32), 8_000)
-    tagged = list(tag(tagger, find_files(tagger, [tmp_path])))
-    assert [file.path.name for file in tagged] == ["30 ms.wav", "Zweispur, 96 kHz – größer.flac", "one sample.wav"]
-    assert all(file.reason is None and np.isfinite(file.tags[0].probabilities).all() for file in tagged)
-    assert tagged[0].tags[0].top(1)[0].label == "high"
+    tagged = list(tag(tagger, find_files([tmp_path], takes(tagger))))
+    names = [Path(file.file).name for file in tagged]
+    assert names == ["30 ms.wav", "Zweispur, 96 kHz – größer.flac", "one sample.wav"]
+    assert all(file.reason is None and np.isfinite(file.timeline.probabilities).all() for file in tagged)
+    assert top_label(tagged[0]) == "high"
 
 
 def test_windows_follow_in_order_of_time(tagger, tmp_path):
@@ -67,20 +75,25 @@ def test_windows_follow_in_order_of_time(tagger, tmp_path):
     write_audio(path, np.concatenate([tone(label, 0.5) for label in LABELS]), 16_000)
     window = WindowConfig(window_seconds=0.5, overlap_seconds=0.25)
     (tagged,) = tag(tagger, [path], window=window)
-    assert [tags.start_seconds for tags in tagged.tags] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert [tags.top(1)[0].label for tags in tagged.tags[::2]] == list(LABELS)
+    assert list(tagged.timeline.starts) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert tagged.duration_seconds == 1.5
+    assert [LABELS[number] for number in tagged.timeline.probabilities.argmax(axis=1)[::2]] == list(LABELS)
+    of_one = list(tagger.tag_windows(path, window))
+    assert np.array_equal(tagged.timeline.probabilities, [tags.probabilities for tags in of_one])
+    of_timeline = tagger.tags_of(path, tagged.timeline)
+    assert [tags.top(1) for tags in of_timeline] == [tags.top(1) for tags in of_one]
 
 
 def test_window_config_without_a_length_means_whole_recordings(tagger, tmp_path):
     (path,) = write_tones(tmp_path / "sounds", 1)
     (tagged,) = tag(tagger, [path], window=WindowConfig())
-    assert [(tags.start_seconds, tags.end_seconds) for tags in tagged.tags] == [(0.0, 0.2)]
+    assert (list(tagged.timeline.starts), list(tagged.timeline.ends)) == ([0.0], [0.2])
 
 
 def test_paths_may_be_strings(tagger, tmp_path):
     (path,) = write_tones(tmp_path / "sounds", 1)
     (tagged,) = tag(tagger, [str(path)])
-    assert tagged.path == path
+    assert tagged.file == str(path)
 
 
 def test_nothing_to_tag_gives_nothing(tagger):
@@ -101,8 +114,8 @@ def test_tagger_that_was_trained_anew_in_its_place_is_the_one_that_tags(tmp_path
     loud = MEL.model_copy(update={"mean": 0.0})
     new = Tagger(make_bundle(tmp_path / "model", make_info(front_end=FrontEnd(mel=loud))))
     (anew,) = tag(new, [path])
-    assert np.array_equal(anew.tags[0].probabilities, new.tag(path).probabilities)
-    assert not np.array_equal(anew.tags[0].probabilities, old.tags[0].probabilities)
+    assert np.array_equal(anew.timeline.probabilities[0], new.tag(path).probabilities)
+    assert not np.array_equal(anew.timeline.probabilities, old.timeline.probabilities)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -112,37 +125,82 @@ def test_damaged_tagger_is_an_error_and_not_a_fault_of_every_file(tagger, tmp_pa
         list(tag(tagger, write_tones(tmp_path / "sounds", 2), workers=workers))
 
 
-# ------------------------------------------------------------------------------------------------ which files
+def test_image_given_to_a_tagger_of_sounds_is_named(tagger, tmp_path):
+    write_png(tmp_path / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
+    (tagged,) = tag(tagger, [tmp_path / "b.png"])
+    assert "b.png: this tagger hears log_mels, not images" in tagged.reason
 
 
-@pytest.fixture
-def mixed_folder(tmp_path):
-    folder = tmp_path / "gemischt"
-    write_tones(folder, 1)
-    write_png(folder / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
-    (folder / "notes.txt").write_text("")
-    return folder
+def test_image_has_tags_without_an_end(tmp_path):
+    info = make_info(front_end=FrontEnd(mel=MEL, image=ImageConfig()))
+    tagger = Tagger(make_bundle(tmp_path / "images", info))
+    write_png(tmp_path / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
+    (tagged,) = tag(tagger, [tmp_path / "b.png"])
+    assert np.isnan(tagged.timeline.ends).all()
+    assert tagged.duration_seconds is None
+    assert tagger.tags_of("b.png", tagged.timeline)[0].end_seconds is None
 
 
 @pytest.mark.parametrize(
     ("front_end", "expected"),
     [
-        (FrontEnd(mel=MEL), ["00 low.wav"]),
-        (FrontEnd(mel=MEL, image=ImageConfig()), ["00 low.wav", "b.png"]),
-        (FrontEnd(mel=None, image=ImageConfig(height=24, width=5)), ["b.png"]),
+        (FrontEnd(mel=MEL), (True, False)),
+        (FrontEnd(mel=MEL, image=ImageConfig()), (True, True)),
+        (FrontEnd(mel=None, image=ImageConfig(height=24, width=5)), (False, True)),
     ],
 )
-def test_folder_gives_what_the_tagger_can_take(tmp_path, mixed_folder, front_end, expected):
-    tagger = Tagger(make_bundle(tmp_path / "model", make_info(front_end=front_end)))
-    assert [path.name for path in find_files(tagger, [mixed_folder])] == expected
+def test_tagger_takes_sounds_images_or_both(tmp_path, front_end, expected):
+    suffixes = takes(Tagger(make_bundle(tmp_path / "model", make_info(front_end=front_end))))
+    assert (".wav" in suffixes, ".png" in suffixes) == expected
 
 
-def test_folder_with_nothing_for_the_tagger_is_told(tagger, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AudioError, match=r"empty: no sound found; looked for files that end in .*\.wav"):
-        find_files(tagger, [tmp_path / "empty"])
+# ------------------------------------------------------------------------------------------------ portions
 
 
-def test_image_given_to_a_tagger_of_sounds_is_named(tagger, mixed_folder):
-    (tagged,) = tag(tagger, find_files(tagger, [mixed_folder / "b.png"]))
-    assert "b.png: this tagger hears log_mels, not images" in tagged.reason
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_windows_of_several_files_do_not_mix(tagger, tmp_path, n_threads):
+    paths = write_tones(tmp_path / "sounds", 6, seconds=1.1)
+    paths.insert(3, tmp_path / "gone.wav")
+    window = WindowConfig(window_seconds=0.25)
+    answer = tag_portion(tagger, window, n_threads, Portion(0, tuple(map(str, paths))))
+    for path, tagged in zip(paths, answer.files, strict=True):
+        if path.name == "gone.wav":
+            assert tagged.timeline is None
+            continue
+        own = [tags.probabilities for tags in tagger.tag_windows(path, window)]
+        assert np.array_equal(tagged.timeline.probabilities, own)
+    assert {"reading", "resampling", "log-mel", "network"} <= set(answer.seconds)
+
+
+def test_file_that_breaks_off_in_the_middle_is_skipped_whole(tagger, tmp_path):
+    path = tmp_path / "a.flac"
+    write_audio(path, np.random.default_rng(0).uniform(-1, 1, 640_000).astype(np.float32), 16_000)
+    path.write_bytes(path.read_bytes()[:400_000])
+    (tagged,) = tag(tagger, [path], window=WindowConfig(window_seconds=0.5))
+    assert tagged.timeline is None
+    assert "a.flac: the sound is damaged" in tagged.reason
+
+
+def test_portions_hold_all_files_in_order_and_none_is_large(tmp_path):
+    files = []
+    for number in range(100):
+        files.append(str(tmp_path / f"{number}.wav"))
+        Path(files[-1]).write_bytes(b"")
+    portions = portioned([*files, "gone.wav"], workers=2)
+    assert [file for portion in portions for file in portion.files] == [*files, "gone.wav"]
+    assert [portion.number for portion in portions] == list(range(len(portions)))
+    assert max(len(portion.files) for portion in portions) == 12
+    assert portioned([]) == []
+
+
+def test_large_files_get_portions_of_their_own(monkeypatch):
+    monkeypatch.setitem(portioned.__globals__, "file_size", lambda file: 40_000_000)
+    assert [portion.files for portion in portioned(list("abcdefgh") * 3, workers=1)][:2] == [("a",), ("b",)]
+
+
+def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path):
+    path = tmp_path / "long.wav"
+    write_audio(path, np.zeros(690 * 1_000, np.float32), 1_000)
+    steps = []
+    list(tag(tagger, [path], window=WindowConfig(window_seconds=60.0), progress=lambda *step: steps.append(step)))
+    assert steps == [("tagging", 0, 1), *(("minutes", minute, 12) for minute in range(1, 12)), ("tagging", 1, 1)]

@@ -1,23 +1,28 @@
 """The first run: made-up sounds, a tagger trained on them, and what it hears in clips that it has not seen."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spectag.audio import read_audio
 from spectag.config import MelConfig
 from spectag.demo_data import DemoData, make_demo_data
+from spectag.errors import DataError
+from spectag.formats.heard import HeardFile
+from spectag.formats.listings import write_csv
+from spectag.formats.output import written
+from spectag.hearing import heard_in
 from spectag.manifest import Manifest, read_manifest
 from spectag.mel import compute_log_mel
 from spectag.plots import Tile, collage_figure, save_figure
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
-from spectag.runtime import Tagger, Tags
+from spectag.runtime import Tagger
 from spectag.scores import Scores, score
-from spectag.tables import Choice, write_csv, written
-from spectag.tag import TaggedFile, tag
+from spectag.tag import tag
+from spectag.tag_config import TagSettings
 from spectag.train import train
 
 BACKBONE = "efficientnet_lite0"
@@ -56,27 +61,32 @@ def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, say:
     say(f"data: {len(data.labels)} kinds of sound in {data.folder}: {', '.join(data.labels)}")
     train(data.train_curated, folder / "model", Recipe(backbone=BACKBONE), progress=progress, say=say)
     answers = read_manifest(data.test_answers, audio_dir=data.test)
-    tagged = list(tag(Tagger(folder / "model"), [clip.path for clip in answers.clips], progress=progress))
+    tagger = Tagger(folder / "model")
+    heard = list(_heard(tagger, answers, progress))
     with written(folder / "tags.csv") as file:
-        write_csv(tagged, Choice(), file)
-    _draw(answers, tagged, folder / "heard.png")
-    scores = score(answers.multi_hot(), _probabilities(tagged), rng=np.random.default_rng(seed))
+        write_csv(heard, file)
+    _draw(answers, heard, folder / "heard.png")
+    probabilities = np.concatenate([file.timeline.probabilities for file in heard])
+    scores = score(answers.multi_hot(), probabilities, rng=np.random.default_rng(seed))
     return Demo(data, folder / "model", folder / "tags.csv", folder / "heard.png", scores)
 
 
-def _probabilities(tagged: list[TaggedFile]) -> NDArray[np.float32]:
-    return np.stack([file.tags[0].probabilities for file in tagged])
+def _heard(tagger: Tagger, answers: Manifest, progress: Progress) -> Iterator[HeardFile]:
+    for tagged in tag(tagger, [clip.path for clip in answers.clips], progress=progress):
+        if tagged.timeline is None:
+            raise DataError(f"{tagged.reason}; make the demo's sounds anew in another folder")
+        yield heard_in(tagged, tagged.timeline, tagger, TagSettings())
 
 
-def _draw(answers: Manifest, tagged: list[TaggedFile], path: Path) -> None:
+def _draw(answers: Manifest, heard: list[HeardFile], path: Path) -> None:
     """A collage of test clips: what is in them above, what was heard below."""
     tiles = []
-    for clip, file in list(zip(answers.clips, tagged, strict=True))[: _N_ROWS * _N_COLUMNS]:
+    for clip, file in list(zip(answers.clips, heard, strict=True))[: _N_ROWS * _N_COLUMNS]:
         waveform, _ = read_audio(clip.path, sample_rate=PICTURE_MEL.sample_rate)
-        tiles.append(Tile(clip.labels, _heard(file.tags[0]), compute_log_mel(waveform, PICTURE_MEL), PICTURE_MEL))
+        tiles.append(Tile(clip.labels, _caption(file), compute_log_mel(waveform, PICTURE_MEL), PICTURE_MEL))
     save_figure(collage_figure(tiles, n_rows=_N_ROWS, n_columns=_N_COLUMNS), path)
 
 
-def _heard(tags: Tags) -> str:
-    heard = ", ".join(f"{tag.label} {tag.probability:.2f}" for tag in tags.heard())
+def _caption(file: HeardFile) -> str:
+    heard = ", ".join(f"{event.label} {event.probability:.2f}" for event in file.events)
     return f"heard: {heard or 'nothing'}"

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.errors import DataError
+from spectag.formats.output import written
 from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.manifest.annotations import is_annotation
 from spectag.manifest.csv_forms import further_columns
 from spectag.manifest.table import read_text
 from spectag.split import Balance, balance, holdout, stratified_folds
-from spectag.tables import written
 
 
 @dataclass(frozen=True)

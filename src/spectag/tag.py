@@ -1,48 +1,78 @@
 """Tagging files: in order, on all cores, with every file that can't be read named."""
 
-import heapq
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from spectag.audio import AUDIO_SUFFIXES, find_audio
+import numpy as np
+
+from spectag.audio import AUDIO_SUFFIXES, audio_info
 from spectag.config import WindowConfig
-from spectag.errors import AudioError, DataError, MissingExtraError
+from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
+from spectag.locations import local_copy
 from spectag.manifest.finding import IMAGE_SUFFIXES
 from spectag.progress import Progress, silent
-from spectag.runtime import Tagger, Tags
+from spectag.runtime import Float32Array, Tagger
+from spectag.timeline import Timeline, pooled
+from spectag.windows import Window
 from spectag.workers import spread, usable_cores
 
 _BYTES_WORTH_A_WORKER = 50_000_000  # of sound files: tagged in about the time that a worker process takes to start
+_LARGEST_PORTION = 32, 64_000_000  # files and bytes
+_PORTIONS_EACH = 4  # for each worker at least, where there are files enough, so that all end at about the same time
+_MINUTES_WORTH_TELLING = 10  # of a recording: less is done in a second
+_WINDOWS_AHEAD = 3  # for each thread, decoded and waiting
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Some files of a run, in their order: what a worker gets at once."""
+
+    number: int
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TaggedFile:
-    """The tags of a file's stretches, in order of time; a file that can't be read has a reason and no tags."""
+    """What a tagger makes of a file; one that can't be read has a reason and no timeline."""
 
-    path: Path
-    tags: tuple[Tags, ...]
+    file: str
+    """A path, or an address such as s3://bucket/a.wav."""
+    timeline: Timeline | None
     reason: str | None = None
 
+    @property
+    def duration_seconds(self) -> float | None:
+        """Length of the recording; None of an image, or where there is no timeline."""
+        if self.timeline is None or np.isnan(self.timeline.ends[-1]):
+            return None
+        return float(self.timeline.ends[-1])
 
-def find_files(tagger: Tagger, paths: Iterable[str | Path]) -> list[Path]:
-    """The sounds among files and folders, as `find_audio` finds them, or what else the tagger takes: images.
 
-    Raises
-    ------
-    AudioError
-        If a path does not exist, or nothing is in the folders.
-    """
+@dataclass(frozen=True)
+class TaggedPortion:
+    """Some files, tagged, and the seconds that each stage of the work took."""
+
+    files: tuple[TaggedFile, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def takes(tagger: Tagger) -> frozenset[str]:
+    """The suffixes of the files that a tagger takes: of sounds, of images, or of both."""
     sounds = AUDIO_SUFFIXES if all(front_end.mel for front_end in tagger.front_ends) else frozenset()
     images = IMAGE_SUFFIXES if all(front_end.image for front_end in tagger.front_ends) else frozenset()
-    return find_audio(paths, suffixes=sounds | images)
+    return sounds | images
 
 
 def tag(
     tagger: Tagger,
-    paths: Sequence[str | Path],
+    files: Sequence[str | Path],
     *,
     window: WindowConfig | None = None,
     workers: int | None = None,
@@ -53,43 +83,173 @@ def tag(
     Parameters
     ----------
     tagger : Tagger
-    paths : sequence of str or Path
-        Sound files (or images, for a tagger of images).
+    files : sequence of str or Path
+        Sound files (or images, for a tagger of images), or addresses of such, as fsspec reads them.
     window : WindowConfig, optional
         Tag each window of a recording; by default each recording as a whole.
     workers : int, optional
-        Number of processes; by default one for each core, or none but this for a few files.
+        Number of cores to use; by default all, or one for a few files.
     progress : Progress
-        Told how many of the files are done.
+        Told how many of the files are done; of one long recording, how many minutes.
 
     Raises
     ------
     BundleError
         If the tagger is damaged.
     """
+    names = [str(file) for file in files]
+    progress("tagging", 0, len(names))
+    n_done = 0
+    with closing(
+        tag_portions(tagger, portioned(names, workers), window, workers=workers, progress=progress)
+    ) as answers:
+        for answer in in_order(answers):
+            for file in answer.files:
+                n_done += 1
+                progress("tagging", n_done, len(names))
+                yield file
+
+
+def portioned(files: Sequence[str], workers: int | None = None) -> list[Portion]:
+    """Deal files into portions: small enough that the workers end at about the same time."""
+    n_files, n_bytes = _LARGEST_PORTION
+    n_files = max(1, min(n_files, len(files) // (_PORTIONS_EACH * (workers or usable_cores()))))
+    portions: list[list[str]] = []
+    room = 0
+    for file in files:
+        size = file_size(file)
+        if not portions or len(portions[-1]) == n_files or size > room:
+            portions.append([])
+            room = n_bytes
+        portions[-1].append(file)
+        room -= size
+    return [Portion(number, tuple(portion)) for number, portion in enumerate(portions)]
+
+
+def tag_portions(
+    tagger: Tagger,
+    portions: Sequence[Portion],
+    window: WindowConfig | None,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Generator[tuple[Portion, TaggedPortion], None, None]:
+    """Tag portions on the cores of this machine, and give each with its answer, in the order in which they are done."""
+    n_cores = workers or usable_cores()
+    n_processes = min(n_cores, len(portions))
     if workers is None:
-        n_bytes = sum(path.stat().st_size for path in map(Path, paths) if path.is_file())
-        workers = max(1, min(usable_cores(), len(paths), n_bytes // _BYTES_WORTH_A_WORKER))
-    if workers > 1:
+        n_bytes = sum(file_size(file) for portion in portions for file in portion.files)
+        n_processes = max(1, min(n_processes, n_bytes // _BYTES_WORTH_A_WORKER))
+    n_threads = n_cores // max(n_processes, 1)
+    if n_processes > 1:
         tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
-    function = partial(_tag_numbered, tagger, window)
-    progress("tagging", 0, len(paths))
-    with closing(spread(function, enumerate(map(Path, paths)), n_workers=workers)) as answers:
-        waiting: list[tuple[int, TaggedFile]] = []
-        n_given = 0
-        for n_done, ((position, _), tagged) in enumerate(answers, start=1):
-            progress("tagging", n_done, len(paths))
-            heapq.heappush(waiting, (position, tagged))
-            while waiting and waiting[0][0] == n_given:
-                yield heapq.heappop(waiting)[1]
-                n_given += 1
+        yield from spread(partial(tag_portion, tagger, window, n_threads), portions, n_workers=n_processes)
+        return
+    on_window = _minutes_told(portions, progress)
+    for portion in portions:
+        yield portion, tag_portion(tagger, window, n_threads, portion, on_window)
 
 
-def _tag_numbered(tagger: Tagger, window: WindowConfig | None, numbered: tuple[int, Path]) -> TaggedFile:
-    path = numbered[1]
+def tag_portion(
+    tagger: Tagger,
+    window: WindowConfig | None,
+    n_threads: int,
+    portion: Portion,
+    on_window: Callable[[Window], None] | None = None,
+) -> TaggedPortion:
+    """Tag some files, one after another: this thread reads ahead while others compute."""
+    works = [_Work(tagger, file) for file in portion.files]
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[tuple[_Work, Future[Float32Array]]] = deque()
+        for work in works:
+            for found in work.windows(window):
+                waiting.append((work, pool.submit(tagger.probabilities_of_window, found)))
+                if len(waiting) > _WINDOWS_AHEAD * n_threads:
+                    earliest, answer = waiting.popleft()
+                    earliest.add(answer.result())
+                if on_window is not None:
+                    on_window(found)
+        for work, answer in waiting:
+            work.add(answer.result())
+    files = tuple(work.answer(whole=window is None or window.window_seconds is None) for work in works)
+    return TaggedPortion(files, tagger.clock.taken())
+
+
+class _Work:
+    """A file that is being tagged."""
+
+    def __init__(self, tagger: Tagger, file: str) -> None:
+        self._tagger = tagger
+        self._file = file
+        self._reason: str | None = None
+        self._times: list[tuple[float, float]] = []
+        self._probabilities: list[Float32Array] = []
+
+    def windows(self, window: WindowConfig | None) -> Iterator[Window]:
+        """The windows of a sound; an image is done at once and has none."""
+        try:
+            with local_copy(self._file) as path:
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    self._times.append((0.0, np.nan))
+                    self._probabilities.append(self._tagger.probabilities_of_image(path))
+                    return
+                with self._tagger.open_windows(path, window) as windows:
+                    for found in windows:
+                        self._times.append((found.start_seconds, found.end_seconds))
+                        yield found
+        except (AudioError, DataError, MissingExtraError) as error:
+            self._reason = str(error)
+
+    def add(self, probabilities: Float32Array) -> None:
+        """Take the probabilities of the next window."""
+        self._probabilities.append(probabilities)
+
+    def answer(self, *, whole: bool) -> TaggedFile:
+        """All windows together; with `whole`, their mean."""
+        if self._reason is not None:
+            return TaggedFile(self._file, None, self._reason)
+        starts, ends = np.array(self._times).T
+        timeline = Timeline(starts, ends, np.stack(self._probabilities))
+        return TaggedFile(self._file, pooled(timeline, "mean") if whole else timeline)
+
+
+def file_size(file: str) -> int:
+    """Size of a local file in bytes; 0 of one that is not there, or not local."""
     try:
-        whole = window is None or window.window_seconds is None
-        tags = (tagger.tag(path),) if whole or window is None else tuple(tagger.tag_windows(path, window))
-    except (AudioError, DataError, MissingExtraError) as error:
-        return TaggedFile(path, (), str(error))
-    return TaggedFile(path, tags)
+        return os.stat(file).st_size  # noqa: PTH116 - of a million files, without a million paths
+    except (OSError, ValueError):
+        return 0
+
+
+def _minutes_told(portions: Sequence[Portion], progress: Progress) -> Callable[[Window], None] | None:
+    """What tells the progress within a single recording, window by window, in minutes."""
+    if len(portions) != 1 or len(portions[0].files) != 1:
+        return None
+    file = portions[0].files[0]
+    try:
+        n_minutes = math.ceil(audio_info(file).duration_seconds / 60)
+    except SpectagError:
+        return None
+    if n_minutes < _MINUTES_WORTH_TELLING:
+        return None
+    told = -1
+
+    def tell(window: Window) -> None:
+        nonlocal told
+        minute = min(int(window.end_seconds / 60), n_minutes)
+        if minute > told:
+            told = minute
+            progress("minutes", minute, n_minutes)
+
+    return tell
+
+
+def in_order(answers: Iterable[tuple[Portion, TaggedPortion]]) -> Iterator[TaggedPortion]:
+    """The answers of portions numbered from 0, each when all those before it have come."""
+    waiting: dict[int, TaggedPortion] = {}
+    number = 0
+    for portion, answer in answers:
+        waiting[portion.number] = answer
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1

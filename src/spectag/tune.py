@@ -19,6 +19,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from spectag.errors import ConfigError, DataError, MissingExtraError
+from spectag.formats.output import written
 from spectag.history import Epoch, OnEpoch, is_epoch_step
 from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.plots import save_figure
@@ -35,7 +36,6 @@ from spectag.search_space import (
     value_of,
     with_values,
 )
-from spectag.tables import written
 from spectag.train import HeldOutScore, held_out_score
 from spectag.training_plots import study_figure
 

@@ -58,7 +58,7 @@ def spread(
     """
     if n_workers < 1:
         raise ValueError(f"need at least 1 worker, got {n_workers}")
-    _keep_freed_memory()
+    keep_freed_memory()
     if n_workers == 1:
         for item in items:
             yield item, function(item)
@@ -129,7 +129,7 @@ def _serve(connection: Connection) -> None:
     """Answer items until nobody asks any more: a parent that dies hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     os.environ.update(_ONE_THREAD)  # before the function comes, and NumPy with it
-    _keep_freed_memory()
+    keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function = connection.recv()
         while True:
@@ -144,7 +144,7 @@ def _result_or_error(function: Callable[[ItemT], ResultT], item: ItemT) -> tuple
         return None, error
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have the C library keep the memory of arrays that are freed for the next ones; half of the time is lost without.
 
     glibc gives freed memory back to the system only beyond twice the size of the largest block, up to 32 MB, that was

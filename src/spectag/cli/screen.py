@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -238,3 +238,23 @@ def name_skipped(skipped: Sequence[str]) -> None:
     """Name the files that were skipped, a line each."""
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
+
+
+def duration(seconds: float) -> str:
+    """A length of time for a person: 0.8 s, 12 s, 3 min 20 s, 24 h 0 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:,} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def print_profile(stage_seconds: Mapping[str, float], sound_seconds: float) -> None:
+    """What the time of tagging went into, stage by stage, and how many times real time each would be alone."""
+    table = Table("stage", "seconds", "share", "times real time, one core", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    total = sum(stage_seconds.values())
+    for stage, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
+        table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}", f"{sound_seconds / max(seconds, 1e-9):,.0f}")
+    table.add_row("all", f"{total:.2f}", "100%", f"{sound_seconds / max(total, 1e-9):,.0f}")
+    Console(stderr=True, highlight=False).print(table)

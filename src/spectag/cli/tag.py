@@ -1,132 +1,142 @@
 """spectag tag."""
 
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli import SKIPPED_SOME
 from spectag.cli.options import Workers
-from spectag.cli.screen import name_skipped, shown_work
-from spectag.errors import ConfigError
+from spectag.cli.screen import duration, name_skipped, print_profile, shown_work
+from spectag.tag_config import TagSettings
 
 if TYPE_CHECKING:
+    from spectag.bulk import Engine, Report
     from spectag.config import WindowConfig
-    from spectag.tables import Choice
-    from spectag.tag import TaggedFile
+    from spectag.runtime import Tagger
 
-Format = Literal["csv", "jsonl", "submission"]
+_N_NAMED = 20  # skipped files on the screen, where a status table names them all
 
 
 def tag_command(
-    model: Path,
-    paths: Annotated[list[Path], Parameter(negative="")],
+    model: str,
+    paths: Annotated[list[str] | None, Parameter(negative="")] = None,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    table_format: Annotated[Format | None, Parameter(name="--format")] = None,
-    template: Path | None = None,
-    window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
-    overlap: Annotated[float, Parameter(validator=Number(gte=0))] = 0.0,
-    top: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    threshold: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
+    output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
+    settings: Annotated[TagSettings | None, Parameter(name="*")] = None,
+    threshold: Annotated[float | None, Parameter(show=False, validator=Number(gte=0, lte=1))] = None,
+    files_from: str | None = None,
+    shard: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     workers: Workers = None,
+    profile: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Tag recordings.
+    """Tag recordings of any length and number.
 
-    Without --top and --threshold the labels are given whose probability reaches the tagger's own threshold for them.
+    Without --top and --min-confidence the labels are given whose probability reaches the tagger's own threshold for
+    them. With -o a run keeps a journal: stopped or killed, it goes on when the same command is given again.
 
     Parameters
     ----------
     model
-        Folder of a tagger that spectag train made.
+        Folder of a tagger that spectag train made, or the name of a published one: see spectag models.
     paths
-        Sound files, and folders that are searched for them.
+        Sound files; folders, which are searched for them; patterns such as 'rec/**/*.wav'; addresses such as
+        s3://bucket/folder.
     output
-        File to write, whole or not at all. By default stdout.
-    table_format
-        csv: a line for each tag. jsonl: a JSON object for each recording or window. submission: the rows and columns
-        of --template. By default as --template or the output's suffix say, else csv.
-    template
-        A competition's sample_submission.csv: give all labels' probabilities for the clips that it names.
-    window
-        Tag each stretch of this many seconds. By default recordings are tagged as a whole.
-    overlap
-        Seconds that a window shares with the one before it.
-    top
-        Give this many labels, the most probable ones.
-    threshold
-        Give the labels of at least this probability, from 0 to 1.
+        A table to write, such as tags.csv, or a folder for tables, status.csv and parameters.toml. By default stdout.
+    files_from
+        A list of files, one a line; - reads it from stdin.
+    shard
+        Do a part of the files: 1/8 is the first of eight jobs, whose results are named after it.
+    engine
+        Where the work is done: on the cores of this machine, or on a Ray cluster.
+    address
+        Of the Ray cluster, such as auto. By default one is started here for the time of the run.
     workers
-        Processes. By default one for each core, or none but this for a few files.
+        Cores to use. By default all, or one for a few files.
+    profile
+        Tell what the time goes into.
     """
+    from spectag.bulk import tag_to_files, tag_to_stdout
+    from spectag.formats.submission import Template
+    from spectag.published import tagger_folder
+    from spectag.results import results
     from spectag.runtime import Tagger
-    from spectag.tables import Choice, Template, write_csv, write_jsonl, write_submission, written
-    from spectag.tag import find_files, tag
+    from spectag.sources import Shard, find_files, read_list
+    from spectag.tag import takes
 
-    chosen = table_format or _format_of(output, template)
-    windows = _windows(window, overlap)
-    _check(chosen, template, whole=windows is None, all_labels=top is None and threshold is None)
-    tagger = Tagger(model)
-    files = find_files(tagger, paths)
-    skipped: list[str] = []
-    silent: list[Path] = []
-    with shown_work(results_to_stdout=output is None) as (progress, _), written(output) as out:
-        if template is not None:
-            rows = Template.read(template, tagger.labels)
-            tagged = tag(tagger, rows.files(files), workers=workers, progress=progress)
-            write_submission(tagged, rows, out)
+    if paths is None and files_from is None:
+        raise CycloptsError(msg="spectag tag needs PATHS, or a list of them by --files-from; see spectag tag --help")
+    if engine == "local" and address is not None:
+        raise CycloptsError(msg=f"--address {address} is that of a Ray cluster; give --engine ray with it")
+    if output is None and (engine != "local" or shard is not None):
+        raise CycloptsError(msg="--engine ray and --shard are for runs that keep a journal; give -o with them")
+    settings = _chosen(settings or TagSettings(), output, threshold)
+    part = None if shard is None else Shard.parse(shard)
+    begin = time.monotonic()
+    with shown_work(results_to_stdout=output is None) as (progress, say):
+        tagger = Tagger(tagger_folder(model, progress=progress, say=say))
+        files = find_files(paths or (), takes(tagger), listed=read_list(files_from) if files_from else ())
+        rows = None if settings.template is None else Template.read(settings.template, tagger.labels)
+        files = files if rows is None else rows.files(files)
+        files = files if part is None else part.of(files)
+        if output is None:
+            report = tag_to_stdout(tagger, files, settings=settings, template=rows, workers=workers, progress=progress)
         else:
-            tagged = tag(tagger, files, window=windows, workers=workers, progress=progress)
-            write = write_jsonl if chosen == "jsonl" else write_csv
-            choice = Choice(top, threshold)
-            write(_noting(tagged, choice, skipped, silent), choice, out)
-    name_skipped(skipped)
-    if silent:
+            places = results(output, settings.formats, part)
+            report = tag_to_files(
+                tagger,
+                files,
+                places,
+                settings=settings,
+                template=rows,
+                engine=_ray(tagger, settings.windows, address, workers) if engine == "ray" else None,
+                workers=workers,
+                progress=progress,
+                say=say,
+            )
+    _tell(report, None if output is None else places.status, seconds=time.monotonic() - begin)
+    if profile:
+        print_profile(report.stage_seconds, report.sound_seconds)
+    return SKIPPED_SOME if report.reasons else 0
+
+
+def _chosen(settings: TagSettings, output: str | None, threshold: float | None) -> TagSettings:
+    """The settings with --threshold in them, and with the format that the output's suffix stands for."""
+    from spectag.results import format_of
+
+    changes: dict[str, Any] = {}
+    if settings.format is None and settings.template is None:
+        changes["format"] = format_of(output)
+    if threshold is not None:
+        changes["min_confidence"] = threshold
+    return settings.model_copy(update=changes)
+
+
+def _ray(tagger: "Tagger", window: "WindowConfig | None", address: str | None, workers: int | None) -> "Engine":
+    from spectag.ray_engine import tag_on_ray
+
+    return partial(tag_on_ray, tagger, window, address=address, n_workers=workers)
+
+
+def _tell(report: "Report", status: str | None, *, seconds: float) -> None:
+    n_named = len(report.reasons) if status is None else _N_NAMED
+    name_skipped(report.reasons[:n_named])
+    if len(report.reasons) > n_named:
+        print(f"skipped: {len(report.reasons) - n_named:,} more files, which {status} names", file=sys.stderr)
+    if report.n_silent:
         print(
-            f"nothing heard in {len(silent)} of {len(files)} files: no label reaches its threshold there; "
+            f"nothing heard in {report.n_silent:,} of {report.n_files:,} files: no label reaches its threshold there; "
             "--top 1 shows the nearest",
             file=sys.stderr,
         )
-    return SKIPPED_SOME if skipped else 0
-
-
-def _format_of(output: Path | None, template: Path | None) -> Format:
-    if template is not None:
-        return "submission"
-    return "jsonl" if output is not None and output.suffix.lower() == ".jsonl" else "csv"
-
-
-def _windows(window: float | None, overlap: float) -> "WindowConfig | None":
-    from spectag.config import WindowConfig, parse_config
-
-    if window is None and overlap:
-        raise ConfigError(f"--overlap {overlap:g} needs --window, the length of what overlaps")
-    values = {"window_seconds": window, "overlap_seconds": overlap}
-    return None if window is None else parse_config(values, WindowConfig, source="--window and --overlap")
-
-
-def _check(chosen: Format, template: Path | None, *, whole: bool, all_labels: bool) -> None:
-    if chosen == "submission" and template is None:
-        raise ConfigError("--format submission needs --template, the competition's sample_submission.csv")
-    if chosen != "submission" and template is not None:
-        raise ConfigError(f"--template asks for a submission, and --format {chosen} for another table; leave one out")
-    if chosen == "submission" and not (whole and all_labels):
-        raise ConfigError(
-            "a submission has all labels' probabilities for whole clips; leave out --top, --threshold and --window"
-        )
-
-
-def _noting(
-    tagged: "Iterable[TaggedFile]", choice: "Choice", skipped: list[str], silent: list[Path]
-) -> "Iterator[TaggedFile]":
-    """The same files; why some were skipped, and in which nothing was heard, is noted."""
-    for file in tagged:
-        if file.reason is not None:
-            skipped.append(file.reason)
-        elif not any(choice(tags) for tags in file.tags):
-            silent.append(file.path)
-        yield file
+    if status is not None:
+        n_tagged = report.n_files - report.n_known
+        sound = f"{n_tagged:,} files, {duration(report.sound_seconds)} of sound, in {duration(seconds)}"
+        print(f"{sound}: {report.sound_seconds / seconds:,.0f} times real time", file=sys.stderr)

@@ -1,0 +1,262 @@
+"""Tagging a folder's, an archive's, a share's worth of files into tables: nothing is lost, however the run ends."""
+
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import cast
+
+from spectag.bundle import INFO_FILE
+from spectag.config import WindowConfig, to_toml
+from spectag.errors import ConfigError
+from spectag.formats import FormatName, write
+from spectag.formats.heard import HeardFile
+from spectag.formats.output import csv_writer, written
+from spectag.formats.places import common_folder
+from spectag.formats.submission import Template, write_submission
+from spectag.hearing import heard_in
+from spectag.journal import Journal, open_journal
+from spectag.locations import is_address
+from spectag.progress import Progress, Say, silent, tell_nobody
+from spectag.results import Results
+from spectag.runtime import Tagger
+from spectag.tag import Portion, TaggedFile, TaggedPortion, in_order, portioned, tag_portions
+from spectag.tag_config import TagSettings
+
+Engine = Callable[[Sequence[Portion]], Generator[tuple[Portion, TaggedPortion], None, None]]
+"""What tags portions, and gives each with its answer in the order in which they are done."""
+
+_JOURNAL_FILE = "journal.sqlite"
+
+
+@dataclass
+class Report:
+    """How a run went."""
+
+    n_files: int
+    n_known: int = 0
+    """Files that an earlier run had done."""
+    reasons: list[str] = field(default_factory=list)
+    """Why files were skipped, one for each of those."""
+    n_silent: int = 0
+    """Files in which no label reaches its threshold."""
+    sound_seconds: float = 0.0
+    """Length of all recordings that were tagged now."""
+    stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """What the time of the work went into, over all threads and processes."""
+
+    def note(self, answer: TaggedPortion) -> None:
+        """Add up what a portion's tagging took, and how much sound it was."""
+        self.sound_seconds += sum(tagged.duration_seconds or 0.0 for tagged in answer.files)
+        for stage, seconds in answer.seconds.items():
+            self.stage_seconds[stage] += seconds
+
+
+def tag_to_files(
+    tagger: Tagger,
+    files: Sequence[str],
+    results: Results,
+    *,
+    settings: TagSettings,
+    template: Template | None = None,
+    engine: Engine | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+    say: Say = tell_nobody,
+) -> Report:
+    """Tag files into tables. A run that was stopped, or killed, goes on where it was, and ends with the same bytes.
+
+    Parameters
+    ----------
+    tagger : Tagger
+    files : sequence of str
+        Paths and addresses, each once; the tables follow their order.
+    results : Results
+        Where the tables go. Each is written whole or not at all.
+    settings : TagSettings
+        Which windows are tagged, and what is told of them.
+    template : Template, optional
+        Of the submission, where there is to be one.
+    engine : callable, optional
+        What tags portions of the files; by default the cores of this machine.
+    workers : int, optional
+        Cores to use.
+    progress, say
+        Told of the work.
+
+    Raises
+    ------
+    DataError
+        If a table or the journal can't be written. What is done stays done.
+    BundleError
+        If the tagger is damaged.
+    """
+    marks = {file: _mark(file) for file in files}
+    with open_journal(results.journal / _JOURNAL_FILE, key=_key(tagger, settings.windows)) as journal:
+        done = journal.done()
+        missing = [file for file in files if done.get(file) != marks[file]]
+        report = Report(len(files), len(files) - len(missing))
+        if report.n_known:
+            say(f"going on with an earlier run, which did {report.n_known:,} of the {len(files):,} files")
+        portions = portioned(missing, workers)
+        run = (
+            engine(portions)
+            if engine
+            else tag_portions(tagger, portions, settings.windows, workers=workers, progress=progress)
+        )
+        with closing(run) as answers:
+            _note(answers, journal, marks, report, progress)
+        journal.commit()
+        _write_tables(journal, tagger, files, results, settings, template, report)
+        _write_status(journal, files, results, report)
+        _write_settings(results, settings)
+    shutil.rmtree(results.journal, ignore_errors=True)
+    return report
+
+
+def tag_to_stdout(
+    tagger: Tagger,
+    files: Sequence[str],
+    *,
+    settings: TagSettings,
+    template: Template | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Tag files into one table on stdout, each as soon as those before it are done.
+
+    Raises
+    ------
+    ConfigError
+        If several formats are asked for.
+    """
+    if len(settings.formats) > 1:
+        raise ConfigError(f"{len(settings.formats)} formats can't share stdout; give a folder as -o")
+    report = Report(len(files))
+
+    def noted() -> Iterator[TaggedFile]:
+        portions = portioned(files, workers)
+        progress("tagging", 0, len(files))
+        n_done = 0
+        with closing(tag_portions(tagger, portions, settings.windows, workers=workers, progress=progress)) as answers:
+            for answer in in_order(answers):
+                report.note(answer)
+                for tagged in answer.files:
+                    n_done += 1
+                    progress("tagging", n_done, len(files))
+                    report.reasons += [] if tagged.reason is None else [tagged.reason]
+                    yield tagged
+
+    heard = _heard(noted(), tagger, settings, report)
+    _write_table(settings.formats[0], heard, None, tagger, settings, template, files, in_folder=False)
+    return report
+
+
+def _note(
+    answers: Iterator[tuple[Portion, TaggedPortion]],
+    journal: Journal,
+    marks: dict[str, str],
+    report: Report,
+    progress: Progress,
+) -> None:
+    n_done = report.n_known
+    progress("tagging", n_done, report.n_files)
+    for _, answer in answers:
+        for tagged in answer.files:
+            journal.add(tagged, marks[tagged.file])
+        report.note(answer)
+        n_done += len(answer.files)
+        progress("tagging", n_done, report.n_files)
+
+
+def _write_tables(
+    journal: Journal,
+    tagger: Tagger,
+    files: Sequence[str],
+    results: Results,
+    settings: TagSettings,
+    template: Template | None,
+    report: Report,
+) -> None:
+    if template is not None:
+        template.refuse_skipped([outcome.reason for outcome in journal.outcomes(files) if outcome.reason is not None])
+    for number, (name, location) in enumerate(results.tables.items()):
+        heard = _heard(journal.tagged(files), tagger, settings, report if number == 0 else None)
+        _write_table(name, heard, location, tagger, settings, template, files, in_folder=results.in_folder)
+
+
+def _write_table(
+    name: str,
+    heard: Iterator[HeardFile],
+    location: str | None,
+    tagger: Tagger,
+    settings: TagSettings,
+    template: Template | None,
+    files: Sequence[str],
+    *,
+    in_folder: bool,
+) -> None:
+    if template is not None and name == "submission":
+        with written(location) as out:
+            write_submission(heard, template, tagger.labels, out)
+        return
+    mel = tagger.front_end.mel
+    write(
+        cast("FormatName", name),
+        heard,
+        location,
+        labels=tagger.labels.names,
+        by_window=not settings.joins_windows,
+        root=common_folder(files),
+        low_hz=mel.f_min if mel else 0.0,
+        high_hz=mel.f_max if mel else 0.0,
+        in_folder=in_folder,
+    )
+
+
+def _heard(
+    tagged: Iterator[TaggedFile], tagger: Tagger, settings: TagSettings, report: Report | None
+) -> Iterator[HeardFile]:
+    for file in tagged:
+        if file.timeline is not None:
+            heard = heard_in(file, file.timeline, tagger, settings)
+            if report is not None:
+                report.n_silent += not heard.events
+            yield heard
+
+
+def _write_status(journal: Journal, files: Sequence[str], results: Results, report: Report) -> None:
+    """A row for every file: whether it was tagged, why not, and how long the recording is."""
+    with written(results.status) as out:
+        write_row = csv_writer(out)
+        write_row(["file", "status", "reason", "seconds"])
+        for file, reason, seconds in journal.outcomes(files):
+            report.reasons += [] if reason is None else [reason]
+            status = "done" if reason is None else "skipped"
+            write_row([file, status, reason or "", "" if seconds is None else f"{seconds:.3f}"])
+
+
+def _write_settings(results: Results, settings: TagSettings) -> None:
+    with written(results.parameters) as out:
+        out.write("# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n")
+        out.write(to_toml(settings))
+
+
+def _key(tagger: Tagger, window: WindowConfig | None) -> str:
+    """What the probabilities in a journal depend on, files aside."""
+    parts = (tagger.folder / INFO_FILE).read_bytes(), (window or WindowConfig()).model_dump_json().encode()
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _mark(file: str) -> str:
+    """A text that changes when a file does. Of addresses it is empty: asking for each takes longer than tagging it."""
+    if is_address(file):
+        return ""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - of a million files, without a million paths
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
