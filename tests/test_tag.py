@@ -1,5 +1,6 @@
 """Tagging many files: in order, on several cores, with every file that can't be read named."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from spectag.front_end import FrontEnd
 from spectag.image import write_png
 from spectag.runtime import Tagger
 from spectag.sources import find_files
-from spectag.tag import Portion, portioned, tag, tag_portion, takes
+from spectag.tag import Portion, portioned, tag, tag_portion, tag_portions, takes
 
 
 @pytest.fixture
@@ -204,3 +205,23 @@ def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path)
     steps = []
     list(tag(tagger, [path], window=WindowConfig(window_seconds=60.0), progress=lambda *step: steps.append(step)))
     assert steps == [("tagging", 0, 1), *(("minutes", minute, 12) for minute in range(1, 12)), ("tagging", 1, 1)]
+
+
+class Deadly(Tagger):
+    """A tagger whose process dies of one file, as decoders have done."""
+
+    def open_windows(self, path, window=None):
+        if Path(path).name == "deadly.wav":
+            signal.raise_signal(signal.SIGKILL)
+        return super().open_windows(path, window)
+
+
+def test_file_that_kills_the_process_that_reads_it_is_skipped_and_no_other(tagger, tmp_path, monkeypatch):
+    monkeypatch.setitem(tag_portions.__globals__, "Tagger", Deadly)
+    paths = write_tones(tmp_path / "sounds", 40)
+    deadly = paths[20].rename(paths[20].with_name("deadly.wav"))
+    paths[20] = deadly
+    tagged = list(tag(tagger, paths, workers=2))
+    assert [file.file for file in tagged] == list(map(str, paths))
+    assert [file.file for file in tagged if file.timeline is None] == [str(deadly)]
+    assert tagged[20].reason == f"{deadly}: the process that read it died (SIGKILL)"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from spectag.config import WindowConfig, read_config, to_toml
+from spectag.config import WindowConfig, read_config
 from spectag.tag_config import FORMAT_NAMES, SEGMENT_WINDOW, TagSettings
 
 
@@ -70,7 +70,16 @@ def test_submission_may_be_of_pooled_windows():
     assert TagSettings(template="t.csv", window=2.0, pool="mean").windows is not None
 
 
-def test_settings_survive_the_file_that_every_run_writes(tmp_path):
-    settings = TagSettings(format="csv,raven", window=2.0, overlap=1.0, hysteresis=0.5, min_confidence=0.25)
-    (tmp_path / "parameters.toml").write_text(to_toml(settings))
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"window": 5.0, "overlap": 2.5, "pool": "max"},
+        {"format": "csv,raven", "window": 2.0, "overlap": 1.0, "hysteresis": 0.5, "min_confidence": 0.25},
+        {"template": "sample submission.csv"},
+    ],
+)
+def test_settings_survive_the_file_that_every_run_writes(tmp_path, values):
+    settings = TagSettings(**values)
+    (tmp_path / "parameters.toml").write_text(settings.to_toml())
     assert read_config(tmp_path / "parameters.toml", TagSettings) == settings

@@ -230,7 +230,8 @@ def found(windows, threshold=0.6, **settings):
 @pytest.mark.parametrize(
     ("probabilities", "settings", "expected"),
     [
-        ([0.1, 0.7, 0.6, 0.5, 0.9], {}, [(1, 3), (4, 5)]),
+        ([0.1, 0.7, 0.6, 0.5, 0.9], {"hysteresis": 1.0}, [(1, 3), (4, 5)]),
+        ([0.1, 0.7, 0.6, 0.5, 0.4], {}, [(1, 4)]),  # on down to 0.7 of 0.6
         ([0.3, 0.7, 0.6, 0.3, 0.2], {"hysteresis": 0.5}, [(0, 4)]),  # on both sides, as long as it is 0.3
         ([0.5, 0.5, 0.2, 0.5, 0.6], {"hysteresis": 0.5}, [(3, 5)]),  # the first ones never reach 0.6
         ([0.0, 0.6, 0.0], {"hysteresis": 0.0}, [(0, 3)]),
@@ -245,6 +246,14 @@ def found(windows, threshold=0.6, **settings):
 )
 def test_segments_worked_by_hand(probabilities, settings, expected):
     assert found(windows_of(probabilities), **settings) == expected
+
+
+@pytest.mark.parametrize(("seconds", "n_heard"), [(1.0, 2), (2.0, 2), (2.5, 1)])
+def test_a_lone_window_is_smoothed_away_where_three_share_a_moment(seconds, n_heard):
+    """The windows begin a second apart."""
+    probabilities = np.array([[0.1, 0.9, 0.1, 0.1, 0.9, 0.9, 0.9]], np.float32).T
+    windows = Timeline(np.arange(7.0), np.arange(7.0) + seconds, probabilities)
+    assert len(segments(windows, np.array([0.6], np.float32), SegmentConfig())) == n_heard
 
 
 def test_a_segment_tells_the_greatest_of_the_smoothed_probabilities():

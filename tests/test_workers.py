@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from spectag.workers import WorkerDiedError, spread, usable_cores
+from spectag.workers import WorkerDiedError, spread, spread_and_survive, usable_cores
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
@@ -56,6 +56,26 @@ def test_an_error_in_a_worker_tells_where_it_was_raised():
 def test_a_killed_worker_is_an_error_that_names_its_item_and_the_signal():
     with pytest.raises(WorkerDiedError, match=r"died \(SIGKILL\) while it worked on 9.*fewer workers"):
         list(spread(signal.raise_signal, [int(signal.SIGKILL)], n_workers=2))
+
+
+def test_others_take_the_place_of_workers_that_die_and_only_their_items_are_lost():
+    items = [0, 0, int(signal.SIGKILL), 0, int(signal.SIGTERM), 0, 0, 0]
+    answers = list(spread_and_survive(_raise_unless_0, items, n_workers=2))
+    assert sorted(item for item, _ in answers) == sorted(items)
+    how = {item: answer.how for item, answer in answers if isinstance(answer, WorkerDiedError)}
+    assert how == {signal.SIGKILL: "SIGKILL", signal.SIGTERM: "SIGTERM"}
+    assert [answer for item, answer in answers if not item] == ["lives"] * 6
+
+
+def _raise_unless_0(number):
+    if number:
+        signal.raise_signal(number)
+    return "lives"
+
+
+def test_workers_that_die_on_everything_are_not_replaced_for_ever():
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        list(spread_and_survive(signal.raise_signal, [int(signal.SIGKILL)] * 50, n_workers=2))
 
 
 def test_workers_run_with_one_thread_each():

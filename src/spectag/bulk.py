@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from spectag.bundle import INFO_FILE
-from spectag.config import WindowConfig, to_toml
+from spectag.config import WindowConfig
 from spectag.errors import ConfigError
 from spectag.formats import FormatName, write
 from spectag.formats.heard import HeardFile
@@ -242,7 +242,7 @@ def _write_status(journal: Journal, files: Sequence[str], results: Results, repo
 def _write_settings(results: Results, settings: TagSettings) -> None:
     with written(results.parameters) as out:
         out.write("# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n")
-        out.write(to_toml(settings))
+        out.write(settings.to_toml())
 
 
 def _key(tagger: Tagger, window: WindowConfig | None) -> str:

@@ -128,10 +128,12 @@ class WindowConfig(Config):
 class SegmentConfig(Config):
     """How the windows of a recording become stretches where a label is on; see `spectag.timeline.segments`."""
 
-    smooth_windows: int = Field(1, ge=1)
-    """A window's probability is the median of this many windows around it, an odd number; 1: its own."""
-    hysteresis: float = Field(1.0, ge=0, le=1)
-    """Share of its threshold below which a label that is on goes off; 1: the threshold itself."""
+    smooth_windows: int | None = Field(None, ge=1)
+    """A window's probability is the median of this many windows around it, an odd number; 1: its own; none: 3 where
+    three windows in a row share a moment, else 1. Where they share none, a median of 3 loses many sounds."""
+    hysteresis: float = Field(0.7, ge=0, le=1)
+    """Share of its threshold below which a label that is on goes off; 1: the threshold itself. 0.7 did best on mixed
+    recordings (benchmarks/events.py)."""
     min_duration_seconds: float = Field(0.0, ge=0)
     """Shorter segments are left out."""
     max_gap_seconds: float = Field(0.0, ge=0)
@@ -139,7 +141,7 @@ class SegmentConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.smooth_windows % 2 == 0:
+        if self.smooth_windows is not None and self.smooth_windows % 2 == 0:
             raise ValueError(
                 "need an odd number of smooth_windows, as many before a window as after it, got "
                 f"{self.smooth_windows}; take {self.smooth_windows - 1} or {self.smooth_windows + 1}"

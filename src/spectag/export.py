@@ -72,7 +72,7 @@ def export_tagger(features: onnx.ModelProto, head: nn.Module, n_features: int, p
     merged = compose.merge_models(
         features, above, io_map=[("features", "pooled")], outputs=list(OUTPUTS), producer_name=PRODUCER
     )
-    versions = {opset.domain: opset for opset in merged.opset_import}  # merging names them twice; some tools refuse that
+    versions = {opset.domain: opset for opset in merged.opset_import}  # named twice, which some tools refuse
     del merged.opset_import[:]
     merged.opset_import.extend(versions.values())
     merged.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))

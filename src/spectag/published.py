@@ -28,8 +28,8 @@ from spectag.bundle import (
 )
 from spectag.card import published_card
 from spectag.catalogue import BACKBONES, PUBLISHED, PublishedTagger, WeightsSource
-from spectag.download import sha256_of
 from spectag.config import WindowConfig
+from spectag.download import sha256_of
 from spectag.errors import BundleError, ConfigError, WeightsError, did_you_mean
 from spectag.front_end import FrontEnd
 from spectag.mel import FRONT_END_VERSION

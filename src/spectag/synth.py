@@ -241,10 +241,16 @@ def make_scene(
         start = int(rng.integers(n_samples - n_event + 1))
         gain_db = rng.uniform(-22, -10)  # three at their loudest do not reach full scale
         sound = KINDS[label](rng, n_event / sample_rate, sample_rate)
-        waveform[start : start + n_event] += 10 ** (gain_db / 20) / _PEAK * _faded(sound, sample_rate)
+        waveform[start : start + n_event] += 10 ** (gain_db / 20) / _PEAK * faded(sound, sample_rate)
         events.append(SoundEvent(label, start / sample_rate, (start + n_event) / sample_rate, gain_db))
     events.sort(key=lambda event: event.start_seconds)
     return Scene(np.clip(waveform, -1, 1).astype(np.float32), sample_rate, tuple(events))
+
+
+def faded(waveform: Waveform, sample_rate: int) -> Waveform:
+    """The same with 10 ms to begin and to end, for a sound that is cut off clicks."""
+    ramp = np.minimum(np.arange(1, len(waveform) + 1) / (0.01 * sample_rate), 1).astype(np.float32)
+    return np.asarray(waveform * ramp * ramp[::-1], np.float32)
 
 
 def _seconds(duration_seconds: float, sample_rate: int) -> Floats:
@@ -314,12 +320,6 @@ def _repeat(sound: Floats, times: Floats, gains: Floats, n_samples: int, sample_
 def _sum(waveforms: Sequence[Floats]) -> Floats:
     total: Floats = np.sum(waveforms, axis=0)
     return total
-
-
-def _faded(waveform: Waveform, sample_rate: int) -> Waveform:
-    """With 10 ms to begin and to end, for a sound that is cut off clicks."""
-    ramp = np.minimum(np.arange(1, len(waveform) + 1) / (0.01 * sample_rate), 1).astype(np.float32)
-    return np.asarray(waveform * ramp * ramp[::-1], np.float32)
 
 
 def _to_peak(waveform: Floats) -> Waveform:

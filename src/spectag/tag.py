@@ -21,7 +21,7 @@ from spectag.progress import Progress, silent
 from spectag.runtime import Float32Array, Tagger
 from spectag.timeline import Timeline, pooled
 from spectag.windows import Window
-from spectag.workers import spread, usable_cores
+from spectag.workers import WorkerDiedError, spread_and_survive, usable_cores
 
 _BYTES_WORTH_A_WORKER = 50_000_000  # of sound files: tagged in about the time that a worker process takes to start
 _LARGEST_PORTION = 32, 64_000_000  # files and bytes
@@ -143,11 +143,33 @@ def tag_portions(
     n_threads = n_cores // max(n_processes, 1)
     if n_processes > 1:
         tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
-        yield from spread(partial(tag_portion, tagger, window, n_threads), portions, n_workers=n_processes)
+        yield from _tag_by_processes(partial(tag_portion, tagger, window, n_threads), portions, n_processes)
         return
     on_window = _minutes_told(portions, progress)
     for portion in portions:
         yield portion, tag_portion(tagger, window, n_threads, portion, on_window)
+
+
+def _tag_by_processes(
+    function: Callable[[Portion], TaggedPortion], portions: Iterable[Portion], n_processes: int
+) -> Generator[tuple[Portion, TaggedPortion], None, None]:
+    """The answers of worker processes. A file that kills the process that reads it is skipped, and no other."""
+    with closing(spread_and_survive(function, portions, n_workers=n_processes)) as answers:
+        for portion, answer in answers:
+            yield portion, _one_by_one(function, portion) if isinstance(answer, WorkerDiedError) else answer
+
+
+def _one_by_one(function: Callable[[Portion], TaggedPortion], portion: Portion) -> TaggedPortion:
+    """The answer for a portion that killed its worker, file by file."""
+    singles = [Portion(number, (file,)) for number, file in enumerate(portion.files)]
+    files: dict[int, TaggedFile] = {}
+    for single, answer in spread_and_survive(function, singles, n_workers=2):
+        if isinstance(answer, WorkerDiedError):
+            file = single.files[0]
+            files[single.number] = TaggedFile(file, None, f"{file}: the process that read it died ({answer.how})")
+        else:
+            (files[single.number],) = answer.files
+    return TaggedPortion(tuple(files[number] for number in range(len(singles))))
 
 
 def tag_portion(

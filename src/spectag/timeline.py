@@ -177,7 +177,8 @@ def segments(timeline: Timeline, thresholds: Float32Array, config: SegmentConfig
 
     One thing after another is done for each label:
 
-    1. Its probabilities are smoothed (`smoothed`, over `smooth_windows`).
+    1. Its probabilities are smoothed (`smoothed`, over `smooth_windows`; where that is None, over 3 if three windows
+       in a row share a moment, else over 1).
     2. It is on in the windows that reach its threshold, and from there on in both directions while the probability
        stays at or above `hysteresis` times the threshold. A window stands for its cell (`Timeline.cells`).
     3. What is no further apart than `max_gap_seconds` becomes one segment.
@@ -214,10 +215,11 @@ def segments(timeline: Timeline, thresholds: Float32Array, config: SegmentConfig
     if np.isnan(timeline.ends).any():
         raise ValueError("an image has no times, so it has no segments")
     limits = thresholds.astype(np.float32)
+    n_smoothed = config.smooth_windows or (3 if _three_share_a_moment(timeline) else 1)
     first, last = timeline.cells
     found = []
     for label, probabilities in _columns(timeline.probabilities, limits):
-        values = smoothed(probabilities, config.smooth_windows)
+        values = smoothed(probabilities, n_smoothed)
         windows = _windows_on(values, limits[label], np.float32(config.hysteresis * float(limits[label])))
         if windows.size == 0:
             continue
@@ -229,6 +231,10 @@ def segments(timeline: Timeline, thresholds: Float32Array, config: SegmentConfig
         times = zip(starts[long].tolist(), ends[long].tolist(), peaks[long].tolist(), strict=True)
         found += [Segment(label, start, end, peak) for start, end, peak in times]
     return sorted(found, key=lambda segment: (segment.start_seconds, segment.label_index))
+
+
+def _three_share_a_moment(timeline: Timeline) -> bool:
+    return len(timeline.starts) > 2 and bool(np.round(timeline.ends[0] - timeline.starts[2], _DECIMALS) > 0)
 
 
 def _columns(probabilities: Float32Array, limits: Float32Array) -> Iterator[tuple[int, Float32Array]]:

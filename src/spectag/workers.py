@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -20,11 +20,20 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_MOST_DEATHS = 5  # of workers, one after another
 _ITEMS_AHEAD = 2  # one at work and one waiting, so that a worker never waits for us
 
 
 class WorkerDiedError(SpectagError):
     """A worker process that ended before it answered, most often killed for lack of memory."""
+
+    def __init__(self, item: object, how: str) -> None:
+        super().__init__(
+            f"a worker process died ({how}) while it worked on {item}. "
+            f"SIGKILL mostly means that memory ran out: try again with fewer workers"
+        )
+        self.how = how
+        """The signal that ended it, or its exit status."""
 
 
 def usable_cores() -> int:
@@ -56,6 +65,23 @@ def spread(
     ValueError
         If `n_workers` is below 1.
     """
+    with closing(spread_and_survive(function, items, n_workers=n_workers)) as answers:
+        for item, result in answers:
+            if isinstance(result, WorkerDiedError):
+                raise result
+            yield item, result
+
+
+def spread_and_survive(
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, n_workers: int
+) -> Generator[tuple[ItemT, ResultT | WorkerDiedError], None, None]:
+    """The same, but an item whose worker died has the error for its answer, and another worker takes its place.
+
+    Raises
+    ------
+    WorkerDiedError
+        If workers die one after another, and none has answered meanwhile: the fault is not in the items.
+    """
     if n_workers < 1:
         raise ValueError(f"need at least 1 worker, got {n_workers}")
     keep_freed_memory()
@@ -64,6 +90,7 @@ def spread(
             yield item, function(item)
         return
     waiting = iter(items)
+    n_deaths = 0
     with ExitStack() as stack:
         workers = [stack.enter_context(_started_worker(function)) for _ in range(n_workers)]
         for worker in workers * _ITEMS_AHEAD:
@@ -71,7 +98,18 @@ def spread(
         while busy := {worker.connection: worker for worker in workers if worker.items}:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
-                answer = worker.answer()
+                answer: tuple[ItemT, ResultT | WorkerDiedError]
+                try:
+                    answer = worker.answer()
+                    n_deaths = 0
+                except WorkerDiedError as error:
+                    n_deaths += 1
+                    if n_deaths > _MOST_DEATHS:
+                        raise
+                    answer = worker.items.popleft(), error
+                    successor = stack.enter_context(_started_worker(function))
+                    successor.give(worker.items)
+                    workers[workers.index(worker)] = worker = successor
                 worker.give(islice(waiting, 1))
                 yield answer
 
@@ -99,19 +137,15 @@ class _Worker(Generic[ItemT, ResultT]):
         try:
             result, error = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            raise WorkerDiedError(self._epitaph()) from None
+            raise WorkerDiedError(self.items[0], self._end()) from None
         if error is not None:
             raise error
         return self.items.popleft(), result
 
-    def _epitaph(self) -> str:
+    def _end(self) -> str:
         self.process.join()
         status = self.process.exitcode or 0
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return (
-            f"a worker process died ({how}) while it worked on {self.items[0]}. "
-            f"SIGKILL mostly means that memory ran out: try again with fewer workers"
-        )
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
 @contextmanager
