@@ -14,7 +14,7 @@ import pytest
 import spectag
 from command import Done, python, run_without, start, write_manifest, write_tones
 from made_bundle import LABELS, make_bundle, make_info, tone
-from spectag.audio import write_audio
+from spectag.audio import audio_info, write_audio
 from spectag.cli import app, main
 from spectag.config import ImageConfig, MelConfig, read_config, to_toml
 from spectag.front_end import FrontEnd
@@ -27,6 +27,7 @@ COMMANDS = (
     "find-rate",
     "inspect",
     "listen",
+    "mix",
     "models",
     "prepare",
     "show",
@@ -334,6 +335,18 @@ def test_show_prints_where_the_picture_lies(run, manifest, tmp_path):
     done = run("show", manifest, "-o", picture, "--grid", "2x2")
     assert (done.status, done.out) == (0, f"{picture}\n")
     assert picture.stat().st_size > 10_000
+
+
+def test_mixed_recordings_are_of_the_length_asked_for_and_their_truth_is_of_the_form_of_tags(run, manifest, tmp_path):
+    folder = tmp_path / "gemischt"
+    options = ("--recordings", "2", "--seconds", "20", "--sounds-per-minute", "30", "--shortest-seconds", "0.1")
+    done = run("mix", manifest, "-o", folder, *options, "--sample-rate", "16000")
+    assert (done.status, done.out) == (0, f"{folder / 'truth.csv'}\n")
+    assert {audio_info(path).duration_seconds for path in folder.glob("*.wav")} == {20.0}
+    rows = list(csv.DictReader((folder / "truth.csv").read_text().splitlines()))
+    assert len(rows) > 2
+    assert {row["label"] for row in rows} <= set(LABELS)
+    assert all(0 <= float(row["start"]) < float(row["end"]) <= 20 for row in rows)
 
 
 # ------------------------------------------------------------------------------------------------ tag

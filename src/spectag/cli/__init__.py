@@ -26,6 +26,7 @@ for _name, _help in (
     ("inspect", "Show a manifest's labels, durations, faults, duplicates and leaks."),
     ("split", "Deal a manifest's clips into folds, balanced by label, each recording in one."),
     ("prepare", "Make the spectrograms of a manifest's clips, once."),
+    ("mix", "Mix recordings of a manifest's clips at known places, to test how well a tagger tells time."),
     ("augment", "Show what augmentation does to a manifest's clips, as pictures and sounds."),
     ("train", "Train a tagger on a manifest."),
     ("tune", "Search for the settings that held-out clips like best."),
