@@ -11,7 +11,7 @@ import pytest
 import spectag
 
 FLOORS = (
-    "errors progress stopwatch config tag_config listen_config learning_config recipe labels files",
+    "errors progress stopwatch config tag_config listen_config scene_config learning_config recipe labels files",
     "decoding audio audio_stream windows locations live_sound microphone mel image synth metrics scores blend noisy_labels timeline history invert",
     "work_folder workers download manifest split bank png_export front_end clip_inputs demo_data",
     "catalogue weights bundle runtime torch_file card published",

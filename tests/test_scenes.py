@@ -16,7 +16,8 @@ from spectag import scenes
 from spectag.audio import read_audio, write_audio
 from spectag.errors import AudioError, DataError
 from spectag.manifest import read_manifest
-from spectag.scenes import SceneConfig, active_frames, find_sounds, make_scene, stretches, write_scenes
+from spectag.scene_config import SceneConfig
+from spectag.scenes import active_frames, find_sounds, make_scene, stretches, write_scenes
 from spectag.synth import faded
 
 RATE = 8000

@@ -8,7 +8,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.options import Seed
 from spectag.cli.screen import shown_work
-from spectag.scenes import SceneConfig
+from spectag.scene_config import SceneConfig
 
 
 def mix_command(
