@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import re
 import select
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -134,7 +136,8 @@ def test_wrong_usage_is_told_in_one_line_with_status_2(run, stdin, arguments, wo
 @pytest.fixture
 def listener(model):
     """The command in a process of its own, on a pipe."""
-    process = start("listen", model, "-", *WINDOWS, "--json", stdin=subprocess.PIPE)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = start("listen", model, "-", *WINDOWS, "--json", stdin=subprocess.PIPE, env=environment)
     yield process
     process.kill()
     process.wait()
@@ -162,9 +165,10 @@ def test_change_is_told_before_the_sound_ends(listener):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_sound_and_what_is_on_goes_off(listener, number):
     first_record(listener)
+    time.sleep(0.1)  # until it waits for more
     listener.send_signal(number)
+    assert listener.wait(timeout=60) == 0
     assert not json.loads(listener.stdout.readline())["on"]
-    assert listener.wait() == 0
     assert "Traceback" not in listener.stderr.read()
 
 

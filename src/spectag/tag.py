@@ -2,6 +2,7 @@
 
 import math
 import os
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -204,34 +205,35 @@ class _Work:
         self._tagger = tagger
         self._file = file
         self._reason: str | None = None
-        self._times: list[tuple[float, float]] = []
-        self._probabilities: list[Float32Array] = []
+        self._times = array("d")  # start, end, start, end, ... in seconds
+        self._probabilities = bytearray()  # grows in place: of a day they are half a gigabyte
 
     def windows(self, window: WindowConfig | None) -> Iterator[Window]:
         """The windows of a sound; an image is done at once and has none."""
         try:
             with local_copy(self._file) as path:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
-                    self._times.append((0.0, np.nan))
-                    self._probabilities.append(self._tagger.probabilities_of_image(path))
+                    self._times.extend((0.0, np.nan))
+                    self.add(self._tagger.probabilities_of_image(path))
                     return
                 with self._tagger.open_windows(path, window) as windows:
                     for found in windows:
-                        self._times.append((found.start_seconds, found.end_seconds))
+                        self._times.extend((found.start_seconds, found.end_seconds))
                         yield found
         except (AudioError, DataError, MissingExtraError) as error:
             self._reason = str(error)
 
     def add(self, probabilities: Float32Array) -> None:
         """Take the probabilities of the next window."""
-        self._probabilities.append(probabilities)
+        self._probabilities += probabilities.tobytes()
 
     def answer(self, *, whole: bool) -> TaggedFile:
         """All windows together; with `whole`, their mean."""
         if self._reason is not None:
             return TaggedFile(self._file, None, self._reason)
-        starts, ends = np.array(self._times).T
-        timeline = Timeline(starts, ends, np.stack(self._probabilities))
+        starts, ends = np.array(self._times).reshape(-1, 2).T
+        probabilities = np.frombuffer(self._probabilities, np.float32).reshape(len(starts), -1)
+        timeline = Timeline(starts, ends, probabilities)
         return TaggedFile(self._file, pooled(timeline, "mean") if whole else timeline)
 
 
