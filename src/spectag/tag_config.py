@@ -71,9 +71,12 @@ class TagSettings(SegmentConfig):
         return WindowConfig(window_seconds=self.window, overlap_seconds=self.overlap or 0.0)
 
     def to_toml(self) -> str:
-        """The settings as TOML; reading it back gives equal settings."""
+        """The settings as TOML, with the windows that were taken: they give the same again when defaults change."""
         unused = set() if self.joins_windows else set(SegmentConfig.model_fields)
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude=unused))
+        values = self.model_dump(mode="json", exclude_none=True, exclude=unused)
+        if self.windows is not None:
+            values |= {"window": self.windows.window_seconds, "overlap": self.windows.overlap_seconds}
+        return tomli_w.dumps(values)
 
     @model_validator(mode="after")
     def _check_formats(self) -> Self:
