@@ -191,12 +191,14 @@ ASK = {"speed": speed, "ways": ways, "growth": growth, "memory": memory, "start"
 
 
 def _recording(path: Path, seconds: float) -> Path:
-    """Made-up sounds one after another, each for about three seconds."""
+    """Made-up sounds one after another, each for about three seconds, over the noise that every microphone has."""
     rng = np.random.default_rng(0)
     kinds = list(KINDS.values())
     n_parts = max(1, round(seconds / 3))
     parts = [kinds[number % len(kinds)](rng, seconds / n_parts, RATE) for number in range(n_parts)]
-    write_audio(path, np.concatenate(parts), RATE)
+    waveform = np.concatenate(parts)
+    waveform += rng.normal(0, 1e-3, len(waveform)).astype(np.float32)
+    write_audio(path, waveform, RATE)
     return path
 
 
