@@ -35,6 +35,12 @@ def test_blocks_together_are_the_whole_bit_for_bit(tmp_path, name, n_samples):
     assert np.array_equal(found, whole)
 
 
+def test_block_of_a_sound_of_few_samples_a_second_is_no_longer_than_a_minute(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(1_234), 10)
+    with open_stream(tmp_path / "a.wav") as sound:
+        assert [len(block) for block in sound.blocks] == [600, 600, 34]
+
+
 @pytest.mark.parametrize("n_channels", [2, 3, 6])
 def test_channels_become_their_mean(tmp_path, n_channels):
     soundfile.write(tmp_path / "a.wav", noise(12_345, n_channels), 44_100, subtype="FLOAT")

@@ -349,6 +349,13 @@ def test_mixed_recordings_are_of_the_length_asked_for_and_their_truth_is_of_the_
     assert all(0 <= float(row["start"]) < float(row["end"]) <= 20 for row in rows)
 
 
+def test_background_without_a_sound_is_told(run, manifest, tmp_path):
+    write_audio(tmp_path / "still.wav", np.zeros(8_000, np.float32), 8_000)
+    done = run("mix", manifest, "-o", tmp_path / "mixed", "--background", tmp_path / "still.wav")
+    assert done.status == 1
+    assert done.err.startswith(f"spectag: {tmp_path / 'still.wav'}: is silent throughout; give another --background")
+
+
 # ------------------------------------------------------------------------------------------------ tag
 
 

@@ -95,7 +95,7 @@ def test_json_lines_have_an_object_for_each_segment():
 
 
 def test_event_that_belongs_to_no_window_is_not_lost():
-    with pytest.raises(ValueError, match=r"a\.wav: no window lies where events are: \[\(0\.0, 3\.0\)\]"):
+    with pytest.raises(ValueError, match=r"a\.wav: no window lies where the event at \(0\.0, 3\.0\) s is"):
         records_of(heard("a.wav", (0.0, 3.0, "Bark", 0.9), timeline=windows([1], [0])))
 
 

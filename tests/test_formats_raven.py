@@ -90,6 +90,13 @@ def test_tables_lie_as_the_recordings_lie(tmp_path):
     assert table["Begin Path"].tolist() == ["/rec/y/a.flac"]
 
 
+def test_names_that_differ_in_case_alone_get_tables_that_no_disk_mixes_up(tmp_path):
+    assert tables_of(tmp_path, heard("/rec/A.wav"), heard("/rec/a.wav")) == [
+        "A.Table.1.selections.txt",
+        "a.wav.Table.1.selections.txt",
+    ]
+
+
 @pytest.mark.parametrize("name", FILE_NAMES)
 def test_begin_path_is_the_whole_path_of_any_name(tmp_path, name):
     tables_of(tmp_path, heard(tmp_path / name, (0, 1, "Bark", 0.5)))

@@ -79,7 +79,7 @@ def test_second_run_is_told_that_there_is_another(tmp_path):
 
 def test_file_that_is_no_journal_is_told(tmp_path):
     (tmp_path / "j").write_text("something else entirely, and long enough to be looked at as a database header")
-    with pytest.raises(DataError, match=r"j: the journal can't be kept: file is not a database"):
+    with pytest.raises(DataError, match=r"j: the journal can't be read: file is not a database; delete it"):
         open_journal(tmp_path / "j", key="k").__enter__()
 
 

@@ -49,7 +49,26 @@ class LockedFileSystem(MemoryFileSystem):
         raise PermissionError(errno.EACCES, "Forbidden")
 
 
+class ObjectStore(MemoryFileSystem):
+    """A store in memory with the ways of object stores: a folder lists itself, and no object has its name."""
+
+    protocol = "bucket"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("bucket://"))
+
+    def ls(self, path, **kwargs):
+        return [{"name": path, "type": kind, "size": 0} for kind in ("directory", "file")] + super().ls(path, **kwargs)
+
+    def get_file(self, path, target, **kwargs):
+        if path not in self.store:
+            raise FileNotFoundError(path)
+        super().get_file(path, target, **kwargs)
+
+
 fsspec.register_implementation("locked", LockedFileSystem, clobber=True)
+fsspec.register_implementation("bucket", ObjectStore, clobber=True)
 
 
 @pytest.fixture
@@ -189,13 +208,21 @@ def test_missing_file_is_told_by_its_address(store):
             read("memory://x/none.wav")
 
 
-def test_folder_is_no_sound(store):
+@pytest.mark.parametrize("protocol", ["memory", "bucket"])
+def test_folder_is_no_sound(store, protocol):
     store.pipe_file("/x/y.wav/a.wav", b"sound")
+    words = "can't read the sound: need a sound file, got a folder"
     with (
-        pytest.raises(AudioError, match=r"^memory://x/y\.wav: can't read the sound: need a sound file, got a folder$"),
-        local_copy("memory://x/y.wav"),
+        pytest.raises(AudioError, match=rf"^{protocol}://x/y\.wav: {words}$"),
+        local_copy(f"{protocol}://x/y.wav"),
     ):
         pytest.fail("there is nothing to read")
+
+
+def test_object_store_may_list_a_folder_in_itself(store):
+    for name in ("a.wav", "b.wav/c.wav"):
+        store.pipe_file(f"/x/{name}", b"sound")
+    assert find_in_address("bucket://x", AUDIO_SUFFIXES) == ["bucket://x/a.wav", "bucket://x/b.wav/c.wav"]
 
 
 def test_error_without_words_is_named_by_its_kind(store):

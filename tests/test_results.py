@@ -41,6 +41,17 @@ def test_file_has_its_status_beside_it_under_its_name():
     assert results("tags.csv", ["csv"]).tables == {"csv": "tags.csv"}
 
 
+@pytest.mark.parametrize("output", ["a.wav", "folder/b.FLAC", "c.png", "s3://bucket/d.mp3"])
+def test_recording_is_no_place_for_results(output):
+    with pytest.raises(ConfigError, match=r"is that of a recording; give a table, such as tags\.csv"):
+        results(output, ["csv"])
+
+
+def test_folder_may_be_named_like_a_recording(tmp_path):
+    (tmp_path / "2024.wav").mkdir()
+    assert results(str(tmp_path / "2024.wav"), ["csv"]).in_folder
+
+
 def test_shard_is_in_every_name():
     places = results("out", ["csv", "raven"], Shard(2, 8))
     assert places.tables == {"csv": "out/tags.2of8.csv", "raven": "out/raven.2of8"}

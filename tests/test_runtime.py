@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -99,6 +101,20 @@ def test_last_moment_of_a_long_recording_does_not_outweigh_the_rest(tmp_path):
     tagger = Tagger(make_bundle(tmp_path / "m", make_info(window=WindowConfig(max_clip_seconds=1.0))))
     path = write(tmp_path / "a.wav", np.concatenate([tone("low", 1.0), tone("high", 0.01)]))
     assert tagger.tag(path).probabilities == pytest.approx(tagger.probabilities(tone("low", 1.0), RATE), abs=0.02)
+
+
+def test_network_is_opened_once_however_many_threads_ask_for_it(tagger, monkeypatch):
+    opened = []
+
+    def open_slowly(path, *, n_threads):
+        opened.append(path)
+        time.sleep(0.05)  # so that the others ask meanwhile
+        return open_session(path, n_threads=n_threads)
+
+    monkeypatch.setattr(runtime, "open_session", open_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tagger.probabilities, [np.zeros(RATE, np.float32)] * 4, [RATE] * 4))
+    assert len(opened) == 1
 
 
 def test_probabilities_do_not_depend_on_the_number_of_threads(tagger, rng):

@@ -384,7 +384,7 @@ def test_a_background_needs_a_sound(sounds, background):
 def test_a_scene_needs_a_length_and_a_wav_has_a_greatest(sounds, tmp_path):
     with pytest.raises(ValueError, match="some length"):
         scene_of(sounds, seconds=0)
-    with pytest.raises(ValueError, match=r"can't hold 1e\+06 s at 8000 Hz; make several"):
+    with pytest.raises(DataError, match=r"can't hold 1e\+06 s at 8000 Hz; make several"):
         write_scenes(tmp_path, sounds, n_scenes=1, duration_seconds=1e6)
 
 

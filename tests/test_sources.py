@@ -1,9 +1,11 @@
 """Which files are tagged: folders, patterns, lists, shards."""
 
 import io
+import os
 
 import pytest
 
+from spectag import sources
 from spectag.errors import AudioError, ConfigError, DataError
 from spectag.sources import Shard, find_files, read_list
 
@@ -61,6 +63,21 @@ def test_listed_files_are_taken_though_they_may_be_gone(sounds):
     assert find_files([], WAV, listed=listed) == ["b.wav", "gone since.wav", "ü/[1].wav", "ü/c.flac", "ü/tief/d.wav"]
 
 
+def test_listed_name_that_no_disk_knows_is_taken_for_the_run_to_tell_of(sounds):
+    too_long = "x" * 300 + ".wav"
+    assert find_files([], WAV, listed=[too_long, "b.wav"]) == [too_long, "b.wav"]
+
+
+def test_listed_addresses_of_sounds_are_not_asked_for_one_by_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sources, "find_in_address", lambda address, _: asked.append(address) or [f"{address}/a.wav"])
+    listed = ["s3://bucket/1.wav", "s3://bucket/2.FLAC", "s3://bucket/folder", "s3://bucket/*.wav"]
+    assert find_files([], WAV, listed=listed)[:3] == [*listed[:2], "s3://bucket/folder/a.wav"]
+    assert asked == listed[2:]
+    find_files(listed[:1], WAV)  # one that is given by itself is looked for
+    assert asked[2:] == listed[:1]
+
+
 def test_list_is_read_from_a_file_of_any_editor(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffa b.wav\r\n\r\n  ü.wav\r\nlast.wav".encode())
     assert list(read_list(str(tmp_path / "list.txt"))) == ["a b.wav", "  ü.wav", "last.wav"]
@@ -69,6 +86,11 @@ def test_list_is_read_from_a_file_of_any_editor(tmp_path):
 def test_list_is_read_from_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a.wav\nb.wav\n"))
     assert list(read_list("-")) == ["a.wav", "b.wav"]
+
+
+def test_list_from_stdin_may_hold_names_that_no_encoding_knows(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9.wav\n"), encoding="utf-8"))
+    assert [os.fsencode(name) for name in read_list("-")] == [b"caf\xe9.wav"]
 
 
 def test_missing_list_is_an_error(tmp_path):

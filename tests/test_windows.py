@@ -88,6 +88,20 @@ def test_sound_up_to_a_window_is_one_window_and_is_resampled_as_a_whole(rate, n_
     assert one.end_seconds == n_samples / 16_000
 
 
+def test_sound_of_which_resampling_leaves_nothing_keeps_a_sample():
+    (one,) = cut([noise(1)], 250_000, [8_000], window_seconds=1.0)
+    assert np.array_equal(one.waveforms[8_000], noise(1))
+
+
+def test_last_window_is_as_long_as_the_others_though_the_resampler_rounds_the_end_down():
+    waveform = noise(181)  # 60.3 samples at the new rate; a window of 59.7 becomes 60, and the last begins at 0.7
+    whole = resample(waveform, 24_000, 8_000)
+    assert len(whole) == 60
+    windows = list(cut([waveform], 24_000, [8_000], window_seconds=179 / 24_000, overlap_seconds=146 / 24_000))
+    assert [window.start_seconds for window in windows] == [0.0, 2 / 24_000]
+    assert all(np.array_equal(window.waveforms[8_000], whole) for window in windows)
+
+
 def test_each_window_comes_at_every_rate():
     waveform = noise(44_100)
     for one in cut([waveform], 44_100, [32_000, 44_100, 16_000, 32_000], window_seconds=0.25):

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from spectag.workers import WorkerDiedError, spread, spread_and_survive, usable_cores
+from spectag.workers import WorkerDiedError, _started_worker, spread, spread_and_survive, usable_cores
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
@@ -76,6 +76,23 @@ def _raise_unless_0(number):
 def test_workers_that_die_on_everything_are_not_replaced_for_ever():
     with pytest.raises(WorkerDiedError, match="SIGKILL"):
         list(spread_and_survive(signal.raise_signal, [int(signal.SIGKILL)] * 50, n_workers=2))
+
+
+def test_worker_that_dies_in_the_midst_of_its_answer_has_died():
+    with _started_worker(signal.raise_signal) as worker:
+        worker.give([int(signal.SIGKILL)])
+        worker.process.join()
+        worker.connection = _Torn()
+        with pytest.raises(WorkerDiedError, match="SIGKILL"):
+            worker.answer()
+
+
+class _Torn:
+    def recv(self):
+        raise OSError("got end of file during message")  # as multiprocessing has it
+
+    def close(self):
+        pass
 
 
 def test_workers_run_with_one_thread_each():

@@ -22,6 +22,7 @@ from spectag.decoding import (
 from spectag.errors import AudioError
 
 _BLOCK_SAMPLES = 1 << 17  # per channel: about 3 s
+_BLOCK_SECONDS = 60  # at most: at some samples a second, a block would be days, and resampled fill the memory
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ def open_stream(path: str | Path) -> Generator[AudioStream, None, None]:
 
 
 def _soundfile_blocks(file: soundfile.SoundFile, path: Path) -> Iterator[Waveform]:
+    n_block = min(_BLOCK_SAMPLES, _BLOCK_SECONDS * file.samplerate)
     while True:
         try:
-            samples = file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)
+            samples = file.read(n_block, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{path}: the sound is damaged: {error.error_string}") from error
         yield mean_of_channels(samples)
-        if len(samples) < _BLOCK_SAMPLES:
+        if len(samples) < n_block:
             return
 
 

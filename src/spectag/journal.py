@@ -132,6 +132,10 @@ def open_journal(path: Path, *, key: str) -> Iterator[Journal]:
             raise DataError(
                 f"{path}: another run is at work on this output; wait for it, or give another -o"
             ) from error
+        if isinstance(error, sqlite3.OperationalError):
+            raise DataError(
+                f"{path}: the journal can't be kept: {error}; make room and give the same command again"
+            ) from error
         raise DataError(
-            f"{path}: the journal can't be kept: {error}; make room and give the same command again"
+            f"{path}: the journal can't be read: {error}; delete it, and the same command begins anew"
         ) from error

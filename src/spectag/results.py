@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import cast
 
+from spectag.audio import AUDIO_SUFFIXES
 from spectag.errors import ConfigError
 from spectag.formats import FORMATS, FormatName
 from spectag.locations import is_address, joined
+from spectag.manifest.finding import IMAGE_SUFFIXES
 from spectag.sources import Shard
 from spectag.weights import cache_folder
 
 _OF_SUFFIX: dict[str, str] = {".jsonl": "jsonl", ".parquet": "parquet"}
+_RECORDINGS = AUDIO_SUFFIXES | IMAGE_SUFFIXES  # of which none is written over: -o *.wav is soon typed
 _FILE_SUFFIXES = {".csv", ".tsv", ".txt", ".json", *_OF_SUFFIX}
 
 
@@ -52,8 +55,11 @@ def results(output: str, formats: Sequence[str], shard: Shard | None = None) -> 
     Raises
     ------
     ConfigError
-        If several formats are to go into one file.
+        If several formats are to go into one file, or the output is named like a recording.
     """
+    suffix = PurePath(output).suffix.lower()
+    if suffix in _RECORDINGS and not Path(output).is_dir():
+        raise ConfigError(f"-o {output}: {suffix} is that of a recording; give a table, such as tags.csv, or a folder")
     mark = f".{shard}" if shard else ""
     if not is_file(output):
         tables = {name: joined(output, _name_in_folder(name, mark)) for name in formats}

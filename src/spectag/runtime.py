@@ -1,5 +1,6 @@
 """A bundle at work: probabilities of sounds by onnxruntime, without torch."""
 
+import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,9 @@ def _nothing_else() -> Any:
     return options
 
 
+_OPENING = threading.Lock()  # or each thread that asks meanwhile would open a session of its own
+
+
 class _Network:
     """A model.onnx and what it hears; opened when it is first asked."""
 
@@ -101,7 +105,8 @@ class _Network:
 
     def __call__(self, inputs: Float32Array, output: str) -> Float32Array:
         """The output (n_labels,) of this name for one input (channels, height, width)."""
-        session = self._session
+        with _OPENING:
+            session = self._session
         try:
             result: Float32Array = session.run([output], {"inputs": inputs[None]}, _nothing_else())[0][0]
         except Exception as error:  # onnxruntime's errors share no class

@@ -221,17 +221,17 @@ def write_scenes(
     Raises
     ------
     ValueError
-        If `make_scene` raises one, or a wav can't hold so long a scene.
+        If `make_scene` raises one.
     AudioError
         If a clip can't be read any more.
     DataError
-        If the folder can't be written.
+        If the folder can't be written, or a wav can't hold so long a scene.
     """
     config = config or SceneConfig()
     sample_rate = _rate_of(sounds)
     n_samples = round(duration_seconds * sample_rate)
     if 2 * n_samples > _MOST_WAV_BYTES:
-        raise ValueError(f"a wav can't hold {duration_seconds:g} s at {sample_rate} Hz; make several scenes")
+        raise DataError(f"{folder}: a wav can't hold {duration_seconds:g} s at {sample_rate} Hz; make several scenes")
     folder = Path(folder)
     paths = [folder / f"scene_{number:04d}.wav" for number in range(1, n_scenes + 1)]
     rows: list[tuple[str, str, str, str]] = []

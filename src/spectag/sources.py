@@ -3,6 +3,7 @@
 import glob
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,10 +63,16 @@ def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed
         found.update(dict.fromkeys(_files_of(path, suffixes)))
     for line in listed:
         try:
-            found.update(dict.fromkeys(_files_of(line, suffixes)))
-        except AudioError:
+            found.update(dict.fromkeys(_listed(line, suffixes)))
+        except (AudioError, OSError):  # OSError: a name too long for the disk, a folder that may not be looked into
             found[line] = None
     return list(found)
+
+
+def _listed(line: str, suffixes: Collection[str]) -> Iterable[str]:
+    if is_address(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes)):
+        return [line]  # unasked: to ask a store for each of a million files takes hours
+    return _files_of(line, suffixes)
 
 
 def _files_of(path: str, suffixes: Collection[str]) -> Iterable[str]:
@@ -95,6 +102,8 @@ def read_list(path: str) -> Iterator[str]:
         If the file can't be read.
     """
     if path == STDIN:
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # a file name may hold what no encoding knows
         yield from _lines(sys.stdin)
         return
     try:

@@ -21,6 +21,7 @@ FORMAT_NAMES = (
     "kaleidoscope",
     "submission",
 )
+_OF_ALL_LABELS = {"wide", "wide-parquet"}
 _OF_SELECTIONS = {"raven", "raven-combined", "audacity", "kaleidoscope"}  # what these programs show
 
 SEGMENT_WINDOW = WindowConfig(window_seconds=1.5, overlap_seconds=1.0)
@@ -109,6 +110,17 @@ class TagSettings(SegmentConfig):
         if joining and not self.joins_windows:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in joining)
             raise ValueError(f"{options} belongs to segments: give --segments with it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_wide(self) -> Self:
+        chosen = {"--top": self.top, "--min-confidence": self.min_confidence, "--segments": self.segments or None}
+        given = [option for option, value in chosen.items() if value is not None]
+        if given and _OF_ALL_LABELS.issuperset(self.formats):
+            raise ValueError(
+                f"--format {self.format} has all labels' probabilities for each window, so {given[0]} has no meaning; "
+                "leave it out, or give csv with it"
+            )
         return self
 
     @model_validator(mode="after")

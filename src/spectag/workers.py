@@ -136,7 +136,7 @@ class _Worker(Generic[ItemT, ResultT]):
     def answer(self) -> tuple[ItemT, ResultT]:
         try:
             result, error = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it ended in the midst of its answer
             raise WorkerDiedError(self.items[0], self._end()) from None
         if error is not None:
             raise error

@@ -17,7 +17,7 @@ def mix_command(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     recordings: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
-    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    seconds: Annotated[float, Parameter(validator=Number(gte=1))] = 60.0,
     scene: Annotated[SceneConfig | None, Parameter(name="*")] = None,
     background: Path | None = None,
     sample_rate: Annotated[int, Parameter(validator=Number(gte=1000))] = 44_100,
@@ -48,10 +48,13 @@ def mix_command(
         Another seed makes other recordings.
     """
     from spectag.audio import read_audio
+    from spectag.errors import AudioError
     from spectag.manifest import read_manifest
     from spectag.scenes import find_sounds, write_scenes
 
     under = None if background is None else read_audio(background, sample_rate=sample_rate)[0]
+    if under is not None and not under.any():
+        raise AudioError(f"{background}: is silent throughout; give another --background, or none for quiet noise")
     with shown_work() as (progress, say):
         clips = read_manifest(manifest, audio_dir=audio_dir)
         sounds = find_sounds(clips, sample_rate=sample_rate, progress=progress, say=say)

@@ -1,8 +1,8 @@
 """Tags as CSV and as JSON lines."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, TextIO
 
 from spectag.formats.heard import Event, HeardFile, windows_of
@@ -43,7 +43,7 @@ def write_jsonl(files: Iterable[HeardFile], out: TextIO, *, by_window: bool = Tr
     Raises
     ------
     ValueError
-        If `by_window`, and an event is not one of a window.
+        If `by_window`, and an event is not one of a window, or the events are not in the windows' order.
     """
     for file in files:
         stretches = _by_window(file) if by_window else _by_event(file)
@@ -56,13 +56,17 @@ _Stretch = tuple[float, float | None, list[dict[str, Any]]]
 
 
 def _by_window(file: HeardFile) -> Iterator[_Stretch]:
-    tags = defaultdict(list)
-    for event in file.events:
-        tags[event.start_seconds, event.end_seconds].append(_tag(event))
-    for start, end in windows_of(file.timeline):
-        yield start, end, tags.pop((start, end), [])
-    if tags:
-        raise ValueError(f"{file.file}: no window lies where events are: {sorted(tags)[:3]} s; by_window=False?")
+    stretches = groupby(file.events, lambda event: (event.start_seconds, event.end_seconds))
+    nothing = (None, iter(()))
+    where, events = next(stretches, nothing)
+    for window in windows_of(file.timeline):
+        if window == where:
+            yield *window, [_tag(event) for event in events]
+            where, events = next(stretches, nothing)
+        else:
+            yield *window, []
+    if where is not None:
+        raise ValueError(f"{file.file}: no window lies where the event at {where} s is; by_window=False?")
 
 
 def _by_event(file: HeardFile) -> Iterator[_Stretch]:
