@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 import soundfile
 
 from command import python, run_without, start, write_tones
-from made_bundle import LABELS, make_bundle, tone
+from made_bundle import LABELS, MEL, make_bundle, make_info, tone
 from spectag import bulk
 from spectag.audio import write_audio
 from spectag.bulk import tag_to_files
 from spectag.errors import DataError
+from spectag.front_end import FrontEnd
 from spectag.results import results
 from spectag.runtime import Tagger
 from spectag.sources import find_files
@@ -107,11 +109,12 @@ def test_run_that_stops_in_the_middle_goes_on_and_ends_with_the_same_bytes(model
     places = results(str(tmp_path / "broken"), settings.formats)
     with pytest.raises(KeyboardInterrupt):
         tag_to_files(tagger, files, places, settings=settings, engine=engine_that_breaks)
-    assert set(contents(tmp_path / "broken")) == {".journal/journal.sqlite"}
+    assert {Path(name).parent.name for name in contents(tmp_path / "broken")} == {".journal"}
     said = []
     report = tag_to_files(tagger, files, places, settings=settings, say=said.append)
-    assert report.n_known == 4
-    assert said == ["going on with an earlier run, which did 4 of the 11 files"]
+    n_whole = len([file for file in tagged if Path(file).name not in ("leer, groß.wav", "text.wav")])
+    assert report.n_known == n_whole
+    assert said == [f"going on with an earlier run, which did {n_whole} of the 11 files"]
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 
 
@@ -134,9 +137,9 @@ def test_killed_command_given_again_ends_with_the_same_bytes(model, tmp_path, mo
     options = ("--window", "0.05", "--format", "csv,wide", "-j", "2")
     command = ("tag", model, tmp_path / "long", *options, "-o")
     process = start(*command, tmp_path / "killed")
-    journal = tmp_path / "killed" / ".journal" / "journal.sqlite"
+    journal = tmp_path / "killed" / ".journal"
     until = time.monotonic() + 30
-    while not journal.exists() and time.monotonic() < until:
+    while not list(journal.glob("*.sqlite")) and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(moment)
     os.killpg(process.pid, signal.SIGKILL)
@@ -162,7 +165,7 @@ def test_file_that_changed_since_is_tagged_again(model, sounds, tmp_path):
         tag_to_files(tagger, files, places, settings=settings, engine=stops_before_writing)
     write_audio(sounds / "leer, groß.wav", tone("high", 0.3), 16_000)
     report = tag_to_files(tagger, files, places, settings=settings)
-    assert report.n_known == len(files) - 1
+    assert report.n_known == len(files) - 2
     assert [Path(reason.split(":")[0]).name for reason in report.reasons] == ["text.wav"]
     assert "leer, groß.wav" in {Path(row["file"]).name for row in rows_of(tmp_path / "aus" / "tags.csv")}
 
@@ -187,6 +190,51 @@ def test_other_windows_do_not_go_on_where_these_stopped_but_other_formats_do(mod
     assert tag_to_files(tagger, files, places, settings=TagSettings(window=0.1)).n_known == 0
 
 
+def test_another_tagger_begins_anew(model, sounds, tmp_path):
+    files = find_files([sounds], {".wav"})
+    places = results(str(tmp_path / "aus"), ["csv"])
+
+    def stops(portions):
+        yield portions[-1], tag_portion(Tagger(model), None, 1, portions[-1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tag_to_files(Tagger(model), files, places, settings=TagSettings(), engine=stops)
+    loud = make_info(front_end=FrontEnd(mel=MEL.model_copy(update={"mean": 0.0})))
+    other = Tagger(make_bundle(tmp_path / "other", loud))
+    assert tag_to_files(other, files, places, settings=TagSettings()).n_known == 0
+
+
+def test_file_of_the_same_size_that_was_written_anew_is_tagged_again(model, tmp_path):
+    path = tmp_path / "a.wav"
+    places = results(str(tmp_path / "aus"), ["wide"])
+
+    def stops(portions):
+        yield portions[0], tag_portion(Tagger(model), None, 1, portions[0])
+        raise KeyboardInterrupt
+
+    write_audio(path, tone("low", 0.5), 16_000)
+    with pytest.raises(KeyboardInterrupt):
+        tag_to_files(Tagger(model), [str(path)], places, settings=TagSettings(), engine=stops)
+    write_audio(path, tone("high", 0.5), 16_000)
+    os.utime(path, ns=(0, 0))
+    assert tag_to_files(Tagger(model), [str(path)], places, settings=TagSettings()).n_known == 0
+
+
+def test_what_a_run_left_that_was_killed_while_it_wrote_is_removed(model, sounds, tmp_path):
+    settings = TagSettings(format="csv,raven", window=0.1)
+    places = results(str(tmp_path / "aus"), settings.formats)
+    left = [".tags.123.csv", ".status.9.csv", "raven/.low 00.Table.1.selections.77.txt", ".parameters.5.toml"]
+    kept = ["notes.txt", ".tags.csv.bak", ".tagsx.1.csv"]
+    (tmp_path / "aus" / "raven").mkdir(parents=True)
+    for name in left + kept:
+        (tmp_path / "aus" / name).write_text("")
+    tag_to_files(Tagger(model), find_files([sounds], {".wav"}), places, settings=settings)
+    there = contents(tmp_path / "aus")
+    assert not set(left) & set(there)
+    assert set(kept) < set(there)
+
+
 def test_disk_that_is_full_keeps_what_is_done(model, sounds, tmp_path, monkeypatch):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
     places = results(str(tmp_path / "aus"), ["csv"])
@@ -198,7 +246,7 @@ def test_disk_that_is_full_keeps_what_is_done(model, sounds, tmp_path, monkeypat
         patch.setattr(bulk, "write", full)
         with pytest.raises(DataError, match="No space left"):
             tag_to_files(tagger, files, places, settings=TagSettings())
-    assert tag_to_files(tagger, files, places, settings=TagSettings()).n_known == len(files)
+    assert tag_to_files(tagger, files, places, settings=TagSettings()).n_known == len(files) - 2
 
 
 def test_shards_together_are_the_whole(run, model, sounds, tmp_path):
@@ -218,8 +266,29 @@ def test_settings_beside_the_results_give_the_same_results(run, model, sounds, t
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def test_list_may_come_from_stdin(model, sounds):
+    process = start("tag", model, "--files-from", "-", "--top", "1", stdin=subprocess.PIPE)
+    out, _ = process.communicate(f"{sounds / 'low 00.wav'}\n{sounds / 'high 02.wav'}\n")
+    assert process.returncode == 0
+    assert [Path(row["file"]).name for row in csv.DictReader(out.splitlines())] == ["low 00.wav", "high 02.wav"]
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "submission.csv")])
+def test_submission_that_lacks_a_clip_is_not_written_at_all(run, model, sounds, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("fname,low\nlow 00.wav,0\ntext.wav,0\n")
+    done = run("tag", model, sounds, "--template", "t.csv", *output)
+    assert (done.status, done.out) == (1, "")
+    assert "1 of its 2 clips can't be tagged" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "submission.csv").exists()
+
+
 def test_threshold_is_another_word_for_min_confidence(run, model, sounds):
     assert run("tag", model, sounds, "--threshold", "0.2") == run("tag", model, sounds, "--min-confidence", "0.2")
+    both = run("tag", model, sounds, "--threshold", "0.2", "--min-confidence", "0.2")
+    assert both.status == 2
+    assert "give one of them" in both.err
 
 
 def test_pooled_windows_give_a_row_for_each_recording(run, model, tmp_path):

@@ -142,6 +142,7 @@ def test_python_m_spectag_is_the_same_command():
         ),
         (["tag", "m", "a.wav", "--address", "auto"], "give --engine ray with it"),
         (["tag", "m", "a.wav", "--shard", "1/2"], "give -o with them"),
+        (["tag", "m", "a.wav", "--template", "t.csv", "--shard", "1/2", "-o", "s.csv"], "leave out --shard"),
         (["tag", "m", "a.wav", "--overlap", "1"], "--overlap 1 needs --window"),
         (["tag", "m", "a.wav", "--pool", "max"], "--pool max needs --window"),
         (["tag", "m", "a.wav", "--hysteresis", "0.5"], "--hysteresis belongs to segments: give --segments with it"),

@@ -12,13 +12,15 @@ import spectag
 
 FLOORS = (
     "errors progress stopwatch config tag_config listen_config scene_config learning_config recipe labels files",
-    "decoding audio audio_stream windows locations live_sound microphone mel image synth metrics scores blend noisy_labels timeline history invert",
+    "decoding audio audio_stream windows locations live_sound microphone mel image synth metrics scores blend "
+    "noisy_labels timeline history invert",
     "work_folder workers download manifest split bank png_export front_end clip_inputs demo_data",
     "catalogue weights bundle runtime torch_file card published",
-    "tag formats hearing sources results journal bulk ray_engine live scenes inspection validation task search_space split_manifest prepare",
-    "backbones losses image_augment augment tagger stages head_fit gradient_fit export weightless features dataset mixes "
-    "frozen_fit member processes schedule whole_clips finetune finetune_member packing ensemble tensorboard_log train "
-    "rate_finder",
+    "tag formats hearing sources results journal bulk ray_engine live scenes inspection validation task search_space "
+    "split_manifest prepare",
+    "backbones losses image_augment augment tagger stages head_fit gradient_fit export weightless features dataset "
+    "mixes frozen_fit member processes schedule whole_clips finetune finetune_member packing ensemble tensorboard_log "
+    "train rate_finder",
     "plots training_plots augment_html augment_page tune demo __init__ cli __main__",
 )
 PLACES = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names.split())}

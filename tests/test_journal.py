@@ -62,11 +62,29 @@ def test_image_has_no_end(tmp_path):
         assert np.isnan(next(journal.tagged(["a.png"])).timeline.ends).all()
 
 
-def test_another_key_begins_anew(tmp_path):
+def test_each_key_has_what_was_done_with_it(tmp_path):
     with open_journal(tmp_path / "j", key="k") as journal:
         journal.add(tagged("a.wav"), "1")
     with open_journal(tmp_path / "j", key="other") as journal:
         assert journal.done() == {}
+        journal.add(tagged("b.wav"), "1")
+    with open_journal(tmp_path / "j", key="k") as journal:
+        assert journal.done() == {"a.wav": "1"}
+
+
+def test_skipped_file_is_not_done_for_it_may_be_there_again(tmp_path):
+    with open_journal(tmp_path / "j", key="k") as journal:
+        journal.add(TaggedFile("a.wav", None, "a.wav: can't read the sound"), "1")
+        assert journal.done() == {}
+
+
+def test_journal_is_there_until_it_is_not_needed(tmp_path):
+    with open_journal(tmp_path / "j", key="k"):
+        pass
+    assert (tmp_path / "j").is_dir()
+    with open_journal(tmp_path / "j", key="k") as journal:
+        journal.is_needed = False
+    assert not (tmp_path / "j").exists()
 
 
 def test_second_run_is_told_that_there_is_another(tmp_path):
@@ -78,8 +96,9 @@ def test_second_run_is_told_that_there_is_another(tmp_path):
 
 
 def test_file_that_is_no_journal_is_told(tmp_path):
-    (tmp_path / "j").write_text("something else entirely, and long enough to be looked at as a database header")
-    with pytest.raises(DataError, match=r"j: the journal can't be read: file is not a database; delete it"):
+    (tmp_path / "j").mkdir()
+    (tmp_path / "j" / "k.sqlite").write_text("something else, and long enough to be looked at for a database")
+    with pytest.raises(DataError, match=r"k\.sqlite: the journal can't be read: file is not a database; delete it"):
         open_journal(tmp_path / "j", key="k").__enter__()
 
 

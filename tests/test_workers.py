@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from spectag.errors import MissingExtraError
 from spectag.workers import WorkerDiedError, _started_worker, spread, spread_and_survive, usable_cores
 
 
@@ -132,3 +133,12 @@ def test_workers_end_with_their_parent_however_it_ends(signal_number):
 
 def test_there_is_at_least_one_core():
     assert usable_cores() >= 1
+
+
+def test_missing_package_is_told_from_a_worker_too():
+    with pytest.raises(MissingExtraError, match=r"reading needs the package av: pip install 'spectag\[av\]'"):
+        list(spread(_needs_av, [0], n_workers=2))
+
+
+def _needs_av(_):
+    raise MissingExtraError("av", "av", "reading")

@@ -1,17 +1,15 @@
 """Tagging a folder's, an archive's, a share's worth of files into tables: nothing is lost, however the run ends."""
 
 import hashlib
-import os
-import shutil
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import cast
 
 from spectag.bundle import INFO_FILE
 from spectag.config import WindowConfig
-from spectag.errors import ConfigError
+from spectag.errors import AudioError, ConfigError
 from spectag.formats import FormatName, write
 from spectag.formats.heard import HeardFile
 from spectag.formats.output import csv_writer, written
@@ -19,7 +17,8 @@ from spectag.formats.places import common_folder
 from spectag.formats.submission import Template, write_submission
 from spectag.hearing import heard_in
 from spectag.journal import Journal, open_journal
-from spectag.locations import is_address
+from spectag.locations import is_address, size_and_time
+from spectag.mel import FRONT_END_VERSION
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.results import Results
 from spectag.runtime import Tagger
@@ -29,7 +28,7 @@ from spectag.tag_config import TagSettings
 Engine = Callable[[Sequence[Portion]], Generator[tuple[Portion, TaggedPortion], None, None]]
 """What tags portions, and gives each with its answer in the order in which they are done."""
 
-_JOURNAL_FILE = "journal.sqlite"
+_OF_ALL_LABELS = {"submission", "wide", "wide-parquet"}  # tables in which nothing can be silent
 
 
 @dataclass
@@ -95,7 +94,8 @@ def tag_to_files(
         If the tagger is damaged.
     """
     marks = {file: _mark(file) for file in files}
-    with open_journal(results.journal / _JOURNAL_FILE, key=_key(tagger, settings.windows)) as journal:
+    with open_journal(results.journal, key=_key(tagger, settings.windows)) as journal:
+        results.remove_unfinished()
         done = journal.done()
         missing = [file for file in files if done.get(file) != marks[file]]
         report = Report(len(files), len(files) - len(missing))
@@ -113,7 +113,7 @@ def tag_to_files(
         _write_tables(journal, tagger, files, results, settings, template, report)
         _write_status(journal, files, results, report)
         _write_settings(results, settings)
-    shutil.rmtree(results.journal, ignore_errors=True)
+        journal.is_needed = False
     return report
 
 
@@ -150,7 +150,11 @@ def tag_to_stdout(
                     report.reasons += [] if tagged.reason is None else [tagged.reason]
                     yield tagged
 
-    heard = _heard(noted(), tagger, settings, report)
+    tagged: Iterable[TaggedFile] = noted()
+    if template is not None:  # whole or not at all
+        tagged = list(tagged)
+        template.refuse_skipped(report.reasons)
+    heard = _heard(tagged, tagger, settings, None if settings.formats[0] in _OF_ALL_LABELS else report)
     _write_table(settings.formats[0], heard, None, tagger, settings, template, files, in_folder=False)
     return report
 
@@ -184,7 +188,9 @@ def _write_tables(
     if template is not None:
         template.refuse_skipped([outcome.reason for outcome in journal.outcomes(files) if outcome.reason is not None])
     for number, (name, location) in enumerate(results.tables.items()):
-        heard = _heard(journal.tagged(files), tagger, settings, report if number == 0 else None)
+        heard = _heard(
+            journal.tagged(files), tagger, settings, report if number == 0 and name not in _OF_ALL_LABELS else None
+        )
         _write_table(name, heard, location, tagger, settings, template, files, in_folder=results.in_folder)
 
 
@@ -218,7 +224,7 @@ def _write_table(
 
 
 def _heard(
-    tagged: Iterator[TaggedFile], tagger: Tagger, settings: TagSettings, report: Report | None
+    tagged: Iterable[TaggedFile], tagger: Tagger, settings: TagSettings, report: Report | None
 ) -> Iterator[HeardFile]:
     for file in tagged:
         if file.timeline is not None:
@@ -247,8 +253,8 @@ def _write_settings(results: Results, settings: TagSettings) -> None:
 
 def _key(tagger: Tagger, window: WindowConfig | None) -> str:
     """What the probabilities in a journal depend on, files aside."""
-    parts = (tagger.folder / INFO_FILE).read_bytes(), (window or WindowConfig()).model_dump_json().encode()
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    settings = f"{FRONT_END_VERSION} {(window or WindowConfig()).model_dump_json()}"
+    return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()
 
 
 def _mark(file: str) -> str:
@@ -256,7 +262,6 @@ def _mark(file: str) -> str:
     if is_address(file):
         return ""
     try:
-        status = os.stat(file)  # noqa: PTH116 - of a million files, without a million paths
-    except (OSError, ValueError):
+        return " ".join(map(str, size_and_time(file)))
+    except AudioError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns}"

@@ -41,6 +41,11 @@ class MissingExtraError(SpectagError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package}: pip install 'spectag[{extra}]'")
+        self._arguments = package, extra, purpose
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
+        """Let it come through from worker processes."""
+        return type(self), self._arguments
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

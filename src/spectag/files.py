@@ -1,10 +1,14 @@
 """Files that are written whole or not at all."""
 
 import errno
+import glob
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNFINISHED = re.compile(r"\..+\.[0-9]+\.[^.]+")
 
 
 @contextmanager
@@ -33,3 +37,17 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote a file, or the files in a folder.
+
+    Nobody may be writing there meanwhile.
+    """
+    if path.is_dir():
+        left = [file for file in path.rglob(".*") if _UNFINISHED.fullmatch(file.name)]
+    else:
+        beside = path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}")
+        left = [file for file in beside if file.name[len(path.stem) + 2 :].removesuffix(path.suffix).isdecimal()]
+    for file in left:
+        file.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ of all labels, so that a run may go on with other formats and thresholds than it
 """
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from spectag.errors import DataError
 from spectag.tag import TaggedFile
@@ -22,7 +24,6 @@ _SECONDS_BETWEEN_COMMITS = 1.0
 _SECONDS_TO_WAIT = 0.5  # for another process that holds the journal
 _PIECE = 10_000  # windows in a row: SQLite takes a gigabyte at most
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS run (key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS file (name BLOB PRIMARY KEY, mark TEXT NOT NULL, reason TEXT, seconds REAL);
 CREATE TABLE IF NOT EXISTS windows (
     name BLOB, piece INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, PRIMARY KEY (name, piece)
@@ -41,28 +42,19 @@ class Outcome(NamedTuple):
 
 
 class Journal:
-    """What a run has done so far.
+    """What a run has done so far."""
 
-    Parameters
-    ----------
-    database : sqlite3.Connection
-    key : str
-        Of tagger and windows: what was done with others is forgotten.
-    """
-
-    def __init__(self, database: sqlite3.Connection, key: str) -> None:
+    def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._database.executescript(_SCHEMA)
-        if self._database.execute("SELECT key FROM run").fetchall() != [(key,)]:
-            for table in ("run", "file", "windows"):
-                self._database.execute(f"DELETE FROM {table}")
-            self._database.execute("INSERT INTO run VALUES (?)", (key,))
-        self._database.commit()
         self._committed_at = time.monotonic()
+        self.is_needed = True
+        """Until the run has ended well: the journal is then removed."""
 
     def done(self) -> dict[str, str]:
-        """The mark, of its content, of each file that is done."""
-        return {os.fsdecode(name): mark for name, mark in self._database.execute("SELECT name, mark FROM file")}
+        """The mark, of its content, of each file that was tagged; what was skipped may be there again."""
+        rows = self._database.execute("SELECT name, mark FROM file WHERE reason IS NULL")
+        return {os.fsdecode(name): mark for name, mark in rows}
 
     def add(self, tagged: TaggedFile, mark: str) -> None:
         """Note a file as done, for good within about a second."""
@@ -110,32 +102,38 @@ def _pieces(name: bytes, timeline: Timeline) -> Iterator[tuple[bytes, int, bytes
 
 
 @contextmanager
-def open_journal(path: Path, *, key: str) -> Iterator[Journal]:
-    """The journal in a file, which is made where there is none.
+def open_journal(folder: Path, *, key: str) -> Iterator[Journal]:
+    """The journal of a run, in a folder that is the run's alone, and is there until the run has ended well.
+
+    Parameters
+    ----------
+    folder : Path
+    key : str
+        Of tagger and windows: each has a database of its own.
 
     Raises
     ------
     DataError
-        If it can't be read or written, as on a full disk; what is done so far is kept.
+        If it can't be read or written, as on a full disk; what is done so far is kept. If another run has it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key[:16]}.sqlite"
     try:
-        with closing(sqlite3.connect(path, timeout=_SECONDS_TO_WAIT)) as database:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            journal = Journal(database, key)
+        with FileLock(folder / "lock", timeout=_SECONDS_TO_WAIT), closing(sqlite3.connect(path)) as database:
+            journal = Journal(database)
             try:
                 yield journal
             finally:
                 journal.commit()
+            if not journal.is_needed:
+                shutil.rmtree(folder, ignore_errors=True)
+    except Timeout as error:
+        raise DataError(f"{folder}: another run is at work on this output; wait for it, or give another -o") from error
+    except sqlite3.OperationalError as error:
+        raise DataError(
+            f"{path}: the journal can't be kept: {error}; make room and give the same command again"
+        ) from error
     except sqlite3.Error as error:
-        if "locked" in str(error):
-            raise DataError(
-                f"{path}: another run is at work on this output; wait for it, or give another -o"
-            ) from error
-        if isinstance(error, sqlite3.OperationalError):
-            raise DataError(
-                f"{path}: the journal can't be kept: {error}; make room and give the same command again"
-            ) from error
         raise DataError(
             f"{path}: the journal can't be read: {error}; delete it, and the same command begins anew"
         ) from error

@@ -12,6 +12,7 @@ from typing import cast
 
 from spectag.audio import AUDIO_SUFFIXES
 from spectag.errors import ConfigError
+from spectag.files import remove_unfinished
 from spectag.formats import FORMATS, FormatName
 from spectag.locations import is_address, joined
 from spectag.manifest.finding import IMAGE_SUFFIXES
@@ -34,6 +35,12 @@ class Results:
     """A folder, which is there as long as the run is not done."""
     in_folder: bool
     """Whether formats of a file for each recording have a folder to go to."""
+
+    def remove_unfinished(self) -> None:
+        """Remove what a run left that was killed while it wrote; only one that holds the journal may do that."""
+        for location in (*self.tables.values(), self.status, self.parameters):
+            if not is_address(location):
+                remove_unfinished(Path(location))
 
 
 def is_file(output: str) -> bool:

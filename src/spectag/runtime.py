@@ -158,6 +158,12 @@ class Tagger:
                     "at all, so copy its folder whole"
                 )
 
+    def open(self) -> "Tagger":
+        """Open the networks now, and not when they are first asked: their files are no longer needed then."""
+        for network in self._networks:
+            _ = network._session
+        return self
+
     @property
     def front_end(self) -> FrontEnd:
         """How a sound becomes the network's input; of several networks, the first one's."""

@@ -16,7 +16,7 @@ import numpy as np
 from spectag.audio import AUDIO_SUFFIXES, audio_info
 from spectag.config import WindowConfig
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
-from spectag.locations import local_copy
+from spectag.locations import is_address, local_copy
 from spectag.manifest.finding import IMAGE_SUFFIXES
 from spectag.progress import Progress, silent
 from spectag.runtime import Float32Array, Tagger
@@ -25,6 +25,7 @@ from spectag.windows import Window
 from spectag.workers import WorkerDiedError, spread_and_survive, usable_cores
 
 _BYTES_WORTH_A_WORKER = 50_000_000  # of sound files: tagged in about the time that a worker process takes to start
+_BYTES_ELSEWHERE = 2_000_000  # of a file at an address
 _LARGEST_PORTION = 32, 64_000_000  # files and bytes
 _PORTIONS_EACH = 4  # for each worker at least, where there are files enough, so that all end at about the same time
 _MINUTES_WORTH_TELLING = 10  # of a recording: less is done in a second
@@ -238,7 +239,9 @@ class _Work:
 
 
 def file_size(file: str) -> int:
-    """Size of a local file in bytes; 0 of one that is not there, or not local."""
+    """Size of a file in bytes; 0 of one that is not there, and a guess of one elsewhere: asking takes longer."""
+    if is_address(file):
+        return _BYTES_ELSEWHERE
     try:
         return os.stat(file).st_size  # noqa: PTH116 - of a million files, without a million paths
     except (OSError, ValueError):

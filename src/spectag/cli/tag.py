@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from spectag.cli import SKIPPED_SOME
 from spectag.cli.options import Workers
 from spectag.cli.screen import duration, name_skipped, print_profile, shown_work
+from spectag.config import parse_config
 from spectag.tag_config import TagSettings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def tag_command(
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
     settings: Annotated[TagSettings | None, Parameter(name="*")] = None,
     threshold: Annotated[float | None, Parameter(show=False, validator=Number(gte=0, lte=1))] = None,
-    files_from: str | None = None,
+    files_from: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     shard: str | None = None,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -78,6 +79,8 @@ def tag_command(
     if output is None and (engine != "local" or shard is not None):
         raise CycloptsError(msg="--engine ray and --shard are for runs that keep a journal; give -o with them")
     settings = _chosen(settings or TagSettings(), output, threshold)
+    if settings.template is not None and shard is not None:
+        raise CycloptsError(msg="a submission holds all clips; leave out --shard")
     part = None if shard is None else Shard.parse(shard)
     begin = time.monotonic()
     with shown_work(results_to_stdout=output is None) as (progress, say):
@@ -115,8 +118,10 @@ def _chosen(settings: TagSettings, output: str | None, threshold: float | None) 
     if settings.format is None and settings.template is None:
         changes["format"] = format_of(output)
     if threshold is not None:
+        if settings.min_confidence is not None:
+            raise CycloptsError(msg="--threshold is another word for --min-confidence; give one of them")
         changes["min_confidence"] = threshold
-    return settings.model_copy(update=changes)
+    return parse_config(settings.model_dump(exclude_unset=True) | changes, TagSettings, source="spectag tag")
 
 
 def _ray(tagger: "Tagger", window: "WindowConfig | None", address: str | None, workers: int | None) -> "Engine":
