@@ -9,7 +9,8 @@ import pytest
 
 from file_server import FileServer
 from spectag import download as download_module
-from spectag.download import DownloadError, download, sha256_of
+from spectag.download import DownloadError, download
+from spectag.files import sha256_of
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(250_000)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 FloatArray = NDArray[np.float64]
@@ -134,6 +133,7 @@ def _least_loss(
     voices: FloatArray, targets: FloatArray, centre: FloatArray, *, bias: float, pull: float
 ) -> tuple[FloatArray, float]:
     """Shares (n_members,) of 0 or more, and bias, of least loss; the search begins with the centre and this bias."""
+    from scipy.optimize import minimize  # takes a tenth of a second to load, and tagging needs none
 
     def loss_and_gradient(values: FloatArray) -> tuple[float, FloatArray]:
         logits = np.tensordot(values[:-1], voices, axes=1) + values[-1]

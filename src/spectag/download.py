@@ -1,6 +1,5 @@
 """Files from the net: fetched whole or not at all, and gone on with where the connection broke off."""
 
-import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import requests
 
+from spectag.files import sha256_of
 from spectag.progress import Progress, silent
 
 _N_TRIES = 4  # in a row that bring nothing new
@@ -56,12 +56,6 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
         raise DownloadError(f"SHA-256 of what came is {found}, which does not match the published {sha256}")
     part.file.replace(path)
     part.clear()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -51,3 +52,9 @@ def remove_unfinished(path: Path) -> None:
         left = [file for file in beside if file.name[len(path.stem) + 2 :].removesuffix(path.suffix).isdecimal()]
     for file in left:
         file.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

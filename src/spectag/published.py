@@ -29,8 +29,8 @@ from spectag.bundle import (
 from spectag.card import published_card
 from spectag.catalogue import BACKBONES, PUBLISHED, PublishedTagger, WeightsSource
 from spectag.config import WindowConfig
-from spectag.download import sha256_of
 from spectag.errors import BundleError, ConfigError, WeightsError, did_you_mean
+from spectag.files import sha256_of
 from spectag.front_end import FrontEnd
 from spectag.mel import FRONT_END_VERSION
 from spectag.progress import Progress, Say, silent, tell_nobody

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from spectag.config import SegmentConfig
 
@@ -168,6 +167,8 @@ def smoothed(probabilities: Float32Array, n_windows: int) -> Float32Array:
     if n_windows == 1 or probabilities.size == 0:
         return probabilities
     size = (n_windows,) + (1,) * (probabilities.ndim - 1)
+    from scipy.ndimage import median_filter  # loaded where it is needed: whole recordings are not smoothed
+
     result: Float32Array = median_filter(probabilities, size, mode="nearest")
     return result
 

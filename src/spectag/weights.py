@@ -7,8 +7,8 @@ import platformdirs
 from filelock import FileLock
 
 from spectag.catalogue import WeightsSource
-from spectag.download import download, sha256_of
 from spectag.errors import WeightsError
+from spectag.files import sha256_of
 from spectag.progress import Progress, silent
 
 WEIGHTS_VARIABLE = "SPECTAG_WEIGHTS"
@@ -88,6 +88,8 @@ def _cached_or_fetched(source: WeightsSource, backbone: str, other_ways: str, pr
     path = cached_weights(source.file_name)
     if path.is_file() and _is_published(path, source):
         return path
+    from spectag.download import download  # loaded where there is something to fetch
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
