@@ -13,6 +13,7 @@ import argparse
 import os
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import scipy.fft
 import soundfile
 import soxr
 
-from spectag.audio import write_audio
+from spectag.audio import find_audio, read_audio, write_audio
 from spectag.audio_stream import open_stream
 from spectag.config import WindowConfig
 from spectag.mel import compute_log_mel
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=30, help="of the recording that is timed (30)")
     parser.add_argument("--hours", type=float, default=24, help="of the recording whose memory is measured (24)")
     parser.add_argument("--n-clips", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="(1000 10000 100000)")
+    parser.add_argument("--sounds", type=Path, help="folder whose sounds the timed recording is made of; else made up")
     parser.add_argument("--rounds", type=int, default=5, help="(5)")
     parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder by default")
     return parser
@@ -66,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def speed(tagger: Tagger, folder: Path, arguments: argparse.Namespace) -> None:
     """End to end, in turn: the command, and each share of the work alone."""
-    path = _recording(folder / "long.wav", arguments.minutes * 60)
     seconds = arguments.minutes * 60
+    path = _recording(folder / "long.wav", seconds, arguments.sounds)
     ways: dict[str, Callable[[], object]] = {
         "the command, all in all": lambda: _command(tagger, path, "-o", folder / "out", "--window", "5"),
         "tag in Python, all cores": lambda: _tag(tagger, [path], usable_cores()),
@@ -154,17 +156,12 @@ def growth(tagger: Tagger, folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def memory(tagger: Tagger, folder: Path, arguments: argparse.Namespace) -> None:
-    """A long recording, which is mostly a hole in the disk: silence after half a minute."""
-    path = _recording(folder / "day.wav", 30)
-    with soundfile.SoundFile(path) as start:
-        header = path.stat().st_size - 2 * start.frames
-    n_bytes = round(2 * RATE * arguments.hours * 3600)
-    with path.open("r+b") as file:
-        file.truncate(header + n_bytes)
-        file.seek(4)
-        file.write((header + n_bytes - 8).to_bytes(4, "little"))
-        file.seek(header - 4)
-        file.write(n_bytes.to_bytes(4, "little"))
+    """A long recording, in a format without a limit of 4 GB, which is mostly a hole in the disk: silence."""
+    path, n_bytes = folder / "day.au", round(2 * RATE * arguments.hours * 3600)
+    with path.open("wb") as file:
+        file.write(struct.pack(">4sIIIII", b".snd", 24, 0xFFFFFFFF, 3, RATE, 1))  # 16 bits, of unknown length
+        file.write(soundfile.read(_recording(folder / "part.wav", 60), dtype="int16")[0].astype(">i2").tobytes())
+        file.truncate(24 + n_bytes)
     print(f"| windows of a recording of {arguments.hours:g} h | minutes | times real time | greatest memory, MB |")
     print("|---|---|---|---|")
     for window, overlap in ((5.0, 0.0), (1.5, 1.0)):
@@ -190,13 +187,18 @@ def start(tagger: Tagger, folder: Path, arguments: argparse.Namespace) -> None:
 ASK = {"speed": speed, "ways": ways, "growth": growth, "memory": memory, "start": start}
 
 
-def _recording(path: Path, seconds: float) -> Path:
-    """Made-up sounds one after another, each for about three seconds, over the noise that every microphone has."""
+def _recording(path: Path, seconds: float, sounds: Path | None = None) -> Path:
+    """Sounds one after another; made-up ones are of about three seconds, over the noise that every microphone has."""
+    if sounds is not None:
+        parts = [read_audio(sound, sample_rate=RATE)[0] for sound in find_audio([sounds])]
+        waveform = np.concatenate(parts)
+        write_audio(path, np.resize(waveform, round(seconds * RATE)), RATE)
+        return path
     rng = np.random.default_rng(0)
     kinds = list(KINDS.values())
     n_parts = max(1, round(seconds / 3))
-    parts = [kinds[number % len(kinds)](rng, seconds / n_parts, RATE) for number in range(n_parts)]
-    waveform = np.concatenate(parts)
+    made = [kinds[number % len(kinds)](rng, seconds / n_parts, RATE) for number in range(n_parts)]
+    waveform = np.concatenate(made)
     waveform += rng.normal(0, 1e-3, len(waveform)).astype(np.float32)
     write_audio(path, waveform, RATE)
     return path
