@@ -102,14 +102,14 @@ def stop_in_the_middle(process, sign):
     assert rest.splitlines()[-1].startswith("spectag: stopped; nothing half-written is left")
 
 
-@pytest.mark.parametrize(("sign", "workers"), [("tagging: 0/30", "2"), ("tagging: 6/30", "1"), ("tagging: 6/30", "2")])
+@pytest.mark.parametrize(("sign", "workers"), [("tagging: 0/30", "2"), ("tagging: 7/30", "1"), ("tagging: 6/30", "2")])
 def test_ctrl_c_leaves_no_half_written_tags(model, long_sounds, tmp_path, sign, workers):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tags.csv").write_text("old")
-    options = ("--window", "0.02", "-o", tmp_path / "out" / "tags.csv", "-j", workers)
+    options = ("--window", "0.02", "--overlap", "0.015", "-o", tmp_path / "out" / "tags.csv", "-j", workers)
     stop_in_the_middle(start("tag", model, long_sounds, *options), sign)
     assert (tmp_path / "out" / "tags.csv").read_text() == "old"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tags.csv"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tags.csv", ".tags.csv.journal"}
 
 
 @pytest.mark.parametrize(("sign", "workers"), [("3000 log_mels to make", "2"), ("log-mels: 600/3000", "1")])
