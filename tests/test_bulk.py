@@ -66,7 +66,7 @@ def test_every_format_status_and_settings_are_there_and_the_journal_is_gone(run,
         "parameters.toml",
     }
     assert len(list((tmp_path / "aus" / "raven").iterdir())) == 9
-    assert "11 files" in done.err
+    assert "9 files tagged, 2 skipped" in done.err
     assert "times real time" in done.err
 
 
@@ -284,6 +284,38 @@ def test_submission_that_lacks_a_clip_is_not_written_at_all(run, model, sounds, 
     assert not (tmp_path / "submission.csv").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes there")
+def test_name_that_no_encoding_knows_is_tagged_like_any_other(run, model, tmp_path):
+    (tmp_path / "sounds").mkdir()
+    write_audio(tmp_path / "a.wav", tone("middle", 0.5), 16_000)
+    (tmp_path / "a.wav").rename(tmp_path / "sounds" / os.fsdecode(b"lat\xe9in.wav"))
+    done = run("tag", model, tmp_path / "sounds", "-o", tmp_path / "aus", "--format", "csv,wide,raven,parquet")
+    assert (done.status, done.out) == (0, "")
+    assert "lat\\udce9in.wav,0.000,0.500,middle" in (tmp_path / "aus" / "tags.csv").read_text()
+    assert "1 file tagged" in done.err
+
+
+def test_table_does_not_replace_the_list_that_it_is_made_of(run, model, tmp_path):
+    (tmp_path / "list.csv").write_text("a.wav\n")
+    done = run("tag", model, "--files-from", tmp_path / "list.csv", "-o", tmp_path / "list.csv")
+    assert done.status == 2
+    assert "the table would replace the list" in done.err
+    assert (tmp_path / "list.csv").read_text() == "a.wav\n"
+
+
+def test_empty_list_is_told(run, model, tmp_path):
+    (tmp_path / "list.txt").write_text("\n")
+    done = run("tag", model, "--files-from", tmp_path / "list.txt")
+    assert done == (1, "", f"spectag: {tmp_path / 'list.txt'}: the list names no file\n")
+
+
+def test_settings_of_segments_serve_another_format(run, model, sounds, tmp_path):
+    run("tag", model, sounds, "-o", tmp_path / "a", "--format", "csv,raven")
+    options = ("--config", tmp_path / "a" / "parameters.toml", "--format", "csv")
+    assert run("tag", model, sounds, "-o", tmp_path / "b", *options).status == 3
+    assert (tmp_path / "b" / "tags.csv").read_bytes() == (tmp_path / "a" / "tags.csv").read_bytes()
+
+
 def test_threshold_is_another_word_for_min_confidence(run, model, sounds):
     assert run("tag", model, sounds, "--threshold", "0.2") == run("tag", model, sounds, "--min-confidence", "0.2")
     both = run("tag", model, sounds, "--threshold", "0.2", "--min-confidence", "0.2")
@@ -329,7 +361,8 @@ def test_single_recording_has_its_selections_and_its_track_on_stdout(run, model,
 def test_track_of_several_recordings_is_refused(run, model, sounds, tmp_path):
     done = run("tag", model, sounds, "--format", "audacity", "--window", "0.5", "-o", tmp_path / "a.txt")
     assert done.status == 1
-    assert "a label track of Audacity's is that of one recording" in done.err
+    assert "a label track of Audacity's is that of one recording, and there are 11" in done.err
+    assert "tagging: 11/11" not in done.err
     assert not (tmp_path / "a.txt").exists()
 
 
@@ -356,6 +389,7 @@ def test_parquet_without_its_package_names_the_extra_before_any_work(model, soun
     done = run_without(["pyarrow"], "tag", model, sounds, "-o", tmp_path / "a.parquet")
     assert done.status == 1
     assert "pip install 'spectag[parquet]'" in done.err
+    assert "11/11" not in done.err
 
 
 def test_probabilities_do_not_depend_on_how_the_work_is_dealt_out(run, model, tmp_path):

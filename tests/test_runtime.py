@@ -419,3 +419,9 @@ def test_network_that_is_missing_or_damaged_is_told_in_one_line(tagger, content)
     with pytest.raises(BundleError, match=r"model\.onnx: can't be opened by onnxruntime: .+") as error:
         tagger.probabilities(tone("low", 0.5), RATE)
     assert "\n" not in str(error.value)
+
+
+def test_tagger_tells_which_one_it_is(tagger):
+    assert repr(tagger).startswith("Tagger(")
+    assert "modell für töne" in repr(tagger)
+    assert "3 labels" in repr(tagger)

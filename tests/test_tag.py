@@ -93,8 +93,9 @@ def test_window_config_without_a_length_means_whole_recordings(tagger, tmp_path)
 
 def test_paths_may_be_strings(tagger, tmp_path):
     (path,) = write_tones(tmp_path / "sounds", 1)
-    (tagged,) = tag(tagger, [str(path)])
-    assert tagged.file == str(path)
+    for files in ([str(path)], str(path), path):
+        (tagged,) = tag(tagger, files)
+        assert tagged.file == str(path)
 
 
 def test_nothing_to_tag_gives_nothing(tagger):

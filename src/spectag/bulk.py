@@ -10,7 +10,7 @@ from typing import cast
 from spectag.bundle import INFO_FILE
 from spectag.config import WindowConfig
 from spectag.errors import AudioError, ConfigError
-from spectag.formats import FormatName, write
+from spectag.formats import FormatName, check_installed, write
 from spectag.formats.heard import HeardFile
 from spectag.formats.output import csv_writer, written
 from spectag.formats.places import common_folder
@@ -93,6 +93,7 @@ def tag_to_files(
     BundleError
         If the tagger is damaged.
     """
+    _check_formats(settings, files, in_folder=results.in_folder)
     marks = {file: _mark(file) for file in files}
     with open_journal(results.journal, key=_key(tagger, settings.windows)) as journal:
         results.remove_unfinished()
@@ -135,6 +136,7 @@ def tag_to_stdout(
     """
     if len(settings.formats) > 1:
         raise ConfigError(f"{len(settings.formats)} formats can't share stdout; give a folder as -o")
+    _check_formats(settings, files, in_folder=False)
     report = Report(len(files))
 
     def noted() -> Iterator[TaggedFile]:
@@ -157,6 +159,16 @@ def tag_to_stdout(
     heard = _heard(tagged, tagger, settings, None if settings.formats[0] in _OF_ALL_LABELS else report)
     _write_table(settings.formats[0], heard, None, tagger, settings, template, files, in_folder=False)
     return report
+
+
+def _check_formats(settings: TagSettings, files: Sequence[str], *, in_folder: bool) -> None:
+    """Raise before any work what would else be found when it is done."""
+    check_installed(settings.formats)
+    if "audacity" in settings.formats and not in_folder and len(files) > 1:
+        raise ConfigError(
+            f"a label track of Audacity's is that of one recording, and there are {len(files):,}; give a folder as -o "
+            "for a track for each"
+        )
 
 
 def _note(

@@ -4,6 +4,7 @@ soundfile (libsndfile) reads wav, flac, ogg, opus, mp3 and aiff. PyAV (FFmpeg; t
 mp4, and is asked for whatever soundfile refuses to open.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 def open_with_soundfile(path: Path, *, forward: bool = False) -> soundfile.SoundFile:
     """Open a sound, perhaps to be read block by block from its beginning; a RefusedError says why it can't be."""
     try:
-        file = _ForwardFile(path) if forward else soundfile.SoundFile(path)
+        file = _ForwardFile(os.fsencode(path)) if forward else soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError as error:
         known = error.code in _SOUNDFILE_REASONS
         raise RefusedError(error.error_string.removesuffix(".") if known else "Format not recognised") from error

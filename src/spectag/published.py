@@ -212,7 +212,7 @@ def _listing(tagger: PublishedTagger) -> Listing:
 
 def _making(tagger: PublishedTagger) -> str:
     """A fingerprint of all that a bundle is made of, but for the weights."""
-    parts = (MADE_BY, FORMAT_VERSION, FRONT_END_VERSION, THRESHOLD, tagger, BACKBONES[tagger.backbone])
+    parts = (MADE_BY, FORMAT_VERSION, FRONT_END_VERSION, THRESHOLD, WINDOW, tagger, BACKBONES[tagger.backbone])
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8)
     digest.update(_data("labels.txt"))
     digest.update(_graph(tagger))
@@ -323,6 +323,7 @@ def _info(tagger: PublishedTagger, weights_sha256: str) -> BundleInfo:
     return BundleInfo(
         labels=labels,
         front_end=FrontEnd(mel=spec.mel),
+        window=WINDOW,
         backbone=BackboneInfo(
             name=spec.name,
             features="all",

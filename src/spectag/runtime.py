@@ -158,6 +158,10 @@ class Tagger:
                     "at all, so copy its folder whole"
                 )
 
+    def __repr__(self) -> str:
+        """Tell which tagger it is."""
+        return f"Tagger({str(self.folder)!r}: {len(self.labels)} labels, {self.info.backbone.name})"
+
     def open(self) -> "Tagger":
         """Open the networks now, and not when they are first asked: their files are no longer needed then."""
         for network in self._networks:

@@ -74,7 +74,7 @@ def takes(tagger: Tagger) -> frozenset[str]:
 
 def tag(
     tagger: Tagger,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     *,
     window: WindowConfig | None = None,
     workers: int | None = None,
@@ -85,7 +85,7 @@ def tag(
     Parameters
     ----------
     tagger : Tagger
-    files : sequence of str or Path
+    files : sequence of str or Path, or one
         Sound files (or images, for a tagger of images), or addresses of such, as fsspec reads them.
     window : WindowConfig, optional
         Tag each window of a recording; by default each recording as a whole.
@@ -99,6 +99,8 @@ def tag(
     BundleError
         If the tagger is damaged.
     """
+    if isinstance(files, str | Path):
+        files = [files]
     names = [str(file) for file in files]
     progress("tagging", 0, len(names))
     n_done = 0

@@ -77,6 +77,7 @@ class TagSettings(SegmentConfig):
         values = self.model_dump(mode="json", exclude_none=True, exclude=unused)
         if self.windows is not None:
             values |= {"window": self.windows.window_seconds, "overlap": self.windows.overlap_seconds}
+            values["segments"] = self.joins_windows
         return tomli_w.dumps(values)
 
     @model_validator(mode="after")
@@ -109,7 +110,7 @@ class TagSettings(SegmentConfig):
         joining = [name for name in SegmentConfig.model_fields if name in self.model_fields_set]
         if joining and not self.joins_windows:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in joining)
-            raise ValueError(f"{options} belongs to segments: give --segments with it")
+            raise ValueError(f"{options} {'belong' if joining[1:] else 'belongs'} to segments: give --segments with it")
         return self
 
     @model_validator(mode="after")

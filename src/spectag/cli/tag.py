@@ -3,6 +3,7 @@
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import CycloptsError, Parameter
@@ -12,6 +13,7 @@ from spectag.cli import SKIPPED_SOME
 from spectag.cli.options import Workers
 from spectag.cli.screen import duration, name_skipped, print_profile, shown_work
 from spectag.config import parse_config
+from spectag.errors import AudioError
 from spectag.tag_config import TagSettings
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def tag_command(
         raise CycloptsError(msg=f"--address {address} is that of a Ray cluster; give --engine ray with it")
     if output is None and (engine != "local" or shard is not None):
         raise CycloptsError(msg="--engine ray and --shard are for runs that keep a journal; give -o with them")
+    if files_from is not None and output is not None and Path(files_from) == Path(output):
+        raise CycloptsError(msg=f"--files-from and -o are both {output}; the table would replace the list")
     settings = _chosen(settings or TagSettings(), output, threshold)
     if settings.template is not None and shard is not None:
         raise CycloptsError(msg="a submission holds all clips; leave out --shard")
@@ -87,6 +91,8 @@ def tag_command(
         tagger = Tagger(tagger_folder(model, progress=progress, say=say))
         files = find_files(paths or (), takes(tagger), listed=read_list(files_from) if files_from else ())
         rows = None if settings.template is None else Template.read(settings.template, tagger.labels)
+        if not files:
+            raise AudioError(f"{files_from}: the list names no file")
         files = files if rows is None else rows.files(files)
         files = files if part is None else part.of(files)
         if output is None:
@@ -142,6 +148,12 @@ def _tell(report: "Report", status: str | None, *, seconds: float) -> None:
             file=sys.stderr,
         )
     if status is not None:
-        n_tagged = report.n_files - report.n_known
-        sound = f"{n_tagged:,} files, {duration(report.sound_seconds)} of sound, in {duration(seconds)}"
-        print(f"{sound}: {report.sound_seconds / seconds:,.0f} times real time", file=sys.stderr)
+        n_tagged = report.n_files - report.n_known - len(report.reasons)
+        skipped = f", {len(report.reasons):,} skipped" if report.reasons else ""
+        known = f", {report.n_known:,} done before" if report.n_known else ""
+        sound = f"{duration(report.sound_seconds)} of sound in {duration(seconds)}"
+        faster = f"{report.sound_seconds / seconds:,.0f} times real time"
+        print(
+            f"{n_tagged:,} {'file' if n_tagged == 1 else 'files'} tagged{skipped}{known}: {sound}, {faster}",
+            file=sys.stderr,
+        )

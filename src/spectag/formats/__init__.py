@@ -13,7 +13,7 @@ from spectag.formats.heard import HeardFile
 from spectag.formats.kaleidoscope import write_kaleidoscope
 from spectag.formats.listings import write_csv, write_jsonl
 from spectag.formats.output import written, written_bytes
-from spectag.formats.parquet import write_parquet, write_wide_parquet
+from spectag.formats.parquet import load_pyarrow, write_parquet, write_wide_parquet
 from spectag.formats.places import Parts
 from spectag.formats.raven import SUFFIX as RAVEN_SUFFIX
 from spectag.formats.raven import write_raven, write_raven_combined
@@ -45,6 +45,12 @@ FORMATS: dict[FormatName, Format] = {
     "kaleidoscope": Format(".kaleidoscope.csv"),
 }
 """All but a submission, which goes by its template."""
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Raise a MissingExtraError, before any work, where a format needs a package that is not installed."""
+    if any("parquet" in name for name in names):
+        load_pyarrow()
 
 
 def write(

@@ -27,7 +27,7 @@ def write_parquet(files: Iterable[HeardFile], out: BinaryIO) -> None:
     MissingExtraError
         If pyarrow is not installed.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     kinds = arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float32()
     schema = arrow.schema(list(zip(COLUMNS, kinds, strict=True)))
     rows = (
@@ -52,7 +52,7 @@ def write_wide_parquet(files: Iterable[HeardFile], labels: Sequence[str], out: B
     MissingExtraError
         If pyarrow is not installed.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     names = [*TIME_COLUMNS, *map(unicode_text, labels)]
     kinds = [arrow.string(), arrow.float64(), arrow.float64(), *[arrow.float32()] * len(labels)]
     schema = arrow.schema(list(zip(names, kinds, strict=True)))
@@ -90,7 +90,8 @@ def _united(pieces: list[_Piece]) -> _Piece:
     return all_names, np.concatenate(starts), np.concatenate(ends), np.concatenate(probabilities)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def load_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet; a MissingExtraError where they are not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
