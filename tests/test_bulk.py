@@ -21,7 +21,7 @@ from spectag.front_end import FrontEnd
 from spectag.results import results
 from spectag.runtime import Tagger
 from spectag.sources import find_files
-from spectag.tag import tag_portion
+from spectag.tag import tag_portion, tag_portions
 from spectag.tag_config import TagSettings
 
 FORMATS = "csv,jsonl,wide,raven,raven-combined,audacity,kaleidoscope"
@@ -116,6 +116,29 @@ def test_run_that_stops_in_the_middle_goes_on_and_ends_with_the_same_bytes(model
     assert report.n_known == n_whole
     assert said == [f"going on with an earlier run, which did {n_whole} of the 11 files"]
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_run_that_did_not_end_is_gone_on_with_by_other_processes(model, sounds, tmp_path, monkeypatch):
+    """It may have been a file that ended it."""
+    asked = []
+
+    def tag_portions_and_tell(*arguments, apart, **options):
+        asked.append(apart)
+        return tag_portions(*arguments, apart=apart, **options)
+
+    monkeypatch.setattr(bulk, "tag_portions", tag_portions_and_tell)
+    files = find_files([sounds], {".wav"})
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "_write_status", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tag_to_files(Tagger(model), files, results(str(tmp_path / "aus"), ["csv"]), settings=TagSettings())
+    tag_to_files(Tagger(model), files, results(str(tmp_path / "aus"), ["csv"]), settings=TagSettings())
+    tag_to_files(Tagger(model), files, results(str(tmp_path / "aus"), ["csv"]), settings=TagSettings())
+    assert asked == [False, True, False]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_answers_in_any_order_make_the_same_tables(model, sounds, tmp_path):

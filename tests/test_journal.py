@@ -78,6 +78,12 @@ def test_skipped_file_is_not_done_for_it_may_be_there_again(tmp_path):
         assert journal.done() == {}
 
 
+def test_journal_knows_whether_a_run_has_begun_it(tmp_path):
+    for is_new in (True, False):
+        with open_journal(tmp_path / "j", key="k") as journal:
+            assert journal.is_new == is_new
+
+
 def test_journal_is_there_until_it_is_not_needed(tmp_path):
     with open_journal(tmp_path / "j", key="k"):
         pass

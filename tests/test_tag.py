@@ -226,3 +226,13 @@ def test_file_that_kills_the_process_that_reads_it_is_skipped_and_no_other(tagge
     assert [file.file for file in tagged] == list(map(str, paths))
     assert [file.file for file in tagged if file.timeline is None] == [str(deadly)]
     assert tagged[20].reason == f"{deadly}: the process that read it died (SIGKILL)"
+
+
+def test_few_files_are_tagged_apart_where_one_may_kill(tagger, tmp_path, monkeypatch):
+    monkeypatch.setitem(tag_portions.__globals__, "Tagger", Deadly)
+    paths = write_tones(tmp_path / "sounds", 3)
+    deadly = paths[1].rename(paths[1].with_name("deadly.wav"))
+    portions = portioned([str(paths[0]), str(deadly), str(paths[2])])
+    answers = sorted(tag_portions(tagger, portions, None, workers=1, apart=True), key=lambda answer: answer[0].number)
+    files = [file for _, answer in answers for file in answer.files]
+    assert [file.timeline is None for file in files] == [False, True, False]

@@ -103,10 +103,13 @@ def tag_to_files(
         if report.n_known:
             say(f"going on with an earlier run, which did {report.n_known:,} of the {len(files):,} files")
         portions = portioned(missing, workers)
+        may_have_died_of_a_file = not journal.is_new and len(files) > 1 and bool(missing)
         run = (
             engine(portions)
             if engine
-            else tag_portions(tagger, portions, settings.windows, workers=workers, progress=progress)
+            else tag_portions(
+                tagger, portions, settings.windows, workers=workers, apart=may_have_died_of_a_file, progress=progress
+            )
         )
         with closing(run) as answers:
             _note(answers, journal, marks, report, progress)

@@ -44,8 +44,10 @@ class Outcome(NamedTuple):
 class Journal:
     """What a run has done so far."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, *, is_new: bool) -> None:
         self._database = database
+        self.is_new = is_new
+        """Whether no run has begun it that did not end well."""
         self._database.executescript(_SCHEMA)
         self._committed_at = time.monotonic()
         self.is_needed = True
@@ -118,9 +120,10 @@ def open_journal(folder: Path, *, key: str) -> Iterator[Journal]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key[:16]}.sqlite"
+    was_there = path.exists()
     try:
         with FileLock(folder / "lock", timeout=_SECONDS_TO_WAIT), closing(sqlite3.connect(path)) as database:
-            journal = Journal(database)
+            journal = Journal(database, is_new=not was_there)
             try:
                 yield journal
             finally:

@@ -136,15 +136,21 @@ def tag_portions(
     window: WindowConfig | None,
     *,
     workers: int | None = None,
+    apart: bool = False,
     progress: Progress = silent,
 ) -> Generator[tuple[Portion, TaggedPortion], None, None]:
-    """Tag portions on the cores of this machine, and give each with its answer, in the order in which they are done."""
+    """Tag portions on the cores of this machine, and give each with its answer, in the order in which they are done.
+
+    A few files are tagged by this process itself, unless `apart` wants others for it, which may die of a file.
+    """
     n_cores = workers or usable_cores()
     n_processes = min(n_cores, len(portions))
     if workers is None:
         n_bytes = sum(file_size(file) for portion in portions for file in portion.files)
         n_processes = max(1, min(n_processes, n_bytes // _BYTES_WORTH_A_WORKER))
-    n_threads = n_cores // max(n_processes, 1)
+    if apart:
+        n_processes = max(2, n_processes)
+    n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
         tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
         yield from _tag_by_processes(partial(tag_portion, tagger, window, n_threads), portions, n_processes)
