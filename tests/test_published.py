@@ -19,7 +19,7 @@ import spectag
 from command import run_without
 from made_bundle import make_bundle, tone
 from spectag import published as published_module
-from spectag.audio import read_audio, resample
+from spectag.audio import read_audio, resample, write_audio
 from spectag.backbones.mobilenet import MobileNet, MobileNetBackbone
 from spectag.bundle import INFO_FILE, ONNX_FILE, read_info
 from spectag.catalogue import AUDIOSET_MEL, BACKBONES, PUBLISHED
@@ -142,6 +142,15 @@ def test_bundle_says_what_it_is(models):
     assert not any(info.thresholds_fitted)
     assert info.metrics["mean_average_precision"] == 0.443
     assert (info.data.n_clips, info.data.n_clips_per_label, info.onnx_difference) == (None, None, None)
+
+
+def test_long_recording_is_heard_in_the_parts_of_ten_seconds_that_the_networks_were_trained_on(models, tmp_path):
+    tagger = load(NAME)
+    path, rate = tmp_path / "a.wav", tagger.front_end.sample_rate
+    write_audio(path, np.random.default_rng(0).normal(0, 0.1, 15 * rate).astype(np.float32), rate)
+    waveform = read_audio(path)[0]
+    first, rest = (tagger.probabilities(part, rate) for part in (waveform[: 10 * rate], waveform[10 * rate :]))
+    np.testing.assert_allclose(tagger.tag(path).probabilities, (2 * first + rest) / 3, atol=1e-6)
 
 
 def test_card_names_source_licence_data_and_whom_to_cite(models):

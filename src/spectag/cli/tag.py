@@ -74,17 +74,8 @@ def tag_command(
     from spectag.sources import Shard, find_files, read_list
     from spectag.tag import takes
 
-    if paths is None and files_from is None:
-        raise CycloptsError(msg="spectag tag needs PATHS, or a list of them by --files-from; see spectag tag --help")
-    if engine == "local" and address is not None:
-        raise CycloptsError(msg=f"--address {address} is that of a Ray cluster; give --engine ray with it")
-    if output is None and (engine != "local" or shard is not None):
-        raise CycloptsError(msg="--engine ray and --shard are for runs that keep a journal; give -o with them")
-    if files_from is not None and output is not None and Path(files_from) == Path(output):
-        raise CycloptsError(msg=f"--files-from and -o are both {output}; the table would replace the list")
     settings = _chosen(settings or TagSettings(), output, threshold)
-    if settings.template is not None and shard is not None:
-        raise CycloptsError(msg="a submission holds all clips; leave out --shard")
+    _check_usage(settings, paths, files_from, output, shard, engine, address)
     part = None if shard is None else Shard.parse(shard)
     begin = time.monotonic()
     with shown_work(results_to_stdout=output is None) as (progress, say):
@@ -114,6 +105,28 @@ def tag_command(
     if profile:
         print_profile(report.stage_seconds, report.sound_seconds)
     return SKIPPED_SOME if report.reasons else 0
+
+
+def _check_usage(
+    settings: TagSettings,
+    paths: list[str] | None,
+    files_from: str | None,
+    output: str | None,
+    shard: str | None,
+    engine: str,
+    address: str | None,
+) -> None:
+    """Tell what is missing, and what does not go together."""
+    if paths is None and files_from is None:
+        raise CycloptsError(msg="spectag tag needs PATHS, or a list of them by --files-from; see spectag tag --help")
+    if engine == "local" and address is not None:
+        raise CycloptsError(msg=f"--address {address} is that of a Ray cluster; give --engine ray with it")
+    if output is None and (engine != "local" or shard is not None):
+        raise CycloptsError(msg="--engine ray and --shard are for runs that keep a journal; give -o with them")
+    if files_from is not None and output is not None and Path(files_from) == Path(output):
+        raise CycloptsError(msg=f"--files-from and -o are both {output}; the table would replace the list")
+    if settings.template is not None and shard is not None:
+        raise CycloptsError(msg="a submission holds all clips; leave out --shard")
 
 
 def _chosen(settings: TagSettings, output: str | None, threshold: float | None) -> TagSettings:
