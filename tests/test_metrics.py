@@ -181,9 +181,17 @@ def test_each_label_has_its_own_threshold(rng):
     assert found.macro == pytest.approx(f1_score(y_true, y_score >= thresholds, average="macro"), abs=1e-12)
 
 
+def test_each_score_may_have_its_own_threshold(rng):
+    y_true, y_score = sample(rng)
+    thresholds = rng.random(y_score.shape)
+    found = f1_scores(y_true, y_score, thresholds=thresholds)
+    expected = f1_score(y_true, y_score >= thresholds, average=None)
+    np.testing.assert_allclose(found.per_label, expected, atol=1e-12)
+
+
 def test_thresholds_that_do_not_fit_are_refused(rng):
     y_true, y_score = sample(rng)
-    with pytest.raises(ValueError, match=r"of shape \(12,\), got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"of shape \(12,\) or \(\d+, 12\), got \(3,\)"):
         f1_scores(y_true, y_score, thresholds=[0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="a threshold is NaN: give a default"):
         f1_scores(y_true, y_score, thresholds=np.nan)

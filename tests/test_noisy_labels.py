@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import expit, logit
 
-from spectag.noisy_labels import DOUBTFUL_WEIGHT, calibration, relabel, relabel_report
+from spectag.noisy_labels import DOUBTFUL_WEIGHT, relabel, relabel_report
 
 SURE, UNSURE = 8.0, 0.0
 
@@ -200,44 +200,9 @@ def test_report_of_a_selection_adds_no_label():
     assert [row.split()[-1] for row in report[3:]] == ["0", "0"]
 
 
-# ------------------------------------------------------------------------------------------------ calibration
-
-
-@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.3, -1.0), (4.0, 2.0)])
-def test_calibration_undoes_what_was_done_to_honest_logits(rng, scale, offset):
-    honest, y_true, _ = simulated(rng, 1, 0)
-    found_scale, found_offset = calibration((honest - offset) / scale, y_true)
-    assert found_scale == pytest.approx(scale, rel=0.05)
-    assert found_offset == pytest.approx(offset, abs=0.1)
-
-
-def test_calibrated_probabilities_have_the_mean_of_the_labels(rng):
-    """As the gradient by the offset is zero where the loss is least."""
-    logits, y_true = rng.normal(5, 2, (500, 3)), rng.random((500, 3)) < 0.1
-    scale, offset = calibration(logits, y_true)
-    assert expit(scale * logits + offset).mean() == pytest.approx(y_true.mean(), abs=1e-3)
-
-
-@pytest.mark.parametrize("y_true", [[[True], [False]], [[True], [True]], [[False], [False]]])
-def test_calibration_is_finite_where_labels_are_told_apart_without_an_error(y_true):
-    scale, offset = calibration(np.array([[1.0], [-1.0]]), np.array(y_true))
-    assert 0 < scale <= 100
-    assert abs(offset) <= 20
-    probabilities = expit(scale * np.array([[1.0], [-1.0]]) + offset)
-    np.testing.assert_allclose(probabilities, y_true, atol=0.01)
-
-
-def test_a_tagger_that_is_wrong_is_not_turned_round():
-    logits = np.array([[3.0], [-3.0]] * 5)
-    scale, _ = calibration(logits, logits < 0)
-    assert scale > 0
-
-
 @pytest.mark.parametrize("shape", [(3, 1), (3, 3), (0, 2)])
 def test_shapes_that_differ_are_refused(shape):
     other = (0, 2) if 0 in shape else (3, 2)
     message = re.escape(f"need logits and labels of one shape, got {shape} and {other}")
-    with pytest.raises(ValueError, match=message):
-        calibration(np.zeros(shape), np.zeros(other, bool))
     with pytest.raises(ValueError, match=message):
         relabel(np.zeros(shape), np.zeros(other, bool), keeps_doubtful=True)

@@ -12,23 +12,27 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from spectag import packing
 from spectag.audio import read_audio, write_audio
 from spectag.backbones import build_backbone
-from spectag.blend import Blend
+from spectag.blend import SINGLE, Blend
 from spectag.bundle import read_info
+from spectag.calibration import Calibration
+from spectag.calibration_curves import line
 from spectag.config import MelConfig, read_config
 from spectag.errors import BundleError
 from spectag.features import FeatureStore
 from spectag.front_end import FrontEnd
+from spectag.held_out import HeldOutClips, read_held_out
 from spectag.history import Epoch
 from spectag.labels import LabelSet
 from spectag.manifest import Clip, Manifest
 from spectag.packing import FoldScore, Lesson, Member, check_output, pack
 from spectag.recipe import Recipe
 from spectag.runtime import Tagger as RuntimeTagger
+from spectag.runtime import open_session
 from spectag.scores import score
 from spectag.tagger import FeatureExtractor, Tagger, build_head
 
@@ -37,7 +41,7 @@ MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=160, n_mels=16, f_max=
 RECIPE = Recipe(backbone="scratch", mel=MEL, seed=3)
 FRONT_END = FrontEnd(mel=MEL)
 N_CLIPS = 6
-FILES = {"spectag.json", "model.onnx", "weights.safetensors", "recipe.toml", "README.md"}
+FILES = {"spectag.json", "predictions.csv", "model.onnx", "weights.safetensors", "recipe.toml", "README.md"}
 
 
 class Trained:
@@ -68,17 +72,31 @@ class Trained:
         return pack(output, lesson, [self.member(**changes)])
 
 
-def make_lesson():
+def make_lesson(calibration=None):
     labels_of_clips = [LABELS[:1], LABELS[1:2], LABELS[2:], LABELS[:2], LABELS[:1], ()]
     clips = [Clip(Path(f"{i}.wav"), f"{i}.wav", labels) for i, labels in enumerate(labels_of_clips)]
     manifest = Manifest(Path("data ü/train.csv"), tuple(clips), LabelSet(LABELS))
     predictions = np.random.default_rng(1).random((N_CLIPS, len(LABELS)))
+    keys = tuple(f"{i:032x}" for i in range(N_CLIPS))
+    held_out = HeldOutClips(
+        labels=manifest.labels,
+        fnames=tuple(clip.fname for clip in clips),
+        stretches=((0.0, None),) * N_CLIPS,
+        folds=("1", "2") * 3,
+        groups=manifest.groups,
+        keys=keys,
+        y_true=manifest.multi_hot(),
+        logits=logit(predictions),
+    )
     return Lesson(
         manifest=manifest,
-        keys=tuple(f"{i:032x}" for i in range(N_CLIPS)),
+        keys=keys,
         recipe=RECIPE,
         scores=score(manifest.multi_hot(), predictions, rng=np.random.default_rng(0)),
         folds=(FoldScore("1", 3, 0.75, None), FoldScore("2", 3, 0.5, None)),
+        held_out=held_out,
+        judged=held_out.judged(method="none"),
+        calibration=calibration,
         thresholds=np.array([0.25, np.nan, np.nan]),
         epochs=(),
     )
@@ -108,7 +126,7 @@ def bundle(trained, tmp_path_factory):
 @pytest.fixture
 def no_export(monkeypatch, bundle):
     """The exporter takes a second: give what it gave before."""
-    monkeypatch.setattr(packing, "export_tagger", lambda *_: shutil.copy(bundle / "model.onnx", _[-1]))
+    monkeypatch.setattr(packing, "export_tagger", lambda *_, **__: shutil.copy(bundle / "model.onnx", _[-1]))
 
 
 def contents(folder):
@@ -233,7 +251,7 @@ def test_of_a_link_what_it_points_to_is_replaced(tmp_path, no_export, trained, l
 def test_ctrl_c_leaves_nothing_half_written_and_the_old_bundle_as_it_was(
     tmp_path, monkeypatch, no_export, bundle, trained, lesson, step, is_there
 ):
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     if is_there:
@@ -408,13 +426,39 @@ def test_several_networks_tag_as_the_blend_of_their_logits_in_torch(ensemble, th
         np.testing.assert_allclose(tagger.probabilities(*read_audio(path)), expected, atol=1e-5)
 
 
+def test_a_calibration_bends_a_single_network_in_its_file_and_several_after_they_were_blended(tmp_path, three):
+    curves = (line(0.5, 0.1), line(2.0, -1.0), line(1.0, 3.0))
+    calibration = Calibration(method="platt", curves=curves)
+    for name, members, blend in (("one", three.members[:1], SINGLE), ("three", three.members, BLEND)):
+        pack(tmp_path / name, make_lesson(calibration), members, blend)
+        tagger = RuntimeTagger(tmp_path / name)
+        for i, path in enumerate(three.files):
+            logits = sum(w * own for w, own in zip(blend.weights, three.logits(i), strict=False)) + blend.bias
+            expected = expit(logits * [0.5, 2.0, 1.0] + [0.1, -1.0, 3.0])
+            np.testing.assert_allclose(tagger.tag(path).probabilities, expected, atol=1e-5)
+            answer = tagger.answer(*read_audio(path))
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+            np.testing.assert_allclose(answer.logits, logits, atol=1e-4)
+    alone = open_session(tmp_path / "three" / "members" / "2" / "model.onnx", n_threads=1)
+    inputs = three.members[1].inputs(0)[None]
+    np.testing.assert_allclose(
+        alone.run(["probabilities"], {"inputs": inputs})[0][0], expit(three.logits(0)[1]), atol=1e-5
+    )
+
+
+def test_held_out_predictions_lie_in_the_bundle(bundle, lesson):
+    found = read_held_out(bundle)
+    assert found.keys == lesson.keys
+    np.testing.assert_allclose(found.logits, lesson.held_out.logits, atol=1e-8)
+
+
 def test_the_command_tags_with_several_networks_as_python_does(ensemble, three, run):
     done = run("tag", ensemble, *three.files, "--threshold", 0, "--format", "jsonl")
     assert done.status == 0
     tagger = RuntimeTagger(ensemble)
-    for line, path in zip(done.out.splitlines(), three.files, strict=True):
+    for row, path in zip(done.out.splitlines(), three.files, strict=True):
         expected = [{"label": t.label, "probability": round(t.probability, 6)} for t in tagger.tag(path).top(3)]
-        assert json.loads(line)["tags"] == expected
+        assert json.loads(row)["tags"] == expected
 
 
 def test_each_network_has_its_folder_and_spectag_json_lists_them(ensemble):
@@ -495,11 +539,11 @@ def fail_at(monkeypatch, name, n_before):
     """Let a step of packing work so many times and then fail."""
     step, calls = getattr(packing, name), []
 
-    def failing(*args):
+    def failing(*args, **options):
         calls.append(args)
         if len(calls) > n_before:
             raise OSError(28, "No space left on device")
-        return step(*args)
+        return step(*args, **options)
 
     monkeypatch.setattr(packing, name, failing)
 

@@ -211,10 +211,10 @@ def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path)
 class Deadly(Tagger):
     """A tagger whose process dies of one file, as decoders have done."""
 
-    def open_windows(self, path, window=None):
+    def open_windows(self, path, window=None, **stretch):
         if Path(path).name == "deadly.wav":
             signal.raise_signal(signal.SIGKILL)
-        return super().open_windows(path, window)
+        return super().open_windows(path, window, **stretch)
 
 
 def test_file_that_kills_the_process_that_reads_it_is_skipped_and_no_other(tagger, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from spectag import packing
 from spectag.audio import read_audio, write_audio
 from spectag.backbones import build_backbone
 from spectag.bundle import read_info
+from spectag.calibration import probabilities_of
 from spectag.catalogue import front_end_of
 from spectag.config import ImageConfig, MelConfig
 from spectag.demo_data import make_demo_data
@@ -130,7 +131,8 @@ def torch_probabilities(bundle, recipe, inputs):
         n_features = extractor(torch.from_numpy(inputs[None])).shape[1]
         tagger = Tagger(extractor, build_head(recipe.head, n_features, len(info.labels))).eval()
         tagger.load_state_dict(load_file(bundle / "weights.safetensors"))
-        return torch.sigmoid(tagger(torch.from_numpy(inputs[None])))[0].numpy()
+        logits = tagger(torch.from_numpy(inputs[None]))[0].numpy()
+    return probabilities_of(logits, info.calibration)
 
 
 def test_held_out_clips_are_tagged_better_than_by_chance(result):
@@ -144,7 +146,7 @@ def test_held_out_clips_are_tagged_better_than_by_chance(result):
 
 def test_the_bundle_is_complete_and_agrees_with_the_result(result, data):
     assert set(contents(result.bundle)) == {
-        *("spectag.json", "model.onnx", "weights.safetensors", "recipe.toml", "README.md")
+        *("spectag.json", "model.onnx", "weights.safetensors", "predictions.csv", "recipe.toml", "README.md")
     }
     info = read_info(result.bundle)
     assert info.labels == read_manifest(data.train_curated).labels.names

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from spectag.audio import read_audio
 from spectag.decoding import (
     RefusedError,
     Waveform,
@@ -56,6 +57,27 @@ def open_stream(path: str | Path) -> Generator[AudioStream, None, None]:
     with file:
         file.seek(0)  # as `read_audio` does: an mp3's samples differ in their last bit without it
         yield AudioStream(file.samplerate, _checked(_soundfile_blocks(file, path), path, file.samplerate))
+
+
+@contextmanager
+def open_stretch(
+    path: str | Path, start_seconds: float = 0.0, end_seconds: float | None = None
+) -> Generator[AudioStream, None, None]:
+    """The same for a stretch of a sound file, which comes in one block; the whole file where neither limit is given.
+
+    Raises
+    ------
+    AudioError
+        As `open_stream`; also if the stretch is empty or begins where the sound has ended.
+    MissingExtraError
+        If only PyAV could read it, and PyAV is not installed.
+    """
+    if (start_seconds, end_seconds) == (0.0, None):
+        with open_stream(path) as sound:
+            yield sound
+        return
+    waveform, sample_rate = read_audio(path, start_seconds=start_seconds, end_seconds=end_seconds)
+    yield AudioStream(sample_rate, iter((waveform,)))
 
 
 def _soundfile_blocks(file: soundfile.SoundFile, path: Path) -> Iterator[Waveform]:

@@ -320,6 +320,18 @@ def _key(digest: str, stretch: _Stretch) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def content_key(clip: Clip) -> str:
+    """What tells the content of a clip's sound, and is its key in every bank.
+
+    Raises
+    ------
+    OSError
+        If the file can't be read.
+    """
+    stretch = _Stretch.of(clip)
+    return _key(_digest(stretch.path, _file_state(stretch.path)), stretch)
+
+
 def _front_end_key(config: MelConfig) -> str:
     text = f"{FRONT_END_VERSION} {config.model_dump_json()}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

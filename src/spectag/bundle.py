@@ -3,6 +3,7 @@
 spectag.json          everything that is not a weight: labels, front end, thresholds, metrics, licences, versions
 model.onnx            input (batch, channels, height, width) to probabilities and logits (batch, n_labels) and features
 weights.safetensors   the same weights for torch
+predictions.csv       the training clips, and what networks said of them that were trained without them
 recipe.toml           the settings that made it, for `spectag train --config`
 README.md             the model card
 
@@ -15,10 +16,12 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from spectag.calibration import Calibration, Method
 from spectag.config import Config, WindowConfig
 from spectag.errors import BundleError
 from spectag.front_end import FrontEnd
 from spectag.labels import LabelSet
+from spectag.thresholds import ThresholdGoal
 
 FORMAT_VERSION = 1
 INFO_FILE, ONNX_FILE, WEIGHTS_FILE = "spectag.json", "model.onnx", "weights.safetensors"
@@ -73,7 +76,13 @@ class BundleInfo(Config):
     thresholds: tuple[float, ...]
     """Label by label: the probability from which a label counts as heard."""
     thresholds_fitted: tuple[bool, ...]
-    """Whether a label's threshold comes from held-out predictions, or is the plain default."""
+    """Whether a label's threshold comes from held-out predictions, or is the plain default or set by hand."""
+    threshold_goal: ThresholdGoal = ThresholdGoal()
+    """What the fitted thresholds are to reach."""
+    calibration: Calibration | None = None
+    """From logits to probabilities; none: by the plain sigmoid. A single network's model.onnx has it inside."""
+    calibration_method: Method = "none"
+    """By which the calibration was sought, so that it can be sought without a clip's own fold."""
     metrics: dict[str, Any]
     """Scores on held-out clips; empty where none were held out."""
     data: DataInfo

@@ -1,6 +1,16 @@
 """The model card: what a bundle is, for the person who finds it."""
 
 from spectag.bundle import BackboneInfo, BundleInfo
+from spectag.catalogue import BACKBONES
+
+
+def card_of(info: BundleInfo, name: str) -> str:
+    """README.md of any bundle: one that was trained here, or one made of a published network."""
+    if info.data.n_clips_per_label is not None:
+        return model_card(info, name)
+    source = BACKBONES[info.backbone.name].weights
+    assert source is not None
+    return published_card(info, name, file_url=source.url, citation=info.metrics["source"])
 
 
 def model_card(info: BundleInfo, name: str) -> str:
@@ -67,6 +77,7 @@ def published_card(info: BundleInfo, name: str, *, file_url: str, citation: str)
             "",
             f"Mean average precision {info.metrics['mean_average_precision']:.3f} on {info.metrics['on']}, as "
             "published; spectag did not measure it.",
+            *_apart(info),
             "",
             "## Where it comes from",
             "",
@@ -78,7 +89,7 @@ def published_card(info: BundleInfo, name: str, *, file_url: str, citation: str)
             "",
             f"{'; '.join(info.labels)}.",
             "",
-            f"Each counts as heard from a probability of {info.thresholds[0]:g}; that is a plain default, not fitted.",
+            _thresholds(info),
             "",
         ]
     )
@@ -86,8 +97,8 @@ def published_card(info: BundleInfo, name: str, *, file_url: str, citation: str)
 
 def _scores(info: BundleInfo) -> list[str]:
     metrics = info.metrics
-    if not metrics:
-        return ["No clips were held out, so nobody knows. Evaluate it on clips that it has not seen."]
+    if "lwlrap" not in metrics:
+        return ["No clips were held out, so nobody knows. Evaluate it on clips that it has not seen.", *_apart(info)]
     low, high = metrics["intervals"]["lwlrap"]
     lines = [
         f"On {metrics['n_clips']} clips that it had not seen (cross-validated, or held out):",
@@ -97,7 +108,34 @@ def _scores(info: BundleInfo) -> list[str]:
     ]
     if metrics["top1_accuracy"] is not None:
         lines.append(f"- top-1 accuracy {metrics['top1_accuracy']:.3f}")
-    return lines
+    return lines + _calibration(info)
+
+
+def _calibration(info: BundleInfo) -> list[str]:
+    if "calibration" not in info.metrics:
+        return []
+    found = info.metrics["calibration"]
+    before, after = found["expected_calibration_error"]
+    where = f" on {found['n_clips']} clips of {found['on']}" if "on" in found else ""
+    if info.calibration is None:
+        return [f"- expected calibration error {before:.3f}{where}; its probabilities are not calibrated"]
+    return [f"- expected calibration error {after:.3f}{where}; {before:.3f} before calibration"]
+
+
+def _apart(info: BundleInfo) -> list[str]:
+    """What is known of the calibration, after an empty line."""
+    known = _calibration(info)
+    return ["", *known] if known else []
+
+
+def _thresholds(info: BundleInfo) -> str:
+    n_fitted, different = sum(info.thresholds_fitted), set(info.thresholds)
+    if len(different) == 1 and not n_fitted:
+        return f"Each counts as heard from a probability of {different.pop():g}; that is a plain default, not fitted."
+    return (
+        f"Each counts as heard from a probability of its own, which spectag.json has; {n_fitted} of them were fitted "
+        f"to reach {info.threshold_goal}."
+    )
 
 
 def _networks(info: BundleInfo) -> list[str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.bank import Bank
+from spectag.bank import Bank, content_key
 from spectag.errors import DataError, SpectagError
 from spectag.front_end import FrontEnd
 from spectag.image import read_png
 from spectag.manifest import Clip, Manifest, united
+from spectag.manifest.finding import IMAGE_SUFFIXES
 from spectag.progress import Progress, Say
 
 Float32Array = NDArray[np.float32]
@@ -60,11 +61,23 @@ def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, sa
         progress("images", n_done, len(manifest.clips))
         try:
             read_png(clip.path)
-            keys.append(hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest())
+            keys.append(_image_key(clip))
         except (SpectagError, OSError) as error:
             skipped.append((clip, str(error)))
     kept = _copies_together(_without(manifest, tuple(skipped)), keys, say)
     return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_image(kept.clips[i].path), tuple(skipped))
+
+
+def clip_key(clip: Clip) -> str | None:
+    """The key of a clip as `open_clips` gives it; None if its file can't be read."""
+    try:
+        return _image_key(clip) if clip.path.suffix.lower() in IMAGE_SUFFIXES else content_key(clip)
+    except OSError:
+        return None
+
+
+def _image_key(clip: Clip) -> str:
+    return hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manifest:

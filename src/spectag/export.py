@@ -10,6 +10,8 @@ from onnx import compose, numpy_helper
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from spectag.calibration import Calibration
+from spectag.onnx_calibration import with_calibration
 from spectag.tagger import FeatureExtractor
 
 Dynamic = torch.export.Dim.DYNAMIC
@@ -62,7 +64,14 @@ def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) ->
     _save(with_weights(trace_features(extractor, example), extractor), path)
 
 
-def export_tagger(features: onnx.ModelProto, head: nn.Module, n_features: int, path: Path) -> None:
+def export_tagger(
+    features: onnx.ModelProto,
+    head: nn.Module,
+    n_features: int,
+    path: Path,
+    *,
+    calibration: Calibration | None = None,
+) -> None:
     """Write an ONNX file from that of the features and a head: inputs to `probabilities`, `features` and `logits`."""
     model = trace(
         _Answers(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
@@ -76,7 +85,7 @@ def export_tagger(features: onnx.ModelProto, head: nn.Module, n_features: int, p
     del merged.opset_import[:]
     merged.opset_import.extend(versions.values())
     merged.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))
-    _save(merged, path)
+    _save(with_calibration(merged, calibration), path)
 
 
 class _Answers(nn.Module):

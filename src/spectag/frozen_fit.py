@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from spectag.calibration_curves import fit_line
 from spectag.gradient_fit import Lessons, train_head
 from spectag.head_fit import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, LinearHead, Standardization, fit_heads
 from spectag.history import Epoch, OnEpoch
 from spectag.mixes import Mixes
-from spectag.noisy_labels import Relabelled, calibration, relabel
+from spectag.noisy_labels import Relabelled, relabel
 from spectag.progress import Progress, Say
 from spectag.recipe import Recipe
 from spectag.tagger import StandardizedLinear, build_head, load_part
@@ -184,7 +185,7 @@ def relabel_parts(data: FrozenFeatures, given: BoolArray, task: Task, recipe: Re
     for part, head in zip(task.parts, heads, strict=False):  # the whole comes last and holds nothing out
         logits[part.valid] = head.logits(data.clips[part.valid])
     seen = ~np.isnan(logits).any(axis=1)
-    scale, offset = calibration(logits[seen], task.y_true[seen]) if seen.any() else (1.0, 0.0)
+    scale, offset = fit_line(logits[seen], task.y_true[seen]) if seen.any() else (1.0, 0.0)
     noisy = recipe.noisy_labels
     return [
         relabel(

@@ -80,7 +80,7 @@ def lwlrap_per_label(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray,
     """
     y_true, y_score = check_labelled(y_true, y_score)
     n_clips = y_true.sum(axis=0)
-    return _ratio(_precision_at_labels(y_true, y_score).sum(axis=0), n_clips), n_clips / n_clips.sum()
+    return ratio(precision_at_labels(y_true, y_score).sum(axis=0), n_clips), n_clips / n_clips.sum()
 
 
 def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:
@@ -103,8 +103,8 @@ def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:
     >>> average_precision([[1, 0], [0, 0], [1, 0]], [[0.9, 0.2], [0.5, 0.1], [0.4, 0.3]]).round(3)
     array([0.833,   nan])
     """
-    y_true, y_score = _check(y_true, y_score)
-    return _ratio(_precision_at_labels(y_true.T, y_score.T).sum(axis=1), y_true.sum(axis=0))
+    y_true, y_score = check_scores(y_true, y_score)
+    return ratio(precision_at_labels(y_true.T, y_score.T).sum(axis=1), y_true.sum(axis=0))
 
 
 def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:
@@ -132,7 +132,7 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:
     >>> roc_auc([[1], [0], [1]], [[0.9], [0.5], [0.5]])
     array([0.75])
     """
-    y_true, y_score = _check(y_true, y_score)
+    y_true, y_score = check_scores(y_true, y_score)
     return np.array([_auc(truth, scores) for truth, scores in zip(y_true.T, y_score.T, strict=True)])
 
 
@@ -191,13 +191,13 @@ def f1_scores(y_true: ArrayLike, y_score: ArrayLike, *, thresholds: ArrayLike = 
     Parameters
     ----------
     y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
-    thresholds : float or float array of shape (n_labels,)
+    thresholds : float, or float array of shape (n_labels,) or (n_clips, n_labels)
         On the scale of the scores. A tag is given where score >= threshold.
 
     Raises
     ------
     ValueError
-        If a threshold is NaN, or there is not one for all labels or one for each.
+        If a threshold is NaN, or there is not one for all, one for each label, or one for each score.
 
     Examples
     --------
@@ -205,11 +205,11 @@ def f1_scores(y_true: ArrayLike, y_score: ArrayLike, *, thresholds: ArrayLike = 
     >>> round(f1.micro, 3), f1.macro, f1.per_label
     (0.75, 0.75, array([0.5, 1. ]))
     """
-    y_true, y_score = _check(y_true, y_score)
-    given = y_score >= _check_thresholds(thresholds, n_labels=y_true.shape[1])
+    y_true, y_score = check_scores(y_true, y_score)
+    given = y_score >= _check_thresholds(thresholds, y_true.shape)
     n_hits, n_given, n_true = (y_true & given).sum(axis=0), given.sum(axis=0), y_true.sum(axis=0)
-    per_label = _ratio(2 * n_hits, n_given + n_true)
-    micro = _ratio(2 * n_hits.sum(), n_given.sum() + n_true.sum())
+    per_label = ratio(2 * n_hits, n_given + n_true)
+    micro = ratio(2 * n_hits.sum(), n_given.sum() + n_true.sum())
     return F1Scores(micro=float(micro), macro=mean_of_defined(per_label), per_label=per_label)
 
 
@@ -237,7 +237,7 @@ def best_thresholds(y_true: ArrayLike, y_score: ArrayLike, *, min_positives: int
     >>> best_thresholds([[1, 0], [0, 0], [1, 1]], [[0.9, 0.2], [0.3, 0.8], [0.4, 0.7]], min_positives=2)
     array([0.35,  nan])
     """
-    y_true, y_score = _check(y_true, y_score)
+    y_true, y_score = check_scores(y_true, y_score)
     n_positives = y_true.sum(axis=0)
     fitted = (n_positives >= max(min_positives, 1)) & (n_positives < len(y_true))
     thresholds = np.full(y_true.shape[1], np.nan)
@@ -252,8 +252,12 @@ def _best_threshold(truth: BoolArray, scores: FloatArray) -> float:
     n_given = np.arange(1, len(scores) + 1)
     f1 = 2 * np.cumsum(truth[order]) / (n_given + truth.sum())
     f1[:-1][ranked[:-1] == ranked[1:]] = 0  # no threshold parts equal scores
-    best = int(f1.argmax())
-    lowest_given, next_lower = ranked[best], ranked[min(best + 1, len(ranked) - 1)]
+    return threshold_below(ranked, int(f1.argmax()))
+
+
+def threshold_below(ranked: FloatArray, last_given: int) -> float:
+    """The threshold that gives a tag to all of these falling scores down to that place: midway to the next lower."""
+    lowest_given, next_lower = ranked[last_given], ranked[min(last_given + 1, len(ranked) - 1)]
     midway = float(lowest_given / 2 + next_lower / 2)
     return midway if midway > next_lower else float(lowest_given)  # neighbouring floats have nothing between them
 
@@ -325,7 +329,7 @@ def bootstrap_interval(
         raise ValueError(
             f"need n_resamples >= 1 and 0 < confidence < 1, got n_resamples={n_resamples} and confidence={confidence:g}"
         )
-    y_true, y_score = _check(y_true, y_score)
+    y_true, y_score = check_scores(y_true, y_score)
     statistic, n_clips = _resampled(metric, y_true, y_score), len(y_true)
     values = np.array([statistic(rng.integers(n_clips, size=n_clips)) for _ in range(n_resamples)])
     values = values[~np.isnan(values)]
@@ -340,18 +344,18 @@ def _resampled(metric: Metric, y_true: BoolArray, y_score: FloatArray) -> Callab
     if metric not in _PER_CLIP:
         return lambda clips: metric(y_true[clips], y_score[clips])
     numerators, denominators = _PER_CLIP[metric](y_true, y_score)
-    return lambda clips: float(_ratio(numerators[clips].sum(), denominators[clips].sum()))
+    return lambda clips: float(ratio(numerators[clips].sum(), denominators[clips].sum()))
 
 
 def _lwlrap_per_clip(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Each clip's sum of precisions at its labels, and its number of labels."""
     y_true, y_score = check_labelled(y_true, y_score)
-    return _precision_at_labels(y_true, y_score).sum(axis=1), y_true.sum(axis=1, dtype=np.float64)
+    return precision_at_labels(y_true, y_score).sum(axis=1), y_true.sum(axis=1, dtype=np.float64)
 
 
 def _top1_per_clip(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """1 for each clip whose highest score is at its label, else 0; and 1 for each clip."""
-    y_true, y_score = _check(y_true, y_score)
+    y_true, y_score = check_scores(y_true, y_score)
     if not is_single_label(y_true):
         clip = int((y_true.sum(axis=1) != 1).argmax())
         raise ValueError(f"top-1 accuracy needs one label for every clip; clip {clip} has {y_true[clip].sum()}")
@@ -366,7 +370,8 @@ _PER_CLIP: dict[Metric, Callable[[ArrayLike, ArrayLike], tuple[FloatArray, Float
 }
 
 
-def _check(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
+def check_scores(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
+    """Truth and scores as arrays; a ValueError if they do not fit, or a score is NaN or infinite."""
     y_true, y_score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
     if y_true.ndim != 2 or y_true.shape != y_score.shape or y_true.size == 0:
         raise ValueError(
@@ -383,16 +388,16 @@ def _check(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray
 
 def check_labelled(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
     """Truth and scores as arrays; a ValueError if they do not fit, or no clip has a true label."""
-    y_true, y_score = _check(y_true, y_score)
+    y_true, y_score = check_scores(y_true, y_score)
     if not y_true.any():
         raise ValueError(f"none of the {len(y_true)} clips has a true label: lwlrap needs at least one")
     return y_true, y_score
 
 
-def _check_thresholds(thresholds: ArrayLike, *, n_labels: int) -> FloatArray:
+def _check_thresholds(thresholds: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
     thresholds = np.asarray(thresholds, dtype=np.float64)
-    if thresholds.shape not in [(), (n_labels,)]:
-        raise ValueError(f"thresholds must be one number or of shape ({n_labels},), got shape {thresholds.shape}")
+    if thresholds.shape not in [(), shape[1:], shape]:
+        raise ValueError(f"thresholds must be one number or of shape {shape[1:]} or {shape}, got {thresholds.shape}")
     if np.isnan(thresholds).any():
         raise ValueError("a threshold is NaN: give a default to the labels that have no fitted threshold")
     return thresholds
@@ -403,7 +408,7 @@ def is_single_label(y_true: BoolArray) -> bool:
     return bool((y_true.sum(axis=1) == 1).all())
 
 
-def _precision_at_labels(y_true: BoolArray, y_score: FloatArray) -> FloatArray:
+def precision_at_labels(y_true: BoolArray, y_score: FloatArray) -> FloatArray:
     """At every true cell, the share of true ones among the cells of its row that score as high or higher; else 0."""
     precision = np.zeros(y_score.shape)
     n_rows = max(1, _SCORES_AT_ONCE // y_score.shape[1])
@@ -431,7 +436,7 @@ def _last_of_ties(ranked: FloatArray) -> IntArray:
     return np.minimum.accumulate(positions[:, ::-1], axis=1)[:, ::-1]
 
 
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> FloatArray:
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> FloatArray:
     """Their quotient; NaN where the denominator is 0."""
     quotient = np.full(np.shape(denominator), np.nan)
     np.divide(numerator, denominator, out=quotient, where=np.not_equal(denominator, 0))

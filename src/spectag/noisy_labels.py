@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 FloatArray = NDArray[np.float64]
@@ -60,27 +59,6 @@ class Relabelled:
     agrees: BoolArray
     over_limit: BoolArray
     rates: Rates
-
-
-def calibration(logits: FloatArray, y_true: BoolArray) -> tuple[float, float]:
-    """Scale and offset that turn logits (n_clips, n_labels) into those of probabilities that come true (Platt).
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or there is nothing to learn from.
-    """
-    _check(logits, y_true)
-
-    def loss_and_gradient(parameters: FloatArray) -> tuple[float, FloatArray]:
-        calibrated = parameters[0] * logits + parameters[1]
-        errors = expit(calibrated) - y_true
-        loss = (np.logaddexp(0, calibrated) - y_true * calibrated).mean()
-        return loss, np.array([(errors * logits).mean(), errors.mean()])
-
-    bounds = ((1e-2, 1e2), (-20.0, 20.0))  # of labels that are told apart without an error the best scale is infinite
-    scale, offset = minimize(loss_and_gradient, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds).x
-    return float(scale), float(offset)
 
 
 def _check(logits: FloatArray, labels: BoolArray) -> None:

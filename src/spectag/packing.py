@@ -39,15 +39,18 @@ from spectag.bundle import (
     read_info,
     write_info,
 )
+from spectag.calibration import DEFAULT_THRESHOLD, Calibration, CrossFitted, probabilities_of
 from spectag.card import model_card
 from spectag.catalogue import backbone_spec
 from spectag.config import to_toml
 from spectag.errors import BundleError
 from spectag.export import export_tagger, trace_features, with_weights
 from spectag.front_end import FrontEnd
+from spectag.held_out import PREDICTIONS_FILE, HeldOutClips, write_held_out
 from spectag.history import Epoch, write_history
 from spectag.manifest import Manifest
 from spectag.recipe import Recipe
+from spectag.reliability import calibration_metrics
 from spectag.runtime import open_session
 from spectag.scores import Scores
 from spectag.tagger import Tagger
@@ -55,14 +58,22 @@ from spectag.tagger import Tagger
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 
-DEFAULT_THRESHOLD = 0.5
 MAX_ONNX_DIFFERENCE = 1e-4
 N_CHECKED_CLIPS = 20
 HISTORY_FILE = "epochs.csv"
 CURVES_FILE = "epochs.png"
 OTHER_WEIGHTS = ("best", "last")
 NETWORK_FILES = {ONNX_FILE, WEIGHTS_FILE, *(f"{name}.safetensors" for name in OTHER_WEIGHTS)}
-OWN_FILES = {INFO_FILE, RECIPE_FILE, CARD_FILE, HISTORY_FILE, CURVES_FILE, MEMBERS_FOLDER, *NETWORK_FILES}
+OWN_FILES = {
+    INFO_FILE,
+    PREDICTIONS_FILE,
+    RECIPE_FILE,
+    CARD_FILE,
+    HISTORY_FILE,
+    CURVES_FILE,
+    MEMBERS_FOLDER,
+    *NETWORK_FILES,
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,9 @@ class Lesson:
     recipe: Recipe
     scores: Scores | None
     folds: tuple[FoldScore, ...]
+    held_out: HeldOutClips
+    judged: CrossFitted
+    calibration: Calibration | None
     thresholds: FloatArray  # (n_labels,), NaN where there is none
     epochs: tuple[Epoch, ...]
 
@@ -156,11 +170,14 @@ def pack(output: Path, lesson: Lesson, members: Sequence[Member], blend: Blend =
     members, blend = _without_idle(members, blend)
     with _replaced_when_whole(output) as folder:
         places = _places(len(members))
-        _write_networks([folder / place for place in places], members)
+        # several networks are calibrated when they have been blended, by the runtime
+        inside = lesson.calibration if len(members) == 1 else None
+        _write_networks([folder / place for place in places], members, inside)
         paths = [folder / place / ONNX_FILE for place in places]
-        difference = _onnx_difference(paths, members, blend, len(lesson.keys))
+        difference = _onnx_difference(paths, members, blend, lesson.calibration, len(lesson.keys))
         info = _info(lesson, members, blend, difference)
         write_info(folder, info)
+        write_held_out(folder / PREDICTIONS_FILE, lesson.held_out)
         (folder / RECIPE_FILE).write_text(to_toml(lesson.recipe), encoding="utf-8")
         (folder / CARD_FILE).write_text(model_card(info, output.name), encoding="utf-8")
         if lesson.epochs:
@@ -197,18 +214,20 @@ def _places(n_members: int) -> list[str]:
     return ["."] if n_members == 1 else [f"{MEMBERS_FOLDER}/{number}" for number in range(1, n_members + 1)]
 
 
-def _write_networks(folders: Sequence[Path], members: Sequence[Member]) -> None:
+def _write_networks(folders: Sequence[Path], members: Sequence[Member], calibration: Calibration | None) -> None:
     """Write each member's model.onnx and weights into its folder."""
     graphs: dict[tuple[object, ...], onnx.ModelProto] = {}  # by architecture: tracing takes seconds
     for folder, member in zip(folders, members, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_onnx(folder / ONNX_FILE, member, graphs)
+        _write_onnx(folder / ONNX_FILE, member, calibration, graphs)
         _save_weights(member.tagger, folder / WEIGHTS_FILE)
         for name, other in member.other_weights.items():
             _save_weights(other, folder / f"{name}.safetensors")
 
 
-def _write_onnx(path: Path, member: Member, graphs: dict[tuple[object, ...], onnx.ModelProto]) -> None:
+def _write_onnx(
+    path: Path, member: Member, calibration: Calibration | None, graphs: dict[tuple[object, ...], onnx.ModelProto]
+) -> None:
     extractor, example = member.tagger.extractor, torch.zeros(2, *member.inputs(0).shape)
     if member.features_onnx is not None:
         features = onnx.load(member.features_onnx)
@@ -219,7 +238,7 @@ def _write_onnx(path: Path, member: Member, graphs: dict[tuple[object, ...], onn
         features = with_weights(graphs[architecture], extractor)
     with torch.inference_mode():
         n_features = extractor(example).shape[1]
-    export_tagger(features, member.tagger.head, n_features, path)
+    export_tagger(features, member.tagger.head, n_features, path, calibration=calibration)
 
 
 def _save_weights(tagger: Tagger, path: Path) -> None:
@@ -250,15 +269,22 @@ def _replaced_when_whole(output: Path) -> Iterator[Path]:
         raise BundleError(f"{output}: the tagger can't be written: {first_line(error)}") from error
 
 
-def _onnx_difference(paths: Sequence[Path], members: Sequence[Member], blend: Blend, n_clips: int) -> float:
+def _onnx_difference(
+    paths: Sequence[Path], members: Sequence[Member], blend: Blend, calibration: Calibration | None, n_clips: int
+) -> float:
+    """The greatest difference in probability, of a network or of all together."""
     sessions = [open_session(path, n_threads=1) for path in paths]
     greatest = 0.0
     for i in np.unique(np.linspace(0, n_clips - 1, N_CHECKED_CLIPS).astype(int)):
         answers = [_answers(session, member, int(i)) for session, member in zip(sessions, members, strict=True)]
         probabilities, exported, expected = zip(*answers, strict=True)
-        pairs = [*zip(probabilities, expected, strict=True), (expit(blend(exported)), blend(expected))]
-        for found, logits in pairs:
-            greatest = float(np.maximum(greatest, np.abs(found - expit(logits)).max()))  # unlike max, keeps a NaN
+        inside = calibration if len(members) == 1 else None
+        pairs = [
+            (found, probabilities_of(logits, inside)) for found, logits in zip(probabilities, expected, strict=True)
+        ]
+        pairs.append((probabilities_of(blend(exported), calibration), probabilities_of(blend(expected), calibration)))
+        for found, wanted in pairs:
+            greatest = float(np.maximum(greatest, np.abs(found - wanted).max()))  # unlike max, keeps a NaN
     if not greatest <= MAX_ONNX_DIFFERENCE:
         raise BundleError(
             f"model.onnx differs from torch by {greatest:.1e} in probability, more than {MAX_ONNX_DIFFERENCE:g}; "
@@ -285,6 +311,8 @@ def _info(lesson: Lesson, members: Sequence[Member], blend: Blend, onnx_differen
         bias=blend.bias,
         thresholds=tuple(np.where(fitted, lesson.thresholds, DEFAULT_THRESHOLD).tolist()),
         thresholds_fitted=tuple(fitted.tolist()),
+        calibration=lesson.calibration,
+        calibration_method=lesson.recipe.calibration,
         metrics=_metrics(lesson),
         data=DataInfo(
             name=lesson.manifest.source.name,
@@ -325,7 +353,13 @@ def _backbone_info(member: Member) -> BackboneInfo:
 def _metrics(lesson: Lesson) -> dict[str, Any]:
     if lesson.scores is None:
         return {}
-    return {**lesson.scores.to_dict(), "folds": [dataclasses.asdict(fold) for fold in lesson.folds]}
+    seen = lesson.held_out.seen
+    plain = expit(lesson.held_out.logits[seen])
+    return {
+        **lesson.scores.to_dict(),
+        "folds": [dataclasses.asdict(fold) for fold in lesson.folds],
+        "calibration": calibration_metrics(lesson.held_out.y_true[seen], plain, lesson.judged.probabilities[seen]),
+    }
 
 
 def _data_fingerprint(lesson: Lesson) -> str:

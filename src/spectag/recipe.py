@@ -16,7 +16,7 @@ _BY_EPOCHS = ("learning_rate", "momentum", "epochs", "batch_size")
 _FINETUNE_DEFAULTS = {"optimizer": "adamw", "batch_size": 32, "weight_decay": 1e-4, "keep": "average"}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
-_COMMON = ("members", "leave_out", "budget", "folds", "valid_share", "valid_rows", "init")
+_COMMON = ("members", "leave_out", "budget", "folds", "valid_share", "valid_rows", "init", "calibration")
 
 
 def parse_seconds(value: Any) -> Any:
@@ -94,6 +94,9 @@ class TrainSettings(Config):
 
     init: Path | None = None
     """Begin with the weights of this earlier bundle (same backbone, features and labels)."""
+
+    calibration: Literal["auto", "none", "temperature", "platt", "isotonic"] = "auto"
+    """How probabilities are made to come true, on held-out clips; auto: as these like best."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Of folds, shuffling, augmentation and random weights."""

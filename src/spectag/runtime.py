@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from spectag.audio import Waveform, resample
-from spectag.audio_stream import open_stream
+from spectag.audio_stream import open_stretch
 from spectag.blend import Blend
 from spectag.bundle import ONNX_FILE, BundleInfo, read_info
+from spectag.calibration import probabilities_of
 from spectag.config import WindowConfig
 from spectag.errors import BundleError, DataError
 from spectag.front_end import FrontEnd
@@ -63,6 +63,19 @@ class Tags:
         return [tag for tag in self.top(len(self.labels)) if self.labels.index(tag.label) in above]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """All that a tagger makes of a sound: probabilities and logits (n_labels,), and features (n_features,).
+
+    Probabilities are calibrated, if the tagger is; logits never are. The features of several networks are the first
+    one's.
+    """
+
+    probabilities: Float32Array
+    logits: Float32Array
+    features: Float32Array
+
+
 def open_session(path: str | Path, *, n_threads: int) -> Any:
     """An onnxruntime session on the CPU."""
     import onnxruntime
@@ -103,16 +116,15 @@ class _Network:
     def _session(self) -> Any:
         return open_session(self.path, n_threads=self.n_threads)
 
-    def __call__(self, inputs: Float32Array, output: str) -> Float32Array:
-        """The output (n_labels,) of this name for one input (channels, height, width)."""
+    def __call__(self, inputs: Float32Array, *outputs: str) -> list[Float32Array]:
+        """The outputs (n_labels,) or (n_features,) of these names for one input (channels, height, width)."""
         with _OPENING:
             session = self._session
         try:
-            result: Float32Array = session.run([output], {"inputs": inputs[None]}, _nothing_else())[0][0]
+            return [output[0] for output in session.run(outputs, {"inputs": inputs[None]}, _nothing_else())]
         except Exception as error:  # onnxruntime's errors share no class
             reason = str(error).splitlines()[0]
             raise BundleError(f"{self.path}: takes no input of shape {inputs.shape}: {reason}") from error
-        return result
 
 
 class Tagger:
@@ -192,7 +204,7 @@ class Tagger:
                 f"{self.folder}: its networks hear by {len(self.front_ends)} different front ends, so no one input is "
                 "for all; give it the waveform"
             )
-        return self._answer({self.front_end: inputs})
+        return self._probabilities_of_inputs({self.front_end: inputs})
 
     @cached_property
     def clock(self) -> Stopwatch:
@@ -206,27 +218,72 @@ class Tagger:
 
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
         """Probabilities (n_labels,) of a waveform (n_samples,), seen as a whole."""
-        waveforms = {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
-        return self._probabilities(waveforms)
+        return self._probabilities(self._at_all_rates(waveform, sample_rate))
 
     def probabilities_of_window(self, window: Window) -> Float32Array:
         """Probabilities (n_labels,) of a window that `open_windows` gave."""
         return self._probabilities(window.waveforms)
 
-    def _probabilities(self, waveforms: Mapping[int, Waveform]) -> Float32Array:
-        """Probabilities (n_labels,) of a sound, given at all rates."""
-        with self.clock.timed("log-mel"):
-            inputs = {end: end.input_of_waveform(waveforms[end.sample_rate]) for end in self.front_ends}
-        with self.clock.timed("network"):
-            return self._answer(inputs)
+    def answer(self, waveform: Waveform, sample_rate: int) -> Answer:
+        """Probabilities, logits and features of a waveform (n_samples,), seen as a whole."""
+        return self._answer_of_waveforms(self._at_all_rates(waveform, sample_rate))
 
-    def _answer(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
+    def answer_of_window(self, window: Window) -> Answer:
+        """Probabilities, logits and features of a window that `open_windows` gave."""
+        return self._answer_of_waveforms(window.waveforms)
+
+    def answer_of_image(self, path: Path) -> Answer:
+        """Probabilities, logits and features of an image file."""
+        return self._answer_of_inputs(self._inputs_of_image(path))
+
+    def inputs_of_waveform(self, waveform: Waveform, sample_rate: int) -> dict[FrontEnd, Float32Array]:
+        """The input (channels, height, width) that each front end makes of a waveform (n_samples,)."""
+        return self._inputs(self._at_all_rates(waveform, sample_rate))
+
+    def logits_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
+        """Logits (n_labels,), not calibrated, of the inputs (channels, height, width) of all `front_ends`."""
+        return self._blended_logits(inputs).astype(np.float32)
+
+    def _blended_logits(self, inputs: Mapping[FrontEnd, Float32Array]) -> NDArray[np.floating]:
+        """Logits (n_labels,) of all networks together."""
+        logits = [network(inputs[network.front_end], "logits")[0] for network in self._networks]
+        return self._blend(logits) if self.info.members else logits[0]
+
+    def _at_all_rates(self, waveform: Waveform, sample_rate: int) -> dict[int, Waveform]:
+        return {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
+
+    def _inputs(self, waveforms: Mapping[int, Waveform]) -> dict[FrontEnd, Float32Array]:
+        """The input that each front end makes of a sound, given at all rates."""
+        with self.clock.timed("log-mel"):
+            return {end: end.input_of_waveform(waveforms[end.sample_rate]) for end in self.front_ends}
+
+    def _probabilities(self, waveforms: Mapping[int, Waveform]) -> Float32Array:
+        inputs = self._inputs(waveforms)
+        with self.clock.timed("network"):
+            return self._probabilities_of_inputs(inputs)
+
+    def _answer_of_waveforms(self, waveforms: Mapping[int, Waveform]) -> Answer:
+        inputs = self._inputs(waveforms)
+        with self.clock.timed("network"):
+            return self._answer_of_inputs(inputs)
+
+    def _probabilities_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
         """Probabilities (n_labels,) by all networks, given the input that each front end makes."""
         if not self.info.members:
-            return self._networks[0](inputs[self.front_end], "probabilities")
-        logits = [network(inputs[network.front_end], "logits") for network in self._networks]
-        probabilities: Float32Array = expit(self._blend(logits)).astype(np.float32)
-        return probabilities
+            return self._networks[0](inputs[self.front_end], "probabilities")[0]
+        return self._calibrated(self._blended_logits(inputs))
+
+    def _answer_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Answer:
+        if not self.info.members:
+            return Answer(*self._networks[0](inputs[self.front_end], "probabilities", "logits", "features"))
+        answers = [network(inputs[network.front_end], "logits", "features") for network in self._networks]
+        blended = self._blend([logits for logits, _ in answers])
+        features = answers[0][1]
+        return Answer(self._calibrated(blended), blended.astype(np.float32), features)
+
+    def _calibrated(self, logits: NDArray[np.floating]) -> Float32Array:
+        """Probabilities of several networks' logits; a single one's model.onnx gives them itself."""
+        return probabilities_of(logits, self.info.calibration).astype(np.float32)
 
     def tag(self, path: str | Path) -> Tags:
         """Tags of a whole recording, or of an image where the tagger was trained on images.
@@ -268,8 +325,17 @@ class Tagger:
                 yield self._tags(Path(path), part.start_seconds, part.end_seconds, self.probabilities_of_window(part))
 
     @contextmanager
-    def open_windows(self, path: str | Path, window: WindowConfig | None = None) -> Generator[Iterator[Window]]:
+    def open_windows(
+        self,
+        path: str | Path,
+        window: WindowConfig | None = None,
+        *,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+    ) -> Generator[Iterator[Window]]:
         """The windows of a recording, decoded and resampled as they are drawn; of whole recordings, their parts.
+
+        Of a stretch of it, times count from where the stretch begins.
 
         Raises
         ------
@@ -279,7 +345,7 @@ class Tagger:
             If the tagger hears images alone.
         """
         seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
-        with open_stream(path) as sound:
+        with open_stretch(path, start_seconds, end_seconds) as sound:
             windows = cut(
                 self.clock.draws("reading", sound.blocks),
                 sound.sample_rate,
@@ -292,13 +358,16 @@ class Tagger:
 
     def probabilities_of_image(self, path: Path) -> Float32Array:
         """Probabilities (n_labels,) of an image file."""
+        return self._probabilities_of_inputs(self._inputs_of_image(path))
+
+    def _inputs_of_image(self, path: Path) -> dict[FrontEnd, Float32Array]:
         n_deaf = sum(network.front_end.image is None for network in self._networks)
         if 0 < n_deaf < len(self._networks):
             raise DataError(
                 f"{path}: {n_deaf} of this tagger's {len(self._networks)} networks hear log_mels, not images; give it "
                 "the sound"
             )
-        return self._answer({front_end: front_end.input_of_image(path) for front_end in self.front_ends})
+        return {front_end: front_end.input_of_image(path) for front_end in self.front_ends}
 
     def tags_of(self, path: str | Path, timeline: Timeline) -> list[Tags]:
         """The tags of each window of a timeline, as `spectag.tag` gives it of a file."""

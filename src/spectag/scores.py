@@ -70,7 +70,7 @@ def score(
     Parameters
     ----------
     y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
-    thresholds : float or float array of shape (n_labels,), optional
+    thresholds : float, or float array of shape (n_labels,) or (n_clips, n_labels), optional
         For F1, on the scale of the scores; 0.5 where not given.
     rng : np.random.Generator, optional
         Draws the clips for the intervals of lwlrap and top-1 accuracy; without it there are none.

@@ -32,12 +32,27 @@ _MINUTES_WORTH_TELLING = 10  # of a recording: less is done in a second
 _WINDOWS_AHEAD = 3  # for each thread, decoded and waiting
 
 
+Stretch = tuple[float, float | None]
+"""Of a recording, from a second to another, or to its end."""
+_WHOLE: Stretch = (0.0, None)
+
+
 @dataclass(frozen=True)
 class Portion:
-    """Some files of a run, in their order: what a worker gets at once."""
+    """Some files of a run, in their order, or stretches of them: what a worker gets at once."""
 
     number: int
     files: tuple[str, ...]
+    stretches: tuple[Stretch, ...] | None = None  # one for each file; None: all of them whole
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What a tagger has in mind of each window: logits (n_windows, n_labels), not calibrated, and features
+    (n_windows, n_features)."""
+
+    logits: Float32Array
+    features: Float32Array
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,8 @@ class TaggedFile:
     """A path, or an address such as s3://bucket/a.wav."""
     timeline: Timeline | None
     reason: str | None = None
+    embedded: Embedded | None = None
+    """Where it was asked for."""
 
     @property
     def duration_seconds(self) -> float | None:
@@ -77,6 +94,7 @@ def tag(
     files: str | Path | Sequence[str | Path],
     *,
     window: WindowConfig | None = None,
+    features: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Iterator[TaggedFile]:
@@ -89,6 +107,8 @@ def tag(
         Sound files (or images, for a tagger of images), or addresses of such, as fsspec reads them.
     window : WindowConfig, optional
         Tag each window of a recording; by default each recording as a whole.
+    features : bool
+        Give each file's `embedded`, the logits and features behind the probabilities, too.
     workers : int, optional
         Number of cores to use; by default all, or one for a few files.
     progress : Progress
@@ -105,7 +125,7 @@ def tag(
     progress("tagging", 0, len(names))
     n_done = 0
     with closing(
-        tag_portions(tagger, portioned(names, workers), window, workers=workers, progress=progress)
+        tag_portions(tagger, portioned(names, workers), window, features=features, workers=workers, progress=progress)
     ) as answers:
         for answer in in_order(answers):
             for file in answer.files:
@@ -114,8 +134,10 @@ def tag(
                 yield file
 
 
-def portioned(files: Sequence[str], workers: int | None = None) -> list[Portion]:
-    """Deal files into portions: small enough that the workers end at about the same time."""
+def portioned(
+    files: Sequence[str], workers: int | None = None, stretches: Sequence[Stretch] | None = None
+) -> list[Portion]:
+    """Deal files, or stretches of them, into portions: small enough that the workers end at about the same time."""
     n_files, n_bytes = _LARGEST_PORTION
     n_files = max(1, min(n_files, len(files) // (_PORTIONS_EACH * (workers or usable_cores()))))
     portions: list[list[str]] = []
@@ -127,7 +149,11 @@ def portioned(files: Sequence[str], workers: int | None = None) -> list[Portion]
             room = n_bytes
         portions[-1].append(file)
         room -= size
-    return [Portion(number, tuple(portion)) for number, portion in enumerate(portions)]
+    places = np.cumsum([0, *map(len, portions)])
+    return [
+        Portion(number, tuple(portion), None if stretches is None else tuple(stretches[place : place + len(portion)]))
+        for number, (place, portion) in enumerate(zip(places, portions, strict=False))
+    ]
 
 
 def tag_portions(
@@ -135,6 +161,7 @@ def tag_portions(
     portions: Sequence[Portion],
     window: WindowConfig | None,
     *,
+    features: bool = False,
     workers: int | None = None,
     apart: bool = False,
     progress: Progress = silent,
@@ -153,11 +180,12 @@ def tag_portions(
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
         tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
-        yield from _tag_by_processes(partial(tag_portion, tagger, window, n_threads), portions, n_processes)
+        function = partial(tag_portion, tagger, window, n_threads, features=features)
+        yield from _tag_by_processes(function, portions, n_processes)
         return
     on_window = _minutes_told(portions, progress)
     for portion in portions:
-        yield portion, tag_portion(tagger, window, n_threads, portion, on_window)
+        yield portion, tag_portion(tagger, window, n_threads, portion, on_window, features=features)
 
 
 def _tag_by_processes(
@@ -171,7 +199,11 @@ def _tag_by_processes(
 
 def _one_by_one(function: Callable[[Portion], TaggedPortion], portion: Portion) -> TaggedPortion:
     """The answer for a portion that killed its worker, file by file."""
-    singles = [Portion(number, (file,)) for number, file in enumerate(portion.files)]
+    stretches = portion.stretches or (_WHOLE,) * len(portion.files)
+    singles = [
+        Portion(number, (file,), (stretch,))
+        for number, (file, stretch) in enumerate(zip(portion.files, stretches, strict=True))
+    ]
     files: dict[int, TaggedFile] = {}
     for single, answer in spread_and_survive(function, singles, n_workers=2):
         if isinstance(answer, WorkerDiedError):
@@ -188,14 +220,18 @@ def tag_portion(
     n_threads: int,
     portion: Portion,
     on_window: Callable[[Window], None] | None = None,
+    *,
+    features: bool = False,
 ) -> TaggedPortion:
     """Tag some files, one after another: this thread reads ahead while others compute."""
-    works = [_Work(tagger, file) for file in portion.files]
+    hear = partial(_answer_in_a_row, tagger) if features else tagger.probabilities_of_window
+    stretches = portion.stretches or (_WHOLE,) * len(portion.files)
+    works = [_Work(tagger, file, stretch, features) for file, stretch in zip(portion.files, stretches, strict=True)]
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[tuple[_Work, Future[Float32Array]]] = deque()
         for work in works:
             for found in work.windows(window):
-                waiting.append((work, pool.submit(tagger.probabilities_of_window, found)))
+                waiting.append((work, pool.submit(hear, found)))
                 if len(waiting) > _WINDOWS_AHEAD * n_threads:
                     earliest, answer = waiting.popleft()
                     earliest.add(answer.result())
@@ -207,43 +243,60 @@ def tag_portion(
     return TaggedPortion(files, tagger.clock.taken())
 
 
-class _Work:
-    """A file that is being tagged."""
+def _answer_in_a_row(tagger: Tagger, found: Window | Path) -> Float32Array:
+    """Probabilities, logits and features of a window or an image, one after another in one row."""
+    answer = tagger.answer_of_image(found) if isinstance(found, Path) else tagger.answer_of_window(found)
+    return np.concatenate([answer.probabilities, answer.logits, answer.features])
 
-    def __init__(self, tagger: Tagger, file: str) -> None:
+
+class _Work:
+    """A file that is being tagged. Each window gives a row: its probabilities, or all of its answer."""
+
+    def __init__(self, tagger: Tagger, file: str, stretch: Stretch, features: bool) -> None:
         self._tagger = tagger
         self._file = file
+        self._stretch = stretch
+        self._features = features
         self._reason: str | None = None
         self._times = array("d")  # start, end, start, end, ... in seconds
-        self._probabilities = bytearray()  # grows in place: of a day they are half a gigabyte
+        self._rows = bytearray()  # grows in place: of a day they are half a gigabyte
 
     def windows(self, window: WindowConfig | None) -> Iterator[Window]:
         """The windows of a sound; an image is done at once and has none."""
+        start, end = self._stretch
         try:
             with local_copy(self._file) as path:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     self._times.extend((0.0, np.nan))
-                    self.add(self._tagger.probabilities_of_image(path))
+                    self.add(self._row_of_image(path))
                     return
-                with self._tagger.open_windows(path, window) as windows:
+                with self._tagger.open_windows(path, window, start_seconds=start, end_seconds=end) as windows:
                     for found in windows:
                         self._times.extend((found.start_seconds, found.end_seconds))
                         yield found
         except (AudioError, DataError, MissingExtraError) as error:
             self._reason = str(error)
 
-    def add(self, probabilities: Float32Array) -> None:
-        """Take the probabilities of the next window."""
-        self._probabilities += probabilities.tobytes()
+    def _row_of_image(self, path: Path) -> Float32Array:
+        return _answer_in_a_row(self._tagger, path) if self._features else self._tagger.probabilities_of_image(path)
+
+    def add(self, row: Float32Array) -> None:
+        """Take the row of the next window."""
+        self._rows += row.tobytes()
 
     def answer(self, *, whole: bool) -> TaggedFile:
         """All windows together; with `whole`, their mean."""
         if self._reason is not None:
             return TaggedFile(self._file, None, self._reason)
         starts, ends = np.array(self._times).reshape(-1, 2).T
-        probabilities = np.frombuffer(self._probabilities, np.float32).reshape(len(starts), -1)
-        timeline = Timeline(starts, ends, probabilities)
-        return TaggedFile(self._file, pooled(timeline, "mean") if whole else timeline)
+        rows = Timeline(starts, ends, np.frombuffer(self._rows, np.float32).reshape(len(starts), -1))
+        rows = pooled(rows, "mean") if whole else rows
+        if not self._features:
+            return TaggedFile(self._file, rows)
+        n_labels = len(self._tagger.labels)
+        probabilities, logits, features = np.split(rows.probabilities, [n_labels, 2 * n_labels], axis=1)
+        timeline = Timeline(rows.starts, rows.ends, probabilities)
+        return TaggedFile(self._file, timeline, embedded=Embedded(logits, features))
 
 
 def file_size(file: str) -> int:

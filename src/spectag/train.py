@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
+from spectag.calibration import Calibration, CrossFitted, fit_calibration, probabilities_of
+from spectag.clip_inputs import ClipInputs
 from spectag.ensemble import MemberScore, Run
 from spectag.errors import ConfigError
+from spectag.held_out import HeldOutClips
 from spectag.history import Epoch, OnEpoch
 from spectag.manifest import Clip, Manifest, read_manifest
-from spectag.metrics import best_thresholds, lwlrap, top1_accuracy
+from spectag.manifest.corrections import read_corrections
+from spectag.metrics import lwlrap, top1_accuracy
 from spectag.packing import FoldScore, Lesson, check_output
 from spectag.processes import Processes
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
 from spectag.scores import Scores, score
 from spectag.task import Task
+from spectag.thresholds import fit_thresholds
 from spectag.validation import HeldOut, hold_out
 from spectag.weights import cache_folder
 
@@ -37,7 +41,8 @@ class TrainResult:
     """What training made.
 
     `scores` are those of held-out clips, None where none were held out. `predictions` are their probabilities
-    (n_clips, n_labels) in the order of the clips that could be read, NaN for those that were not held out.
+    (n_clips, n_labels), calibrated without the clip's own fold, in the order of the clips that could be read; NaN for
+    those that were not held out.
     """
 
     bundle: Path
@@ -72,6 +77,7 @@ def train(
     bank: str | Path | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
     workers: int | None = None,
     tensorboard: str | Path | None = None,
     progress: Progress = silent,
@@ -94,7 +100,7 @@ def train(
         Go on with fine-tuning that was killed, to the same weights. What it left lies beside the output.
     bank : path, optional
         Where log_mels and features are kept; by default in the user's cache.
-    audio_dir, group_column
+    audio_dir, group_column, corrections
         As in `read_manifest`.
     workers : int, optional
         Processes that make log_mels; by default one for each core.
@@ -113,9 +119,11 @@ def train(
     output = Path(output)
     check_output(output)
     if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
+    if corrections is not None:
+        say(read_corrections(corrections).in_words())
     if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
         say("--resume does nothing here: only fine-tuning is resumed, and frozen features are kept anyhow")
     root = Path(bank) if bank else cache_folder() / "bank"
@@ -137,13 +145,14 @@ def train(
     task = run.with_noisy(Task.of(clips.manifest.multi_hot(), held_out), heard[0])
     with log or nullcontext():
         fits, blend, members = run.fit(heard, task)
-    predictions = expit(blend([fit.logits for fit in fits]))
-    scores, folds = _judge(task.y_true, held_out, predictions, recipe.seed)
+    said = _held_out_clips(clips, held_out, task.y_true, blend([fit.logits for fit in fits]))
+    judged = said.judged(method=recipe.calibration)
+    calibration, thresholds = _adjusted(said, recipe)
+    scores, folds = _judge(task.y_true, held_out, judged, recipe.seed)
     epochs = tuple(epoch for fit in fits for epoch in fit.epochs)
-    thresholds = _fitted_thresholds(task.y_true, predictions)
-    lesson = Lesson(clips.manifest, clips.keys, recipe, scores, folds, thresholds, epochs)
+    lesson = Lesson(clips.manifest, clips.keys, recipe, scores, folds, said, judged, calibration, thresholds, epochs)
     onnx_difference = run.pack(lesson, heard, fits, blend)
-    return TrainResult(output, scores, folds, epochs, predictions, clips.skipped, onnx_difference, members)
+    return TrainResult(output, scores, folds, epochs, judged.probabilities, clips.skipped, onnx_difference, members)
 
 
 def first_fine_tuning(
@@ -154,6 +163,7 @@ def first_fine_tuning(
     bank: str | Path | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     say: Say = tell_nobody,
@@ -169,7 +179,7 @@ def first_fine_tuning(
     if tuned is None:
         raise ConfigError("no network of this recipe is fine-tuned; give --mode finetune")
     if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
     root = Path(bank) if bank else cache_folder() / "bank"
@@ -226,7 +236,8 @@ def held_out_score(
     task = dataclasses.replace(Task.of(clips.manifest.multi_hot(), held_out), whole=None)
     task = run.with_noisy(task, heard[0])
     fits, blend, _ = run.fit(heard, task)
-    scores, _ = _judge(task.y_true, held_out, expit(blend([fit.logits for fit in fits])), recipe.seed)
+    said = _held_out_clips(clips, held_out, task.y_true, blend([fit.logits for fit in fits]))
+    scores, _ = _judge(task.y_true, held_out, said.judged(method=recipe.calibration), recipe.seed)
     if scores is None:
         raise ConfigError("no labelled clip is held out, so there is no score; give --valid-share 0.2, or --folds 5")
     return HeldOutScore(scores, clips.skipped)
@@ -267,9 +278,10 @@ def _both(first: OnEpoch, second: OnEpoch) -> OnEpoch:
 
 
 def _judge(
-    y_true: BoolArray, held_out: HeldOut, predictions: FloatArray, seed: int
+    y_true: BoolArray, held_out: HeldOut, judged: CrossFitted, seed: int
 ) -> tuple[Scores | None, tuple[FoldScore, ...]]:
     """Scores of the held-out clips, all together and part by part."""
+    predictions = judged.probabilities
     seen = ~np.isnan(predictions).any(axis=1)
     if not (seen & y_true.any(axis=1)).any():
         return None, ()
@@ -278,7 +290,8 @@ def _judge(
         for name, rows in zip(held_out.names, held_out.rows, strict=True)
         if y_true[rows].any() and not np.isnan(predictions[rows]).any()
     )
-    return score(y_true[seen], predictions[seen], rng=np.random.default_rng(seed)), folds
+    rng = np.random.default_rng(seed)
+    return score(y_true[seen], predictions[seen], thresholds=judged.thresholds[seen], rng=rng), folds
 
 
 def _judge_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldScore:
@@ -287,7 +300,35 @@ def _judge_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldSc
     return FoldScore(name, len(y_true), lwlrap(y_true, predictions), accuracy)
 
 
-def _fitted_thresholds(y_true: BoolArray, predictions: FloatArray) -> FloatArray:
-    """The threshold of best F1 for each label, on held-out clips; NaN where there are too few."""
-    seen = ~np.isnan(predictions).any(axis=1)
-    return best_thresholds(y_true[seen], predictions[seen]) if seen.any() else np.full(y_true.shape[1], np.nan)
+def _held_out_clips(clips: ClipInputs, held_out: HeldOut, y_true: BoolArray, logits: FloatArray) -> HeldOutClips:
+    """All training clips, with the logits (n_clips, n_labels) of those that were held out."""
+    manifest = clips.manifest
+    folds = np.full(len(manifest.clips), "", object)
+    for name, rows in zip(held_out.names, held_out.rows, strict=True):
+        folds[rows] = name
+    return HeldOutClips(
+        labels=manifest.labels,
+        fnames=tuple(clip.fname for clip in manifest.clips),
+        stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in manifest.clips),
+        folds=tuple(folds),
+        groups=_group_names(manifest),
+        keys=clips.keys,
+        y_true=y_true,
+        logits=logits,
+    )
+
+
+def _group_names(manifest: Manifest) -> tuple[str, ...]:
+    """The group of each clip, by a name that tells nothing of this machine."""
+    names: dict[str, str] = {}
+    for group, clip in zip(manifest.groups, manifest.clips, strict=True):
+        names.setdefault(group, clip.group or clip.fname)
+    return tuple(names[group] for group in manifest.groups)
+
+
+def _adjusted(said: HeldOutClips, recipe: Recipe) -> tuple[Calibration | None, FloatArray]:
+    """The calibration, and the thresholds (n_labels,) of best F1, NaN where there are too few clips."""
+    if not said.seen.any():
+        return None, np.full(len(said.labels), np.nan)
+    calibration = fit_calibration(said.logits, said.y_true, method=recipe.calibration, parts=said.parts)
+    return calibration, fit_thresholds(said.y_true[said.seen], probabilities_of(said.logits[said.seen], calibration))

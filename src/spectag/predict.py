@@ -1,0 +1,218 @@
+"""What a tagger says of a manifest's clips; of those that it learnt from, what it said before it had seen them."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from spectag.calibration import CrossFitted, probabilities_of
+from spectag.clip_inputs import clip_key
+from spectag.errors import DataError
+from spectag.held_out import HeldOutClips, read_held_out
+from spectag.labels import LabelSet
+from spectag.manifest import Clip, Manifest
+from spectag.progress import Progress, Say, silent, tell_nobody
+from spectag.runtime import Tagger
+from spectag.tag import TaggedFile, in_order, portioned, tag_portions
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+
+Origin = Literal["new", "held out", "learnt", "given"]
+"""Of a prediction: the tagger never saw the clip; networks said it that were trained without the clip; the tagger
+learnt from the clip, so that it flatters; or a table has it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a tagger says of clips. Arrays have a row for each clip, and a column for each of `labels`."""
+
+    clips: tuple[Clip, ...]
+    labels: LabelSet
+    y_true: BoolArray
+    """What the manifest says, (n_clips, n_labels)."""
+    probabilities: Float32Array
+    """As `spectag tag` gives them."""
+    uncalibrated: Float32Array
+    thresholds: Float32Array
+    """A label counts as heard where its probability reaches this. Of held-out clips, fitted without the clip's part."""
+    origins: tuple[Origin, ...]
+    durations: FloatArray
+    """In seconds; NaN of images."""
+    features: Float32Array | None
+    """(n_clips, n_features), where they were asked for."""
+    skipped: tuple[tuple[Clip, str], ...]
+    """Clips that can't be read, each with the reason."""
+
+    def of(self, rows: BoolArray | IntArray) -> "Predictions":
+        """The same of some of the clips."""
+        chosen = np.arange(len(self.clips))[rows]
+        return replace(
+            self,
+            clips=tuple(self.clips[row] for row in chosen),
+            y_true=self.y_true[chosen],
+            probabilities=self.probabilities[chosen],
+            uncalibrated=self.uncalibrated[chosen],
+            thresholds=self.thresholds[chosen],
+            origins=tuple(self.origins[row] for row in chosen),
+            durations=self.durations[chosen],
+            features=None if self.features is None else self.features[chosen],
+        )
+
+
+def predict(
+    tagger: Tagger,
+    clips: Sequence[Clip],
+    *,
+    features: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Predictions:
+    """What a tagger says of clips now, whether it learnt from them or not.
+
+    Parameters
+    ----------
+    tagger : Tagger
+    clips : sequence of Clip
+        Labels that the tagger does not know are left out of `y_true`.
+    features : bool
+        Give the network's features, too.
+    workers : int, optional
+        Number of cores to use; by default all, or one for a few clips.
+    progress : Progress
+        Told how many clips are done.
+
+    Raises
+    ------
+    DataError
+        If no clip can be read.
+    BundleError
+        If the tagger is damaged.
+    """
+    answers = _tagged(tagger, clips, workers, progress)
+    heard = [(clip, answer) for clip, answer in zip(clips, answers, strict=True) if answer.timeline is not None]
+    skipped = tuple((clip, str(answer.reason)) for clip, answer in zip(clips, answers, strict=True) if answer.reason)
+    if not heard:
+        raise DataError(f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'there are none'}")
+    probabilities = np.concatenate([answer.timeline.probabilities for _, answer in heard if answer.timeline])
+    logits = np.concatenate([answer.embedded.logits for _, answer in heard if answer.embedded])
+    kept = tuple(clip for clip, _ in heard)
+    return Predictions(
+        clips=kept,
+        labels=tagger.labels,
+        y_true=_truth(kept, tagger.labels),
+        probabilities=probabilities,
+        uncalibrated=probabilities if tagger.info.calibration is None else expit(logits),
+        thresholds=np.tile(tagger.thresholds, (len(kept), 1)),
+        origins=tuple[Origin, ...](["new"] * len(kept)),
+        durations=np.array([answer.duration_seconds for _, answer in heard], np.float64),
+        features=np.concatenate([answer.embedded.features for _, answer in heard if answer.embedded])
+        if features
+        else None,
+        skipped=skipped,
+    )
+
+
+def _tagged(tagger: Tagger, clips: Sequence[Clip], workers: int | None, progress: Progress) -> list[TaggedFile]:
+    files = [str(clip.path) for clip in clips]
+    stretches = [(clip.start_seconds, clip.end_seconds) for clip in clips]
+    portions = portioned(files, workers, stretches)
+    answers: list[TaggedFile] = []
+    progress("tagging", 0, len(clips))
+    with closing(tag_portions(tagger, portions, None, features=True, workers=workers)) as tagged:
+        for portion in in_order(tagged):
+            answers.extend(portion.files)
+            progress("tagging", len(answers), len(clips))
+    return answers
+
+
+def _truth(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:
+    places = {name: place for place, name in enumerate(labels.names)}
+    y_true = np.zeros((len(clips), len(labels)), np.bool_)
+    for truth, clip in zip(y_true, clips, strict=True):
+        truth[[places[label] for label in clip.labels if label in places]] = True
+    return y_true
+
+
+def predict_honestly(
+    tagger: Tagger,
+    manifest: Manifest,
+    *,
+    features: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+    say: Say = tell_nobody,
+) -> Predictions:
+    """What a tagger says of a manifest's clips; of clips that it learnt from, what was said before it saw them.
+
+    Training keeps what networks said of clips that were held out from them (`held_out.read_held_out`). It stands for
+    such clips here, calibrated and with thresholds that were fitted without the clip's own fold. A clip is known by
+    its content, whatever its file is called now.
+
+    Parameters
+    ----------
+    tagger, features, workers, progress
+        As for `predict`.
+    manifest : Manifest
+    say : Say
+        Told where the predictions come from.
+
+    Returns
+    -------
+    Predictions
+        `origins` tells which is which. What a tagger says of clips that it learnt from ("learnt") flatters it.
+    """
+    now = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress)
+    known = read_held_out(tagger.folder)
+    if known is None:
+        return now
+    rows = dict(zip(known.keys, range(len(known.keys)), strict=True))
+    found = [rows.get(clip_key(clip) or "", -1) for clip in now.clips]
+    before = _before(known, np.array(found, np.int64), now, tagger)
+    n_held_out, n_learnt = before.origins.count("held out"), before.origins.count("learnt")
+    if n_held_out:
+        say(f"{n_held_out} clips are judged by networks that were trained without them")
+    if n_learnt:
+        say(f"{n_learnt} clips were learnt from and never held out: what the tagger says of them flatters it")
+    return before
+
+
+def _before(known: HeldOutClips, found: IntArray, now: Predictions, tagger: Tagger) -> Predictions:
+    """Predictions in which those of held-out clips stand for what the tagger says now; `found` are rows of `known`."""
+    learnt = found >= 0
+    held_out = learnt & known.seen[found]
+    origins: tuple[Origin, ...] = tuple(
+        "held out" if was_held_out else "learnt" if was_learnt else "new"
+        for was_held_out, was_learnt in zip(held_out, learnt, strict=True)
+    )
+    if not held_out.any():
+        return replace(now, origins=origins)
+    rows, info = found[held_out], tagger.info
+    if "on" in info.metrics.get("calibration", {}):  # fitted on another manifest, so without these clips anyhow
+        logits = known.logits
+        judged = CrossFitted(
+            probabilities_of(logits, info.calibration), np.broadcast_to(tagger.thresholds, logits.shape)
+        )
+    else:
+        judged = known.judged(method=info.calibration_method, goal=info.threshold_goal)
+    thresholds = np.where(info.thresholds_fitted, judged.thresholds, tagger.thresholds)  # or set by hand
+    return replace(
+        now,
+        probabilities=_replaced(now.probabilities, held_out, judged.probabilities[rows]),
+        uncalibrated=_replaced(now.uncalibrated, held_out, expit(known.logits[rows])),
+        thresholds=_replaced(now.thresholds, held_out, thresholds[rows]),
+        origins=origins,
+    )
+
+
+def _replaced(values: Float32Array, rows: BoolArray, others: FloatArray) -> Float32Array:
+    """The values with others in some rows."""
+    result = values.copy()
+    result[rows] = others
+    return result
