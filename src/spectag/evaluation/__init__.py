@@ -1,0 +1,161 @@
+"""How good a tagger is on a manifest's clips, and how sure that is: overall, label by label, slice by slice.
+
+Intervals are percentile intervals of the bootstrap. Recordings are drawn, and with each all its clips: clips of one
+recording are alike, and drawn one by one would make a score look surer than it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spectag.errors import ConfigError
+from spectag.evaluation.comparing import compare as compare_contenders
+from spectag.evaluation.comparing import stretch
+from spectag.evaluation.contenders import Contender, Model, hear
+from spectag.evaluation.estimates import Resampling, scores_on
+from spectag.evaluation.results import (
+    METRIC_WORDS,
+    CalibrationCheck,
+    Comparison,
+    Difference,
+    Estimate,
+    Evaluation,
+    ModelEvaluation,
+    Slice,
+)
+from spectag.evaluation.slicing import SLICE_METRICS, check_columns, slices
+from spectag.evaluation.writing import write_evaluation
+from spectag.manifest import Manifest, read_manifest
+from spectag.predict import Predictions
+from spectag.progress import Progress, Say, silent, tell_nobody
+from spectag.reliability import calibration_errors, expected_calibration_error, reliability
+
+__all__ = [
+    "METRIC_WORDS",
+    "SLICE_METRICS",
+    "CalibrationCheck",
+    "Comparison",
+    "Difference",
+    "Estimate",
+    "Evaluation",
+    "ModelEvaluation",
+    "Slice",
+    "evaluate",
+    "write_evaluation",
+]
+
+
+def evaluate(
+    model: Model,
+    manifest: str | Path | Manifest,
+    *,
+    compare: Sequence[Model] = (),
+    by: Sequence[str] = (),
+    common_labels: bool = False,
+    corrections: str | Path | None = None,
+    audio_dir: str | Path | None = None,
+    group_column: str | None = None,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    features: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+    say: Say = tell_nobody,
+) -> Evaluation:
+    """Judge a tagger, or a table of predictions, by a manifest's clips.
+
+    Clips that the tagger learnt from are judged by what networks said of them that were trained without them. Those
+    that were never held out are left out, unless there are no others.
+
+    Parameters
+    ----------
+    model : Tagger or path or name
+        A tagger, its folder, the name of a published one, or a table of predictions (see `read_predictions`).
+    manifest : path or Manifest
+        The clips and what is true in them.
+    compare : sequence of the same
+        Others to hold against it, on the clips and labels that both are judged by.
+    by : sequence of str
+        Columns of the manifest to slice by, beside those that are used anyhow.
+    common_labels : bool
+        Judge by the labels alone that both the tagger and the manifest have, as is done of published taggers. Else a
+        label that the tagger does not know is an error.
+    corrections, audio_dir, group_column
+        As in `read_manifest`.
+    n_resamples : int
+        0 gives no intervals.
+    confidence : float
+    seed : int
+        Of the resamples: they are the same for all models.
+    features : bool
+        Keep the features of the clips in the predictions.
+    workers : int, optional
+        Number of cores to tag with.
+    progress, say
+        Told how far the work is, and what was found.
+
+    Raises
+    ------
+    SpectagError
+        If the manifest, a tagger or a table can't be read or they do not belong together. Clips that can't be read
+        are skipped and named in the result.
+    """
+    if n_resamples < 0 or not 0 < confidence < 1:
+        raise ConfigError(
+            f"need 0 resamples or more and a confidence between 0 and 1, got {n_resamples} and {confidence:g}"
+        )
+    if not isinstance(manifest, Manifest):
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    check_columns(manifest, by)
+    contenders = hear(
+        [model, *compare],
+        manifest,
+        common_labels=common_labels,
+        features=features,
+        workers=workers,
+        progress=progress,
+        say=say,
+    )
+    group_of = dict(zip(map(stretch, manifest.clips), manifest.groups, strict=True))
+    groups = [[group_of[stretch(clip)] for clip in one.predictions.clips] for one in contenders]
+    first = contenders[0]
+    say(f"scoring {len(groups[0]):,} clips")
+    resampling = Resampling(n_resamples, confidence, seed)
+    return Evaluation(
+        manifest=manifest,
+        models=tuple(_judged(one, own, resampling) for one, own in zip(contenders, groups, strict=True)),
+        slices=slices(first.predictions, manifest, by, groups[0], resampling),
+        comparisons=tuple(compare_contenders(first, other, group_of, resampling) for other in contenders[1:]),
+        confidence=confidence,
+        n_resamples=n_resamples,
+        seed=seed,
+        n_groups=len(set(groups[0])),
+    )
+
+
+def _judged(contender: Contender, groups: Sequence[str], resampling: Resampling) -> ModelEvaluation:
+    scores = scores_on(contender.predictions, resampling.counts(groups))
+    return ModelEvaluation(
+        name=contender.name,
+        source=contender.source,
+        tagger=contender.tagger,
+        predictions=contender.predictions,
+        overall={metric: resampling.estimate(samples) for metric, samples in scores.overall.items()},
+        per_label={metric: tuple(resampling.estimates(samples)) for metric, samples in scores.per_label.items()},
+        calibration=_calibration(contender),
+        n_by_origin=contender.n_by_origin,
+        n_left_out=contender.n_left_out,
+        notes=contender.notes,
+    )
+
+
+def _calibration(contender: Contender) -> CalibrationCheck:
+    said: Predictions = contender.predictions
+    return CalibrationCheck(
+        is_calibrated=contender.tagger is not None and contender.tagger.info.calibration is not None,
+        reliability_before=reliability(said.y_true, said.uncalibrated),
+        reliability_after=reliability(said.y_true, said.probabilities),
+        ece_before=expected_calibration_error(said.y_true, said.uncalibrated),
+        ece_after=expected_calibration_error(said.y_true, said.probabilities),
+        ece_per_label=calibration_errors(said.y_true, said.probabilities),
+    )
