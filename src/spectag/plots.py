@@ -138,7 +138,7 @@ def clip_figure(
     waveform_ax.label_outer()
     waveform_ax.set_title(middle_cut(title, 100), fontsize=11, parse_math=False)
     # A column of its own for the colour bar, so that both time axes are equally long.
-    figure.colorbar(image, cax=figure.add_subplot(grid[1, 1]), label=_unit(config))
+    figure.colorbar(image, cax=figure.add_subplot(grid[1, 1]), label=power_label(config))
     figure.align_ylabels([waveform_ax, log_mel_ax])
     return figure
 
@@ -181,10 +181,11 @@ def show_waveform(waveform: Waveform, sample_rate: int, *, ax: "Axes") -> "Line2
     return ax.fill_between(starts / sample_rate, least, greatest, color=LINE_COLOR, linewidth=0.5)
 
 
-def show_log_mel(log_mel: LogMel, config: MelConfig, *, ax: "Axes") -> "AxesImage":
+def show_log_mel(log_mel: LogMel, config: MelConfig, *, ax: "Axes", start_seconds: float = 0.0) -> "AxesImage":
     """Draw a log_mel of shape (n_mels, n_frames) over seconds and, evenly spaced in mel, Hz.
 
-    The values are drawn before `config.mean` and `config.std` were applied, in decibels or nepers.
+    The values are drawn before `config.mean` and `config.std` were applied, in decibels or nepers. The time axis begins
+    with `start_seconds`.
     """
     n_mels, n_frames = log_mel.shape
     frame_seconds = config.hop_length / config.sample_rate
@@ -200,12 +201,20 @@ def show_log_mel(log_mel: LogMel, config: MelConfig, *, ax: "Axes") -> "AxesImag
         vmax=max(float(power.max()), least + 1),  # so that silence is dark
         aspect="auto",
         origin="lower",
-        extent=(-frame_seconds / 2, (n_frames - 0.5) * frame_seconds, bottom, top),
+        extent=(start_seconds - frame_seconds / 2, start_seconds + (n_frames - 0.5) * frame_seconds, bottom, top),
     )
     ticks = _octaves(config, bottom, top)
     ax.set_yticks([float(hz_to_mel(tick, config)) for tick in ticks], [str(tick) for tick in ticks])
-    ax.set(xlabel="Time (s)", ylabel="Frequency (Hz)", xlim=(0, max(n_frames - 1, 0.5) * frame_seconds))
+    end_seconds = start_seconds + max(n_frames - 1, 0.5) * frame_seconds
+    ax.set(xlabel="Time (s)", ylabel="Frequency (Hz)", xlim=(start_seconds, end_seconds))
     return image
+
+
+def in_decibels(log_mel: LogMel, config: MelConfig) -> tuple[LogMel, MelConfig]:
+    """A log_mel in decibels, and the config of it: not scaled for a network, and no nepers."""
+    power = log_mel * config.std + config.mean
+    plain = config.model_copy(update={"log": "db", "mean": 0.0, "std": 1.0})
+    return (power if config.log == "db" else power * np.float32(10 / np.log(10))), plain
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
@@ -338,7 +347,8 @@ def _octaves(config: MelConfig, bottom: float, top: float) -> list[int]:
     return ticks
 
 
-def _unit(config: MelConfig) -> str:
+def power_label(config: MelConfig) -> str:
+    """What stands beside the colour bar of a log_mel."""
     name = "dB" if config.log == "db" else "ln"
     return f"Power ({name}, loudest = 0)" if config.ref == "max" else f"Power ({name})"
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,7 +122,8 @@ def evaluate_command(
 def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") -> None:
     from spectag.report import write_report
 
-    write_report(evaluation, output / "report.html", progress=progress)
+    command = shlex.join(["spectag", *sys.argv[1:]])
+    write_report(evaluation, output / "report.html", command=command, progress=progress)
 
 
 def print_evaluation(evaluation: "Evaluation", console: Console, *, by: tuple[str, ...] = ()) -> None:

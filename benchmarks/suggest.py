@@ -1,0 +1,202 @@
+"""How many labels a given accuracy takes: clips as `spectag suggest` chooses them, and clips drawn at random.
+
+    python benchmarks/suggest.py esc10.csv
+    python benchmarks/suggest.py esc10.csv --rare 4
+    python benchmarks/suggest.py comp/train_curated.csv --test answers.csv --test-audio comp/test --pool 500
+
+The clips of a pool are labelled in batches. After each, the head that `spectag train` fits is fitted to what is
+labelled and judged on the test: by accuracy, or by lwlrap where clips have several labels. With folds in the manifest
+each seed has a fold of its own for the test, and the others for its pool; --pool draws so many clips for each seed.
+--rare leaves only three clips in the pool of so many labels, drawn anew for each seed. --start labels a few clips at
+random before the first choice.
+
+Printed: the mean over the seeds, and the range, by number of labels (at random each seed is the mean of four draws);
+and the number of labels from which the mean stays at a level or above, along a straight line from batch to batch.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectag.catalogue import front_end_of
+from spectag.choice import choices, doubts
+from spectag.clip_inputs import open_clips
+from spectag.embedding import Embedding
+from spectag.features import FeatureStore
+from spectag.front_end import FrontEnd
+from spectag.head_fit import DEFAULT_WEIGHT_DECAY, LinearHead, fit_heads
+from spectag.manifest import Manifest, read_manifest
+from spectag.metrics import lwlrap, top1_accuracy
+from spectag.progress import silent, tell_nobody
+from spectag.recipe import Recipe
+from spectag.weights import cache_folder
+
+WAYS = ("suggested", "random")
+CLIPS_OF_RARE = 3
+N_RANDOM = 4  # draws for each seed, for they differ much
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The features, labels and folds of all clips."""
+
+    features: NDArray[np.float32]
+    y_true: BoolArray
+    folds: NDArray[np.str_]
+    group_sizes: list[int]
+
+    def of(self, rows: IntArray) -> "Clips":
+        """Some of the clips."""
+        return replace(self, features=self.features[rows], y_true=self.y_true[rows], folds=self.folds[rows])
+
+    def head(self, rows: IntArray) -> tuple[LinearHead, BoolArray]:
+        """The head that these clips teach, and the labels that it knows: those that occur in them."""
+        known = self.y_true[rows].any(axis=0)
+        head = fit_heads(self.features[rows], self.y_true[rows][:, known], self.group_sizes, (DEFAULT_WEIGHT_DECAY,))
+        return head[0], known
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    clips, test = _clips(arguments)
+    numbers = list(range(arguments.start or arguments.batch, arguments.labels + 1, arguments.batch))
+    curves: dict[str, list[NDArray[np.float64]]] = {way: [] for way in WAYS}
+    for seed in range(arguments.seeds):
+        rng = np.random.default_rng(seed)
+        pool, judged = _draw(clips, test, seed, arguments, rng)
+        start = rng.permutation(len(pool.y_true))[: arguments.start]
+        drawn = [_scores(pool, judged, numbers, start, _at_random, rng) for _ in range(N_RANDOM)]
+        curves["suggested"].append(_scores(pool, judged, numbers, start, _suggested, rng))
+        curves["random"].append(np.mean(drawn, axis=0))
+    print("| labels | " + " | ".join(f"{way}, mean (range)" for way in WAYS) + " |\n|---|---|---|")
+    for column, number in enumerate(numbers):
+        cells = [
+            f"{(of := np.array(curves[way])[:, column]).mean():.3f} ({of.min():.3f} to {of.max():.3f})" for way in WAYS
+        ]
+        print(f"| {number} | {' | '.join(cells)} |")
+    print(f"\n| level | {' | '.join(WAYS)} | fewer |\n|---|---|---|---|")
+    for level in arguments.levels:
+        needed = [_needed(numbers, np.mean(curves[way], axis=0), level) for way in WAYS]
+        cells = [f"over {numbers[-1]}" if np.isnan(number) else f"{number:.0f}" for number in needed]
+        fewer = 1 - needed[0] / (numbers[-1] if np.isnan(needed[1]) else needed[1])
+        at_least = "at least " if np.isnan(needed[1]) else ""
+        print(f"| {level:g} | {' | '.join(cells)} | {'' if np.isnan(needed[0]) else f'{at_least}{fewer:.0%}'} |")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="with folds, unless a test is given")
+    parser.add_argument("--test", type=Path, help="manifest of other clips to judge on")
+    parser.add_argument("--test-audio", type=Path, help="where its sounds are")
+    parser.add_argument("--backbone", default="mn04_audioset")
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--labels", type=int, default=120, help="how far to go")
+    parser.add_argument("--pool", type=int, help="clips in it; all if not given")
+    parser.add_argument("--start", type=int, default=0, help="clips labelled at random before the first choice")
+    parser.add_argument("--rare", type=int, default=0, help="labels of which only three clips are in the pool")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--levels", type=float, nargs="+", default=[0.9, 0.95, 0.97, 0.98])
+    return parser
+
+
+def _clips(arguments: argparse.Namespace) -> tuple[Clips, Clips | None]:
+    train = read_manifest(arguments.manifest)
+    clips = _heard(train, arguments.backbone)
+    if arguments.test is None:
+        return clips, None
+    test = read_manifest(arguments.test, audio_dir=arguments.test_audio, labels=train.labels)
+    return clips, _heard(replace(test, labels=train.labels), arguments.backbone)
+
+
+def _heard(manifest: Manifest, backbone: str) -> Clips:
+    recipe, bank = Recipe(backbone=backbone), cache_folder() / "bank"
+    front_end = FrontEnd(mel=front_end_of(backbone, None))
+    inputs = open_clips(manifest, front_end, bank, workers=None, progress=silent, say=tell_nobody)
+    store = FeatureStore(bank, recipe, front_end)
+    features = store.compute(inputs.keys, inputs.inputs, progress=silent)
+    folds = np.array([fold or "" for fold in inputs.manifest.folds])
+    return Clips(features, inputs.manifest.multi_hot(), folds, store.group_sizes(inputs.inputs(0)))
+
+
+def _draw(
+    clips: Clips, test: Clips | None, seed: int, arguments: argparse.Namespace, rng: np.random.Generator
+) -> tuple[Clips, Clips]:
+    """The pool of a seed, and what it is judged on."""
+    if test is None:
+        folds = np.unique(clips.folds)
+        is_test = clips.folds == folds[seed % len(folds)]
+        clips, test = clips.of(np.flatnonzero(~is_test)), clips.of(np.flatnonzero(is_test))
+    pool = clips.of(_thinned(clips.y_true, arguments.rare, rng))
+    return pool.of(np.sort(rng.permutation(len(pool.y_true))[: arguments.pool])), test
+
+
+def _scores(
+    pool: Clips,
+    test: Clips,
+    numbers: Sequence[int],
+    labelled: IntArray,
+    choose: Callable[[Clips, IntArray, int, np.random.Generator], IntArray],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """The scores after each number of labels."""
+    scores = []
+    for number in numbers:
+        labelled = np.append(labelled, choose(pool, labelled, number - len(labelled), rng))
+        scores.append(_score(pool, labelled, test))
+    return np.array(scores)
+
+
+def _at_random(pool: Clips, labelled: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+    return rng.permutation(np.setdiff1d(np.arange(len(pool.y_true)), labelled))[:n]
+
+
+def _suggested(pool: Clips, labelled: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+    vectors = Embedding.fit(pool.features)(pool.features)
+    rest = np.setdiff1d(np.arange(len(vectors)), labelled)
+    doubt = None
+    if len(labelled):
+        has_empty = not pool.y_true[labelled].any(axis=1).all()
+        head, _ = pool.head(labelled)
+        doubt = doubts(head.probabilities(pool.features[rest]), none_is_an_answer=has_empty)
+    found = islice(choices(vectors[rest], doubt=doubt, labelled=vectors[labelled], rng=rng), n)
+    return rest[np.array([choice.index for choice in found], int)]
+
+
+def _thinned(y_true: BoolArray, n_rare: int, rng: np.random.Generator) -> IntArray:
+    """All clips but most of some labels."""
+    kept = np.ones(len(y_true), bool)
+    for label in rng.permutation(y_true.shape[1])[:n_rare]:
+        kept[rng.permutation(np.flatnonzero(y_true[:, label]))[CLIPS_OF_RARE:]] = False
+    return np.flatnonzero(kept)
+
+
+def _score(pool: Clips, labelled: IntArray, test: Clips) -> float:
+    head, known = pool.head(labelled)
+    logits = np.full(test.y_true.shape, -1e3)  # of labels that were never met
+    logits[:, known] = head.logits(test.features)
+    is_single = (test.y_true.sum(axis=1) == 1).all()
+    return top1_accuracy(test.y_true, logits) if is_single else lwlrap(test.y_true, logits)
+
+
+def _needed(numbers: Sequence[int], scores: NDArray[np.float64], level: float) -> float:
+    """Labels from which the score stays at the level; NaN where it ends below."""
+    below = np.flatnonzero(scores < level)
+    if not len(below):
+        return numbers[0]
+    last = below[-1]
+    if last + 1 == len(numbers):
+        return np.nan
+    share = (level - scores[last]) / (scores[last + 1] - scores[last])
+    return numbers[last] + share * (numbers[last + 1] - numbers[last])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""Clips to be looked at and listened to: spectrogram, sound, labels, and where the tagger looked for each of them."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from spectag.activation import Activation, activation
+from spectag.audio import Waveform, read_audio, resample
+from spectag.config import ImageConfig, MelConfig
+from spectag.errors import AudioError, DataError
+from spectag.evaluation import ModelEvaluation
+from spectag.image import log_mel_to_image, read_png
+from spectag.label_colors import color_of
+from spectag.manifest import Clip
+from spectag.manifest.finding import IMAGE_SUFFIXES
+from spectag.mel import compute_log_mel, hz_to_mel
+from spectag.predict import Origin
+from spectag.progress import Progress
+from spectag.report.chosen_clips import ChosenClip
+from spectag.report.svg import Pixels, Scale, data_uri, figure, frequency_ticks, jpeg, mel_limits, png
+from spectag.report.words import count, swatch, without_folders
+from spectag.workers import usable_cores
+
+FloatArray = NDArray[np.float64]
+
+EXCERPT_SECONDS = 10.0
+SHOWN_DB = 80.0  # below the loudest
+COLORMAP = "magma"
+
+_MP3_RATES = 8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000  # Hz, up to what most taggers hear
+_PEAK = 0.9  # of the sounds, so that quiet ones are heard
+_MOST_GAIN = 100.0  # 40 dB: noise stays noise
+_MOST_COLUMNS, _MOST_ROWS = 480, 128  # pixels of a picture
+_LEFT, _TOP, _WIDTH, _HEIGHT = 40, 16, 392, 138  # of the spectrogram in its figure
+_LEAST_GREATEST = 0.05  # logit: a map without anything does not become one by being drawn louder
+_FAINTEST = 0.15  # share of the greatest in all maps of a clip, below which it is noise more often than not
+_OUTLINED = 0.5  # share of the greatest
+_DENSEST = 0.62  # opacity of the greatest
+_N_OPACITIES = 24  # different ones, so that the maps are small
+_DECIBEL_A_NEPER = 10 / math.log(10)  # of power
+_ORIGINS: dict[Origin, str] = {
+    "new": "new to the tagger",
+    "held out": "held out from training",
+    "learnt": "learnt from",
+    "given": "prediction from the table",
+}
+
+
+@dataclass(frozen=True)
+class _Excerpt:
+    """The loudest stretch of a clip, from `start_seconds` in it."""
+
+    waveform: Waveform
+    sample_rate: int
+    start_seconds: float
+    clip_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return len(self.waveform) / self.sample_rate
+
+
+def clip_cards(
+    model: ModelEvaluation, chosen: Sequence[ChosenClip], colored: Sequence[str], progress: Progress
+) -> list[str]:
+    """A card for each clip, as HTML.
+
+    Clips that can't be read any more have a card that says so.
+    """
+    cards: list[str] = []
+    step = "clips drawn"
+    progress(step, 0, len(chosen))
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        try:
+            for card in pool.map(lambda clip: _card(model, clip, colored), chosen):
+                cards.append(card)
+                progress(step, len(cards), len(chosen))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the clips that are left
+    return cards
+
+
+def color_bar() -> str:
+    """What the colours of the spectrograms mean, as HTML."""
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    colors = log_mel_to_image(np.repeat(ramp, 8, axis=0), ImageConfig(colormap=COLORMAP, low=0, high=1))[0]
+    return (
+        f'<p class="color-bar"><span>−{SHOWN_DB:g} dB</span><img alt="from black to pale yellow" src="{jpeg(colors)}">'
+        "<span>0 dB: the loudest of each clip</span></p>"
+    )
+
+
+def _card(model: ModelEvaluation, chosen: ChosenClip, colored: Sequence[str]) -> str:
+    clip = model.predictions.clips[chosen.row]
+    try:
+        shown, maps = _image(clip) if _is_image(clip) else _sound(model, clip, chosen, colored)
+    except (AudioError, DataError) as error:
+        shown, maps = f'<p class="gone">It can’t be read now: {escape(without_folders(str(error), clip))}</p>', set()
+    return (
+        f'<article class="card" id="clip-{chosen.row}"><h3><span class="kind">{escape(chosen.kind)}</span> '
+        f"{escape(clip.name)}</h3><p>{escape(chosen.why)}</p>{shown}"
+        f'{_verdicts(model, chosen, colored, maps)}<p class="origin">{_origin(model, chosen.row)}</p></article>'
+    )
+
+
+def _is_image(clip: Clip) -> bool:
+    return clip.path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _image(clip: Clip) -> tuple[str, set[int]]:
+    pixels = read_png(clip.path)
+    return f'<img class="spectrogram-image" alt="Spectrogram of {escape(clip.name)}" src="{jpeg(pixels)}">', set()
+
+
+def _sound(model: ModelEvaluation, clip: Clip, chosen: ChosenClip, colored: Sequence[str]) -> tuple[str, set[int]]:
+    """Spectrogram and player, and the labels that have a map."""
+    excerpt = _loudest(clip)
+    mel = _mel_config(model, excerpt)
+    maps = _activation(model, excerpt, chosen)
+    drawn = {} if maps is None else _drawn_maps(model, maps, chosen, mel, colored)
+    heard = "" if excerpt.seconds > excerpt.clip_seconds - 0.05 else _heard_part(excerpt)
+    name = escape(clip.name)
+    return (
+        f'<div class="sound">{_spectrogram(excerpt, mel, clip.name, drawn)}'
+        f'<audio controls preload="metadata" aria-label="{name}" src="{_mp3(excerpt)}"></audio></div>{heard}',
+        set(drawn),
+    )
+
+
+def _heard_part(excerpt: _Excerpt) -> str:
+    start, end = excerpt.start_seconds, excerpt.start_seconds + excerpt.seconds
+    whole = f"{excerpt.clip_seconds:.3g} s"
+    return f'<p class="part">The loudest {excerpt.seconds:g} s of {whole}: from {start:.1f} s to {end:.1f} s.</p>'
+
+
+def _loudest(clip: Clip) -> _Excerpt:
+    waveform, rate = read_audio(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
+    n = round(EXCERPT_SECONDS * rate)
+    start = 0
+    if len(waveform) > n:
+        energy = np.concatenate([[0.0], np.cumsum(waveform.astype(np.float64) ** 2)])
+        start = int(np.argmax(energy[n:] - energy[:-n]))
+    return _Excerpt(waveform[start : start + n], rate, start / rate, len(waveform) / rate)
+
+
+def _mel_config(model: ModelEvaluation, excerpt: _Excerpt) -> MelConfig:
+    """What the tagger hears; without one, frames of about 50 ms, and enough of them."""
+    if model.tagger is not None and model.tagger.front_end.mel is not None:
+        return model.tagger.front_end.mel
+    rate = excerpt.sample_rate
+    n_fft = max(256, 2 ** round(math.log2(rate * 0.05)))
+    hop = max(1, min(n_fft // 4, len(excerpt.waveform) // 300))
+    return MelConfig(
+        sample_rate=rate, n_fft=n_fft, hop_length=hop, n_mels=96, f_min=min(20.0, rate / 8), f_max=rate / 2, top_db=None
+    )
+
+
+def _activation(model: ModelEvaluation, excerpt: _Excerpt, chosen: ChosenClip) -> Activation | None:
+    if model.tagger is None or model.tagger.front_end.mel is None or not chosen.labels:
+        return None
+    names = [model.labels.names[label] for label in chosen.labels]
+    return activation(model.tagger, excerpt.waveform, excerpt.sample_rate, names)
+
+
+def _spectrogram(excerpt: _Excerpt, mel: MelConfig, name: str, maps: dict[int, str]) -> str:
+    """The picture with its axes; what is inside the inner SVG is in seconds and in shares of the height."""
+    waveform = resample(excerpt.waveform, excerpt.sample_rate, mel.sample_rate)
+    log_mel = compute_log_mel(waveform, mel)
+    frame = mel.hop_length / mel.sample_rate
+    seconds = excerpt.seconds
+    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
+    inner = (
+        f'<svg x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {seconds:.6g} 1" '
+        f'preserveAspectRatio="none"><image class="picture" x="{-frame / 2:.6g}" y="0" '
+        f'width="{log_mel.shape[1] * frame:.6g}" height="1" preserveAspectRatio="none" '
+        f'href="{jpeg(_picture(log_mel, mel))}"/>{"".join(maps.values())}</svg>'
+    )
+    parts = [
+        inner,
+        f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}"/>',
+        f'<path class="playhead" d="M{_LEFT} {_TOP}V{bottom}" visibility="hidden"/>',
+        *_ticks(mel, Scale(0, seconds, _LEFT, right), bottom),
+    ]
+    return figure(
+        _LEFT + _WIDTH + 8,
+        bottom + 32,
+        f"Mel spectrogram of {name}",
+        parts,
+        classes="spectrogram",
+        attributes=f'data-seconds="{seconds:.6g}"',
+    )
+
+
+def _picture(log_mel: NDArray[np.float32], mel: MelConfig) -> Pixels:
+    decibels = log_mel * mel.std * (1.0 if mel.log == "db" else _DECIBEL_A_NEPER)
+    high = float(decibels.max())
+    size = {"height": min(log_mel.shape[0], _MOST_ROWS), "width": min(log_mel.shape[1], _MOST_COLUMNS)}
+    return log_mel_to_image(decibels, ImageConfig(colormap=COLORMAP, low=high - SHOWN_DB, high=high, **size))[0]
+
+
+def _ticks(mel: MelConfig, across: Scale, bottom: float) -> Iterator[str]:
+    yield f'<text class="end" x="{_LEFT - 6}" y="{_TOP - 5}">Hz</text>'
+    for name, share in frequency_ticks(mel):
+        y = bottom - share * _HEIGHT
+        yield f'<path class="axis" d="M{_LEFT} {y:.1f}h-4"/>'
+        yield f'<text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{name}</text>'
+    for tick in across.ticks:
+        x = across(tick)
+        yield f'<path class="axis" d="M{x:.1f} {bottom}v4"/><text x="{x:.1f}" y="{bottom + 16}">{tick:g}</text>'
+    yield f'<text class="end" x="{across.end:g}" y="{bottom + 29}">seconds</text>'
+
+
+def _drawn_maps(
+    model: ModelEvaluation, maps: Activation, chosen: ChosenClip, mel: MelConfig, colored: Sequence[str]
+) -> dict[int, str]:
+    """The map of each label that a place speaks for, as SVG: denser where more speaks, a line around most of it.
+
+    All maps of a clip have one scale.
+    """
+    bottom, top = mel_limits(mel)
+    heights = np.asarray(1 - (hz_to_mel(maps.band_edges, mel) - bottom) / (top - bottom), np.float64)
+    greatest = max(float(maps.maps.max()), _LEAST_GREATEST)
+    place = (
+        f'x="0" y="{heights[-1]:.4g}" width="{maps.time_edges[-1]:.6g}" height="{heights[0] - heights[-1]:.4g}" '
+        'preserveAspectRatio="none"'
+    )
+    drawn = {}
+    for label, values in zip(chosen.labels, maps.maps, strict=True):
+        shares = values / greatest
+        if float(shares.max()) > _FAINTEST:
+            outline = "".join(_outline(shares >= _OUTLINED, maps.time_edges, heights))
+            drawn[label] = (
+                f'<g class="where" data-map="{label}" visibility="hidden">'
+                f'<image {place} href="{_veil(shares, color_of(model.labels.names[label], colored))}"/>'
+                f'<path class="halo" d="{outline}"/><path class="outline" d="{outline}"/></g>'
+            )
+    return drawn
+
+
+def _veil(shares: NDArray[np.float32], color: str) -> str:
+    """A picture in one colour, the denser the greater the share."""
+    steps = np.rint(np.where(shares > _FAINTEST, shares, 0) * _N_OPACITIES) / _N_OPACITIES
+    pixels = np.empty((*shares.shape, 4), np.uint8)
+    pixels[..., :3] = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
+    pixels[..., 3] = np.rint(255 * _DENSEST * steps)
+    return png(pixels[::-1])
+
+
+def _outline(inside: NDArray[np.bool_], times: FloatArray, heights: FloatArray) -> Iterator[str]:
+    """The edges between cells inside and cells outside."""
+    padded = np.pad(inside, 1)
+    for band, edge in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]):
+        yield f"M{times[edge]:.4g} {heights[band]:.4g}V{heights[band + 1]:.4g}"
+    for edge, time in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
+        yield f"M{times[time]:.4g} {heights[edge]:.4g}H{times[time + 1]:.4g}"
+
+
+def _mp3(excerpt: _Excerpt) -> str:
+    """The sound as the address of itself. Browsers all play an mp3, and from its first sample on, as they should."""
+    rate = next((rate for rate in _MP3_RATES if rate >= excerpt.sample_rate), _MP3_RATES[-1])
+    waveform = resample(excerpt.waveform, excerpt.sample_rate, rate)
+    peak = float(np.abs(waveform).max())
+    gain = min(_PEAK / peak, _MOST_GAIN) if peak else 1.0
+    file = io.BytesIO()
+    soundfile.write(file, waveform * np.float32(gain), rate, format="MP3")
+    return data_uri("audio/mpeg", file.getvalue())
+
+
+def _verdicts(model: ModelEvaluation, chosen: ChosenClip, colored: Sequence[str], maps: set[int]) -> str:
+    """What is true, what was said, and from where on a label is given; labels with a map are buttons."""
+    predictions = model.predictions
+    if not chosen.labels:
+        return ""
+    items = []
+    for label in chosen.labels:
+        name = model.labels.names[label]
+        probability, threshold = (
+            float(values[chosen.row, label]) for values in (predictions.probabilities, predictions.thresholds)
+        )
+        kind, words = _verdict(bool(predictions.y_true[chosen.row, label]), probability >= threshold)
+        shown = f'{swatch(name, colored)}<span class="text">{escape(name)}</span>'
+        if label in maps:
+            shown = (
+                f'<button type="button" class="chip" data-map="{label}" aria-pressed="false" '
+                f'title="Show where the tagger looked">{shown}</button>'
+            )
+        else:
+            shown = f'<span class="chip">{shown}</span>'
+        items.append(
+            f'<li class="{kind}">{shown}<span class="meter" style="--value:{100 * probability:.1f}%;'
+            f'--threshold:{100 * min(threshold, 1):.1f}%;--label:{color_of(name, colored)}"></span>'
+            f'<span class="figure">{probability:.2f} <small>/ {threshold:.2f}</small></span>'
+            f'<span class="words">{words}</span></li>'
+        )
+    return f'<ul class="verdicts">{"".join(items)}</ul>'
+
+
+def _verdict(is_true: bool, is_given: bool) -> tuple[str, str]:
+    if is_true:
+        return ("hit", "✓ true, heard") if is_given else ("missed", "○ true, missed")
+    return ("wrong", "✕ heard, not true") if is_given else ("neither", "not true, not given")
+
+
+def _origin(model: ModelEvaluation, row: int) -> str:
+    """The labels that it has, how long it is and where its prediction comes from."""
+    predictions = model.predictions
+    clip, seconds = predictions.clips[row], predictions.durations[row]
+    parts = ["no true label" if not clip.labels else count(len(clip.labels), "true label")]
+    if np.isfinite(seconds):
+        parts.append(f"{seconds:.3g} s")
+    parts.append(_ORIGINS[predictions.origins[row]])
+    if clip.fold is not None:
+        parts.append(f"fold {escape(clip.fold)}")
+    return " · ".join(parts)
