@@ -116,6 +116,7 @@ def inspect(
     folds: int | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Inspection:
@@ -127,7 +128,7 @@ def inspect(
         Of sounds or of images.
     folds : int, optional
         The number of folds that labels must suffice for; by default the number of folds in the manifest.
-    audio_dir, group_column
+    audio_dir, group_column, corrections
         As in `read_manifest`.
     workers : int, optional
         Number of processes; by default one per core, or one where there are few clips.
@@ -153,7 +154,7 @@ def inspect(
     to another's, whatever the format of the file.
     """
     if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     clips = manifest.clips
     found = _look_at(manifest, workers, progress)
     sounds = {clip: look for clip in clips if isinstance(look := found[clip], _Sound)}

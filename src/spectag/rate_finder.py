@@ -53,6 +53,7 @@ def find_learning_rate(
     bank: str | Path | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     say: Say = tell_nobody,
@@ -64,7 +65,7 @@ def find_learning_rate(
 
     Parameters
     ----------
-    manifest, noisy, bank, audio_dir, group_column, workers, progress, say
+    manifest, noisy, bank, audio_dir, group_column, corrections, workers, progress, say
         As in `train`.
     recipe : Recipe
         How to fine-tune; of several members, the first that is fine-tuned is looked at. Its learning rate does not
@@ -97,6 +98,7 @@ def find_learning_rate(
         bank=bank,
         audio_dir=audio_dir,
         group_column=group_column,
+        corrections=corrections,
         workers=workers,
         progress=progress,
         say=say,

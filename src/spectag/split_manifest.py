@@ -35,6 +35,7 @@ def split(
     seed: int = 0,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
 ) -> Split:
     """Deal clips into folds 1, 2, ..., or into train and valid; a group (or a file's parts) is never on two sides.
 
@@ -47,7 +48,7 @@ def split(
         Instead of folds, the share that is held out.
     seed : int
         Another seed gives other folds, as well balanced.
-    audio_dir, group_column
+    audio_dir, group_column, corrections
         As in `read_manifest`.
 
     Raises
@@ -58,7 +59,7 @@ def split(
     if folds is not None and valid_share is not None:
         raise DataError("folds and valid_share ask for different things; leave one out")
     if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     y_true = manifest.multi_hot()
     if valid_share is None:
         n_folds = 5 if folds is None else folds

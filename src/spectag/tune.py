@@ -114,6 +114,7 @@ def tune(
     bank: str | Path | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     say: Say = tell_nobody,
@@ -125,7 +126,7 @@ def tune(
 
     Parameters
     ----------
-    manifest, noisy, bank, audio_dir, group_column, workers, progress, say
+    manifest, noisy, bank, audio_dir, group_column, corrections, workers, progress, say
         As in `train`.
     output : path
         Folder of the study. A study that is there goes on.
@@ -158,7 +159,7 @@ def tune(
     recipe = with_values(recipe, {})
     _optuna()
     if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
     space = search_space(recipe, over, holds_images=manifest.holds_images)

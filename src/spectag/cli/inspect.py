@@ -30,6 +30,7 @@ def inspect_command(
     folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    corrections: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
@@ -45,6 +46,8 @@ def inspect_command(
         Where sounds are that lie neither beside the manifest nor in the folder of its name.
     group_column
         Column whose equal values should be in one fold, such as the recordist's.
+    corrections
+        Corrections of the labels, as spectag review makes them. The manifest itself stays as it is.
     workers
         Processes. By default one for each core.
     json_output
@@ -53,7 +56,7 @@ def inspect_command(
     from spectag.inspection import inspect
     from spectag.manifest import read_manifest
 
-    clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
+    clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     with shown_work() as (progress, _):
         inspection = inspect(clips, folds=folds, workers=workers, progress=progress)
     if json_output:

@@ -27,6 +27,7 @@ def split_command(
     seed: Seed = 0,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    corrections: Path | None = None,
     json_output: Json = False,
 ) -> int:
     """Deal a manifest's clips into folds, balanced by label, each recording in one.
@@ -47,13 +48,21 @@ def split_command(
         Where sounds are that lie neither beside the manifest nor in the folder of its name.
     group_column
         Column whose equal values never come on two sides, such as the recordist's.
+    corrections
+        Corrections of the labels, as spectag review makes them. The CSV that is written has the corrected labels.
     json_output
         Print parts and balance as JSON.
     """
     from spectag.split_manifest import split, write_split
 
     result = split(
-        manifest, folds=folds, valid_share=valid_share, seed=seed, audio_dir=audio_dir, group_column=group_column
+        manifest,
+        folds=folds,
+        valid_share=valid_share,
+        seed=seed,
+        audio_dir=audio_dir,
+        group_column=group_column,
+        corrections=corrections,
     )
     if output is not None:
         write_split(output, result)

@@ -45,6 +45,7 @@ def train_command(
     bank: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    corrections: Path | None = None,
     workers: Workers = None,
     tensorboard: Path | None = None,
     json_output: Json = False,
@@ -71,6 +72,8 @@ def train_command(
         Where sounds (or images) are that lie neither beside the manifest nor in the folder of its name.
     group_column
         Column whose equal values never come on two sides of a fold, such as the recordist's.
+    corrections
+        Corrections of the labels, as spectag review makes them. The manifest itself stays as it is.
     workers
         Processes that make spectrograms. By default one for each core.
     tensorboard
@@ -95,6 +98,7 @@ def train_command(
             bank=bank,
             audio_dir=audio_dir,
             group_column=group_column,
+            corrections=corrections,
             workers=workers,
             tensorboard=tensorboard,
             progress=progress,

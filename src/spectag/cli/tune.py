@@ -56,6 +56,7 @@ def tune_command(
     bank: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    corrections: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
@@ -86,6 +87,8 @@ def tune_command(
         Where sounds (or images) are that lie neither beside the manifest nor in the folder of its name.
     group_column
         Column whose equal values never come on two sides of a fold, such as the recordist's.
+    corrections
+        Corrections of the labels, as spectag review makes them. The manifest itself stays as it is.
     workers
         Processes that make spectrograms. By default one for each core.
     json_output
@@ -109,6 +112,7 @@ def tune_command(
             bank=bank,
             audio_dir=audio_dir,
             group_column=group_column,
+            corrections=corrections,
             workers=workers,
             progress=progress,
             say=say,
@@ -117,7 +121,12 @@ def tune_command(
     if json_output:
         print(json.dumps(study.to_dict(), indent=2, ensure_ascii=False))
     else:
-        given = {"--noisy": noisy, "--audio-dir": audio_dir, "--group-column": group_column}
+        given = {
+            "--noisy": noisy,
+            "--audio-dir": audio_dir,
+            "--group-column": group_column,
+            "--corrections": corrections,
+        }
         _print(study, _to_train(manifest, study, given), Console(file=sys.stdout, highlight=False))
     return SKIPPED_SOME if study.skipped else 0
 

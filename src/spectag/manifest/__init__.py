@@ -18,10 +18,11 @@ from spectag.errors import DataError, did_you_mean
 from spectag.files import unfinished_file
 from spectag.labels import LabelSet
 from spectag.manifest.annotations import is_annotation, read_annotations
+from spectag.manifest.corrections import apply_corrections, read_corrections
 from spectag.manifest.csv_forms import COLUMN_NAMES, read_csv
 from spectag.manifest.finding import IMAGE_SUFFIXES, Finder
 from spectag.manifest.folders import read_folder, visible_files
-from spectag.manifest.rows import Row
+from spectag.manifest.rows import Row, clip_name
 from spectag.manifest.table import read_text, some_of
 
 __all__ = ["Clip", "Manifest", "read_manifest", "write_multi_hot"]
@@ -48,9 +49,7 @@ class Clip:
     @property
     def name(self) -> str:
         """The file name, with the times where the clip is only a part."""
-        if self.end_seconds is not None:
-            return f"{self.fname} ({self.start_seconds:g}-{self.end_seconds:g} s)"
-        return f"{self.fname} (from {self.start_seconds:g} s)" if self.start_seconds else self.fname
+        return clip_name(self.fname, self.start_seconds, self.end_seconds)
 
 
 @dataclass(frozen=True)
@@ -137,6 +136,7 @@ def read_manifest(
     audio_dir: str | Path | None = None,
     labels: LabelSet | None = None,
     group_column: str | None = None,
+    corrections: str | Path | None = None,
 ) -> Manifest:
     """Read a manifest in any of the forms that are known, and find its sounds.
 
@@ -151,11 +151,14 @@ def read_manifest(
         multi-hot CSV in their order.
     group_column : str, optional
         The column that holds the groups, in place of `group`.
+    corrections : str or Path, optional
+        A table of corrections to lay over the labels; see `corrections.read_corrections`.
 
     Raises
     ------
     DataError
-        If the manifest can't be understood, with the line; if sounds are missing, all of them at once.
+        If the manifest can't be understood, with the line; if sounds are missing, all of them at once; if a correction
+        does not fit.
 
     Notes
     -----
@@ -171,9 +174,14 @@ def read_manifest(
         _check_labels(rows, labels)
     clips = _find_clips(rows, finder)
     _check_unique(clips, source)
-    if labels is None:
-        labels = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
-    return Manifest(source, tuple(clips), labels)
+    if labels is not None:
+        known = labels
+    else:
+        known = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
+    manifest = Manifest(source, tuple(clips), known)
+    if corrections is not None:
+        manifest = apply_corrections(manifest, read_corrections(corrections))
+    return manifest if labels is None else replace(manifest, labels=labels)
 
 
 def _read_rows(source: Path, finder: Finder, group_column: str | None) -> tuple[list[Row], tuple[str, ...] | None]:

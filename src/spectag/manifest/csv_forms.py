@@ -24,10 +24,10 @@ _BITS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true
 
 def read_csv(path: Path, text: str, group_column: str | None) -> tuple[list[Row], tuple[str, ...] | None]:
     """The rows of a CSV and, where it is multi-hot, its labels in the order of the columns."""
-    table = open_table(path, text, _delimiter(text))
+    table = open_table(path, text, delimiter_of(text))
     columns = _known_columns(table, group_column)
     if "labels" in columns:
-        return _read_rows(table, columns, lambda fields, _: split_labels(fields[columns["labels"]])), None
+        return _read_rows(table, columns, _labels_in(table, columns["labels"])), None
     names = {position: name for position, name in enumerate(table.columns) if name and position not in columns.values()}
     if not names:
         raise DataError(
@@ -37,9 +37,25 @@ def read_csv(path: Path, text: str, group_column: str | None) -> tuple[list[Row]
     return _read_rows(table, columns, lambda fields, where: _hot_labels(fields, names, where)), tuple(names.values())
 
 
+def _labels_in(table: Table, place: int) -> Callable[[list[str], str], tuple[str, ...]]:
+    """What reads the labels of a row; one that `spectag suggest` wrote and nobody has filled in is refused."""
+    suggested = table.position("suggested") if table.position("why") is not None else None
+
+    def labels_of(fields: list[str], where: str) -> tuple[str, ...]:
+        labels = split_labels(fields[place])
+        if not labels and suggested is not None and fields[suggested]:
+            raise DataError(
+                f"{where}: not labelled yet; fill in labels, or delete the line. If none of your labels is heard, "
+                "empty the column suggested, too"
+            )
+        return labels
+
+    return labels_of
+
+
 def further_columns(path: Path, text: str) -> dict[str, dict[int, str]]:
     """The columns of a CSV that mean nothing to us, by name: each field by its line."""
-    table = open_table(path, text, _delimiter(text))
+    table = open_table(path, text, delimiter_of(text))
     if table.position(*COLUMNS["labels"]) is None:  # multi-hot: all columns that we do not know are labels
         return {}
     known = _known_columns(table, None).values()
@@ -51,7 +67,7 @@ def further_columns(path: Path, text: str) -> dict[str, dict[int, str]]:
     return columns
 
 
-def _delimiter(text: str) -> str:
+def delimiter_of(text: str) -> str:
     """Comma, semicolon or tab: the one that makes a column of file names appear in the header."""
     header = first_lines(text, 1)
     for delimiter in ",;\t":

@@ -32,3 +32,10 @@ class Row:
     def where(self) -> str:
         """The file and, in a table, the line."""
         return str(self.source) if self.line is None else f"{self.source}, line {self.line}"
+
+
+def clip_name(fname: str, start_seconds: float, end_seconds: float | None) -> str:
+    """The file name of a clip, with the times where it is only a part."""
+    if end_seconds is not None:
+        return f"{fname} ({start_seconds:g}-{end_seconds:g} s)"
+    return f"{fname} (from {start_seconds:g} s)" if start_seconds else fname

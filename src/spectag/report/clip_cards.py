@@ -1,18 +1,13 @@
 """Clips to be looked at and listened to: spectrogram, sound, labels, and where the tagger looked for each of them."""
 
-import io
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from spectag.activation import Activation, activation
-from spectag.audio import Waveform, read_audio, resample
 from spectag.config import ImageConfig, MelConfig
 from spectag.errors import AudioError, DataError
 from spectag.evaluation import ModelEvaluation
@@ -20,51 +15,30 @@ from spectag.image import log_mel_to_image, read_png
 from spectag.label_colors import color_of
 from spectag.manifest import Clip
 from spectag.manifest.finding import IMAGE_SUFFIXES
-from spectag.mel import compute_log_mel, hz_to_mel
+from spectag.mel import hz_to_mel
 from spectag.predict import Origin
 from spectag.progress import Progress
 from spectag.report.chosen_clips import ChosenClip
-from spectag.report.svg import Pixels, Scale, data_uri, figure, frequency_ticks, jpeg, mel_limits, png
+from spectag.report.excerpts import COLORMAP, SHOWN_DB, Excerpt, loudest, mel_to_draw, mp3, spectrogram
+from spectag.report.svg import jpeg, mel_limits, png
 from spectag.report.words import count, swatch, without_folders
 from spectag.workers import usable_cores
 
 FloatArray = NDArray[np.float64]
 
 EXCERPT_SECONDS = 10.0
-SHOWN_DB = 80.0  # below the loudest
-COLORMAP = "magma"
 
-_MP3_RATES = 8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000  # Hz, up to what most taggers hear
-_PEAK = 0.9  # of the sounds, so that quiet ones are heard
-_MOST_GAIN = 100.0  # 40 dB: noise stays noise
-_MOST_COLUMNS, _MOST_ROWS = 480, 128  # pixels of a picture
-_LEFT, _TOP, _WIDTH, _HEIGHT = 40, 16, 392, 138  # of the spectrogram in its figure
 _LEAST_GREATEST = 0.05  # logit: a map without anything does not become one by being drawn louder
 _FAINTEST = 0.15  # share of the greatest in all maps of a clip, below which it is noise more often than not
 _OUTLINED = 0.5  # share of the greatest
 _DENSEST = 0.62  # opacity of the greatest
 _N_OPACITIES = 24  # different ones, so that the maps are small
-_DECIBEL_A_NEPER = 10 / math.log(10)  # of power
 _ORIGINS: dict[Origin, str] = {
     "new": "new to the tagger",
     "held out": "held out from training",
     "learnt": "learnt from",
     "given": "prediction from the table",
 }
-
-
-@dataclass(frozen=True)
-class _Excerpt:
-    """The loudest stretch of a clip, from `start_seconds` in it."""
-
-    waveform: Waveform
-    sample_rate: int
-    start_seconds: float
-    clip_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        return len(self.waveform) / self.sample_rate
 
 
 def clip_cards(
@@ -121,100 +95,31 @@ def _image(clip: Clip) -> tuple[str, set[int]]:
 
 def _sound(model: ModelEvaluation, clip: Clip, chosen: ChosenClip, colored: Sequence[str]) -> tuple[str, set[int]]:
     """Spectrogram and player, and the labels that have a map."""
-    excerpt = _loudest(clip)
+    excerpt = loudest(clip, EXCERPT_SECONDS)
     mel = _mel_config(model, excerpt)
     maps = _activation(model, excerpt, chosen)
     drawn = {} if maps is None else _drawn_maps(model, maps, chosen, mel, colored)
-    heard = "" if excerpt.seconds > excerpt.clip_seconds - 0.05 else _heard_part(excerpt)
+    heard = "" if excerpt.is_whole else f'<p class="part">{excerpt.in_words()}</p>'
     name = escape(clip.name)
     return (
-        f'<div class="sound">{_spectrogram(excerpt, mel, clip.name, drawn)}'
-        f'<audio controls preload="metadata" aria-label="{name}" src="{_mp3(excerpt)}"></audio></div>{heard}',
+        f'<div class="sound">{spectrogram(excerpt, mel, clip.name, drawn.values())}'
+        f'<audio controls preload="metadata" aria-label="{name}" src="{mp3(excerpt)}"></audio></div>{heard}',
         set(drawn),
     )
 
 
-def _heard_part(excerpt: _Excerpt) -> str:
-    start, end = excerpt.start_seconds, excerpt.start_seconds + excerpt.seconds
-    whole = f"{excerpt.clip_seconds:.3g} s"
-    return f'<p class="part">The loudest {excerpt.seconds:g} s of {whole}: from {start:.1f} s to {end:.1f} s.</p>'
-
-
-def _loudest(clip: Clip) -> _Excerpt:
-    waveform, rate = read_audio(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
-    n = round(EXCERPT_SECONDS * rate)
-    start = 0
-    if len(waveform) > n:
-        energy = np.concatenate([[0.0], np.cumsum(waveform.astype(np.float64) ** 2)])
-        start = int(np.argmax(energy[n:] - energy[:-n]))
-    return _Excerpt(waveform[start : start + n], rate, start / rate, len(waveform) / rate)
-
-
-def _mel_config(model: ModelEvaluation, excerpt: _Excerpt) -> MelConfig:
+def _mel_config(model: ModelEvaluation, excerpt: Excerpt) -> MelConfig:
     """What the tagger hears; without one, frames of about 50 ms, and enough of them."""
     if model.tagger is not None and model.tagger.front_end.mel is not None:
         return model.tagger.front_end.mel
-    rate = excerpt.sample_rate
-    n_fft = max(256, 2 ** round(math.log2(rate * 0.05)))
-    hop = max(1, min(n_fft // 4, len(excerpt.waveform) // 300))
-    return MelConfig(
-        sample_rate=rate, n_fft=n_fft, hop_length=hop, n_mels=96, f_min=min(20.0, rate / 8), f_max=rate / 2, top_db=None
-    )
+    return mel_to_draw(excerpt)
 
 
-def _activation(model: ModelEvaluation, excerpt: _Excerpt, chosen: ChosenClip) -> Activation | None:
+def _activation(model: ModelEvaluation, excerpt: Excerpt, chosen: ChosenClip) -> Activation | None:
     if model.tagger is None or model.tagger.front_end.mel is None or not chosen.labels:
         return None
     names = [model.labels.names[label] for label in chosen.labels]
     return activation(model.tagger, excerpt.waveform, excerpt.sample_rate, names)
-
-
-def _spectrogram(excerpt: _Excerpt, mel: MelConfig, name: str, maps: dict[int, str]) -> str:
-    """The picture with its axes; what is inside the inner SVG is in seconds and in shares of the height."""
-    waveform = resample(excerpt.waveform, excerpt.sample_rate, mel.sample_rate)
-    log_mel = compute_log_mel(waveform, mel)
-    frame = mel.hop_length / mel.sample_rate
-    seconds = excerpt.seconds
-    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
-    inner = (
-        f'<svg x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {seconds:.6g} 1" '
-        f'preserveAspectRatio="none"><image class="picture" x="{-frame / 2:.6g}" y="0" '
-        f'width="{log_mel.shape[1] * frame:.6g}" height="1" preserveAspectRatio="none" '
-        f'href="{jpeg(_picture(log_mel, mel))}"/>{"".join(maps.values())}</svg>'
-    )
-    parts = [
-        inner,
-        f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}"/>',
-        f'<path class="playhead" d="M{_LEFT} {_TOP}V{bottom}" visibility="hidden"/>',
-        *_ticks(mel, Scale(0, seconds, _LEFT, right), bottom),
-    ]
-    return figure(
-        _LEFT + _WIDTH + 8,
-        bottom + 32,
-        f"Mel spectrogram of {name}",
-        parts,
-        classes="spectrogram",
-        attributes=f'data-seconds="{seconds:.6g}"',
-    )
-
-
-def _picture(log_mel: NDArray[np.float32], mel: MelConfig) -> Pixels:
-    decibels = log_mel * mel.std * (1.0 if mel.log == "db" else _DECIBEL_A_NEPER)
-    high = float(decibels.max())
-    size = {"height": min(log_mel.shape[0], _MOST_ROWS), "width": min(log_mel.shape[1], _MOST_COLUMNS)}
-    return log_mel_to_image(decibels, ImageConfig(colormap=COLORMAP, low=high - SHOWN_DB, high=high, **size))[0]
-
-
-def _ticks(mel: MelConfig, across: Scale, bottom: float) -> Iterator[str]:
-    yield f'<text class="end" x="{_LEFT - 6}" y="{_TOP - 5}">Hz</text>'
-    for name, share in frequency_ticks(mel):
-        y = bottom - share * _HEIGHT
-        yield f'<path class="axis" d="M{_LEFT} {y:.1f}h-4"/>'
-        yield f'<text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{name}</text>'
-    for tick in across.ticks:
-        x = across(tick)
-        yield f'<path class="axis" d="M{x:.1f} {bottom}v4"/><text x="{x:.1f}" y="{bottom + 16}">{tick:g}</text>'
-    yield f'<text class="end" x="{across.end:g}" y="{bottom + 29}">seconds</text>'
 
 
 def _drawn_maps(
@@ -260,17 +165,6 @@ def _outline(inside: NDArray[np.bool_], times: FloatArray, heights: FloatArray) 
         yield f"M{times[edge]:.4g} {heights[band]:.4g}V{heights[band + 1]:.4g}"
     for edge, time in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
         yield f"M{times[time]:.4g} {heights[edge]:.4g}H{times[time + 1]:.4g}"
-
-
-def _mp3(excerpt: _Excerpt) -> str:
-    """The sound as the address of itself. Browsers all play an mp3, and from its first sample on, as they should."""
-    rate = next((rate for rate in _MP3_RATES if rate >= excerpt.sample_rate), _MP3_RATES[-1])
-    waveform = resample(excerpt.waveform, excerpt.sample_rate, rate)
-    peak = float(np.abs(waveform).max())
-    gain = min(_PEAK / peak, _MOST_GAIN) if peak else 1.0
-    file = io.BytesIO()
-    soundfile.write(file, waveform * np.float32(gain), rate, format="MP3")
-    return data_uri("audio/mpeg", file.getvalue())
 
 
 def _verdicts(model: ModelEvaluation, chosen: ChosenClip, colored: Sequence[str], maps: set[int]) -> str:
