@@ -1,4 +1,4 @@
-"""The first run, whole: made-up sounds, a tagger, its score, its tags and a picture."""
+"""The first run, whole: made-up sounds, a tagger, its score, its tags, a picture and a report."""
 
 import csv
 import shlex
@@ -31,7 +31,9 @@ def test_first_run_ends_with_a_tagger_its_score_and_the_next_command_and_runs_ag
         ["tagger", str(folder / "model")],
         ["tags", str(folder / "tags.csv")],
         ["picture", str(folder / "heard.png")],
+        ["report", str(folder / "evaluation" / "report.html")],
     ]
+    assert "<title>" in (folder / "evaluation" / "report.html").read_text(encoding="utf-8")
 
     answers = read_manifest(folder / "data" / "test_answers.csv", audio_dir=folder / "data" / "test")
     assert answers.labels.names == tuple(KINDS)

@@ -11,17 +11,20 @@ import pytest
 import spectag
 
 FLOORS = (
-    "errors progress stopwatch config tag_config listen_config scene_config learning_config recipe labels files",
-    "decoding audio audio_stream windows locations live_sound microphone mel image synth metrics scores blend "
-    "noisy_labels timeline history invert",
+    "errors progress stopwatch config tag_config listen_config scene_config learning_config recipe labels "
+    "label_colors files",
+    "decoding audio audio_stream windows locations live_sound microphone mel image synth metrics bootstrap "
+    "reliability thresholds calibration_curves calibration scores blend noisy_labels timeline history invert "
+    "embedding choice label_doubts",
     "work_folder workers download manifest split bank png_export front_end clip_inputs demo_data",
-    "catalogue weights bundle runtime torch_file card published",
+    "catalogue weights bundle held_out runtime torch_file card published",
     "tag formats hearing sources results journal bulk ray_engine live scenes inspection validation task search_space "
-    "split_manifest prepare",
-    "backbones losses image_augment augment tagger stages head_fit gradient_fit export weightless features dataset "
-    "mixes frozen_fit member processes schedule whole_clips finetune finetune_member packing ensemble tensorboard_log "
-    "train rate_finder",
-    "plots training_plots augment_html augment_page tune demo __init__ cli __main__",
+    "split_manifest prepare predict unseen_clips prediction_table evaluation activation sound_index "
+    "near_duplicates review pool suggest",
+    "backbones losses image_augment augment tagger stages head_fit gradient_fit onnx_calibration export weightless "
+    "features dataset mixes frozen_fit member processes schedule whole_clips finetune finetune_member packing ensemble "
+    "tensorboard_log train rate_finder recalibrate",
+    "plots training_plots augment_html augment_page tune explain report review_page demo __init__ cli __main__",
 )
 PLACES = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names.split())}
 TRAINING_FLOOR = 5

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from spectag.config import ImageConfig, MelConfig, WindowConfig
     from spectag.demo import demo
     from spectag.errors import SpectagError
+    from spectag.evaluation import evaluate
+    from spectag.explain import explain
     from spectag.inspection import inspect
     from spectag.manifest import read_manifest
     from spectag.plots import show
     from spectag.prepare import prepare
     from spectag.published import load
+    from spectag.recalibrate import calibrate
     from spectag.recipe import Recipe
+    from spectag.review import review
     from spectag.runtime import Tagger
+    from spectag.sound_index import SoundIndex, index, search
     from spectag.split_manifest import split
+    from spectag.suggest import suggest
     from spectag.tag import tag
     from spectag.train import train
     from spectag.tune import tune
@@ -31,17 +37,25 @@ _HOMES = {
     "ImageConfig": "config",
     "MelConfig": "config",
     "Recipe": "recipe",
+    "SoundIndex": "sound_index",
     "SpectagError": "errors",
     "Tagger": "runtime",
     "WindowConfig": "config",
     "augment": "augment_page",
+    "calibrate": "recalibrate",
     "demo": "demo",
+    "evaluate": "evaluation",
+    "explain": "explain",
+    "index": "sound_index",
     "inspect": "inspection",
     "load": "published",
     "prepare": "prepare",
     "read_manifest": "manifest",
+    "review": "review",
+    "search": "sound_index",
     "show": "plots",
     "split": "split_manifest",
+    "suggest": "suggest",
     "tag": "tag",
     "train": "train",
     "tune": "tune",
@@ -51,17 +65,25 @@ __all__ = [
     "ImageConfig",
     "MelConfig",
     "Recipe",
+    "SoundIndex",
     "SpectagError",
     "Tagger",
     "WindowConfig",
     "augment",
+    "calibrate",
     "demo",
+    "evaluate",
+    "explain",
+    "index",
     "inspect",
     "load",
     "prepare",
     "read_manifest",
+    "review",
+    "search",
     "show",
     "split",
+    "suggest",
     "tag",
     "train",
     "tune",

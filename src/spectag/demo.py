@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from spectag.audio import read_audio
 from spectag.config import MelConfig
 from spectag.demo_data import DemoData, make_demo_data
 from spectag.errors import DataError
+from spectag.evaluation import Evaluation, evaluate, write_evaluation
 from spectag.formats.heard import HeardFile
 from spectag.formats.listings import write_csv
 from spectag.formats.output import written
@@ -19,8 +18,8 @@ from spectag.mel import compute_log_mel
 from spectag.plots import Tile, collage_figure, save_figure
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
+from spectag.report import write_report
 from spectag.runtime import Tagger
-from spectag.scores import Scores, score
 from spectag.tag import tag
 from spectag.tag_config import TagSettings
 from spectag.train import train
@@ -40,8 +39,9 @@ class Demo:
     model: Path
     tags: Path
     picture: Path
-    scores: Scores
-    """Of the test clips, which training never saw."""
+    report: Path
+    evaluation: Evaluation
+    """On the test clips, which training never saw."""
 
 
 def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, say: Say = tell_nobody) -> Demo:
@@ -50,7 +50,8 @@ def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, say:
     Parameters
     ----------
     folder : path
-        Gets data/ (in the layout of FSDKaggle2019; used again where it is there), model/, tags.csv and heard.png.
+        Gets data/ (in the layout of FSDKaggle2019; used again where it is there), model/, tags.csv, heard.png and
+        evaluation/, which holds report.html.
     seed : int
         Of the sounds.
     progress, say
@@ -66,9 +67,10 @@ def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, say:
     with written(folder / "tags.csv") as file:
         write_csv(heard, file)
     _draw(answers, heard, folder / "heard.png")
-    probabilities = np.concatenate([file.timeline.probabilities for file in heard])
-    scores = score(answers.multi_hot(), probabilities, rng=np.random.default_rng(seed))
-    return Demo(data, folder / "model", folder / "tags.csv", folder / "heard.png", scores)
+    evaluation = evaluate(tagger, answers, seed=seed, progress=progress)
+    write_evaluation(evaluation, folder / "evaluation")
+    report = write_report(evaluation, folder / "evaluation" / "report.html", progress=progress)
+    return Demo(data, folder / "model", folder / "tags.csv", folder / "heard.png", report, evaluation)
 
 
 def _heard(tagger: Tagger, answers: Manifest, progress: Progress) -> Iterator[HeardFile]:

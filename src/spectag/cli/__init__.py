@@ -31,8 +31,15 @@ for _name, _help in (
     ("train", "Train a tagger on a manifest."),
     ("tune", "Search for the settings that held-out clips like best."),
     ("find-rate", "Find the learning rate to fine-tune with, and draw the curve that shows it."),
+    ("evaluate", "Tell how good a tagger is, with intervals, and write a report."),
+    ("calibrate", "Fit a tagger's probabilities and thresholds to held-out clips anew, or set thresholds."),
+    ("review", "Name the clips and labels that are most likely wrong, and take corrections."),
+    ("suggest", "Choose the clips that are worth labelling next."),
     ("tag", "Tag recordings."),
     ("listen", "Tag a microphone, or sound from another program, while it goes on."),
+    ("index", "Index a folder's sounds, to be searched."),
+    ("search", "Find the sounds of an index that are most like others."),
+    ("explain", "Draw where in time and frequency a tagger hears its labels."),
     ("show", "Draw a sound, or a collage of a manifest's clips."),
 ):
     _module = _name.replace("-", "_")

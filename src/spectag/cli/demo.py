@@ -14,12 +14,12 @@ from spectag.errors import MissingExtraError
 def demo_command(
     *, output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("spectag-demo"), seed: Seed = 0
 ) -> int:
-    """Make a small set of sounds, train on it, and tag with it: the first run.
+    """Make a small set of sounds, train on it, evaluate it, and tag with it: the first run.
 
     Parameters
     ----------
     output
-        Folder for the sounds, the tagger and its tags.
+        Folder for the sounds, the tagger, its tags and its report.
     seed
         Another seed makes other sounds.
     """
@@ -29,15 +29,17 @@ def demo_command(
         raise MissingExtraError(error.name or "torch", "train", "the demo") from error
     with shown_work() as (progress, say):
         made = demo(output, seed=seed, progress=progress, say=say)
-    low, high = made.scores.intervals["lwlrap"]
+    [judged] = made.evaluation.models
+    lwlrap = judged.overall["lwlrap"]
     clip = min(made.data.test.glob("*.wav"))
     first_try = shlex.join(["spectag", "tag", str(made.model), str(clip), "--top", "3"])
     print(
-        f"lwlrap {made.scores.lwlrap:.3f} on {made.scores.n_clips} test clips that training never saw "
-        f"(95 % interval {low:.3f} to {high:.3f}; best is 1)\n"
+        f"lwlrap {lwlrap.value:.3f} on {len(judged.predictions.clips)} test clips that training never saw "
+        f"(95 % interval {lwlrap.low:.3f} to {lwlrap.high:.3f}; best is 1)\n"
         f"tagger   {made.model}\n"
         f"tags     {made.tags}\n"
         f"picture  {made.picture}\n"
+        f"report   {made.report}\n"
         "\n"
         f"next: {first_try}\n"
         f"then, with sounds of your own: spectag train labels.csv -o my-tagger --backbone efficientnet_lite0"
