@@ -173,12 +173,15 @@ def test_the_panels_have_seconds_hertz_and_decibels_and_one_scale(model, sound, 
     assert len({(ax.get_position().x0, ax.get_position().x1) for ax in (spectrogram, middle, high)}) == 1
 
 
-def test_nothing_of_a_figure_overlaps(model, sound, tmp_path, figures):
-    explain(model, sound, tmp_path / "a.png", labels=LABELS)
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_nothing_of_a_figure_overlaps(model, sound, tmp_path, figures, n_labels):
+    explain(model, sound, tmp_path / "a.png", labels=LABELS[:n_labels])
     [figure] = figures
     figure.draw_without_rendering()
     boxes = [ax.get_tightbbox() for ax in figure.axes]
     assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+    scale = figure.axes[-2]
+    assert scale.yaxis.label.get_window_extent().height <= scale.bbox.height
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
 
 

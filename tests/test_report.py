@@ -24,12 +24,11 @@ from spectag.evaluation import Estimate
 from spectag.image import write_png
 from spectag.labels import LabelSet
 from spectag.manifest import Clip
-from spectag.mel import hz_to_mel
+from spectag.mel import hz_to_mel, picture_limits
 from spectag.progress import silent
 from spectag.report import write_report
 from spectag.report.chosen_clips import ChosenClip
 from spectag.report.clip_cards import clip_cards
-from spectag.report.svg import mel_limits
 from spectag.runtime import Tagger
 
 VOID = {"meta", "input", "img", "br", "link"}
@@ -276,7 +275,7 @@ def middle_of_map(card, label):
     layer = re.search(rf'<g class="where" data-map="{label}".*?</g>', card, re.DOTALL).group()
     outline = re.search(r'class="outline" d="([^"]*)"', layer).group(1)
     points = np.array([[float(x), float(y)] for x, y in re.findall(r"M(\S+) (\S+?)[VH]", outline)])
-    bottom, top = mel_limits(MEL)
+    bottom, top = picture_limits(MEL)
     mel = bottom + (1 - points[:, 1].mean()) * (top - bottom)
     hertz = np.interp(mel, *zip(*[(float(hz_to_mel(f, MEL)), f) for f in np.linspace(0, 8000, 400)], strict=True))
     return points[:, 0].mean(), float(hertz)
@@ -342,6 +341,14 @@ def test_labels_that_nobody_has_stand_in_the_table_without_a_curve(tmp_path, rng
     assert "1 of which no clip has" in words
     assert "1 label that no clip has is not drawn" in words
     assert {found["data-label"] for found in page.all("path") if "data-label" in found} == set("01234")
+
+
+def test_how_many_clips_labels_have_is_told_from_the_fewest_to_the_most(tmp_path, rng):
+    predictions = made_predictions(rng, n_clips=40, folder=tmp_path)
+    counts = predictions.y_true.sum(axis=0)
+    assert 0 < counts.min() < counts.max()
+    page = report_of(predictions, tmp_path, n_clips=0)
+    assert f"Each label has {counts.min()} to {counts.max()} clips." in " ".join(page.words)
 
 
 def test_a_faultless_tagger_has_no_worst_clips(tmp_path, rng):
@@ -452,6 +459,19 @@ document.title = JSON.stringify(found);
 """
 
 
+MEASURE = """
+<script>
+const width = (pixels) => {
+  document.body.style.width = `${pixels}px`;
+  return Math.max(...[...document.querySelectorAll("main, main > section, .card, .card *")]
+    .filter((part) => !part.closest("svg") || part.matches(".plot")).map((part) => part.scrollWidth));
+};
+const picture = document.querySelector(".spectrogram svg");
+document.title = JSON.stringify({narrow: width(400), wide: width(1200), clips: getComputedStyle(picture).overflowX});
+</script>
+"""
+
+
 def used(text, folder):
     """What a page has written into its title, and what its browser has to say."""
     (folder / "used.html").write_text(text, encoding="utf-8")
@@ -490,6 +510,19 @@ def test_a_browser_shows_where_the_tagger_looked_and_plays_from_where_it_is_pres
     assert (found["first"], found["second"], found["pressed"]) == (["0"], ["2"], "2")
     assert found["seconds"] == pytest.approx(1.0, abs=0.02)
     assert "CONSOLE" not in said
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+def test_a_browser_finds_room_for_long_labels(tmp_path, rng):
+    labels = ["Kurz", "Langewörterohneleerzeichen" * 3, "Ein Vogel mit einem Namen, der nicht enden will, " * 2]
+    predictions = made_predictions(rng, n_clips=30, labels=labels, folder=tmp_path)
+    write_sounds(predictions)
+    page = report_of(predictions, tmp_path)
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.text)
+    found, _ = used(text.replace("</body>", MEASURE + "</body>"), tmp_path)
+    assert found["narrow"] <= 400
+    assert found["wide"] <= 1200
+    assert found["clips"] == "hidden"  # the half of a frame before 0 s
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_evaluation import made_predictions
+from spectag.augment_html import frequency_ticks
 from spectag.catalogue import AUDIOSET_MEL
 from spectag.evaluation import Estimate
 from spectag.labels import LabelSet
@@ -18,7 +19,7 @@ from spectag.report.chosen_clips import surprises, told_labels, worst_clips
 from spectag.report.confusion import confusions
 from spectag.report.curves import mean_curve, precision_recall, thinned
 from spectag.report.dots import difference_scale, score_scale
-from spectag.report.svg import Scale, frequency_ticks, round_numbers
+from spectag.report.svg import Scale, round_numbers
 from spectag.report.words import difference_interval, interval, percent, score
 
 SCORES = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=400).filter(
@@ -248,6 +249,8 @@ def test_numbers_as_a_person_reads_them():
     assert score(math.inf) == "∞"
     assert interval(Estimate(0.5, 0.4, 0.6)) == "0.400–0.600"
     assert interval(Estimate(0.5)) == ""
+    assert interval(Estimate(-0.5, -math.inf, -0.174)) == "−∞ to −0.174"
+    assert interval(Estimate(0.6, 0.0, math.inf)) == "0.000–∞"
     assert difference_interval(Estimate(0.0, -0.012, 0.003)) == "−0.012 to +0.003"
     assert percent(0.5) == "50\xa0%"
     assert percent(0.034) == "3.4\xa0%"

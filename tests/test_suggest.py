@@ -179,8 +179,47 @@ def test_the_clips_of_a_manifest_keep_their_names_and_stretches(model, tmp_path)
     (tmp_path / "pool.csv").write_text("\n".join(rows), encoding="utf-8")
     found = suggest(model, tmp_path / "pool.csv")
     assert {clip.start_seconds: clip.suggested for clip in found} == {i: (name,) for i, name in enumerate(LABELS)}
+    assert found.folder == str(tmp_path)
     with pytest.raises(DataError, match="leave out the window"):
         suggest(model, tmp_path / "pool.csv", window=1.0)
+
+
+@pytest.mark.parametrize("folder", ["pool", "elsewhere"])
+def test_clips_of_a_manifest_are_found_again_from_the_folder_that_holds_them(model, tmp_path, folder):
+    for number in range(3):
+        sound = tmp_path / folder / "Ort 1" / f"{number}.wav"
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(sound, noise(number), 16_000)
+    rows = ["fname,labels", *(f"Ort 1\\{number}.wav,low" for number in range(3))]
+    (tmp_path / "pool.csv").write_text("\n".join(rows), encoding="utf-8")
+    found = suggest(model, tmp_path / "pool.csv", audio_dir=tmp_path / "elsewhere" if folder == "elsewhere" else None)
+    assert found.folder == str(tmp_path / folder)
+    (tmp_path / "next.csv").write_text("fname,labels\n" + found[0].fname + ",low\n", encoding="utf-8")
+    assert str(read_manifest(tmp_path / "next.csv", audio_dir=found.folder).clips[0].path) == found[0].file
+
+
+def test_clips_of_a_manifest_that_lie_here_and_there_keep_the_manifests_folder(model, tmp_path):
+    (tmp_path / "pool").mkdir()
+    write_audio(tmp_path / "a.wav", noise(0), 16_000)
+    write_audio(tmp_path / "pool" / "b.wav", noise(1), 16_000)
+    write_audio(tmp_path / "c.wav", noise(2), 16_000)
+    rows = ["fname,labels", "a.wav,low", "b.wav,low", f"{tmp_path / 'c.wav'},low"]
+    (tmp_path / "pool.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert suggest(model, tmp_path / "pool.csv").folder == str(tmp_path)
+
+
+def test_the_probability_is_that_of_the_first_label_that_is_suggested(model, tmp_path):
+    (tmp_path / "clips").mkdir()
+    write_audio(tmp_path / "clips" / "a.wav", (2 * tone("low", 1.0) + tone("high", 1.0)) / 3, 16_000)
+    tagger = Tagger(model)
+    tags = tagger.tag(tmp_path / "clips" / "a.wav")
+    first, second = tags.top(2)
+    thresholds = np.ones(3, np.float32)
+    thresholds[tagger.labels.index(second.label)] = second.probability / 2
+    tagger.thresholds = thresholds
+    [clip] = suggest(tagger, tmp_path / "clips")
+    assert (clip.suggested, clip.probability) == ((second.label,), pytest.approx(second.probability))
+    assert first.probability > second.probability
 
 
 def test_a_published_tagger_gives_no_uncertainty_for_its_labels_are_not_ours(tmp_path, pool):
@@ -220,6 +259,7 @@ def test_reasons_tell_of_doubt_novelty_and_what_a_clip_stands_for(model, tmp_pat
         ((0.5, 0.4), 0.9, 1, "unsure between Dog and Rooster"),
         ((0.6, 0.1), 0.9, 7, "unsure of Dog; stands for 7 clips"),
         ((0.2, 0.05), 0.1, 1, "unlike anything labelled; nothing heard, Dog is nearest"),
+        ((0.004, 0.003), 0.9, 1, "nothing heard, Dog is nearest"),
         ((0.99, 0.0), np.nan, 3, "stands for 3 clips"),
         ((0.99, 0.0), 0.9, 1, "unlike the clips before it"),
     ],

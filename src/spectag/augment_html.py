@@ -15,7 +15,7 @@ from PIL import Image
 
 from spectag.audio import Waveform
 from spectag.config import MelConfig
-from spectag.mel import hz_to_mel
+from spectag.mel import hz_to_mel, picture_limits
 
 Pixels = NDArray[np.uint8]
 
@@ -139,11 +139,12 @@ def _player(waveform: Waveform, sample_rate: int, alt: str) -> str:
         sound.setsampwidth(2)
         sound.setframerate(sample_rate)
         sound.writeframes(np.rint(32767 * waveform.clip(-1, 1)).astype("<i2").tobytes())
-    source = _data_uri("audio/wav", file.getvalue())
+    source = data_uri("audio/wav", file.getvalue())
     return f'<audio controls preload=metadata aria-label="{escape(alt)}" src="{source}"></audio>'
 
 
-def _data_uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """An address that holds what it points to."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -155,7 +156,7 @@ def _figure(cell: Cell, axes: Axes | None) -> str:
     return (
         f'<svg viewBox="0 0 {_FIGURE_WIDTH} {_FIGURE_HEIGHT}" role=img aria-label="{escape(cell.alt)}">'
         f'<image x="{left}" y="{top}" width="{width}" height="{height}" preserveAspectRatio=none '
-        f'href="{_data_uri("image/jpeg", file.getvalue())}"/>{_ticks(axes) if axes else ""}</svg>'
+        f'href="{data_uri("image/jpeg", file.getvalue())}"/>{_ticks(axes) if axes else ""}</svg>'
     )
 
 
@@ -167,9 +168,8 @@ def _ticks(axes: Axes) -> str:
         f'<text x="{left - 6}" y="{top - 4}" class=end>Hz</text>',
         f'<text x="{right}" y="{bottom + 26}" class=end>seconds</text>',
     ]
-    for hertz, share in _frequency_ticks(axes.mel):
+    for name, share in frequency_ticks(axes.mel):
         y = bottom - height * share
-        name = f"{hertz // 1000}k" if hertz >= 1000 else str(hertz)
         parts.append(f'<path d="M{left} {y:.1f}h-4"/><text x="{left - 6}" y="{y + 3.5:.1f}" class=end>{name}</text>')
     for seconds, share in _time_ticks(axes):
         x = left + width * share
@@ -187,14 +187,12 @@ def _time_ticks(axes: Axes) -> Iterator[tuple[float, float]]:
         yield i * step, min(share, 1.0)
 
 
-def _frequency_ticks(mel: MelConfig) -> Iterator[tuple[int, float]]:
-    """Octaves of 1 kHz that stand well apart, each with its height in the picture from 0 to 1."""
-    lowest, highest = (float(hz_to_mel(limit, mel)) for limit in (mel.f_min, mel.f_max))
-    half_band = (highest - lowest) / (mel.n_mels + 1) / 2
-    bottom, top = lowest + half_band, highest - half_band
+def frequency_ticks(mel: MelConfig) -> Iterator[tuple[str, float]]:
+    """Octaves of 1 kHz that stand well apart, each with its height from 0 to 1 in a picture of a log_mel."""
+    bottom, top = picture_limits(mel)
     above = math.inf
     for hertz in (125 << octave for octave in range(10, -1, -1)):
         share = (float(hz_to_mel(hertz, mel)) - bottom) / (top - bottom)
         if 0 <= share <= 1 and above - share > _LEAST_TICK_SHARE:
-            yield hertz, share
+            yield f"{hertz // 1000}k" if hertz >= 1000 else str(hertz), share
             above = share

@@ -43,7 +43,7 @@ _COLORMAP = "viridis"
 _DIMMED = 0.65  # brightness of the loudest, beneath a map
 _GREATEST_ALPHA = 0.85
 _ALPHA_POWER = 0.8
-_SCALE_LABEL = "Logit lost without the place\n(what speaks against is not shown)"
+_SCALE_LABEL = "Logit lost without the place"
 _SAME_LENGTH = 0.05  # seconds, by which a header may be wrong
 _LEAST_GREATEST = 0.05  # logit: a map without anything does not become one by being drawn louder
 

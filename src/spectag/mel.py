@@ -114,6 +114,13 @@ def mel_to_hz(mels: FloatArray | float, config: MelConfig) -> FloatArray:
     return frequencies
 
 
+def picture_limits(config: MelConfig) -> tuple[float, float]:
+    """The mels at the bottom and at the top of a picture of a log_mel, which has a row for each band."""
+    lowest, highest = (float(hz_to_mel(limit, config)) for limit in (config.f_min, config.f_max))
+    half_band = (highest - lowest) / (config.n_mels + 1) / 2
+    return lowest + half_band, highest - half_band
+
+
 def _check_waveform(waveform: FloatArray) -> None:
     if waveform.ndim != 1:
         raise ValueError(f"expected a mono waveform of shape (n_samples,), got shape {waveform.shape}")

@@ -18,7 +18,7 @@ from spectag.errors import AudioError, ConfigError, DataError, MissingExtraError
 from spectag.files import unfinished_file
 from spectag.image import read_png
 from spectag.manifest import Clip, read_manifest
-from spectag.mel import compute_log_mel, hz_to_mel
+from spectag.mel import compute_log_mel, hz_to_mel, picture_limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ _COLORMAP = "magma"
 LINE_COLOR = "#721f81"  # from the same map
 _WAVEFORM_COLUMNS = 2000  # from twice as many samples on, only the least and the greatest of each column are drawn
 _FEW_SAMPLES = 100  # drawn as points
-_TICK_SHARE = 0.055  # of the frequency axis, between two ticks at least
+_TICK_SHARE = 0.08  # of the frequency axis, between two ticks at least: as high as their numbers are in a low panel
 _TILE_INCHES = 2.4, 1.9
 TITLE_LENGTH = 32  # characters in a line above a tile
 
@@ -187,11 +187,9 @@ def show_log_mel(log_mel: LogMel, config: MelConfig, *, ax: "Axes", start_second
     The values are drawn before `config.mean` and `config.std` were applied, in decibels or nepers. The time axis begins
     with `start_seconds`.
     """
-    n_mels, n_frames = log_mel.shape
+    n_frames = log_mel.shape[1]
     frame_seconds = config.hop_length / config.sample_rate
-    lowest, highest = (float(hz_to_mel(limit, config)) for limit in (config.f_min, config.f_max))
-    half_band = (highest - lowest) / (n_mels + 1) / 2
-    bottom, top = lowest + half_band, highest - half_band
+    bottom, top = picture_limits(config)
     power = log_mel * config.std + config.mean
     least = float(power.min())
     image = ax.imshow(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,9 @@ class Pool:
     @classmethod
     def _of_manifest(cls, manifest: Manifest) -> "Pool":
         clips = manifest.clips
+        folders = {_folder_of(clip) for clip in clips if not Path(clip.fname).is_absolute()}
         return cls(
-            folder=str(manifest.source.parent),
+            folder=str(folders.pop() if len(folders) == 1 else manifest.source.parent),
             files=tuple(str(clip.path) for clip in clips),
             fnames=tuple(clip.fname for clip in clips),
             stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
@@ -74,6 +75,11 @@ class Pool:
     def audio_dir(self) -> str | None:
         """The folder, if it is one of this machine."""
         return self.folder if Path(self.folder).is_dir() else None
+
+
+def _folder_of(clip: Clip) -> Path:
+    """Where the name of a manifest's clip leads to its file: not always beside the manifest."""
+    return clip.path.parents[len(PurePosixPath(clip.fname.replace("\\", "/")).parts) - 1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from spectag.errors import DataError
 from spectag.formats.output import csv_writer, written
 from spectag.held_out import HeldOutClips, read_held_out
 from spectag.manifest import Clip, read_manifest
+from spectag.manifest.corrections import join_labels
 from spectag.manifest.csv_forms import delimiter_of
 from spectag.manifest.table import open_table, read_text
 from spectag.near_duplicates import find_near_duplicates
@@ -33,6 +34,7 @@ _COPY = 0.9999
 _N_COMPARED, _MAYBE_SAME = 3, 0.5  # how many known clips a suggestion is held against, and how alike they must be
 _IN_DOUBT = 0.3
 _RIVAL = 0.5  # of the greatest probability: a label that is as probable as this might as well be the one
+_FAINT = 0.1  # probability: where no label is heard nor reaches this, the doubt is not which one it is
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,7 @@ def _suggestion(tagger: Tagger, heard: HeardPool, choice: Choice, rank: int, dou
     probabilities = heard.probabilities[choice.index]
     order = np.argsort(-probabilities, kind="stable")
     above = [i for i in order if probabilities[i] >= tagger.thresholds[i]]
+    said = above or [order[0]]
     nearest_two = [Tag(tagger.labels.names[i], float(probabilities[i])) for i in order[:2]]
     return Suggestion(
         rank=rank,
@@ -247,8 +250,8 @@ def _suggestion(tagger: Tagger, heard: HeardPool, choice: Choice, rank: int, dou
         file=heard.files[choice.index],
         start_seconds=start,
         end_seconds=end,
-        suggested=tuple(tagger.labels.names[i] for i in above or order[:1]),
-        probability=nearest_two[0].probability,
+        suggested=tuple(tagger.labels.names[i] for i in said),
+        probability=float(probabilities[said[0]]),
         uncertainty=doubt,
         why=_why(choice, doubt, nearest_two, is_heard=bool(above)),
     )
@@ -261,7 +264,8 @@ def _why(choice: Choice, doubt: float | None, nearest_two: Sequence[Tag], *, is_
         reasons.append("unlike anything labelled")
     if doubt is not None and doubt >= _IN_DOUBT:
         first, *others = nearest_two
-        if others and others[0].probability >= _RIVAL * first.probability:
+        is_between = is_heard or first.probability >= _FAINT
+        if is_between and others and others[0].probability >= _RIVAL * first.probability:
             reasons.append(f"unsure between {first.label} and {others[0].label}")
         else:
             reasons.append(f"unsure of {first.label}" if is_heard else f"nothing heard, {first.label} is nearest")
@@ -309,7 +313,7 @@ def write_suggestions(path: str | Path | None, suggestions: Suggestions) -> None
                     "" if is_whole and not clip.start_seconds else f"{clip.start_seconds!r}",
                     "" if is_whole else f"{clip.end_seconds!r}",
                     "",
-                    ",".join(clip.suggested),
+                    join_labels(clip.suggested),
                     f"{clip.probability:.4f}",
                     "" if clip.uncertainty is None else f"{clip.uncertainty:.4f}",
                     clip.why,

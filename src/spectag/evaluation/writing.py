@@ -11,6 +11,7 @@ import numpy as np
 from spectag.errors import MissingExtraError
 from spectag.evaluation.results import Comparison, Estimate, Evaluation, ModelEvaluation, Slice
 from spectag.formats.output import csv_writer, unicode_text, written, written_bytes
+from spectag.held_out import label_columns
 from spectag.predict import Predictions
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.parquet"
@@ -53,8 +54,8 @@ def load_pyarrow() -> tuple[Any, Any]:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """A row for each clip: fname, start, end, fold, origin, labels, duration, then each label's probability (float32).
 
-    Start, end and duration are seconds (float64), null where there is none. A label that is named like one of these
-    columns has " (label)" after its name.
+    Start, end and duration are seconds (float64), null where there is none. A label that is named like a
+    column of such tables (see `spectag.held_out.CLIP_COLUMNS`) has " (label)" after its name.
     """
     arrow, parquet = load_pyarrow()
     clips = predictions.clips
@@ -68,8 +69,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "labels": arrow.array([list(clip.labels) for clip in clips], arrow.list_(arrow.string())),
         "duration": arrow.array(durations, arrow.float64(), mask=np.isnan(durations)),
     }
-    for label, probabilities in zip(predictions.labels.names, predictions.probabilities.T, strict=True):
-        columns[f"{label} (label)" if label in columns else label] = arrow.array(np.ascontiguousarray(probabilities))
+    for label, probabilities in zip(label_columns(predictions.labels), predictions.probabilities.T, strict=True):
+        columns[label] = arrow.array(np.ascontiguousarray(probabilities))
     with written_bytes(path) as out:
         parquet.write_table(arrow.table(columns), out)
 

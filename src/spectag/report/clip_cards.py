@@ -15,12 +15,12 @@ from spectag.image import log_mel_to_image, read_png
 from spectag.label_colors import color_of
 from spectag.manifest import Clip
 from spectag.manifest.finding import IMAGE_SUFFIXES
-from spectag.mel import hz_to_mel
+from spectag.mel import hz_to_mel, picture_limits
 from spectag.predict import Origin
 from spectag.progress import Progress
 from spectag.report.chosen_clips import ChosenClip
 from spectag.report.excerpts import COLORMAP, SHOWN_DB, Excerpt, loudest, mel_to_draw, mp3, spectrogram
-from spectag.report.svg import jpeg, mel_limits, png
+from spectag.report.svg import jpeg, png
 from spectag.report.words import count, swatch, without_folders
 from spectag.workers import usable_cores
 
@@ -129,7 +129,7 @@ def _drawn_maps(
 
     All maps of a clip have one scale.
     """
-    bottom, top = mel_limits(mel)
+    bottom, top = picture_limits(mel)
     heights = np.asarray(1 - (hz_to_mel(maps.band_edges, mel) - bottom) / (top - bottom), np.float64)
     greatest = max(float(maps.maps.max()), _LEAST_GREATEST)
     place = (

@@ -10,12 +10,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from spectag.audio import Waveform, read_audio, resample
+from spectag.augment_html import data_uri, frequency_ticks
 from spectag.config import ImageConfig, MelConfig
 from spectag.errors import MissingExtraError
 from spectag.image import log_mel_to_image
 from spectag.manifest import Clip
 from spectag.mel import compute_log_mel
-from spectag.report.svg import Pixels, Scale, data_uri, figure, frequency_ticks, jpeg
+from spectag.report.svg import Pixels, Scale, figure, jpeg
 
 SHOWN_DB = 80.0  # below the loudest
 COLORMAP = "magma"
@@ -99,13 +100,16 @@ def spectrogram(excerpt: Excerpt, mel: MelConfig, name: str, overlays: Iterable[
         f'<path class="playhead" d="M{_LEFT} {_TOP}V{bottom}" visibility="hidden"/>',
         *_ticks(mel, Scale(0, seconds, _LEFT, right), bottom),
     ]
-    drawing = figure(_LEFT + _WIDTH + 8, bottom + 32, f"Mel spectrogram of {name}", parts, classes="spectrogram")
-    return drawing.replace("<svg ", f'<svg data-seconds="{seconds:.6g}" ', 1)
+    attributes = f'data-seconds="{seconds:.6g}"'
+    title = f"Mel spectrogram of {name}"
+    return figure(_LEFT + _WIDTH + 8, bottom + 32, title, parts, classes="spectrogram", attributes=attributes)
 
 
 def _picture(log_mel: NDArray[np.float32], mel: MelConfig) -> Pixels:
     decibels = log_mel * mel.std * (1.0 if mel.log == "db" else _DECIBEL_A_NEPER)
     high = float(decibels.max())
+    if decibels.min() == high:
+        high += SHOWN_DB  # silence is dark
     size = {"height": min(log_mel.shape[0], _MOST_ROWS), "width": min(log_mel.shape[1], _MOST_COLUMNS)}
     settings = {"low": high - SHOWN_DB, "high": high, **size}
     try:

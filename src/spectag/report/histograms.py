@@ -115,7 +115,7 @@ def clips_per_label_figure(model: ModelEvaluation, colored: Sequence[str]) -> st
     named = len(order) <= _MOST_NAMED
     width = 404.0
     across = Scale(0, len(order), 52, width)
-    up = Scale(0, max(1.0, float(counts.max(initial=0))), 200, 12)
+    up = Scale(0, max(1.0, float(counts.max())), 200, 12)
     kind = "labelled lit" if len(order) <= FEW_LABELS else "labelled"
     parts = [*y_axis(up, 52, "Clips", far=width, ticks=[tick for tick in up.ticks if tick == round(tick)])]
     for place, label in enumerate(order):
@@ -136,10 +136,10 @@ def clips_per_label_figure(model: ModelEvaluation, colored: Sequence[str]) -> st
         parts.append(
             f'<text class="name" x="{(52 + width) / 2:g}" y="222">{len(order)} labels, most clips first</text>'
         )
-    few, many = int(counts.min(initial=0)), int(counts.max(initial=0))
+    few, many = int(counts.min()), int(counts.max())
     caption = f"Each label has {f'{few:,} to ' if few < many else ''}{count(many, 'clip')}."
     alt = f"Clips of each label: {few:,} to {many:,}"
-    drawing = figure(width + 12, 300 if named else 232, alt, parts)
+    drawing = figure(width + 12, 318 if named else 232, alt, parts)
     return f'<figure><figcaption>{caption}</figcaption><div class="scrolls">{drawing}</div></figure>'
 
 

@@ -4,7 +4,6 @@ A figure is drawn in units that are CSS pixels where it is shown at its full wid
 chance, so that equal numbers give equal bytes.
 """
 
-import base64
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spectag.config import MelConfig
+from spectag.augment_html import data_uri
 from spectag.label_colors import Dash
-from spectag.mel import hz_to_mel
 
 Pixels = NDArray[np.uint8]
 
 DASH_ARRAYS: dict[Dash, str] = {"solid": "none", "dashed": "6 3", "dotted": "1.5 2.5", "dashdot": "7 3 1.5 3"}
-_LEAST_TICK_SHARE = 0.09  # of a frequency axis, between two ticks
 _SPARE = 1e-9  # for rounding
 
 
@@ -113,24 +110,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
-def frequency_ticks(mel: MelConfig) -> Iterator[tuple[str, float]]:
-    """Octaves of 1 kHz that stand well apart, each with its height from 0 to 1 in a picture of a log_mel."""
-    bottom, top = mel_limits(mel)
-    above = math.inf
-    for hertz in (125 << octave for octave in range(10, -1, -1)):
-        share = (float(hz_to_mel(hertz, mel)) - bottom) / (top - bottom)
-        if 0 <= share <= 1 and above - share > _LEAST_TICK_SHARE:
-            yield f"{hertz // 1000}k" if hertz >= 1000 else str(hertz), share
-            above = share
-
-
-def mel_limits(mel: MelConfig) -> tuple[float, float]:
-    """The mels at the bottom and at the top of a picture that has a row for each band."""
-    lowest, highest = (float(hz_to_mel(limit, mel)) for limit in (mel.f_min, mel.f_max))
-    half_band = (highest - lowest) / (mel.n_mels + 1) / 2
-    return lowest + half_band, highest - half_band
-
-
 def jpeg(pixels: Pixels) -> str:
     """A picture (height, width) or (height, width, 3) as the address of itself."""
     file = io.BytesIO()
@@ -143,8 +122,3 @@ def png(pixels: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return data_uri("image/png", file.getvalue())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """An address that holds what it points to."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -12,18 +12,19 @@ NOTHING = "–"
 _PERCENT = 100
 
 
-def score(value: float) -> str:
-    """A score with three digits; a dash where it is not defined."""
+def score(value: float, n_digits: int = 3) -> str:
+    """A score with so many digits; a dash where it is not defined."""
     if math.isnan(value):
         return NOTHING
-    return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.3f}"
+    return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{n_digits}f}".replace("-", "−")
 
 
 def interval(estimate: Estimate, n_digits: int = 3) -> str:
-    """An estimate's interval, such as 0.812–0.853; nothing where it has none."""
+    """An estimate's interval, such as 0.812–0.853 or −∞ to 0.174; nothing where it has none."""
     if not _has_interval(estimate):
         return ""
-    return f"{estimate.low:.{n_digits}f}–{estimate.high:.{n_digits}f}"
+    between = " to " if estimate.low < 0 else "–"
+    return f"{score(estimate.low, n_digits)}{between}{score(estimate.high, n_digits)}"
 
 
 def difference(value: float) -> str:
@@ -50,9 +51,9 @@ def percent(share: float) -> str:
     return f"{_PERCENT * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def count(number: int, one: str, several: str | None = None) -> str:
+def count(number: int, one: str) -> str:
     """A number and its thing: 1 clip, 2,000 clips."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
+    return f"{number:,} {one if number == 1 else one + 's'}"
 
 
 def metric_name(metric: str) -> str:
