@@ -162,6 +162,15 @@ def test_equal_logits_are_one_block():
     assert (x, expit(y)) == pytest.approx((0.5, 0.75))
 
 
+def test_isotonic_curves_stay_finite_where_labels_are_told_apart_by_far(rng):
+    truth = rng.random((600, 2)) < 0.4
+    logits = np.where(truth, 1, -1) * rng.uniform(1, 25, truth.shape)
+    for times in (1, 40):
+        calibrated = fit_calibration(times * logits, truth, method="isotonic").calibrated_logits(times * logits)
+        assert np.isfinite(calibrated).all()
+        np.testing.assert_array_equal(calibrated > 0, truth)
+
+
 @given(
     st.lists(st.tuples(st.integers(-6, 6), st.booleans()), min_size=1, max_size=60),
     st.floats(0.1, 5),

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from made_bundle import LABELS, make_bundle, make_info
+from made_bundle import LABELS, make_bundle, make_info, tone
+from spectag.audio import write_audio
 from spectag.errors import BundleError
-from spectag.held_out import COLUMNS, PREDICTIONS_FILE, HeldOutClips, read_held_out, write_held_out
+from spectag.held_out import (
+    COLUMNS,
+    PREDICTIONS_FILE,
+    HeldOutClips,
+    group_names,
+    names_of_clips,
+    read_held_out,
+    write_held_out,
+)
 from spectag.labels import LabelSet
+from spectag.manifest import read_manifest
 
 
 def make_clips(n_clips=60, *, folds=("1", "2", "3"), labels=LABELS, seed=0):
@@ -84,6 +94,43 @@ def test_damaged_table_is_told(tmp_path, found, instead):
     path.write_text(header + "\n" + rows.replace(found, instead, 1), encoding="utf-8")
     with pytest.raises(BundleError, match=r"predictions.csv: damaged"):
         read_held_out(tmp_path / "model")
+
+
+def test_labels_named_as_columns_and_names_of_no_encoding_are_kept(tmp_path):
+    labels = ("Fold", "key", "start")
+    clips = replace(make_clips(6, labels=labels), fnames=tuple(f"k\udcff{i}.wav" for i in range(6)))
+    found = read_held_out(write(tmp_path / "model", clips, labels))
+    assert found.fnames[0] == "k\\udcff0.wav"
+    np.testing.assert_array_equal(found.y_true, clips.y_true)
+    np.testing.assert_allclose(found.logits, clips.logits, rtol=1e-6, atol=1e-8)
+
+
+def test_what_else_was_learnt_from_is_kept_as_never_held_out_but_no_copies():
+    clips, others = make_clips(6), replace(make_clips(9, seed=1), groups=("other",) * 9)
+    both = clips.and_learnt(others)
+    assert both.keys == others.keys
+    assert both.groups == (*clips.groups, "other", "other", "other")
+    assert both.folds == (*clips.folds, "", "", "")
+    np.testing.assert_array_equal(both.logits[:6], clips.logits)
+    assert not both.seen[6:].any()
+    np.testing.assert_array_equal(both.y_true, others.y_true)
+
+
+def test_a_table_without_clips_is_damaged(tmp_path):
+    path = write(tmp_path / "model", make_clips()) / PREDICTIONS_FILE
+    path.write_text(path.read_text(encoding="utf-8").split("\n", 1)[0] + "\n", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"predictions.csv: damaged: it has no clips"):
+        read_held_out(tmp_path / "model")
+
+
+def test_names_tell_nothing_of_the_machine(tmp_path):
+    rows = ["fname,labels,group", f"{tmp_path}/x/a.wav,low,", f"{tmp_path}/y/a.wav,low,", "b.wav,high,site"]
+    for name in ("x/a.wav", "y/a.wav", "b.wav"):
+        write_audio(tmp_path / name, tone("low", 0.1), 16_000)
+    (tmp_path / "clips.csv").write_text("\n".join(rows), encoding="utf-8")
+    manifest = read_manifest(tmp_path / "clips.csv")
+    assert names_of_clips(manifest) == ("x/a.wav", "y/a.wav", "b.wav")
+    assert group_names(manifest) == ("x/a.wav", "y/a.wav", "site")
 
 
 def test_folds_are_the_parts_where_there_are_three():

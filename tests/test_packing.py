@@ -99,6 +99,7 @@ def make_lesson(calibration=None):
         calibration=calibration,
         thresholds=np.array([0.25, np.nan, np.nan]),
         epochs=(),
+        learnt=held_out,
     )
 
 

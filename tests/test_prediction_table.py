@@ -66,6 +66,26 @@ def test_tables_of_many_kinds_say_the_same(folder, header, rows):
     assert [(clip.fname, reason) for clip, reason in said.skipped] == [("c.wav", "c.wav: table.csv has no row for it")]
 
 
+def test_labels_with_commas_and_numbers_with_them_are_read_from_semicolons(folder):
+    text = 'fname;"Regen, stark";"key (label)";"Bell (label)"\nc.wav;0,25;1;0,5\nzwei.wav;1e-3;0;0\n'
+    table = folder / "excel.csv"
+    table.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    said = read_predictions(table, made_manifest(folder))
+    assert said.labels.names == ("Regen, stark", "key", "Bell (label)")
+    np.testing.assert_array_equal(said.probabilities, np.float32([[0.001, 0, 0], [0.25, 1, 0.5]]))
+
+
+def test_a_row_is_of_no_other_clip_of_its_name(folder):
+    write_audio(folder / "a/zwei.wav", tone("low", 0.6), 16_000)
+    write_audio(folder / "zwei.wav", tone("low", 0.6), 16_000)
+    manifest = made_manifest(folder, "a/zwei.wav,low\nb/zwei.wav,high\nzwei.wav,low\n")
+    said = read_predictions(written(folder, "fname,low\nb/zwei.wav,0.2\nzwei.wav,0.3\n"), manifest)
+    assert [clip.fname for clip in said.clips] == ["b/zwei.wav", "zwei.wav"]
+    assert said.probabilities[:, 0].tolist() == pytest.approx([0.2, 0.3])
+    with pytest.raises(DataError, match=r"table.csv: zwei may be a/zwei.wav or b/zwei.wav; name its folder"):
+        read_predictions(written(folder, "fname,low\nzwei,0.2\n"), manifest)
+
+
 def test_parquet_is_read_with_lists_of_labels_and_nulls_beside(folder):
     columns = {
         "fname": list(CLIPS),

@@ -13,13 +13,16 @@ from made_bundle import LABELS, MEL, make_bundle, make_ensemble, make_ensemble_i
 from spectag.audio import write_audio
 from spectag.bundle import CARD_FILE, DataInfo, read_info
 from spectag.calibration import cross_fitted, fit_calibration
+from spectag.clip_inputs import clip_key
 from spectag.errors import BundleError, ConfigError, DataError, MissingExtraError
 from spectag.front_end import FrontEnd
-from spectag.held_out import PREDICTIONS_FILE, HeldOutClips, write_held_out
+from spectag.held_out import CALIBRATION_FILE, PREDICTIONS_FILE, HeldOutClips, write_held_out
 from spectag.labels import LabelSet
 from spectag.manifest import read_manifest
+from spectag.packing import check_output
+from spectag.predict import predict, predict_honestly
 from spectag.recalibrate import calibrate
-from spectag.reliability import expected_calibration_error
+from spectag.reliability import calibration_errors, expected_calibration_error
 from spectag.thresholds import ThresholdGoal, fit_thresholds
 
 N_CLIPS = 240
@@ -150,6 +153,22 @@ def test_a_new_place_gets_all_files_and_the_old_one_stays(model, tmp_path):
     assert [path.name for path in output.parent.iterdir()] == ["leiser ü"]
 
 
+def test_the_old_tagger_comes_back_where_the_new_one_cannot_take_its_place(model, monkeypatch):
+    before = contents(model)
+    rename = type(model).rename
+
+    def fails_once(path, target):
+        if target == model and path.name == model.name:
+            raise OSError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(model), "rename", fails_once)
+    with pytest.raises(BundleError, match="can't be written: Permission denied"):
+        calibrate(model, thresholds={"low": 0.75})
+    assert contents(model) == before
+    assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
+
+
 def test_what_fails_leaves_the_tagger_as_it_was(model, monkeypatch):
     before = contents(model)
 
@@ -252,6 +271,75 @@ def test_clips_of_a_manifest_tell_of_their_labels_alone(tmp_path, manifest):
     calibrate(bundle, manifest=read_manifest(manifest), method="platt")  # by the logits, not twice over
     again = spectag.load(bundle).answer(*sound("middle"))
     np.testing.assert_allclose(again.probabilities, after.probabilities, atol=1e-3)
+
+
+def test_clips_that_calibrated_are_judged_by_what_the_other_clips_call_for(tmp_path, manifest):
+    bundle, clips = make_bundle(tmp_path / "model"), read_manifest(manifest)
+    result = calibrate(bundle, manifest=clips, method="platt", thresholds={"high": 0.25})
+    tagger, told = spectag.load(bundle), [0, 2]
+    now, found = predict(tagger, clips.clips), predict_honestly(tagger, clips)
+    assert set(found.origins) == {"new"}
+    assert (found.probabilities[:, told] != now.probabilities[:, told]).any(axis=1).all()
+    np.testing.assert_array_equal(found.probabilities[:, 1], now.probabilities[:, 1])  # no clip has the label
+    assert calibration_errors(found.y_true, found.probabilities)[told] == pytest.approx(
+        [row.ece_after for row in result.labels], abs=1e-6
+    )
+    assert (found.thresholds[:, 1:] == np.float32([0.4, 0.25])).all()  # the bundle's, and by hand
+
+
+def test_a_clip_that_calibrated_has_no_say_in_how_it_is_judged(tmp_path, manifest):
+    header, *rows = manifest.read_text(encoding="utf-8").splitlines()[:-1]
+    manifest.write_text(
+        "\n".join([f"{header},fold", *(f"{row},{i % 3}" for i, row in enumerate(rows))]), encoding="utf-8"
+    )
+    lies = manifest.with_name("lies.csv")
+    lies.write_text(manifest.read_text(encoding="utf-8").replace("tön 4.wav,low", "tön 4.wav,high"), encoding="utf-8")
+    judged = []
+    for name, path in (("honest", manifest), ("lied", lies)):
+        bundle = make_bundle(tmp_path / name)
+        calibrate(bundle, manifest=read_manifest(path), method="platt")
+        judged.append(predict_honestly(spectag.load(bundle), read_manifest(manifest)))
+    for values in ("probabilities", "thresholds"):
+        honest, lied = (getattr(each, values) for each in judged)
+        np.testing.assert_array_equal(honest[1::3], lied[1::3])
+    assert (judged[0].probabilities[0] != judged[1].probabilities[0]).any()
+
+
+def test_labels_that_a_manifest_tells_nothing_of_are_judged_as_before(tmp_path, manifest):
+    """A training clip: of `middle`, curve and threshold stay those that its likes in training call for."""
+    clips = read_manifest(manifest, labels=LabelSet(LABELS))
+    keys = tuple(clip_key(clip) or f"{i}" for i, clip in enumerate(clips.clips)) + tuple(map(str, range(13, N_CLIPS)))
+    other = manifest.with_name("other.csv")
+    other.write_text("\n".join(manifest.read_text(encoding="utf-8").splitlines()[:7]), encoding="utf-8")
+    bundle = keep(make_bundle(tmp_path / "model"), replace(said(), keys=(*keys[6:], *keys[:6])))
+    calibrate(bundle, method="platt")
+    before = predict_honestly(spectag.load(bundle), clips)
+    keep(bundle, replace(said(), keys=(*keys[6:], *(f"-{i}" for i in range(6)))))  # the first six are new to it
+    calibrate(bundle, manifest=read_manifest(other), method="platt")
+    tagger = spectag.load(bundle)
+    after = predict_honestly(tagger, clips)
+    assert after.origins == ("new",) * 6 + ("held out",) * 6
+    np.testing.assert_array_equal(after.probabilities[6:, 1], before.probabilities[6:, 1])
+    np.testing.assert_array_equal(after.thresholds[6:, 1], before.thresholds[6:, 1])
+    assert len(set(after.thresholds[6:, 1])) > 1
+    for label in (0, 2):  # as it says now, for it was fitted on other clips
+        assert set(after.thresholds[6:, label]) == {tagger.thresholds[label]}
+        assert (after.probabilities[6:, label] != before.probabilities[6:, label]).all()
+
+
+def test_the_training_clips_take_the_place_of_a_manifest_that_calibrated(tmp_path, manifest):
+    bundle, clips = keep(make_bundle(tmp_path / "model")), read_manifest(manifest)
+    calibrate(bundle, manifest=clips, method="platt")
+    calibrate(bundle, goal=ThresholdGoal(kind="recall", at_least=0.9))
+    assert CALIBRATION_FILE in contents(bundle)  # whose curves stayed
+    check_output(bundle)  # is a tagger still, whose place another may take
+    calibrate(bundle, method="platt", output=tmp_path / "new")
+    calibrate(bundle, method="platt")
+    for folder in (bundle, tmp_path / "new"):
+        assert CALIBRATION_FILE not in contents(folder)
+    tagger = spectag.load(bundle)
+    found, now = predict_honestly(tagger, clips), predict(tagger, clips.clips)
+    np.testing.assert_array_equal(found.probabilities, now.probabilities)
 
 
 def test_a_manifest_that_tells_nothing_is_refused(tmp_path, manifest):

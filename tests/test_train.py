@@ -24,6 +24,7 @@ from spectag.errors import BundleError, ConfigError, DataError
 from spectag.image import log_mel_to_image
 from spectag.manifest import read_manifest
 from spectag.mel import compute_log_mel
+from spectag.predict import predict_honestly
 from spectag.recipe import Recipe
 from spectag.runtime import Tagger as RuntimeTagger
 from spectag.synth import KINDS
@@ -224,6 +225,19 @@ def test_given_folds_are_used(table):
     assert [(fold.name, fold.n_clips) for fold in result.folds] == [("0", 6), ("1", 6)]
     assert all(fold.top1_accuracy is not None for fold in result.folds)
     assert result.scores.top1_accuracy == pytest.approx(np.mean([fold.top1_accuracy for fold in result.folds]))
+
+
+def test_clips_with_doubtful_labels_are_remembered_as_learnt_from(table, tmp_path):
+    path = table(columns=("fname", "labels", "fold"))
+    noisy = tmp_path / "noisy" / "doubtful.csv"
+    for i in range(3):
+        write_audio(noisy.with_name(f"{i}.wav"), np.sin(np.arange(8000) / (i + 3)).astype(np.float32), 16_000)
+    label = table.rows[0]["labels"]
+    noisy.write_text("fname,labels\n" + "".join(f"{i}.wav,{label}\n" for i in range(3)), encoding="utf-8")
+    result = train(path, path.parent / "model", Recipe(**SOLVED, folds="given"), noisy=noisy)
+    assert len(result.predictions) == len(table.rows)
+    said = predict_honestly(RuntimeTagger(result.bundle), read_manifest(noisy))
+    assert set(said.origins) == {"learnt"}
 
 
 def test_a_share_held_out_is_not_trained_on(table):

@@ -4,6 +4,7 @@ spectag.json          everything that is not a weight: labels, front end, thresh
 model.onnx            input (batch, channels, height, width) to probabilities and logits (batch, n_labels) and features
 weights.safetensors   the same weights for torch
 predictions.csv       the training clips, and what networks said of them that were trained without them
+calibration.csv       the clips of another manifest, where calibration and thresholds were fitted on such
 recipe.toml           the settings that made it, for `spectag train --config`
 README.md             the model card
 

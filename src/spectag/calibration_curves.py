@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from spectag.config import Config
 
@@ -30,6 +30,7 @@ _SCALE_LIMITS = (0.02, 50.0)
 _N_STEPS = 20  # of Newton's, of which most labels need six
 _SMALL_STEP = 1e-8
 _LEAST_GAP = 1e-3  # in logits between two points of a curve
+_FARTHEST = 500.0  # calibrated logit of a point, whose probability is still not 0
 
 
 class Curve(Config):
@@ -169,10 +170,13 @@ def isotonic_curve(
     blocks = isotonic_regression(hits).blocks
     weights = np.diff(blocks) + pull
     centres = np.add.reduceat(z, blocks[:-1]) / np.diff(blocks)
-    rates = (np.add.reduceat(hits, blocks[:-1]) + pull * expit(scale * centres + offset)) / weights
-    drawn = isotonic_regression(rates, weights=weights)  # drawn to the line, neighbours may have changed places
-    xs = np.add.reduceat(weights * centres, drawn.blocks[:-1]) / drawn.weights
-    ys = logit(drawn.x[drawn.blocks[:-1]])
+    on_line = np.clip(scale * centres + offset, -_FARTHEST, _FARTHEST)
+    n_true = np.add.reduceat(hits, blocks[:-1]) + pull * expit(on_line)
+    n_false = np.add.reduceat(1 - hits, blocks[:-1]) + pull * expit(-on_line)
+    drawn = isotonic_regression(n_true / weights, weights=weights)  # drawn to the line, neighbours may change places
+    first = drawn.blocks[:-1]
+    xs = np.add.reduceat(weights * centres, first) / drawn.weights
+    ys = np.log(np.add.reduceat(n_true, first) / np.add.reduceat(n_false, first))  # also where the share rounds to 1
     apart = np.concatenate([[True], np.diff(xs) > _LEAST_GAP])
     points = zip(xs[apart].astype(np.float32).tolist(), ys[apart].tolist(), strict=True)
     return Curve(points=tuple(points), slope_below=scale, slope_above=scale)

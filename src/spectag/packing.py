@@ -46,7 +46,7 @@ from spectag.config import to_toml
 from spectag.errors import BundleError
 from spectag.export import export_tagger, trace_features, with_weights
 from spectag.front_end import FrontEnd
-from spectag.held_out import PREDICTIONS_FILE, HeldOutClips, write_held_out
+from spectag.held_out import CALIBRATION_FILE, PREDICTIONS_FILE, HeldOutClips, write_held_out
 from spectag.history import Epoch, write_history
 from spectag.manifest import Manifest
 from spectag.recipe import Recipe
@@ -67,6 +67,7 @@ NETWORK_FILES = {ONNX_FILE, WEIGHTS_FILE, *(f"{name}.safetensors" for name in OT
 OWN_FILES = {
     INFO_FILE,
     PREDICTIONS_FILE,
+    CALIBRATION_FILE,
     RECIPE_FILE,
     CARD_FILE,
     HISTORY_FILE,
@@ -100,6 +101,7 @@ class Lesson:
     calibration: Calibration | None
     thresholds: FloatArray  # (n_labels,), NaN where there is none
     epochs: tuple[Epoch, ...]
+    learnt: HeldOutClips  # those of `held_out`, and what else was learnt from
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def pack(output: Path, lesson: Lesson, members: Sequence[Member], blend: Blend =
         difference = _onnx_difference(paths, members, blend, lesson.calibration, len(lesson.keys))
         info = _info(lesson, members, blend, difference)
         write_info(folder, info)
-        write_held_out(folder / PREDICTIONS_FILE, lesson.held_out)
+        write_held_out(folder / PREDICTIONS_FILE, lesson.learnt)
         (folder / RECIPE_FILE).write_text(to_toml(lesson.recipe), encoding="utf-8")
         (folder / CARD_FILE).write_text(model_card(info, output.name), encoding="utf-8")
         if lesson.epochs:

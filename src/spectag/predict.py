@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from spectag.calibration import CrossFitted, probabilities_of
+from spectag.calibration import probabilities_of
 from spectag.clip_inputs import clip_key
 from spectag.errors import DataError
-from spectag.held_out import HeldOutClips, read_held_out
+from spectag.held_out import CALIBRATION_FILE, HeldOutClips, read_held_out
 from spectag.labels import LabelSet
 from spectag.manifest import Clip, Manifest
 from spectag.progress import Progress, Say, silent, tell_nobody
@@ -152,8 +152,9 @@ def predict_honestly(
     """What a tagger says of a manifest's clips; of clips that it learnt from, what was said before it saw them.
 
     Training keeps what networks said of clips that were held out from them (`held_out.read_held_out`). It stands for
-    such clips here, calibrated and with thresholds that were fitted without the clip's own fold. A clip is known by
-    its content, whatever its file is called now.
+    such clips here, calibrated and with thresholds that were fitted without the clip's own fold. So are clips of
+    another manifest by which the tagger was calibrated. A clip is known by its content, whatever its file is called
+    now.
 
     Parameters
     ----------
@@ -169,12 +170,13 @@ def predict_honestly(
         `origins` tells which is which. What a tagger says of clips that it learnt from ("learnt") flatters it.
     """
     now = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress)
-    known = read_held_out(tagger.folder)
-    if known is None:
+    learnt, adjusted_by = read_held_out(tagger.folder), read_held_out(tagger.folder, CALIBRATION_FILE)
+    if learnt is None and adjusted_by is None:
         return now
-    rows = dict(zip(known.keys, range(len(known.keys)), strict=True))
-    found = [rows.get(clip_key(clip) or "", -1) for clip in now.clips]
-    before = _before(known, np.array(found, np.int64), now, tagger)
+    keys = [clip_key(clip) for clip in now.clips]
+    before = now if learnt is None else _before(learnt, _rows_of(keys, learnt), now, tagger, adjusted_by)
+    if adjusted_by is not None:
+        before = _without_own_part(adjusted_by, _rows_of(keys, adjusted_by), before, tagger)
     n_held_out, n_learnt = before.origins.count("held out"), before.origins.count("learnt")
     if n_held_out:
         say(f"{n_held_out} clips are judged by networks that were trained without them")
@@ -183,7 +185,15 @@ def predict_honestly(
     return before
 
 
-def _before(known: HeldOutClips, found: IntArray, now: Predictions, tagger: Tagger) -> Predictions:
+def _rows_of(keys: Sequence[str | None], known: HeldOutClips) -> IntArray:
+    """The row of each clip among those that the tagger knows, (n_clips,); -1 where it is none of them."""
+    rows = {key: row for row, key in enumerate(known.keys)}
+    return np.array([-1 if key is None else rows.get(key, -1) for key in keys], np.int64)
+
+
+def _before(
+    known: HeldOutClips, found: IntArray, now: Predictions, tagger: Tagger, adjusted_by: HeldOutClips | None
+) -> Predictions:
     """Predictions in which those of held-out clips stand for what the tagger says now; `found` are rows of `known`."""
     learnt = found >= 0
     held_out = learnt & known.seen[found]
@@ -194,21 +204,34 @@ def _before(known: HeldOutClips, found: IntArray, now: Predictions, tagger: Tagg
     if not held_out.any():
         return replace(now, origins=origins)
     rows, info = found[held_out], tagger.info
-    if "on" in info.metrics.get("calibration", {}):  # fitted on another manifest, so without these clips anyhow
-        logits = known.logits
-        judged = CrossFitted(
-            probabilities_of(logits, info.calibration), np.broadcast_to(tagger.thresholds, logits.shape)
-        )
-    else:
-        judged = known.judged(method=info.calibration_method, goal=info.threshold_goal)
-    thresholds = np.where(info.thresholds_fitted, judged.thresholds, tagger.thresholds)  # or set by hand
+    judged = known.judged(method=info.calibration_method, goal=info.threshold_goal)
+    probabilities, is_fitted_here = judged.probabilities, np.array(info.thresholds_fitted)  # others are set by hand
+    if adjusted_by is not None and "on" in info.metrics.get("calibration", {}):
+        told = adjusted_by.told  # fitted on a manifest: of other clips, or see `_without_own_part`
+        probabilities = np.where(told, probabilities_of(known.logits, info.calibration), probabilities)
+        is_fitted_here &= ~told
+    thresholds = np.where(is_fitted_here, judged.thresholds, tagger.thresholds)
     return replace(
         now,
-        probabilities=_replaced(now.probabilities, held_out, judged.probabilities[rows]),
+        probabilities=_replaced(now.probabilities, held_out, probabilities[rows]),
         uncalibrated=_replaced(now.uncalibrated, held_out, expit(known.logits[rows])),
         thresholds=_replaced(now.thresholds, held_out, thresholds[rows]),
         origins=origins,
     )
+
+
+def _without_own_part(known: HeldOutClips, found: IntArray, said: Predictions, tagger: Tagger) -> Predictions:
+    """Predictions in which clips that the tagger was calibrated by are judged by what the others of them call for."""
+    is_known = (found >= 0) & (np.array(said.origins) != "learnt")
+    if not is_known.any():
+        return said
+    info, told, cells = tagger.info, known.told, np.ix_(is_known, known.told)
+    judged = known.judged(method=info.calibration_method, goal=info.threshold_goal, of_labels=told)
+    probabilities, thresholds = said.probabilities.copy(), said.thresholds.copy()
+    probabilities[cells] = judged.probabilities[found[is_known]]
+    by_hand = ~np.array(info.thresholds_fitted)[told]
+    thresholds[cells] = np.where(by_hand, tagger.thresholds[told], judged.thresholds[found[is_known]])
+    return replace(said, probabilities=probabilities, thresholds=thresholds)
 
 
 def _replaced(values: Float32Array, rows: BoolArray, others: FloatArray) -> Float32Array:

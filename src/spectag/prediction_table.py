@@ -4,6 +4,7 @@ A table is a CSV, TSV or Parquet file with a row for each clip, a column for its
 have columns for times, too (`spectag tag --format wide` gives them).
 """
 
+import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from scipy.special import expit
 from spectag.audio import audio_info
 from spectag.calibration import DEFAULT_THRESHOLD
 from spectag.errors import AudioError, DataError, MissingExtraError
+from spectag.held_out import CLIP_COLUMNS, LABEL_MARK
 from spectag.labels import LabelSet
 from spectag.manifest import Clip, Manifest
 from spectag.manifest.csv_forms import COLUMNS
@@ -37,7 +39,6 @@ TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".parquet"})
 
 _STARTS = (*COLUMNS["start"], "start_time")
 _ENDS = (*COLUMNS["end"], "end_time")
-_OF_CLIPS = frozenset({"", "fold", "group", "labels", "label", "key", "duration", "origin", "threshold"})
 _SAME_TIME = 0.05  # seconds that two tables may differ about a start or an end
 _GIVEN: Origin = "given"
 _N_PARTS = 5
@@ -194,26 +195,46 @@ def _thresholds(y_true: BoolArray, probabilities: Float32Array, parts: IntArray)
 
 
 def _rows_of_clips(table: _Rows, manifest: Manifest, durations: FloatArray) -> IntArray:
-    """The row of each clip, (n_clips,); -1 where there is none."""
-    by_name: dict[str, list[int]] = defaultdict(list)
+    """The row of each clip, (n_clips,), by its whole name or else by a part of it; -1 where there is none."""
+    of_clips = {name for clip in manifest.clips for name in _whole_names(clip)}
+    by_whole_name: dict[str, list[int]] = defaultdict(list)
+    by_part: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(table.names):
-        for form in _forms(name):
-            by_name[form].append(row)
+        if _whole_name(name) in of_clips:  # so it is no other's: a/1.wav is not b/1.wav
+            by_whole_name[_whole_name(name)].append(row)
+        else:
+            for part in _parts_of(name):
+                by_part[part].append(row)
     rows = np.full(len(manifest.clips), -1, np.int64)
+    clip_of: dict[int, Clip] = {}
     for number, (clip, duration) in enumerate(zip(manifest.clips, durations, strict=True)):
-        forms = (str(clip.path), *_forms(clip.fname))
-        named = next((by_name[form] for form in forms if form in by_name), [])
+        candidates = [by_whole_name.get(name) for name in _whole_names(clip)]
+        candidates += [by_part.get(part) for part in _parts_of(clip.fname)]
+        named = next(filter(None, candidates), [])
         fitting = [row for row in named if _is_stretch(table, row, clip, duration)]
         if len(fitting) > 1:
             raise DataError(f"{table.path}: has {len(fitting)} rows for {clip.name}; each clip needs one")
-        rows[number] = fitting[0] if fitting else -1
+        for row in fitting:
+            if row in clip_of:
+                raise DataError(
+                    f"{table.path}: {table.names[row]} may be {clip_of[row].name} or {clip.name}; name its folder, too"
+                )
+            clip_of[row], rows[number] = clip, row
     return rows
 
 
-def _forms(name: str) -> dict[str, None]:
-    """How a file may be named: as it is, without its folders, and without its suffix, too."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return dict.fromkeys((name, str(path), path.name, path.stem))
+def _whole_name(name: str) -> str:
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
+def _whole_names(clip: Clip) -> tuple[str, str]:
+    return _whole_name(str(clip.path)), _whole_name(clip.fname)
+
+
+def _parts_of(name: str) -> dict[str, None]:
+    """A file's name without its folders, and without its suffix, too."""
+    path = PurePosixPath(_whole_name(name))
+    return dict.fromkeys((path.name, path.stem))
 
 
 def _is_stretch(table: _Rows, row: int, clip: Clip, duration: float) -> bool:
@@ -237,15 +258,14 @@ def _read(path: Path) -> _Rows:
 
 def _read_csv(path: Path) -> _Rows:
     text = read_text(path)
-    header = "".join(first_lines(text, 1))
-    table = open_table(path, text, next((mark for mark in ",;\t" if mark in header), ","))
+    table = open_table(path, text, _delimiter(text))
     columns = _Columns.of(path, table.columns)
     numbered = [place for place in (columns.start, columns.end) if place is not None]
     names, numbers = [], []
     for line, fields in table.records:
         names.append(fields[columns.name])
         try:
-            numbers.append([float(fields[place] or "nan") for place in (*numbered, *columns.labels)])
+            numbers.append([_number(fields[place]) for place in (*numbered, *columns.labels)])
         except ValueError as error:
             wrong = next(place for place in (*numbered, *columns.labels) if not _is_number(fields[place]))
             raise DataError(
@@ -256,9 +276,20 @@ def _read_csv(path: Path) -> _Rows:
     return _rows(path, names, table.columns, columns, dict(zip((*numbered, *columns.labels), values.T, strict=True)))
 
 
+def _delimiter(text: str) -> str:
+    """The mark that parts the header into the most columns: labels may hold the others."""
+    header = first_lines(text, 1)
+    return max(",;\t", key=lambda mark: max((len(names) for names in csv.reader(header, delimiter=mark)), default=0))
+
+
+def _number(field: str) -> float:
+    """NaN where there is none; a decimal comma will do, as spreadsheets write it in many countries."""
+    return float(field.replace(",", ".") or "nan")
+
+
 def _is_number(field: str) -> bool:
     try:
-        float(field or "nan")
+        _number(field)
     except ValueError:
         return False
     return True
@@ -315,7 +346,7 @@ class _Columns:
         labels = tuple(
             place
             for place, column in enumerate(lower)
-            if column not in _OF_CLIPS and place not in (name, start, end) and is_number(place)
+            if column not in CLIP_COLUMNS and place not in (name, start, end) and is_number(place)
         )
         if not labels:
             raise DataError(
@@ -323,6 +354,12 @@ class _Columns:
                 f"The columns are {some_of(list(columns))}"
             )
         return cls(name, start, end, labels)
+
+
+def _label_of(column: str) -> str:
+    """The label of a column; see `spectag.held_out.label_columns`."""
+    name = column.removesuffix(LABEL_MARK)
+    return name if name.lower() in CLIP_COLUMNS else column
 
 
 def _rows(
@@ -335,7 +372,7 @@ def _rows(
         names,
         unknown if columns.start is None else values[columns.start],
         unknown if columns.end is None else values[columns.end],
-        LabelSet(tuple(header[place] for place in columns.labels)),
+        LabelSet(tuple(_label_of(header[place]) for place in columns.labels)),
         scores,
     )
     missing = np.isnan(scores)

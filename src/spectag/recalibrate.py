@@ -18,6 +18,7 @@ from spectag.calibration import DEFAULT_THRESHOLD, Calibration, CrossFitted, Met
 from spectag.calibration_curves import line
 from spectag.card import card_of
 from spectag.errors import BundleError, ConfigError, MissingExtraError, did_you_mean
+from spectag.held_out import CALIBRATION_FILE, HeldOutClips, write_held_out
 from spectag.manifest import Clip, Manifest
 from spectag.manifest.table import some_of
 from spectag.progress import Progress, Say, silent, tell_nobody
@@ -153,7 +154,9 @@ def calibrate(
             update={"calibration": calibration, "calibration_method": method_now, "metrics": metrics}
         )
     info = _with_thresholds(info, by_hand)
-    _write(bundle, output, info, has_other_curves=info.calibration != before.calibration)
+    of_manifest = None if clips is None else clips.of_manifest
+    has_other_curves = info.calibration != before.calibration
+    _write(bundle, output, info, of_manifest, has_other_curves=has_other_curves, has_other_clips=refits_curves)
     rows = _label_results(info, clips, cross, by_hand.keys())
     n_clips, skipped = (0, ()) if clips is None else (len(clips.logits), clips.skipped)
     return Recalibration(output or bundle, info, n_clips, rows, skipped)
@@ -283,34 +286,54 @@ def _misses(goal: ThresholdGoal, y_true: BoolArray, given: BoolArray) -> BoolArr
     return missed
 
 
-def _write(bundle: Path, output: Path | None, info: BundleInfo, *, has_other_curves: bool) -> None:
-    """Write what changes, in place or with all the rest to another place: whole or not at all."""
+def _write(
+    bundle: Path,
+    output: Path | None,
+    info: BundleInfo,
+    of_manifest: HeldOutClips | None,
+    *,
+    has_other_curves: bool,
+    has_other_clips: bool,
+) -> None:
+    """Write the tagger with what changes, to its own place or to another: whole or not at all.
+
+    Clips of a manifest are kept, so that they are judged by what others call for; none of an earlier one's stay.
+    """
     bundle = bundle.resolve()
-    name = bundle.name if output is None else output.name
+    place = bundle if output is None else output
     network = None
     if has_other_curves and not info.members:  # several networks are calibrated together, by the runtime
         network = _calibrated_network(bundle / ONNX_FILE, info.calibration)
     try:
-        if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        beside = bundle if output is None else output.parent
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=beside) as work:
-            folder = Path(work) / name
-            if output is None:
-                folder.mkdir()
-            else:
-                shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns(".*"))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as work:
+            folder = Path(work) / place.name
+            shutil.copytree(bundle, folder, ignore=None if output is None else shutil.ignore_patterns(".*"))
             if network is not None:
                 (folder / ONNX_FILE).write_bytes(network)
+            if of_manifest is not None:
+                write_held_out(folder / CALIBRATION_FILE, of_manifest)
+            elif has_other_clips:
+                (folder / CALIBRATION_FILE).unlink(missing_ok=True)
             write_info(folder, info)
-            (folder / CARD_FILE).write_text(card_of(info, name), encoding="utf-8")
-            if output is not None:
-                folder.rename(output)
-            else:
-                for file in folder.iterdir():
-                    file.replace(bundle / file.name)
+            (folder / CARD_FILE).write_text(card_of(info, place.name), encoding="utf-8")
+            _put(folder, place)
     except OSError as error:
         raise BundleError(f"{output or bundle}: the tagger can't be written: {error.strerror or error}") from error
+
+
+def _put(folder: Path, place: Path) -> None:
+    """Move a new folder to its place; the one that is there goes, but comes back if the new one can't."""
+    if not place.exists():
+        folder.rename(place)
+        return
+    replaced = folder.with_name("replaced")
+    place.rename(replaced)
+    try:
+        folder.rename(place)
+    finally:
+        if not place.exists():
+            replaced.rename(place)
 
 
 def _calibrated_network(path: Path, calibration: Calibration | None) -> bytes:

@@ -13,7 +13,7 @@ from spectag.calibration import Calibration, CrossFitted, fit_calibration, proba
 from spectag.clip_inputs import ClipInputs
 from spectag.ensemble import MemberScore, Run
 from spectag.errors import ConfigError
-from spectag.held_out import HeldOutClips
+from spectag.held_out import HeldOutClips, group_names, names_of_clips
 from spectag.history import Epoch, OnEpoch
 from spectag.manifest import Clip, Manifest, read_manifest
 from spectag.manifest.corrections import read_corrections
@@ -150,7 +150,10 @@ def train(
     calibration, thresholds = _adjusted(said, recipe)
     scores, folds = _judge(task.y_true, held_out, judged, recipe.seed)
     epochs = tuple(epoch for fit in fits for epoch in fit.epochs)
-    lesson = Lesson(clips.manifest, clips.keys, recipe, scores, folds, said, judged, calibration, thresholds, epochs)
+    learnt = said if heard[0].noisy is None else said.and_learnt(_never_held_out(heard[0].noisy))
+    lesson = Lesson(
+        clips.manifest, clips.keys, recipe, scores, folds, said, judged, calibration, thresholds, epochs, learnt
+    )
     onnx_difference = run.pack(lesson, heard, fits, blend)
     return TrainResult(output, scores, folds, epochs, judged.probabilities, clips.skipped, onnx_difference, members)
 
@@ -308,22 +311,20 @@ def _held_out_clips(clips: ClipInputs, held_out: HeldOut, y_true: BoolArray, log
         folds[rows] = name
     return HeldOutClips(
         labels=manifest.labels,
-        fnames=tuple(clip.fname for clip in manifest.clips),
+        fnames=names_of_clips(manifest),
         stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in manifest.clips),
         folds=tuple(folds),
-        groups=_group_names(manifest),
+        groups=group_names(manifest),
         keys=clips.keys,
         y_true=y_true,
         logits=logits,
     )
 
 
-def _group_names(manifest: Manifest) -> tuple[str, ...]:
-    """The group of each clip, by a name that tells nothing of this machine."""
-    names: dict[str, str] = {}
-    for group, clip in zip(manifest.groups, manifest.clips, strict=True):
-        names.setdefault(group, clip.group or clip.fname)
-    return tuple(names[group] for group in manifest.groups)
+def _never_held_out(clips: ClipInputs) -> HeldOutClips:
+    """Clips that are learnt from alone, as those with doubtful labels are."""
+    y_true = clips.manifest.multi_hot()
+    return _held_out_clips(clips, HeldOut((), (), is_share=False, note=""), y_true, np.full(y_true.shape, np.nan))
 
 
 def _adjusted(said: HeldOutClips, recipe: Recipe) -> tuple[Calibration | None, FloatArray]:

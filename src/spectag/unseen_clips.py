@@ -1,6 +1,6 @@
 """Clips that a tagger did not learn from, to fit its calibration and thresholds on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from spectag.calibration import Calibration, CrossFitted, Method, cross_fitted, probabilities_of
+from spectag.clip_inputs import clip_key
 from spectag.errors import DataError
-from spectag.held_out import HeldOutClips, read_held_out
+from spectag.held_out import MIN_CLIPS, HeldOutClips, group_names, names_of_clips, read_held_out
 from spectag.manifest import Clip, Manifest
 from spectag.manifest.table import some_of
 from spectag.predict import predict_honestly
@@ -21,8 +22,6 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-MIN_CLIPS = 3
-"""Of a manifest that must have a label, for the label's curve and threshold to be fitted anew."""
 _SUREST = 23.0  # a logit whose probability float64 still tells from 1
 
 
@@ -40,6 +39,8 @@ class UnseenClips:
         To fit on and to judge by turns.
     skipped : tuple
         Clips that can't be read, each with the reason.
+    of_manifest : HeldOutClips, optional
+        The clips to remember with the tagger, where they are not those that it keeps from training.
     """
 
     labels: BoolArray
@@ -47,6 +48,7 @@ class UnseenClips:
     y_true: BoolArray
     parts: IntArray
     skipped: tuple[tuple[Clip, str], ...] = ()
+    of_manifest: HeldOutClips | None = None
 
     def calibrated(self, calibration: Calibration | None) -> FloatArray:
         """Probabilities (n_clips, n_told_labels), by a calibration of all the tagger's labels."""
@@ -88,28 +90,28 @@ def heard_clips(bundle: Path, manifest: Manifest, workers: int | None, progress:
         say(f"labels of {manifest.source.name} that the tagger does not know: {some_of(unknown)}")
     said = predict_honestly(tagger, manifest, workers=workers, progress=progress, say=say)
     logits = np.clip(logit(said.uncalibrated.astype(np.float64)), -_SUREST, _SUREST)
-    logits[np.array(said.origins) == "learnt"] = np.nan
-    groups = dict(zip(manifest.clips, manifest.groups, strict=True))
+    names = dict(zip(manifest.clips, zip(names_of_clips(manifest), group_names(manifest), strict=True), strict=True))
+    judging = [place for place, origin in enumerate(said.origins) if origin != "learnt"]
+    heard = [said.clips[place] for place in judging]
     clips = HeldOutClips(
         labels=said.labels,
-        fnames=tuple(clip.fname for clip in said.clips),
-        stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in said.clips),
-        folds=tuple(clip.fold or "" for clip in said.clips),
-        groups=tuple(groups[clip] for clip in said.clips),
-        keys=("",) * len(said.clips),
-        y_true=said.y_true,
-        logits=logits,
+        fnames=tuple(names[clip][0] for clip in heard),
+        stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in heard),
+        folds=tuple(clip.fold or "" for clip in heard),
+        groups=tuple(names[clip][1] for clip in heard),
+        keys=tuple(clip_key(clip) or "" for clip in heard),
+        y_true=said.y_true[judging],
+        logits=logits[judging],
     )
-    told: BoolArray = clips.y_true[clips.seen].sum(axis=0) >= MIN_CLIPS
-    if not told.any():
+    if not clips.told.any():
         n_learnt = said.origins.count("learnt")
         raise DataError(
             f"{manifest.source}: no label of the tagger's has {MIN_CLIPS} clips to fit on; {len(said.clips)} of its "
             f"{len(manifest.clips)} clips can be read, and {n_learnt} of them the tagger learnt from"
         )
-    return _unseen(clips, told, said.skipped)
+    return replace(_unseen(clips, clips.told), skipped=said.skipped, of_manifest=clips)
 
 
-def _unseen(clips: HeldOutClips, labels: BoolArray, skipped: tuple[tuple[Clip, str], ...] = ()) -> UnseenClips:
+def _unseen(clips: HeldOutClips, labels: BoolArray) -> UnseenClips:
     rows = np.ix_(clips.seen, labels)
-    return UnseenClips(labels, clips.logits[rows], clips.y_true[rows], clips.parts[clips.seen], skipped)
+    return UnseenClips(labels, clips.logits[rows], clips.y_true[rows], clips.parts[clips.seen])
