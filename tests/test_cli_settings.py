@@ -32,6 +32,7 @@ CHANGED = {
     "valid_share": 0.25,
     "valid_rows": "random",
     "init": "früher",
+    "calibration": "platt",
     "seed": 5,
     "mel": {
         "sample_rate": 44_100,
@@ -125,6 +126,7 @@ OTHERS = CHANGED | {
     "valid_share": 0.5,
     "valid_rows": "stratified",
     "init": "anderswo",
+    "calibration": "isotonic",
     "seed": 6,
     "mel": MelConfig(sample_rate=48_000, ref=2.0).model_dump(),
     "image": {"colormap": "grey", "height": 3, "width": 4, "low": -9.0, "high": 9.0},

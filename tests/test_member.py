@@ -325,7 +325,7 @@ def test_to_compile_without_a_gpu_is_said_to_do_nothing(heard_by, y_true, place)
 
 @pytest.fixture(scope="module")
 def packed(data, bank, tmp_path_factory):
-    recipe = small_recipe(valid_share=0.25, learning_rate=0.01)
+    recipe = small_recipe(valid_share=0.25, learning_rate=0.01, calibration="none")
     with pytest.MonkeyPatch.context() as patch:  # or its head would be nearly blind
         patch.setattr("spectag.finetune_member.has_learnt", lambda _: True)
         return train(data, tmp_path_factory.mktemp("packed") / "model", recipe, bank=bank)
