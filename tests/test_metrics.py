@@ -351,3 +351,21 @@ def test_the_examples_in_the_docstrings_are_right():
     result = doctest.testmod(metrics, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_clips_of_a_recording_are_drawn_together(rng):
+    """Copies of a clip tell nothing new: ten of each give the interval of one of each."""
+    y_true, y_score = sample(rng)
+    groups = [f"recording {i}" for i in range(len(y_true))]
+    once = bootstrap_interval(lwlrap, y_true, y_score, rng=np.random.default_rng(1), groups=groups)
+    assert once == bootstrap_interval(lwlrap, y_true, y_score, rng=np.random.default_rng(1))
+    for metric in (lwlrap, lambda truth, scores: lwlrap(truth, scores)):
+        copied = bootstrap_interval(
+            metric,
+            np.tile(y_true, (10, 1)),
+            np.tile(y_score, (10, 1)),
+            rng=np.random.default_rng(1),
+            groups=groups * 10,
+            n_resamples=1000,
+        )
+        np.testing.assert_allclose(copied, once, atol=1e-12)

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spectag.audio import Waveform, audio_info, read_audio
 from spectag.errors import EndOfSoundError, SpectagError
-from spectag.manifest import Clip, Manifest, read_manifest
+from spectag.manifest import Clip, Manifest, manifest_of
 from spectag.progress import Progress, silent
 from spectag.workers import spread, usable_cores
 
@@ -153,8 +153,7 @@ def inspect(
     than 0.1 % of its samples are at 16-bit full scale or beyond; a duplicate if sample rate and all samples are equal
     to another's, whatever the format of the file.
     """
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     clips = manifest.clips
     found = _look_at(manifest, workers, progress)
     sounds = {clip: look for clip in clips if isinstance(look := found[clip], _Sound)}

@@ -6,7 +6,7 @@ there, and is left out of the mean over the labels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -288,6 +288,7 @@ def bootstrap_interval(
     y_score: ArrayLike,
     *,
     rng: np.random.Generator,
+    groups: ArrayLike | None = None,
     n_resamples: int = 1000,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
@@ -300,6 +301,8 @@ def bootstrap_interval(
         resamples where it is NaN are left out.
     y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
     rng : np.random.Generator
+    groups : array of shape (n_clips,), optional
+        Names or numbers: clips of one group, such as a recording, are drawn together. By default each by itself.
     n_resamples : int
     confidence : float
         Share of the resamples that lie in the interval.
@@ -330,21 +333,38 @@ def bootstrap_interval(
             f"need n_resamples >= 1 and 0 < confidence < 1, got n_resamples={n_resamples} and confidence={confidence:g}"
         )
     y_true, y_score = check_scores(y_true, y_score)
-    statistic, n_clips = _resampled(metric, y_true, y_score), len(y_true)
-    values = np.array([statistic(rng.integers(n_clips, size=n_clips)) for _ in range(n_resamples)])
+    members = [np.array([clip]) for clip in range(len(y_true))] if groups is None else _members(np.asarray(groups))
+    statistic, n_groups = _resampled(metric, y_true, y_score, members), len(members)
+    values = np.array([statistic(rng.integers(n_groups, size=n_groups)) for _ in range(n_resamples)])
     values = values[~np.isnan(values)]
     if not values.size:
-        raise ValueError(f"the metric is NaN on each of {n_resamples} resamples of the {n_clips} clips")
+        raise ValueError(f"the metric is NaN on each of {n_resamples} resamples of the {len(y_true)} clips")
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _resampled(metric: Metric, y_true: BoolArray, y_score: FloatArray) -> Callable[[IntArray], float]:
-    """The metric as a function of the positions of the clips that it counts."""
+def _members(groups: NDArray[np.generic]) -> list[IntArray]:
+    """The positions of each group's clips, groups in the order in which they come first."""
+    _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return [np.flatnonzero(numbers == number) for number in order]
+
+
+def _resampled(
+    metric: Metric, y_true: BoolArray, y_score: FloatArray, members: Sequence[IntArray]
+) -> Callable[[IntArray], float]:
+    """The metric as a function of the groups that it counts, whose clips are at the positions `members`."""
     if metric not in _PER_CLIP:
-        return lambda clips: metric(y_true[clips], y_score[clips])
-    numerators, denominators = _PER_CLIP[metric](y_true, y_score)
-    return lambda clips: float(ratio(numerators[clips].sum(), denominators[clips].sum()))
+
+        def on_clips(groups: IntArray) -> float:
+            clips = np.concatenate([members[group] for group in groups])
+            return metric(y_true[clips], y_score[clips])
+
+        return on_clips
+    numerators, denominators = (
+        np.array([values[clips].sum() for clips in members]) for values in _PER_CLIP[metric](y_true, y_score)
+    )
+    return lambda groups: float(ratio(numerators[groups].sum(), denominators[groups].sum()))
 
 
 def _lwlrap_per_clip(y_true: ArrayLike, y_score: ArrayLike) -> tuple[FloatArray, FloatArray]:

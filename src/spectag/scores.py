@@ -64,6 +64,7 @@ def score(
     *,
     thresholds: ArrayLike | None = None,
     rng: np.random.Generator | None = None,
+    groups: ArrayLike | None = None,
 ) -> Scores:
     """Every score of these predictions.
 
@@ -74,6 +75,8 @@ def score(
         For F1, on the scale of the scores; 0.5 where not given.
     rng : np.random.Generator, optional
         Draws the clips for the intervals of lwlrap and top-1 accuracy; without it there are none.
+    groups : array of shape (n_clips,), optional
+        Clips of one group, such as a recording, are drawn together.
 
     Raises
     ------
@@ -95,7 +98,10 @@ def score(
     overall = {name: metric(y_true, y_score) for name, metric in by_clip.items()}
     intervals = {}
     if rng is not None:
-        intervals = {name: bootstrap_interval(metric, y_true, y_score, rng=rng) for name, metric in by_clip.items()}
+        intervals = {
+            name: bootstrap_interval(metric, y_true, y_score, rng=rng, groups=groups)
+            for name, metric in by_clip.items()
+        }
     return Scores(
         n_clips=len(y_true),
         lwlrap=overall["lwlrap"],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spectag.errors import DataError
 from spectag.formats.output import written
-from spectag.manifest import Clip, Manifest, read_manifest
+from spectag.manifest import Clip, Manifest, manifest_of
 from spectag.manifest.annotations import is_annotation
 from spectag.manifest.csv_forms import further_columns
 from spectag.manifest.table import read_text
@@ -58,8 +58,7 @@ def split(
     """
     if folds is not None and valid_share is not None:
         raise DataError("folds and valid_share ask for different things; leave one out")
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     y_true = manifest.multi_hot()
     if valid_share is None:
         n_folds = 5 if folds is None else folds

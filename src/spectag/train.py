@@ -15,7 +15,7 @@ from spectag.ensemble import MemberScore, Run
 from spectag.errors import ConfigError
 from spectag.held_out import HeldOutClips, group_names, names_of_clips
 from spectag.history import Epoch, OnEpoch
-from spectag.manifest import Clip, Manifest, read_manifest
+from spectag.manifest import Clip, Manifest, manifest_of, read_manifest
 from spectag.manifest.corrections import read_corrections
 from spectag.metrics import lwlrap, top1_accuracy
 from spectag.packing import FoldScore, Lesson, check_output
@@ -118,8 +118,7 @@ def train(
     recipe = recipe or Recipe()
     output = Path(output)
     check_output(output)
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
     if corrections is not None:
@@ -148,7 +147,7 @@ def train(
     said = _held_out_clips(clips, held_out, task.y_true, blend([fit.logits for fit in fits]))
     judged = said.judged(method=recipe.calibration)
     calibration, thresholds = _adjusted(said, recipe)
-    scores, folds = _judge(task.y_true, held_out, judged, recipe.seed)
+    scores, folds = _judge(said, held_out, judged, recipe.seed)
     epochs = tuple(epoch for fit in fits for epoch in fit.epochs)
     learnt = said if heard[0].noisy is None else said.and_learnt(_never_held_out(heard[0].noisy))
     lesson = Lesson(
@@ -181,8 +180,7 @@ def first_fine_tuning(
     tuned = next((member for member in recipe.member_recipes() if member.mode == "finetune"), None)
     if tuned is None:
         raise ConfigError("no network of this recipe is fine-tuned; give --mode finetune")
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
     root = Path(bank) if bank else cache_folder() / "bank"
@@ -240,7 +238,7 @@ def held_out_score(
     task = run.with_noisy(task, heard[0])
     fits, blend, _ = run.fit(heard, task)
     said = _held_out_clips(clips, held_out, task.y_true, blend([fit.logits for fit in fits]))
-    scores, _ = _judge(task.y_true, held_out, said.judged(method=recipe.calibration), recipe.seed)
+    scores, _ = _judge(said, held_out, said.judged(method=recipe.calibration), recipe.seed)
     if scores is None:
         raise ConfigError("no labelled clip is held out, so there is no score; give --valid-share 0.2, or --folds 5")
     return HeldOutScore(scores, clips.skipped)
@@ -281,10 +279,10 @@ def _both(first: OnEpoch, second: OnEpoch) -> OnEpoch:
 
 
 def _judge(
-    y_true: BoolArray, held_out: HeldOut, judged: CrossFitted, seed: int
+    said: HeldOutClips, held_out: HeldOut, judged: CrossFitted, seed: int
 ) -> tuple[Scores | None, tuple[FoldScore, ...]]:
-    """Scores of the held-out clips, all together and part by part."""
-    predictions = judged.probabilities
+    """Scores of the held-out clips, all together, with intervals over recordings, and part by part."""
+    y_true, predictions = said.y_true, judged.probabilities
     seen = ~np.isnan(predictions).any(axis=1)
     if not (seen & y_true.any(axis=1)).any():
         return None, ()
@@ -294,7 +292,9 @@ def _judge(
         if y_true[rows].any() and not np.isnan(predictions[rows]).any()
     )
     rng = np.random.default_rng(seed)
-    return score(y_true[seen], predictions[seen], thresholds=judged.thresholds[seen], rng=rng), folds
+    groups = np.array(said.groups)[seen]
+    scores = score(y_true[seen], predictions[seen], thresholds=judged.thresholds[seen], rng=rng, groups=groups)
+    return scores, folds
 
 
 def _judge_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldScore:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from spectag.errors import ConfigError, DataError, MissingExtraError
 from spectag.formats.output import written
 from spectag.history import Epoch, OnEpoch, is_epoch_step
-from spectag.manifest import Clip, Manifest, read_manifest
+from spectag.manifest import Clip, Manifest, manifest_of, read_manifest
 from spectag.plots import save_figure
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.recipe import Recipe
@@ -158,8 +158,7 @@ def tune(
         raise ConfigError("a search needs an end: give --budget, such as 30m, or --trials, such as 50")
     recipe = with_values(recipe, {})
     _optuna()
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     if noisy is not None and not isinstance(noisy, Manifest):
         noisy = read_manifest(noisy, labels=manifest.labels)
     space = search_space(recipe, over, holds_images=manifest.holds_images)

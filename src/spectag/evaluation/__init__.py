@@ -24,7 +24,7 @@ from spectag.evaluation.results import (
 )
 from spectag.evaluation.slicing import SLICE_METRICS, check_columns, slices
 from spectag.evaluation.writing import write_evaluation
-from spectag.manifest import Manifest, read_manifest
+from spectag.manifest import Manifest, manifest_of
 from spectag.predict import Predictions
 from spectag.progress import Progress, Say, silent, tell_nobody
 from spectag.reliability import calibration_errors, expected_calibration_error, reliability
@@ -104,8 +104,7 @@ def evaluate(
         raise ConfigError(
             f"need 0 resamples or more and a confidence between 0 and 1, got {n_resamples} and {confidence:g}"
         )
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     check_columns(manifest, by)
     contenders = hear(
         [model, *compare],

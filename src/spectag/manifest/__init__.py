@@ -184,6 +184,19 @@ def read_manifest(
     return manifest if labels is None else replace(manifest, labels=labels)
 
 
+def manifest_of(
+    source: "str | Path | Manifest",
+    *,
+    audio_dir: str | Path | None = None,
+    group_column: str | None = None,
+    corrections: str | Path | None = None,
+) -> Manifest:
+    """A manifest, read by `read_manifest` where it is a path; one that is read already gets the corrections alone."""
+    if not isinstance(source, Manifest):
+        return read_manifest(source, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    return source if corrections is None else apply_corrections(source, read_corrections(corrections))
+
+
 def _read_rows(source: Path, finder: Finder, group_column: str | None) -> tuple[list[Row], tuple[str, ...] | None]:
     if source.is_dir():
         files = visible_files(source)
