@@ -413,12 +413,19 @@ def test_a_slip_is_told_before_anything_is_tagged(run, tagger, clips):
     )
     done = run("evaluate", tagger, clips, "-o", clips)
     assert (done.status, done.err) == (1, f"spectag: -o {clips}: this is a file; give a folder\n")
+    done = run("evaluate", tagger, clips, "-o", tagger)
+    assert done.err == f"spectag: -o {tagger}: is a tagger's folder, which holds nothing else; give another\n"
+    (clips.parent / "said.xlsx").write_bytes(b"PK")
+    done = run("evaluate", clips.parent / "said.xlsx", clips)
+    assert "said.xlsx: a spreadsheet program's own file; save the table as CSV" in done.err
 
 
 def test_the_report_lies_beside_the_files(run, tagger, clips, tmp_path):
     done = run("evaluate", tagger, clips, "-o", tmp_path / "out", "--resamples", 20)
     assert done.status == 0
     assert "<html" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    run("evaluate", tagger, clips, "-o", tmp_path / "out", "--resamples", 20, "--no-report")
+    assert not (tmp_path / "out" / "report.html").exists()  # it would tell of another evaluation
 
 
 def test_without_pyarrow_the_extra_is_named_and_scores_are_printed_all_the_same(tagger, clips, tmp_path):

@@ -16,6 +16,8 @@ NAMES = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=20).map(
         ("Bark", ("Bark",)),
         ("Bark, Knock", ("Bark", "Knock")),
         (" Knock ,Bark,Knock", ("Knock", "Bark")),
+        ('"Chicken, rooster", Fowl,"Fowl"', ("Chicken, rooster", "Fowl")),
+        ('Bell "big"', ('Bell "big"',)),
         ("", ()),
         (" , ,", ()),
         ("Tür, Ein Schlüssel", ("Tür", "Ein Schlüssel")),

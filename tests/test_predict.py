@@ -158,3 +158,14 @@ def test_logits_lie_behind_the_probabilities(tagger, manifest):
     np.testing.assert_allclose(answer.probabilities, expit(answer.logits.astype(float)), atol=1e-6)
     inputs = tagger.inputs_of_waveform(waveform, rate)
     np.testing.assert_array_equal(tagger.logits_of_inputs(inputs), answer.logits)
+
+
+def test_labels_that_are_others_than_those_learnt_by_are_told_of(tagger, manifest):
+    remember(tagger, manifest, np.zeros((9, 3)), y_true=np.roll(manifest.multi_hot()[:9], 1, axis=1))
+    said = []
+    predict_honestly(tagger, manifest, say=said.append)
+    assert said[0].startswith("9 clips have other labels here than when the tagger learnt from them; if it learnt with")
+    remember(tagger, manifest, np.zeros((9, 3)))
+    said.clear()
+    predict_honestly(tagger, manifest, say=said.append)
+    assert said == ["9 clips are judged by networks that were trained without them"]

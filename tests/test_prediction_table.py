@@ -174,6 +174,7 @@ def test_one_recording_alone_gives_the_default_threshold(folder):
         ("fname,low,high\nc.wav,0.1,\n", "c.wav has no value for 'high'"),
         ("fname,low,high\nc.wav,0.1,inf\n", "c.wav has infinity for 'high'"),
         ("fname,low,high\nc.wav,0.1,0\nc.wav,0.2,0\n", "has 2 rows for c.wav; each clip needs one"),
+        ("fname,low,high\nc.wav,20,97\n", "values from 20 to 97 are neither probabilities.*divide percents by 100"),
         ("fname,labels\nc.wav,low\n", "no columns of probabilities.*The columns are fname, labels"),
         ("fname,low,high\n", "the table has no rows"),
         ("", "the table is empty"),

@@ -1,6 +1,7 @@
 """A finished tagger's calibration and thresholds, fitted anew or set by hand."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -376,6 +377,7 @@ def test_a_published_tagger_keeps_its_card(tmp_path, manifest):
 
 def test_command_prints_a_row_for_each_label_and_json_for_programs(run, model, tmp_path):
     status, out, _ = run("calibrate", model, "--precision", "0.9", "--set", "middle=0.25", "-o", tmp_path / "new")
+    assert re.search(r"a precision of at least 0.9; reached by \d of \d labels on clips that it was not fitted on", out)
     assert status == 0
     rows = {
         line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[:1] and line.split()[0] in LABELS

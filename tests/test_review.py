@@ -97,6 +97,11 @@ def test_a_label_that_the_tagger_does_not_know_is_told_and_kept(tmp_path, tagger
     assert "05.wav" not in doubted(found)
 
 
+def test_a_misspelt_label_is_an_error_that_names_the_right_one(tmp_path, tagger):
+    with pytest.raises(DataError, match=r"does not know the label 'middel'; did you mean 'middle'\? Mend the manifest"):
+        review(tagger, write_clips(tmp_path, {4: "middel"}))
+
+
 def test_only_labels_of_the_manifest_are_suggested(tmp_path, tagger):
     found = review(tagger, write_clips(tmp_path, dict.fromkeys(range(2, N_CLIPS, 3), "low")), labels_only=True)
     assert {label for one in found.findings for label in one.suggested} <= {"low", "middle"}

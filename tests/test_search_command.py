@@ -117,6 +117,8 @@ def test_nothing_found_is_said(run, index):
         (["search", "INDEX"], 2, "spectag search needs QUERIES"),
         (["search", "INDEX", "nord/low 00.wav", "--label", "Low"], 1, "unknown label 'Low'; did you mean 'low'?"),
         (["search", "INDEX", "nord/low 00.wav", "-o", "found.wav"], 1, ".wav is that of a recording"),
+        (["search", "INDEX", "nord/low 00.wav", "-o", __file__], 1, "holds something else, which would be lost"),
+        (["search", "nowhere", "nord/low 00.wav"], 1, "nowhere: not an index: there is no such folder"),
         (["search", "INDEX", "none.wav"], 1, "none.wav: no such file, and none of this name in the index"),
         (["search", "NOTHING", "none.wav"], 1, "not an index"),
         (["index", "-o", "INDEX"], 2, "spectag index needs RECORDINGS"),

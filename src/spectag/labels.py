@@ -1,5 +1,6 @@
 """Labels: the names that a tagger knows, in a fixed order."""
 
+import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +9,12 @@ from spectag.errors import DataError, did_you_mean
 
 
 def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
-    """The labels in a table's field, in their order, each once: "Bark, Knock" → ("Bark", "Knock")."""
-    return tuple(dict.fromkeys(label for part in field.split(separator) if (label := part.strip())))
+    """The labels in a table's field, in their order, each once: "Bark, Knock" → ("Bark", "Knock").
+
+    A label that holds the separator stands in quotation marks.
+    """
+    parts = next(csv.reader([field], delimiter=separator, skipinitialspace=True)) if '"' in field else None
+    return tuple(dict.fromkeys(label for part in parts or field.split(separator) if (label := part.strip())))
 
 
 @dataclass(frozen=True)

@@ -177,12 +177,24 @@ def predict_honestly(
     before = now if learnt is None else _before(learnt, _rows_of(keys, learnt), now, tagger, adjusted_by)
     if adjusted_by is not None:
         before = _without_own_part(adjusted_by, _rows_of(keys, adjusted_by), before, tagger)
+    if learnt is not None:
+        _tell_of_other_labels(learnt, _rows_of(keys, learnt), now, say)
     n_held_out, n_learnt = before.origins.count("held out"), before.origins.count("learnt")
     if n_held_out:
         say(f"{n_held_out} clips are judged by networks that were trained without them")
     if n_learnt:
         say(f"{n_learnt} clips were learnt from and never held out: what the tagger says of them flatters it")
     return before
+
+
+def _tell_of_other_labels(learnt: HeldOutClips, rows: IntArray, now: Predictions, say: Say) -> None:
+    """Tell where the manifest does not say what the tagger was taught, as without the corrections it learnt by."""
+    others = (learnt.y_true[rows] != now.y_true).any(axis=1) & (rows >= 0)
+    if others.any():
+        say(
+            f"{others.sum()} clips have other labels here than when the tagger learnt from them; if it learnt with "
+            "--corrections, give the same here"
+        )
 
 
 def _rows_of(keys: Sequence[str | None], known: HeldOutClips) -> IntArray:

@@ -57,9 +57,15 @@ class _Rows:
     scores: FloatArray
 
 
+_SPREADSHEETS = {".xlsx", ".xls", ".ods"}
+
+
 def is_table(location: str | Path) -> bool:
     """Whether this is a table of predictions, and not a tagger."""
-    return Path(location).suffix.lower() in TABLE_SUFFIXES and not Path(location).is_dir()
+    path = Path(location)
+    if path.suffix.lower() in _SPREADSHEETS and path.is_file():
+        raise DataError(f"{path}: a spreadsheet program's own file; save the table as CSV")
+    return path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
 
 
 def read_predictions(
@@ -142,6 +148,11 @@ def _nothing_in_common(table: _Rows, manifest: Manifest, *, n_skipped: int) -> s
 def _as_probabilities(scores: FloatArray, path: Path, say: Say) -> FloatArray:
     if ((scores >= 0) & (scores <= 1)).all():
         return scores
+    if scores.min() >= 0:
+        raise DataError(
+            f"{path}: values from {scores.min():g} to {scores.max():g} are neither probabilities, from 0 to 1, nor "
+            "logits, which are negative where a label is unlikely; divide percents by 100"
+        )
     say(f"{path.name}: the values are not from 0 to 1, so they are taken for logits")
     probabilities: FloatArray = expit(scores)
     return probabilities

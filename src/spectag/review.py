@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from spectag.errors import DataError, MissingExtraError
+from spectag.errors import DataError, MissingExtraError, did_you_mean
 from spectag.formats.output import csv_writer, written
 from spectag.inspection import FULL_SCALE, SILENT_PEAK_DB, inspect
 from spectag.label_doubts import Beliefs, LabelNoise, beliefs
@@ -197,6 +197,12 @@ def _common_labels(tagger: Tagger, manifest: Manifest, say: Say) -> NDArray[np.i
             f"{tagger.folder} knows, such as {some_of(list(tagger.labels.names), 3)}; train a tagger on it first"
         )
     unknown = sorted(known - set(tagger.labels.names))
+    for label in unknown:
+        if hint := did_you_mean(label, tagger.labels.names):
+            raise DataError(
+                f"{manifest.source}: the tagger does not know the label {label!r}{hint} Mend the manifest first, or "
+                "train a tagger on it: such a clip would count as one without its label"
+            )
     if unknown:
         say(f"the tagger does not know {some_of(unknown)}: these labels are not judged")
     return np.array(columns, np.intp)

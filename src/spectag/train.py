@@ -123,6 +123,9 @@ def train(
         noisy = read_manifest(noisy, labels=manifest.labels)
     if corrections is not None:
         say(read_corrections(corrections).in_words())
+    n_without = sum(not clip.labels for clip in manifest.clips)
+    if n_without:
+        say(f"clips without labels: {n_without}; they are taken for examples of none of the labels")
     if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
         say("--resume does nothing here: only fine-tuning is resumed, and frozen features are kept anyhow")
     root = Path(bank) if bank else cache_folder() / "bank"

@@ -9,7 +9,7 @@ from scipy.special import logit
 
 from spectag.calibration import Calibration, CrossFitted, Method, cross_fitted, probabilities_of
 from spectag.clip_inputs import clip_key
-from spectag.errors import DataError
+from spectag.errors import DataError, did_you_mean
 from spectag.held_out import MIN_CLIPS, HeldOutClips, group_names, names_of_clips, read_held_out
 from spectag.manifest import Clip, Manifest
 from spectag.manifest.table import some_of
@@ -87,7 +87,8 @@ def heard_clips(bundle: Path, manifest: Manifest, workers: int | None, progress:
             "be written as the tagger has them"
         )
     if unknown:
-        say(f"labels of {manifest.source.name} that the tagger does not know: {some_of(unknown)}")
+        hint = did_you_mean(unknown[0], tagger.labels.names)
+        say(f"labels of {manifest.source.name} that the tagger does not know: {some_of(unknown)}{hint}")
     said = predict_honestly(tagger, manifest, workers=workers, progress=progress, say=say)
     logits = np.clip(logit(said.uncalibrated.astype(np.float64)), -_SUREST, _SUREST)
     names = dict(zip(manifest.clips, zip(names_of_clips(manifest), group_names(manifest), strict=True), strict=True))

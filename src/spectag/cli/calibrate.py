@@ -138,6 +138,17 @@ def print_recalibration(result: "Recalibration", console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _share_reached(result: "Recalibration") -> str:
+    """How many labels reach the goal on clips that their thresholds were not fitted on."""
+    goal = result.info.threshold_goal
+    values = [getattr(row, goal.kind) for row in result.labels if row.origin == "fitted"]
+    known = [value for value in values if not math.isnan(value)]
+    if goal.at_least is None or not known:
+        return ""
+    n_reached = sum(value >= goal.at_least for value in known)
+    return f"; reached by {n_reached} of {len(known)} labels on clips that it was not fitted on"
+
+
 def _remarks(result: "Recalibration") -> Iterator[str]:
     calibration, goal = result.info.calibration, result.info.threshold_goal
     if calibration is None:
@@ -145,7 +156,7 @@ def _remarks(result: "Recalibration") -> Iterator[str]:
     else:
         shared = "one curve for all labels" if len(set(calibration.curves)) == 1 else "a curve for each label"
         yield f"probabilities: {calibration.method}, {shared}"
-    yield f"thresholds: {goal}"
+    yield f"thresholds: {goal}{_share_reached(result)}"
     if n_others := len(result.info.labels) - len(result.labels):
         yield f"{n_others} other labels are as they were"
     if any(row.origin == "default" for row in result.labels):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spectag.progress import Progress
 
 _N_WORST = 5
+REPORT_FILE = "report.html"
 
 
 def evaluate_command(
@@ -81,6 +82,7 @@ def evaluate_command(
     json_output
         Print what metrics.json holds.
     """
+    from spectag.bundle import INFO_FILE
     from spectag.evaluation import evaluate, write_evaluation
     from spectag.evaluation.writing import load_pyarrow
 
@@ -88,6 +90,8 @@ def evaluate_command(
         load_pyarrow()
         if output.exists() and not output.is_dir():
             raise ConfigError(f"-o {output}: this is a file; give a folder")
+        if (output / INFO_FILE).exists():
+            raise ConfigError(f"-o {output}: is a tagger's folder, which holds nothing else; give another")
     with shown_work() as (progress, say):
         evaluation = evaluate(
             model,
@@ -105,6 +109,7 @@ def evaluate_command(
             say=say,
         )
         if output is not None:
+            (output / REPORT_FILE).unlink(missing_ok=True)  # of an earlier evaluation
             write_evaluation(evaluation, output)
             if report:
                 _write_report(evaluation, output, progress)
@@ -123,7 +128,7 @@ def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") 
     from spectag.report import write_report
 
     command = shlex.join(["spectag", *sys.argv[1:]])
-    write_report(evaluation, output / "report.html", command=command, progress=progress)
+    write_report(evaluation, output / REPORT_FILE, command=command, progress=progress)
 
 
 def print_evaluation(evaluation: "Evaluation", console: Console, *, by: tuple[str, ...] = ()) -> None:
@@ -233,4 +238,6 @@ def _cells(estimate: "Estimate", sign: str = "") -> tuple[str, str]:
 
 
 def _number(value: float, sign: str = "") -> str:
+    if math.isinf(value):
+        return "−∞" if value < 0 else f"{sign}∞"
     return "-" if math.isnan(value) else f"{value:{sign}.4f}"

@@ -129,10 +129,9 @@ def review_command(
             console.print(
                 f"suggestions taken: {len(rows)}, into {output / CORRECTIONS_FILE}", markup=False, soft_wrap=True
             )
+        when = f"then, with the page's corrections.csv put into {output}" if not rows else "then"
         command = _next_command(manifest, output, audio_dir, group_column)
-        console.print(
-            f"then, with the page's corrections.csv put into {output}: {command}", markup=False, soft_wrap=True
-        )
+        console.print(f"{when}: {command}", markup=False, soft_wrap=True)
     return SKIPPED_SOME if found.skipped else 0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from spectag.errors import DataError, did_you_mean
 from spectag.files import unfinished_file
-from spectag.labels import LabelSet
+from spectag.labels import LabelSet, split_labels
 from spectag.manifest.csv_forms import delimiter_of
 from spectag.manifest.rows import clip_name
 from spectag.manifest.table import Table, open_table, parse_seconds, read_text, some_of
@@ -109,12 +109,6 @@ def join_labels(labels: Iterable[str]) -> str:
     return "" if out.getvalue() == '""' else out.getvalue()
 
 
-def parse_labels(field: str) -> tuple[str, ...]:
-    """The labels of a field, each once: what `join_labels` joined, or what a person wrote."""
-    parts = next(csv.reader([field], skipinitialspace=True), [])
-    return tuple(dict.fromkeys(label for part in parts if (label := part.strip())))
-
-
 def read_corrections(path: str | Path) -> Corrections:
     """Read a table of corrections.
 
@@ -130,6 +124,11 @@ def read_corrections(path: str | Path) -> Corrections:
         If it can't be read, a column is missing, or a row is not complete, with its line.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file; decide on the page that spectag review makes and save its corrections.csv there, "
+            "or let spectag review --accept write it"
+        )
     text = read_text(path)
     table = open_table(path, text, delimiter_of(text))
     places = {name: table.position(name) for name in COLUMNS}
@@ -154,8 +153,8 @@ def _row(table: Table, line: int, fields: dict[str, str]) -> Correction:
         who=fields["who"],
         when=_time(fields["when"], where),
         fname=fields["fname"],
-        before=parse_labels(fields["before"]),
-        after=parse_labels(fields["after"]),
+        before=split_labels(fields["before"]),
+        after=split_labels(fields["after"]),
         start_seconds=parse_seconds(start, "start", where) if start else 0.0,
         end_seconds=parse_seconds(end, "end", where) if end else None,
         why=fields.get("why", ""),
@@ -215,11 +214,11 @@ def _place(row: Correction, places: dict[Key, list[int]], manifest: "Manifest", 
     if not found:
         same_file = [clip.name for clip in manifest.clips if key_of(clip)[0] == row.key[0]]
         hint = (
-            f"; it has {some_of(same_file)}"
+            f"; it has {some_of(same_file)}."
             if same_file
-            else did_you_mean(row.fname, [clip.fname for clip in manifest.clips])
+            else did_you_mean(row.fname, [clip.fname for clip in manifest.clips]) or "."
         )
-        raise DataError(f"{where}: {manifest.source} has no clip {row.name}{hint}. Change the row, or take it out")
+        raise DataError(f"{where}: {manifest.source} has no clip {row.name}{hint} Change the row, or take it out")
     return found[0]
 
 

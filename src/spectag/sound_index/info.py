@@ -47,7 +47,8 @@ def read_info(folder: Path) -> IndexInfo:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
-            f"{folder}: not an index: it has no {INFO_FILE}; expected a folder that `spectag index -o` made"
+            f"{folder}: not an index: {f'it has no {INFO_FILE}' if folder.is_dir() else 'there is no such folder'}; "
+            "expected a folder that `spectag index -o` made"
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read: {error}") from error

@@ -14,10 +14,13 @@ COLUMNS = ("similarity", "file", "start", "end", "labels", "recorded", "date_fro
 
 
 def check_output(output: str) -> None:
-    """Raise a ConfigError if a table is to be written over a recording: -o *.wav is soon typed."""
+    """Raise a ConfigError if a table is to be written over a recording, for -o *.wav is soon typed, or another file."""
     suffix = PurePath(output).suffix.lower()
     if suffix in AUDIO_SUFFIXES:
         raise ConfigError(f"-o {output}: {suffix} is that of a recording; give a table, such as found.csv")
+    path = Path(output)
+    if path.is_file() and path.stat().st_size and not path.read_bytes().startswith(",".join(COLUMNS).encode()):
+        raise ConfigError(f"-o {output}: is there already and holds something else, which would be lost; name another")
 
 
 def write_found(found: Sequence[Found], location: str | Path | None) -> None:
