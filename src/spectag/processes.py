@@ -1,10 +1,12 @@
 """The processes that train together: what the first does before the others, and what they must agree on."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from spectag.errors import ConfigError, SpectagError
@@ -50,6 +52,8 @@ class Processes:
                 f"accelerate was told to train by {kind}, but each process of spectag needs the whole network; answer "
                 "accelerate config anew, or launch with --multi_gpu"
             )
+        if accelerator.num_processes > 1:
+            _part_in_the_end()
         return cls(accelerator)
 
     @property
@@ -111,6 +115,18 @@ class Processes:
         """Go on when all have come here."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
+
+
+@cache
+def _part_in_the_end() -> None:
+    """Take leave of the other processes before this one ends; threads that still wait for them would abort it."""
+    from torch import distributed
+
+    def part() -> None:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    atexit.register(part)
 
 
 def n_started() -> int:
