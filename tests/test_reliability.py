@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 
@@ -52,6 +52,7 @@ def test_nan_is_no_decision():
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))
+@example(n=29, share=1.0)
 def test_wilsons_interval_solves_its_equation(n, share):
     hits = round(share * n)
     low, high = wilson_interval([hits], [n])

@@ -111,7 +111,9 @@ def wilson_interval(n_true: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
     centre = (hits + z**2 / 2) / (cases + z**2)
     variance = hits * (1 - hits / np.maximum(cases, 1)) + z**2 / 4
     reach = z * np.sqrt(variance) / (cases + z**2)
-    return np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1)
+    share = hits / np.maximum(cases, 1)  # which the rounding of the last digit must not leave outside
+    low, high = np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1)
+    return np.where(cases, np.minimum(low, share), low), np.where(cases, np.maximum(high, share), high)
 
 
 def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, *, n_bins: int = N_BINS) -> float:
