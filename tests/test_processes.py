@@ -54,6 +54,7 @@ except SpectagError as error:
     done["error"] = str(error)
 processes.wait()
 (folder / f"{rank}.json").write_text(json.dumps(done))
+os._exit(0)  # as `python -m spectag` ends one of several processes
 """
 
 
