@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from spectag.calibration import DEFAULT_THRESHOLD, cross_fitted, fit_calibration, probabilities_of
-from spectag.held_out import HeldOutClips, read_held_out
-from spectag.manifest import read_manifest
-from spectag.metrics import lwlrap, mean_of_defined
-from spectag.predict import predict
-from spectag.reliability import calibration_errors, expected_calibration_error, log_loss
-from spectag.runtime import Tagger
-from spectag.split import stratified_folds
-from spectag.thresholds import fit_thresholds
+from spectag.data.folds import stratified_folds
+from spectag.data.manifest import read_manifest
+from spectag.evaluation.predictions import predict
+from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
+from spectag.models.tagger import Tagger
+from spectag.scoring.calibration import DEFAULT_THRESHOLD, cross_fitted, fit_calibration, probabilities_of
+from spectag.scoring.metrics import lwlrap, mean_of_defined
+from spectag.scoring.reliability_diagram import calibration_errors, expected_calibration_error, log_loss
+from spectag.scoring.thresholds import fit_thresholds
 
 METHODS = ("none", "temperature", "platt", "isotonic", "auto")
 COLUMNS = ("ECE", "a label", "log loss", "lwlrap", "F1")
@@ -37,7 +37,7 @@ def main() -> None:
     model = None
     for place in arguments.places:
         if place.is_dir():
-            model, kept = place, read_held_out(place)
+            model, kept = place, read_out_of_fold(place)
             assert kept is not None, f"{place} keeps no clips"
             of_all_methods(f"{place.name}: kept", kept.logits[kept.seen], kept.y_true[kept.seen], kept.parts[kept.seen])
             continue
@@ -56,7 +56,7 @@ def of_all_methods(name: str, logits: NDArray[np.float64], y_true: NDArray[np.bo
         print_row(name, method, y_true, found.probabilities, found.thresholds)
 
 
-def from_kept(name: str, kept: HeldOutClips, logits: NDArray[np.float64], y_true: NDArray[np.bool_]) -> None:
+def from_kept(name: str, kept: OutOfFoldPredictions, logits: NDArray[np.float64], y_true: NDArray[np.bool_]) -> None:
     for method in METHODS:
         calibration = fit_calibration(kept.logits, kept.y_true, method=method, parts=kept.parts)
         found = fit_thresholds(kept.y_true[kept.seen], probabilities_of(kept.logits[kept.seen], calibration))

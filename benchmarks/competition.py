@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.audio import read_audio, write_audio
+from spectag.audio.files import read_audio, write_audio
 
 Waveform = NDArray[np.float32]
 Pool = dict[str, list[Path]]

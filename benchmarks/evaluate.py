@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 from threadpoolctl import threadpool_limits
 
-from spectag.bootstrap import draw_groups, percentile_interval, sampled_scores
+from spectag.scoring.bootstrap import draw_groups, percentile_interval, sampled_scores
 
 SIZES = ((400, 10), (1_000, 50), (5_000, 80), (10_000, 200), (20_000, 527))
 N_LABELS_A_CLIP = 1.4

@@ -3,7 +3,7 @@
     python benchmarks/events.py esc10.csv [--group-column source] [--scenes 2] [--seconds 240]
 
 The manifest has folds of its own. For each fold taggers learn from the other ones, and recordings are mixed of its
-clips (`spectag.scenes`), so nothing that is heard in them was learnt from. Settings are tuned on the first two folds,
+clips, so nothing that is heard in them was learnt from. Settings are tuned on the first two folds,
 and all scores printed are those of the other folds. In a cell stand the scores of two taggers: as trained by default,
 and with 1,000 mixes. Needs sed_eval, and setuptools below 81, which its dcase_util does not ask for but imports.
 """
@@ -22,20 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from spectag.config import SegmentConfig, WindowConfig
-from spectag.manifest import Manifest, read_manifest
-from spectag.recipe import Recipe
-from spectag.runtime import Tagger
-from spectag.scenes import find_sounds, write_scenes
-from spectag.tag import tag
-from spectag.timeline import Timeline, segments
-from spectag.train import train
+from spectag.config.base import SegmentConfig, WindowConfig
+from spectag.config.recipe import Recipe
+from spectag.data.clips import Manifest
+from spectag.data.manifest import read_manifest
+from spectag.data.soundscapes import find_sounds, write_scenes
+from spectag.models.tagger import Tagger
+from spectag.models.timeline import Timeline, segments
+from spectag.tagging.parallel import tag
+from spectag.training.pipeline import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its dependencies warn of theirs
     from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
 
-RECIPES = (Recipe(), Recipe(mixes=1000))
+RECIPES = (Recipe(), Recipe(n_mixed_clips=1000))
 WINDOWS = {1.0: 0.25, 1.5: 0.25, 2.0: 0.25, 3.0: 0.5, 5.0: 0.5}  # seconds: the smallest step of windows of a length
 CHOSEN = (1.5, 0.5)  # seconds: the window and the step that settings are tuned for
 N_TUNING = 2  # folds

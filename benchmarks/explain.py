@@ -4,7 +4,7 @@
 
 In time: short sounds are mixed at known places into recordings of other classes, and heard by a tagger that learnt from
 the other folds. A hit is a map whose highest place lies in the sound, or within a quarter of a second of it. In
-frequency: an engine below 1,500 Hz together with birds or a hiss above, made by `spectag.synth` and heard by a tagger
+frequency: an engine below 1,500 Hz together with birds or a hiss above, made up and heard by a tagger
 that learnt from such sounds; a hit lies in the label's own band. Deletion, on all of them: how much more of the label's
 logit is lost with the highest tenth of its map than with as much, in the same shape, elsewhere. The tenth is silenced,
 which is not what maps are made with. And two maps of a clip, by two seeds, are correlated: noise is not alike. All
@@ -24,17 +24,19 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag import activation as looking
-from spectag.activation import N_BAND_PATCHES, PATCH_SECONDS, Activation, activation
-from spectag.audio import Waveform, read_audio
-from spectag.demo_data import make_demo_data
-from spectag.manifest import Manifest, read_manifest
-from spectag.mel import band_centers, compute_log_mel, hz_to_mel
-from spectag.recipe import Recipe
-from spectag.runtime import Tagger
-from spectag.scenes import Sound, find_sounds, stretches
-from spectag.synth import KINDS, faded
-from spectag.train import train
+from spectag.array_types import Waveform
+from spectag.audio.files import read_audio
+from spectag.audio.mel import band_centers, compute_log_mel, hz_to_mel
+from spectag.audio.synthesis import KINDS, faded
+from spectag.config.recipe import Recipe
+from spectag.data.clips import Manifest
+from spectag.data.demo_data import make_demo_data
+from spectag.data.manifest import read_manifest
+from spectag.data.soundscapes import Sound, find_sounds, stretches
+from spectag.models.tagger import Tagger
+from spectag.reporting import attribution as looking
+from spectag.reporting.attribution import N_BAND_PATCHES, PATCH_SECONDS, Activation, activation
+from spectag.training.pipeline import train
 
 RATE = 32_000  # Hz
 SHORT = "Dog_bark", "Person_sneeze", "Rooster", "Baby_cry"

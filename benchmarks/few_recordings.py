@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.catalogue import front_end_of
-from spectag.clip_inputs import open_clips
-from spectag.features import FeatureStore
-from spectag.front_end import FrontEnd
-from spectag.head_fit import DEFAULT_WEIGHT_DECAY, fit_heads
-from spectag.manifest import Manifest, read_manifest
-from spectag.metrics import top1_accuracy
-from spectag.progress import silent, tell_nobody
-from spectag.recipe import Recipe
-from spectag.weights import cache_folder
+from spectag.audio.front_end import FrontEnd
+from spectag.config.backbones import front_end_of
+from spectag.config.recipe import Recipe
+from spectag.data.clips import Manifest
+from spectag.data.manifest import read_manifest
+from spectag.data.spectrograms.clip_inputs import open_clips
+from spectag.scoring.metrics import top1_accuracy
+from spectag.system.cache import cache_folder
+from spectag.system.progress import no_log, silent
+from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, fit_heads
+from spectag.training.inputs.feature_store import FeatureStore
 
 
 def main() -> None:
@@ -50,9 +51,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _features(manifest: Manifest, recipe: Recipe) -> tuple[NDArray[np.float32], list[int]]:
-    front_end, bank = FrontEnd(mel=front_end_of(recipe.backbone, None)), cache_folder() / "bank"
-    clips = open_clips(manifest, front_end, bank, workers=None, progress=silent, say=tell_nobody)
-    store = FeatureStore(bank, recipe, front_end)
+    front_end, cache = FrontEnd(mel=front_end_of(recipe.backbone, None)), cache_folder() / "bank"
+    clips = open_clips(manifest, front_end, cache, workers=None, progress=silent, log=no_log)
+    store = FeatureStore(cache, recipe, front_end)
     return store.compute(clips.keys, clips.inputs, progress=silent), store.group_sizes(clips.inputs(0))
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
-from spectag.bundle import ONNX_FILE
-from spectag.manifest import read_manifest
-from spectag.metrics import lwlrap
-from spectag.runtime import Tagger, open_session
+from spectag.data.manifest import read_manifest
+from spectag.models.bundle import ONNX_FILE
+from spectag.models.tagger import Tagger, open_session
+from spectag.scoring.metrics import lwlrap
 
 
 class Calibration(CalibrationDataReader):

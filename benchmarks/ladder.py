@@ -21,18 +21,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.catalogue import AUDIOSET_MEL
-from spectag.clip_inputs import open_clips
-from spectag.front_end import FrontEnd
-from spectag.head_fit import DEFAULT_WEIGHT_DECAY, fit_heads
-from spectag.manifest import Manifest, read_manifest
-from spectag.metrics import bootstrap_interval, lwlrap
-from spectag.progress import silent, tell_nobody
+from spectag.audio.front_end import FrontEnd
+from spectag.config.backbones import AUDIOSET_MEL
+from spectag.data.clips import Manifest
+from spectag.data.manifest import read_manifest
+from spectag.data.spectrograms.clip_inputs import open_clips
+from spectag.scoring.metrics import bootstrap_interval, lwlrap
+from spectag.system.progress import no_log, silent
+from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, fit_heads
 
 LITE0 = ["--backbone", "efficientnet_lite0"]
 POST = ["--features", "last", "--head", "layer_norm", "--optimizer", "adam", "--epochs", "10", "--folds", "none"]
 POST_IMAGE = ["--image.colormap", "magma", "--image.height", "224", "--image.width", "224"]
-FINE_TUNED = ["--mode", "finetune", "--folds", "none", "--augment.warp", "0.5", "--augment.masks", "0.5"]
+FINE_TUNED = ["--mode", "finetune", "--folds", "none", "--augment.warp", "0.5", "--augment.spec-augment", "0.5"]
 NOISY = ["--noisy", "train_noisy.csv"]
 STATISTICS = "log-mel statistics, logistic regression"
 
@@ -121,14 +122,14 @@ def find_answers(competition: Path, given: Path | None) -> Path:
 def climb(rung: Rung, competition: Path, answers: Path) -> Result:
     """Train and tag in processes of their own, and judge."""
     with tempfile.TemporaryDirectory() as work:
-        model, submission, bank = Path(work, "model"), Path(work, "submission.csv"), Path(work, "bank")
+        model, submission, cache = Path(work, "model"), Path(work, "submission.csv"), Path(work, "bank")
         started = time.monotonic()
         if rung.name == STATISTICS:
-            command = [sys.executable, __file__, "statistics", str(competition), str(bank), str(submission)]
+            command = [sys.executable, __file__, "statistics", str(competition), str(cache), str(submission)]
             memory = _run(command, competition)
             size = 0.0
         else:
-            train = ["train", "train_curated.csv", "-o", str(model), "--bank", str(bank), *rung.arguments]
+            train = ["train", "train_curated.csv", "-o", str(model), "--cache", str(cache), *rung.arguments]
             memory = _run([sys.executable, "-m", "spectag", *train], competition)
             template = ["--format", "submission", "--template", "sample_submission.csv", "-o", str(submission)]
             size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6
@@ -167,24 +168,24 @@ def _row(name: str, result: Result) -> str:
     )
 
 
-def statistics(competition: Path, bank: Path, submission: Path) -> None:
+def statistics(competition: Path, cache: Path, submission: Path) -> None:
     """The lowest rung: mean, deviation, least and greatest of every mel band, and logistic regression."""
     train = read_manifest(competition / "train_curated.csv")
     with (competition / "sample_submission.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     test = [(row[0], competition / "test" / row[0]) for row in rows]
     clips = tuple(type(train.clips[0])(path, fname, ()) for fname, path in test)
-    features = _statistics(train, bank)
+    features = _statistics(train, cache)
     head = fit_heads(features, train.multi_hot(), [features.shape[1]], (DEFAULT_WEIGHT_DECAY,))[0]
-    probabilities = head.probabilities(_statistics(Manifest(competition, clips, train.labels), bank))
+    probabilities = head.probabilities(_statistics(Manifest(competition, clips, train.labels), cache))
     with submission.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([fname, *row] for (fname, _), row in zip(test, probabilities.tolist(), strict=True))
 
 
-def _statistics(manifest: Manifest, bank: Path) -> NDArray[np.float32]:
-    clips = open_clips(manifest, FrontEnd(mel=AUDIOSET_MEL), bank, workers=None, progress=silent, say=tell_nobody)
+def _statistics(manifest: Manifest, cache: Path) -> NDArray[np.float32]:
+    clips = open_clips(manifest, FrontEnd(mel=AUDIOSET_MEL), cache, workers=None, progress=silent, log=no_log)
     log_mels = (clips.inputs(i)[0] for i in range(len(clips.keys)))
     return np.array(
         [np.concatenate([part.mean(1), part.std(1), part.min(1), part.max(1)]) for part in log_mels], np.float32

@@ -13,10 +13,11 @@ import librosa
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spectag.audio import read_audio
-from spectag.catalogue import AUDIOSET_MEL
-from spectag.config import MelConfig
-from spectag.mel import Float32Array, compute_log_mel
+from spectag.array_types import Float32Array
+from spectag.audio.files import read_audio
+from spectag.audio.mel import compute_log_mel
+from spectag.config.backbones import AUDIOSET_MEL
+from spectag.config.base import MelConfig
 
 CLIP_SECONDS = 5
 SETTINGS = {

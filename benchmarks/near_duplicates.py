@@ -16,11 +16,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from spectag.audio import read_audio, resample, write_audio
-from spectag.manifest import Clip, read_manifest
-from spectag.near_duplicates import compared_sound, correlation, find_near_duplicates
-from spectag.predict import predict
-from spectag.runtime import Tagger
+from spectag.audio.files import read_audio, resample, write_audio
+from spectag.curation.near_duplicates import compared_sound, correlation, find_near_duplicates
+from spectag.data.clips import Clip
+from spectag.data.manifest import read_manifest
+from spectag.evaluation.predictions import predict
+from spectag.models.tagger import Tagger
 
 Waveform = NDArray[np.float32]
 

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from spectag.audio import write_audio
-from spectag.bank import Bank
-from spectag.config import ImageConfig, MelConfig
-from spectag.labels import LabelSet
-from spectag.manifest import Clip, Manifest
-from spectag.png_export import export_png
-from spectag.synth import KINDS
-from spectag.workers import usable_cores
+from spectag.audio.files import write_audio
+from spectag.audio.synthesis import KINDS
+from spectag.config.base import ImageConfig, MelConfig
+from spectag.data.clips import Clip, Manifest
+from spectag.data.labels import LabelSet
+from spectag.data.spectrograms.cache import SpectrogramCache
+from spectag.data.spectrograms.png_export import export_png
+from spectag.system.worker_pool import n_usable_cores
 
 SAMPLE_RATE = 44_100
 CLIP_SECONDS = 5
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         wavs = arguments.wavs or _make_wavs(Path(folder) / "wavs", 40)
         many = _copy_up_to(arguments.n_clips, wavs, Path(folder) / "many")
-        print(f"{len(many)} clips, {usable_cores()} cores, {arguments.rounds} rounds")
+        print(f"{len(many)} clips, {n_usable_cores()} cores, {arguments.rounds} rounds")
         _compare_memory(many, Path(folder))  # first: a process's peak counts what its parent held when it started it
         _compare_speed(many, Path(folder), arguments)
 
@@ -88,8 +88,8 @@ def _compare_speed(wavs: list[Path], folder: Path, arguments: argparse.Namespace
     for number in range(arguments.rounds):
         loops = [_seconds_per_clip_of_the_loop(sample, folder / "loop.png", figure) for figure in FIGURES]
         ours = _prepare_in_a_fresh_process(wavs, folder / f"round {number}")
-        bank, both = ours["bank_seconds"] / len(wavs), (ours["bank_seconds"] + ours["png_seconds"]) / len(wavs)
-        rounds.append((*loops, bank, both))
+        cache, both = ours["bank_seconds"] / len(wavs), (ours["bank_seconds"] + ours["png_seconds"]) / len(wavs)
+        rounds.append((*loops, cache, both))
     names = [f"loop at {width:g} x {height:g} in" for width, height in FIGURES]
     print(f"{'':24}{'ms a clip':>12}{'clips/s':>12}" + "".join(f"{'x ' + name:>24}" for name in names))
     for column, name in enumerate([*names, "bank", "bank and PNG"]):
@@ -138,17 +138,17 @@ def _prepare_in_a_fresh_process(wavs: list[Path], folder: Path) -> dict[str, flo
 
 def _prepare(wavs: list[Path], folder: Path) -> dict[str, float]:
     clips = tuple(Clip(path, path.name, ()) for path in wavs)
-    bank = Bank(folder / "bank", CONFIG)
-    report = bank.prepare(clips)
+    cache = SpectrogramCache(folder / "bank", CONFIG)
+    report = cache.prepare(clips)
     manifest = Manifest(folder / "clips.csv", clips, LabelSet(()))
-    images = export_png(bank, manifest, report.keys, folder / "png", ImageConfig())
+    images = export_png(cache, manifest, report.keys, folder / "png", ImageConfig())
     if (report.n_new, images.n_new) != (len(wavs), len(wavs)):
         raise SystemExit(f"not all is new: {report}, {images}")
     own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # kB
     return {
         "bank_seconds": report.seconds,
         "png_seconds": images.seconds,
-        "peak_megabytes": (own + usable_cores() * child) / 1024,  # no child is greater than the greatest
+        "peak_megabytes": (own + n_usable_cores() * child) / 1024,  # no child is greater than the greatest
     }
 
 

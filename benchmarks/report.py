@@ -16,10 +16,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from made_evaluation import made_evaluation, made_model, made_predictions
-from spectag.audio import write_audio
-from spectag.report import N_CLIPS, write_report
-from spectag.report.chosen_clips import surprises, worst_clips
-from spectag.runtime import Tagger
+
+from spectag.audio.files import write_audio
+from spectag.models.tagger import Tagger
+from spectag.reporting.evaluation_report.clip_selection import surprises, worst_clips
+from spectag.reporting.evaluation_report.page import N_CLIPS, write_report
 
 SAMPLE_RATE = 44_100  # Hz
 
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=80)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clips that are shown")
     parser.add_argument("--model", type=Path, help="folder of a tagger; it says how many labels there are")
-    parser.add_argument("--keep", type=Path, help="folder for the report")
+    parser.add_argument("--final-model", type=Path, help="folder for the report")
     options = parser.parse_args()
     tagger = None if options.model is None else Tagger(options.model)
     labels = [f"label {i:03}" for i in range(options.labels)] if tagger is None else tagger.labels.names

@@ -22,13 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from spectag.manifest import Manifest, read_manifest
-from spectag.metrics import lwlrap
-from spectag.recipe import Recipe
-from spectag.review import Method, Review, accepted, review
-from spectag.runtime import Tagger
-from spectag.split_manifest import split
-from spectag.train import train
+from spectag.config.recipe import Recipe
+from spectag.curation.label_review import Method, Review, accepted, review
+from spectag.data.clips import Manifest
+from spectag.data.manifest import read_manifest
+from spectag.data.split_manifest import split
+from spectag.models.tagger import Tagger
+from spectag.scoring.metrics import lwlrap
+from spectag.training.pipeline import train
 
 SHARES_LOOKED_AT = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 LOOKED_AT = 0.15

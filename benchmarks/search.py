@@ -20,19 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
-from spectag.config import WindowConfig
-from spectag.embedding import Embedding, nearest, unit_vectors
-from spectag.manifest import read_manifest
-from spectag.progress import silent
-from spectag.runtime import Tagger
-from spectag.sound_index import SoundIndex
-from spectag.sound_index.dates import Recorded, from_seconds
-from spectag.sound_index.graph import Graph, write_graph
-from spectag.sound_index.info import IndexInfo, write_info
-from spectag.sound_index.store import Store
-from spectag.sound_index.vectors import read_vectors
-from spectag.tag import tag
-from spectag.timeline import Timeline
+from spectag.config.base import WindowConfig
+from spectag.curation.embedding import Embedding, nearest, unit_vectors
+from spectag.curation.sound_index.ann_graph import Graph, write_graph
+from spectag.curation.sound_index.database import Store
+from spectag.curation.sound_index.metadata import IndexInfo, write_info
+from spectag.curation.sound_index.recording_dates import Recorded, from_seconds
+from spectag.curation.sound_index.searching import SoundIndex
+from spectag.curation.sound_index.vectors import read_vectors
+from spectag.data.manifest import read_manifest
+from spectag.models.tagger import Tagger
+from spectag.models.timeline import Timeline
+from spectag.system.progress import silent
+from spectag.tagging.parallel import tag
 
 WINDOWS_PER_FILE = 100
 N_QUERIES = 200
@@ -95,7 +95,7 @@ def ways(features: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         for whitening in (0, 0.25, 0.5, 1):
             vectors = left[:, :n_axes] * lengths[:n_axes] ** (1 - whitening)
             yield f"deviation^0.5, {n_axes} axes, whitened by {whitening:g}", vectors
-    yield "**spectag.embedding**", Embedding.fit(features)(features)
+    yield "**spectag.curation.embedding**", Embedding.fit(features)(features)
 
 
 def retrieval(vectors: np.ndarray, labels: np.ndarray, recordings: np.ndarray) -> np.ndarray:

@@ -23,18 +23,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.catalogue import front_end_of
-from spectag.choice import choices, doubts
-from spectag.clip_inputs import open_clips
-from spectag.embedding import Embedding
-from spectag.features import FeatureStore
-from spectag.front_end import FrontEnd
-from spectag.head_fit import DEFAULT_WEIGHT_DECAY, LinearHead, fit_heads
-from spectag.manifest import Manifest, read_manifest
-from spectag.metrics import lwlrap, top1_accuracy
-from spectag.progress import silent, tell_nobody
-from spectag.recipe import Recipe
-from spectag.weights import cache_folder
+from spectag.audio.front_end import FrontEnd
+from spectag.config.backbones import front_end_of
+from spectag.config.recipe import Recipe
+from spectag.curation.embedding import Embedding
+from spectag.curation.facility_location import margin_uncertainty, select
+from spectag.data.clips import Manifest
+from spectag.data.manifest import read_manifest
+from spectag.data.spectrograms.clip_inputs import open_clips
+from spectag.scoring.metrics import lwlrap, top1_accuracy
+from spectag.system.cache import cache_folder
+from spectag.system.progress import no_log, silent
+from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, LinearHead, fit_heads
+from spectag.training.inputs.feature_store import FeatureStore
 
 WAYS = ("suggested", "random")
 CLIPS_OF_RARE = 3
@@ -117,10 +118,10 @@ def _clips(arguments: argparse.Namespace) -> tuple[Clips, Clips | None]:
 
 
 def _heard(manifest: Manifest, backbone: str) -> Clips:
-    recipe, bank = Recipe(backbone=backbone), cache_folder() / "bank"
+    recipe, cache = Recipe(backbone=backbone), cache_folder() / "bank"
     front_end = FrontEnd(mel=front_end_of(backbone, None))
-    inputs = open_clips(manifest, front_end, bank, workers=None, progress=silent, say=tell_nobody)
-    store = FeatureStore(bank, recipe, front_end)
+    inputs = open_clips(manifest, front_end, cache, workers=None, progress=silent, log=no_log)
+    store = FeatureStore(cache, recipe, front_end)
     features = store.compute(inputs.keys, inputs.inputs, progress=silent)
     folds = np.array([fold or "" for fold in inputs.manifest.folds])
     return Clips(features, inputs.manifest.multi_hot(), folds, store.group_sizes(inputs.inputs(0)))
@@ -165,8 +166,8 @@ def _suggested(pool: Clips, labelled: IntArray, n: int, rng: np.random.Generator
     if len(labelled):
         has_empty = not pool.y_true[labelled].any(axis=1).all()
         head, _ = pool.head(labelled)
-        doubt = doubts(head.probabilities(pool.features[rest]), none_is_an_answer=has_empty)
-    found = islice(choices(vectors[rest], doubt=doubt, labelled=vectors[labelled], rng=rng), n)
+        doubt = margin_uncertainty(head.probabilities(pool.features[rest]), none_is_an_answer=has_empty)
+    found = islice(select(vectors[rest], doubt=doubt, labelled=vectors[labelled], rng=rng), n)
     return rest[np.array([choice.index for choice in found], int)]
 
 

@@ -26,16 +26,16 @@ import scipy.fft
 import soundfile
 import soxr
 
-from spectag.audio import find_audio, read_audio, write_audio
-from spectag.audio_stream import open_stream
-from spectag.config import WindowConfig
-from spectag.mel import compute_log_mel
-from spectag.published import tagger_folder
-from spectag.runtime import Tagger
-from spectag.synth import KINDS
-from spectag.tag import Portion, portioned, tag_portion, tag_portions
-from spectag.windows import cut
-from spectag.workers import usable_cores
+from spectag.audio.files import find_audio, read_audio, write_audio
+from spectag.audio.mel import compute_log_mel
+from spectag.audio.stream import open_stream
+from spectag.audio.synthesis import KINDS
+from spectag.audio.windows import cut
+from spectag.config.base import WindowConfig
+from spectag.models.pretrained import tagger_folder
+from spectag.models.tagger import Tagger
+from spectag.system.worker_pool import n_usable_cores
+from spectag.tagging.parallel import Chunk, chunked, tag_chunk, tag_chunks
 
 RATE = 44_100
 WINDOW = WindowConfig(window_seconds=5.0)
@@ -46,7 +46,7 @@ def main() -> None:
     """Print the tables."""
     arguments = _parser().parse_args()
     tagger = Tagger(tagger_folder(arguments.model))
-    print(f"{arguments.model}, {usable_cores()} cores")
+    print(f"{arguments.model}, {n_usable_cores()} cores")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for question in arguments.questions or QUESTIONS:
             print(f"\n## {question}\n", flush=True)
@@ -72,7 +72,7 @@ def speed(tagger: Tagger, folder: Path, arguments: argparse.Namespace) -> None:
     path = _recording(folder / "long.wav", seconds, arguments.sounds)
     ways: dict[str, Callable[[], object]] = {
         "the command, all in all": lambda: _command(tagger, path, "-o", folder / "out", "--window", "5"),
-        "tag in Python, all cores": lambda: _tag(tagger, [path], usable_cores()),
+        "tag in Python, all cores": lambda: _tag(tagger, [path], n_usable_cores()),
         "one after another, one core": lambda: _serial(tagger, path),
         "reading alone": lambda: _read(path),
         "reading and resampling alone": lambda: _windows(tagger, path),
@@ -121,10 +121,8 @@ def ways(tagger: Tagger, folder: Path, arguments: argparse.Namespace) -> None:
             print(f"| {stage} | {name} | {taken / 12 * 1e3:.2f} | {taken / first:.2f} |")
     paths = [_recording(folder / f"part {number}.wav", 120) for number in range(4)]
     spread = {
-        "1 process, 2 threads": lambda: tag_portion(tagger, WINDOW, 2, Portion(0, tuple(map(str, paths)))),
-        "1 process, 1 thread beside the reader": lambda: tag_portion(
-            tagger, WINDOW, 1, Portion(0, tuple(map(str, paths)))
-        ),
+        "1 process, 2 threads": lambda: tag_chunk(tagger, WINDOW, 2, Chunk(0, tuple(map(str, paths)))),
+        "1 process, 1 thread beside the reader": lambda: tag_chunk(tagger, WINDOW, 1, Chunk(0, tuple(map(str, paths)))),
         "1 process, nothing beside": lambda: [_serial(tagger, path) for path in paths],
         "2 processes, with their start": lambda: _tag(tagger, paths, 2),
     }
@@ -238,7 +236,7 @@ print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def _tag(tagger: Tagger, paths: list[Path], workers: int) -> list[object]:
     files = [str(path) for path in paths]
-    return list(tag_portions(tagger, portioned(files, workers), WINDOW, workers=workers))
+    return list(tag_chunks(tagger, chunked(files, workers), WINDOW, workers=workers))
 
 
 def _serial(tagger: Tagger, path: Path) -> None:

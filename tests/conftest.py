@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from command import Done
-from spectag.cli import main
+from helpers.command import Done
+from spectag.cli.app import main
 
 settings.register_profile("spectag", deadline=None)  # a busy machine is no failure
 settings.load_profile("spectag")

@@ -24,7 +24,7 @@ class DataError(SpectagError):
     """A manifest, a table or an image that does not say what it should."""
 
 
-class BankError(SpectagError):
+class SpectrogramCacheError(SpectagError):
     """A bank that can't be written or read."""
 
 

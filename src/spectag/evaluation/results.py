@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spectag.labels import LabelSet
-from spectag.manifest import Clip, Manifest
-from spectag.predict import Origin, Predictions
-from spectag.reliability import Reliability
-from spectag.runtime import Tagger
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from spectag.array_types import FloatArray, IntArray
+from spectag.data.clips import Clip, Manifest
+from spectag.data.labels import LabelSet
+from spectag.evaluation.predictions import Origin, Predictions
+from spectag.models.tagger import Tagger
+from spectag.scoring.reliability_diagram import Reliability
 
 METRIC_WORDS = {
     "lwlrap": "lwlrap",
@@ -94,9 +91,9 @@ class ModelEvaluation:
     predictions: Predictions
     """Of the clips and labels that judge it, and of no others."""
     overall: dict[str, Estimate]
-    """By `spectag.bootstrap.OVERALL`."""
+    """By `spectag.scoring.bootstrap.OVERALL`."""
     per_label: dict[str, tuple[Estimate, ...]]
-    """By `spectag.bootstrap.PER_LABEL`, one estimate for each label."""
+    """By `spectag.scoring.bootstrap.PER_LABEL`, one estimate for each label."""
     calibration: CalibrationCheck
     n_by_origin: dict[Origin, int]
     """How many clips have predictions, by where these come from; also of those that do not judge."""
@@ -204,7 +201,7 @@ class Comparison:
     n_labels_left_out: int
     """Labels that only one of them is judged by."""
     differences: dict[str, Difference]
-    """By `spectag.bootstrap.OVERALL`."""
+    """By `spectag.scoring.bootstrap.OVERALL`."""
     sentence: str
     """Whether the gain is real."""
 

@@ -1,0 +1,79 @@
+"""From a sound, a log_mel or an image to what a network takes."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import model_validator
+
+from spectag.array_types import Float32Array, Pixels, Waveform
+from spectag.audio.files import read_audio
+from spectag.audio.mel import compute_log_mel
+from spectag.audio.spectrogram_image import image_to_input, log_mel_to_image, read_png
+from spectag.config.base import Config, ImageConfig, MelConfig
+from spectag.errors import DataError
+
+
+class FrontEnd(Config):
+    """What a network hears: a log_mel as it is, or an 8-bit image of it.
+
+    `mel` is None for a tagger that was trained on images of unknown making: it can tag such images, not sounds.
+    """
+
+    mel: MelConfig | None
+    image: ImageConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mel is None and self.image is None:
+            raise ValueError("a front end needs mel settings, image settings, or both")
+        return self
+
+    @property
+    def n_channels(self) -> int:
+        """1 for log_mels and grey images, 3 for colours."""
+        return 1 if self.image is None or self.image.colormap == "grey" else 3
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz of the sounds that it takes; a DataError where it takes images alone."""
+        return self._mel_settings.sample_rate
+
+    @property
+    def _mel_settings(self) -> MelConfig:
+        if self.mel is None:
+            raise DataError(
+                "this tagger was trained on images whose mel settings it wasn't told, so it can tag such images but "
+                "not sounds; train it with the settings that made its images ([mel] in --config) to tag sounds"
+            )
+        return self.mel
+
+    def input_of_waveform(self, waveform: Waveform) -> Float32Array:
+        """Input (channels, height, width) of a waveform at the front end's own rate."""
+        return self.input_of_log_mel(compute_log_mel(waveform, self._mel_settings))
+
+    def input_of_log_mel(self, log_mel: Float32Array) -> Float32Array:
+        """Input (channels, height, width) of a log_mel (n_mels, n_frames)."""
+        if self.image is None:
+            return np.asarray(log_mel)[None]
+        pixels, _ = log_mel_to_image(log_mel, self.image)
+        return self._input_of_pixels(pixels, self.image)
+
+    def input_of_image(self, path: str | Path) -> Float32Array:
+        """Input (channels, height, width) of a PNG or JPEG file."""
+        if self.image is None:
+            raise DataError(f"{path}: this tagger hears log_mels, not images; give it the sound")
+        return self._input_of_pixels(read_png(path), self.image)
+
+    def read_waveform(
+        self, path: str | Path, *, start_seconds: float = 0.0, end_seconds: float | None = None
+    ) -> Waveform:
+        """A stretch of a sound file at the front end's own rate."""
+        rate = self.mel.sample_rate if self.mel else None
+        return read_audio(path, sample_rate=rate, start_seconds=start_seconds, end_seconds=end_seconds)[0]
+
+    def _input_of_pixels(self, pixels: Pixels, image: ImageConfig) -> Float32Array:
+        height, width = pixels.shape[:2]
+        return image_to_input(
+            pixels, height=image.height or height, width=image.width or width, channels=self.n_channels
+        )

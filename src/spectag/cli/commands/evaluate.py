@@ -1,0 +1,243 @@
+"""spectag evaluate."""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spectag.cli.app import SKIPPED_SOME
+from spectag.cli.options import Json, Seed, Workers
+from spectag.cli.terminal import name_skipped, shown_work
+from spectag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spectag.evaluation.results import Comparison, Estimate, Evaluation, Slice
+    from spectag.system.progress import Progress
+
+_N_WORST = 5
+REPORT_FILE = "report.html"
+
+
+def evaluate_command(
+    model: str,
+    manifest: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    compare: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    by: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    common_labels: Annotated[bool, Parameter(negative="")] = False,
+    corrections: Path | None = None,
+    audio_dir: Path | None = None,
+    group_column: str | None = None,
+    resamples: Annotated[int, Parameter(validator=Number(gte=0))] = 1000,
+    seed: Seed = 0,
+    report: Annotated[bool, Parameter(negative="--no-report", show_default=False)] = True,
+    workers: Workers = None,
+    json_output: Json = False,
+) -> int:
+    """Tell how good a tagger is, and how sure that is: overall, label by label, slice by slice.
+
+    Clips that the tagger learnt from are judged by networks that were trained without them. Intervals are those of
+    the bootstrap, in which recordings are drawn, each with all its clips.
+
+    Parameters
+    ----------
+    model
+        Folder of a tagger, the name of a published one, or a table of predictions (CSV, TSV or Parquet): a column
+        fname and one for each label.
+    manifest
+        Table of clips and labels, or a folder with a sub-folder per label.
+    output
+        Folder for metrics.json, per_label.csv, slices.csv, comparisons.csv, predictions.parquet and report.html.
+    compare
+        Another tagger or table, held against the first on the same clips. May be given several times.
+    by
+        Column of the manifest to slice by. May be given several times.
+    common_labels
+        Judge by the labels that both the tagger and the manifest have. So it is anyhow for published taggers.
+    corrections
+        Corrections of the manifest's labels, as spectag review writes them.
+    audio_dir
+        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+    group_column
+        Column whose equal values are of one recording, such as the recordist's.
+    resamples
+        Number of resamples for the intervals; 0 gives none.
+    seed
+        Of the resamples.
+    report
+        Write report.html. So it is by default where there is an output; --no-report leaves it out.
+    workers
+        Cores to tag with. By default all, or one for a few clips.
+    json_output
+        Print what metrics.json holds.
+    """
+    from spectag.evaluation.evaluation import evaluate
+    from spectag.evaluation.output import load_pyarrow, write_evaluation
+    from spectag.models.bundle import INFO_FILE
+
+    if output is not None:  # what is wrong would else be found when all is done
+        load_pyarrow()
+        if output.exists() and not output.is_dir():
+            raise ConfigError(f"-o {output}: this is a file; give a folder")
+        if (output / INFO_FILE).exists():
+            raise ConfigError(f"-o {output}: is a tagger's folder, which holds nothing else; give another")
+    with shown_work() as (progress, log):
+        evaluation = evaluate(
+            model,
+            manifest,
+            compare=compare,
+            by=by,
+            common_labels=common_labels,
+            corrections=corrections,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            n_resamples=resamples,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+            log=log,
+        )
+        if output is not None:
+            (output / REPORT_FILE).unlink(missing_ok=True)  # of an earlier evaluation
+            write_evaluation(evaluation, output)
+            if report:
+                _write_report(evaluation, output, progress)
+    skipped = list(dict.fromkeys(reason for one in evaluation.models for _, reason in one.skipped))
+    name_skipped(skipped)
+    if json_output:
+        print(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_evaluation(evaluation, Console(file=sys.stdout, highlight=False), by=by)
+        if output is not None:
+            print(f"written to {output}")
+    return SKIPPED_SOME if skipped else 0
+
+
+def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") -> None:
+    from spectag.reporting.evaluation_report.page import write_report
+
+    command = shlex.join(["spectag", *sys.argv[1:]])
+    write_report(evaluation, output / REPORT_FILE, command=command, progress=progress)
+
+
+def print_evaluation(evaluation: "Evaluation", console: Console, *, by: tuple[str, ...] = ()) -> None:
+    """Print the scores with their intervals, what they stand on, the worst labels, and whether a gain is real."""
+    first = evaluation.models[0]
+    console.print(_overall(evaluation))
+    console.print()
+    for line in _basis(evaluation):
+        console.print(line, markup=False, soft_wrap=True, style="bold red" if line.startswith("WARNING") else None)
+    if first.worst_labels:
+        console.print()
+        console.print(_worst_labels(evaluation))
+    chosen = [one for one in evaluation.slices if one.by in by]
+    if chosen:
+        console.print()
+        console.print(_slices(chosen))
+    for comparison in evaluation.comparisons:
+        console.print()
+        console.print(_comparison(comparison))
+        console.print(comparison.sentence, markup=False, soft_wrap=True)
+
+
+def _basis(evaluation: "Evaluation") -> Iterator[str]:
+    yield from (note for one in evaluation.models for note in one.notes)
+    if evaluation.n_groups < 2:
+        yield "all clips are of one recording: there are no intervals"
+    elif evaluation.n_resamples:
+        yield (
+            f"{evaluation.confidence:.0%} intervals: {evaluation.n_resamples:,} resamples of "
+            f"{evaluation.n_groups:,} recordings"
+        )
+
+
+def _overall(evaluation: "Evaluation") -> Table:
+    """A row for each score of the model that is evaluated."""
+    from spectag.evaluation.results import METRIC_WORDS
+
+    first = evaluation.models[0]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("score")
+    table.add_column(escape(first.name), justify="right", overflow="fold")
+    table.add_column(f"{evaluation.confidence:.0%} interval")
+    for metric, estimate in first.overall.items():
+        table.add_row(METRIC_WORDS[metric], *_cells(estimate))
+    table.add_row("calibration error", _number(first.calibration.ece_after), "")
+    return table
+
+
+def _worst_labels(evaluation: "Evaluation") -> Table:
+    first = evaluation.models[0]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("worst labels", overflow="fold")
+    for name in ("clips", "average precision"):
+        table.add_column(name, justify="right")
+    table.add_column(f"{evaluation.confidence:.0%} interval")
+    for name in ("F1", "threshold"):
+        table.add_column(name, justify="right")
+    for label in first.worst_labels[:_N_WORST]:
+        number = first.labels.index(label)
+        table.add_row(
+            escape(label),
+            f"{first.n_clips_per_label[number]:,}",
+            *_cells(first.per_label["average_precision"][number]),
+            _number(first.per_label["f1"][number].value),
+            _number(float(first.thresholds[number])),
+        )
+    return table
+
+
+def _slices(slices: "list[Slice]") -> Table:
+    from spectag.evaluation.results import METRIC_WORDS
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("slice", overflow="fold")
+    for name in ("clips", "lwlrap"):
+        table.add_column(name, justify="right")
+    table.add_column("interval", no_wrap=True)
+    others = [metric for metric in slices[0].overall if metric not in ("lwlrap", "f1_macro")]
+    for metric in others:
+        table.add_column(METRIC_WORDS[metric], justify="right")
+    for one in slices:
+        scores = [_number(one.overall[metric].value) for metric in others]
+        table.add_row(escape(f"{one.by}: {one.value}"), f"{one.n_clips:,}", *_cells(one.overall["lwlrap"]), *scores)
+    return table
+
+
+def _comparison(comparison: "Comparison") -> Table:
+    from spectag.evaluation.results import METRIC_WORDS
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("same clips")
+    for name in (comparison.first, comparison.other):
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for name in ("difference", "interval", "p"):
+        table.add_column(name, justify="left" if name == "interval" else "right", no_wrap=True)
+    for metric, found in comparison.differences.items():
+        p_value = "-" if math.isnan(found.p_value) else f"{found.p_value:.3f}"
+        difference = _cells(found.difference, "+")
+        table.add_row(METRIC_WORDS[metric], _number(found.first), _number(found.other), *difference, p_value)
+    return table
+
+
+def _cells(estimate: "Estimate", sign: str = "") -> tuple[str, str]:
+    """A score, and its interval."""
+    low, high = _number(estimate.low, sign), _number(estimate.high, sign)
+    return _number(estimate.value, sign), "" if math.isnan(estimate.low) else f"{low} to {high}"
+
+
+def _number(value: float, sign: str = "") -> str:
+    if math.isinf(value):
+        return "−∞" if value < 0 else f"{sign}∞"
+    return "-" if math.isnan(value) else f"{value:{sign}.4f}"

@@ -1,0 +1,100 @@
+"""spectag index."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import CycloptsError, Parameter
+from cyclopts.validators import Number
+
+from spectag.cli.app import SKIPPED_SOME
+from spectag.cli.options import Workers
+from spectag.cli.terminal import duration, name_skipped, shown_work
+
+if TYPE_CHECKING:
+    from spectag.config.base import WindowConfig
+    from spectag.curation.sound_index.building import Report
+
+
+def index_command(
+    recordings: Annotated[list[str] | None, Parameter(negative="")] = None,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    model: str | None = None,
+    window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    overlap: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    files_from: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    engine: Literal["auto", "exact", "usearch"] | None = None,
+    workers: Workers = None,
+) -> int:
+    """Index recordings by how they sound, for spectag search; or bring their index up to date.
+
+    Only files that are new or have changed are heard; those that are no longer in the folders given leave the index.
+    Stopped or killed, it goes on when the same command is given again.
+
+    Parameters
+    ----------
+    recordings
+        Folders, which are searched for sound files; files; patterns such as 'rec/**/*.wav'; addresses such as
+        s3://bucket/folder.
+    output
+        Folder of the index.
+    model
+        Folder of a tagger that spectag train made, or the name of a published one. By default audioset-mn04; for an
+        index that is there, the tagger that made it.
+    window
+        Compare stretches of this many seconds. [default: 10]
+    overlap
+        Seconds that a stretch shares with the one before it. [default: 0]
+    files_from
+        A list of files, one a line; - reads it from stdin.
+    engine
+        How the nearest are found: exact looks at all; usearch follows a graph, which is quicker among millions; auto
+        takes usearch from 200,000 stretches on, where it is installed. [default: auto]
+    workers
+        Cores to use. By default all, or one for a few files.
+    """
+    from spectag.curation.sound_index.building import build_index
+    from spectag.tagging.input_files import read_list
+
+    if recordings is None and files_from is None:
+        raise CycloptsError(
+            msg="spectag index needs RECORDINGS, or a list of them by --files-from; see spectag index --help"
+        )
+    with shown_work() as (progress, log):
+        report = build_index(
+            recordings or (),
+            output,
+            listed=read_list(files_from) if files_from else (),
+            model=model,
+            window=_window(window, overlap),
+            engine=engine,
+            workers=workers,
+            progress=progress,
+            log=log,
+        )
+    _tell(report, output)
+    return SKIPPED_SOME if report.reasons else 0
+
+
+def _window(window: float | None, overlap: float | None) -> "WindowConfig | None":
+    from spectag.config.base import WindowConfig, parse_config
+    from spectag.curation.sound_index.building import DEFAULT_WINDOW
+
+    if window is None and overlap is None:
+        return None
+    seconds = {"window_seconds": window or DEFAULT_WINDOW.window_seconds, "overlap_seconds": overlap or 0.0}
+    return parse_config(seconds, WindowConfig, source="spectag index")
+
+
+def _tell(report: "Report", output: Path) -> None:
+    name_skipped(report.reasons)
+    n_heard = report.n_files - report.n_known - len(report.reasons)
+    counts = [
+        f"{n_heard:,} {'file' if n_heard == 1 else 'files'} heard ({duration(report.sound_seconds)} of sound)",
+        *([f"{report.n_known:,} known"] if report.n_known else []),
+        *([f"{report.n_removed:,} gone"] if report.n_removed else []),
+        *([f"{len(report.reasons):,} skipped"] if report.reasons else []),
+    ]
+    print(f"{', '.join(counts)}: {report.n_rows:,} stretches in {output}", file=sys.stderr)

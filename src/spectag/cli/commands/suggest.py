@@ -1,0 +1,129 @@
+"""spectag suggest."""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spectag.cli.app import SKIPPED_SOME
+from spectag.cli.options import Json, Seed, Workers
+from spectag.cli.terminal import name_skipped, shown_work
+
+if TYPE_CHECKING:
+    from spectag.curation.active_learning import Suggestions
+
+_N_SHOWN = 20  # clips on the screen, and of each
+_N_LABELS = 2
+
+
+def suggest_command(
+    model: str,
+    paths: Annotated[list[str], Parameter(negative="")],
+    /,
+    *,
+    number: Annotated[int, Parameter(name=["--number", "-n"], validator=Number(gte=1))] = 50,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    labelled: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    audio_dir: Path | None = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    json_output: Json = False,
+) -> int:
+    """Suggest which clips to label next, so that few labels teach much.
+
+    The most useful clip comes first: label as many as there is time for. A clip that is labelled, or nearly the same
+    as one that is, is never suggested.
+
+    Parameters
+    ----------
+    model
+        Folder of a tagger trained on what is labelled so far. To begin with, the name of a published one, such as
+        audioset-mn04: then clips are chosen that are typical of many and unlike each other.
+    paths
+        Recordings: a folder, files, patterns such as 'rec/**/*.wav'; or a manifest of them.
+    number
+        Clips to suggest.
+    output
+        CSV to write. It is a manifest once its column labels is filled in.
+    labelled
+        Manifest of clips that are labelled already; may be given again. What the tagger learnt from is known without.
+    window
+        Suggest stretches of this many seconds, instead of whole recordings.
+    audio_dir
+        Where sounds of the manifests are that lie neither beside them nor in the folder.
+    seed
+        Another seed may choose otherwise among more than 10,000 clips.
+    workers
+        Cores to use. By default all, or one for a few files.
+    json_output
+        Print the suggestions as JSON.
+    """
+    from spectag.curation.active_learning import check_output, suggest, write_suggestions
+
+    if output is not None:
+        check_output(output)
+    with shown_work() as (progress, log):
+        suggestions = suggest(
+            model,
+            paths,
+            number,
+            labelled=labelled or (),
+            window=window,
+            audio_dir=audio_dir,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+            log=log,
+        )
+    if output is not None:
+        write_suggestions(output, suggestions)
+    if json_output:
+        print(json.dumps(_as_dict(suggestions), indent=2, ensure_ascii=False))
+    else:
+        _print(suggestions, output)
+    name_skipped(suggestions.skipped)
+    return SKIPPED_SOME if suggestions.skipped else 0
+
+
+def _as_dict(suggestions: "Suggestions") -> dict[str, object]:
+    return {
+        "folder": suggestions.folder,
+        "clips": [asdict(clip) for clip in suggestions],
+        "skipped": suggestions.skipped,
+    }
+
+
+def _print(suggestions: "Suggestions", output: Path | None) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("clip", overflow="fold")
+    table.add_column("suggested", overflow="fold")
+    table.add_column("probability", justify="right")
+    table.add_column("why", overflow="fold")
+    for clip in suggestions[:_N_SHOWN]:
+        stretch = "" if clip.end_seconds is None else f" ({clip.start_seconds:g}-{clip.end_seconds:g} s)"
+        suggested = ", ".join(clip.suggested[:_N_LABELS]) + (", ..." if len(clip.suggested) > _N_LABELS else "")
+        fields = clip.fname + stretch, suggested, f"{clip.probability:.2f}", clip.why
+        table.add_row(str(clip.rank), *map(escape, fields))
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(table)
+    n_more = len(suggestions) - _N_SHOWN
+    if output is not None:
+        is_beside = output.parent.resolve() == Path(suggestions.folder).resolve()
+        way = "" if is_beside else f" --audio-dir {shlex.quote(suggestions.folder)}"
+        print(
+            f"{len(suggestions)} clips to label in {output}: fill in its column labels, then it is a manifest: "
+            f"spectag inspect {shlex.quote(str(output))}{way}",
+            file=sys.stderr,
+        )
+    elif n_more > 0:
+        print(f"and {n_more} more; -o next.csv writes all {len(suggestions)}, to be filled in", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Search by example: vectors of sounds on disk, and questions to them."""

@@ -1,0 +1,1 @@
+"""Readers of tables and folders of labels, one a form."""

@@ -1,0 +1,98 @@
+"""The network's input for each clip of a manifest: from the bank for sounds, from the files for images."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spectag.array_types import Float32Array
+from spectag.audio.front_end import FrontEnd
+from spectag.audio.spectrogram_image import read_png
+from spectag.data.clips import Clip, Manifest, connected_components
+from spectag.data.readers.file_finder import IMAGE_SUFFIXES
+from spectag.data.spectrograms.cache import SpectrogramCache, content_key
+from spectag.errors import DataError, SpectagError
+from spectag.system.progress import Log, Progress
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """The readable clips of a manifest, each with a key that tells its content, and its input when it is asked for."""
+
+    manifest: Manifest
+    keys: tuple[str, ...]
+    inputs: Callable[[int], Float32Array]
+    """Input (channels, height, width) of the clip at a position."""
+    skipped: tuple[tuple[Clip, str], ...]
+    """Clips that can't be read, each with the reason."""
+
+
+def open_clips(
+    manifest: Manifest, front_end: FrontEnd, cache: Path, *, workers: int | None, progress: Progress, log: Log
+) -> ClipInputs:
+    """Prepare what a network needs of a manifest's clips.
+
+    Raises
+    ------
+    SpectrogramCacheError
+        If the log_mels can't be made.
+    DataError
+        If no clip can be read.
+    """
+    if manifest.holds_images:
+        return _open_images(manifest, front_end, progress, log)
+    if front_end.mel is None:
+        raise DataError(f"{manifest.source}: holds sounds, but the front end takes images alone")
+    store = SpectrogramCache(cache, front_end.mel)
+    report = store.prepare(manifest.clips, workers=workers, progress=progress)
+    log(f"bank: {report}")
+    keys = [key for key in report.keys if key is not None]
+    kept = _copies_together(_without(manifest, report.skipped), keys, log)
+    return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped)
+
+
+def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, log: Log) -> ClipInputs:
+    keys, skipped = [], []
+    for n_done, clip in enumerate(manifest.clips, start=1):
+        progress("images", n_done, len(manifest.clips))
+        try:
+            read_png(clip.path)
+            keys.append(_image_key(clip))
+        except (SpectagError, OSError) as error:
+            skipped.append((clip, str(error)))
+    kept = _copies_together(_without(manifest, tuple(skipped)), keys, log)
+    return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_image(kept.clips[i].path), tuple(skipped))
+
+
+def clip_key(clip: Clip) -> str | None:
+    """The key of a clip as `open_clips` gives it; None if its file can't be read."""
+    try:
+        return _image_key(clip) if clip.path.suffix.lower() in IMAGE_SUFFIXES else content_key(clip)
+    except OSError:
+        return None
+
+
+def _image_key(clip: Clip) -> str:
+    return hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest()
+
+
+def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manifest:
+    unreadable = {clip for clip, _ in skipped}
+    kept = tuple(clip for clip in manifest.clips if clip not in unreadable)
+    if not kept:
+        raise DataError(f"{manifest.source}: none of its {len(skipped)} clips can be read: {skipped[0][1]}")
+    return replace(manifest, clips=kept)
+
+
+def _copies_together(manifest: Manifest, keys: Sequence[str], log: Log) -> Manifest:
+    """The manifest with exact copies in one group, so that no fold of ours is tested on what another learnt."""
+    n_copies = len(keys) - len(set(keys))
+    if not n_copies:
+        return manifest
+    log(f"{n_copies} clips are exact copies of others; folds that spectag makes keep them together")
+    groups = manifest.groups
+    numbers = connected_components(
+        [(("content", key), ("group", group)) for key, group in zip(keys, groups, strict=True)]
+    )
+    clips = (replace(clip, group=groups[number]) for clip, number in zip(manifest.clips, numbers, strict=True))
+    return replace(manifest, clips=tuple(clips))

@@ -1,0 +1,2 @@
+from .evaluation import evaluate as evaluate
+from .recalibration import calibrate as calibrate

@@ -1,0 +1,114 @@
+"""Calibration inside an ONNX file: nodes from its output `logits` to its output `probabilities`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+from spectag.array_types import Float32Array, FloatArray, IntArray
+from spectag.errors import BundleError
+from spectag.scoring.calibration import Calibration, PiecewiseLinear
+
+PREFIX = "calibration/"
+
+Constants = Mapping[str, Float32Array | IntArray]
+
+
+def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) -> onnx.ModelProto:
+    """A copy of a tagger's network whose probabilities are calibrated, or the plain sigmoid of its logits for None.
+
+    All that made its probabilities of its logits before is replaced; the rest, and the weights, stay as they are.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        With the outputs `logits` and `probabilities`, both (batch, n_labels).
+    calibration : Calibration, optional
+
+    Raises
+    ------
+    BundleError
+        If it has no such outputs, or not as many labels as the calibration.
+    """
+    outputs = {output.name: output for output in model.graph.output}
+    if not {"logits", "probabilities"} <= outputs.keys():
+        raise BundleError(
+            f"the network gives {', '.join(outputs)}, and calibration needs its logits and probabilities; train the "
+            "tagger again"
+        )
+    if calibration is not None:
+        _check_labels(outputs["logits"], calibration)
+    calibrated = onnx.ModelProto()
+    calibrated.CopyFrom(model)
+    graph = calibrated.graph
+    _keep_what_makes(graph, outputs.keys() - {"probabilities"})
+    nodes, constants = _parts(calibration)
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(values, PREFIX + name) for name, values in constants.items())
+    return calibrated
+
+
+def _check_labels(logits: onnx.ValueInfoProto, calibration: Calibration) -> None:
+    n_logits = logits.type.tensor_type.shape.dim[-1].dim_value
+    if n_logits and n_logits != len(calibration.curves):
+        raise BundleError(f"the network has {n_logits} labels, and the calibration {len(calibration.curves)}")
+
+
+def _keep_what_makes(graph: onnx.GraphProto, outputs: set[str]) -> None:
+    """Remove the nodes and weights that none of these outputs needs."""
+    needed, kept = set(outputs), []
+    for node in reversed(graph.node):  # each comes after those whose results it takes
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    weights = [weight for weight in graph.initializer if weight.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+
+
+def _parts(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]:
+    """The nodes and their constants."""
+    if calibration is None:
+        return [_node("Sigmoid", "logits", "probabilities")], {}
+    pieces = calibration.pieces
+    if _all_straight(pieces):
+        offsets = pieces.heights - pieces.slopes_below * pieces.lefts
+        return [
+            _node("Mul", "logits", "scales", "scaled"),
+            _node("Add", "scaled", "offsets", "calibrated"),
+            _node("Sigmoid", "calibrated", "probabilities"),
+        ], _as_float32(scales=pieces.slopes_below, offsets=offsets)
+    nodes = [
+        _node("Sub", "logits", "lefts", "from_left"),
+        _node("Min", "from_left", "zero", "below"),
+        _node("Mul", "below", "slopes_below", "rise_below"),
+        _node("Sub", "logits", "rights", "from_right"),
+        _node("Max", "from_right", "zero", "above"),
+        _node("Mul", "above", "slopes_above", "rise_above"),
+        _node("Unsqueeze", "logits", "bend_axis", "columns"),
+        _node("Sub", "columns", "starts", "from_starts"),
+        _node("Max", "from_starts", "zero", "after_starts"),
+        _node("Min", "after_starts", "widths", "within"),
+        _node("Mul", "within", "slopes", "rises"),
+        _node("ReduceSum", "rises", "bend_axis", "rise_within", keepdims=0),
+        _node("Sum", "heights", "rise_below", "rise_above", "rise_within", "calibrated"),
+        _node("Sigmoid", "calibrated", "probabilities"),
+    ]
+    return nodes, {**_as_float32(zero=np.zeros(1), **vars(pieces)), "bend_axis": np.array([1])}
+
+
+def _all_straight(pieces: PiecewiseLinear) -> bool:
+    return not len(pieces.starts) and bool((pieces.slopes_below == pieces.slopes_above).all())
+
+
+def _as_float32(**constants: FloatArray) -> dict[str, Float32Array]:
+    return {name: values.astype(np.float32) for name, values in constants.items()}
+
+
+def _node(kind: str, *names: str, **attributes: Any) -> NodeProto:
+    """A node from all but the last name to the last; what lies between logits and probabilities has our prefix."""
+    own = [name if name in ("logits", "probabilities") else PREFIX + name for name in names]
+    return helper.make_node(kind, own[:-1], own[-1:], name=f"{PREFIX}{kind}_{names[-1]}", **attributes)

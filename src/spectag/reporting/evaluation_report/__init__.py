@@ -1,0 +1,1 @@
+"""report.html: an evaluation as one file that needs nothing else."""

@@ -1,0 +1,2 @@
+from .listening import listen as listen
+from .parallel import tag as tag

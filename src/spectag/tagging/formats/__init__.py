@@ -1,0 +1,1 @@
+"""Tables of tags, one module a format."""

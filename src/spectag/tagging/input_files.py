@@ -1,0 +1,119 @@
+"""Which files a run tags: from folders, patterns, lists and addresses, in a fixed order, each once."""
+
+import glob
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NamedTuple
+
+from spectag.audio.files import find_audio
+from spectag.errors import AudioError, ConfigError, DataError
+from spectag.system.storage import find_in_address, is_address
+
+STDIN = "-"
+
+
+class Shard(NamedTuple):
+    """The part that one of several jobs does: every n-th file, from the i-th on."""
+
+    number: int
+    """From 1."""
+    n_shards: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read 2/8 as the second of eight; else a ConfigError."""
+        number, _, n_shards = text.partition("/")
+        if not (number.isdecimal() and n_shards.isdecimal() and 1 <= int(number) <= int(n_shards)):
+            raise ConfigError(
+                f"--shard {text}: expected i/n, such as 1/8 for the first of eight jobs and 8/8 for the last"
+            )
+        return cls(int(number), int(n_shards))
+
+    def __str__(self) -> str:
+        return f"{self.number}of{self.n_shards}"
+
+    def of(self, files: Sequence[str]) -> list[str]:
+        """The files of this shard."""
+        return list(files[self.number - 1 :: self.n_shards])
+
+
+def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed: Iterable[str] = ()) -> list[str]:
+    """The files to tag, each once, in the order in which they are given.
+
+    Parameters
+    ----------
+    paths : iterable of str or Path
+        Files; folders, which give the files in them and in the folders in them that have one of the suffixes, sorted;
+        patterns such as `rec/**/*.wav`, which give those that match, sorted; addresses such as s3://bucket/folder.
+    suffixes : collection of str
+        Such as .wav, in lower case. A file that is given by its name is taken whatever its suffix.
+    listed : iterable of str
+        Further files, folders, patterns and addresses, one a line. What is not there is taken all the same, for the
+        run to tell of: a list may be of yesterday.
+
+    Raises
+    ------
+    AudioError
+        If one of the paths does not exist, or no file is in any of them.
+    """
+    found: dict[str, None] = {}
+    for path in map(str, paths):
+        found.update(dict.fromkeys(_files_of(path, suffixes)))
+    for line in listed:
+        try:
+            found.update(dict.fromkeys(_listed(line, suffixes)))
+        except (AudioError, OSError):  # OSError: a name too long for the disk, a folder that may not be looked into
+            found[line] = None
+    return list(found)
+
+
+def _listed(line: str, suffixes: Collection[str]) -> Iterable[str]:
+    if is_address(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes)):
+        return [line]  # unasked: to ask a store for each of a million files takes hours
+    return _files_of(line, suffixes)
+
+
+def _files_of(path: str, suffixes: Collection[str]) -> Iterable[str]:
+    if is_address(path):
+        return find_in_address(path, suffixes)
+    if glob.has_magic(path) and not Path(path).exists():
+        return _matching(path, suffixes)
+    return map(str, find_audio([path], suffixes=suffixes))
+
+
+def _matching(pattern: str, suffixes: Collection[str]) -> list[str]:
+    names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    matches = sorted(name for name in names if Path(name).suffix.lower() in suffixes)
+    if not matches:
+        raise AudioError(
+            f"{pattern}: no sound matches this pattern; ** stands for any folders, * for any part of a name"
+        )
+    return matches
+
+
+def read_list(path: str) -> Iterator[str]:
+    """The lines of a file, or of stdin by the name -, without empty ones.
+
+    Raises
+    ------
+    DataError
+        If the file can't be read.
+    """
+    if path == STDIN:
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # a file name may hold what no encoding knows
+        yield from _lines(sys.stdin)
+        return
+    try:
+        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            yield from _lines(file)
+    except OSError as error:
+        raise DataError(f"{path}: can't read the list of files: {error.strerror}") from error
+
+
+def _lines(file: Iterable[str]) -> Iterator[str]:
+    for line in file:
+        if line.strip():
+            yield line.rstrip("\r\n")

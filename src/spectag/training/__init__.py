@@ -1,0 +1,5 @@
+"""Training: set-up, networks, inputs, heads, ensemble members, and the pipeline that joins them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,173 @@
+"""Features of clips by onnxruntime, each worked out once and kept on disk."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spectag.array_types import Float32Array
+from spectag.audio.front_end import FrontEnd
+from spectag.audio.mel import FRONT_END_VERSION
+from spectag.config.recipe import Recipe
+from spectag.errors import ConfigError, DataError, SpectrogramCacheError
+from spectag.models.tagger import open_session
+from spectag.system.cache import cache_folder
+from spectag.system.progress import Progress
+from spectag.system.work_folder import ended_work, work_folder
+from spectag.system.worker_pool import n_usable_cores
+from spectag.training.networks.backbones.base import first_line
+from spectag.training.networks.backbones.build import build_backbone
+from spectag.training.networks.network import FeatureExtractor, load_part
+from spectag.training.networks.onnx_export import export_features
+
+FEATURES_VERSION = 2
+"""Raised when the same backbone gives other features than before."""
+
+
+class FeatureStore:
+    """Features of one extractor behind one front end, a file for each clip.
+
+    Parameters
+    ----------
+    root : Path
+        The bank's folder; features lie in its sub-folder `features`.
+    recipe : Recipe
+        Names the backbone and which features. Its weights are the published ones, those of the bundle that `init`
+        names, or (without pretraining) drawn from the seed.
+    front_end : FrontEnd
+    """
+
+    def __init__(self, root: Path, recipe: Recipe, front_end: FrontEnd) -> None:
+        torch.manual_seed(recipe.seed)
+        backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained and recipe.init is None)
+        self.name = recipe.backbone
+        self.extractor = FeatureExtractor(backbone, recipe.features).eval()
+        if recipe.init is not None:
+            load_part(self.extractor, "extractor", recipe.init)
+        self.front_end = front_end
+        self.weights_sha256 = _fingerprint(self.extractor)
+        what = f"{self.weights_sha256} {recipe.features} {FRONT_END_VERSION} {front_end.model_dump_json()}"
+        name = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
+        self.folder = root / "features" / f"{self.name.replace('/', '_')}-{name}"
+
+    def compute(
+        self, keys: Sequence[str], inputs: Callable[[int], Float32Array], *, progress: Progress
+    ) -> Float32Array:
+        """Features (n_clips, n_features) of the clips with these keys; `inputs(i)` gives the input of clip i.
+
+        Clips whose features are on disk are not looked at.
+
+        Raises
+        ------
+        ConfigError
+            If the backbone can't take inputs of this size.
+        DataError
+            If features are not finite.
+        SpectrogramCacheError
+            If features can't be written or read.
+        """
+        positions = {key: i for i, key in enumerate(keys)}  # clips of the same content stand once
+        missing = [i for key, i in positions.items() if not self._path(key).exists()]
+        try:
+            if missing:
+                self._make(missing, keys, inputs, progress)
+        except OSError as error:
+            raise SpectrogramCacheError(
+                f"{self.folder}: the features can't be written: {error.strerror or error}"
+            ) from error
+        return np.stack([self._load(key) for key in keys])
+
+    def group_sizes(self, example: Float32Array) -> list[int]:
+        """The number of features of each stage, shallow first."""
+        try:
+            with torch.inference_mode():
+                return [group.shape[1] for group in self.extractor.groups(torch.from_numpy(example[None].copy()))]
+        except Exception as error:  # networks refuse a size with errors of all kinds
+            raise self._refusal(example, error) from error
+
+    def onnx_file(self, example: Float32Array) -> Path:
+        """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
+        size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
+        weights = f"{self.name.replace('/', '_')}-{self.weights_sha256[:16]}"
+        name = f"{weights}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
+        folder = cache_folder() / "onnx"
+        path = folder / name
+        if not path.exists():
+            self.group_sizes(example)  # says more than the exporter where the size does not fit
+            with _cleared_work_folder(folder) as work:
+                export_features(self.extractor, torch.from_numpy(np.stack([example, example])), work / name)
+                (work / name).replace(path)
+        return path
+
+    def _refusal(self, example: Float32Array, error: Exception) -> ConfigError:
+        _, height, width = example.shape
+        return ConfigError(
+            f"backbone {self.name} can't take inputs of {height} rows and {width} columns: {first_line(error)}; set "
+            "image.height and image.width to a size that it takes"
+        )
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def _load(self, key: str) -> Float32Array:
+        path = self._path(key)
+        try:
+            features: Float32Array = np.load(path)
+        except (OSError, EOFError, ValueError) as error:
+            raise SpectrogramCacheError(
+                f"{path}: the features can't be read: {error}; delete the file and train again"
+            ) from error
+        return features
+
+    def _make(
+        self, missing: Sequence[int], keys: Sequence[str], inputs: Callable[[int], Float32Array], progress: Progress
+    ) -> None:
+        step = f"features by {self.name}"
+        progress(step, 0, len(missing))
+        session = open_session(self.onnx_file(inputs(missing[0])), n_threads=1)
+        with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(n_usable_cores()) as pool:
+
+            def make(i: int) -> None:
+                example = inputs(i)
+                try:
+                    features = session.run(["features"], {"inputs": example[None]})[0][0]
+                except Exception as error:  # onnxruntime's errors share no class
+                    raise self._refusal(example, error) from error
+                if not np.isfinite(features).all():
+                    raise DataError(
+                        f"the backbone's features of clip {keys[i]} are not finite; its weights are damaged"
+                    )
+                unfinished = work / f"{keys[i]}.npy"
+                np.save(unfinished, features)
+                self._path(keys[i]).parent.mkdir(exist_ok=True)
+                unfinished.replace(self._path(keys[i]))
+
+            try:
+                for n_done, _ in enumerate(pool.map(make, missing), start=1):
+                    progress(step, n_done, len(missing))
+            finally:
+                pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the clips that are left
+
+
+@contextmanager
+def _cleared_work_folder(parent: Path) -> Iterator[Path]:
+    """A work folder that is gone after the `with` block, as is what killed runs have left."""
+    try:
+        with work_folder(parent) as work:
+            yield work
+    finally:
+        with ended_work(parent):
+            pass
+
+
+def _fingerprint(extractor: FeatureExtractor) -> str:
+    """SHA-256 of the weights, and of how features are made of them."""
+    digest = hashlib.sha256(f"{FEATURES_VERSION}".encode())
+    for name, values in extractor.state_dict().items():
+        digest.update(name.encode())
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""A member of an ensemble: one network, frozen or fine-tuned."""

@@ -1,0 +1,1 @@
+"""Networks in PyTorch: backbones with a head, losses, export to ONNX."""

@@ -1,0 +1,1 @@
+"""Networks that turn a spectrogram into features."""

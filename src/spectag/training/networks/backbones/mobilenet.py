@@ -1,0 +1,165 @@
+"""MobileNetV3 for log_mels with one input channel, as EfficientAT trained it on AudioSet (MIT).
+
+The module names follow the published state dicts, which load strictly.
+
+References
+----------
+Howard et al., "Searching for MobileNetV3", ICCV 2019.
+Schmid et al., "Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation", ICASSP 2023.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spectag.training.networks.backbones.base import Backbone, FeatureMaps
+
+N_AUDIOSET_LABELS = 527
+
+
+class _Row(NamedTuple):
+    """One inverted residual block of MobileNetV3-Large, at width 1."""
+
+    kernel: int
+    n_expanded: int
+    n_out: int
+    squeeze: bool
+    activation: type[nn.Module]
+    stride: int
+
+
+_ROWS = (
+    _Row(3, 16, 16, False, nn.ReLU, 1),
+    _Row(3, 64, 24, False, nn.ReLU, 2),
+    _Row(3, 72, 24, False, nn.ReLU, 1),
+    _Row(5, 72, 40, True, nn.ReLU, 2),
+    _Row(5, 120, 40, True, nn.ReLU, 1),
+    _Row(5, 120, 40, True, nn.ReLU, 1),
+    _Row(3, 240, 80, False, nn.Hardswish, 2),
+    _Row(3, 200, 80, False, nn.Hardswish, 1),
+    _Row(3, 184, 80, False, nn.Hardswish, 1),
+    _Row(3, 184, 80, False, nn.Hardswish, 1),
+    _Row(3, 480, 112, True, nn.Hardswish, 1),
+    _Row(3, 672, 112, True, nn.Hardswish, 1),
+    _Row(5, 672, 160, True, nn.Hardswish, 2),
+    _Row(5, 960, 160, True, nn.Hardswish, 1),
+    _Row(5, 960, 160, True, nn.Hardswish, 1),
+)
+
+
+def _scaled(n_channels: int, width: float) -> int:
+    """The multiple of 8 nearest to n_channels * width, at most a tenth below it."""
+    wanted = n_channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
+def _conv(
+    n_in: int, n_out: int, kernel: int, activation: type[nn.Module] | None, *, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.01),
+    ]
+    return nn.Sequential(*layers, *([activation(inplace=True)] if activation else []))
+
+
+class _ChannelSqueeze(nn.Module):
+    """The factor for each channel, from the channels' means over frequency and time."""
+
+    def __init__(self, n_channels: int, n_squeezed: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(n_channels, n_squeezed)
+        self.fc2 = nn.Linear(n_squeezed, n_channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        means = maps.mean(dim=(2, 3))  # (batch, channels)
+        factors = torch.sigmoid(self.fc2(torch.relu(self.fc1(means))))
+        return factors[:, :, None, None]
+
+
+class _ConcurrentSqueeze(nn.Module):
+    """Squeeze-excitation; of the published kinds (channel, frequency, time) the released networks use the channel's."""
+
+    def __init__(self, n_channels: int, n_squeezed: int) -> None:
+        super().__init__()
+        self.conc_se_layers = nn.ModuleList([_ChannelSqueeze(n_channels, n_squeezed)])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        squeezed: Tensor = maps * self.conc_se_layers[0](maps)
+        return squeezed
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, n_in: int, row: _Row, width: float) -> None:
+        super().__init__()
+        n_expanded, n_out = _scaled(row.n_expanded, width), _scaled(row.n_out, width)
+        layers: list[nn.Module] = []
+        if n_expanded != n_in:
+            layers.append(_conv(n_in, n_expanded, 1, row.activation))
+        layers.append(_conv(n_expanded, n_expanded, row.kernel, row.activation, stride=row.stride, groups=n_expanded))
+        if row.squeeze:
+            layers.append(_ConcurrentSqueeze(n_expanded, _scaled(n_expanded // 4, 1)))
+        layers.append(_conv(n_expanded, n_out, 1, None))
+        self.block = nn.Sequential(*layers)
+        self.adds_input = row.stride == 1 and n_in == n_out
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out: Tensor = self.block(maps)
+        return maps + out if self.adds_input else out
+
+
+class MobileNet(nn.Module):
+    """MobileNetV3-Large of a given width, with AudioSet's classifier.
+
+    Parameters
+    ----------
+    width : float
+        Factor on the channels: 0.4 for mn04, 1.0 for mn10, ...
+    """
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        n_in = _scaled(16, width)
+        layers: list[nn.Module] = [_conv(1, n_in, 3, nn.Hardswish, stride=2)]
+        for row in _ROWS:
+            layers.append(_InvertedResidual(n_in, row, width))
+            n_in = _scaled(row.n_out, width)
+        n_last = 6 * n_in
+        layers.append(_conv(n_in, n_last, 1, nn.Hardswish))
+        self.features = nn.Sequential(*layers)
+        n_hidden = _scaled(1280, width)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(1),
+            nn.Linear(n_last, n_hidden),
+            nn.Hardswish(inplace=True),
+            nn.Dropout(0.2),
+            nn.Linear(n_hidden, N_AUDIOSET_LABELS),
+        )
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Logits (batch, 527) of log_mels (batch, 1, n_mels, n_frames)."""
+        logits: Tensor = self.classifier(self.features(log_mel))
+        return logits
+
+
+class MobileNetBackbone(Backbone):
+    """A MobileNet whose every block is a stage; its embedding is the layer before AudioSet's labels."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.network: MobileNet = MobileNet(width)
+
+    def load_published(self, path: Path) -> None:
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    def feature_maps(self, inputs: Tensor) -> FeatureMaps:
+        maps, stages = inputs, []
+        for layer in self.network.features:
+            maps = layer(maps)
+            stages.append(maps)
+        pool, flatten, hidden, activation = self.network.classifier[:4]
+        return FeatureMaps(tuple(stages), activation(hidden(flatten(pool(maps)))))

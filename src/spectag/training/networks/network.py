@@ -1,0 +1,136 @@
+"""The network as a whole: a backbone, its stages pooled into features, and a head."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spectag.errors import BundleError
+from spectag.models.bundle import WEIGHTS_FILE
+from spectag.training.networks.backbones.base import Backbone, first_line
+
+HeadKind = Literal["linear", "layer_norm"]
+
+
+class FeatureExtractor(nn.Module):
+    """A backbone and the pooling of its stages.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    kind : "all" or "last"
+        all: mean and standard deviation over frequency and time of every stage, then the network's own embedding
+        where it has one. last: the mean of the last stage.
+    """
+
+    def __init__(self, backbone: Backbone, kind: Literal["all", "last"]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.kind = kind
+
+    def groups(self, inputs: Tensor) -> list[Tensor]:
+        """Features (batch, n) of each stage, shallow first."""
+        maps = self.backbone(inputs)
+        if self.kind == "last":
+            return [maps.stages[-1].mean(dim=(2, 3))]
+        groups = [_mean_and_deviation(stage) for stage in maps.stages]
+        return groups if maps.embedding is None else [*groups, maps.embedding]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features (batch, n_features) of inputs (batch, channels, height, width)."""
+        return torch.cat(self.groups(inputs), dim=1)
+
+
+def _mean_and_deviation(maps: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(maps, dim=(2, 3), correction=0)
+    deviation = torch.sqrt(variance.clamp(min=1e-10))  # not a sum: the exporter drops a term this small
+    return torch.cat([mean, deviation], dim=1)
+
+
+class StandardizedLinear(nn.Module):
+    """A linear layer on features that are first centred and scaled by fixed numbers."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, n_labels: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.linear = nn.Linear(n_features, n_labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (batch, n_labels) of features (batch, n_features)."""
+        logits: Tensor = self.linear((features - self.center) * self.scale)
+        return logits
+
+    @torch.no_grad()
+    def rebase(self, center: Tensor, scale: Tensor) -> None:
+        """Take another centre and scale, and the weights that give the same logits with them.
+
+        Features whose new scale is 0 no longer count.
+        """
+        weight, bias = self.linear.weight.double(), self.linear.bias.double()
+        slopes = weight * self.scale.double()
+        bias = bias + slopes @ (center.double() - self.center.double())
+        used = scale > 0
+        weight = torch.where(used, slopes / torch.where(used, scale, torch.ones_like(scale)).double(), 0.0)
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+
+
+class LayerNormHead(nn.Module):
+    """torchvision's head of ConvNeXt on pooled features: LayerNorm2d, Flatten, Linear."""
+
+    def __init__(self, n_features: int, n_labels: int) -> None:
+        super().__init__()
+        from torchvision.models.convnext import LayerNorm2d
+
+        self.layers = nn.Sequential(LayerNorm2d(n_features, eps=1e-6), nn.Flatten(1), nn.Linear(n_features, n_labels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (batch, n_labels) of features (batch, n_features)."""
+        logits: Tensor = self.layers(features[:, :, None, None])
+        return logits
+
+
+def build_head(kind: HeadKind, n_features: int, n_labels: int) -> StandardizedLinear | LayerNormHead:
+    """A head of random weights."""
+    return StandardizedLinear(n_features, n_labels) if kind == "linear" else LayerNormHead(n_features, n_labels)
+
+
+class Tagger(nn.Module):
+    """Inputs (batch, channels, height, width) to logits (batch, n_labels)."""
+
+    def __init__(self, extractor: FeatureExtractor, head: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.head = head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits; their sigmoid is each label's probability."""
+        logits: Tensor = self.head(self.extractor(inputs))
+        return logits
+
+
+def load_part(part: nn.Module, name: str, bundle: Path) -> None:
+    """Load the weights of a tagger's part, "extractor" or "head", from a bundle.
+
+    Raises
+    ------
+    BundleError
+        If the bundle's weights are damaged or do not fit.
+    """
+    path = bundle / WEIGHTS_FILE
+    try:
+        saved = load_file(path)
+        part.load_state_dict(
+            {key.removeprefix(f"{name}."): values for key, values in saved.items() if key.startswith(f"{name}.")}
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{path}: damaged: {first_line(error)}; train that bundle again") from error

@@ -1,0 +1,1 @@
+"""What is settled before training: folds, hold-outs, weights of labels, devices."""

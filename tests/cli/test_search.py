@@ -1,0 +1,151 @@
+"""spectag index and spectag search."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from helpers.bundles import make_bundle, make_info, tone
+from helpers.command import run_without, write_tones
+from spectag.audio.files import write_audio
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_bundle(tmp_path / "ein Modell", make_info(thresholds=(5e-4, 0.5, 0.005)))
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    names = write_tones(tmp_path / "Töne" / "nord", 9)
+    (tmp_path / "Töne" / "süd").mkdir()
+    for day, name in enumerate(names[:6], start=1):
+        shutil.copy(
+            tmp_path / "Töne" / "nord" / name, tmp_path / "Töne" / "süd" / f"{name[:-7]}_2024050{day}_053000.wav"
+        )
+    return tmp_path / "Töne"
+
+
+@pytest.fixture
+def index(run, model, sounds, tmp_path):
+    assert run("index", sounds, "-o", tmp_path / "index", "--model", model).status == 0
+    return tmp_path / "index"
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_index_tells_what_was_done(run, model, sounds, tmp_path):
+    done = run("index", sounds, "-o", tmp_path / "index", "--model", model)
+    assert (done.status, done.out) == (0, "")
+    assert done.err.splitlines()[-1] == f"15 files heard (4.6 s of sound): 15 stretches in {tmp_path / 'index'}"
+    (sounds / "nord" / "low 00.wav").unlink()
+    (sounds / "leer, groß.wav").write_bytes(b"")
+    write_audio(sounds / "neu.wav", tone("low", 25), 16_000)
+    done = run("index", sounds, "-o", tmp_path / "index")
+    assert done.status == 3
+    assert f"skipped: {sounds / 'leer, groß.wav'}: the file is empty" in done.err
+    last = f"1 file heard (25 s of sound), 14 known, 1 gone, 1 skipped: 17 stretches in {tmp_path / 'index'}"
+    assert done.err.splitlines()[-1] == last
+
+
+def test_table_shows_the_nearest_first_with_their_times_labels_and_dates(run, index, sounds):
+    done = run("search", index, sounds / "nord" / "middle 01.wav", "-n", 2)
+    header, first, second = done.out.splitlines()
+    assert header.split() == ["similarity", "file", "seconds", "labels", "recorded"]
+    assert first.split()[0] == "1.000"
+    assert "middle_20240502_053000.wav" in first
+    assert first.rstrip().endswith("middle  2024-05-02 05:30:00")
+    assert "0.0–0.3" in first
+    assert second.rstrip().endswith(")")
+    assert "dates in brackets" in done.err
+
+
+def test_csv_and_json_tell_the_same(run, index, sounds, tmp_path):
+    done = run("search", index, "nord/low 00.wav", "-n", 4, "-o", tmp_path / "aus" / "found.csv", "--json")
+    rows, records = rows_of(tmp_path / "aus" / "found.csv"), json.loads(done.out)
+    assert len(rows) == len(records) == 4
+    for row, record in zip(rows, records, strict=True):
+        assert float(row["similarity"]) == record["similarity"]
+        assert row["file"] == record["file"]
+        assert [float(row["start"]), float(row["end"])] == pytest.approx([record["start"], record["end"]], abs=1e-3)
+        assert row["labels"] == ",".join(tag["label"] for tag in record["labels"])
+        assert (row["recorded"], row["date_from"]) == (record["recorded"], record["date_from"])
+    assert rows[0]["date_from"] == "name"
+    assert rows[0]["recorded"] == "2024-05-01T05:30:00"
+    assert rows[0]["labels"] == "low"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--after", "2024-05-02", "--before", "2024-05-05T05:30", "--in", "süd"], {"middle_2", "high_3", "low_4"}),
+        (["--in", "süd", "--label", "low"], {"low_1", "low_4"}),
+        (["--in", "süd", "--label", "low", "--label", "high"], {"low_1", "high_3", "low_4", "high_6"}),
+        (["--in", "süd/*", "--not-label", "low", "--not-label", "high"], {"middle_2", "middle_5"}),
+        (["--in", "nord", "--in", "low_*", "--before", "2024-06-01"], {"low_1", "low_4"}),
+    ],
+)
+def test_filters_keep_what_they_say(run, index, options, expected):
+    done = run("search", index, "nord/low 00.wav", "-n", 99, "--json", *options)
+    found = {one["file"].split("/")[-1].replace("_2024050", "_")[:-11] for one in json.loads(done.out)}
+    assert found == expected
+
+
+def test_several_examples_are_sought_together(run, index, sounds):
+    done = run("search", index, "nord/low 00.wav", "nord/middle 01.wav", "-n", 8, "--json")
+    found = [one["file"].split("/")[-1].split("_")[0].split()[0] for one in json.loads(done.out)]
+    assert set(found) == {"low", "middle"}
+
+
+def test_nothing_found_is_said(run, index):
+    done = run("search", index, "nord/low 00.wav", "--after", "2099-01-01")
+    assert (done.status, done.out.strip()) == (0, "")
+    assert "nothing found" in done.err
+    assert run("search", index, "nord/low 00.wav", "--after", "2099-01-01", "--json").out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["search", "INDEX", "nord/low 00.wav", "--after", "gestern"], 2, "--after gestern: expected a date, such as"),
+        (["search", "INDEX", "nord/low 00.wav", "--after", "2024-05-01T05:00Z"], 2, "without a time zone"),
+        (["search", "INDEX", "nord/low 00.wav", "-n", "0"], 2, "-n"),
+        (["search", "INDEX"], 2, "spectag search needs QUERIES"),
+        (["search", "INDEX", "nord/low 00.wav", "--label", "Low"], 1, "unknown label 'Low'; did you mean 'low'?"),
+        (["search", "INDEX", "nord/low 00.wav", "-o", "found.wav"], 1, ".wav is that of a recording"),
+        (["search", "INDEX", "nord/low 00.wav", "-o", __file__], 1, "holds something else, which would be lost"),
+        (["search", "nowhere", "nord/low 00.wav"], 1, "nowhere: not an index: there is no such folder"),
+        (["search", "INDEX", "none.wav"], 1, "none.wav: no such file, and none of this name in the index"),
+        (["search", "NOTHING", "none.wav"], 1, "not an index"),
+        (["index", "-o", "INDEX"], 2, "spectag index needs RECORDINGS"),
+        (["index", "SOUNDS", "-o", "INDEX", "--window", "2", "--overlap", "2"], 1, "need overlap < window"),
+        (["index", "SOUNDS", "-o", "INDEX", "--window", "2"], 1, "has windows of 10 s, not of 2 s"),
+        (["index", "NOTHING", "-o", "INDEX"], 1, "NOTHING"),
+        (["index", "SOUNDS"], 2, "--output"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(run, index, sounds, tmp_path, arguments, status, words):
+    places = {"INDEX": index, "SOUNDS": sounds, "NOTHING": tmp_path / "NOTHING"}
+    done = run(*(places.get(argument, argument) for argument in arguments))
+    assert done.status == status
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_list_of_files_is_indexed(run, model, sounds, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{sounds / 'nord' / 'low 00.wav'}\n{sounds / 'gone.wav'}\n", encoding="utf-8")
+    done = run("index", "--files-from", tmp_path / "list.txt", "-o", tmp_path / "index", "--model", model)
+    assert done.status == 3
+    assert "gone.wav" in done.err
+    assert "1 file heard (0.3 s of sound), 1 skipped: 1 stretches" in done.err
+
+
+def test_help_and_questions_need_neither_torch_nor_usearch(index):
+    done = run_without(["torch", "usearch", "matplotlib", "pandas"], "search", index, "nord/low 00.wav", "-n", 1)
+    assert (done.status, len(done.out.splitlines())) == (0, 2)
+    assert run_without(["numpy", "scipy"], "search", "--help").status == 0
+    assert run_without(["numpy", "scipy"], "index", "--help").status == 0

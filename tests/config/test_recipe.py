@@ -1,0 +1,383 @@
+"""Recipes: which settings go together, and that they can be written down and used again."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.paths import PROJECT
+from spectag.config.backbones import backbone_spec, front_end_of
+from spectag.config.base import MelConfig, parse_config, read_config, to_toml
+from spectag.config.recipe import Recipe, laid_over, recipe_file, with_flags
+from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
+from spectag.errors import ConfigError
+
+CONFIGS = sorted((PROJECT / "configs").glob("*.toml"))
+
+
+def parse(**values):
+    return parse_config(values, Recipe, source="here")
+
+
+def read_back(recipe):
+    return parse_config(tomllib.loads(to_toml(recipe)), Recipe, source="here")
+
+
+def some_of(**settings):
+    """Any of some settings, the others left out."""
+    return st.fixed_dictionaries({}, optional=settings)
+
+
+AUGMENT = some_of(
+    mix=st.floats(0, 1),
+    warp_range=st.floats(0.01, 0.99),
+    n_masks=st.integers(1, 9),
+    image=st.sampled_from(["none", "random_crop", "rand_augment"]),
+    background=st.none() | st.just(Path("/a b/bruit")),
+)
+LOSS = some_of(kind=st.sampled_from(["bce", "lsep", "lq"]), gamma=st.floats(0, 9), class_weights=st.just("balanced"))
+FINETUNE = some_of(
+    unfreeze=st.just("all") | st.integers(1, 30),
+    clip_norm=st.none() | st.floats(0.1, 9),
+    crop_seconds=st.none() | st.floats(0.1, 9),
+    average=st.sampled_from(["ema", "swa", "none"]),
+    patience=st.none() | st.integers(1, 9),
+    compile=st.booleans(),
+)
+NOISY = some_of(method=st.sampled_from(["select", "relabel"]), per_label=st.none() | st.integers(1, 99))
+
+STEPS = {
+    "head": st.sampled_from(["linear", "layer_norm"]),
+    "learning_rate": st.floats(1e-9, 10),
+    "momentum": st.floats(0, 0.99),
+    "epochs": st.integers(1, 1000),
+    "batch_size": st.integers(1, 4096),
+    "loss": LOSS,
+}
+INIT = {"init": st.none() | st.sampled_from(["model", "/a b/modèle"]).map(Path)}
+MIXED = st.just({}) | st.fixed_dictionaries({"n_mixed_clips": st.integers(1, 9999), "augment": AUGMENT})
+SOLVED = st.fixed_dictionaries(
+    {"optimizer": st.just("lbfgs"), "head": st.just("linear"), "weight_decay": st.none() | st.floats(1e-9, 10)}
+)
+BY_EPOCHS = st.fixed_dictionaries(
+    STEPS | {"optimizer": st.sampled_from(["adam", "adamw", "sgd"]), "weight_decay": st.none() | st.floats(0, 10)}
+)
+FROZEN = st.builds(lambda fitting, mixed: {"mode": "frozen"} | fitting | mixed, SOLVED | BY_EPOCHS, MIXED)
+FINETUNED = st.fixed_dictionaries(
+    {"mode": st.just("finetune")},
+    optional=STEPS
+    | {
+        "optimizer": st.sampled_from(["adam", "adamw", "sgd"]),
+        "weight_decay": st.none() | st.just("none") | st.floats(0, 10),
+        "augment": AUGMENT,
+        "finetune": FINETUNE,
+    },
+)
+FOLDS = st.fixed_dictionaries({"folds": st.integers(2, 20) | st.sampled_from(["auto", "given", "none"])})
+SHARE = st.fixed_dictionaries(
+    {
+        "validation_fraction": st.floats(0.01, 0.99),
+        "validation_split": st.sampled_from(["stratified", "random"]),
+        "folds": st.sampled_from(["auto", "none"]),
+    }
+)
+OTHERS = st.fixed_dictionaries(
+    {
+        "backbone": st.sampled_from(["mn04_audioset", "timm/resnet18", "none"]),
+        "pretrained": st.booleans(),
+        "features": st.sampled_from(["all", "last"]),
+        "seed": st.integers(0, 2**32 - 1),
+        "final_model": st.sampled_from(["refit", "average", "ensemble"]),
+        "budget": st.none() | st.floats(1, 1e6) | st.integers(1, 999).map(lambda minutes: f"{minutes}m"),
+        "mel": st.none() | st.just({"f_max": 14_000.0, "top_db": None}),
+        "image": st.none() | st.just({"colormap": "magma", "height": 224, "low": None}),
+        "noisy_labels": NOISY,
+        "leave_out": st.lists(st.sampled_from(["f76181c4", "a b.wav"]), max_size=2),
+    }
+)
+MEMBERS = st.lists(
+    st.builds(
+        lambda learning, others: learning | others,
+        FROZEN | FINETUNED,
+        some_of(
+            backbone=st.just("scratch"), seed=st.integers(0, 9), mel=st.just({"n_mels": 64}), keep=st.just("folds")
+        ),
+    ),
+    max_size=3,
+)
+
+
+@given(learning=FROZEN | FINETUNED, held_out=FOLDS | SHARE, others=OTHERS, init=st.fixed_dictionaries(INIT))
+def test_recipe_survives_dict_and_toml(learning, held_out, others, init):
+    if init["init"] and learning.get("optimizer") != "lbfgs":
+        learning = learning | init
+        held_out = held_out if held_out["folds"] == "none" else {"validation_fraction": 0.25}
+    recipe = Recipe(**learning, **held_out, **others)
+    assert Recipe(**recipe.model_dump()) == recipe
+    assert read_back(recipe) == recipe
+
+
+@given(shared=FROZEN | FINETUNED, members=MEMBERS, held_out=FOLDS | SHARE, others=OTHERS)
+def test_recipe_with_members_survives_toml_and_so_do_they(shared, members, held_out, others):
+    shared.pop("head", None)  # lbfgs knows but one
+    members = [{name: value for name, value in member.items() if name != "head"} for member in members]
+    recipe = Recipe(**shared, **held_out, **others, members=members)
+    again = read_back(recipe)
+    assert again == recipe
+    assert again.member_recipes() == recipe.member_recipes()
+    assert Recipe(**recipe.model_dump()) == recipe
+
+
+def test_default_recipe_names_a_backbone_that_there_is():
+    assert backbone_spec(Recipe().backbone).name == Recipe().backbone
+
+
+def test_recipe_read_again_leaves_to_the_backbone_what_it_left_to_it_before():
+    recipe = Recipe(backbone="efficientnet_lite0", mel=MelConfig(f_max=14_000.0))
+    again = front_end_of(recipe.backbone, read_back(recipe).mel)
+    assert again == front_end_of(recipe.backbone, recipe.mel)
+    assert again.n_mels == backbone_spec("efficientnet_lite0").mel.n_mels
+
+
+@pytest.mark.parametrize("folds", ["auto", "given", "none", 5])
+def test_every_word_for_folds_is_taken(folds):
+    assert parse(folds=folds).folds == folds
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"head": "layer_norm"},
+            "optimizer lbfgs solves the linear head only, not head layer_norm; take adam or sgd",
+        ),
+        ({"init": "model"}, "optimizer lbfgs ends at the same head wherever it begins, so init would do nothing"),
+        ({"optimizer": "adam", "init": "model"}, "init begins with a head that has seen the clips of every fold"),
+        ({"epochs": 3, "batch_size": 8}, "optimizer lbfgs solves the head to the end, so epochs, batch_size would do"),
+        ({"weight_decay": 0}, "optimizer lbfgs needs a weight_decay above 0"),
+        ({"validation_split": "random"}, r"validation_split = random needs validation_fraction, such as 0\.25"),
+        (
+            {"validation_fraction": 0.25, "folds": 5},
+            "validation_fraction and folds = 5 ask for different things; leave one out",
+        ),
+        (
+            {"validation_fraction": 0.25, "folds": "given"},
+            "validation_fraction and folds = given ask for different things",
+        ),
+        ({"folds": 1}, "folds must be 2 or more, got 1; folds = none trains without"),
+        ({"folds": -3}, "folds must be 2 or more, got -3"),
+        ({"folds": "all"}, "folds: .*'auto', 'given' or 'none'"),
+        ({"validation_fraction": 1.0}, "validation_fraction: .*less than 1"),
+        ({"validation_fraction": 0}, "validation_fraction: .*greater than 0"),
+        ({"optimizer": "adma"}, "optimizer: .*'lbfgs', 'adam', 'adamw' or 'sgd'.*got 'adma'"),
+        ({"weight_decay": -1}, "weight_decay: .*greater than or equal to 0"),
+        ({"learning_rate": 0}, "learning_rate: .*greater than 0"),
+        ({"epochs": 0}, "epochs: .*greater than 0"),
+        ({"mel": {"n_mels": 0}}, r"mel\.n_mels: .*greater than 0"),
+        ({"mel": {"f_max": 20_000.0}}, "mel: need f_min < f_max <= sample_rate / 2 = 16000 Hz"),
+        ({"bakbone": "scratch"}, r"bakbone: unknown setting; did you mean 'backbone'\?"),
+        ({"mode": "fine-tune"}, "mode: .*'frozen' or 'finetune'.*got 'fine-tune'"),
+        ({"mode": "finetune", "optimizer": "lbfgs"}, "optimizer lbfgs solves the head of a frozen network; fine-tune"),
+        ({"mode": "finetune", "n_mixed_clips": 10}, r"mixes are for frozen networks; fine-tuning mixes .*augment\.mix"),
+        ({"mode": "finetune", "init": "model"}, "init begins with a head that has seen the clips of every fold"),
+        ({"n_mixed_clips": -1}, "mixes: .*greater than or equal to 0"),
+        ({"final_model": "all"}, "final_model: .*'refit', 'average' or 'ensemble'"),
+        ({"finetune": {"warmup": 0.2}}, "finetune settings do nothing for a frozen network; give --mode finetune"),
+        (
+            {"augment": {"mix": 0.2}},
+            "augment settings do nothing for a frozen network without mixes; give --n-mixed-clips",
+        ),
+        ({"loss": {"kind": "lsep"}}, "optimizer lbfgs knows one loss, bce; take adam, or --mode finetune, for another"),
+        ({"finetune": {"unfreeze": 0}}, r"finetune\.unfreeze: .*greater than 0.*, or: .*'all'"),
+        ({"finetune": {"layer_decay": 1.5}}, r"finetune\.layer_decay: .*less than or equal to 1"),
+        ({"augment": {"mixx": 1}}, r"augment\.mixx: unknown setting; did you mean 'mix'\?"),
+        ({"noisy_labels": {"weight": 0}}, r"noisy_labels\.weight: .*greater than 0"),
+        ({"loss": {"q": float("nan")}}, r"loss\.q: .*finite number"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_with_the_reason(values, message):
+    with pytest.raises(ConfigError, match=f"^here: {message}"):
+        parse(**values)
+
+
+# ------------------------------------------------------------------------------------------------ modes
+
+
+@pytest.mark.parametrize("nothing", [{}, {"weight_decay": None}, {"weight_decay": "none"}], ids=str)
+def test_fine_tuning_has_defaults_of_its_own(nothing):
+    recipe = parse(mode="finetune", **nothing)
+    assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.final_model) == (
+        "adamw",
+        32,
+        1e-4,
+        "average",
+    )
+
+
+def test_what_is_given_wins_over_the_defaults_of_fine_tuning():
+    recipe = parse(mode="finetune", optimizer="sgd", batch_size=64, weight_decay=0, final_model="refit")
+    assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.final_model) == ("sgd", 64, 0, "refit")
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1h0m5s", 3605),
+        ("1.5h", 5400),
+        ("45", 45),
+        (45, 45),
+        (0.5, 0.5),
+        (" 30m ", 1800),
+        ("none", None),
+        (None, None),
+    ],
+)
+def test_budget_is_a_duration_or_seconds(duration, seconds):
+    assert parse(budget=duration).budget == seconds
+
+
+@pytest.mark.parametrize("duration", ["30x", "", "m", "1h30", "30m1h", "-5m", "1,5h", "half an hour"])
+def test_other_words_for_a_budget_are_refused_with_examples(duration):
+    with pytest.raises(ConfigError, match=r"^here: budget: expected a duration such as 90s, 30m or 1h30m, got '"):
+        parse(budget=duration)
+
+
+@pytest.mark.parametrize("duration", [0, "0m", -3])
+def test_no_time_at_all_is_no_budget(duration):
+    with pytest.raises(ConfigError, match=r"^here: budget: .*greater than 0"):
+        parse(budget=duration)
+
+
+# ------------------------------------------------------------------------------------------------ members
+
+
+def test_recipe_without_members_is_its_own_only_member():
+    recipe = Recipe(seed=3)
+    assert recipe.member_recipes() == (recipe,)
+
+
+def test_members_are_laid_over_the_shared_settings_and_over_tables_key_by_key():
+    first, second = parse(
+        features="last",
+        folds=3,
+        mode="finetune",
+        augment={"mix": 0.25, "warp": 0.5},
+        mel={"n_mels": 64, "f_max": 8000.0},
+        members=[{"seed": 1, "augment": {"warp": 0.75}, "mel": {"n_mels": 32}}, {"features": "all"}],
+    ).member_recipes()
+    assert (first.features, second.features) == ("last", "all")
+    assert (first.seed, second.seed) == (1, 0)
+    assert first.folds == second.folds == 3
+    assert first.augment == AugmentConfig(mix=0.25, warp=0.75)
+    assert second.augment == AugmentConfig(mix=0.25, warp=0.5)
+    assert first.mel.model_dump(exclude_unset=True) == {"n_mels": 32, "f_max": 8000.0}
+    assert not first.members
+
+
+@pytest.mark.parametrize("shared", ["frozen", "finetune"])
+def test_members_of_either_mode_have_the_defaults_of_their_own(shared):
+    frozen, fine_tuned = parse(mode=shared, members=[{"mode": "frozen"}, {"mode": "finetune"}]).member_recipes()
+    assert frozen == Recipe()
+    assert fine_tuned == Recipe(mode="finetune")
+
+
+def test_shared_settings_go_to_the_members_for_whom_they_do_something():
+    solved, by_epochs, fine_tuned, mixed = parse(
+        epochs=3,
+        batch_size=16,
+        finetune={"warmup": 0.2},
+        loss={"kind": "focal"},
+        augment={"mix": 0.25},
+        members=[{}, {"optimizer": "adam"}, {"mode": "finetune"}, {"n_mixed_clips": 9}],
+    ).member_recipes()
+    assert solved == Recipe()
+    assert by_epochs == Recipe(optimizer="adam", epochs=3, batch_size=16, loss=LossConfig(kind="focal"))
+    assert fine_tuned == Recipe(
+        mode="finetune",
+        epochs=3,
+        batch_size=16,
+        finetune=FinetuneConfig(warmup_fraction=0.2),
+        loss=LossConfig(kind="focal"),
+        augment=AugmentConfig(mix=0.25),
+    )
+    assert mixed == Recipe(n_mixed_clips=9, augment=AugmentConfig(mix=0.25))
+
+
+def test_shared_mixes_are_for_the_frozen_members():
+    frozen, fine_tuned = parse(n_mixed_clips=7, members=[{}, {"mode": "finetune"}]).member_recipes()
+    assert (frozen.mixes, fine_tuned.mixes) == (7, 0)
+
+
+def test_members_given_in_python_are_those_read_from_a_file():
+    member = {"mode": "finetune", "weight_decay": None, "augment": AugmentConfig(background=Path("bruit"), warp=0.5)}
+    recipe = Recipe(members=(member,), noisy_labels=NoisyConfig(per_label=3))
+    again = read_back(recipe)
+    assert again == recipe
+    (only,) = again.member_recipes()
+    assert only.augment == AugmentConfig(background=Path("bruit"), warp=0.5)
+    assert only.noisy_labels.per_label == 3
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ({"folds": 3}, "folds can't differ between members; set it for all"),
+        ({"budget": "3m", "init": "x"}, "budget, init can't differ between members"),
+        ({"members": []}, "members can't differ between members"),
+        ({"leave_out": ["a"]}, "leave_out can't differ between members"),
+        ({"bakbone": "scratch"}, r"bakbone: unknown setting; did you mean 'backbone'\?"),
+        ({"epochs": 3}, "optimizer lbfgs solves the head to the end, so epochs would do nothing"),
+        ({"augment": {"mix": 2}}, r"augment\.mix: .*less than or equal to 1"),
+        ({"finetune": {"warmup": 0.2}}, "finetune settings do nothing for a frozen network"),
+        ({"mode": "finetune", "n_mixed_clips": 3}, "mixes are for frozen networks"),
+    ],
+)
+def test_a_member_that_can_not_be_is_refused_at_once_and_by_its_number(member, message):
+    with pytest.raises(ConfigError, match=f"^here: member 2: {message}"):
+        parse(members=[{}, member])
+
+
+def test_settings_laid_over_others_win_key_by_key():
+    shared = {"a": 1, "t": {"x": 1, "y": 2}, "u": {"z": 3}}
+    own = {"a": 2, "t": {"y": 3}, "v": {"w": 4}}
+    assert laid_over(shared, own) == {"a": 2, "t": {"x": 1, "y": 3}, "u": {"z": 3}, "v": {"w": 4}}
+    assert shared["t"] == {"x": 1, "y": 2}
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_recipes_are_found_by_name_and_by_path(tmp_path):
+    assert read_config(recipe_file("quick"), Recipe) == Recipe()
+    own = tmp_path / "own.toml"
+    own.write_text("seed = 3")
+    assert recipe_file(str(own)) == own
+
+
+def test_recipe_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"no recipe 'bets'; did you mean 'best'\?.* best, .*quick"):
+        recipe_file("bets")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_configs_that_come_with_the_project_are_recipes_of_known_backbones(path):
+    for recipe in read_config(path, Recipe).member_recipes():
+        assert front_end_of(recipe.backbone, recipe.mel).n_mels > 0
+
+
+def test_flags_reach_every_member_for_which_they_do_something():
+    """A flag that equals the frozen mode's default was lost once on its way to a fine-tuned member."""
+    file = {"members": [{"n_mixed_clips": 5}, {"mode": "finetune", "augment": {"warp": 0.5}}]}
+    values = with_flags(file, {"batch_size": 64, "seed": 3, "augment": {"mix": 0.25}, "finetune": {"patience": 2}})
+    frozen, tuned = Recipe.model_validate(values).member_recipes()
+    assert (frozen.batch_size, tuned.batch_size) == (64, 64)
+    assert (frozen.seed, tuned.seed) == (3, 3)
+    assert (frozen.augment.mix, tuned.augment.mix, tuned.augment.warp) == (0.25, 0.25, 0.5)
+    assert tuned.finetune.patience == 2
+    assert with_flags({"epochs": 3}, {"seed": 1}) == {"epochs": 3, "seed": 1}

@@ -1,0 +1,734 @@
+"""An index over recordings: what is in it, how it grows, and what it answers."""
+
+import os
+import shutil
+import sqlite3
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spectag
+from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
+from helpers.command import write_tones
+from spectag.audio.files import write_audio
+from spectag.audio.front_end import FrontEnd
+from spectag.config.base import WindowConfig
+from spectag.curation.embedding import nearest, unit_vectors
+from spectag.curation.sound_index import ann_graph as graph
+from spectag.curation.sound_index import building, searching, vectors
+from spectag.curation.sound_index.building import build_index
+from spectag.curation.sound_index.database import Store
+from spectag.curation.sound_index.filters import Condition
+from spectag.curation.sound_index.metadata import IndexInfo, write_info
+from spectag.curation.sound_index.recording_dates import Recorded, date_in, recorded
+from spectag.curation.sound_index.searching import SoundIndex
+from spectag.curation.sound_index.vectors import read_vectors
+from spectag.errors import ConfigError, DataError, MissingExtraError
+from spectag.models.timeline import Timeline
+from spectag.system.progress import silent
+
+SECOND = WindowConfig(window_seconds=1.0)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_bundle(tmp_path / "ein Modell")
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Twelve tones of about 0.3 s, of three labels in turn."""
+    write_tones(tmp_path / "Töne", 12)
+    return tmp_path / "Töne"
+
+
+def add_tone(folder, name, label, seconds=0.3):
+    folder.mkdir(exist_ok=True)
+    write_audio(folder / name, tone(label, seconds), 16_000)
+    return folder / name
+
+
+def names(found):
+    return [Path(one.file).name for one in found]
+
+
+def labels_of(found):
+    return [Path(one.file).name.split()[0] for one in found]
+
+
+def all_vectors(index):
+    """File, start and vector of each window that can be found."""
+    store = Store.open(Path(index))
+    rows = read_vectors(store.folder, store.state)
+    kept = {}
+    for entry in store.entries():
+        for place, (start, _) in enumerate(store.windows_of(entry.number)):
+            kept[entry.name, start] = np.array(rows[entry.first_row + place])
+    store.close()
+    return kept
+
+
+def test_sounds_of_the_same_pitch_are_found_first(model, sounds, tmp_path):
+    with spectag.index(sounds, tmp_path / "index", model=model) as index:
+        assert (index.n_files, len(index), index.skipped) == (12, 12, ())
+        for label in LABELS:
+            new = add_tone(tmp_path / "new", f"{label}.wav", label, 0.5)
+            found = index.search(new, n=4)
+            assert labels_of(found) == [label] * 4
+            similarities = [one.similarity for one in found]
+            assert similarities == sorted(similarities, reverse=True)
+            assert similarities[0] > 0.9
+
+
+def test_labels_and_probabilities_are_those_that_tagging_tells(sounds, tmp_path):
+    thresholds = (5e-4, 0.5, 0.5)
+    model = make_bundle(tmp_path / "model", make_info(thresholds=thresholds))
+    build_index([sounds], tmp_path / "index", model=model)
+    found = spectag.search(tmp_path / "index", "low 00.wav", n=99)
+    tagger = spectag.load(model)
+    assert {tuple(tag.label for tag in one.labels) for one in found} == {("low",), ("middle",), ()}
+    for one in found:
+        heard = tagger.tag(one.file).heard()
+        assert [tag.label for tag in one.labels] == [tag.label for tag in heard]
+        assert [tag.probability for tag in one.labels] == pytest.approx([tag.probability for tag in heard], abs=1e-6)
+
+
+def test_similarities_are_the_dot_products_of_the_vectors_that_are_kept(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    kept = all_vectors(tmp_path / "index")
+    query = str(sounds / "low 00.wav")
+    for one in spectag.search(tmp_path / "index", query, n=99):
+        expected = kept[query, 0.0] @ kept[one.file, one.start_seconds]
+        assert one.similarity == pytest.approx(expected, abs=1e-5)
+
+
+def test_only_new_and_changed_files_are_heard_again_and_those_gone_leave(model, sounds, tmp_path):
+    first = build_index([sounds], tmp_path / "index", model=model)
+    assert (first.n_files, first.n_known, first.n_removed, first.n_rows) == (12, 0, 0, 12)
+    again = build_index([sounds], tmp_path / "index")
+    assert (again.n_known, again.sound_seconds) == (12, 0.0)
+    add_tone(sounds, "low 99.wav", "low")
+    write_audio(sounds / "high 02.wav", tone("middle", 0.7), 16_000)
+    (sounds / "middle 01.wav").unlink()
+    later = build_index([sounds], tmp_path / "index")
+    assert (later.n_files, later.n_known, later.n_removed, later.n_rows) == (12, 10, 1, 12)
+    assert later.sound_seconds == pytest.approx(1.0, abs=0.01)
+    fresh = build_index([sounds], tmp_path / "fresh", model=model)
+    assert fresh.n_rows == 12
+    kept, expected = all_vectors(tmp_path / "index"), all_vectors(tmp_path / "fresh")
+    assert kept.keys() == expected.keys()
+    assert all(kept[key] == pytest.approx(expected[key], abs=1e-5) for key in kept)
+
+
+def test_files_elsewhere_stay_and_those_of_a_folder_that_is_not_there_are_not_taken_for_gone(model, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    add_tone(one, "low.wav", "low")
+    for label in LABELS:
+        add_tone(other, f"{label}.wav", label)
+    build_index([one], tmp_path / "index", model=model)
+    report = build_index([other], tmp_path / "index")
+    assert (report.n_files, report.n_removed, report.n_rows) == (3, 0, 4)
+    shutil.move(one, tmp_path / "moved")
+    assert build_index([other], tmp_path / "index").n_removed == 0
+    assert build_index([str(other / "m*.wav")], tmp_path / "index").n_removed == 0
+    (other / "low.wav").unlink()
+    assert build_index([str(other / "*.wav")], tmp_path / "index").n_removed == 1
+
+
+def test_files_that_cannot_be_read_are_named_and_tried_again(model, sounds, tmp_path):
+    (sounds / "leer.wav").write_bytes(b"")
+    (sounds / "text.wav").write_text("no sound, and long enough to be looked at by a decoder")
+    report = build_index([sounds], tmp_path / "index", model=model)
+    assert report.n_rows == 12
+    assert sorted(Path(reason.split(": ")[0]).name for reason in report.reasons) == ["leer.wav", "text.wav"]
+    add_tone(sounds, "leer.wav", "low")
+    report = build_index([sounds], tmp_path / "index")
+    assert (report.n_rows, report.n_known, len(report.reasons)) == (13, 12, 1)
+
+
+def test_file_that_breaks_leaves_the_index(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    (sounds / "low 00.wav").write_bytes(b"")
+    report = build_index([sounds], tmp_path / "index")
+    assert (len(report.reasons), report.n_rows) == (1, 11)
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def stop_after(monkeypatch, n_files, *, n_between_commits=1):
+    """The next run stops when so many files were added."""
+    real, added = building._add, []
+
+    def add(*arguments):
+        if len(added) == n_files:
+            raise Killed
+        added.append(arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(building, "_add", add)
+    monkeypatch.setattr(vectors, "_SECONDS_BETWEEN_COMMITS", 0.0)
+
+
+def tag_in_this_process(monkeypatch):
+    """Spare the processes that a run takes that goes on with a stopped one."""
+    real = building.tag_chunks
+    monkeypatch.setattr(building, "tag_chunks", lambda *a, apart, **options: real(*a, **options))
+
+
+@pytest.mark.parametrize("rows_to_fit", [5_000, 6])
+@pytest.mark.parametrize("n_done", [0, 3, 9])
+def test_run_that_was_stopped_goes_on_and_ends_with_the_same_index(
+    model, sounds, tmp_path, monkeypatch, rows_to_fit, n_done
+):
+    monkeypatch.setattr(vectors, "ROWS_TO_FIT", rows_to_fit)
+    if n_done != 3:
+        tag_in_this_process(monkeypatch)
+    build_index([sounds], tmp_path / "whole", model=model, workers=1)
+    with monkeypatch.context() as patch:
+        stop_after(patch, n_done)
+        with pytest.raises(Killed):
+            build_index([sounds], tmp_path / "index", model=model, workers=1)
+    report = build_index([sounds], tmp_path / "index", workers=1)
+    assert (report.n_known, report.n_rows) == (n_done, 12)
+    kept, expected = all_vectors(tmp_path / "index"), all_vectors(tmp_path / "whole")
+    assert kept.keys() == expected.keys()
+    query = sounds / "low 00.wav"
+    found, wanted = (spectag.search(tmp_path / name, query, n=4) for name in ("index", "whole"))
+    assert {one.file for one in found[:3]} == {one.file for one in wanted[:3]}
+
+
+def test_index_answers_as_before_while_and_after_a_run_that_was_stopped(model, sounds, tmp_path, monkeypatch):
+    build_index([sounds], tmp_path / "index", model=model)
+    before = spectag.search(tmp_path / "index", sounds / "low 00.wav", n=20)
+    add_tone(sounds, "low 98.wav", "low")
+    add_tone(sounds, "low 99.wav", "low")
+    stop_after(monkeypatch, 1)
+    with pytest.raises(Killed):
+        build_index([sounds], tmp_path / "index", workers=1)
+    assert spectag.search(tmp_path / "index", sounds / "low 00.wav", n=20) == before
+
+
+def test_vectors_that_no_transaction_tells_of_are_written_over(model, sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "ROWS_TO_FIT", 6)
+    build_index([sounds], tmp_path / "index", model=model)
+    (file,) = (tmp_path / "index").glob("vectors-*")
+    with file.open("ab") as left:
+        left.write(b"left by a run that was killed")
+    add_tone(sounds, "low 99.wav", "low")
+    build_index([sounds], tmp_path / "index")
+    assert spectag.search(tmp_path / "index", sounds / "low 99.wav", n=1)[0].similarity > 0.9
+    assert all(np.linalg.norm(one) == pytest.approx(1, abs=1e-5) for one in all_vectors(tmp_path / "index").values())
+
+
+def test_embedding_of_many_sounds_stays_and_their_features_go(model, sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "ROWS_TO_FIT", 6)
+    build_index([sounds], tmp_path / "index", model=model)
+    before = all_vectors(tmp_path / "index")
+    store = Store.open(tmp_path / "index")
+    assert (store.state.is_settled, store.n_with_features()) == (True, 0)
+    store.close()
+    for number in range(5):
+        add_tone(sounds, f"high 2{number}.wav", "high")
+    build_index([sounds], tmp_path / "index")
+    after = all_vectors(tmp_path / "index")
+    assert len(after) == 17
+    assert all(np.array_equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("rows_to_fit", [5_000, 6])
+def test_vectors_of_files_that_left_are_not_found_and_go_in_the_end(model, sounds, tmp_path, monkeypatch, rows_to_fit):
+    monkeypatch.setattr(vectors, "ROWS_TO_FIT", rows_to_fit)
+    build_index([sounds], tmp_path / "index", model=model)
+    for file in sorted(sounds.iterdir())[::2]:
+        file.unlink()
+        build_index([sounds], tmp_path / "index")
+        left = {path.name for path in sounds.iterdir()}
+        query = tmp_path / "Töne" / sorted(left)[0]
+        assert set(names(spectag.search(tmp_path / "index", query, n=99))) == left - {query.name}
+    (file,) = (tmp_path / "index").glob("vectors-*")
+    store = Store.open(tmp_path / "index")
+    assert store.state.n_vectors < 9
+    assert file.stat().st_size == 4 * store.state.n_vectors * store.state.n_dimensions
+    store.close()
+
+
+def test_index_of_nothing_any_more_says_so(model, tmp_path):
+    add_tone(tmp_path / "one", "low.wav", "low")
+    build_index([tmp_path / "one"], tmp_path / "index", model=model)
+    (tmp_path / "one" / "low.wav").write_bytes(b"")
+    assert build_index([tmp_path / "one"], tmp_path / "index").n_rows == 0
+    with pytest.raises(DataError, match="holds no sounds yet"):
+        spectag.search(tmp_path / "index", "low.wav")
+
+
+def test_long_recording_is_found_by_the_window_where_the_sound_is(model, tmp_path):
+    silence = np.random.default_rng(0).standard_normal(16_000 * 3).astype(np.float32) / 1e4
+    parts = [tone("low", 3), silence, tone("high", 3), silence]
+    (tmp_path / "rec").mkdir()
+    write_audio(tmp_path / "rec" / "long.wav", np.concatenate(parts), 16_000)
+    for label in LABELS:
+        add_tone(tmp_path / "rec", f"{label}.wav", label)
+    with spectag.index(tmp_path / "rec", tmp_path / "index", model=model, window=SECOND) as index:
+        assert len(index) == 12 + 3
+        found = index.search(tmp_path / "rec" / "high.wav", n=3)
+        assert names(found) == ["long.wav"] * 3
+        assert sorted((one.start_seconds, one.end_seconds) for one in found) == [(6, 7), (7, 8), (8, 9)]
+        assert names(index.search("long.wav", start=1.5, n=1)) == ["low.wav"]
+        assert names(index.search("long.wav", start=7, n=1)) == ["high.wav"]
+        with pytest.raises(DataError, match=r"long.wav: nothing begins at 12 s, for it ends at 12 s"):
+            index.search("long.wav", start=12)
+        found = index.search("long.wav", start=7.2, same_file=True, n=2)
+        assert [(one.file.endswith("long.wav"), one.start_seconds) for one in found] != [(True, 7.0)]
+        assert {one.start_seconds for one in index.search("long.wav", start=7, same_file=True, n=3)} == {0, 6, 8}
+        assert sorted(names(index.search("high.wav", n=9, once=True))) == ["long.wav", "low.wav", "middle.wav"]
+
+
+def test_stretch_of_a_file_that_is_not_in_the_index_can_be_sought(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model, window=SECOND)
+    (tmp_path / "new").mkdir()
+    write_audio(tmp_path / "new" / "both.wav", np.concatenate([tone("low", 2), tone("high", 2)]), 16_000)
+    for start, label in [(0.0, "low"), (2.5, "high")]:
+        found = spectag.search(tmp_path / "index", tmp_path / "new" / "both.wav", start=start, n=2)
+        assert labels_of(found) == [label] * 2
+
+
+def test_own_recording_is_left_out_even_when_it_is_all_that_there_is(model, tmp_path):
+    add_tone(tmp_path / "one", "low.wav", "low")
+    build_index([tmp_path / "one"], tmp_path / "index", model=model)
+    assert spectag.search(tmp_path / "index", "low.wav") == []
+
+
+def test_several_examples_are_the_mean_of_their_vectors(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    kept = all_vectors(tmp_path / "index")
+    examples = [str(sounds / "low 00.wav"), str(sounds / "middle 01.wav")]
+    mean = unit_vectors((kept[examples[0], 0.0] + kept[examples[1], 0.0])[None])[0]
+    found = spectag.search(tmp_path / "index", examples, n=99)
+    assert len(found) == 10
+    assert [one.similarity for one in found] == pytest.approx(
+        sorted((float(mean @ kept[key]) for key in kept if key[0] not in examples), reverse=True), abs=1e-5
+    )
+
+
+def test_clip_of_the_index_needs_no_tagger_and_may_be_told_by_the_end_of_its_path(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    shutil.rmtree(model)
+    by_name = spectag.search(tmp_path / "index", "low 00.wav", n=3)
+    assert by_name == spectag.search(tmp_path / "index", "Töne/low 00.wav", n=3)
+    assert labels_of(by_name) == ["low"] * 3
+    with pytest.raises(DataError, match=r"none of this name in the index; did you mean 'high 11.wav'\?"):
+        spectag.search(tmp_path / "index", "hig 11.wav")
+    shutil.copytree(sounds, tmp_path / "copies")
+    with pytest.raises(spectag.SpectagError, match="not a tagger"):
+        spectag.search(tmp_path / "index", tmp_path / "copies" / "low 00.wav")
+
+
+def test_name_that_several_files_have_is_told(model, tmp_path):
+    for folder in ("north", "south"):
+        add_tone(tmp_path / folder, "a.wav", "low")
+    build_index([tmp_path / "north", tmp_path / "south"], tmp_path / "index", model=model)
+    with pytest.raises(DataError, match=r"2 files in the index are named so: .*north.*south.*; tell which"):
+        spectag.search(tmp_path / "index", "a.wav")
+    assert names(spectag.search(tmp_path / "index", "north/a.wav")) == ["a.wav"]
+
+
+def test_query_that_has_changed_since_is_heard_anew(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    write_audio(sounds / "low 00.wav", tone("high", 0.4), 16_000)
+    found = spectag.search(tmp_path / "index", sounds / "low 00.wav", n=4)
+    assert labels_of(found) == ["high"] * 4
+
+
+def test_another_tagger_is_refused_for_questions_and_for_growing(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    other_mel = MEL.model_copy(update={"mean": -60.0})
+    other = make_bundle(tmp_path / "other", make_info(front_end=FrontEnd(mel=other_mel)))
+    new = add_tone(tmp_path / "new", "low.wav", "low")
+    with pytest.raises(DataError, match=r"index: was made by another tagger.*ein Modell.*other"):
+        spectag.search(tmp_path / "index", new, model=other)
+    with pytest.raises(DataError, match="was made by another tagger"):
+        build_index([sounds], tmp_path / "index", model=other)
+    shutil.rmtree(model)
+    shutil.move(other, model)
+    with pytest.raises(DataError, match=r"than .*ein Modell is now"):
+        spectag.search(tmp_path / "index", new)
+
+
+def test_same_tagger_elsewhere_is_taken(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    shutil.move(model, tmp_path / "moved")
+    new = add_tone(tmp_path / "new", "low.wav", "low")
+    assert labels_of(spectag.search(tmp_path / "index", new, model=tmp_path / "moved", n=2)) == ["low"] * 2
+    assert build_index([sounds], tmp_path / "index", model=tmp_path / "moved").n_known == 12
+    assert labels_of(spectag.search(tmp_path / "index", new, n=2)) == ["low"] * 2
+
+
+def test_tagger_of_other_labels_is_refused_for_growing(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    other = make_bundle(tmp_path / "other", make_info(labels=("a", "b", "c")))
+    with pytest.raises(DataError, match="a tagger of other labels"):
+        build_index([sounds], tmp_path / "index", model=other)
+
+
+def test_other_windows_are_refused(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model, window=SECOND)
+    with pytest.raises(ConfigError, match=r"has windows of 1 s, not of 5 s that overlap by 2 s"):
+        build_index([sounds], tmp_path / "index", window=WindowConfig(window_seconds=5, overlap_seconds=2))
+    assert build_index([sounds], tmp_path / "index", window=SECOND).n_known == 12
+
+
+def test_folder_of_other_things_is_not_written_into(model, sounds):
+    with pytest.raises(ConfigError, match="holds other things, and no index"):
+        build_index([sounds], sounds, model=model)
+
+
+def test_what_is_no_index_is_told(tmp_path, model, sounds):
+    with pytest.raises(DataError, match=r"nothing: not an index.*spectag index -o"):
+        SoundIndex(tmp_path / "nothing")
+    build_index([sounds], tmp_path / "index", model=model)
+    info = tmp_path / "index" / "index.json"
+    good = info.read_text()
+    info.write_text(good.replace('"format_version": 1', '"format_version": 9'))
+    with pytest.raises(DataError, match=r"format version 9, but this spectag reads version 1"):
+        SoundIndex(tmp_path / "index")
+    info.write_text(good.replace('"engine": "auto"', '"engine": "magic"'))
+    with pytest.raises(DataError, match=r"damaged at engine"):
+        SoundIndex(tmp_path / "index")
+    info.write_text("{")
+    with pytest.raises(DataError, match="can't be read"):
+        SoundIndex(tmp_path / "index")
+    info.write_text(good)
+    (tmp_path / "index" / "index.sqlite").write_text("no database at all, " * 100)
+    with pytest.raises(DataError, match=r"index.sqlite: damaged: .*index the recordings again"):
+        SoundIndex(tmp_path / "index")
+
+
+def test_two_runs_at_once_are_refused(model, sounds, tmp_path):
+    build_index([sounds], tmp_path / "index", model=model)
+    with building._writing(tmp_path / "index"), pytest.raises(DataError, match="another process is indexing into it"):
+        build_index([sounds], tmp_path / "index")
+
+
+def test_open_index_follows_what_is_added(model, sounds, tmp_path):
+    with spectag.index(sounds, tmp_path / "index", model=model) as index:
+        assert "low 99.wav" not in names(index.search("low 00.wav", n=99))
+        add_tone(sounds, "low 99.wav", "low")
+        build_index([sounds], tmp_path / "index")
+        assert "low 99.wav" in names(index.search("low 00.wav", n=99))
+        assert len(index) == 13
+
+
+def test_threads_may_ask_at_once(model, sounds, tmp_path):
+    with spectag.index(sounds, tmp_path / "index", model=model) as index:
+        expected = index.search("low 00.wav", n=5)
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(index.search("low 00.wav", n=5))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [expected] * 4
+
+
+def test_nonsense_is_refused(model, sounds, tmp_path):
+    with spectag.index(sounds, tmp_path / "index", model=model) as index:
+        with pytest.raises(ValueError, match="n=0"):
+            index.search("low 00.wav", n=0)
+        with pytest.raises(ValueError, match="0 queries"):
+            index.search([])
+        with pytest.raises(DataError, match=r"unknown label 'Low'; did you mean 'low'\?"):
+            index.search("low 00.wav", label="Low")
+        with pytest.raises(DataError, match=r"west: no file of the index lies there"):
+            index.search("low 00.wav", within="west")
+
+
+@pytest.mark.parametrize(
+    ("name", "date"),
+    [
+        ("20240501_053000", datetime(2024, 5, 1, 5, 30)),  # AudioMoth
+        ("20240501_053000T", datetime(2024, 5, 1, 5, 30)),  # AudioMoth, triggered
+        ("S4A01234_20240501_053001", datetime(2024, 5, 1, 5, 30, 1)),  # Song Meter
+        ("NORD_2_20231231_235959_morning", datetime(2023, 12, 31, 23, 59, 59)),
+        ("20240501_053000-0600", datetime(2024, 5, 1, 5, 30)),
+        ("SMM07257_20230804_000000", datetime(2023, 8, 4)),
+        ("2024-05-01 05-30-00", datetime(2024, 5, 1, 5, 30)),
+        ("2024-05-01T05.30", datetime(2024, 5, 1, 5, 30)),
+        ("Robin-88-2024-05-01-birdnet-05:30:00", datetime(2024, 5, 1)),
+        ("owl 2024.05.01", datetime(2024, 5, 1)),
+        ("19991305_20240229_120000", datetime(2024, 2, 29, 12)),  # the first is none
+        ("20230229", None),
+        ("1-100032-A-0", None),
+        ("123202405011", None),
+        ("20240501_256000", None),
+    ],
+)
+def test_date_in_a_name_is_read(name, date):
+    assert date_in(name) == date
+
+
+def test_file_without_a_date_in_its_name_is_as_old_as_its_last_change(tmp_path):
+    (tmp_path / "owl.wav").touch()
+    when = datetime(2023, 3, 4, 5, 6, 7)
+    os.utime(tmp_path / "owl.wav", (when.timestamp(), when.timestamp()))
+    assert recorded(str(tmp_path / "owl.wav")) == Recorded(when, by_name=False)
+    assert recorded(str(tmp_path / "20240501.wav")) == Recorded(datetime(2024, 5, 1), by_name=True)
+    assert recorded(str(tmp_path / "none.wav")) is None
+    assert recorded("s3://bucket/owl.wav") is None
+    assert recorded("s3://bucket/20240501_053000.wav") == Recorded(datetime(2024, 5, 1, 5, 30), by_name=True)
+
+
+def test_windows_are_dated_by_where_they_lie_in_the_recording(model, tmp_path):
+    add_tone(tmp_path / "rec", "20240501_235958.wav", "low", 4)
+    add_tone(tmp_path / "rec", "20240601_000000.wav", "low", 1)
+    build_index([tmp_path / "rec"], tmp_path / "index", model=model, window=SECOND)
+    found = spectag.search(tmp_path / "index", "20240601_000000.wav", n=9, after=datetime(2024, 5, 2))
+    assert sorted((one.start_seconds, one.recorded.at) for one in found) == [
+        (2.0, datetime(2024, 5, 2)),
+        (3.0, datetime(2024, 5, 2, 0, 0, 1)),
+    ]
+    found = spectag.search(tmp_path / "index", "20240601_000000.wav", n=9, before=datetime(2024, 5, 2))
+    assert sorted(one.start_seconds for one in found) == [0.0, 1.0]
+
+
+FIRST_DAY = datetime(2024, 1, 1)
+N_FILES, N_WINDOWS = 40, 5
+
+
+def made_up_index(folder, rng, *, n_in_graph=0):
+    """An index of random vectors: a recording a day, in folders 0 to 3; the last has no date. Returns the vectors."""
+    folder.mkdir()
+    store = Store.open(folder)
+    write_info(folder, IndexInfo(model="none", labels=LABELS, window=SECOND, engine="exact", probe=(1, 1)))
+    rows = unit_vectors(rng.standard_normal((N_FILES * N_WINDOWS, 6)))
+    starts = np.arange(N_WINDOWS, dtype=np.float64)
+    for number in range(N_FILES):
+        day = Recorded(FIRST_DAY + timedelta(days=number), by_name=True) if number < N_FILES - 1 else None
+        timeline = Timeline(starts, starts + 1, rng.random((N_WINDOWS, 3), np.float32))
+        entry = store.add(f"/archive/{number % 4}/{number}.wav", "", day, timeline, np.full(3, 0.5, np.float32))
+        store.place(entry, number * N_WINDOWS)
+    store.state = store.state._replace(generation=1, n_vectors=len(rows), n_dimensions=6, is_settled=True)
+    (folder / store.state.vectors_file).write_bytes(rows.tobytes())
+    if n_in_graph:
+        state = store.state._replace(n_in_graph=n_in_graph, expansion=512)
+        graph.write_graph(folder / state.graph_file, rows[:n_in_graph], workers=1, progress=silent)
+        store.state = state
+    store.commit()
+    return store, rows
+
+
+class Archive:
+    """An index of random vectors; all its windows, in order; and their vectors."""
+
+    def __init__(self, index, windows, rows, *, is_exact):
+        self.index, self.windows, self.rows, self.is_exact = index, windows, rows, is_exact
+
+
+@pytest.fixture(scope="module", params=["exact", "usearch", "usearch of half"])
+def archive(request, tmp_path_factory):
+    if request.param != "exact":
+        pytest.importorskip("usearch")
+    n_in_graph = {"exact": 0, "usearch": N_FILES * N_WINDOWS, "usearch of half": N_FILES * N_WINDOWS // 2}[
+        request.param
+    ]
+    folder = tmp_path_factory.mktemp("archive") / "index"
+    store, rows = made_up_index(folder, np.random.default_rng(1), n_in_graph=n_in_graph)
+    windows = [store.row(number) for number in range(len(rows))]
+    store.close()
+    with SoundIndex(folder) as index:
+        yield Archive(index, windows, rows, is_exact=not n_in_graph)
+
+
+subsets = st.lists(st.sampled_from(LABELS), max_size=2, unique=True)
+days = st.none() | st.integers(-1, N_FILES + 1)
+
+
+@settings(max_examples=60)
+@given(
+    query=st.integers(0, N_FILES - 1),
+    start=st.none() | st.integers(0, N_WINDOWS - 1),
+    after=days,
+    before=days,
+    label=subsets,
+    not_label=subsets,
+    within=st.none() | st.sampled_from(["0", "archive/1", "*/2/*", "3/1*.wav", "/archive/1"]),
+    same_file=st.booleans(),
+    once=st.booleans(),
+    n=st.integers(1, 12),
+    few=st.sampled_from([0, 30, 1000]),
+    most=st.sampled_from([150, 4096]),  # of the graph's answer, which is not exact, to be sure of a dozen
+)
+def test_filters_give_what_going_through_all_windows_gives(
+    archive, query, start, after, before, label, not_label, within, same_file, once, n, few, most
+):
+    index, windows, rows = archive.index, archive.windows, archive.rows
+    after, before = (None if day is None else FIRST_DAY + timedelta(days=day) for day in (after, before))
+    own = range(query * N_WINDOWS, (query + 1) * N_WINDOWS) if start is None else [query * N_WINDOWS + start]
+    vector = unit_vectors(rows[list(own)].mean(axis=0, keepdims=True))
+    expected, files = [], set()
+    for number in nearest(vector, rows, len(rows))[0][0].tolist():
+        row = windows[number]
+        heard = {LABELS[number] for number, _ in row.heard}
+        folder, name = row.file.split("/")[2:]
+        inside = {"0": folder == "0", "*/2/*": folder == "2", "3/1*.wav": folder == "3" and name[0] == "1"}
+        date = row.recorded and row.recorded.at
+        if (
+            (after is None or (date and date >= after))
+            and (before is None or (date and date < before))
+            and (not label or heard.intersection(label))
+            and not heard.intersection(not_label)
+            and (within is None or inside.get(within, folder == "1"))
+            and (number not in own if same_file else number // N_WINDOWS != query)
+            and not (once and row.file in files)
+        ):
+            files.add(row.file)
+            expected.append((row.file, row.start_seconds))
+    with pytest.MonkeyPatch.context() as patch:
+        if archive.is_exact:
+            patch.setattr(searching, "_FEWEST_SOUGHT", 1)
+        patch.setattr(searching, "_FEW_ROWS", few)
+        patch.setattr(searching, "MOST_CANDIDATES", most)
+        found = index.search(
+            f"{query % 4}/{query}.wav",
+            n=n,
+            start=start,
+            after=after,
+            before=before,
+            label=label,
+            not_label=not_label,
+            within=() if within is None else within,
+            same_file=same_file,
+            once=once,
+        )
+    assert [(one.file, one.start_seconds) for one in found] == expected[:n]
+
+
+def test_condition_among_some_rows_is_the_condition_of_all_of_them(tmp_path, rng):
+    store, rows = made_up_index(tmp_path / "index", rng)
+    condition = Condition(
+        after=FIRST_DAY + timedelta(days=3), labels=(0, 2), not_labels=(1,), files=tuple(range(1, 30))
+    )
+    everywhere = store.rows_where(condition)
+    some = rng.permutation(len(rows))[:70]
+    assert 0 < len(everywhere) < len(rows)
+    assert store.rows_where(condition, among=some).tolist() == sorted(set(everywhere) & set(some))
+    assert len(store.rows_where(condition, at_most=4)) == 5
+    store.close()
+
+
+def test_graph_finds_nearly_all_of_the_nearest(tmp_path):
+    pytest.importorskip("usearch")
+    rng = np.random.default_rng(0)
+    rows = unit_vectors(rng.standard_normal((3000, 16)))
+    path = tmp_path / "g.usearch"
+    told = []
+    expansion = graph.write_graph(path, rows[:1000], workers=1, progress=lambda *step: told.append(step))
+    assert expansion in graph._EXPANSIONS
+    assert told[-1] == ("graph", 1000, 1000)
+    more = {"known": path, "n_known": 1000, "expansion": expansion}
+    graph.write_graph(tmp_path / "h.usearch", rows, workers=1, progress=silent, **more)
+    queries = unit_vectors(rng.standard_normal((50, 16)))
+    exact, _ = nearest(queries, rows, 10)
+    whole = graph.Graph(tmp_path / "h.usearch")
+    found = [
+        nearest(query[None], rows, 10, rows=whole.candidates(query, 50, expansion=expansion))[0][0] for query in queries
+    ]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, exact, strict=True)])
+    assert recall > 0.97
+
+
+def test_graph_that_misses_too_many_is_not_followed(model, sounds, tmp_path, monkeypatch):
+    pytest.importorskip("usearch")
+    rows = unit_vectors(np.random.default_rng(0).standard_normal((300, 16)))
+    with monkeypatch.context() as patch:
+        patch.setattr(graph, "_candidates", lambda index, vector, n, expansion: np.arange(n))
+        assert graph.write_graph(tmp_path / "g.usearch", rows, workers=1, progress=silent) == 0
+    monkeypatch.setattr(graph, "_RECALL", 1.1)
+    build_index([sounds], tmp_path / "index", model=model, engine="usearch")
+    monkeypatch.setattr(graph.Graph, "candidates", None)
+    assert labels_of(spectag.search(tmp_path / "index", "low 00.wav", n=3)) == ["low"] * 3
+
+
+def test_graph_is_followed_where_it_finds_enough(model, sounds, tmp_path, monkeypatch):
+    pytest.importorskip("usearch")
+    build_index([sounds], tmp_path / "index", model=model, engine="usearch")
+    asked = []
+    monkeypatch.setattr(graph.Graph, "candidates", lambda *_, **options: asked.append(options) or np.arange(12))
+    assert labels_of(spectag.search(tmp_path / "index", "low 00.wav", n=3)) == ["low"] * 3
+    assert asked[0]["expansion"] in graph._EXPANSIONS
+
+
+def test_usearch_is_taken_when_it_is_asked_for_and_grows_with_the_index(model, sounds, tmp_path, monkeypatch):
+    pytest.importorskip("usearch")
+    monkeypatch.setattr(vectors, "ROWS_TO_FIT", 6)
+    build_index([sounds], tmp_path / "index", model=model, engine="usearch")
+    (first,) = (tmp_path / "index").glob("graph-*")
+    add_tone(sounds, "low 99.wav", "low")
+    build_index([sounds], tmp_path / "index")
+    (second,) = (tmp_path / "index").glob("graph-*")
+    assert first.name != second.name
+    with SoundIndex(tmp_path / "index") as index:
+        assert names(index.search("low 00.wav", n=20)) == names(
+            sorted(index.search("low 00.wav", n=20), key=lambda one: -one.similarity)
+        )
+        assert len(index.search("low 00.wav", n=20)) == 12
+    build_index([sounds], tmp_path / "index", engine="exact")
+    assert not list((tmp_path / "index").glob("graph-*"))
+
+
+def test_graph_is_drawn_by_itself_where_there_are_many(model, sounds, tmp_path, monkeypatch):
+    pytest.importorskip("usearch")
+    build_index([sounds], tmp_path / "index", model=model)
+    assert not list((tmp_path / "index").glob("graph-*"))
+    monkeypatch.setattr(building, "ROWS_FOR_GRAPH", 10)
+    build_index([sounds], tmp_path / "index")
+    assert list((tmp_path / "index").glob("graph-*"))
+
+
+def test_damaged_graph_is_told(model, sounds, tmp_path):
+    pytest.importorskip("usearch")
+    build_index([sounds], tmp_path / "index", model=model, engine="usearch")
+    (file,) = (tmp_path / "index").glob("graph-*")
+    file.write_bytes(b"no graph" * 100)
+    with pytest.raises(DataError, match=r"graph.*can't read its graph.*delete this file"):
+        spectag.search(tmp_path / "index", "low 00.wav")
+    file.unlink()
+    build_index([sounds], tmp_path / "index")
+    assert labels_of(spectag.search(tmp_path / "index", "low 00.wav", n=3)) == ["low"] * 3
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"short")])
+def test_damaged_vectors_are_told(model, sounds, tmp_path, damage):
+    build_index([sounds], tmp_path / "index", model=model)
+    (file,) = (tmp_path / "index").glob("vectors-*")
+    damage(file)
+    with pytest.raises(DataError, match=r"vectors are gone or damaged; delete .*index"):
+        spectag.search(tmp_path / "index", "low 00.wav")
+
+
+def test_without_usearch_all_vectors_are_looked_at(model, sounds, tmp_path, monkeypatch):
+    pytest.importorskip("usearch")
+    build_index([sounds], tmp_path / "index", model=model, engine="usearch")
+    expected = spectag.search(tmp_path / "index", "low 00.wav")
+    monkeypatch.setitem(__import__("sys").modules, "usearch.index", None)
+    assert spectag.search(tmp_path / "index", "low 00.wav") == expected
+    with pytest.raises(MissingExtraError, match=r"usearch: pip install 'spectag\[search\]'"):
+        build_index([sounds], tmp_path / "index")
+    with pytest.raises(MissingExtraError, match="usearch"):
+        build_index([sounds], tmp_path / "other", model=model, engine="usearch")
+    monkeypatch.setattr(building, "ROWS_FOR_GRAPH", 10)
+    assert build_index([sounds], tmp_path / "third", model=model).n_rows == 12
+
+
+def test_index_is_closed_when_nobody_holds_it(model, sounds, tmp_path):
+    index = spectag.index(sounds, tmp_path / "index", model=model)
+    assert repr(index) == f"SoundIndex('{tmp_path / 'index'}': 12 files, 12 windows)"
+    index.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        len(index)

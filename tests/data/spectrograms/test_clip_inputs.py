@@ -1,0 +1,133 @@
+"""The network's inputs for a manifest: clip by clip, what can't be read named and left out."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from helpers.bundles import MEL, tone
+from spectag.audio.files import read_audio, write_audio
+from spectag.audio.front_end import FrontEnd
+from spectag.audio.mel import compute_log_mel
+from spectag.audio.spectrogram_image import log_mel_to_image, write_png
+from spectag.config.base import ImageConfig
+from spectag.data.manifest import read_manifest
+from spectag.data.spectrograms.clip_inputs import open_clips
+from spectag.errors import DataError
+from spectag.system.progress import no_log, silent
+
+SOUNDS = FrontEnd(mel=MEL)
+IMAGES = FrontEnd(mel=None, image=ImageConfig(height=24, width=30))
+
+
+def write_manifest(folder, *fnames):
+    (folder / "clips.csv").write_text("fname,labels\n" + "".join(f"{name},x\n" for name in fnames), encoding="utf-8")
+    return read_manifest(folder / "clips.csv")
+
+
+def write_image(path, label):
+    image, (low, high) = log_mel_to_image(compute_log_mel(tone(label, 0.3), MEL), ImageConfig())
+    write_png(path, image, low=low, high=high)
+
+
+def open_here(manifest, front_end, log=no_log):
+    cache = manifest.source.parent / "bank"
+    return open_clips(manifest, front_end, cache, workers=1, progress=silent, log=log)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    for label in ("low", "middle", "high"):
+        write_audio(tmp_path / f"{label}.wav", tone(label, 0.3), MEL.sample_rate)
+    return tmp_path
+
+
+@pytest.mark.parametrize("image", [None, ImageConfig(width=40)], ids=["log_mels", "images of them"])
+def test_each_sound_comes_as_the_front_end_makes_it(sounds, image):
+    front_end = FrontEnd(mel=MEL, image=image)
+    clips = open_here(write_manifest(sounds, "high.wav", "low.wav", "middle.wav"), front_end)
+    assert clips.skipped == ()
+    for position, clip in enumerate(clips.manifest.clips):
+        waveform, _ = read_audio(clip.path)
+        assert np.array_equal(clips.inputs(position), front_end.input_of_waveform(waveform))
+
+
+def test_sounds_that_can_not_be_read_are_left_out_and_the_others_keep_their_inputs(sounds):
+    (sounds / "Tür 1.wav").touch()
+    (sounds / "text.wav").write_text("no sound")
+    manifest = write_manifest(sounds, "Tür 1.wav", "high.wav", "text.wav", "low.wav")
+    clips = open_here(manifest, SOUNDS)
+    assert [clip.fname for clip in clips.manifest.clips] == ["high.wav", "low.wav"]
+    assert len(clips.keys) == 2
+    assert clips.manifest.labels == manifest.labels
+    assert [clip.fname for clip, _ in clips.skipped] == ["Tür 1.wav", "text.wav"]
+    assert "Tür 1.wav: the file is empty" in clips.skipped[0][1]
+    waveform, _ = read_audio(sounds / "low.wav")
+    assert np.array_equal(clips.inputs(1), SOUNDS.input_of_waveform(waveform))
+
+
+def test_key_tells_the_content_and_not_the_name(sounds):
+    (sounds / "again.wav").write_bytes((sounds / "low.wav").read_bytes())
+    keys = open_here(write_manifest(sounds, "low.wav", "again.wav", "high.wav"), SOUNDS).keys
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_what_the_bank_did_is_said(sounds):
+    said = []
+    open_here(write_manifest(sounds, "low.wav"), SOUNDS, said.append)
+    open_here(write_manifest(sounds, "low.wav"), SOUNDS, said.append)
+    assert said[0].startswith("bank: 1 log_mels made")
+    assert said[1] == "bank: nothing to do: 1 log_mels are in the bank"
+
+
+def test_images_come_from_their_files_and_broken_ones_are_left_out(tmp_path):
+    for label in ("low", "high"):
+        write_image(tmp_path / f"{label}.png", label)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "low.png").read_bytes()[:60])
+    clips = open_here(write_manifest(tmp_path, "low.png", "broken.png", "high.png"), IMAGES)
+    assert [clip.fname for clip in clips.manifest.clips] == ["low.png", "high.png"]
+    assert np.array_equal(clips.inputs(1), IMAGES.input_of_image(tmp_path / "high.png"))
+    assert clips.skipped[0][0].fname == "broken.png"
+    assert "broken.png" in clips.skipped[0][1]
+    content = (tmp_path / "high.png").read_bytes()
+    assert clips.keys[1] == hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def test_manifest_of_which_nothing_can_be_read_is_told_with_the_first_reason(tmp_path):
+    for name in ("a.wav", "b.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"clips\.csv: none of its 1 clips can be read: .*a\.wav: the file is empty"):
+        open_here(write_manifest(tmp_path, "a.wav"), SOUNDS)
+    with pytest.raises(DataError, match=r"clips\.csv: none of its 1 clips can be read: .*b\.png"):
+        open_here(write_manifest(tmp_path, "b.png"), IMAGES)
+
+
+def test_sounds_for_a_front_end_of_images_alone_are_refused(sounds):
+    with pytest.raises(DataError, match=r"clips\.csv: holds sounds, but the front end takes images alone"):
+        open_here(write_manifest(sounds, "low.wav"), IMAGES)
+
+
+def test_images_among_sounds_are_refused(sounds):
+    write_image(sounds / "low.png", "low")
+    with pytest.raises(DataError, match="a manifest holds the one or the other"):
+        open_here(write_manifest(sounds, "low.wav", "low.png"), SOUNDS)
+
+
+def test_exact_copies_are_told_of_and_share_a_group(sounds):
+    for name in ("copy 1.wav", "copy 2.wav"):
+        (sounds / name).write_bytes((sounds / "low.wav").read_bytes())
+    said = []
+    manifest = write_manifest(sounds, "copy 1.wav", "high.wav", "low.wav", "copy 2.wav")
+    groups = open_here(manifest, SOUNDS, log=said.append).manifest.groups
+    assert groups[0] == groups[2] == groups[3] != groups[1]
+    assert any(line.startswith("2 clips are exact copies of others") for line in said)
+
+
+def test_copies_bring_their_groups_together(sounds):
+    for name in ("copy 1.wav", "copy 2.wav"):
+        (sounds / name).write_bytes((sounds / "low.wav").read_bytes())
+    rows = ["low.wav,x,A", "copy 1.wav,x,B", "middle.wav,x,B", "high.wav,x,C", "copy 2.wav,x,"]
+    (sounds / "clips.csv").write_text("\n".join(["fname,labels,group", *rows]), encoding="utf-8")
+    groups = open_here(read_manifest(sounds / "clips.csv"), SOUNDS).manifest.groups
+    assert len({groups[row] for row in (0, 1, 2, 4)}) == 1
+    assert groups[3] != groups[0]

@@ -1,0 +1,249 @@
+"""An inspection finds each fault that was put into a manifest on purpose, and no other."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from rich.console import Console
+
+from helpers.paths import SHARED
+from spectag.cli.commands.inspect import print_inspection
+from spectag.data.clips import Manifest
+from spectag.data.inspection import Duplicates, Leak, RareLabel, inspect
+from spectag.data.manifest import read_manifest
+from spectag.errors import DataError
+
+RATE = 8000
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+def noise(rng: np.random.Generator, seconds: float = 0.5) -> np.ndarray:
+    """Values that 16 bits hold exactly, so that wav and flac hold the same."""
+    return np.round(rng.normal(0, 0.1, round(seconds * RATE)).clip(-0.9, 0.9) * 32768) / 32768
+
+
+def manifest_of(folder: Path, sounds: dict[str, np.ndarray], table: str) -> Manifest:
+    for name, samples in sounds.items():
+        soundfile.write(folder / name, samples, RATE)
+    (folder / "clips.csv").write_text(table, encoding="utf-8")
+    return read_manifest(folder / "clips.csv")
+
+
+def test_labels_lengths_rates_and_channels_are_counted(tmp_path, rng):
+    soundfile.write(tmp_path / "stereo.wav", rng.normal(0, 0.1, (22_050, 2)), 22_050)
+    manifest = manifest_of(
+        tmp_path,
+        {"a.wav": noise(rng, 0.5), "b.wav": noise(rng, 2)},
+        'fname,labels\na.wav,Bark\nb.wav,"Bark,Run"\nstereo.wav,\n',
+    )
+    inspection = inspect(manifest)
+    assert (inspection.n_clips, inspection.n_files) == (3, 3)
+    assert inspection.clips_per_label == {"Bark": 2, "Run": 1}
+    assert inspection.labels_per_clip == {0: 1, 1: 1, 2: 1}
+    assert inspection.without_labels == ("stereo.wav",)
+    assert inspection.sample_rates == {8000: 2, 22_050: 1}
+    assert inspection.channels == {1: 2, 2: 1}
+    assert inspection.durations is not None
+    assert inspection.durations.min_seconds == 0.5
+    assert inspection.durations.median_seconds == 1
+    assert inspection.durations.max_seconds == 2
+    assert inspection.durations.mean_seconds == pytest.approx(3.5 / 3)
+    assert inspection.durations.total_hours == pytest.approx(3.5 / 3600)
+    assert not inspection.unreadable
+    assert not inspection.silent
+    assert not inspection.clipped
+    assert not inspection.duplicates
+
+
+def test_silent_and_clipped_clips_are_found_by_their_rules(tmp_path, rng):
+    t = np.arange(RATE) / RATE
+    tone = np.sin(2 * np.pi * 440 * t)
+    once = noise(rng, 1)
+    once[100] = 1.0
+    sounds = {
+        "zeros.wav": np.zeros(RATE),
+        "below.wav": 0.0009 * tone,  # -60.9 dBFS
+        "above.wav": 0.0011 * tone,  # -59.2 dBFS
+        "loud.wav": 0.99 * tone,
+        "once.wav": once,  # a peak at full scale is no clipping
+        "clipped.wav": np.clip(2 * tone, -1, 1),  # two thirds of the time beyond sin(30 degrees)
+    }
+    inspection = inspect(manifest_of(tmp_path, sounds, "fname,labels\n" + "".join(f"{name},x\n" for name in sounds)))
+    assert inspection.silent == ("zeros.wav", "below.wav")
+    assert list(inspection.clipped) == ["clipped.wav"]
+    assert inspection.clipped["clipped.wav"] == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_unreadable_files_are_named_with_the_reason_and_the_others_counted(tmp_path, rng):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is no sound" * 9)
+    manifest = manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels\nempty.wav,x\na.wav,x\ntext.wav,x\n")
+    inspection = inspect(manifest)
+    assert list(inspection.unreadable) == ["empty.wav", "text.wav"]
+    assert "0 bytes" in inspection.unreadable["empty.wav"]
+    assert str(tmp_path) not in inspection.unreadable["empty.wav"]
+    assert inspection.sample_rates == {RATE: 1}
+
+
+def test_nothing_readable_is_still_an_inspection(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    inspection = inspect(manifest_of(tmp_path, {}, "fname,labels\nempty.wav,x\n"))
+    assert inspection.durations is None
+    assert list(inspection.unreadable) == ["empty.wav"]
+
+
+def test_duplicates_are_found_by_their_samples_whatever_the_format(tmp_path, rng):
+    same, other = noise(rng), noise(rng)
+    manifest = manifest_of(
+        tmp_path,
+        {"a.wav": same, "b.flac": same, "c.wav": same, "d.wav": other, "e.wav": other, "f.wav": noise(rng)},
+        "fname,labels,fold\na.wav,x,1\nb.flac,y,1\nc.wav,x,2\nd.wav,y,1\ne.wav,y,1\nf.wav,y,2\n",
+    )
+    assert inspect(manifest).duplicates == (
+        Duplicates(("a.wav", "b.flac", "c.wav"), across_folds=True, labels_differ=True),
+        Duplicates(("d.wav", "e.wav"), across_folds=False, labels_differ=False),
+    )
+
+
+def test_groups_in_two_folds_leak_and_so_do_parts_of_one_recording(tmp_path, rng):
+    manifest = manifest_of(
+        tmp_path,
+        {"a.wav": noise(rng), "b.wav": noise(rng), "c.wav": noise(rng, 3), "d.wav": noise(rng)},
+        "fname,labels,fold,group,start,end\n"
+        "a.wav,x,1,yard,,\nb.wav,x,2,yard,,\nc.wav,x,1,,0,1\nc.wav,x,1,,1,2\nc.wav,x,2,,2,3\nd.wav,x,2,,,\n",
+    )
+    assert inspect(manifest).leaks == (
+        Leak("yard", {"1": 1, "2": 1}),
+        Leak(str(tmp_path / "c.wav"), {"1": 2, "2": 1}),
+    )
+
+
+def test_labels_too_rare_for_the_folds_are_counted_by_groups(tmp_path, rng):
+    manifest = manifest_of(
+        tmp_path,
+        {f"{name}.wav": noise(rng) for name in "abcde"},
+        'fname,labels,group\na.wav,"x,y",1\nb.wav,"x,y",1\nc.wav,x,2\nd.wav,"x,z",3\ne.wav,"x,z",4\n',
+    )
+    assert inspect(manifest).rare_labels == ()
+    assert inspect(manifest).n_folds is None
+    assert inspect(manifest, folds=2).rare_labels == (RareLabel("y", n_clips=2, n_groups=1),)
+    assert inspect(manifest, folds=5).rare_labels == (
+        RareLabel("x", n_clips=5, n_groups=4),
+        RareLabel("y", n_clips=2, n_groups=1),
+        RareLabel("z", n_clips=2, n_groups=2),
+    )
+
+
+def test_the_folds_of_the_manifest_count_where_none_are_asked_for(tmp_path, rng):
+    manifest = manifest_of(
+        tmp_path, {"a.wav": noise(rng), "b.wav": noise(rng)}, "fname,labels,fold\na.wav,x,train\nb.wav,y,val\n"
+    )
+    inspection = inspect(manifest)
+    assert inspection.clips_per_fold == {"train": 1, "val": 1}
+    assert inspection.n_folds == 2
+    assert [rare.label for rare in inspection.rare_labels] == ["x", "y"]
+
+
+def test_a_clip_is_measured_within_its_times_and_told_when_its_file_ends_before(tmp_path, rng):
+    half_silent = np.concatenate([np.zeros(RATE), noise(rng, 1)])
+    manifest = manifest_of(
+        tmp_path,
+        {"a.wav": half_silent},
+        "fname,labels,start,end\na.wav,x,0,1\na.wav,x,1,2.01\na.wav,x,1.5,2.5\na.wav,x,3,4\n",
+    )
+    inspection = inspect(manifest)
+    assert inspection.silent == ("a.wav (0-1 s)",)
+    assert inspection.past_end == ("a.wav (1.5-2.5 s)",)
+    assert list(inspection.unreadable) == ["a.wav (3-4 s)"]
+    assert inspection.n_files == 1
+
+
+def test_a_recording_read_in_blocks_measures_like_one_read_at_once(tmp_path, rng, monkeypatch):
+    manifest = manifest_of(
+        tmp_path,
+        {"a.wav": noise(rng, 3.3), "b.flac": noise(rng, 0.1)},
+        "fname,labels,start,end\na.wav,x,,\na.wav,x,0.7,2.9\nb.flac,x,,\n",
+    )
+    whole = inspect(manifest, workers=1)
+    monkeypatch.setattr("spectag.data.inspection._BLOCK_SECONDS", 0.5)
+    assert inspect(manifest, workers=1) == whole
+
+
+def test_several_processes_find_what_one_finds_and_tell_how_far_they_are(tmp_path, rng):
+    sounds = {f"{number}.wav": noise(rng, 0.1) for number in range(9)}
+    (tmp_path / "empty.wav").touch()
+    table = "fname,labels\nempty.wav,x\n" + "".join(f"{name},x\n" for name in sounds)
+    manifest = manifest_of(tmp_path, sounds, table)
+    told: list[tuple[str, int, int]] = []
+    inspection = inspect(manifest, workers=2, progress=lambda *call: told.append(call))
+    assert inspection == inspect(manifest, workers=1)
+    assert told == [("inspect", done, 10) for done in range(11)]
+
+
+def test_images_are_inspected_as_images(tmp_path, rng):
+    for folder in ("Bark", "Run"):
+        (tmp_path / folder).mkdir()
+    picture = Image.fromarray(rng.integers(0, 255, (128, 90), np.uint8))
+    picture.save(tmp_path / "Bark" / "a.png")
+    picture.save(tmp_path / "Run" / "b.png")
+    (tmp_path / "Run" / "c.png").write_bytes(b"\x89PNG")
+    inspection = inspect(read_manifest(tmp_path))
+    assert inspection.holds_images
+    assert inspection.image_sizes == {"90 x 128": 2}
+    assert inspection.unreadable == {"Run/c.png": "the file is not an image"}
+    assert inspection.duplicates == (Duplicates(("Bark/a.png", "Run/b.png"), False, labels_differ=True),)
+    assert inspection.durations is None
+
+
+def test_images_among_sounds_are_refused(tmp_path, rng):
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    manifest = manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels\na.wav,x\nb.png,x\n")
+    with pytest.raises(DataError, match="1 of 2 clips are images"):
+        inspect(manifest)
+
+
+def test_an_inspection_goes_to_json(tmp_path, rng):
+    manifest = manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels,fold\na.wav,x,1\n")
+    told = json.loads(json.dumps(inspect(manifest).to_dict()))
+    assert told["source"] == str(tmp_path / "clips.csv")
+    assert told["clips_per_label"] == {"x": 1}
+    assert told["durations"]["max_seconds"] == 0.5
+    assert told["rare_labels"] == []
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_fault_is_printed_within_the_width_of_the_terminal(tmp_path, rng, width):
+    (tmp_path / "leer [bold].wav").touch()
+    same = noise(rng)
+    manifest = manifest_of(
+        tmp_path,
+        {"Möwe [1].wav": same, "b.wav": same, "stumm.wav": np.zeros(99)},
+        "fname,labels,fold,group\nleer [bold].wav,x,1,\nMöwe [1].wav,Möwe,1,yard\nb.wav,x,2,yard\nstumm.wav,,2,\n",
+    )
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    print_inspection(inspect(manifest), console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines[1:])) <= width  # the first holds the path, which must stay whole to be copied
+    text = " ".join(" ".join(lines).split())
+    assert "4 clips in 4 sounds, 2 labels" in text
+    for found in ("leer [bold].wav", "Möwe [1].wav = b.wav", "stumm.wav", "yard: 1 in fold 1, 1 in fold 2", "2 folds"):
+        assert found in text
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/esc10")
+def test_esc10_keeps_its_sources_within_its_folds():
+    manifest = read_manifest(SHARED / "data" / "esc10" / "esc10.csv", group_column="source")
+    few = Manifest(manifest.source, manifest.clips[::10], manifest.labels)
+    inspection = inspect(few, workers=1)
+    assert not inspection.unreadable
+    assert not inspection.leaks
+    assert not inspection.duplicates
+    assert inspection.sample_rates == {44_100: 40}

@@ -1,0 +1,86 @@
+"""Labels keep their order, are found by name, and an unknown one is told with its nearest neighbour."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectag.data.labels import LabelSet, split_labels
+from spectag.errors import DataError, MissingExtraError, SpectagError, did_you_mean
+
+NAMES = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=20).map(tuple)
+
+
+@pytest.mark.parametrize(
+    ("field", "labels"),
+    [
+        ("Bark", ("Bark",)),
+        ("Bark, Knock", ("Bark", "Knock")),
+        (" Knock ,Bark,Knock", ("Knock", "Bark")),
+        ('"Chicken, rooster", Fowl,"Fowl"', ("Chicken, rooster", "Fowl")),
+        ('Bell "big"', ('Bell "big"',)),
+        ("", ()),
+        (" , ,", ()),
+        ("Tür, Ein Schlüssel", ("Tür", "Ein Schlüssel")),
+    ],
+)
+def test_labels_of_a_field_come_in_their_order_each_once_and_without_blanks(field, labels):
+    assert split_labels(field) == labels
+
+
+def test_separator_of_a_field_may_be_another():
+    assert split_labels("Bark, loud; Knock", separator=";") == ("Bark, loud", "Knock")
+
+
+@given(names=NAMES)
+def test_each_label_is_found_where_it_stands(names):
+    labels = LabelSet(names)
+    assert len(labels) == len(names)
+    assert [labels.index(name) for name in names] == list(range(len(names)))
+
+
+@given(clips=st.lists(NAMES))
+def test_collected_labels_are_all_that_occur_sorted(clips):
+    names = LabelSet.collect(clips).names
+    assert list(names) == sorted(set().union(*clips))
+
+
+def test_collected_labels_do_not_depend_on_the_order_of_the_clips():
+    assert LabelSet.collect([("b",), ("a", "c")]) == LabelSet.collect([("c", "a"), (), ("b",)])
+
+
+def test_label_sets_of_equal_names_are_equal_and_hash_alike():
+    assert LabelSet(("a", "b")) == LabelSet(("a", "b")) != LabelSet(("b", "a"))
+    assert len({LabelSet(("a", "b")), LabelSet(("a", "b"))}) == 1
+
+
+def test_label_named_twice_is_refused_by_name():
+    with pytest.raises(DataError, match=r"\['Bark'\] are named twice"):
+        LabelSet(("Bark", "Knock", "Bark"))
+
+
+def test_unknown_label_is_told_with_place_nearest_and_known_labels():
+    with pytest.raises(
+        DataError,
+        match=r"^train\.csv, line 3: unknown label 'Brak'; did you mean 'Bark'\? 2 labels are known: Bark, Knock$",
+    ):
+        LabelSet(("Bark", "Knock")).index("Brak", where="train.csv, line 3")
+
+
+def test_unknown_label_without_place_or_neighbour_is_told_with_the_first_eight_of_many():
+    labels = LabelSet(tuple(f"label {letter}" for letter in "abcdefghij"))
+    with pytest.raises(DataError, match=r"^unknown label 'Qu'\. 10 labels are known: label a, .*, label h, \.\.\.$"):
+        labels.index("Qu")
+
+
+def test_nearest_word_is_named_only_where_one_is_near():
+    assert did_you_mean("efficientnet_lite", ["mn04_audioset", "efficientnet_lite0"]) == (
+        "; did you mean 'efficientnet_lite0'?"
+    )
+    assert did_you_mean("zzz", ["mn04_audioset"]) == ""
+    assert did_you_mean("zzz", []) == ""
+
+
+def test_missing_package_is_told_with_what_to_install():
+    error = MissingExtraError("av", "av", "a.m4a: reading this file")
+    assert isinstance(error, SpectagError)
+    assert str(error) == "a.m4a: reading this file needs the package av: pip install 'spectag[av]'"

@@ -1,0 +1,60 @@
+"""The command in other processes, and small things to give it."""
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+from helpers.bundles import LABELS, tone
+from spectag.audio.files import write_audio
+
+
+class Done(NamedTuple):
+    """What a command gave."""
+
+    status: int
+    out: str
+    err: str
+
+
+def start(*arguments, **options):
+    """The command, in a process and a process group of its own, as a shell starts it."""
+    command = [sys.executable, "-m", "spectag", *map(str, arguments)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(command, text=True, start_new_session=True, **streams)
+
+
+def python(script):
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def run_without(packages, *arguments):
+    """The command where some packages are not installed."""
+    return python(f"""
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {packages}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+from spectag.cli import main
+sys.exit(main({list(map(str, arguments))}))
+""")
+
+
+def write_tones(folder, n_files, seconds=0.3):
+    folder.mkdir(parents=True)
+    names = [f"{LABELS[number % 3]} {number:02}.wav" for number in range(n_files)]
+    for number, name in enumerate(names):
+        write_audio(folder / name, tone(LABELS[number % 3], seconds + number / 1000), 16_000)
+    return names
+
+
+def write_manifest(folder, n_clips=12):
+    """A manifest of tones, a third of them for each label."""
+    names = write_tones(folder / "clips", n_clips)
+    rows = ["fname,labels", *(f"{name},{name.split()[0]}" for name in names)]
+    (folder / "clips.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder / "clips.csv"

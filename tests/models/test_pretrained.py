@@ -1,0 +1,466 @@
+"""Published taggers: made once, without torch, and they say what the published network says."""
+
+import gzip
+import json
+import math
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from filelock import FileLock
+
+import spectag
+from helpers.bundles import make_bundle, tone
+from helpers.command import run_without
+from helpers.paths import SHARED
+from spectag.audio.files import read_audio, resample, write_audio
+from spectag.audio.front_end import FrontEnd
+from spectag.audio.mel import compute_log_mel
+from spectag.config.backbones import AUDIOSET_MEL, BACKBONES, PUBLISHED
+from spectag.errors import BundleError, ConfigError, WeightsError
+from spectag.models import pretrained as published_module
+from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info
+from spectag.models.pretrained import (
+    THRESHOLD,
+    audioset_labels,
+    check_name,
+    fetch,
+    load,
+    published_taggers,
+    tagger_folder,
+)
+from spectag.models.tagger import open_session
+from spectag.training.networks.backbones.mobilenet import MobileNet, MobileNetBackbone
+from spectag.training.networks.network import FeatureExtractor
+
+ESC10 = SHARED / "data" / "esc10"
+needs_mn04 = pytest.mark.skipif(not (SHARED / "weights").exists(), reason="needs ../shared/weights")
+needs_reference = pytest.mark.skipif(not (SHARED / "reference").exists(), reason="needs ../shared/reference")
+needs_esc10 = pytest.mark.skipif(not ESC10.exists(), reason="needs ../shared/data/esc10")
+NAME, FILE_NAME = "audioset-mn05", "mn05_as_mAP_443.pt"  # one without a known checksum, so a made-up file will do
+OUTPUTS = ["probabilities", "features", "logits"]
+INPUTS = np.random.default_rng(0).normal(0, 0.5, (3, 1, 128, 201)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network of random weights, whose batch norms do something."""
+    torch.manual_seed(0)
+    network = MobileNet(0.5).eval()
+    for name, values in network.named_buffers():
+        if name.endswith("running_mean"):
+            values.normal_(0, 0.1)
+        if name.endswith("running_var"):
+            values.uniform_(0.5, 2)
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("Gewichte")
+    torch.save(network.state_dict(), folder / FILE_NAME)
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch, weights):
+    """The folder of bundles, in a cache of the test's own, with the weights at hand."""
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cäche"))
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(weights))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cäche" / "models"
+
+
+def files_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def answers(bundle, inputs=INPUTS):
+    return open_session(bundle / ONNX_FILE, n_threads=1).run(OUTPUTS, {"inputs": inputs})
+
+
+def of_torch(network, inputs=INPUTS):
+    backbone = MobileNetBackbone(0.5)
+    backbone.network = network
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(inputs))
+        features = FeatureExtractor(backbone, "all").eval()(torch.from_numpy(inputs))
+    return torch.sigmoid(logits).numpy(), features.numpy(), logits.numpy()
+
+
+# ------------------------------------------------------------------------------------------------ the graphs
+
+
+@pytest.mark.parametrize("tagger", PUBLISHED.values(), ids=lambda tagger: tagger.name)
+def test_graph_in_the_package_takes_the_weights_of_its_network(tagger):
+    graph = onnx.load_from_string(published_module._graph(tagger)).graph
+    with torch.device("meta"):
+        network = MobileNet(int(tagger.name[-2:]) / 10)
+    expected = {name: tuple(values.shape) for name, values in network.state_dict().items() if values.ndim}
+    empty = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    assert {tensor.name: tuple(tensor.dims) for tensor in empty} == expected
+
+
+def test_graphs_of_all_sizes_are_alike():
+    graphs = [onnx.load_from_string(published_module._graph(tagger)).graph for tagger in PUBLISHED.values()]
+    steps = [[(node.op_type, *node.input, *node.output) for node in graph.node] for graph in graphs]
+    assert all(of_one == steps[0] for of_one in steps)
+
+
+def test_graphs_are_small_and_say_nothing_of_the_machine_that_made_them():
+    for tagger in PUBLISHED.values():
+        packed = published_module._data(f"{tagger.backbone}.onnx.gz")
+        assert len(packed) < 20_000
+        assert packed[4:8] == bytes(4)  # no time
+        assert not any(word in gzip.decompress(packed) for word in (b"torch", b".py", b"spectag/"))
+
+
+# ------------------------------------------------------------------------------------------------ the bundle
+
+
+def test_bundle_gives_the_probabilities_of_torch_and_the_features_that_heads_see(models, network):
+    bundle = tagger_folder(NAME)
+    assert bundle == models / NAME
+    probabilities, features, logits = answers(bundle)
+    expected = of_torch(network)
+    np.testing.assert_allclose(probabilities, expected[0], atol=1e-6)
+    np.testing.assert_allclose(features, expected[1], atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(logits, expected[2], atol=1e-5)
+    assert probabilities.shape == (3, 527)
+
+
+def test_batch_norms_are_folded_into_the_convolutions(models):
+    steps = [node.op_type for node in onnx.load(tagger_folder(NAME) / ONNX_FILE).graph.node]
+    assert "Conv" in steps
+    assert "BatchNormalization" not in steps
+
+
+def test_bundle_says_what_it_is(models):
+    info = read_info(tagger_folder(NAME))
+    assert info.labels == audioset_labels()
+    assert info.front_end == FrontEnd(mel=AUDIOSET_MEL)
+    assert (info.backbone.name, info.backbone.licence) == ("mn05_audioset", "MIT")
+    assert set(info.thresholds) == {THRESHOLD}
+    assert not any(info.thresholds_fitted)
+    assert info.metrics["mean_average_precision"] == 0.443
+    assert (info.data.n_clips, info.data.n_clips_per_label, info.onnx_difference) == (None, None, None)
+
+
+def test_long_recording_is_heard_in_the_parts_of_ten_seconds_that_the_networks_were_trained_on(models, tmp_path):
+    tagger = load(NAME)
+    path, rate = tmp_path / "a.wav", tagger.front_end.sample_rate
+    write_audio(path, np.random.default_rng(0).normal(0, 0.1, 15 * rate).astype(np.float32), rate)
+    waveform = read_audio(path)[0]
+    first, rest = (tagger.probabilities(part, rate) for part in (waveform[: 10 * rate], waveform[10 * rate :]))
+    np.testing.assert_allclose(tagger.tag(path).probabilities, (2 * first + rest) / 3, atol=1e-6)
+
+
+def test_card_names_source_licence_data_and_whom_to_cite(models):
+    card = (tagger_folder(NAME) / "README.md").read_text(encoding="utf-8")
+    for words in ("license: mit", f"v0.0.1/{FILE_NAME}", "AudioSet", "CC BY 4.0", "ICASSP 2023", "precision 0.443"):
+        assert words in card
+    assert "Male speech, man speaking; Female speech" in card
+
+
+def test_load_opens_it_by_name_and_any_other_tagger_by_its_folder(models, tmp_path):
+    assert spectag.load is load
+    probabilities = spectag.load(NAME).probabilities(tone("low", 1.0, 32_000), 32_000)
+    log_mel = compute_log_mel(tone("low", 1.0, 32_000), AUDIOSET_MEL)
+    assert np.array_equal(probabilities, answers(models / NAME, log_mel[None, None])[0][0])
+    own = make_bundle(tmp_path / "own")
+    assert tagger_folder(own) == own
+    assert load(own).folder == own
+
+
+def test_folder_wins_over_a_published_name(models, tmp_path):
+    make_bundle(tmp_path / NAME)
+    assert tagger_folder(NAME) == Path(NAME)
+    assert not models.exists()
+
+
+def test_it_is_made_without_torch_and_its_company(models):
+    packages = {"torch", "onnx", "onnxscript", "safetensors", "timm", "matplotlib"}
+    done = run_without(packages, "models", "download", NAME)
+    assert (done.status, done.out) == (0, f"{models / NAME}\n"), done.err
+
+
+# ------------------------------------------------------------------------------------------------ once
+
+
+def test_it_is_made_once_and_needs_neither_weights_nor_a_place_to_write_afterwards(models, monkeypatch):
+    said = []
+    bundle = tagger_folder(NAME, log=said.append)
+    made = (bundle / ONNX_FILE).stat().st_mtime_ns
+    monkeypatch.delenv("SPECTAG_WEIGHTS")
+    monkeypatch.setattr(published_module, "FileLock", None)
+    assert tagger_folder(NAME, log=said.append) == bundle
+    assert (bundle / ONNX_FILE).stat().st_mtime_ns == made
+    assert len(said) == 1
+    assert files_in(models) == [NAME]
+
+
+@pytest.mark.parametrize("version", ["FRONT_END_VERSION", "FORMAT_VERSION", "MADE_BY", "THRESHOLD"])
+def test_it_is_made_anew_when_it_would_be_another(models, monkeypatch, version):
+    bundle = tagger_folder(NAME)
+    (bundle / "old").touch()
+    monkeypatch.setattr(published_module, version, 0.125)
+    tagger_folder(NAME)
+    assert not (bundle / "old").exists()
+    (bundle / "old").touch()
+    tagger_folder(NAME)
+    assert (bundle / "old").exists()
+
+
+def test_it_is_made_anew_when_its_graph_is_another(models, monkeypatch):
+    bundle = tagger_folder(NAME)
+    (bundle / "old").touch()
+    graph = published_module._graph(PUBLISHED[NAME])
+    monkeypatch.setattr(published_module, "_graph", lambda _: graph + b"\x32\x03new")  # a doc string
+    answers(tagger_folder(NAME))
+    assert not (bundle / "old").exists()
+
+
+@pytest.mark.parametrize("damage", ["no network", "no info", "damaged info", "no folder", "another format"])
+def test_damaged_bundle_is_made_anew(models, damage):
+    bundle = tagger_folder(NAME)
+    expected = answers(bundle)[0]
+    if damage == "no folder":
+        shutil.rmtree(bundle)
+    elif damage == "another format":
+        values = json.loads((bundle / INFO_FILE).read_text(encoding="utf-8"))
+        (bundle / INFO_FILE).write_text(json.dumps(values | {"format_version": 0}), encoding="utf-8")
+    elif damage == "damaged info":
+        (bundle / INFO_FILE).write_text("{", encoding="utf-8")
+    else:
+        (bundle / (ONNX_FILE if damage == "no network" else INFO_FILE)).unlink()
+    assert np.array_equal(answers(tagger_folder(NAME))[0], expected)
+
+
+def test_what_a_killed_run_left_is_in_nobodys_way(models):
+    (models / f".{NAME}").mkdir(parents=True)
+    (models / f".{NAME}" / ONNX_FILE).write_bytes(b"half of it")
+    answers(tagger_folder(NAME))
+    assert files_in(models) == [NAME]
+
+
+@pytest.mark.parametrize("step", ["_write_network", "write_info", "published_card"])
+def test_nothing_half_made_stays_where_a_step_fails(models, monkeypatch, step):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(published_module, step, fail)
+    message = (
+        rf"{NAME}: the tagger can't be written: No space left on device; set SPECTAG_CACHE to a folder that has room"
+    )
+    with pytest.raises(BundleError, match=message):
+        tagger_folder(NAME)
+    assert files_in(models) == []
+    monkeypatch.undo()
+
+
+def test_two_processes_at_once_both_get_it(models, weights):
+    command = [sys.executable, "-m", "spectag", "models", "download", NAME]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(*process.communicate(timeout=60), process.returncode) for process in both]
+    assert [(out, status) for out, _, status in ends] == [(f"{models / NAME}\n", 0)] * 2, ends
+    assert sum(": made of " in err for _, err, _ in ends) == 1
+    assert files_in(models) == [NAME]
+
+
+def test_who_waits_for_another_process_is_told(models):
+    models.mkdir(parents=True)
+    said, told = [], threading.Event()
+
+    def log(line):
+        said.append(line)
+        told.set()
+
+    with FileLock(models / f".{NAME}.lock"):
+        waiting = threading.Thread(target=tagger_folder, args=(NAME,), kwargs={"say": log})
+        waiting.start()
+        assert told.wait(30)
+        assert said == [f"waiting for another process that makes {NAME} ready"]
+    waiting.join()
+    assert files_in(models) == [NAME]
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("audioset-m05", r"audioset-m05: not a tagger: there is no such folder; did you mean 'audioset-mn05'\? Give a"),
+        (
+            "model",
+            r"^model: not a tagger: there is no such folder\. Give a folder that `spectag train -o` made, or one",
+        ),
+        ("models/audioset-mn05", "not a tagger: there is no such folder.*one of audioset-mn04, audioset-mn05, "),
+    ],
+)
+def test_name_of_nothing_is_told_with_the_nearest_and_all(models, name, message):
+    with pytest.raises(BundleError, match=message):
+        load(name)
+
+
+def test_only_published_names_can_be_fetched(models, tmp_path):
+    make_bundle(tmp_path / "own")
+    assert check_name(NAME) == NAME
+    with pytest.raises(ConfigError, match=r"no published tagger is called 'own'\. There are audioset-mn04, "):
+        fetch("own")
+
+
+def test_weights_that_can_not_be_had_are_told_with_the_ways_out_of_who_tags(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(published_module, "find_weights", lambda *args, **ways: _fail(ways["other_ways"]))
+    with pytest.raises(WeightsError, match="on a machine with a connection"):
+        tagger_folder(NAME)
+    assert files_in(models) == []
+
+
+def _fail(message):
+    raise WeightsError(message)
+
+
+def save_weights(folder, network=None, change=lambda tensors: tensors):
+    torch.save(change((network or MobileNet(0.5)).state_dict()), folder / FILE_NAME)
+
+
+def without(tensors, name):
+    return {key: values for key, values in tensors.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors: without(tensors, "features.0.0.weight"), "features.0.0.weight"),
+        (lambda tensors: tensors | {"more": torch.zeros(1)}, "more"),
+        (lambda tensors: tensors | {"classifier.5.bias": torch.zeros(10)}, "dimensions do not match"),
+        (lambda tensors: tensors | {"classifier.5.bias": torch.zeros(527, dtype=torch.float64)}, "DoubleStorage"),
+        (lambda tensors: tensors | {"features.0.0.weight": tensors["features.0.0.weight"] * math.nan}, "not finite"),
+        (lambda tensors: {}, ".+"),
+    ],
+    ids=["one too few", "one too many", "another shape", "another type", "not finite", "none"],
+)
+def test_weights_that_do_not_fit_are_refused_and_nothing_is_made(
+    models, network, tmp_path, monkeypatch, change, reason
+):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    save_weights(tmp_path, network, change)
+    message = rf"{FILE_NAME}: not the published weights of {NAME}: .*{reason}.*; delete the file and fetch it again$"
+    with pytest.raises(WeightsError, match=message) as error:
+        tagger_folder(NAME)
+    assert "\n" not in str(error.value)
+    assert files_in(models) == []
+
+
+def test_file_that_holds_no_weights_is_refused(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    (tmp_path / FILE_NAME).write_bytes(b"<html>not found</html>")
+    with pytest.raises(
+        WeightsError, match=f"{FILE_NAME}: not the published weights of {NAME}: no weights as torch saves"
+    ):
+        tagger_folder(NAME)
+
+
+def test_cache_that_can_not_be_written_is_told(tmp_path, monkeypatch, models):
+    models.parent.write_text("in the way")
+    with pytest.raises(BundleError, match=r"audioset-mn05: the tagger can't be written: .*; set SPECTAG_CACHE to"):
+        tagger_folder(NAME)
+
+
+def test_network_that_can_not_be_written_is_not_blamed_on_the_weights(models, weights):
+    with pytest.raises(OSError, match=r"onnxruntime can't write model\.onnx: "):
+        published_module._write_network(models / "gone" / ONNX_FILE, PUBLISHED[NAME], weights / FILE_NAME)
+
+
+# ------------------------------------------------------------------------------------------------ the list
+
+
+def test_list_tells_what_is_here(models):
+    def states():
+        return {tagger.name: (tagger.state, tagger.path) for tagger in published_taggers()}
+
+    before = states()
+    assert list(before) == list(PUBLISHED)
+    assert before[NAME][0] == "weights here"
+    assert before[NAME][1].name == FILE_NAME
+    assert before["audioset-mn40"] == ("to download", None)
+    tagger_folder(NAME)
+    assert states() == before | {NAME: ("ready", models / NAME)}
+
+
+def test_sizes_are_those_of_the_networks():
+    for listing in published_taggers():
+        with torch.device("meta"):
+            network = MobileNet(int(listing.name[-2:]) / 10)
+        n_bytes = sum(values.numel() * values.element_size() for values in network.state_dict().values())
+        if listing.n_bytes_is_exact:
+            assert n_bytes < listing.n_bytes < 1.03 * n_bytes
+        else:
+            assert listing.n_bytes == n_bytes
+
+
+def test_scores_are_those_in_the_names_of_the_files():
+    for tagger in PUBLISHED.values():
+        assert f"_mAP_{round(1000 * tagger.mean_average_precision)}.pt" in BACKBONES[tagger.backbone].weights.file_name
+
+
+def test_labels_are_audiosets(models):
+    labels = audioset_labels()
+    assert len(set(labels)) == len(labels) == 527
+    assert (labels[0], labels[1], labels[-1]) == ("Speech", "Male speech, man speaking", "Field recording")
+
+
+# ------------------------------------------------------------------------------------------------ the real one
+
+
+@pytest.fixture
+def mn04(models, monkeypatch):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(SHARED / "weights"))
+    return load("audioset-mn04")
+
+
+@needs_mn04
+def test_labels_are_in_the_published_order():
+    table = np.loadtxt(SHARED / "weights" / "audioset_class_labels_indices.csv", str, delimiter=",", quotechar='"')
+    assert tuple(table[1:, 2]) == audioset_labels()
+    assert table[1:, 0].tolist() == [f"{i}" for i in range(527)]
+
+
+@needs_mn04
+def test_size_of_mn04_is_that_of_the_published_file():
+    source = BACKBONES["mn04_audioset"].weights
+    assert (SHARED / "weights" / source.file_name).stat().st_size == source.n_bytes
+
+
+@needs_mn04
+@needs_reference
+def test_mn04_gives_the_published_probabilities_of_a_waveform(mn04):
+    reference = np.load(SHARED / "reference" / "mn04.npz")
+    found = mn04.probabilities(reference["waveform"], 32_000)
+    np.testing.assert_allclose(found, reference["probabilities_of_waveform"], atol=1e-4)
+
+
+@needs_mn04
+@needs_reference
+@needs_esc10
+def test_mn04_gives_the_published_probabilities_of_real_clips(mn04):
+    reference = np.load(SHARED / "reference" / "mn04.npz")
+    for name, expected in zip(reference["clips"][::4], reference["probabilities_of_clips"][::4], strict=True):
+        waveform, sample_rate = read_audio(ESC10 / name)
+        found = mn04.probabilities(resample(waveform, sample_rate, 32_000), 32_000)
+        np.testing.assert_allclose(found, expected, atol=2e-3, err_msg=name)
+
+
+@needs_mn04
+@needs_esc10
+def test_a_rooster_is_heard(mn04):
+    tags = mn04.tag(next((ESC10 / "009 - Rooster").glob("*")))
+    assert "Crowing, cock-a-doodle-doo" in [tag.label for tag in tags.heard()[:3]]

@@ -1,0 +1,78 @@
+"""The first run, whole: made-up sounds, a tagger, its score, its tags, a picture and a report."""
+
+import csv
+import shlex
+
+import numpy as np
+
+import spectag
+from spectag.audio.spectrogram_image import read_png
+from spectag.audio.synthesis import KINDS
+from spectag.data.manifest import read_manifest
+from spectag.scoring.scores import score
+
+
+def times_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_first_run_ends_with_a_tagger_its_score_and_the_next_command_and_runs_again(run, tmp_path):
+    folder = tmp_path / "erste Schritte"
+    done = run("demo", "-o", folder)
+    assert done.status == 0
+    for step in ("making sounds: 505/505", "log-mels: 300/300", "features by efficientnet_lite0: 300/300", "tagging:"):
+        assert step in done.err
+    assert "\x1b" not in done.out + done.err  # no colours where there is no terminal
+
+    first, *files, _, next_command, _ = done.out.splitlines()
+    assert first.startswith("lwlrap 0.9")
+    assert "on 100 test clips that training never saw" in first
+    assert [line.split(maxsplit=1) for line in files] == [
+        ["tagger", str(folder / "model")],
+        ["tags", str(folder / "tags.csv")],
+        ["picture", str(folder / "heard.png")],
+        ["report", str(folder / "evaluation" / "report.html")],
+    ]
+    assert "<title>" in (folder / "evaluation" / "report.html").read_text(encoding="utf-8")
+
+    answers = read_manifest(folder / "data" / "test_answers.csv", audio_dir=folder / "data" / "test")
+    assert answers.labels.names == tuple(KINDS)
+    tagger = spectag.load(folder / "model")
+    y_score = np.stack([tagger.tag(clip.path).probabilities for clip in answers.clips])
+    own = score(answers.multi_hot(), y_score, rng=np.random.default_rng(0)).lwlrap
+    assert first.split()[1] == f"{own:.3f}"
+
+    with (folder / "tags.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == set(KINDS)
+    assert {row["file"] for row in rows} <= {str(clip.path) for clip in answers.clips}
+    assert read_png(folder / "heard.png").shape[2] == 3
+
+    words = next_command.removeprefix("next: ")
+    assert words.startswith(f"spectag tag '{folder / 'model'}' '{folder / 'data' / 'test'}/")
+    tried = run(*shlex.split(words)[1:])
+    assert tried.status == 0
+    assert len(tried.out.splitlines()) == 1 + 3
+
+    before = times_of(folder / "data")
+    again = run("demo", "-o", folder)
+    assert (again.status, again.out) == (0, done.out)
+    assert times_of(folder / "data") == before
+    assert "nothing to do: 300 log_mels are in the bank" in again.err
+
+
+def test_folder_that_holds_something_else_is_left_alone(run, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "diary.txt").write_text("")
+    done = run("demo", "-o", tmp_path)
+    assert done.status == 1
+    assert "diary.txt, which is not the demo's; name a new folder" in done.err
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "diary.txt"]
+
+
+def test_another_seed_needs_another_folder(run, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo_data.json").write_text('{"version": 1, "seed": 0}\n')
+    done = run("demo", "-o", tmp_path, "--seed", "1")
+    assert done.status == 1
+    assert "the folder holds other demo data" in done.err

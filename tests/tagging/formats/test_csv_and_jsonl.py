@@ -1,0 +1,121 @@
+"""CSV and JSON lines, read again by pandas and by json."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.file_events import BROKEN, FILE_NAMES, LATIN_1, NASTY, heard, image, of_labels, texts
+from spectag.models.timeline import Timeline
+from spectag.system.output import written
+from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
+
+
+def csv_of(*files):
+    out = io.StringIO(newline="")
+    write_csv(files, out)
+    return out.getvalue()
+
+
+def records_of(*files, **settings):
+    out = io.StringIO()
+    write_jsonl(files, out, **settings)
+    return [json.loads(line) for line in out.getvalue().split("\n")[:-1]]
+
+
+def test_csv_has_a_line_for_each_event():
+    files = [
+        heard("a.wav", (0.0, 1.0, "Bark", 0.9), (0.5, 1.25, "Sink_(filling_or_washing)", 0.7)),
+        heard("b.wav"),
+        heard("c.wav", (0, 1, "Hi-hat", 1)),
+    ]
+    assert csv_of(*files).splitlines() == [
+        "file,start,end,label,probability",
+        "a.wav,0.000,1.000,Bark,0.900000",
+        "a.wav,0.500,1.250,Sink_(filling_or_washing),0.700000",
+        "c.wav,0.000,1.000,Hi-hat,1.000000",
+    ]
+
+
+@given(labels=st.lists(texts, max_size=5), file=texts)
+def test_pandas_reads_any_label_and_any_file_name_in_a_csv(labels, file):
+    table = pd.read_csv(
+        io.StringIO(csv_of(of_labels(*labels, file=file)), newline=""), keep_default_na=False, dtype=str
+    )
+    assert table["label"].tolist() == labels
+    assert set(table["file"]) <= {file}
+
+
+@given(labels=st.lists(texts, max_size=5), file=texts)
+def test_the_csv_module_reads_any_label_and_any_file_name(labels, file):
+    rows = list(csv.DictReader(io.StringIO(csv_of(of_labels(*labels, file=file)), newline="")))
+    assert [(row["file"], row["label"]) for row in rows] == [(file, label) for label in labels]
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_times_and_probabilities_are_read_as_numbers(name):
+    (row,) = pd.read_csv(io.StringIO(csv_of(heard(name, (0.5, 1.25, "1", 0.123456)))))[:1].to_dict("records")
+    assert row == {"file": name, "start": 0.5, "end": 1.25, "label": 1, "probability": 0.123456}
+
+
+def test_image_has_no_end():
+    assert csv_of(image("a.png", ("Bark", 0.9))).splitlines()[1] == "a.png,0.000,,Bark,0.900000"
+    assert records_of(image("a.png", ("Bark", 0.9)))[0]["end"] is None
+
+
+def windows(*rows):
+    starts = np.arange(len(rows)) * 2.0
+    return Timeline(starts, starts + 2, np.array(rows, np.float32))
+
+
+def test_json_lines_have_an_object_for_each_window_also_without_tags():
+    two = heard("a.wav", (0.0, 2.0, "Bark", 0.9), (0.0, 2.0, "Hi-hat", 0.12345678), timeline=windows([1], [0]))
+    assert records_of(two) == [
+        {
+            "file": "a.wav",
+            "start": 0.0,
+            "end": 2.0,
+            "tags": [{"label": "Bark", "probability": 0.9}, {"label": "Hi-hat", "probability": 0.123457}],
+        },
+        {"file": "a.wav", "start": 2.0, "end": 4.0, "tags": []},
+    ]
+
+
+def test_json_lines_have_an_object_for_each_segment():
+    two = heard("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=windows([1], [0]))
+    assert records_of(two, by_window=False) == [
+        {"file": "a.wav", "start": 0.0, "end": 3.0, "tags": [{"label": "Bark", "probability": 0.9}]},
+        {"file": "a.wav", "start": 1.0, "end": 2.0, "tags": [{"label": "Hi-hat", "probability": 0.8}]},
+    ]
+
+
+def test_event_that_belongs_to_no_window_is_not_lost():
+    with pytest.raises(ValueError, match=r"a\.wav: no window lies where the event at \(0\.0, 3\.0\) s is"):
+        records_of(heard("a.wav", (0.0, 3.0, "Bark", 0.9), timeline=windows([1], [0])))
+
+
+@given(labels=st.lists(texts, max_size=5), file=texts)
+def test_json_reads_any_label_and_any_file_name(labels, file):
+    records = records_of(of_labels(*labels, file=file), by_window=False)
+    assert [record["tags"][0]["label"] for record in records] == labels
+    assert {record["file"] for record in records} <= {file}
+
+
+def test_pandas_reads_json_lines(tmp_path):
+    with written(tmp_path / "a.jsonl") as out:
+        write_jsonl([of_labels(*NASTY, *BROKEN)], out, by_window=False)
+    table = pd.read_json(tmp_path / "a.jsonl", lines=True)
+    assert [tags[0]["label"] for tags in table["tags"]] == [*NASTY, *BROKEN]
+
+
+def test_name_that_no_encoding_knows_is_written_so_that_json_reads_it_again(tmp_path):
+    for write, path in ((write_csv, tmp_path / "a.csv"), (write_jsonl, tmp_path / "a.jsonl")):
+        with written(path) as out:
+            write([heard(LATIN_1, (0.0, 10.0, "Bark", 0.9))], out)
+    assert "caf\\udce9.wav" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["file"] == LATIN_1

@@ -1,0 +1,154 @@
+"""Tables of all labels, read again by pandas and pyarrow."""
+
+import csv
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.file_events import BROKEN, FILE_NAMES, LATIN_1, NASTY, heard, image, of_labels, texts
+from spectag.errors import MissingExtraError
+from spectag.models.timeline import Timeline
+from spectag.system.output import written, written_bytes
+from spectag.tagging.formats import parquet as parquet_module
+from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
+from spectag.tagging.formats.wide import write_wide
+
+pq = pytest.importorskip("pyarrow.parquet")
+
+LABELS = (*NASTY, *BROKEN)
+
+
+def recording(file, n_windows, rng):
+    starts = np.arange(n_windows) * 0.1
+    probabilities = (rng.random((n_windows, len(LABELS))) ** 20).astype(np.float32)  # down to 1e-30
+    return heard(file, timeline=Timeline(starts, starts + 5, probabilities))
+
+
+def written_wide(path, files, labels=LABELS):
+    with written(path) as out:
+        write_wide(files, labels, out)
+    return path
+
+
+def written_parquet(path, *arguments):
+    with written_bytes(path) as out:
+        (write_wide_parquet if len(arguments) > 1 else write_parquet)(*arguments, out)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ wide CSV
+
+
+def test_wide_table_has_the_index_and_the_columns_of_opensoundscapes_predictions(tmp_path, rng):
+    files = [recording(name, 3, rng) for name in FILE_NAMES]
+    table = pd.read_csv(written_wide(tmp_path / "a.csv", files), index_col=[0, 1, 2])
+    assert table.index.names == ["file", "start_time", "end_time"]
+    assert list(table.columns) == list(LABELS)
+    for file in files:
+        rows = table.loc[file.file]
+        assert rows.index.get_level_values("start_time").tolist() == file.timeline.starts.tolist()
+        assert rows.index.get_level_values("end_time").tolist() == file.timeline.ends.tolist()
+        assert np.array_equal(rows.to_numpy().astype(np.float32), file.timeline.probabilities)
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=5))
+def test_wide_table_has_every_bit_of_every_probability(values):
+    timeline = Timeline(np.zeros(1), np.ones(1), np.array([values], np.float32))
+    out = io.StringIO()
+    write_wide([heard("a.wav", timeline=timeline)], [str(i) for i in range(len(values))], out)
+    _, row = csv.reader(out.getvalue().splitlines())
+    assert np.array(row[3:], np.float64).astype(np.float32).tobytes() == timeline.probabilities.tobytes()
+
+
+def test_wide_table_is_the_one_that_pandas_writes(tmp_path, rng):
+    file = recording("a.wav", 4, rng)
+    index = pd.MultiIndex.from_arrays(
+        [["a.wav"] * 4, file.timeline.starts, file.timeline.ends], names=["file", "start_time", "end_time"]
+    )
+    expected = pd.DataFrame(
+        file.timeline.probabilities, index=index, columns=[f"label {i}" for i in range(len(LABELS))]
+    )
+    path = written_wide(tmp_path / "a.csv", [file], labels=list(expected.columns))
+    assert path.read_text() == expected.to_csv(lineterminator="\n")
+
+
+def test_image_has_no_end_in_a_wide_table(tmp_path):
+    path = written_wide(tmp_path / "a.csv", [image("a.png")], ["Bark"])
+    assert path.read_text() == "file,start_time,end_time,Bark\na.png,0.0,,0.25\n"
+    table = pq.read_table(written_parquet(tmp_path / "a.parquet", [image("a.png")], ["Bark"]))
+    assert table.to_pylist() == [{"file": "a.png", "start_time": 0.0, "end_time": None, "Bark": 0.25}]
+
+
+# ------------------------------------------------------------------------------------------------ Parquet
+
+
+@given(labels=st.lists(texts, max_size=5), file=texts)
+def test_pyarrow_reads_any_label_and_any_file_name(labels, file):
+    out = io.BytesIO()
+    write_parquet([of_labels(*labels, file=file)], out)
+    table = pq.read_table(io.BytesIO(out.getvalue()))
+    assert table.column_names == ["file", "start", "end", "label", "probability"]
+    assert table["label"].to_pylist() == labels
+    assert set(table["file"].to_pylist()) <= {file}
+
+
+def test_pandas_reads_numbers_with_all_their_digits(tmp_path, rng):
+    values = rng.random(50).astype(np.float32)
+    events = [(i / 3, i / 3 + 0.1, "Bark", float(value)) for i, value in enumerate(values)]
+    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [heard("a.wav", *events)]))
+    assert table["start"].tolist() == [event[0] for event in events]
+    assert table["end"].tolist() == [event[1] for event in events]
+    assert table["probability"].tolist() == values.tolist()
+    assert table["probability"].dtype == np.float32
+
+
+def test_nothing_heard_is_a_table_without_rows(tmp_path):
+    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [heard("a.wav")]))
+    assert list(table.columns) == ["file", "start", "end", "label", "probability"]
+    assert len(table) == 0
+
+
+def test_end_that_is_unknown_is_null(tmp_path):
+    table = pq.read_table(written_parquet(tmp_path / "a.parquet", [image("a.png", ("Bark", 0.5))]))
+    assert table.to_pylist()[0]["end"] is None
+
+
+def test_name_that_no_encoding_knows_is_written_with_its_bytes(tmp_path):
+    path = written_parquet(tmp_path / "a.parquet", [heard(LATIN_1, (0, 1, "Bark", 0.5))])
+    assert pq.read_table(path)["file"].to_pylist() == ["caf\\udce9.wav"]
+    path = written_parquet(tmp_path / "b.parquet", [heard(LATIN_1)], ["Bark"])
+    assert pq.read_table(path)["file"].to_pylist() == ["caf\\udce9.wav"]
+
+
+def test_wide_parquet_is_the_wide_table(tmp_path, rng):
+    files = [recording(name, n, rng) for name, n in zip(FILE_NAMES, (3, 1, 0, 8, 2, 1), strict=True)]
+    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", files, LABELS))
+    assert list(table.columns) == ["file", "start_time", "end_time", *LABELS]
+    assert np.array_equal(table[list(LABELS)].to_numpy(), np.concatenate([f.timeline.probabilities for f in files]))
+    assert table["file"].tolist() == [file.file for file in files for _ in file.timeline.starts]
+    assert table["start_time"].tolist() == [start for file in files for start in file.timeline.starts.tolist()]
+
+
+def test_rows_go_to_the_disk_group_by_group_and_none_is_lost(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(parquet_module, "_ROWS", 7)
+    monkeypatch.setattr(parquet_module, "_WIDE_VALUES", 7 * len(LABELS))
+    files = [of_labels(*map(str, range(n)), file=f"{n}.wav") for n in (0, 5, 9, 1)]
+    table = pq.ParquetFile(written_parquet(tmp_path / "a.parquet", files))
+    assert [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)] == [7, 7, 1]
+    assert table.read()["label"].to_pylist() == [str(i) for n in (0, 5, 9, 1) for i in range(n)]
+
+    files = [recording(f"{n}.wav", n, rng) for n in (0, 5, 16, 1)]
+    table = pq.ParquetFile(written_parquet(tmp_path / "b.parquet", files, LABELS))
+    assert max(table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)) < 14
+    assert table.num_row_groups > 2
+    assert table.read()["file"].to_pylist() == [f"{n}.wav" for n in (0, 5, 16, 1) for _ in range(n)]
+
+
+def test_parquet_without_pyarrow_tells_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"writing Parquet needs the package pyarrow: .*spectag\[parquet\]"):
+        write_parquet([], io.BytesIO())

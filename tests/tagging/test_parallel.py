@@ -1,0 +1,238 @@
+"""Tagging many files: in order, on several cores, with every file that can't be read named."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
+from spectag.audio.files import write_audio
+from spectag.audio.front_end import FrontEnd
+from spectag.audio.spectrogram_image import write_png
+from spectag.config.base import ImageConfig, WindowConfig
+from spectag.errors import BundleError
+from spectag.models.bundle import ONNX_FILE
+from spectag.models.tagger import Tagger
+from spectag.tagging.input_files import find_files
+from spectag.tagging.parallel import Chunk, accepted_suffixes, chunked, tag, tag_chunk, tag_chunks
+
+
+@pytest.fixture
+def tagger(tmp_path):
+    return Tagger(make_bundle(tmp_path / "model"))
+
+
+def top_label(tagged):
+    return LABELS[tagged.timeline.probabilities[0].argmax()]
+
+
+def write_tones(folder, n_files, seconds=0.2):
+    folder.mkdir()
+    paths = [folder / f"{number:02} {LABELS[number % 3]}.wav" for number in range(n_files)]
+    for number, path in enumerate(paths):
+        write_audio(path, tone(LABELS[number % 3], seconds), 16_000)
+    return paths
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_files_come_back_in_their_order_each_with_its_own_tags(tagger, tmp_path, workers):
+    paths = write_tones(tmp_path / "sounds", 7)
+    write_audio(paths[0], tone("low", 20.0), 16_000)  # the first one takes longest
+    tagged = list(tag(tagger, paths, workers=workers))
+    assert [file.file for file in tagged] == list(map(str, paths))
+    assert [top_label(file) for file in tagged] == [LABELS[number % 3] for number in range(7)]
+    alone = [tagger.tag(path).probabilities for path in paths]
+    assert all(np.array_equal(file.timeline.probabilities[0], own) for file, own in zip(tagged, alone, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_file_that_can_not_be_read_is_named_and_the_rest_is_tagged(tagger, tmp_path, workers):
+    paths = write_tones(tmp_path / "sounds", 3)
+    paths[1].write_bytes(b"")
+    tagged = list(tag(tagger, [*paths, tmp_path / "gone.wav", tmp_path], workers=workers))
+    assert [file.timeline is None for file in tagged] == [False, True, False, True, True]
+    assert [file.reason is None for file in tagged] == [True, False, True, False, False]
+    assert "01 middle.wav: the file is empty (0 bytes)" in tagged[1].reason
+    assert "gone.wav" in tagged[3].reason
+    assert "got a folder" in tagged[4].reason
+
+
+def test_odd_sounds_are_tagged_too(tagger, tmp_path, rng):
+    stereo = rng.uniform(-0.1, 0.1, (96_000, 2))
+    soundfile.write(tmp_path / "Zweispur, 96 kHz – größer.flac", stereo, 96_000)
+    write_audio(tmp_path / "30 ms.wav", tone("high", 0.03), 16_000)
+    write_audio(tmp_path / "one sample.wav", np.array([0.5], np.float32), 8_000)
+    tagged = list(tag(tagger, find_files([tmp_path], accepted_suffixes(tagger))))
+    names = [Path(file.file).name for file in tagged]
+    assert names == ["30 ms.wav", "Zweispur, 96 kHz – größer.flac", "one sample.wav"]
+    assert all(file.reason is None and np.isfinite(file.timeline.probabilities).all() for file in tagged)
+    assert top_label(tagged[0]) == "high"
+
+
+def test_windows_follow_in_order_of_time(tagger, tmp_path):
+    path = tmp_path / "a.wav"
+    write_audio(path, np.concatenate([tone(label, 0.5) for label in LABELS]), 16_000)
+    window = WindowConfig(window_seconds=0.5, overlap_seconds=0.25)
+    (tagged,) = tag(tagger, [path], window=window)
+    assert list(tagged.timeline.starts) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert tagged.duration_seconds == 1.5
+    assert [LABELS[number] for number in tagged.timeline.probabilities.argmax(axis=1)[::2]] == list(LABELS)
+    of_one = list(tagger.tag_windows(path, window))
+    assert np.array_equal(tagged.timeline.probabilities, [tags.probabilities for tags in of_one])
+    of_timeline = tagger.tags_of(path, tagged.timeline)
+    assert [tags.top(1) for tags in of_timeline] == [tags.top(1) for tags in of_one]
+
+
+def test_window_config_without_a_length_means_whole_recordings(tagger, tmp_path):
+    (path,) = write_tones(tmp_path / "sounds", 1)
+    (tagged,) = tag(tagger, [path], window=WindowConfig())
+    assert (list(tagged.timeline.starts), list(tagged.timeline.ends)) == ([0.0], [0.2])
+
+
+def test_paths_may_be_strings(tagger, tmp_path):
+    (path,) = write_tones(tmp_path / "sounds", 1)
+    for files in ([str(path)], str(path), path):
+        (tagged,) = tag(tagger, files)
+        assert tagged.file == str(path)
+
+
+def test_nothing_to_tag_gives_nothing(tagger):
+    assert list(tag(tagger, [])) == []
+
+
+def test_progress_tells_every_file_from_none_to_all(tagger, tmp_path):
+    steps = []
+    list(tag(tagger, write_tones(tmp_path / "sounds", 3), progress=lambda *step: steps.append(step)))
+    assert steps == [("tagging", done, 3) for done in range(4)]
+
+
+def test_tagger_that_was_trained_anew_in_its_place_is_the_one_that_tags(tmp_path):
+    """One was kept by the path of its folder, so that a notebook went on tagging with the tagger before."""
+    (path,) = write_tones(tmp_path / "sounds", 1)
+    (old,) = tag(Tagger(make_bundle(tmp_path / "model")), [path])
+    (tmp_path / "model").rename(tmp_path / "old")
+    loud = MEL.model_copy(update={"mean": 0.0})
+    new = Tagger(make_bundle(tmp_path / "model", make_info(front_end=FrontEnd(mel=loud))))
+    (anew,) = tag(new, [path])
+    assert np.array_equal(anew.timeline.probabilities[0], new.tag(path).probabilities)
+    assert not np.array_equal(anew.timeline.probabilities, old.timeline.probabilities)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damaged_tagger_is_an_error_and_not_a_fault_of_every_file(tagger, tmp_path, workers):
+    (tagger.folder / ONNX_FILE).write_bytes(b"no network")
+    with pytest.raises(BundleError, match=r"model\.onnx: can't be opened"):
+        list(tag(tagger, write_tones(tmp_path / "sounds", 2), workers=workers))
+
+
+def test_image_given_to_a_tagger_of_sounds_is_named(tagger, tmp_path):
+    write_png(tmp_path / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
+    (tagged,) = tag(tagger, [tmp_path / "b.png"])
+    assert "b.png: this tagger hears log_mels, not images" in tagged.reason
+
+
+def test_image_has_tags_without_an_end(tmp_path):
+    info = make_info(front_end=FrontEnd(mel=MEL, image=ImageConfig()))
+    tagger = Tagger(make_bundle(tmp_path / "images", info))
+    write_png(tmp_path / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
+    (tagged,) = tag(tagger, [tmp_path / "b.png"])
+    assert np.isnan(tagged.timeline.ends).all()
+    assert tagged.duration_seconds is None
+    assert tagger.tags_of("b.png", tagged.timeline)[0].end_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("front_end", "expected"),
+    [
+        (FrontEnd(mel=MEL), (True, False)),
+        (FrontEnd(mel=MEL, image=ImageConfig()), (True, True)),
+        (FrontEnd(mel=None, image=ImageConfig(height=24, width=5)), (False, True)),
+    ],
+)
+def test_tagger_takes_sounds_images_or_both(tmp_path, front_end, expected):
+    suffixes = accepted_suffixes(Tagger(make_bundle(tmp_path / "model", make_info(front_end=front_end))))
+    assert (".wav" in suffixes, ".png" in suffixes) == expected
+
+
+# ------------------------------------------------------------------------------------------------ portions
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_windows_of_several_files_do_not_mix(tagger, tmp_path, n_threads):
+    paths = write_tones(tmp_path / "sounds", 6, seconds=1.1)
+    paths.insert(3, tmp_path / "gone.wav")
+    window = WindowConfig(window_seconds=0.25)
+    answer = tag_chunk(tagger, window, n_threads, Chunk(0, tuple(map(str, paths))))
+    for path, tagged in zip(paths, answer.files, strict=True):
+        if path.name == "gone.wav":
+            assert tagged.timeline is None
+            continue
+        own = [tags.probabilities for tags in tagger.tag_windows(path, window)]
+        assert np.array_equal(tagged.timeline.probabilities, own)
+    assert {"reading", "resampling", "log-mel", "network"} <= set(answer.seconds)
+
+
+def test_file_that_breaks_off_in_the_middle_is_skipped_whole(tagger, tmp_path):
+    path = tmp_path / "a.flac"
+    write_audio(path, np.random.default_rng(0).uniform(-1, 1, 640_000).astype(np.float32), 16_000)
+    path.write_bytes(path.read_bytes()[:400_000])
+    (tagged,) = tag(tagger, [path], window=WindowConfig(window_seconds=0.5))
+    assert tagged.timeline is None
+    assert "a.flac: the sound is damaged" in tagged.reason
+
+
+def test_portions_hold_all_files_in_order_and_none_is_large(tmp_path):
+    files = []
+    for number in range(100):
+        files.append(str(tmp_path / f"{number}.wav"))
+        Path(files[-1]).write_bytes(b"")
+    chunks = chunked([*files, "gone.wav"], workers=2)
+    assert [file for chunk in chunks for file in chunk.files] == [*files, "gone.wav"]
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    assert max(len(chunk.files) for chunk in chunks) == 12
+    assert chunked([]) == []
+
+
+def test_large_files_get_portions_of_their_own(monkeypatch):
+    monkeypatch.setitem(chunked.__globals__, "file_size", lambda file: 40_000_000)
+    assert [chunk.files for chunk in chunked(list("abcdefgh") * 3, workers=1)][:2] == [("a",), ("b",)]
+
+
+def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path):
+    path = tmp_path / "long.wav"
+    write_audio(path, np.zeros(690 * 1_000, np.float32), 1_000)
+    steps = []
+    list(tag(tagger, [path], window=WindowConfig(window_seconds=60.0), progress=lambda *step: steps.append(step)))
+    assert steps == [("tagging", 0, 1), *(("minutes", minute, 12) for minute in range(1, 12)), ("tagging", 1, 1)]
+
+
+class Deadly(Tagger):
+    """A tagger whose process dies of one file, as decoders have done."""
+
+    def open_windows(self, path, window=None, **stretch):
+        if Path(path).name == "deadly.wav":
+            signal.raise_signal(signal.SIGKILL)
+        return super().open_windows(path, window, **stretch)
+
+
+def test_file_that_kills_the_process_that_reads_it_is_skipped_and_no_other(tagger, tmp_path, monkeypatch):
+    monkeypatch.setitem(tag_chunks.__globals__, "Tagger", Deadly)
+    paths = write_tones(tmp_path / "sounds", 40)
+    deadly = paths[20].rename(paths[20].with_name("deadly.wav"))
+    paths[20] = deadly
+    tagged = list(tag(tagger, paths, workers=2))
+    assert [file.file for file in tagged] == list(map(str, paths))
+    assert [file.file for file in tagged if file.timeline is None] == [str(deadly)]
+    assert tagged[20].reason == f"{deadly}: the process that read it died (SIGKILL)"
+
+
+def test_few_files_are_tagged_apart_where_one_may_kill(tagger, tmp_path, monkeypatch):
+    monkeypatch.setitem(tag_chunks.__globals__, "Tagger", Deadly)
+    paths = write_tones(tmp_path / "sounds", 3)
+    deadly = paths[1].rename(paths[1].with_name("deadly.wav"))
+    chunks = chunked([str(paths[0]), str(deadly), str(paths[2])])
+    answers = sorted(tag_chunks(tagger, chunks, None, workers=1, apart=True), key=lambda answer: answer[0].number)
+    files = [file for _, answer in answers for file in answer.files]
+    assert [file.timeline is None for file in files] == [False, True, False]

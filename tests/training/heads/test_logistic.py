@@ -1,0 +1,243 @@
+"""The linear head is where its loss is least, by finite differences and by scikit-learn."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from spectag.training.heads import logistic as head_fit
+from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, Standardization, fit_heads
+
+
+def made_up(rng, n_clips, n_features, n_labels=3):
+    """Features of very different sizes, and labels that they tell with some noise."""
+    hidden = rng.standard_normal((n_clips, n_features))
+    told = hidden @ rng.standard_normal((n_features, n_labels)) / np.sqrt(n_features)
+    y_true = told + 0.5 * rng.standard_normal(told.shape) > 0.5
+    features = 10 + hidden * 10.0 ** rng.uniform(-2, 2, n_features)
+    return features.astype(np.float32), y_true
+
+
+def loss(x, y_true, weights, bias, weight_decay):
+    logits = x @ weights + bias
+    return (np.logaddexp(0, logits) - y_true * logits).sum() / len(x) + weight_decay / 2 * (weights**2).sum()
+
+
+# ------------------------------------------------------------------------------------------------ standardization
+
+
+def test_standardised_features_have_mean_0_and_a_stage_has_one_deviation_that_grows_with_depth(rng):
+    features, _ = made_up(rng, 200, 12)
+    x = Standardization.of(features, [4, 4, 4])(features)
+    assert x.mean(axis=0) == pytest.approx(np.zeros(12), abs=1e-6)
+    deviation = x.std(axis=0)
+    assert deviation == pytest.approx(np.repeat(deviation[::4], 4), rel=1e-5)
+    assert deviation[0] / deviation[-1] == pytest.approx(head_fit.SHALLOWEST, rel=1e-5)
+    assert deviation[4] / deviation[-1] == pytest.approx((1 + head_fit.SHALLOWEST) / 2, rel=1e-5)
+
+
+def test_one_stage_alone_has_mean_square_norm_1(rng):
+    features, _ = made_up(rng, 200, 12)
+    x = Standardization.of(features, [12])(features)
+    assert (x**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-3, 1e6])
+def test_constant_features_are_ignored_whatever_they_are_later(rng, constant):
+    features, y_true = made_up(rng, 60, 8)
+    with_constant = np.hstack([features, np.full((60, 8), constant, np.float32)])
+    head = fit_heads(with_constant, y_true, [16], (1e-3,))[0]
+    later = with_constant.copy()
+    later[:, 8:] = 1e9
+    assert np.array_equal(head.logits(later), head.logits(with_constant))
+    alone = fit_heads(features, y_true, [8], (2e-3,))[0]  # half the features, so the square norm is twice as great
+    assert head.logits(with_constant) == pytest.approx(alone.logits(features), abs=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------ the solution
+
+
+@pytest.mark.parametrize(("n_clips", "n_features"), [(80, 10), (20, 50)])
+@pytest.mark.parametrize("weight_decay", [1e-2, DEFAULT_WEIGHT_DECAY])
+def test_no_step_from_the_solution_lowers_the_loss(rng, n_clips, n_features, weight_decay):
+    features, y_true = made_up(rng, n_clips, n_features)
+    head = fit_heads(features, y_true, [n_features], (weight_decay,))[0]
+    x = head.standardization(features)
+    for _ in range(20):
+        step, bias_step = rng.standard_normal(head.weights.shape), rng.standard_normal(head.bias.shape)
+        size = 1e-3 / np.sqrt((step**2).sum() + (bias_step**2).sum())
+        ahead, behind = (
+            loss(x, y_true, head.weights + sign * size * step, head.bias + sign * size * bias_step, weight_decay)
+            for sign in (1, -1)
+        )
+        assert (ahead - behind) / 2e-3 == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("n_clips", "n_features"), [(150, 20), (40, 200)])
+def test_heads_are_those_of_sklearn_label_by_label(rng, n_clips, n_features):
+    features, y_true = made_up(rng, n_clips, n_features)
+    sizes = [n_features // 4, n_features - n_features // 4]
+    for weight_decay, head in zip(WEIGHT_DECAYS, fit_heads(features, y_true, sizes, WEIGHT_DECAYS), strict=True):
+        x = head.standardization(features)
+        for label in range(y_true.shape[1]):
+            theirs = LogisticRegression(C=1 / (n_clips * weight_decay), solver="newton-cholesky", tol=1e-10)
+            theirs.fit(x, y_true[:, label])
+            assert head.logits(features)[:, label] == pytest.approx(theirs.decision_function(x), abs=1e-3)
+
+
+def test_more_features_than_clips_have_the_solution_of_all_of_them(rng, monkeypatch):
+    features, y_true = made_up(rng, 30, 90)
+    by_basis = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
+    monkeypatch.setattr(head_fit, "_principal_axes", lambda x: (np.eye(x.shape[1]), np.ones(x.shape[1])))
+    by_all = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
+    new, _ = made_up(rng, 20, 90)
+    assert by_basis.logits(features) == pytest.approx(by_all.logits(features), abs=1e-3)
+    assert by_basis.logits(new) == pytest.approx(by_all.logits(new), rel=1e-2, abs=1e-3)
+
+
+def test_clips_that_are_there_twice_do_not_disturb_the_basis(rng):
+    features, y_true = made_up(rng, 15, 60)
+    once = fit_heads(features, y_true, [60], (1e-3,))[0]
+    twice = fit_heads(np.repeat(features, 2, axis=0), np.repeat(y_true, 2, axis=0), [60], (1e-3,))[0]
+    assert twice.logits(features) == pytest.approx(once.logits(features), abs=1e-3)
+
+
+def test_strongest_decay_gives_each_clip_the_base_rate(rng):
+    features, y_true = made_up(rng, 100, 5)
+    head = fit_heads(features, y_true, [5], (1e6,))[0]
+    base_rate = y_true.mean(axis=0)
+    assert head.logits(features) == pytest.approx(np.tile(logit(base_rate), (100, 1)), abs=1e-4)
+    assert head.probabilities(features) == pytest.approx(np.tile(base_rate, (100, 1)), abs=1e-4)
+
+
+def test_weaker_decay_gives_greater_weights(rng):
+    features, y_true = made_up(rng, 60, 10)
+    norms = [np.square(head.weights).sum() for head in fit_heads(features, y_true, [10], WEIGHT_DECAYS)]
+    assert norms == sorted(norms)
+
+
+def test_each_head_is_the_same_alone_and_in_company(rng):
+    features, y_true = made_up(rng, 60, 10)
+    together = fit_heads(features, y_true, [10], WEIGHT_DECAYS)[-1]
+    alone = fit_heads(features, y_true, [10], WEIGHT_DECAYS[-1:])[0]
+    assert alone.logits(features) == pytest.approx(together.logits(features), abs=1e-3)
+
+
+def test_labels_do_not_disturb_each_other(rng):
+    features, y_true = made_up(rng, 60, 10, n_labels=4)
+    together = fit_heads(features, y_true, [10], (1e-3,))[0].logits(features)
+    alone = fit_heads(features, y_true[:, 2:3], [10], (1e-3,))[0].logits(features)
+    assert together[:, 2] == pytest.approx(alone[:, 0], abs=1e-3)
+
+
+def test_order_and_scale_of_the_features_do_not_matter(rng):
+    features, y_true = made_up(rng, 60, 10)
+    order = rng.permutation(10)
+    scaled = (features[:, order] * 2.0 ** rng.integers(-3, 4, 10)).astype(np.float32)
+    expected = fit_heads(features, y_true, [10], (1e-3,))[0].logits(features)
+    assert fit_heads(scaled, y_true, [10], (1e-3,))[0].logits(scaled) == pytest.approx(expected, abs=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------ odd clips
+
+
+def test_clips_that_a_line_parts_have_finite_weights_and_right_sides():
+    features = np.linspace(-1, 1, 20, dtype=np.float32)[:, np.newaxis]
+    y_true = features > 0
+    head = fit_heads(features, y_true, [1], WEIGHT_DECAYS)[-1]
+    assert np.isfinite(head.weights).all()
+    assert np.array_equal(head.logits(features) > 0, y_true)
+
+
+@pytest.mark.parametrize("n_clips", [1, 2, 5])
+def test_label_that_all_or_no_clips_have_is_told_as_sure_and_finite(rng, n_clips):
+    features = rng.standard_normal((n_clips, 30)).astype(np.float32)
+    y_true = np.tile([True, False], (n_clips, 1))
+    for head in fit_heads(features, y_true, [30], WEIGHT_DECAYS):
+        logits = head.logits(features)
+        assert np.isfinite(logits).all()
+        assert (logits[:, 0] > 1).all()
+        assert (logits[:, 1] < -1).all()
+
+
+def test_one_clip_for_each_label_is_enough():
+    features = np.eye(4, 50, dtype=np.float32)
+    head = fit_heads(features, np.eye(4, dtype=bool), [50], (DEFAULT_WEIGHT_DECAY,))[0]
+    assert head.logits(features).argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_clips_that_are_all_alike_have_the_base_rate():
+    features = np.ones((4, 7), np.float32)
+    y_true = np.array([[True], [False], [False], [False]])
+    assert fit_heads(features, y_true, [7], (1e-3,))[0].probabilities(features) == pytest.approx(0.25, abs=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ weights, soft labels
+
+
+def logits_of(features, targets, *, asked=None, **settings):
+    """Of the clips asked about, or those learnt from, by the solved head."""
+    (head,) = fit_heads(features, targets, [features.shape[1]], (1e-3,), **settings)
+    return head.logits(features if asked is None else asked)
+
+
+@pytest.mark.parametrize("n_features", [8, 60])
+def test_weight_2_is_a_clip_that_is_there_twice(rng, n_features):
+    features, y_true = made_up(rng, 40, n_features)
+    twice = np.concatenate([np.arange(40), [3, 5]])
+    weights = np.ones(40)
+    weights[[3, 5]] = 2
+    expected = logits_of(features[twice], y_true[twice], asked=features)
+    assert logits_of(features, y_true, clip_weights=weights) == pytest.approx(expected, rel=1e-2, abs=2e-3)
+    assert np.abs(logits_of(features, y_true) - expected).max() > 0.01
+
+
+def test_weight_near_0_is_a_clip_that_is_not_there(rng):
+    features, y_true = made_up(rng, 40, 8)
+    spoilt, weights = features.copy(), np.ones(40)
+    spoilt[:5], weights[:5] = 500, 1e-12
+    expected = logits_of(features[5:], y_true[5:])
+    assert logits_of(spoilt, y_true, asked=features[5:], clip_weights=weights) == pytest.approx(expected, abs=2e-3)
+
+
+def test_only_the_proportion_of_the_weights_counts(rng):
+    features, y_true = made_up(rng, 40, 8)
+    weights = rng.uniform(0.1, 1, 40)
+    expected = logits_of(features, y_true, clip_weights=weights)
+    assert logits_of(features, y_true, clip_weights=100 * weights) == pytest.approx(expected, abs=1e-3)
+    assert np.array_equal(logits_of(features, y_true, clip_weights=np.ones(40)), logits_of(features, y_true))
+
+
+@pytest.mark.parametrize("target", [0.5, 0.25])
+def test_soft_target_is_a_clip_that_is_there_true_and_false_with_so_much_weight(rng, target):
+    features, y_true = made_up(rng, 40, 8)
+    soft = y_true.astype(np.float64)
+    soft[:10] = target
+    rows = np.concatenate([np.arange(40), np.arange(10)])
+    hard, weights = y_true[rows], np.ones(50)
+    hard[:10], hard[40:] = True, False
+    weights[:10], weights[40:] = target, 1 - target
+    expected = logits_of(features[rows], hard, asked=features, clip_weights=weights)
+    assert logits_of(features, soft) == pytest.approx(expected, abs=2e-3)
+
+
+def test_half_true_is_the_same_clip_once_true_and_once_false(rng):
+    features, y_true = made_up(rng, 30, 6)
+    soft = np.full(y_true.shape, 0.5)
+    soft[10:] = y_true[10:]
+    twice = np.repeat(features, 2, axis=0)
+    hard = np.repeat(y_true, 2, axis=0)
+    hard[:20] = (np.arange(20) % 2 == 0)[:, np.newaxis]
+    assert logits_of(features, soft) == pytest.approx(logits_of(twice, hard, asked=features), abs=2e-3)
+
+
+def test_true_and_false_are_the_targets_1_and_0(rng):
+    features, y_true = made_up(rng, 40, 8)
+    assert np.array_equal(logits_of(features, y_true), logits_of(features, y_true.astype(np.float64)))
+    assert np.array_equal(logits_of(features, y_true), logits_of(features, y_true.astype(np.float32)))
+
+
+def test_probabilities_are_the_sigmoid_of_the_logits(rng):
+    features, y_true = made_up(rng, 30, 5)
+    head = fit_heads(features, y_true, [5], (1e-3,))[0]
+    assert np.array_equal(head.probabilities(features), expit(head.logits(features)))

@@ -1,0 +1,184 @@
+"""Features on disk: worked out once, told apart by all that makes them, and safe to kill."""
+
+import numpy as np
+import pytest
+import torch
+
+from spectag.audio.front_end import FrontEnd
+from spectag.config.base import ImageConfig, MelConfig
+from spectag.config.recipe import Recipe
+from spectag.errors import ConfigError, DataError, SpectrogramCacheError
+from spectag.system.cache import cache_folder
+from spectag.system.progress import silent
+from spectag.training.inputs.feature_store import FeatureStore
+
+HEIGHT = 16
+MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=160, n_mels=HEIGHT, f_max=8000)
+KEYS = [f"{number:032x}" for number in range(5)]
+
+
+def store(root, *, mel=MEL, image=None, **recipe):
+    return FeatureStore(root, Recipe(**{"backbone": "scratch"} | recipe), FrontEnd(mel=mel, image=image))
+
+
+class Inputs:
+    """The inputs of five clips, and which of them were asked for."""
+
+    def __init__(self, rng, *, height=HEIGHT):
+        self.values = [rng.random((1, height, width), np.float32) for width in (7, 20, 1, 33, 20)]
+        self.asked = []
+
+    def __call__(self, i):
+        self.asked.append(i)
+        return self.values[i]
+
+
+@pytest.fixture
+def inputs(rng):
+    return Inputs(rng)
+
+
+def features_by_torch(features, inputs):
+    with torch.inference_mode():
+        return np.concatenate([features.extractor(torch.from_numpy(values[None])) for values in inputs.values])
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {".lock"}
+
+
+def never(i):
+    raise AssertionError(f"clip {i} was looked at")
+
+
+def test_features_are_torchs_in_the_order_of_the_clips(tmp_path, inputs):
+    features = store(tmp_path)
+    computed = features.compute(KEYS, inputs, progress=silent)
+    np.testing.assert_allclose(computed, features_by_torch(features, inputs), rtol=1e-4, atol=1e-5)
+    assert computed.dtype == np.float32
+    assert sum(features.group_sizes(inputs.values[0])) == computed.shape[1] == 2 * (32 + 64 + 128 + 256)
+
+
+def test_features_are_worked_out_once(tmp_path, inputs):
+    first = store(tmp_path).compute(KEYS, inputs, progress=silent)
+    again = store(tmp_path).compute(KEYS[::-1], never, progress=silent)
+    np.testing.assert_array_equal(again, first[::-1])
+
+
+def test_only_clips_that_are_new_are_looked_at(tmp_path, inputs):
+    store(tmp_path).compute(KEYS[:2], inputs, progress=silent)
+    inputs.asked.clear()
+    steps = []
+    store(tmp_path).compute(KEYS, inputs, progress=lambda *step: steps.append(step))
+    assert set(inputs.asked) == {2, 3, 4}
+    assert steps == [("features by scratch", n_done, 3) for n_done in range(4)]
+
+
+def test_clips_of_one_content_are_worked_out_once(tmp_path, inputs):
+    steps = []
+    features = store(tmp_path).compute([KEYS[0]] * 3, inputs, progress=lambda *step: steps.append(step))
+    assert steps[-1] == ("features by scratch", 1, 1)
+    np.testing.assert_array_equal(features, features[[0, 0, 0]])
+
+
+CHANGES = {
+    "another front end": {"mel": MEL.model_copy(update={"f_max": 7000.0})},
+    "images": {"image": ImageConfig(height=HEIGHT, width=20)},
+    "another image": {"image": ImageConfig(height=HEIGHT, width=20, low=-80)},
+    "the last stage alone": {"features": "last"},
+    "other random weights": {"seed": 1},
+    "another backbone": {"backbone": "timm/test_resnet", "pretrained": False},
+}
+
+
+def test_whatever_changes_the_features_gets_a_folder_of_its_own(tmp_path):
+    folders = [store(tmp_path, **change).folder for change in ({}, *CHANGES.values())]
+    assert len(set(folders)) == len(folders)
+    assert all(folder.parent == tmp_path / "features" for folder in folders)
+
+
+@pytest.mark.parametrize("same", [{}, {"folds": 3}, {"weight_decay": 0.1}], ids=str)
+def test_settings_of_the_head_keep_the_folder(tmp_path, same):
+    assert store(tmp_path, **same).folder == store(tmp_path).folder
+
+
+def test_what_a_killed_run_left_is_harmless_and_goes(tmp_path, inputs):
+    features = store(tmp_path)
+    left = features.folder / ".work-killed"
+    left.mkdir(parents=True)
+    (left / f"{KEYS[0]}.npy").write_bytes(b"half")
+    computed = features.compute(KEYS, inputs, progress=silent)
+    np.testing.assert_allclose(computed, features_by_torch(features, inputs), rtol=1e-4, atol=1e-5)
+    assert files(features.folder) == {f"{key[:2]}/{key}.npy" for key in KEYS}
+    assert not left.exists()
+
+
+def test_a_stopped_run_keeps_what_it_did_and_the_next_goes_on(tmp_path, rng, inputs):
+    undisturbed = store(tmp_path / "undisturbed").compute(KEYS, inputs, progress=silent)
+    features = store(tmp_path / "stopped")
+
+    def stop(step, n_done, n_total):
+        if n_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        features.compute(KEYS, inputs, progress=stop)
+    assert {f"{key[:2]}/{key}.npy" for key in KEYS[:2]} <= files(features.folder)
+    assert not list(features.folder.glob(".work-*"))
+    inputs.asked.clear()
+    np.testing.assert_array_equal(features.compute(KEYS, inputs, progress=silent), undisturbed)
+    assert not {0, 1} & set(inputs.asked)
+
+
+def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path, inputs):
+    inputs.values[3][0, 0, 0] = np.nan
+    features = store(tmp_path)
+    with pytest.raises(DataError, match=rf"features of clip {KEYS[3]} are not finite"):
+        features.compute(KEYS, inputs, progress=silent)
+    assert f"{KEYS[3][:2]}/{KEYS[3]}.npy" not in files(features.folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00cut", b"no features"])
+def test_a_damaged_file_of_features_is_named(tmp_path, inputs, content):
+    features = store(tmp_path)
+    features.compute(KEYS, inputs, progress=silent)
+    (path,) = features.folder.rglob(f"{KEYS[2]}.npy")
+    path.write_bytes(content)
+    with pytest.raises(
+        SpectrogramCacheError, match=rf"{KEYS[2]}\.npy: the features can't be read: .+; delete the file"
+    ):
+        features.compute(KEYS, inputs, progress=silent)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, inputs):
+    (tmp_path / "features").write_text("a file where the folder should be")
+    with pytest.raises(
+        SpectrogramCacheError, match=r"features.scratch-\w+: the features can't be written: Not a directory"
+    ):
+        store(tmp_path).compute(KEYS, inputs, progress=silent)
+
+
+def test_a_size_that_the_network_does_not_take_is_an_error_with_advice(tmp_path, inputs):
+    features = store(tmp_path, backbone="timm/vit_tiny_patch16_224", pretrained=False)
+    message = (
+        r"backbone timm/vit_tiny_patch16_224 can't take inputs of 16 rows and 7 columns: Input height \(16\) doesn't "
+        r"match model \(224\); set image\.height and image\.width"
+    )
+    with pytest.raises(ConfigError, match=message):
+        features.compute(KEYS, inputs, progress=silent)
+
+
+def test_the_exported_extractor_is_written_once_and_shared_by_all_banks(tmp_path, monkeypatch, inputs):
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache ü"))
+    first = store(tmp_path / "a").onnx_file(inputs.values[0])
+    written = first.stat().st_mtime_ns
+    assert store(tmp_path / "b").onnx_file(inputs.values[1]) == first
+    assert first.stat().st_mtime_ns == written
+    assert files(cache_folder()) == {f"onnx/{first.name}", "onnx/.lock"}
+    assert not list(first.parent.glob(".work-*"))
+
+
+def test_a_front_end_of_another_height_is_exported_anew(tmp_path, rng, inputs):
+    taller = Inputs(rng, height=24)
+    features = store(tmp_path)
+    assert features.onnx_file(inputs.values[0]) != features.onnx_file(taller.values[0])

@@ -1,0 +1,28 @@
+"""The graphs in the package are those that the networks have today."""
+
+import numpy as np
+import pytest
+import torch
+
+from spectag.config.backbones import PUBLISHED
+from spectag.models import pretrained as published
+from spectag.training.networks.backbones.mobilenet import MobileNet
+from spectag.training.networks.published_graphs import weightless_graph
+
+
+@pytest.fixture(scope="module")
+def traced():
+    return weightless_graph(0.5).SerializeToString()  # takes seconds
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 128, 1), (3, 1, 128, 201)])
+def test_graph_that_is_traced_today_the_one_in_the_package_and_torch_say_the_same(traced, shape, rng):
+    torch.manual_seed(0)
+    network = MobileNet(0.5).eval()
+    tensors = {name: values.numpy() for name, values in network.state_dict().items() if values.ndim}
+    inputs = rng.normal(size=shape).astype(np.float32)
+    with torch.inference_mode():
+        expected = torch.sigmoid(network(torch.from_numpy(inputs))).numpy()
+    for graph in (traced, published._graph(PUBLISHED["audioset-mn05"])):
+        found = published._open(graph, tensors).run(["probabilities"], {"inputs": inputs})[0]
+        np.testing.assert_allclose(found, expected, atol=1e-6)

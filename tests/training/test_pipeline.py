@@ -1,0 +1,487 @@
+"""From a manifest to a bundle that tags, on made sounds and on images of them."""
+
+import csv
+import json
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.model_selection import train_test_split
+
+from spectag.audio.files import read_audio, write_audio
+from spectag.audio.mel import compute_log_mel
+from spectag.audio.spectrogram_image import log_mel_to_image
+from spectag.audio.synthesis import KINDS
+from spectag.config.backbones import front_end_of
+from spectag.config.base import ImageConfig, MelConfig
+from spectag.config.recipe import Recipe
+from spectag.data.demo_data import make_demo_data
+from spectag.data.manifest import read_manifest
+from spectag.errors import BundleError, ConfigError, DataError
+from spectag.evaluation.predictions import predict_out_of_fold
+from spectag.models.bundle import read_info
+from spectag.models.tagger import Tagger as RuntimeTagger
+from spectag.scoring.calibration import probabilities_of
+from spectag.training import bundle_writer as packing
+from spectag.training.networks.backbones.build import build_backbone
+from spectag.training.networks.network import FeatureExtractor, Tagger, build_head
+from spectag.training.pipeline import first_fine_tuning, train
+
+MEL = front_end_of("scratch", MelConfig(sample_rate=16_000, n_fft=512, hop_length=320, n_mels=32, f_max=8000))
+SOLVED = {"backbone": "scratch", "mel": MEL}
+IMAGE = ImageConfig(height=64, width=64)
+BLOG = {
+    "backbone": "scratch",
+    "features": "last",
+    "head": "layer_norm",
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "epochs": 4,
+    "validation_fraction": 0.25,
+    "validation_split": "random",
+    "seed": 42,
+    "image": IMAGE,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cache(tmp_path_factory):
+    """The cache of all tests, also for what the module makes once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_demo_data(tmp_path_factory.mktemp("demo"), n_curated=40, n_noisy=0, n_test=4)
+
+
+@pytest.fixture(scope="module")
+def result(data, tmp_path_factory):
+    return train(data.train_curated, tmp_path_factory.mktemp("solved") / "model", Recipe(**SOLVED))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Four sounds of each of three kinds, each sound of one label: a folder, and rows of a table."""
+    folder = tmp_path_factory.mktemp("sounds ü")
+    rng = np.random.default_rng(0)
+    rows = []
+    for label in list(KINDS)[:3]:
+        for number in range(4):
+            fname = f"{label} {number}.wav"
+            write_audio(folder / fname, KINDS[label](rng, 0.7 + 0.3 * number, 16_000), 16_000)
+            rows.append({"fname": fname, "labels": label, "fold": str(number % 2)})
+    return folder, rows
+
+
+@pytest.fixture
+def table(tmp_path, sounds):
+    """Copies the sounds and writes a CSV of some rows."""
+    folder, rows = sounds
+    shutil.copytree(folder, tmp_path / "data")
+
+    def write(rows=rows, columns=("fname", "labels")):
+        path = tmp_path / "data" / "train.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    write.rows = rows
+    return write
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, data):
+    """PNGs of the demo's clips and a multi-hot CSV, as anyone makes them."""
+    folder = tmp_path_factory.mktemp("images")
+    manifest = read_manifest(data.train_curated)
+    names = [f"{clip.path.stem}.png" for clip in manifest.clips]
+    for clip, name in zip(manifest.clips, names, strict=True):
+        waveform, _ = read_audio(clip.path, sample_rate=MEL.sample_rate)
+        pixels, _ = log_mel_to_image(compute_log_mel(waveform, MEL), IMAGE)
+        Image.fromarray(pixels).save(folder / name)
+    with (folder / "train_curated_image_labels.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["fname", *manifest.labels.names])
+        writer.writerows([name, *row.astype(int)] for name, row in zip(names, manifest.multi_hot(), strict=True))
+    return folder / "train_curated_image_labels.csv"
+
+
+@pytest.fixture(scope="module")
+def blog(images, tmp_path_factory):
+    return train(images, tmp_path_factory.mktemp("blog") / "model", Recipe(**BLOG))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def torch_probabilities(bundle, recipe, inputs):
+    """Probabilities (n_labels,) from the bundle's weights in torch, with no use of its ONNX file."""
+    info = read_info(bundle)
+    extractor = FeatureExtractor(build_backbone(recipe.backbone, pretrained=False), recipe.features)
+    with torch.inference_mode():
+        n_features = extractor(torch.from_numpy(inputs[None])).shape[1]
+        tagger = Tagger(extractor, build_head(recipe.head, n_features, len(info.labels))).eval()
+        tagger.load_state_dict(load_file(bundle / "weights.safetensors"))
+        logits = tagger(torch.from_numpy(inputs[None]))[0].numpy()
+    return probabilities_of(logits, info.calibration)
+
+
+def test_held_out_clips_are_tagged_better_than_by_chance(result):
+    assert result.scores.n_clips == 40
+    assert result.scores.lwlrap > 0.7
+    assert result.scores.roc_auc > 0.75
+    assert len(result.folds) == 5
+    assert sum(fold.n_clips for fold in result.folds) == 40
+    assert np.isfinite(result.predictions).all()
+
+
+def test_the_bundle_is_complete_and_agrees_with_the_result(result, data):
+    assert set(contents(result.bundle)) == {
+        *("spectag.json", "model.onnx", "weights.safetensors", "predictions.csv", "recipe.toml", "README.md")
+    }
+    info = read_info(result.bundle)
+    assert info.labels == read_manifest(data.train_curated).labels.names
+    assert info.onnx_difference == result.onnx_difference < 1e-4
+    assert info.metrics["lwlrap"] == pytest.approx(result.scores.lwlrap)
+    assert info.metrics["folds"] == [asdict(fold) for fold in result.folds]
+    assert info.data.n_clips == 40
+    n_clips = read_manifest(data.train_curated).multi_hot().sum(axis=0)
+    assert info.thresholds_fitted == tuple((n_clips >= 3).tolist())
+    assert all(0 < threshold < 1 for threshold in info.thresholds)
+
+
+def test_the_runtime_gives_torchs_probabilities_of_sounds_that_it_never_saw(result, data):
+    tagger = RuntimeTagger(result.bundle)
+    for path in sorted(data.test.glob("*.wav")):
+        waveform, _ = read_audio(path, sample_rate=MEL.sample_rate)
+        expected = torch_probabilities(result.bundle, Recipe(**SOLVED), compute_log_mel(waveform, MEL)[None])
+        np.testing.assert_allclose(tagger.tag(path).probabilities, expected, atol=1e-4)
+
+
+def test_the_result_is_json(result):
+    assert json.loads(json.dumps(result.to_dict()))["scores"]["lwlrap"] == result.scores.lwlrap
+
+
+def test_training_again_gives_the_same_files_bit_for_bit(result, data, tmp_path):
+    again = train(data.train_curated, tmp_path / "model", Recipe(**SOLVED))
+    np.testing.assert_array_equal(again.predictions, result.predictions)
+    first = contents(result.bundle)
+    assert {name for name, text in contents(again.bundle).items() if text != first[name]} == set()
+
+
+def test_other_mel_settings_are_not_served_the_features_of_the_first(result, data, tmp_path):
+    """Banks of several front ends share a folder."""
+    other = MEL.model_copy(update={"f_max": 4000.0})
+    again = train(data.train_curated, tmp_path / "model", Recipe(**SOLVED | {"mel": other}))
+    assert not np.array_equal(again.predictions, result.predictions)
+
+
+def test_a_clip_that_cannot_be_read_is_skipped_and_named(table):
+    path = table([*table.rows, {"fname": "empty.wav", "labels": "New"}])
+    (path.parent / "empty.wav").write_bytes(b"")
+    result = train(path, path.parent / "model", Recipe(**SOLVED))
+    assert [(clip.fname, "empty.wav" in reason) for clip, reason in result.skipped] == [("empty.wav", True)]
+    assert len(result.predictions) == 12
+    info = read_info(result.bundle)
+    assert dict(zip(info.labels, info.data.n_clips_per_label, strict=True))["New"] == 0
+    assert result.to_dict()["skipped"][0]["fname"] == "empty.wav"
+
+
+@pytest.mark.parametrize("n_clips", [1, 2])
+def test_one_or_two_clips_a_label_train_without_folds(table, n_clips):
+    rows = [row for i, row in enumerate(table.rows) if i % 4 < n_clips]
+    said = []
+    path = table(rows)
+    result = train(path, path.parent / "model", Recipe(**SOLVED), log=said.append)
+    assert (result.scores, result.folds) == (None, ())
+    assert np.isnan(result.predictions).all()
+    info = read_info(result.bundle)
+    assert (info.thresholds, info.thresholds_fitted) == ((0.5,) * 3, (False,) * 3)
+    assert any("thresholds are not fitted" in line for line in said)
+    tagger = RuntimeTagger(result.bundle)
+    for row in rows:
+        assert tagger.tag(path.parent / row["fname"]).top(1)[0].label == row["labels"]
+
+
+def test_a_single_clip_trains(table):
+    path = table(table.rows[:1])
+    result = train(path, path.parent / "model", Recipe(**SOLVED))
+    assert read_info(result.bundle).labels == (table.rows[0]["labels"],)
+
+
+def test_given_folds_are_used(table):
+    path = table(columns=("fname", "labels", "fold"))
+    result = train(path, path.parent / "model", Recipe(**SOLVED, folds="given"))
+    assert [(fold.name, fold.n_clips) for fold in result.folds] == [("0", 6), ("1", 6)]
+    assert all(fold.top1_accuracy is not None for fold in result.folds)
+    assert result.scores.top1_accuracy == pytest.approx(np.mean([fold.top1_accuracy for fold in result.folds]))
+
+
+def test_clips_with_doubtful_labels_are_remembered_as_learnt_from(table, tmp_path):
+    path = table(columns=("fname", "labels", "fold"))
+    noisy = tmp_path / "noisy" / "doubtful.csv"
+    for i in range(3):
+        write_audio(noisy.with_name(f"{i}.wav"), np.sin(np.arange(8000) / (i + 3)).astype(np.float32), 16_000)
+    label = table.rows[0]["labels"]
+    noisy.write_text("fname,labels\n" + "".join(f"{i}.wav,{label}\n" for i in range(3)), encoding="utf-8")
+    result = train(path, path.parent / "model", Recipe(**SOLVED, folds="given"), noisy=noisy)
+    assert len(result.predictions) == len(table.rows)
+    said = predict_out_of_fold(RuntimeTagger(result.bundle), read_manifest(noisy))
+    assert set(said.origins) == {"learnt"}
+
+
+def test_a_share_held_out_is_not_trained_on(table):
+    """The clips of the share are given wrong labels in a second table: the head stays the same."""
+    recipe = Recipe(**SOLVED, validation_fraction=0.25, validation_split="random", weight_decay=1e-3)
+    path = table()
+    first = train(path, path.parent / "model", recipe)
+    held_out = ~np.isnan(first.predictions).any(axis=1)
+    assert held_out.sum() == 3
+    labels = sorted({row["labels"] for row in table.rows})
+    wrong = [
+        {**row, "labels": labels[labels.index(row["labels"]) - 1]} if is_held_out else row
+        for row, is_held_out in zip(table.rows, held_out, strict=True)
+    ]
+    second = train(table(wrong), path.parent / "other", recipe)
+    assert contents(first.bundle)["weights.safetensors"] == contents(second.bundle)["weights.safetensors"]
+    assert first.scores.lwlrap != second.scores.lwlrap
+
+
+def test_the_weight_decay_that_is_asked_for_is_used(table):
+    path = table()
+    said = []
+    weights = [
+        load_file(
+            train(path, path.parent / "model", Recipe(**SOLVED, weight_decay=decay), log=said.append).bundle
+            / "weights.safetensors"
+        )["head.linear.weight"]
+        for decay in (1e-3, 10.0)
+    ]
+    assert weights[1].norm() < 0.01 * weights[0].norm()
+    assert not any(line.startswith("weight decay") for line in said)
+
+
+def test_progress_tells_of_log_mels_features_and_heads(data, tmp_path):
+    steps = set()
+    recipe = Recipe(**SOLVED)
+    train(
+        data.train_curated, tmp_path / "m", recipe, cache=tmp_path / "bank", progress=lambda name, *_: steps.add(name)
+    )
+    assert steps == {"log-mels", "features by scratch", "heads"}
+
+
+def test_ctrl_c_leaves_the_old_bundle_as_it_was(table, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    path = table()
+    output = path.parent / "model"
+    train(path, output, Recipe(**SOLVED))
+    before = contents(output)
+    monkeypatch.setattr(packing, "write_info", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(path, output, Recipe(**SOLVED, weight_decay=1e-2))
+    assert contents(output) == before
+    assert not [entry for entry in path.parent.iterdir() if entry.name.startswith(".model")]
+
+
+def test_a_folder_with_something_else_is_refused_before_any_work(table, tmp_path):
+    path = table()
+    with pytest.raises(BundleError, match="data: the folder holds something else than a tagger"):
+        train(path, path.parent, Recipe(**SOLVED), cache=tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_table_without_any_label_is_refused(table):
+    path = table([{**row, "labels": ""} for row in table.rows])
+    with pytest.raises(DataError, match=r"train\.csv: no clip has a label"):
+        train(path, path.parent / "model", Recipe(**SOLVED))
+
+
+def test_clips_without_a_label_are_examples_of_none(table):
+    label = table.rows[0]["labels"]
+    path = table([{**row, "labels": label if row["labels"] == label else ""} for row in table.rows])
+    result = train(path, path.parent / "model", Recipe(**SOLVED))
+    assert read_info(result.bundle).labels == (label,)
+    assert result.scores.roc_auc > 0.8
+
+
+def test_audioset_networks_are_not_shown_images(images, tmp_path):
+    with pytest.raises(ConfigError, match="mn04_audioset hears log_mels and was never shown images; choose"):
+        train(images, tmp_path / "model", Recipe())
+
+
+def test_images_need_one_size(images, tmp_path):
+    with pytest.raises(ConfigError, match=r"image\.height and image\.width are needed"):
+        train(images, tmp_path / "model", Recipe(**BLOG | {"image": ImageConfig(height=64)}))
+
+
+def test_images_and_a_multi_hot_csv_train_the_way_of_the_blog_post(blog, images):
+    held_out = train_test_split(np.arange(40), test_size=0.25, random_state=42)[1]
+    np.testing.assert_array_equal(np.flatnonzero(~np.isnan(blog.predictions).any(axis=1)), np.sort(held_out))
+    assert [fold.n_clips for fold in blog.folds] == [10]
+    assert [epoch.epoch for epoch in blog.epochs] == [1, 2, 3, 4]
+    assert blog.epochs[-1].train_loss < blog.epochs[0].train_loss
+    assert blog.epochs[-1].valid_lwlrap == pytest.approx(blog.scores.lwlrap)
+    with (blog.bundle / "epochs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["valid_loss"]) for row in rows] == [epoch.valid_loss for epoch in blog.epochs]
+    info = read_info(blog.bundle)
+    assert (info.front_end.mel, info.front_end.image) == (None, IMAGE)
+    assert (info.backbone.features, info.backbone.head) == ("last", "layer_norm")
+
+
+def test_a_tagger_of_images_gives_torchs_probabilities_and_refuses_sounds(blog, images, data):
+    tagger = RuntimeTagger(blog.bundle)
+    path = min(images.parent.glob("*.png"))
+    pixels = np.asarray(Image.open(path), np.float32)[None] / 255
+    expected = torch_probabilities(blog.bundle, Recipe(**BLOG), pixels)
+    np.testing.assert_allclose(tagger.tag(path).probabilities, expected, atol=1e-4)
+    with pytest.raises(DataError, match=r"trained on images whose mel settings it wasn't told"):
+        tagger.tag(min(data.test.glob("*.wav")))
+
+
+def test_a_tagger_that_was_told_how_its_images_are_made_tags_sounds_alike(images, data, tmp_path):
+    recipe = Recipe(**BLOG | {"epochs": 1, "mel": MEL})
+    tagger = RuntimeTagger(train(images, tmp_path / "model", recipe).bundle)
+    clip = read_manifest(data.train_curated).clips[0]
+    of_image = tagger.tag(images.parent / f"{clip.path.stem}.png").probabilities
+    np.testing.assert_allclose(tagger.tag(clip.path).probabilities, of_image, atol=1e-5)
+
+
+def test_coloured_images_are_taken_as_they_are(tmp_path, rng):
+    for number in range(6):
+        pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        pixels[..., number % 2] = 0
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    recipe = Recipe(
+        backbone="timm/test_resnet", pretrained=False, image=ImageConfig(colormap="magma", height=32, width=32)
+    )
+    result = train(tmp_path, tmp_path.parent / "model of colours", recipe)
+    assert read_info(result.bundle).front_end.n_channels == 3
+    assert RuntimeTagger(result.bundle).tag(tmp_path / "a" / "0.png").top(1)[0].label == "a"
+
+
+def test_training_goes_on_from_an_earlier_bundle(blog, images, tmp_path):
+    recipe = Recipe(**BLOG | {"init": blog.bundle, "epochs": 1, "optimizer": "sgd", "learning_rate": 1e-12})
+    result = train(images, tmp_path / "model", recipe)
+    assert result.epochs[0].valid_loss == pytest.approx(blog.epochs[-1].valid_loss, abs=1e-6)
+    first, second = (load_file(folder / "weights.safetensors") for folder in (blog.bundle, result.bundle))
+    torch.testing.assert_close(first, second)
+
+
+def test_a_beginning_with_other_labels_is_refused(blog, images, tmp_path):
+    renamed = images.with_name("renamed.csv")
+    renamed.write_text(images.read_text(encoding="utf-8").replace("Bell", "Gong"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"model: it can't be the beginning of this one: .*differ: Bell, Gong"):
+        train(renamed, tmp_path / "model", Recipe(**BLOG, init=blog.bundle))
+
+
+@pytest.mark.parametrize("change", [{"features": "all"}, {"head": "linear"}], ids=str)
+def test_a_beginning_of_another_make_is_refused(blog, images, tmp_path, change):
+    with pytest.raises(ConfigError, match="can't be the beginning of this one: it has backbone scratch, features last"):
+        train(images, tmp_path / "model", Recipe(**BLOG | change, init=blog.bundle))
+
+
+def test_a_beginning_that_is_no_tagger_is_named(images, tmp_path):
+    with pytest.raises(BundleError, match="nothing: not a tagger"):
+        train(images, tmp_path / "model", Recipe(**BLOG, init=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut short, as a copy may be"])
+def test_a_beginning_whose_weights_are_damaged_is_named(blog, images, tmp_path, content):
+    earlier = tmp_path / "earlier"
+    shutil.copytree(blog.bundle, earlier)
+    (earlier / "weights.safetensors").unlink()
+    if content is not None:
+        (earlier / "weights.safetensors").write_bytes(content)
+    with pytest.raises(BundleError, match=r"weights\.safetensors: damaged: .*; train that bundle again"):
+        train(images, tmp_path / "model", Recipe(**BLOG, init=earlier))
+
+
+def test_epochs_with_folds_hold_out_each_clip_once_and_end_with_all_clips(table):
+    path = table(columns=("fname", "labels", "fold"))
+    recipe = Recipe(**SOLVED, optimizer="adamw", epochs=2, folds="given")
+    said = []
+    result = train(path, path.parent / "model", recipe, log=said.append)
+    assert np.isfinite(result.predictions).all()
+    parts = [(epoch.part, epoch.epoch, epoch.valid_loss is None) for epoch in result.epochs]
+    assert parts == [(part, n, part == "all clips") for part in ("fold 0", "fold 1", "all clips") for n in (1, 2)]
+    assert [line for line in said if line in ("fold 0", "fold 1", "all clips")] == ["fold 0", "fold 1", "all clips"]
+
+
+def test_two_members_answer_together_with_weights_fitted_on_held_out_clips(table):
+    path = table()
+    members = ({"features": "all"}, {"features": "last"})
+    said = []
+    result = train(path, path.parent / "model", Recipe(**SOLVED, members=members, folds=2), log=said.append)
+    assert [member.name for member in result.members] == ["scratch frozen", "scratch frozen 2"]
+    first = result.members[0]
+    assert first.blended == first.lwlrap
+    assert result.members[1].blended == pytest.approx(result.scores.lwlrap)
+    in_use = [member for member in result.members if member.weight]
+    assert len(read_info(result.bundle).members) == (len(in_use) if len(in_use) > 1 else 0)
+    assert any(line.startswith("weights: scratch frozen ") for line in said)
+    row = table.rows[0]
+    tagged = RuntimeTagger(result.bundle).tag(path.parent / row["fname"])
+    assert tagged.top(1)[0].label == row["labels"]
+
+
+TUNED = {**SOLVED, "mode": "finetune", "epochs": 1, "batch_size": 4, "finetune": {"crop_seconds": 0.5}}
+
+
+def test_float16_without_a_gpu_is_refused_before_any_work(table, tmp_path):
+    path = table()
+    recipe = Recipe(**TUNED | {"finetune": {"precision": "float16"}})
+    with pytest.raises(ConfigError, match=r"finetune\.precision = float16 needs a GPU"):
+        train(path, path.parent / "model", recipe, cache=tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
+
+
+def test_tensorboard_without_epochs_is_refused_before_any_work(table, tmp_path):
+    path = table()
+    with pytest.raises(ConfigError, match="optimizer lbfgs solves the head without any; leave --tensorboard out"):
+        train(path, path.parent / "model", Recipe(**SOLVED), tensorboard=tmp_path / "logs", cache=tmp_path / "bank")
+    assert not list(tmp_path.glob("[bl]*"))
+
+
+def test_a_budget_that_is_too_short_for_anything_is_named(table):
+    path = table()
+    with pytest.raises(ConfigError, match=r"budget = 0.05 s is too short for any of the training; give more"):
+        train(path, path.parent / "model", Recipe(**TUNED, budget=0.05))
+
+
+def test_members_that_do_not_fit_the_budget_are_left_out_by_name(table):
+    path = table()
+    members = ({}, {**TUNED, "mel": MEL.model_dump()})
+    said = []
+    recipe = Recipe(**SOLVED, members=members, folds=2, budget=0.05)
+    result = train(path, path.parent / "model", recipe, log=said.append)
+    assert [member.name for member in result.members] == ["scratch frozen"]
+    assert "scratch fine-tuned: left out, for the budget is used up" in said
+
+
+def test_the_first_fine_tuning_is_the_first_part_of_the_first_member_that_is_fine_tuned(table):
+    """As `train` would begin it: with the clips of the first fold held out."""
+    path = table(columns=("fname", "labels", "fold"))
+    members = ({}, {**TUNED, "mel": MEL.model_dump(), "batch_size": 5})
+    training = first_fine_tuning(path, Recipe(**SOLVED, members=members, folds="given"))
+    assert training.batches.n_clips == 6
+    assert training.batches.n_steps == 2
+    assert len(list(training.losses_at([1e-4, 1e-3, 1e-2]))) == 3
+
+
+def test_without_a_fine_tuned_member_there_is_no_first_fine_tuning(table):
+    with pytest.raises(ConfigError, match="no network of this recipe is fine-tuned; give --mode finetune"):
+        first_fine_tuning(table(), Recipe(**SOLVED))

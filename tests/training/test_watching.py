@@ -1,0 +1,138 @@
+"""Fine-tuning as it is watched, from end to end: its epochs on every channel, stopping early, and going on."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from spectag.audio.files import write_audio
+from spectag.audio.synthesis import KINDS
+from spectag.config.base import MelConfig, to_toml
+from spectag.config.recipe import Recipe
+from spectag.models.bundle import read_info
+from spectag.training.bundle_writer import check_output
+from spectag.training.pipeline import train
+
+PATIENCE, MOST_EPOCHS = 2, 40
+RECIPE = Recipe(
+    mode="finetune",
+    backbone="scratch",
+    features="last",
+    head="layer_norm",
+    mel=MelConfig(sample_rate=16_000, n_fft=512, hop_length=512, n_mels=16, f_max=8000.0),
+    epochs=MOST_EPOCHS,
+    batch_size=8,
+    learning_rate=0.01,
+    validation_fraction=0.5,
+    finetune={
+        "patience": PATIENCE,
+        "weight_averaging": "none",
+        "schedule": "constant",
+        "linear_probe_first": False,
+        "crop_seconds": 0.3,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    rows = ["fname,labels"]
+    for label in list(KINDS)[:3]:
+        for number in range(6):
+            write_audio(folder / f"{label} {number}.wav", KINDS[label](rng, 0.4, 16_000), 16_000)
+            rows.append(f"{label} {number}.wav,{label}")
+    (folder / "clips.csv").write_text("\n".join(rows))
+    return folder / "clips.csv"
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def watched(manifest, tmp_path_factory):
+    """A training that was killed in its third epoch and resumed, and what was told of its epochs each time."""
+    folder = tmp_path_factory.mktemp("watched")
+    places = {"output": folder / "model", "bank": folder / "bank", "tensorboard": folder / "tb"}
+    before, after = [], []
+
+    def until_killed(epoch):
+        before.append(epoch)
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(manifest, recipe=RECIPE, on_epoch=until_killed, **places)
+    result = train(manifest, recipe=RECIPE, on_epoch=after.append, resume=True, **places)
+    return folder, before, after, result
+
+
+def test_patience_ends_training_so_many_epochs_after_the_best(watched):
+    *_, result = watched
+    scores = [epoch.valid_lwlrap for epoch in result.epochs]
+    assert len(scores) == 1 + int(np.argmax(scores)) + PATIENCE < MOST_EPOCHS
+
+
+def test_the_weights_taken_are_those_of_the_best_epoch_and_the_last_are_kept_beside_them(watched):
+    folder, *_, result = watched
+    best = max(epoch.valid_lwlrap for epoch in result.epochs)
+    assert best > result.epochs[-1].valid_lwlrap  # or the weights of the end would pass, too
+    assert result.scores.lwlrap == pytest.approx(best)
+    taken, last = (load_file(folder / "model" / f"{name}.safetensors") for name in ("weights", "last"))
+    assert taken.keys() == last.keys()
+    assert any((taken[name] != last[name]).any() for name in taken)
+    assert not (folder / "model" / "best.safetensors").exists()
+
+
+def test_a_run_that_goes_on_tells_the_epochs_before_again(watched):
+    _, before, after, result = watched
+    assert [epoch.epoch for epoch in before] == [1, 2]
+    assert after[:2] == before
+    assert tuple(after) == result.epochs
+    assert [epoch.epoch for epoch in after] == [*range(1, len(after) + 1)]
+
+
+def test_tensorboard_has_every_epoch_of_a_resumed_run_once(watched):
+    folder, *_, result = watched
+    events = EventAccumulator(str(folder / "tb" / "model" / "valid")).Reload()
+    for name, field in (("loss/train", "train_loss"), ("lwlrap/valid", "valid_lwlrap")):
+        told = [(event.step, event.value) for event in events.Scalars(name)]
+        assert told == [(epoch.epoch, pytest.approx(getattr(epoch, field))) for epoch in result.epochs]
+
+
+def test_the_table_of_epochs_in_the_bundle_says_the_same(watched):
+    folder, *_, result = watched
+    rows = read_csv(folder / "model" / "epochs.csv")
+    assert [float(row["valid_lwlrap"]) for row in rows] == [epoch.valid_lwlrap for epoch in result.epochs]
+    assert {row["n_epochs"] for row in rows} == {str(MOST_EPOCHS)}
+    assert all(float(row["clips_per_second"]) > 0 for row in rows)
+
+
+def test_the_command_logs_draws_and_without_patience_takes_the_last_epoch(run, manifest, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text(to_toml(RECIPE))
+    model = tmp_path / "model"
+    done = run("train", manifest, "-o", model, "--config", settings, "--epochs", "4", "--finetune.patience", "none")
+    assert done.status == 0
+    lines = [line for line in done.err.splitlines() if line.startswith("epoch ")]
+    form = r"epoch   \d   train loss .* lwlrap .*   valid loss .* lwlrap .*   rate \S+   \S+ clips/s   0:00:\d\d left"
+    assert len(lines) == 4
+    assert all(re.fullmatch(form, line) for line in lines)
+    scores = [float(row["valid_lwlrap"]) for row in read_csv(model / "epochs.csv")]
+    assert read_info(model).metrics["lwlrap"] == pytest.approx(scores[-1])
+    assert (model / "best.safetensors").exists() == (int(np.argmax(scores)) != 3)
+    assert (model / "epochs.png").read_bytes().startswith(b"\x89PNG")
+    check_output(model)  # the picture is nothing foreign that the next training would have to spare
+
+
+def test_a_frozen_head_that_is_solved_has_no_epochs_for_tensorboard(run, manifest, tmp_path):
+    done = run("train", manifest, "-o", tmp_path / "model", "--backbone", "scratch", "--tensorboard", tmp_path / "tb")
+    assert done.status == 1
+    assert "TensorBoard shows epochs, and optimizer lbfgs solves the head without any" in done.err
+    assert not (tmp_path / "tb").exists()
