@@ -23,9 +23,9 @@ import numpy as np
 from spectag.config.base import WindowConfig
 from spectag.curation.embedding import Embedding, nearest, unit_vectors
 from spectag.curation.sound_index.ann_graph import Graph, write_graph
-from spectag.curation.sound_index.database import Store
+from spectag.curation.sound_index.database import IndexDatabase
 from spectag.curation.sound_index.metadata import IndexInfo, write_info
-from spectag.curation.sound_index.recording_dates import Recorded, from_seconds
+from spectag.curation.sound_index.recording_dates import RecordingDate, from_seconds
 from spectag.curation.sound_index.searching import SoundIndex
 from spectag.curation.sound_index.vectors import read_vectors
 from spectag.data.manifest import read_manifest
@@ -63,7 +63,7 @@ def run_quality(arguments: argparse.Namespace) -> None:
     manifest = read_manifest(arguments.manifest)
     tagger = Tagger(arguments.model)
     files = tag(tagger, [clip.path for clip in manifest.clips], features=True)
-    features = np.concatenate([file.embedded.features for file in files if file.embedded is not None])
+    features = np.concatenate([file.network_outputs.features for file in files if file.network_outputs is not None])
     labels = manifest.multi_hot().argmax(axis=1)
     recordings = np.array([re.search(arguments.recording, clip.fname)[1] for clip in manifest.clips])  # type: ignore[index]
     print(
@@ -145,7 +145,7 @@ def run_speed(arguments: argparse.Namespace) -> None:
     queries = draw(N_QUERIES)
     if not (folder / "index.json").exists():
         make_index(folder, draw, arguments.n, arguments.dimensions)
-    store = Store.open(folder)
+    store = IndexDatabase.open(folder)
     vectors = read_vectors(folder, store.state)
     begin = time.perf_counter()
     exact, _ = nearest(queries, vectors, 10)
@@ -187,7 +187,7 @@ def scattered(rng: np.random.Generator, n_dimensions: int, kind: str) -> Callabl
 def make_index(folder: Path, draw: Callable[[int], np.ndarray], n: int, n_dimensions: int) -> None:
     """An index of recordings of 100 windows each, one a day; "rare" is heard in ten windows, "often" in every other."""
     folder.mkdir(parents=True, exist_ok=True)
-    store = Store.open(folder)
+    store = IndexDatabase.open(folder)
     window = WindowConfig(window_seconds=10.0)
     write_info(folder, IndexInfo(model="none", labels=("rare", "often"), window=window, engine="usearch", probe=(1, 1)))
     starts = 10.0 * np.arange(WINDOWS_PER_FILE)
@@ -198,7 +198,7 @@ def make_index(folder: Path, draw: Callable[[int], np.ndarray], n: int, n_dimens
             heard = np.zeros((WINDOWS_PER_FILE, 2), np.float32)
             heard[::2, 1] = 1
             heard[0, 0] = number % (n // WINDOWS_PER_FILE // 10) == 0
-            when = Recorded(from_seconds(number * 86_400.0), by_name=True)
+            when = RecordingDate(from_seconds(number * 86_400.0), by_name=True)
             timeline = Timeline(starts, starts + 10, heard)
             entry = store.add(
                 f"/archive/{number % 12:02}/{number}.wav", "", when, timeline, np.full(2, 0.5, np.float32)
@@ -208,7 +208,7 @@ def make_index(folder: Path, draw: Callable[[int], np.ndarray], n: int, n_dimens
     store.commit()
 
 
-def draw_graph(store: Store) -> None:
+def draw_graph(store: IndexDatabase) -> None:
     """The graph, by one core."""
     state = store.state._replace(n_in_graph=store.state.n_vectors)
     begin = time.perf_counter()

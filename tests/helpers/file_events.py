@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from spectag.models.timeline import Timeline
 from spectag.tagging.events import Event, FileEvents
 
-NASTY = (
+TRICKY_LABELS = (
     "Bark, loud",
     'a "quoted" word',
     '"all quoted"',
@@ -22,28 +22,28 @@ NASTY = (
     "#",
 )
 """Labels of one line."""
-BROKEN = ("tab\there", "two\nlines", "two\r\nlines", "return\rhere", "line\u2028separator")
-LATIN_1 = b"caf\xe9.wav".decode("utf-8", "surrogateescape")  # as in an old archive
+MULTILINE_LABELS = ("tab\there", "two\nlines", "two\r\nlines", "return\rhere", "line\u2028separator")
+UNDECODABLE_NAME = b"caf\xe9.wav".decode("utf-8", "surrogateescape")  # as in an old archive
 FILE_NAMES = ("zwölf Töne.wav", 'a,b "c".wav', "it's a; b.wav", "a_b__c.wav", "=a.wav", "a.b.wav")
 
-texts = st.sampled_from([*NASTY, *BROKEN]) | st.text(
+any_text = st.sampled_from([*TRICKY_LABELS, *MULTILINE_LABELS]) | st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8
 )
 
 
-def heard(file, *events, duration=10.0, timeline=None):
+def make_recording(file, *events, duration=10.0, timeline=None):
     """A recording with these events: start, end, label, probability."""
     if timeline is None:
         timeline = Timeline(np.zeros(1), np.array([duration]), np.zeros((1, 1), np.float32))
     return FileEvents(str(file), duration, tuple(Event(*event) for event in events), timeline)
 
 
-def image(file, *events):
+def make_image(file, *events):
     """An image with these events: label, probability."""
     timeline = Timeline(np.zeros(1), np.array([np.nan]), np.array([[0.25]], np.float32))
     return FileEvents(str(file), None, tuple(Event(0.0, None, *event) for event in events), timeline)
 
 
-def of_labels(*labels, file="a.wav"):
+def make_recording_with_labels(*labels, file="a.wav"):
     """A recording with an event of each label, one after another."""
-    return heard(file, *((float(i), i + 0.5, label, 0.5) for i, label in enumerate(labels)))
+    return make_recording(file, *((float(i), i + 0.5, label, 0.5) for i, label in enumerate(labels)))

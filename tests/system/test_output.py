@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.file_events import LATIN_1
+from helpers.file_events import UNDECODABLE_NAME
 from spectag.errors import DataError
 from spectag.system.output import csv_writer, one_line, written, written_bytes
 from spectag.system.paths import TablePlaces, common_folder, divided, location_of, parts_of
@@ -160,10 +160,10 @@ def test_no_two_tables_share_a_place_and_none_lies_outside(folders):
 
 
 def test_name_that_no_encoding_knows_has_its_table(tmp_path):
-    file = str(tmp_path / LATIN_1)
+    file = str(tmp_path / UNDECODABLE_NAME)
     place = TablePlaces(tmp_path / "out", common_folder([file]), ".txt").of(file)
     with written(place) as out:
         out.write("a")
     assert [os.fsencode(path.name) for path in (tmp_path / "out").iterdir()] == [b"caf\xe9.txt"]
-    assert parts_of(file)[-1] == LATIN_1
+    assert parts_of(file)[-1] == UNDECODABLE_NAME
     assert Path(place).read_text() == "a"

@@ -122,9 +122,9 @@ def test_run_that_did_not_end_is_gone_on_with_by_other_processes(model, sounds, 
     """It may have been a file that ended it."""
     asked = []
 
-    def tag_portions_and_tell(*arguments, apart, **options):
-        asked.append(apart)
-        return tag_chunks(*arguments, apart=apart, **options)
+    def tag_portions_and_tell(*arguments, isolate_crashes, **options):
+        asked.append(isolate_crashes)
+        return tag_chunks(*arguments, isolate_crashes=isolate_crashes, **options)
 
     monkeypatch.setattr(bulk, "tag_chunks", tag_portions_and_tell)
     files = find_files([sounds], {".wav"})

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from spectag.config.base import SegmentConfig
 from spectag.models.timeline import Timeline
-from spectag.tagging.events import Choice, Event, segment_events, window_events
+from spectag.tagging.events import EventSelection, Event, segment_events, window_events
 
 LABELS = ("Bark", "Hi-hat", "Sink")
 THRESHOLDS = np.array([0.5, 0.4, 0.6], np.float32)
@@ -22,15 +22,15 @@ def timeline_of(*rows):
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        (Choice(), ["Hi-hat"]),  # 0.55 is below 0.6, and 0.4 reaches 0.4
-        (Choice(top=2), ["Sink", "Hi-hat"]),
-        (Choice(top=9), ["Sink", "Hi-hat", "Bark"]),
-        (Choice(threshold=0.3), ["Sink", "Hi-hat", "Bark"]),
-        (Choice(threshold=0.5), ["Sink"]),
-        (Choice(threshold=1.0), []),
-        (Choice(threshold=0.0), ["Sink", "Hi-hat", "Bark"]),
-        (Choice(top=2, threshold=0.5), ["Sink"]),
-        (Choice(top=1, threshold=0.0), ["Sink"]),
+        (EventSelection(), ["Hi-hat"]),  # 0.55 is below 0.6, and 0.4 reaches 0.4
+        (EventSelection(top=2), ["Sink", "Hi-hat"]),
+        (EventSelection(top=9), ["Sink", "Hi-hat", "Bark"]),
+        (EventSelection(threshold=0.3), ["Sink", "Hi-hat", "Bark"]),
+        (EventSelection(threshold=0.5), ["Sink"]),
+        (EventSelection(threshold=1.0), []),
+        (EventSelection(threshold=0.0), ["Sink", "Hi-hat", "Bark"]),
+        (EventSelection(top=2, threshold=0.5), ["Sink"]),
+        (EventSelection(top=1, threshold=0.0), ["Sink"]),
     ],
 )
 def test_choice_takes_the_top_or_what_reaches_thresholds_most_probable_first(choice, expected):
@@ -39,7 +39,9 @@ def test_choice_takes_the_top_or_what_reaches_thresholds_most_probable_first(cho
 
 
 def test_events_come_window_after_window_with_their_times():
-    events = window_events(timeline_of([0.9, 0.1, 0.7], [0.1, 0.1, 0.1], [0, 1, 0]), LABELS, THRESHOLDS, Choice())
+    events = window_events(
+        timeline_of([0.9, 0.1, 0.7], [0.1, 0.1, 0.1], [0, 1, 0]), LABELS, THRESHOLDS, EventSelection()
+    )
     assert events == (
         Event(0.0, 2.0, "Bark", float(np.float32(0.9))),
         Event(0.0, 2.0, "Sink", float(np.float32(0.7))),
@@ -49,12 +51,12 @@ def test_events_come_window_after_window_with_their_times():
 
 def test_events_of_an_image_have_no_end():
     image = Timeline(np.zeros(1), np.array([np.nan]), np.array([[0.9, 0, 0]], np.float32))
-    assert window_events(image, LABELS, THRESHOLDS, Choice())[0].end_seconds is None
+    assert window_events(image, LABELS, THRESHOLDS, EventSelection())[0].end_seconds is None
 
 
 def test_many_windows_are_taken_piece_by_piece_to_the_same_end(rng):
     many = timeline_of(*rng.random((5000, 3)))
-    events = window_events(many, LABELS, THRESHOLDS, Choice(threshold=0.5))
+    events = window_events(many, LABELS, THRESHOLDS, EventSelection(threshold=0.5))
     assert len(events) == (many.probabilities >= 0.5).sum()
     assert [event.start_seconds for event in events] == sorted(event.start_seconds for event in events)
 
@@ -71,7 +73,7 @@ def test_choice_is_what_sorting_each_window_by_hand_gives(probabilities, top, th
         ranked = sorted(range(6), key=lambda label: (-row[label], label))[:top]
         limits = own if top is None and threshold is None else np.full(6, threshold or 0.0)
         expected += [(window, label) for label in ranked if row[label] >= limits[label]]
-    windows, labels = Choice(top, threshold)(probabilities, own)
+    windows, labels = EventSelection(top, threshold)(probabilities, own)
     assert list(zip(windows.tolist(), labels.tolist(), strict=True)) == expected
 
 

@@ -17,7 +17,7 @@ from spectag.config.listening import ListenSettings
 from spectag.errors import AudioError, BundleError, DataError
 from spectag.models.bundle import ONNX_FILE
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, segments, smoothed
+from spectag.models.timeline import Timeline, segments, median_filtered
 from spectag.tagging.listening import Answer, OnOffDetector, hear, listen, with_medians
 
 RATE = 16_000
@@ -148,7 +148,7 @@ def test_median_is_given_as_soon_as_the_windows_after_it_are_there():
     assert next(medians).heard_at == parts[1].heard_at
     assert len(drawn) == 3
     found = [answer.probabilities for answer in with_medians(parts, 3)]
-    assert np.array_equal(found, smoothed(np.stack([part.probabilities for part in parts]), 3))
+    assert np.array_equal(found, median_filtered(np.stack([part.probabilities for part in parts]), 3))
 
 
 # ------------------------------------------------------------------------------------------------ windows

@@ -211,10 +211,10 @@ def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path)
 class Deadly(Tagger):
     """A tagger whose process dies of one file, as decoders have done."""
 
-    def open_windows(self, path, window=None, **stretch):
+    def open_windows(self, path, window=None, **span):
         if Path(path).name == "deadly.wav":
             signal.raise_signal(signal.SIGKILL)
-        return super().open_windows(path, window, **stretch)
+        return super().open_windows(path, window, **span)
 
 
 def test_file_that_kills_the_process_that_reads_it_is_skipped_and_no_other(tagger, tmp_path, monkeypatch):
@@ -233,6 +233,8 @@ def test_few_files_are_tagged_apart_where_one_may_kill(tagger, tmp_path, monkeyp
     paths = write_tones(tmp_path / "sounds", 3)
     deadly = paths[1].rename(paths[1].with_name("deadly.wav"))
     chunks = chunked([str(paths[0]), str(deadly), str(paths[2])])
-    answers = sorted(tag_chunks(tagger, chunks, None, workers=1, apart=True), key=lambda answer: answer[0].number)
+    answers = sorted(
+        tag_chunks(tagger, chunks, None, workers=1, isolate_crashes=True), key=lambda answer: answer[0].number
+    )
     files = [file for _, answer in answers for file in answer.files]
     assert [file.timeline is None for file in files] == [False, True, False]

@@ -18,7 +18,7 @@ from spectag.models.tagger import Tagger
 from spectag.system.paths import common_folder, divided, location_of, parts_of
 from spectag.system.progress import Progress
 from spectag.tagging.input_files import find_files
-from spectag.tagging.parallel import Stretch, TaggedFile, accepted_suffixes, chunked, in_order, tag_chunks
+from spectag.tagging.parallel import Span, TaggedFile, accepted_suffixes, chunked, in_order, tag_chunks
 
 LONG_SECONDS = 60.0  # a longer recording is no clip to label as a whole
 
@@ -35,7 +35,7 @@ class Pool:
     files: tuple[str, ...]
     """Paths, or addresses such as s3://bucket/a.wav."""
     fnames: tuple[str, ...]
-    stretches: tuple[Stretch, ...] | None
+    stretches: tuple[Span, ...] | None
     """Of a manifest's clips; None: whole recordings."""
 
     @classmethod
@@ -86,7 +86,7 @@ class EmbeddedPool:
 
     files: tuple[str, ...]
     fnames: tuple[str, ...]
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[Span, ...]
     probabilities: Float32Array
     """(n_clips, n_labels)"""
     vectors: Float32Array
@@ -111,7 +111,7 @@ class EmbeddedPool:
         Shape (n_clips,). The content of a recording as a whole stands for all stretches of it. Where there are keys,
         all files are read once more.
         """
-        taken: dict[str, list[Stretch]] = {}
+        taken: dict[str, list[Span]] = {}
         for clip in known:
             taken.setdefault(_place(clip.path), []).append((clip.start_seconds, clip.end_seconds))
         rows = zip(self.files, self.stretches, strict=True)
@@ -131,7 +131,7 @@ def _place(file: str | Path) -> str:
     return location_of(parts_of(str(file)))
 
 
-def _overlap(one: Stretch, other: Stretch) -> bool:
+def _overlap(one: Span, other: Span) -> bool:
     ends = [np.inf if end is None else end for _, end in (one, other)]
     return max(one[0], other[0]) < min(ends)
 
@@ -163,12 +163,12 @@ def hear(
     answers = _tagged(tagger, [pool.files[number] for number in numbers], stretches, windows, workers, progress)
     vectors = _Vectors()
     owners: list[int] = []  # the number of each row's file
-    times: list[Stretch] = []
+    times: list[Span] = []
     probabilities: list[Float32Array] = []
     skipped: list[str] = []
     n_long = 0
     for number, answer in zip(numbers.tolist(), answers, strict=True):
-        if answer.timeline is None or answer.embedded is None:
+        if answer.timeline is None or answer.network_outputs is None:
             skipped.append(str(answer.reason))
             continue
         n_long += (answer.duration_seconds or 0) > LONG_SECONDS and windows is None and stretches is None
@@ -177,18 +177,18 @@ def hear(
         times += [whole] if windows is None else zip(starts, ends, strict=True)
         owners += [number] * len(starts)
         probabilities.append(answer.timeline.probabilities)
-        vectors.add(answer.embedded.features)
+        vectors.add(answer.network_outputs.features)
     if not owners:
         raise DataError(f"{pool.folder}: none of the {len(numbers):,} files can be read: {skipped[0]}")
     order = np.argsort(owners, kind="stable")
     files, stretches = [pool.files[owners[row]] for row in order], [times[row] for row in order]
     elsewhere = []
     for clip, answer in _heard_elsewhere(tagger, known, files, stretches, workers, progress):
-        if answer.embedded is None:
+        if answer.network_outputs is None:
             skipped.append(str(answer.reason))
         else:
             elsewhere.append(clip)
-            vectors.add(answer.embedded.features)
+            vectors.add(answer.network_outputs.features)
     all_vectors = vectors.all()
     return EmbeddedPool(
         files=tuple(files),
@@ -206,7 +206,7 @@ def hear(
 def _tagged(
     tagger: Tagger,
     files: Sequence[str],
-    stretches: Sequence[Stretch] | None,
+    stretches: Sequence[Span] | None,
     windows: WindowConfig | None,
     workers: int | None,
     progress: Progress,
@@ -225,7 +225,7 @@ def _heard_elsewhere(
     tagger: Tagger,
     known: Iterable[Clip],
     files: Sequence[str],
-    stretches: Sequence[Stretch],
+    stretches: Sequence[Span],
     workers: int | None,
     progress: Progress,
 ) -> Iterator[tuple[Clip, TaggedFile]]:

@@ -96,7 +96,7 @@ def predict(
     if not heard:
         raise DataError(f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'there are none'}")
     probabilities = np.concatenate([answer.timeline.probabilities for _, answer in heard if answer.timeline])
-    logits = np.concatenate([answer.embedded.logits for _, answer in heard if answer.embedded])
+    logits = np.concatenate([answer.network_outputs.logits for _, answer in heard if answer.network_outputs])
     kept = tuple(clip for clip, _ in heard)
     return Predictions(
         clips=kept,
@@ -107,7 +107,7 @@ def predict(
         thresholds=np.tile(tagger.thresholds, (len(kept), 1)),
         origins=tuple[Origin, ...](["new"] * len(kept)),
         durations=np.array([answer.duration_seconds for _, answer in heard], np.float64),
-        features=np.concatenate([answer.embedded.features for _, answer in heard if answer.embedded])
+        features=np.concatenate([answer.network_outputs.features for _, answer in heard if answer.network_outputs])
         if features
         else None,
         skipped=skipped,
@@ -207,7 +207,7 @@ def _before(
 ) -> Predictions:
     """Predictions in which those of held-out clips stand for what the tagger says now; `found` are rows of `known`."""
     learnt = found >= 0
-    held_out = learnt & known.seen[found]
+    held_out = learnt & known.has_prediction[found]
     origins: tuple[Origin, ...] = tuple(
         "held out" if was_held_out else "learnt" if was_learnt else "new"
         for was_held_out, was_learnt in zip(held_out, learnt, strict=True)
@@ -215,10 +215,10 @@ def _before(
     if not held_out.any():
         return replace(now, origins=origins)
     rows, info = found[held_out], tagger.info
-    judged = known.judged(method=info.calibration_method, goal=info.threshold_goal)
+    judged = known.cross_fitted(method=info.calibration_method, goal=info.threshold_goal)
     probabilities, is_fitted_here = judged.probabilities, np.array(info.thresholds_fitted)  # others are set by hand
     if adjusted_by is not None and "on" in info.metrics.get("calibration", {}):
-        told = adjusted_by.told  # fitted on a manifest: of other clips, or see `_without_own_part`
+        told = adjusted_by.labels_with_enough_clips  # fitted on a manifest: of other clips, or see `_without_own_part`
         probabilities = np.where(told, probabilities_of(known.logits, info.calibration), probabilities)
         is_fitted_here &= ~told
     thresholds = np.where(is_fitted_here, judged.thresholds, tagger.thresholds)
@@ -236,8 +236,8 @@ def _without_own_part(known: OutOfFoldPredictions, found: IntArray, said: Predic
     is_known = (found >= 0) & (np.array(said.origins) != "learnt")
     if not is_known.any():
         return said
-    info, told, cells = tagger.info, known.told, np.ix_(is_known, known.told)
-    judged = known.judged(method=info.calibration_method, goal=info.threshold_goal, of_labels=told)
+    info, told, cells = tagger.info, known.labels_with_enough_clips, np.ix_(is_known, known.labels_with_enough_clips)
+    judged = known.cross_fitted(method=info.calibration_method, goal=info.threshold_goal, only_labels=told)
     probabilities, thresholds = said.probabilities.copy(), said.thresholds.copy()
     probabilities[cells] = judged.probabilities[found[is_known]]
     by_hand = ~np.array(info.thresholds_fitted)[told]

@@ -31,7 +31,7 @@ _OF_ALL_LABELS = {"submission", "wide", "wide-parquet"}  # tables in which nothi
 
 
 @dataclass
-class Report:
+class TaggingReport:
     """How a run went."""
 
     n_files: int
@@ -64,7 +64,7 @@ def tag_to_files(
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
-) -> Report:
+) -> TaggingReport:
     """Tag files into tables. A run that was stopped, or killed, goes on where it was, and ends with the same bytes.
 
     Parameters
@@ -98,7 +98,7 @@ def tag_to_files(
         results.remove_unfinished()
         done = journal.done()
         missing = [file for file in files if done.get(file) != marks[file]]
-        report = Report(len(files), len(files) - len(missing))
+        report = TaggingReport(len(files), len(files) - len(missing))
         if report.n_known:
             log(f"going on with an earlier run, which did {report.n_known:,} of the {len(files):,} files")
         chunks = chunked(missing, workers)
@@ -107,7 +107,12 @@ def tag_to_files(
             engine(chunks)
             if engine
             else tag_chunks(
-                tagger, chunks, settings.windows, workers=workers, apart=may_have_died_of_a_file, progress=progress
+                tagger,
+                chunks,
+                settings.windows,
+                workers=workers,
+                isolate_crashes=may_have_died_of_a_file,
+                progress=progress,
             )
         )
         with closing(run) as answers:
@@ -128,7 +133,7 @@ def tag_to_stdout(
     template: Template | None = None,
     workers: int | None = None,
     progress: Progress = silent,
-) -> Report:
+) -> TaggingReport:
     """Tag files into one table on stdout, each as soon as those before it are done.
 
     Raises
@@ -139,7 +144,7 @@ def tag_to_stdout(
     if len(settings.formats) > 1:
         raise ConfigError(f"{len(settings.formats)} formats can't share stdout; give a folder as -o")
     _check_formats(settings, files, in_folder=False)
-    report = Report(len(files))
+    report = TaggingReport(len(files))
 
     def noted() -> Iterator[TaggedFile]:
         chunks = chunked(files, workers)
@@ -177,7 +182,7 @@ def _note(
     answers: Iterator[tuple[Chunk, TaggedChunk]],
     journal: Journal,
     marks: dict[str, str],
-    report: Report,
+    report: TaggingReport,
     progress: Progress,
 ) -> None:
     n_done = report.n_known
@@ -197,7 +202,7 @@ def _write_tables(
     results: OutputPaths,
     settings: TagSettings,
     template: Template | None,
-    report: Report,
+    report: TaggingReport,
 ) -> None:
     if template is not None:
         template.refuse_skipped([outcome.reason for outcome in journal.outcomes(files) if outcome.reason is not None])
@@ -238,7 +243,7 @@ def _write_table(
 
 
 def _heard(
-    tagged: Iterable[TaggedFile], tagger: Tagger, settings: TagSettings, report: Report | None
+    tagged: Iterable[TaggedFile], tagger: Tagger, settings: TagSettings, report: TaggingReport | None
 ) -> Iterator[FileEvents]:
     for file in tagged:
         if file.timeline is not None:
@@ -248,7 +253,7 @@ def _heard(
             yield heard
 
 
-def _write_status(journal: Journal, files: Sequence[str], results: OutputPaths, report: Report) -> None:
+def _write_status(journal: Journal, files: Sequence[str], results: OutputPaths, report: TaggingReport) -> None:
     """A row for every file: whether it was tagged, why not, and how long the recording is."""
     with written(results.status) as out:
         write_row = csv_writer(out)

@@ -13,7 +13,7 @@ from spectag.config.base import SegmentConfig
 from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, pooled, segments
+from spectag.models.timeline import Timeline, pool_windows, segments
 from spectag.tagging.parallel import TaggedFile
 
 _WINDOWS_AT_ONCE = 4096  # sorting needs memory for each label of each window
@@ -43,7 +43,7 @@ class FileEvents:
 
 
 @dataclass(frozen=True)
-class Choice:
+class EventSelection:
     """Which labels of a window are heard: the `top` most probable, or those at or above `threshold`.
 
     With both, those of the most probable that reach the threshold. With neither, those at or above the tagger's own
@@ -75,7 +75,7 @@ class Choice:
 
 
 def window_events(
-    timeline: Timeline, labels: Sequence[str], thresholds: Float32Array, choice: Choice
+    timeline: Timeline, labels: Sequence[str], thresholds: Float32Array, choice: EventSelection
 ) -> tuple[Event, ...]:
     """The chosen labels of each window, window after window, most probable first.
 
@@ -111,7 +111,7 @@ def segment_events(
     )
 
 
-def windows_of(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
+def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
     """Start and end of each window in seconds; an image has no end."""
     for start, end in zip(timeline.starts.tolist(), timeline.ends.tolist(), strict=True):
         yield start, _known(end)
@@ -121,7 +121,7 @@ def _known(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-def end_of(event: Event, file: FileEvents) -> float:
+def end_seconds_of(event: Event, file: FileEvents) -> float:
     """The end in seconds.
 
     Raises
@@ -149,11 +149,11 @@ def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, sett
     settings : TagSettings
     """
     if settings.pool is not None:
-        timeline = pooled(timeline, settings.pool)
+        timeline = pool_windows(timeline, settings.pool)
     labels, thresholds, least = tagger.labels.names, tagger.thresholds, settings.min_confidence
     if settings.joins_windows:
         limits = thresholds if least is None else np.full_like(thresholds, least)
         events = segment_events(timeline, labels, limits, settings)
     else:
-        events = window_events(timeline, labels, thresholds, Choice(settings.top, least))
+        events = window_events(timeline, labels, thresholds, EventSelection(settings.top, least))
     return FileEvents(tagged.file, tagged.duration_seconds, events, timeline)

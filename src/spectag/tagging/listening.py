@@ -14,7 +14,7 @@ from spectag.config.base import WindowConfig
 from spectag.config.listening import ListenSettings
 from spectag.errors import AudioError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import smoothed
+from spectag.models.timeline import median_filtered
 from spectag.system.progress import Log, no_log
 
 Clock = Callable[[], float]
@@ -153,13 +153,13 @@ class OnOffDetector:
 
 
 def with_medians(answers: Iterable[Answer], n_windows: int) -> Iterator[Answer]:
-    """The answers with the probabilities that `timeline.smoothed` gives, each when those that it needs have come."""
+    """The answers with the probabilities that `timeline.median_filtered` gives, each when those that it needs have come."""
     half = n_windows // 2
     near: deque[Answer] = deque(maxlen=n_windows)
     for answer in _with_ends_repeated(answers, half):
         near.append(answer)
         if len(near) == n_windows:
-            medians = smoothed(np.stack([one.probabilities for one in near]), n_windows)
+            medians = median_filtered(np.stack([one.probabilities for one in near]), n_windows)
             yield replace(near[half], probabilities=medians[half])
 
 

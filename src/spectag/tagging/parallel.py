@@ -20,7 +20,7 @@ from spectag.config.base import WindowConfig
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, pooled
+from spectag.models.timeline import Timeline, pool_windows
 from spectag.system.progress import Progress, silent
 from spectag.system.storage import is_address, local_copy
 from spectag.system.worker_pool import WorkerDiedError, map_surviving_crashes, n_usable_cores
@@ -33,9 +33,9 @@ _MINUTES_WORTH_TELLING = 10  # of a recording: less is done in a second
 _WINDOWS_AHEAD = 3  # for each thread, decoded and waiting
 
 
-Stretch = tuple[float, float | None]
+Span = tuple[float, float | None]
 """Of a recording, from a second to another, or to its end."""
-_WHOLE: Stretch = (0.0, None)
+_WHOLE: Span = (0.0, None)
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Chunk:
 
     number: int
     files: tuple[str, ...]
-    stretches: tuple[Stretch, ...] | None = None  # one for each file; None: all of them whole
+    spans: tuple[Span, ...] | None = None  # one for each file; None: all of them whole
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class NetworkOutputs:
     """What a tagger has in mind of each window: logits (n_windows, n_labels), not calibrated, and features
     (n_windows, n_features)."""
 
@@ -64,7 +64,7 @@ class TaggedFile:
     """A path, or an address such as s3://bucket/a.wav."""
     timeline: Timeline | None
     reason: str | None = None
-    embedded: Embedded | None = None
+    network_outputs: NetworkOutputs | None = None
     """Where it was asked for."""
 
     @property
@@ -109,7 +109,7 @@ def tag(
     window : WindowConfig, optional
         Tag each window of a recording; by default each recording as a whole.
     features : bool
-        Give each file's `embedded`, the logits and features behind the probabilities, too.
+        Give each file's `network_outputs`, the logits and features behind the probabilities, too.
     workers : int, optional
         Number of cores to use; by default all, or one for a few files.
     progress : Progress
@@ -135,9 +135,7 @@ def tag(
                 yield file
 
 
-def chunked(
-    files: Sequence[str], workers: int | None = None, stretches: Sequence[Stretch] | None = None
-) -> list[Chunk]:
+def chunked(files: Sequence[str], workers: int | None = None, spans: Sequence[Span] | None = None) -> list[Chunk]:
     """Deal files, or stretches of them, into portions: small enough that the workers end at about the same time."""
     n_files, n_bytes = _LARGEST_CHUNK
     n_files = max(1, min(n_files, len(files) // (_CHUNKS_PER_WORKER * (workers or n_usable_cores()))))
@@ -152,7 +150,7 @@ def chunked(
         room -= size
     places = np.cumsum([0, *map(len, chunks)])
     return [
-        Chunk(number, tuple(chunk), None if stretches is None else tuple(stretches[place : place + len(chunk)]))
+        Chunk(number, tuple(chunk), None if spans is None else tuple(spans[place : place + len(chunk)]))
         for number, (place, chunk) in enumerate(zip(places, chunks, strict=False))
     ]
 
@@ -164,19 +162,19 @@ def tag_chunks(
     *,
     features: bool = False,
     workers: int | None = None,
-    apart: bool = False,
+    isolate_crashes: bool = False,
     progress: Progress = silent,
 ) -> Generator[tuple[Chunk, TaggedChunk], None, None]:
     """Tag portions on the cores of this machine, and give each with its answer, in the order in which they are done.
 
-    A few files are tagged by this process itself, unless `apart` wants others for it, which may die of a file.
+    A few files are tagged by this process itself, unless `isolate_crashes` wants others for it, which may die of a file.
     """
     n_cores = workers or n_usable_cores()
     n_processes = min(n_cores, len(chunks))
     if workers is None:
         n_bytes = sum(file_size(file) for chunk in chunks for file in chunk.files)
         n_processes = max(1, min(n_processes, n_bytes // _BYTES_WORTH_A_WORKER))
-    if apart:
+    if isolate_crashes:
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
@@ -200,10 +198,9 @@ def _tag_by_processes(
 
 def _one_by_one(function: Callable[[Chunk], TaggedChunk], chunk: Chunk) -> TaggedChunk:
     """The answer for a portion that killed its worker, file by file."""
-    stretches = chunk.stretches or (_WHOLE,) * len(chunk.files)
+    spans = chunk.spans or (_WHOLE,) * len(chunk.files)
     singles = [
-        Chunk(number, (file,), (stretch,))
-        for number, (file, stretch) in enumerate(zip(chunk.files, stretches, strict=True))
+        Chunk(number, (file,), (span,)) for number, (file, span) in enumerate(zip(chunk.files, spans, strict=True))
     ]
     files: dict[int, TaggedFile] = {}
     for single, answer in map_surviving_crashes(function, singles, n_workers=2):
@@ -226,8 +223,8 @@ def tag_chunk(
 ) -> TaggedChunk:
     """Tag some files, one after another: this thread reads ahead while others compute."""
     hear = partial(_answer_in_a_row, tagger) if features else tagger.probabilities_of_window
-    stretches = chunk.stretches or (_WHOLE,) * len(chunk.files)
-    works = [_Work(tagger, file, stretch, features) for file, stretch in zip(chunk.files, stretches, strict=True)]
+    spans = chunk.spans or (_WHOLE,) * len(chunk.files)
+    works = [_Work(tagger, file, span, features) for file, span in zip(chunk.files, spans, strict=True)]
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[tuple[_Work, Future[Float32Array]]] = deque()
         for work in works:
@@ -246,17 +243,17 @@ def tag_chunk(
 
 def _answer_in_a_row(tagger: Tagger, found: Window | Path) -> Float32Array:
     """Probabilities, logits and features of a window or an image, one after another in one row."""
-    answer = tagger.answer_of_image(found) if isinstance(found, Path) else tagger.answer_of_window(found)
+    answer = tagger.outputs_of_image(found) if isinstance(found, Path) else tagger.outputs_of_window(found)
     return np.concatenate([answer.probabilities, answer.logits, answer.features])
 
 
 class _Work:
     """A file that is being tagged. Each window gives a row: its probabilities, or all of its answer."""
 
-    def __init__(self, tagger: Tagger, file: str, stretch: Stretch, features: bool) -> None:
+    def __init__(self, tagger: Tagger, file: str, span: Span, features: bool) -> None:
         self._tagger = tagger
         self._file = file
-        self._stretch = stretch
+        self._stretch = span
         self._features = features
         self._reason: str | None = None
         self._times = array("d")  # start, end, start, end, ... in seconds
@@ -291,13 +288,13 @@ class _Work:
             return TaggedFile(self._file, None, self._reason)
         starts, ends = np.array(self._times).reshape(-1, 2).T
         rows = Timeline(starts, ends, np.frombuffer(self._rows, np.float32).reshape(len(starts), -1))
-        rows = pooled(rows, "mean") if whole else rows
+        rows = pool_windows(rows, "mean") if whole else rows
         if not self._features:
             return TaggedFile(self._file, rows)
         n_labels = len(self._tagger.labels)
         probabilities, logits, features = np.split(rows.probabilities, [n_labels, 2 * n_labels], axis=1)
         timeline = Timeline(rows.starts, rows.ends, probabilities)
-        return TaggedFile(self._file, timeline, embedded=Embedded(logits, features))
+        return TaggedFile(self._file, timeline, network_outputs=NetworkOutputs(logits, features))
 
 
 def file_size(file: str) -> int:

@@ -22,10 +22,10 @@ from spectag.curation.embedding import nearest, unit_vectors
 from spectag.curation.sound_index import ann_graph as graph
 from spectag.curation.sound_index import building, searching, vectors
 from spectag.curation.sound_index.building import build_index
-from spectag.curation.sound_index.database import Store
-from spectag.curation.sound_index.filters import Condition
+from spectag.curation.sound_index.database import IndexDatabase
+from spectag.curation.sound_index.filters import SearchFilter
 from spectag.curation.sound_index.metadata import IndexInfo, write_info
-from spectag.curation.sound_index.recording_dates import Recorded, date_in, recorded
+from spectag.curation.sound_index.recording_dates import RecordingDate, date_in, recorded
 from spectag.curation.sound_index.searching import SoundIndex
 from spectag.curation.sound_index.vectors import read_vectors
 from spectag.errors import ConfigError, DataError, MissingExtraError
@@ -63,7 +63,7 @@ def labels_of(found):
 
 def all_vectors(index):
     """File, start and vector of each window that can be found."""
-    store = Store.open(Path(index))
+    store = IndexDatabase.open(Path(index))
     rows = read_vectors(store.folder, store.state)
     kept = {}
     for entry in store.entries():
@@ -179,7 +179,7 @@ def stop_after(monkeypatch, n_files, *, n_between_commits=1):
 def tag_in_this_process(monkeypatch):
     """Spare the processes that a run takes that goes on with a stopped one."""
     real = building.tag_chunks
-    monkeypatch.setattr(building, "tag_chunks", lambda *a, apart, **options: real(*a, **options))
+    monkeypatch.setattr(building, "tag_chunks", lambda *a, isolate_crashes, **options: real(*a, **options))
 
 
 @pytest.mark.parametrize("rows_to_fit", [5_000, 6])
@@ -231,7 +231,7 @@ def test_embedding_of_many_sounds_stays_and_their_features_go(model, sounds, tmp
     monkeypatch.setattr(vectors, "ROWS_TO_FIT", 6)
     build_index([sounds], tmp_path / "index", model=model)
     before = all_vectors(tmp_path / "index")
-    store = Store.open(tmp_path / "index")
+    store = IndexDatabase.open(tmp_path / "index")
     assert (store.state.is_settled, store.n_with_features()) == (True, 0)
     store.close()
     for number in range(5):
@@ -253,7 +253,7 @@ def test_vectors_of_files_that_left_are_not_found_and_go_in_the_end(model, sound
         query = tmp_path / "Töne" / sorted(left)[0]
         assert set(names(spectag.search(tmp_path / "index", query, n=99))) == left - {query.name}
     (file,) = (tmp_path / "index").glob("vectors-*")
-    store = Store.open(tmp_path / "index")
+    store = IndexDatabase.open(tmp_path / "index")
     assert store.state.n_vectors < 9
     assert file.stat().st_size == 4 * store.state.n_vectors * store.state.n_dimensions
     store.close()
@@ -477,11 +477,11 @@ def test_file_without_a_date_in_its_name_is_as_old_as_its_last_change(tmp_path):
     (tmp_path / "owl.wav").touch()
     when = datetime(2023, 3, 4, 5, 6, 7)
     os.utime(tmp_path / "owl.wav", (when.timestamp(), when.timestamp()))
-    assert recorded(str(tmp_path / "owl.wav")) == Recorded(when, by_name=False)
-    assert recorded(str(tmp_path / "20240501.wav")) == Recorded(datetime(2024, 5, 1), by_name=True)
+    assert recorded(str(tmp_path / "owl.wav")) == RecordingDate(when, by_name=False)
+    assert recorded(str(tmp_path / "20240501.wav")) == RecordingDate(datetime(2024, 5, 1), by_name=True)
     assert recorded(str(tmp_path / "none.wav")) is None
     assert recorded("s3://bucket/owl.wav") is None
-    assert recorded("s3://bucket/20240501_053000.wav") == Recorded(datetime(2024, 5, 1, 5, 30), by_name=True)
+    assert recorded("s3://bucket/20240501_053000.wav") == RecordingDate(datetime(2024, 5, 1, 5, 30), by_name=True)
 
 
 def test_windows_are_dated_by_where_they_lie_in_the_recording(model, tmp_path):
@@ -504,12 +504,12 @@ N_FILES, N_WINDOWS = 40, 5
 def made_up_index(folder, rng, *, n_in_graph=0):
     """An index of random vectors: a recording a day, in folders 0 to 3; the last has no date. Returns the vectors."""
     folder.mkdir()
-    store = Store.open(folder)
+    store = IndexDatabase.open(folder)
     write_info(folder, IndexInfo(model="none", labels=LABELS, window=SECOND, engine="exact", probe=(1, 1)))
     rows = unit_vectors(rng.standard_normal((N_FILES * N_WINDOWS, 6)))
     starts = np.arange(N_WINDOWS, dtype=np.float64)
     for number in range(N_FILES):
-        day = Recorded(FIRST_DAY + timedelta(days=number), by_name=True) if number < N_FILES - 1 else None
+        day = RecordingDate(FIRST_DAY + timedelta(days=number), by_name=True) if number < N_FILES - 1 else None
         timeline = Timeline(starts, starts + 1, rng.random((N_WINDOWS, 3), np.float32))
         entry = store.add(f"/archive/{number % 4}/{number}.wav", "", day, timeline, np.full(3, 0.5, np.float32))
         store.place(entry, number * N_WINDOWS)
@@ -593,7 +593,7 @@ def test_filters_give_what_going_through_all_windows_gives(
         if archive.is_exact:
             patch.setattr(searching, "_FEWEST_SOUGHT", 1)
         patch.setattr(searching, "_FEW_ROWS", few)
-        patch.setattr(searching, "MOST_CANDIDATES", most)
+        patch.setattr(searching, "MAX_CANDIDATES", most)
         found = index.search(
             f"{query % 4}/{query}.wav",
             n=n,
@@ -611,7 +611,7 @@ def test_filters_give_what_going_through_all_windows_gives(
 
 def test_condition_among_some_rows_is_the_condition_of_all_of_them(tmp_path, rng):
     store, rows = made_up_index(tmp_path / "index", rng)
-    condition = Condition(
+    condition = SearchFilter(
         after=FIRST_DAY + timedelta(days=3), labels=(0, 2), not_labels=(1,), files=tuple(range(1, 30))
     )
     everywhere = store.rows_where(condition)

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.file_events import BROKEN, NASTY, heard, image, of_labels, texts
+from helpers.file_events import (
+    MULTILINE_LABELS,
+    TRICKY_LABELS,
+    make_recording,
+    make_image,
+    make_recording_with_labels,
+    any_text,
+)
 from spectag.errors import DataError
 from spectag.system.output import one_line
 from spectag.system.paths import common_folder
@@ -18,13 +25,17 @@ def tracks_of(folder, *files):
 
 def test_line_has_three_fields_and_there_is_no_header(tmp_path):
     events = (0.5, 2.0, "Bark", 0.9), (1 / 3, 3.25, "tab\there", 0.8)
-    assert tracks_of(tmp_path, heard("/rec/a.wav", *events)) == {
+    assert tracks_of(tmp_path, make_recording("/rec/a.wav", *events)) == {
         "a.txt": "0.500000\t2.000000\tBark\n0.333333\t3.250000\ttab here\n"
     }
 
 
 def test_there_is_a_track_for_each_recording_below_its_folder_also_an_empty_one(tmp_path):
-    files = [heard("/rec/x/a.wav", (0, 1, "Bark", 0.5)), heard("/rec/y/a.wav"), heard("/rec/y/a.mp3")]
+    files = [
+        make_recording("/rec/x/a.wav", (0, 1, "Bark", 0.5)),
+        make_recording("/rec/y/a.wav"),
+        make_recording("/rec/y/a.mp3"),
+    ]
     assert tracks_of(tmp_path, *files) == {
         "x/a.txt": "0.000000\t1.000000\tBark\n",
         "y/a.txt": "",
@@ -34,8 +45,10 @@ def test_there_is_a_track_for_each_recording_below_its_folder_also_an_empty_one(
 
 def test_crowsetta_reads_a_track(tmp_path):
     crowsetta = pytest.importorskip("crowsetta")
-    labels = [one_line(label) for label in (*NASTY, *BROKEN) if not label.startswith('"')]  # which it would unquote
-    tracks_of(tmp_path, of_labels(*labels))
+    labels = [
+        one_line(label) for label in (*TRICKY_LABELS, *MULTILINE_LABELS) if not label.startswith('"')
+    ]  # which it would unquote
+    tracks_of(tmp_path, make_recording_with_labels(*labels))
     sequence = crowsetta.formats.seq.AudSeq.from_file(tmp_path / "a.txt").to_seq()
     assert sequence.labels.tolist() == labels
     assert sequence.onsets_s.tolist() == [float(i) for i in range(len(labels))]
@@ -44,17 +57,19 @@ def test_crowsetta_reads_a_track(tmp_path):
 
 def test_mir_eval_reads_a_track_with_its_quotation_marks(tmp_path):
     io = pytest.importorskip("mir_eval.io")
-    labels = [one_line(label).strip() for label in (*NASTY, *BROKEN) if not label.startswith("#")]  # its comments
-    tracks_of(tmp_path, of_labels(*labels))
+    labels = [
+        one_line(label).strip() for label in (*TRICKY_LABELS, *MULTILINE_LABELS) if not label.startswith("#")
+    ]  # its comments
+    tracks_of(tmp_path, make_recording_with_labels(*labels))
     intervals, found = io.load_labeled_intervals(str(tmp_path / "a.txt"), delimiter="\t")
     assert found == labels
     assert intervals.tolist() == [[i, i + 0.5] for i in range(len(labels))]
 
 
-@given(labels=st.lists(texts, max_size=5))
+@given(labels=st.lists(any_text, max_size=5))
 def test_any_label_is_one_field_of_one_line(labels, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracks")
-    tracks_of(folder, of_labels(*labels))
+    tracks_of(folder, make_recording_with_labels(*labels))
     lines = (folder / "a.txt").read_bytes().decode().split("\n")[:-1]
     assert [line.split("\t")[2:] for line in lines] == [[one_line(label)] for label in labels]
     assert lines == "\n".join(lines).splitlines()
@@ -62,4 +77,4 @@ def test_any_label_is_one_field_of_one_line(labels, tmp_path_factory):
 
 def test_image_is_told(tmp_path):
     with pytest.raises(DataError, match=r"a\.png: an image has no times"):
-        tracks_of(tmp_path, image("a.png", ("Bark", 0.9)))
+        tracks_of(tmp_path, make_image("a.png", ("Bark", 0.9)))

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.file_events import BROKEN, FILE_NAMES, LATIN_1, NASTY, heard, image, of_labels, texts
+from helpers.file_events import (
+    MULTILINE_LABELS,
+    FILE_NAMES,
+    UNDECODABLE_NAME,
+    TRICKY_LABELS,
+    make_recording,
+    make_image,
+    make_recording_with_labels,
+    any_text,
+)
 from spectag.models.timeline import Timeline
 from spectag.system.output import written
 from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
@@ -30,9 +39,9 @@ def records_of(*files, **settings):
 
 def test_csv_has_a_line_for_each_event():
     files = [
-        heard("a.wav", (0.0, 1.0, "Bark", 0.9), (0.5, 1.25, "Sink_(filling_or_washing)", 0.7)),
-        heard("b.wav"),
-        heard("c.wav", (0, 1, "Hi-hat", 1)),
+        make_recording("a.wav", (0.0, 1.0, "Bark", 0.9), (0.5, 1.25, "Sink_(filling_or_washing)", 0.7)),
+        make_recording("b.wav"),
+        make_recording("c.wav", (0, 1, "Hi-hat", 1)),
     ]
     assert csv_of(*files).splitlines() == [
         "file,start,end,label,probability",
@@ -42,30 +51,32 @@ def test_csv_has_a_line_for_each_event():
     ]
 
 
-@given(labels=st.lists(texts, max_size=5), file=texts)
+@given(labels=st.lists(any_text, max_size=5), file=any_text)
 def test_pandas_reads_any_label_and_any_file_name_in_a_csv(labels, file):
     table = pd.read_csv(
-        io.StringIO(csv_of(of_labels(*labels, file=file)), newline=""), keep_default_na=False, dtype=str
+        io.StringIO(csv_of(make_recording_with_labels(*labels, file=file)), newline=""),
+        keep_default_na=False,
+        dtype=str,
     )
     assert table["label"].tolist() == labels
     assert set(table["file"]) <= {file}
 
 
-@given(labels=st.lists(texts, max_size=5), file=texts)
+@given(labels=st.lists(any_text, max_size=5), file=any_text)
 def test_the_csv_module_reads_any_label_and_any_file_name(labels, file):
-    rows = list(csv.DictReader(io.StringIO(csv_of(of_labels(*labels, file=file)), newline="")))
+    rows = list(csv.DictReader(io.StringIO(csv_of(make_recording_with_labels(*labels, file=file)), newline="")))
     assert [(row["file"], row["label"]) for row in rows] == [(file, label) for label in labels]
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
 def test_times_and_probabilities_are_read_as_numbers(name):
-    (row,) = pd.read_csv(io.StringIO(csv_of(heard(name, (0.5, 1.25, "1", 0.123456)))))[:1].to_dict("records")
+    (row,) = pd.read_csv(io.StringIO(csv_of(make_recording(name, (0.5, 1.25, "1", 0.123456)))))[:1].to_dict("records")
     assert row == {"file": name, "start": 0.5, "end": 1.25, "label": 1, "probability": 0.123456}
 
 
 def test_image_has_no_end():
-    assert csv_of(image("a.png", ("Bark", 0.9))).splitlines()[1] == "a.png,0.000,,Bark,0.900000"
-    assert records_of(image("a.png", ("Bark", 0.9)))[0]["end"] is None
+    assert csv_of(make_image("a.png", ("Bark", 0.9))).splitlines()[1] == "a.png,0.000,,Bark,0.900000"
+    assert records_of(make_image("a.png", ("Bark", 0.9)))[0]["end"] is None
 
 
 def windows(*rows):
@@ -74,7 +85,7 @@ def windows(*rows):
 
 
 def test_json_lines_have_an_object_for_each_window_also_without_tags():
-    two = heard("a.wav", (0.0, 2.0, "Bark", 0.9), (0.0, 2.0, "Hi-hat", 0.12345678), timeline=windows([1], [0]))
+    two = make_recording("a.wav", (0.0, 2.0, "Bark", 0.9), (0.0, 2.0, "Hi-hat", 0.12345678), timeline=windows([1], [0]))
     assert records_of(two) == [
         {
             "file": "a.wav",
@@ -87,7 +98,7 @@ def test_json_lines_have_an_object_for_each_window_also_without_tags():
 
 
 def test_json_lines_have_an_object_for_each_segment():
-    two = heard("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=windows([1], [0]))
+    two = make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=windows([1], [0]))
     assert records_of(two, by_window=False) == [
         {"file": "a.wav", "start": 0.0, "end": 3.0, "tags": [{"label": "Bark", "probability": 0.9}]},
         {"file": "a.wav", "start": 1.0, "end": 2.0, "tags": [{"label": "Hi-hat", "probability": 0.8}]},
@@ -96,26 +107,26 @@ def test_json_lines_have_an_object_for_each_segment():
 
 def test_event_that_belongs_to_no_window_is_not_lost():
     with pytest.raises(ValueError, match=r"a\.wav: no window lies where the event at \(0\.0, 3\.0\) s is"):
-        records_of(heard("a.wav", (0.0, 3.0, "Bark", 0.9), timeline=windows([1], [0])))
+        records_of(make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), timeline=windows([1], [0])))
 
 
-@given(labels=st.lists(texts, max_size=5), file=texts)
+@given(labels=st.lists(any_text, max_size=5), file=any_text)
 def test_json_reads_any_label_and_any_file_name(labels, file):
-    records = records_of(of_labels(*labels, file=file), by_window=False)
+    records = records_of(make_recording_with_labels(*labels, file=file), by_window=False)
     assert [record["tags"][0]["label"] for record in records] == labels
     assert {record["file"] for record in records} <= {file}
 
 
 def test_pandas_reads_json_lines(tmp_path):
     with written(tmp_path / "a.jsonl") as out:
-        write_jsonl([of_labels(*NASTY, *BROKEN)], out, by_window=False)
+        write_jsonl([make_recording_with_labels(*TRICKY_LABELS, *MULTILINE_LABELS)], out, by_window=False)
     table = pd.read_json(tmp_path / "a.jsonl", lines=True)
-    assert [tags[0]["label"] for tags in table["tags"]] == [*NASTY, *BROKEN]
+    assert [tags[0]["label"] for tags in table["tags"]] == [*TRICKY_LABELS, *MULTILINE_LABELS]
 
 
 def test_name_that_no_encoding_knows_is_written_so_that_json_reads_it_again(tmp_path):
     for write, path in ((write_csv, tmp_path / "a.csv"), (write_jsonl, tmp_path / "a.jsonl")):
         with written(path) as out:
-            write([heard(LATIN_1, (0.0, 10.0, "Bark", 0.9))], out)
+            write([make_recording(UNDECODABLE_NAME, (0.0, 10.0, "Bark", 0.9))], out)
     assert "caf\\udce9.wav" in (tmp_path / "a.csv").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["file"] == LATIN_1
+    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["file"] == UNDECODABLE_NAME

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.file_events import heard
+from helpers.file_events import make_recording
 from spectag.errors import DataError
 from spectag.models.timeline import Timeline
 from spectag.system.paths import common_folder
@@ -15,8 +15,8 @@ from spectag.tagging.formats.dispatch import FORMATS, write
 
 def recordings():
     windows = Timeline(np.array([0.0, 5.0]), np.array([5.0, 10.0]), np.array([[0.9, 0.1], [0.2, 0.3]], np.float32))
-    yield heard("/rec/x/a.wav", (0.0, 5.0, "Bark", 0.9), timeline=windows)
-    yield heard("/rec/b.wav", timeline=windows)
+    yield make_recording("/rec/x/a.wav", (0.0, 5.0, "Bark", 0.9), timeline=windows)
+    yield make_recording("/rec/b.wav", timeline=windows)
 
 
 def written_as(name, location, *, files=None, by_window=True, in_folder=True):

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.file_events import BROKEN, FILE_NAMES, NASTY, heard, image, of_labels, texts
+from helpers.file_events import (
+    MULTILINE_LABELS,
+    FILE_NAMES,
+    TRICKY_LABELS,
+    make_recording,
+    make_image,
+    make_recording_with_labels,
+    any_text,
+)
 from spectag.errors import DataError
 from spectag.system.paths import common_folder
 from spectag.tagging.formats.kaleidoscope import write_kaleidoscope
@@ -22,9 +30,9 @@ def table_of(*files):
 
 def test_table_has_kaleidoscopes_columns_and_no_others_and_a_row_for_each_event():
     table = table_of(
-        heard("/rec/x/y/a.wav", (0.5, 2.0, "Bark", 0.9), (0.5, 2.0, "Hi-hat", 0.25)),
-        heard("/rec/b.wav", (3.0, 3.5, "Bark", 1.0)),
-        heard("/rec/silent.wav"),
+        make_recording("/rec/x/y/a.wav", (0.5, 2.0, "Bark", 0.9), (0.5, 2.0, "Hi-hat", 0.25)),
+        make_recording("/rec/b.wav", (3.0, 3.5, "Bark", 1.0)),
+        make_recording("/rec/silent.wav"),
     )
     assert list(table.columns) == ["INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST"]
     assert table.to_numpy().tolist() == [
@@ -35,23 +43,23 @@ def test_table_has_kaleidoscopes_columns_and_no_others_and_a_row_for_each_event(
 
 
 def test_the_surest_come_first_when_sorted_by_their_distance():
-    table = table_of(heard("/rec/a.wav", (0, 1, "unsure", 0.2), (1, 2, "sure", 0.99), (2, 3, "so-so", 0.6)))
+    table = table_of(make_recording("/rec/a.wav", (0, 1, "unsure", 0.2), (1, 2, "sure", 0.99), (2, 3, "so-so", 0.6)))
     assert table.sort_values("TOP1DIST")["TOP1MATCH"].tolist() == ["sure", "so-so", "unsure"]
 
 
 def test_folders_make_the_path_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = [str(Path("rec", folder, name)) for folder in ("", "x", "ü 1") for name in FILE_NAMES]
-    table = table_of(*(heard(file, (0, 1, "Bark", 0.5)) for file in files))
+    table = table_of(*(make_recording(file, (0, 1, "Bark", 0.5)) for file in files))
     paths = [str(Path(*row)) for row in table[["INDIR", "FOLDER", "IN FILE"]].to_numpy()]
     assert paths == [str(tmp_path / file) for file in files]
 
 
-@given(labels=st.lists(texts | st.sampled_from([*NASTY, *BROKEN]), min_size=1, max_size=5))
+@given(labels=st.lists(any_text | st.sampled_from([*TRICKY_LABELS, *MULTILINE_LABELS]), min_size=1, max_size=5))
 def test_any_label_survives(labels):
-    assert table_of(of_labels(*labels))["TOP1MATCH"].tolist() == labels
+    assert table_of(make_recording_with_labels(*labels))["TOP1MATCH"].tolist() == labels
 
 
 def test_image_is_told():
     with pytest.raises(DataError, match=r"a\.png: an image has no times"):
-        table_of(image("a.png", ("Bark", 0.9)))
+        table_of(make_image("a.png", ("Bark", 0.9)))

@@ -9,7 +9,16 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.file_events import BROKEN, FILE_NAMES, LATIN_1, NASTY, heard, image, of_labels, texts
+from helpers.file_events import (
+    MULTILINE_LABELS,
+    FILE_NAMES,
+    UNDECODABLE_NAME,
+    TRICKY_LABELS,
+    make_recording,
+    make_image,
+    make_recording_with_labels,
+    any_text,
+)
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
 from spectag.system.output import one_line, written
@@ -19,7 +28,7 @@ from spectag.tagging.formats.raven import write_raven, write_raven_combined
 crowsetta = pytest.importorskip("crowsetta")
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # crowsetta's, in pandas 3
 
-ONE_LINE = (*NASTY, *map(one_line, BROKEN))
+ONE_LINE = (*TRICKY_LABELS, *map(one_line, MULTILINE_LABELS))
 
 
 def tables_of(tmp_path, *files):
@@ -42,7 +51,7 @@ def combined(*files):
 
 def test_table_is_what_raven_saves(tmp_path):
     file = tmp_path / "rec" / "a.wav"
-    tables_of(tmp_path, heard(file, (0.5, 2.0, "Bark", 0.9), (2.0, 3.25, "Hi-hat", 0.123456789)))
+    tables_of(tmp_path, make_recording(file, (0.5, 2.0, "Bark", 0.9), (2.0, 3.25, "Hi-hat", 0.123456789)))
     assert (tmp_path / "out" / "a.Table.1.selections.txt").read_text().splitlines() == [
         "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\tScore\t"
         "Begin Path\tFile Offset (s)",
@@ -52,7 +61,7 @@ def test_table_is_what_raven_saves(tmp_path):
 
 
 def test_crowsetta_reads_the_boxes_of_a_table(tmp_path):
-    tables_of(tmp_path, heard("a.wav", *((i / 3, i / 3 + 1, label, 0.5) for i, label in enumerate(ONE_LINE))))
+    tables_of(tmp_path, make_recording("a.wav", *((i / 3, i / 3 + 1, label, 0.5) for i, label in enumerate(ONE_LINE))))
     boxes = crowsetta.formats.bbox.Raven.from_file(tmp_path / "out" / "a.Table.1.selections.txt").to_bbox()
     assert [box.label for box in boxes] == list(ONE_LINE)
     assert [box.onset for box in boxes] == pytest.approx([i / 3 for i in range(len(ONE_LINE))], abs=1e-6)
@@ -61,26 +70,26 @@ def test_crowsetta_reads_the_boxes_of_a_table(tmp_path):
 
 
 def test_labels_are_in_the_column_where_opensoundscape_looks_for_them(tmp_path):
-    tables_of(tmp_path, of_labels(*ONE_LINE))
+    tables_of(tmp_path, make_recording_with_labels(*ONE_LINE))
     table = pd.read_csv(tmp_path / "out" / "a.Table.1.selections.txt", delimiter="\t")
     assert table.iloc[:, 8 - 1].tolist() == list(ONE_LINE)  # annotation_column_idx=8, its default
 
 
-@given(labels=st.lists(texts, min_size=1, max_size=5), file=texts)
+@given(labels=st.lists(any_text, min_size=1, max_size=5), file=any_text)
 def test_any_label_is_read_again_on_one_line(labels, file):
-    table = combined(of_labels(*labels, file=f"/{file.replace('/', '')}"))
+    table = combined(make_recording_with_labels(*labels, file=f"/{file.replace('/', '')}"))
     assert table["Annotation"].tolist() == [one_line(label) for label in labels]
     assert table["Selection"].tolist() == list(range(1, len(labels) + 1))
 
 
 def test_recording_in_which_nothing_is_heard_has_a_table_without_selections(tmp_path):
-    assert tables_of(tmp_path, heard("/rec/a.wav")) == ["a.Table.1.selections.txt"]
+    assert tables_of(tmp_path, make_recording("/rec/a.wav")) == ["a.Table.1.selections.txt"]
     assert len(pd.read_csv(tmp_path / "out" / "a.Table.1.selections.txt", sep="\t")) == 0
 
 
 def test_tables_lie_as_the_recordings_lie(tmp_path):
     files = ["/rec/x/a.wav", "/rec/y/a.wav", "/rec/y/a.flac", "/rec/b.wav"]
-    assert tables_of(tmp_path, *(heard(file, (0, 1, "Bark", 0.5)) for file in files)) == [
+    assert tables_of(tmp_path, *(make_recording(file, (0, 1, "Bark", 0.5)) for file in files)) == [
         "b.Table.1.selections.txt",
         "x/a.Table.1.selections.txt",
         "y/a.Table.1.selections.txt",
@@ -91,7 +100,7 @@ def test_tables_lie_as_the_recordings_lie(tmp_path):
 
 
 def test_names_that_differ_in_case_alone_get_tables_that_no_disk_mixes_up(tmp_path):
-    assert tables_of(tmp_path, heard("/rec/A.wav"), heard("/rec/a.wav")) == [
+    assert tables_of(tmp_path, make_recording("/rec/A.wav"), make_recording("/rec/a.wav")) == [
         "A.Table.1.selections.txt",
         "a.wav.Table.1.selections.txt",
     ]
@@ -99,7 +108,7 @@ def test_names_that_differ_in_case_alone_get_tables_that_no_disk_mixes_up(tmp_pa
 
 @pytest.mark.parametrize("name", FILE_NAMES)
 def test_begin_path_is_the_whole_path_of_any_name(tmp_path, name):
-    tables_of(tmp_path, heard(tmp_path / name, (0, 1, "Bark", 0.5)))
+    tables_of(tmp_path, make_recording(tmp_path / name, (0, 1, "Bark", 0.5)))
     (path,) = (tmp_path / "out").iterdir()
     assert path.name == f"{name.removesuffix('.wav')}.Table.1.selections.txt"
     assert pd.read_csv(path, sep="\t")["Begin Path"].tolist() == [str(tmp_path / name)]
@@ -107,12 +116,12 @@ def test_begin_path_is_the_whole_path_of_any_name(tmp_path, name):
 
 def test_relative_path_becomes_a_whole_one_for_raven_is_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert combined(heard("a.wav", (0, 1, "Bark", 0.5)))["Begin Path"].tolist() == [str(tmp_path / "a.wav")]
-    assert combined(heard("s3://b/a.wav", (0, 1, "Bark", 0.5)))["Begin Path"].tolist() == ["s3://b/a.wav"]
+    assert combined(make_recording("a.wav", (0, 1, "Bark", 0.5)))["Begin Path"].tolist() == [str(tmp_path / "a.wav")]
+    assert combined(make_recording("s3://b/a.wav", (0, 1, "Bark", 0.5)))["Begin Path"].tolist() == ["s3://b/a.wav"]
 
 
 def test_name_that_no_encoding_knows_has_a_table(tmp_path):
-    tables_of(tmp_path, heard(tmp_path / LATIN_1, (0, 1, "Bark", 0.5)))
+    tables_of(tmp_path, make_recording(tmp_path / UNDECODABLE_NAME, (0, 1, "Bark", 0.5)))
     (path,) = (tmp_path / "out").iterdir()
     assert path.read_text().endswith("/caf\\udce9.wav\t0.000000\n")
 
@@ -122,8 +131,8 @@ def test_tables_are_a_manifest_to_train_on(tmp_path):
     for name in ("a.wav", "zwölf Töne.wav"):
         soundfile.write(tmp_path / name, np.zeros(32_000, np.float32), 8_000)
     files = [
-        heard(tmp_path / "a.wav", (0.0, 1.0, "Bark", 0.9), (2.5, 4.0, "Türklingel", 0.5), duration=4.0),
-        heard(tmp_path / "zwölf Töne.wav", (1.0, 2.0, "Bark", 0.9), duration=4.0),
+        make_recording(tmp_path / "a.wav", (0.0, 1.0, "Bark", 0.9), (2.5, 4.0, "Türklingel", 0.5), duration=4.0),
+        make_recording(tmp_path / "zwölf Töne.wav", (1.0, 2.0, "Bark", 0.9), duration=4.0),
     ]
     expected = [("a.wav", 0.0, 1.0, ("Bark",)), ("a.wav", 2.5, 4.0, ("Türklingel",))]
     expected.append(("zwölf Töne.wav", 1.0, 2.0, ("Bark",)))
@@ -141,10 +150,10 @@ def test_tables_are_a_manifest_to_train_on(tmp_path):
 
 def test_combined_table_counts_time_through_all_recordings_also_the_silent_ones():
     table = combined(
-        heard("/rec/a.wav", (1.0, 2.0, "Bark", 0.9), (4.0, 5.0, "Hi-hat", 0.8), duration=10.5),
-        heard("/rec/silent.wav", duration=20.25),
-        heard("/rec/b.wav", (0.0, 3.0, "Bark", 0.7), duration=5.0),
-        heard("/rec/c.wav", (2.0, 3.0, "Bark", 0.6), duration=5.0),
+        make_recording("/rec/a.wav", (1.0, 2.0, "Bark", 0.9), (4.0, 5.0, "Hi-hat", 0.8), duration=10.5),
+        make_recording("/rec/silent.wav", duration=20.25),
+        make_recording("/rec/b.wav", (0.0, 3.0, "Bark", 0.7), duration=5.0),
+        make_recording("/rec/c.wav", (2.0, 3.0, "Bark", 0.6), duration=5.0),
     )
     assert table["Begin Time (s)"].tolist() == [1.0, 4.0, 30.75, 37.75]
     assert table["End Time (s)"].tolist() == [2.0, 5.0, 33.75, 38.75]
@@ -156,7 +165,10 @@ def test_combined_table_counts_time_through_all_recordings_also_the_silent_ones(
 
 def test_crowsetta_reads_a_combined_table(tmp_path):
     with written(tmp_path / "all.selections.txt") as out:
-        files = [heard("a.wav", (1.0, 2.0, "Bark", 0.9)), heard("b.wav", (0.0, 1.0, "Bark, loud", 0.9))]
+        files = [
+            make_recording("a.wav", (1.0, 2.0, "Bark", 0.9)),
+            make_recording("b.wav", (0.0, 1.0, "Bark, loud", 0.9)),
+        ]
         write_raven_combined(files, out, low_hz=0, high_hz=16_000)
     boxes = crowsetta.formats.bbox.Raven.from_file(tmp_path / "all.selections.txt").to_bbox()
     assert [(box.onset, box.label) for box in boxes] == [(1.0, "Bark"), (10.0, "Bark, loud")]
@@ -164,6 +176,6 @@ def test_crowsetta_reads_a_combined_table(tmp_path):
 
 def test_images_and_recordings_of_unknown_length_are_told(tmp_path):
     with pytest.raises(DataError, match=r"a\.png: an image has no times.*write csv, jsonl, parquet or wide"):
-        tables_of(tmp_path, image("a.png", ("Bark", 0.9)))
+        tables_of(tmp_path, make_image("a.png", ("Bark", 0.9)))
     with pytest.raises(DataError, match=r"a\.png: its length is not known"):
-        combined(image("a.png"))
+        combined(make_image("a.png"))

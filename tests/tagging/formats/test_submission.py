@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.file_events import heard
+from helpers.file_events import make_recording
 from spectag.data.labels import LabelSet
 from spectag.errors import DataError
 from spectag.models.timeline import Timeline
@@ -18,7 +18,7 @@ LABELS = LabelSet(("Bark", "Hi-hat", "Sink_(filling_or_washing)"))
 def tagged(file, *rows):
     """A recording with these windows."""
     starts = np.arange(len(rows), dtype=np.float64)
-    return heard(file, timeline=Timeline(starts, starts + 1, np.array(rows, np.float32)))
+    return make_recording(file, timeline=Timeline(starts, starts + 1, np.array(rows, np.float32)))
 
 
 def rows_of(template, *files):

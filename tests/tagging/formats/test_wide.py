@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.file_events import BROKEN, FILE_NAMES, LATIN_1, NASTY, heard, image, of_labels, texts
+from helpers.file_events import (
+    MULTILINE_LABELS,
+    FILE_NAMES,
+    UNDECODABLE_NAME,
+    TRICKY_LABELS,
+    make_recording,
+    make_image,
+    make_recording_with_labels,
+    any_text,
+)
 from spectag.errors import MissingExtraError
 from spectag.models.timeline import Timeline
 from spectag.system.output import written, written_bytes
@@ -19,13 +28,13 @@ from spectag.tagging.formats.wide import write_wide
 
 pq = pytest.importorskip("pyarrow.parquet")
 
-LABELS = (*NASTY, *BROKEN)
+LABELS = (*TRICKY_LABELS, *MULTILINE_LABELS)
 
 
 def recording(file, n_windows, rng):
     starts = np.arange(n_windows) * 0.1
     probabilities = (rng.random((n_windows, len(LABELS))) ** 20).astype(np.float32)  # down to 1e-30
-    return heard(file, timeline=Timeline(starts, starts + 5, probabilities))
+    return make_recording(file, timeline=Timeline(starts, starts + 5, probabilities))
 
 
 def written_wide(path, files, labels=LABELS):
@@ -59,7 +68,7 @@ def test_wide_table_has_the_index_and_the_columns_of_opensoundscapes_predictions
 def test_wide_table_has_every_bit_of_every_probability(values):
     timeline = Timeline(np.zeros(1), np.ones(1), np.array([values], np.float32))
     out = io.StringIO()
-    write_wide([heard("a.wav", timeline=timeline)], [str(i) for i in range(len(values))], out)
+    write_wide([make_recording("a.wav", timeline=timeline)], [str(i) for i in range(len(values))], out)
     _, row = csv.reader(out.getvalue().splitlines())
     assert np.array(row[3:], np.float64).astype(np.float32).tobytes() == timeline.probabilities.tobytes()
 
@@ -77,19 +86,19 @@ def test_wide_table_is_the_one_that_pandas_writes(tmp_path, rng):
 
 
 def test_image_has_no_end_in_a_wide_table(tmp_path):
-    path = written_wide(tmp_path / "a.csv", [image("a.png")], ["Bark"])
+    path = written_wide(tmp_path / "a.csv", [make_image("a.png")], ["Bark"])
     assert path.read_text() == "file,start_time,end_time,Bark\na.png,0.0,,0.25\n"
-    table = pq.read_table(written_parquet(tmp_path / "a.parquet", [image("a.png")], ["Bark"]))
+    table = pq.read_table(written_parquet(tmp_path / "a.parquet", [make_image("a.png")], ["Bark"]))
     assert table.to_pylist() == [{"file": "a.png", "start_time": 0.0, "end_time": None, "Bark": 0.25}]
 
 
 # ------------------------------------------------------------------------------------------------ Parquet
 
 
-@given(labels=st.lists(texts, max_size=5), file=texts)
+@given(labels=st.lists(any_text, max_size=5), file=any_text)
 def test_pyarrow_reads_any_label_and_any_file_name(labels, file):
     out = io.BytesIO()
-    write_parquet([of_labels(*labels, file=file)], out)
+    write_parquet([make_recording_with_labels(*labels, file=file)], out)
     table = pq.read_table(io.BytesIO(out.getvalue()))
     assert table.column_names == ["file", "start", "end", "label", "probability"]
     assert table["label"].to_pylist() == labels
@@ -99,7 +108,7 @@ def test_pyarrow_reads_any_label_and_any_file_name(labels, file):
 def test_pandas_reads_numbers_with_all_their_digits(tmp_path, rng):
     values = rng.random(50).astype(np.float32)
     events = [(i / 3, i / 3 + 0.1, "Bark", float(value)) for i, value in enumerate(values)]
-    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [heard("a.wav", *events)]))
+    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [make_recording("a.wav", *events)]))
     assert table["start"].tolist() == [event[0] for event in events]
     assert table["end"].tolist() == [event[1] for event in events]
     assert table["probability"].tolist() == values.tolist()
@@ -107,20 +116,20 @@ def test_pandas_reads_numbers_with_all_their_digits(tmp_path, rng):
 
 
 def test_nothing_heard_is_a_table_without_rows(tmp_path):
-    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [heard("a.wav")]))
+    table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [make_recording("a.wav")]))
     assert list(table.columns) == ["file", "start", "end", "label", "probability"]
     assert len(table) == 0
 
 
 def test_end_that_is_unknown_is_null(tmp_path):
-    table = pq.read_table(written_parquet(tmp_path / "a.parquet", [image("a.png", ("Bark", 0.5))]))
+    table = pq.read_table(written_parquet(tmp_path / "a.parquet", [make_image("a.png", ("Bark", 0.5))]))
     assert table.to_pylist()[0]["end"] is None
 
 
 def test_name_that_no_encoding_knows_is_written_with_its_bytes(tmp_path):
-    path = written_parquet(tmp_path / "a.parquet", [heard(LATIN_1, (0, 1, "Bark", 0.5))])
+    path = written_parquet(tmp_path / "a.parquet", [make_recording(UNDECODABLE_NAME, (0, 1, "Bark", 0.5))])
     assert pq.read_table(path)["file"].to_pylist() == ["caf\\udce9.wav"]
-    path = written_parquet(tmp_path / "b.parquet", [heard(LATIN_1)], ["Bark"])
+    path = written_parquet(tmp_path / "b.parquet", [make_recording(UNDECODABLE_NAME)], ["Bark"])
     assert pq.read_table(path)["file"].to_pylist() == ["caf\\udce9.wav"]
 
 
@@ -136,7 +145,7 @@ def test_wide_parquet_is_the_wide_table(tmp_path, rng):
 def test_rows_go_to_the_disk_group_by_group_and_none_is_lost(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(parquet_module, "_ROWS", 7)
     monkeypatch.setattr(parquet_module, "_WIDE_VALUES", 7 * len(LABELS))
-    files = [of_labels(*map(str, range(n)), file=f"{n}.wav") for n in (0, 5, 9, 1)]
+    files = [make_recording_with_labels(*map(str, range(n)), file=f"{n}.wav") for n in (0, 5, 9, 1)]
     table = pq.ParquetFile(written_parquet(tmp_path / "a.parquet", files))
     assert [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)] == [7, 7, 1]
     assert table.read()["label"].to_pylist() == [str(i) for n in (0, 5, 9, 1) for i in range(n)]

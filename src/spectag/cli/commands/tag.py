@@ -19,7 +19,7 @@ from spectag.errors import AudioError
 if TYPE_CHECKING:
     from spectag.config.base import WindowConfig
     from spectag.models.tagger import Tagger
-    from spectag.tagging.batch import Engine, Report
+    from spectag.tagging.batch import Engine, TaggingReport
 
 _N_NAMED = 20  # skipped files on the screen, where a status table names them all
 
@@ -149,7 +149,7 @@ def _ray(tagger: "Tagger", window: "WindowConfig | None", address: str | None, w
     return partial(tag_on_ray, tagger, window, address=address, n_workers=workers)
 
 
-def _tell(report: "Report", status: str | None, *, seconds: float) -> None:
+def _tell(report: "TaggingReport", status: str | None, *, seconds: float) -> None:
     n_named = len(report.reasons) if status is None else _N_NAMED
     name_skipped(report.reasons[:n_named])
     if len(report.reasons) > n_named:

@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from spectag.config.backbones import PUBLISHED
 from spectag.config.base import WindowConfig
 from spectag.curation.sound_index.ann_graph import is_installed, load_usearch, write_graph
-from spectag.curation.sound_index.database import Store, errors_of
+from spectag.curation.sound_index.database import IndexDatabase, database_errors
 from spectag.curation.sound_index.metadata import (
-    Engine,
+    SearchEngine,
     IndexInfo,
     check_tagger,
     is_index,
@@ -24,7 +24,7 @@ from spectag.curation.sound_index.metadata import (
     read_info,
     write_info,
 )
-from spectag.curation.sound_index.recording_dates import recorded
+from spectag.curation.sound_index.recording_dates import recording_date
 from spectag.curation.sound_index.vectors import VectorWriter, read_vectors, remove_old
 from spectag.errors import AudioError, ConfigError, DataError
 from spectag.models.pretrained import tagger_folder
@@ -45,7 +45,7 @@ _SECONDS_TO_WAIT = 0.5  # for another process that indexes
 
 
 @dataclass
-class Report:
+class IndexReport:
     """How indexing went."""
 
     n_files: int
@@ -69,11 +69,11 @@ def build_index(
     listed: Iterable[str] = (),
     model: str | Path | None = None,
     window: WindowConfig | None = None,
-    engine: Engine | None = None,
+    engine: SearchEngine | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
-) -> Report:
+) -> IndexReport:
     """Index recordings, or bring their index up to date.
 
     Files below the given folders that are there no more leave the index; what is elsewhere stays in it.
@@ -118,7 +118,7 @@ def build_index(
     if info.engine == "usearch":
         load_usearch()
     places = [str(path) for path in paths]
-    files = list(dict.fromkeys(map(whole_name, find_files(places, accepted_suffixes(tagger), listed=listed))))
+    files = list(dict.fromkeys(map(full_location, find_files(places, accepted_suffixes(tagger), listed=listed))))
     with _writing(folder) as store:
         write_info(folder, info)
         report = _bring_up_to_date(store, tagger, info, files, places, workers, progress)
@@ -126,7 +126,7 @@ def build_index(
     return report
 
 
-def whole_name(file: str) -> str:
+def full_location(file: str) -> str:
     """The name that a file has in an index: its whole path, or its address."""
     return file if is_address(file) else os.path.abspath(file)  # noqa: PTH100 - as it is given, links and all
 
@@ -146,14 +146,14 @@ def _tagger_and_info(
     known: IndexInfo | None,
     model: str | Path | None,
     window: WindowConfig | None,
-    engine: Engine | None,
+    engine: SearchEngine | None,
     progress: Progress,
     log: Log,
 ) -> tuple[Tagger, IndexInfo]:
     """The tagger, and what the index is to be; a DataError or ConfigError if it is already something else."""
     name = str(model) if model is not None else known.model if known else DEFAULT_MODEL
     tagger = Tagger(tagger_folder(name, progress=progress, log=log))
-    name = name if name in PUBLISHED and not Path(name).exists() else whole_name(name)
+    name = name if name in PUBLISHED and not Path(name).exists() else full_location(name)
     if known is None:
         made = probe(tagger)
         return tagger, IndexInfo(
@@ -179,14 +179,14 @@ def _told(window: WindowConfig) -> str:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[Store]:
+def _writing(folder: Path) -> Iterator[IndexDatabase]:
     """The store of an index, which no other process changes meanwhile."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             FileLock(folder / "lock", timeout=_SECONDS_TO_WAIT),
-            closing(Store.open(folder)) as store,
-            errors_of(folder),
+            closing(IndexDatabase.open(folder)) as store,
+            database_errors(folder),
         ):
             remove_unfinished(folder)
             yield store
@@ -198,19 +198,19 @@ def _writing(folder: Path) -> Iterator[Store]:
 
 
 def _bring_up_to_date(
-    store: Store,
+    store: IndexDatabase,
     tagger: Tagger,
     info: IndexInfo,
     files: Sequence[str],
     places: Sequence[str],
     workers: int | None,
     progress: Progress,
-) -> Report:
+) -> IndexReport:
     marks = {file: content_mark(file) for file in files}
     known = store.marks()
     missing = [file for file in files if known.get(file) != marks[file]]
     gone = [name for name in known if name not in marks and _has_left(name, places)]
-    report = Report(len(files), len(files) - len(missing), len(gone))
+    report = IndexReport(len(files), len(files) - len(missing), len(gone))
     may_have_died_of_a_file = store.is_at_work and len(missing) > 1
     store.remove([*gone, *known.keys() & set(missing)])
     store.is_at_work = True
@@ -223,7 +223,7 @@ def _bring_up_to_date(
         info.window,
         features=True,
         workers=workers,
-        apart=may_have_died_of_a_file,
+        isolate_crashes=may_have_died_of_a_file,
         progress=progress,
     )
     with closing(VectorWriter(store)) as writer:
@@ -237,7 +237,7 @@ def _bring_up_to_date(
     return report
 
 
-def _told_of(answers: Iterator[tuple[Chunk, TaggedChunk]], report: Report, progress: Progress) -> Iterator[TaggedFile]:
+def _told_of(answers: Iterator[tuple[Chunk, TaggedChunk]], report: IndexReport, progress: Progress) -> Iterator[TaggedFile]:
     """The files that could be read; the others are noted."""
     n_done = report.n_known
     progress("indexing", n_done, report.n_files)
@@ -252,18 +252,18 @@ def _told_of(answers: Iterator[tuple[Chunk, TaggedChunk]], report: Report, progr
             progress("indexing", n_done, report.n_files)
 
 
-def _add(tagged: TaggedFile, mark: str, tagger: Tagger, store: Store, writer: VectorWriter) -> None:
+def _add(tagged: TaggedFile, mark: str, tagger: Tagger, store: IndexDatabase, writer: VectorWriter) -> None:
     assert tagged.timeline is not None
-    assert tagged.embedded is not None
-    number = store.add(tagged.file, mark, recorded(tagged.file), tagged.timeline, tagger.thresholds)
-    writer.add(number, tagged.embedded.features)
+    assert tagged.network_outputs is not None
+    number = store.add(tagged.file, mark, recording_date(tagged.file), tagged.timeline, tagger.thresholds)
+    writer.add(number, tagged.network_outputs.features)
 
 
 def _has_left(name: str, places: Sequence[str]) -> bool:
     """Whether a file of the index lay in one of the places, and is there no more."""
     if is_address(name):
         return any(name.startswith(place.rstrip("/") + "/") for place in places)
-    folders = (Path(whole_name(_without_pattern(place))) for place in places if not is_address(place))
+    folders = (Path(full_location(_without_pattern(place))) for place in places if not is_address(place))
     return not Path(name).exists() and any(Path(name).is_relative_to(folder) for folder in folders)
 
 
@@ -275,7 +275,7 @@ def _without_pattern(place: str) -> str:
     return str(Path(*takewhile(lambda part: not glob.has_magic(part), parts)))
 
 
-def _draw_graph(store: Store, info: IndexInfo, workers: int | None, progress: Progress) -> None:
+def _draw_graph(store: IndexDatabase, info: IndexInfo, workers: int | None, progress: Progress) -> None:
     """Bring the graph up to date, or take it away, as the engine asks."""
     state = store.state
     is_large = state.n_vectors >= ROWS_FOR_GRAPH and is_installed()

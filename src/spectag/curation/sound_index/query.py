@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from spectag.array_types import Float32Array
 from spectag.config.base import WindowConfig
 from spectag.curation.embedding import Embedding
-from spectag.curation.sound_index.building import content_mark, whole_name
-from spectag.curation.sound_index.database import FileEntry, Store
+from spectag.curation.sound_index.building import content_mark, full_location
+from spectag.curation.sound_index.database import FileEntry, IndexDatabase
 from spectag.errors import AudioError, DataError, did_you_mean
 from spectag.models.tagger import Tagger
 from spectag.system.storage import is_address
@@ -19,7 +19,7 @@ _N_NAMED = 5  # files of a name that several have
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class QueryExample:
     """A sound to seek others like."""
 
     vectors: Float32Array
@@ -30,7 +30,7 @@ class Example:
     """Where its windows begin that are in the index, in seconds."""
 
 
-def entry_of(query: str, store: Store) -> FileEntry | None:
+def find_entry(query: str, store: IndexDatabase) -> FileEntry | None:
     """The file of the index that a query names: by its path, or by the end of it where nothing lies there.
 
     None: a file that is not in the index, or has changed since.
@@ -40,7 +40,7 @@ def entry_of(query: str, store: Store) -> FileEntry | None:
     DataError
         If it is neither a file nor in the index, or several files of the index are named so.
     """
-    name = whole_name(query)
+    name = full_location(query)
     entry = store.entry(name)
     is_there = is_address(query) or Path(query).exists()
     if entry is not None:
@@ -59,7 +59,7 @@ def entry_of(query: str, store: Store) -> FileEntry | None:
     raise DataError(f"{query}: {len(named):,} files in the index are named so: {some}; tell which by more of its path")
 
 
-def places_from(entry: FileEntry, windows: Sequence[tuple[float, float | None]], start: float | None) -> list[int]:
+def window_numbers(entry: FileEntry, windows: Sequence[tuple[float, float | None]], start: float | None) -> list[int]:
     """The places of all windows of a file; or of the last one that has begun at a time in seconds.
 
     Raises
@@ -88,6 +88,6 @@ def hear(tagger: Tagger, embedding: Embedding, window: WindowConfig, file: str, 
     with closing(tag_chunks(tagger, [Chunk(0, (file,), (stretch,))], window, features=True, workers=1)) as answers:
         ((_, answer),) = answers
     (tagged,) = answer.files
-    if tagged.embedded is None:
+    if tagged.network_outputs is None:
         raise AudioError(str(tagged.reason))
-    return embedding(tagged.embedded.features)
+    return embedding(tagged.network_outputs.features)

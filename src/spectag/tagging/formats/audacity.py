@@ -7,7 +7,7 @@ from typing import TextIO
 from spectag.errors import DataError
 from spectag.system.output import one_line, written
 from spectag.system.paths import Parts, TablePlaces
-from spectag.tagging.events import FileEvents, end_of
+from spectag.tagging.events import FileEvents, end_seconds_of
 
 
 def write_audacity(files: Iterable[FileEvents], folder: str | Path, *, root: Parts = ()) -> None:
@@ -55,4 +55,4 @@ def write_audacity_track(files: Iterable[FileEvents], out: TextIO) -> None:
 
 def _write_track(file: FileEvents, out: TextIO) -> None:
     for event in file.events:
-        out.write(f"{event.start_seconds:.6f}\t{end_of(event, file):.6f}\t{one_line(event.label)}\n")
+        out.write(f"{event.start_seconds:.6f}\t{end_seconds_of(event, file):.6f}\t{one_line(event.label)}\n")

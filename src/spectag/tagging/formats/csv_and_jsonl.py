@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import Any, TextIO
 
 from spectag.system.output import csv_writer
-from spectag.tagging.events import Event, FileEvents, windows_of
+from spectag.tagging.events import Event, FileEvents, window_times
 
-COLUMNS = ("file", "start", "end", "label", "probability")
+TAG_COLUMNS = ("file", "start", "end", "label", "probability")
 
 
 def write_csv(files: Iterable[FileEvents], out: TextIO) -> None:
@@ -18,7 +18,7 @@ def write_csv(files: Iterable[FileEvents], out: TextIO) -> None:
     own.
     """
     write_row = csv_writer(out)
-    write_row(COLUMNS)
+    write_row(TAG_COLUMNS)
     for file in files:
         for event in file.events:
             times = _seconds(event.start_seconds), _seconds(event.end_seconds)
@@ -59,7 +59,7 @@ def _by_window(file: FileEvents) -> Iterator[_Stretch]:
     stretches = groupby(file.events, lambda event: (event.start_seconds, event.end_seconds))
     nothing = (None, iter(()))
     where, events = next(stretches, nothing)
-    for window in windows_of(file.timeline):
+    for window in window_times(file.timeline):
         if window == where:
             yield *window, [_tag(event) for event in events]
             where, events = next(stretches, nothing)

@@ -5,9 +5,9 @@ from typing import TextIO
 
 from spectag.system.output import csv_writer
 from spectag.system.paths import Parts, divided, location_of
-from spectag.tagging.events import FileEvents, end_of
+from spectag.tagging.events import FileEvents, end_seconds_of
 
-COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST")
+KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST")
 
 
 def write_kaleidoscope(files: Iterable[FileEvents], out: TextIO, *, root: Parts) -> None:
@@ -31,11 +31,11 @@ def write_kaleidoscope(files: Iterable[FileEvents], out: TextIO, *, root: Parts)
         If a file is an image, which has no times.
     """
     write_row = csv_writer(out)
-    write_row(COLUMNS)
+    write_row(KALEIDOSCOPE_COLUMNS)
     for file in files:
         above, (*folders, name) = divided(file.file, root)
         place = location_of(above), location_of(tuple(folders)), name
         for event in file.events:
-            duration = end_of(event, file) - event.start_seconds
+            duration = end_seconds_of(event, file) - event.start_seconds
             times = f"{event.start_seconds:.6f}", f"{duration:.6f}"
             write_row([*place, *times, event.label, f"{1 - event.probability:.6f}"])

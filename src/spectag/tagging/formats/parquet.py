@@ -10,7 +10,7 @@ from spectag.array_types import Float32Array, FloatArray
 from spectag.errors import MissingExtraError
 from spectag.system.output import unicode_text
 from spectag.tagging.events import FileEvents
-from spectag.tagging.formats.csv_and_jsonl import COLUMNS
+from spectag.tagging.formats.csv_and_jsonl import TAG_COLUMNS
 from spectag.tagging.formats.wide import TIME_COLUMNS
 
 _ROWS = 65_536  # in a row group, which is held in memory until it is whole
@@ -29,7 +29,7 @@ def write_parquet(files: Iterable[FileEvents], out: BinaryIO) -> None:
     """
     arrow, parquet = load_pyarrow()
     kinds = arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float32()
-    schema = arrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+    schema = arrow.schema(list(zip(TAG_COLUMNS, kinds, strict=True)))
     rows = (
         (unicode_text(file.file), event.start_seconds, event.end_seconds, unicode_text(event.label), event.probability)
         for file in files

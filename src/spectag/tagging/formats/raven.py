@@ -7,10 +7,10 @@ from typing import TextIO
 from spectag.errors import DataError
 from spectag.system.output import tsv_field, written
 from spectag.system.paths import Parts, TablePlaces, location_of, parts_of
-from spectag.tagging.events import Event, FileEvents, end_of
+from spectag.tagging.events import Event, FileEvents, end_seconds_of
 
 SUFFIX = ".Table.1.selections.txt"
-COLUMNS = (
+RAVEN_COLUMNS = (
     "Selection",
     "View",
     "Channel",
@@ -93,11 +93,11 @@ class _Selections:
         self._out = out
         self._band = f"{float(low_hz)}", f"{float(high_hz)}"  # with a point: there are readers that want one
         self._n_selections = 0
-        self._write(COLUMNS)
+        self._write(RAVEN_COLUMNS)
 
     def add(self, file: FileEvents, event: Event, *, seconds_before: float) -> None:
         self._n_selections += 1
-        begin, end = seconds_before + event.start_seconds, seconds_before + end_of(event, file)
+        begin, end = seconds_before + event.start_seconds, seconds_before + end_seconds_of(event, file)
         self._write(
             (
                 str(self._n_selections),
