@@ -1,4 +1,4 @@
-"""Settings of the command line: from flags, from a file, and all of them arriving where they belong."""
+"""Options of the command line and of --config files reach training and the other commands."""
 
 import importlib
 
@@ -95,7 +95,7 @@ CHANGED = {
         "layer_decay": 0.5,
         "head_lr_multiplier": 2.0,
         "schedule": "one_cycle",
-        "warmup": 0.25,
+        "warmup_fraction": 0.25,
         "weight_averaging": "swa",
         "ema_decay": 0.5,
         "clip_norm": "none",
@@ -109,9 +109,9 @@ CHANGED = {
     },
     "noisy_labels": {"method": "select", "per_label": 3, "weight": 0.5, "loss": "lq", "separate_head": True},
 }
-"""Of every setting a value that is not its default, but for those that only frozen networks and ensembles have."""
+"""A value other than the default for every setting, without those that only frozen networks and ensembles have."""
 
-OTHERS = CHANGED | {
+OPTIONS = CHANGED | {
     "backbone": "scratch",
     "pretrained": True,
     "features": "all",
@@ -141,29 +141,29 @@ OTHERS = CHANGED | {
 
 @pytest.fixture
 def recipe_of(run, monkeypatch):
-    """The recipe that reaches training."""
+    """Runs `spectag train` with options, and returns the recipe that reaches training."""
     module = importlib.import_module("spectag.training.pipeline")
-    asked = []
+    recipes = []
 
-    def keep(manifest, output, recipe, **options):
-        asked.append(recipe)
-        raise DataError("kept")
+    def record(manifest, output, recipe, **options):
+        recipes.append(recipe)
+        raise DataError("recorded")
 
-    monkeypatch.setattr(module, "train", keep)
+    monkeypatch.setattr(module, "train", record)
 
     def call(*arguments):
         done = run("train", "a.csv", "-o", "m", *arguments)
-        assert done.err == "spectag: kept\n"
-        return asked.pop()
+        assert done.err == "spectag: recorded\n"
+        return recipes.pop()
 
     return call
 
 
-def as_flags(values, prefix="--"):
+def as_options(values, prefix="--"):
     for key, value in values.items():
         name = f"{prefix}{key.replace('_', '-')}"
         if isinstance(value, dict):
-            yield from as_flags(value, f"{name}.")
+            yield from as_options(value, f"{name}.")
         elif isinstance(value, bool):
             yield name if value else f"{prefix}no-{key.replace('_', '-')}"
         else:
@@ -175,60 +175,60 @@ def write_settings(path, values):
     return path
 
 
-def test_every_setting_of_a_file_arrives_in_training(recipe_of, tmp_path):
+def test_every_setting_of_a_file_reaches_training(recipe_of, tmp_path):
     expected, default = Recipe.model_validate(CHANGED), Recipe(mel=MelConfig(), image=ImageConfig())
     tables = ("mel", "image", "augment", "loss", "finetune", "noisy_labels")
     pairs = [(expected, default)] + [(getattr(expected, table), getattr(default, table)) for table in tables]
-    for of_expected, of_default in pairs:
-        same = {key for key in type(of_default).model_fields if getattr(of_expected, key) == getattr(of_default, key)}
+    for changed, unchanged in pairs:
+        same = {key for key in type(unchanged).model_fields if getattr(changed, key) == getattr(unchanged, key)}
         assert same <= {"n_mixed_clips", "members", "leave_out"}, (
-            f"give {same} other values than their defaults in CHANGED"
+            f"in CHANGED, give {same} values other than their defaults"
         )
     assert recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED)) == expected
 
 
-def test_every_setting_has_a_flag_and_flags_win_over_the_file(recipe_of, tmp_path):
-    expected = Recipe.model_validate(OTHERS)
-    assert recipe_of(*as_flags(OTHERS)) == expected
-    assert recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED), *as_flags(OTHERS)) == expected
+def test_every_setting_has_an_option_that_overrides_the_file(recipe_of, tmp_path):
+    expected = Recipe.model_validate(OPTIONS)
+    assert recipe_of(*as_options(OPTIONS)) == expected
+    assert recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED), *as_options(OPTIONS)) == expected
 
 
-def test_flag_changes_one_setting_and_the_file_says_the_others(recipe_of, tmp_path):
+def test_option_changes_one_setting_and_keeps_the_others_of_the_file(recipe_of, tmp_path):
     path = write_settings(tmp_path / "r.toml", CHANGED)
     recipe = recipe_of("--epochs", "9", "--mel.n-mels=32", "--config", path)
     expected = Recipe.model_validate(CHANGED)
     assert recipe == expected.model_copy(update={"epochs": 9, "mel": expected.mel.model_copy(update={"n_mels": 32})})
 
 
-def test_settings_of_one_call_do_not_stay_for_the_next(recipe_of, tmp_path):
+def test_settings_of_one_call_do_not_affect_the_next(recipe_of, tmp_path):
     recipe_of("--config", write_settings(tmp_path / "r.toml", CHANGED))
     assert recipe_of() == Recipe()
 
 
-def test_mel_settings_tell_which_were_given_so_that_the_backbone_says_the_rest(recipe_of, tmp_path):
+def test_mel_settings_record_which_are_set_so_that_the_backbone_decides_the_rest(recipe_of, tmp_path):
     path = write_settings(tmp_path / "r.toml", {"mel": {"n_mels": 64, "win_length": "none"}})
     assert recipe_of("--config", path).mel.model_fields_set == {"n_mels", "win_length"}
     assert recipe_of("--mel.top-db", "none").mel.model_fields_set == {"top_db"}
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), SCRATCH, Recipe.model_validate(CHANGED)])
-def test_recipe_that_a_run_writes_gives_an_equal_recipe(recipe_of, tmp_path, recipe):
+def test_recipe_that_a_run_writes_reads_back_as_an_equal_recipe(recipe_of, tmp_path, recipe):
     (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     assert recipe_of("--config", tmp_path / "recipe.toml") == recipe
 
 
-def test_none_as_a_word_stands_for_every_setting_that_may_be_none(recipe_of, tmp_path):
-    """mel = "none" was refused once, as no table of mel settings."""
+def test_word_none_is_accepted_for_every_optional_setting(recipe_of, tmp_path):
+    """mel = "none" was once rejected because it is not a table."""
     nothing = dict.fromkeys(("weight_decay", "validation_fraction", "init", "mel", "image"), "none")
     assert recipe_of("--config", write_settings(tmp_path / "r.toml", nothing)) == Recipe()
 
 
-def test_configs_that_come_with_the_project_arrive_whole(recipe_of):
+def test_recipes_of_the_project_reach_training_unchanged(recipe_of):
     for path in PROJECT.glob("configs/*.toml"):
         assert recipe_of("--config", path) == read_config(path, Recipe)
 
 
-def test_members_and_what_is_left_out_arrive_from_a_file(recipe_of, tmp_path):
+def test_members_and_leave_out_are_read_from_a_file(recipe_of, tmp_path):
     values = {
         "leave_out": ["a", "b.wav"],
         "members": [{"n_mixed_clips": 5}, {"mode": "finetune", "augment": {"spec_augment": 0.5}}],
@@ -237,30 +237,30 @@ def test_members_and_what_is_left_out_arrive_from_a_file(recipe_of, tmp_path):
     assert recipe_of("--config", path) == recipe_of("--recipe", path) == Recipe.model_validate(values)
 
 
-def test_flag_that_the_members_of_a_recipe_contradict_is_refused(run, tmp_path):
+def test_option_that_every_member_overrides_is_rejected(run, tmp_path):
     path = write_settings(tmp_path / "r.toml", {"members": [{"n_mixed_clips": 5}, {"features": "last"}]})
     done = run("train", "a.csv", "-o", "m", "--recipe", path, "--n-mixed-clips", "7", "--seed", "1")
     assert done.status == 1
-    assert "the recipe's members set mixes themselves, so a flag can't" in done.err
+    assert "each member of the recipe sets n_mixed_clips itself, so the option has no effect" in done.err
 
 
-def test_recipe_that_does_not_exist_is_told_with_those_that_do(run):
+def test_unknown_recipe_is_reported_with_the_known_ones(run):
     done = run("train", "a.csv", "-o", "m", "--recipe", "bets")
     assert done.status == 1
     assert "no recipe 'bets'; did you mean 'best'?" in done.err
     assert "spectag has best, blog, fsdkaggle2019, quick" in done.err
 
 
-def test_table_of_settings_called_like_a_command_arrives_in_both(recipe_of, run, tmp_path, monkeypatch):
-    """cyclopts took [augment] for the table of the command augment, and ignored it without a word."""
+def test_table_with_the_name_of_a_command_reaches_both(recipe_of, run, tmp_path, monkeypatch):
+    """cyclopts once took [augment] for the options of the command augment, and silently ignored it."""
     path = write_settings(tmp_path / "r.toml", {"mode": "finetune", "augment": {"spec_augment": 1.0}})
     assert recipe_of("--config", path).augment.spec_augment == 1.0
     module = importlib.import_module("spectag.reporting.augmentation_page")
-    asked = []
-    monkeypatch.setattr(module, "augment", lambda manifest, output, config, **_: asked.append(config) or 1 / 0)
+    configs = []
+    monkeypatch.setattr(module, "augment", lambda manifest, output, config, **_: configs.append(config) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("augment", "a.csv", "-o", tmp_path / "page.html", "--config", path)
-    assert asked[0].masks == 1.0
+    assert configs[0].spec_augment == 1.0
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_table_of_settings_called_like_a_command_arrives_in_both(recipe_of, run,
     ],
 )
 @pytest.mark.parametrize("command", ["train", "prepare", "split"])
-def test_fault_in_a_settings_file_is_told_with_file_and_key(run, tmp_path, command, text, words):
+def test_error_in_a_settings_file_names_the_file_and_the_key(run, tmp_path, command, text, words):
     (tmp_path / "r.toml").write_text(text)
     output = ("-o", "m") if command == "train" else ()
     done = run(command, "a.csv", *output, "--config", tmp_path / "r.toml")
@@ -282,17 +282,17 @@ def test_fault_in_a_settings_file_is_told_with_file_and_key(run, tmp_path, comma
     assert f"r.toml: {words}" in done.err
 
 
-def test_settings_file_that_is_not_there_is_told(run, tmp_path):
+def test_missing_settings_file_is_reported(run, tmp_path):
     done = run("train", "a.csv", "-o", "m", "--config", tmp_path / "gone.toml")
     assert done == (1, "", f"spectag: {tmp_path / 'gone.toml'}: can't read the settings: No such file or directory\n")
 
 
-def test_prepare_takes_front_end_and_images_from_the_file(run, manifest, tmp_path):
+def test_prepare_reads_mel_and_image_settings_from_the_file(run, manifest, tmp_path):
     image = ImageConfig(width=10, height=20)
     (tmp_path / "r.toml").write_text(to_toml(SCRATCH.model_copy(update={"image": image})), encoding="utf-8")
     settings = ("--config", tmp_path / "r.toml", "--cache", tmp_path / "bank")
     done = run("prepare", manifest, *settings, "--png", tmp_path / "png")
-    expected = spectag.data.spectrograms.preparation(manifest, cache=tmp_path / "bank", backbone="scratch", mel=MEL)
+    expected = spectag.prepare(manifest, cache=tmp_path / "bank", backbone="scratch", mel=MEL)
     assert expected.report.n_new == 0
     assert done.status == 0
     assert run("prepare", manifest, *settings).out == f"{expected.cache}\n"
@@ -306,7 +306,7 @@ def manifest(tmp_path):
 
 @pytest.mark.parametrize("command", [("split",), ("inspect",), ("show", "-o", "x.png"), ("prepare", "--cache", "b")])
 @pytest.mark.parametrize("recipe", [Recipe(backbone="scratch"), SCRATCH])
-def test_recipe_of_a_run_may_be_given_to_other_commands_too(run, manifest, tmp_path, monkeypatch, command, recipe):
+def test_other_commands_accept_the_recipe_of_a_run(run, manifest, tmp_path, monkeypatch, command, recipe):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     assert run(command[0], manifest, *command[1:], "--config", "recipe.toml").status == 0

@@ -1,12 +1,14 @@
-"""What is seen while a command works: bars, lines, and the table of epochs."""
+"""Progress of a command: bars, lines, and the table of epochs."""
 
 import io
 import re
+import sys
 
 import pytest
 from rich.console import Console
 
-from spectag.cli import terminal as screen
+from spectag.cli import progress_bars as bars_module
+from spectag.cli.progress_bars import ProgressBoard, progress_bars
 from spectag.cli.terminal import epoch_line, line_by_line, shown_training
 from spectag.system.epoch_log import Epoch, epoch_step, is_epoch_step
 
@@ -18,27 +20,28 @@ def epoch(number, valid_lwlrap=None, *, part="", n_epochs=None, **numbers):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal of 80 columns; what it was sent is read from it."""
+    """The text that a terminal of 80 columns receives."""
     sent = io.StringIO()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(
-        screen, "Console", lambda **options: Console(file=sent, force_terminal=True, width=80, highlight=False)
+        bars_module, "Console", lambda **_: Console(file=sent, force_terminal=True, width=80, highlight=False)
     )
     return sent
 
 
-def words(line):
+def without_colors(line):
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).replace("\r", "").rstrip()
 
 
 def lines_of(terminal):
-    return [line for line in map(words, terminal.getvalue().splitlines()) if line]
+    return [line for line in map(without_colors, terminal.getvalue().splitlines()) if line]
 
 
 def rows_of(terminal):
     return [line for line in lines_of(terminal) if re.match(r" *\d+(/\d+)? +0\.5", line)]
 
 
-def test_a_row_has_all_that_is_known_of_an_epoch(terminal):
+def test_row_shows_every_number_of_an_epoch(terminal):
     with shown_training() as (_, _, on_epoch):
         on_epoch(epoch(3, 0.875, n_epochs=20, learning_rate=1e-4, clips_per_second=1234.5, seconds_left=3723.4))
     [row] = rows_of(terminal)
@@ -48,7 +51,7 @@ def test_a_row_has_all_that_is_known_of_an_epoch(terminal):
     assert max(map(len, lines_of(terminal))) <= 80
 
 
-def test_each_training_has_a_table_of_its_own_under_its_name(terminal):
+def test_each_training_gets_a_table_below_its_name(terminal):
     with shown_training() as (_, _, on_epoch):
         for part in ("fold 1", "fold 2"):
             for number in (1, 2):
@@ -61,18 +64,18 @@ def test_each_training_has_a_table_of_its_own_under_its_name(terminal):
 
 
 @pytest.mark.parametrize("on_terminal", [True, False])
-def test_the_name_of_a_training_is_not_told_twice(request, capsys, on_terminal):
+def test_name_of_a_training_is_printed_once(request, capsys, on_terminal):
     sent = request.getfixturevalue("terminal") if on_terminal else None
     with shown_training() as (_, log, on_epoch):
         log("fold 1")
         on_epoch(epoch(1, part="fold 1"))
-        log("a word in between")
+        log("another line")
         on_epoch(epoch(2, part="fold 1"))
     lines = lines_of(sent) if sent else capsys.readouterr().err.splitlines()
     assert lines.count("fold 1") == 1
 
 
-def test_the_epochs_that_beat_all_before_them_are_marked_in_each_training_anew(terminal):
+def test_epoch_is_marked_if_it_is_the_best_so_far_of_its_training(terminal):
     with shown_training() as (_, _, on_epoch):
         for part, scores in {"fold 1": (0.5, 0.7, 0.7, 0.6, 0.8), "fold 2": (0.1, None, 0.2)}.items():
             for number, score in enumerate(scores, start=1):
@@ -81,27 +84,27 @@ def test_the_epochs_that_beat_all_before_them_are_marked_in_each_training_anew(t
     assert best == [True, True, False, False, True, True, False, True]
 
 
-def test_epochs_that_take_no_time_are_shown_together_and_none_is_lost(terminal, monkeypatch):
-    monkeypatch.setattr(screen.time, "monotonic", lambda: 1000.0)
+def test_fast_epochs_are_printed_together_and_none_is_lost(terminal, monkeypatch):
+    monkeypatch.setattr(bars_module.time, "monotonic", lambda: 1000.0)
     with shown_training() as (_, log, on_epoch):
         on_epoch(epoch(1))
         n_sent = len(terminal.getvalue())
         for number in range(2, 201):
             on_epoch(epoch(number))
-        assert len(terminal.getvalue()) - n_sent < 1000  # but for the bars, which draw themselves anew
-        log("the next thing")
+        assert len(terminal.getvalue()) - n_sent < 1000  # only the bars, which are redrawn
+        log("next step")
         on_epoch(epoch(201))
     assert [int(row.split()[0]) for row in rows_of(terminal)] == [*range(1, 202)]
     lines = lines_of(terminal)
-    assert lines.index("the next thing") == lines.index(rows_of(terminal)[199]) + 1
+    assert lines.index("next step") == lines.index(rows_of(terminal)[199]) + 1
 
 
 def test_epochs_share_a_bar_and_finished_steps_scroll_away_above_it(monkeypatch):
-    """Each had a bar of its own once, and after a screenful of them no bar was seen any more."""
+    """Each epoch once had its own bar, and below a screenful of them no bar was visible."""
     shown = []
-    monkeypatch.setattr(screen._Board, "show", lambda _, table: shown.append(table))
-    with screen._bars(Console(file=io.StringIO(), force_terminal=True)) as bars:
-        board = screen._Board(bars)
+    monkeypatch.setattr(ProgressBoard, "show", lambda _, table: shown.append(table))
+    with progress_bars(Console(file=io.StringIO(), force_terminal=True)) as bars:
+        board = ProgressBoard(bars)
         board.progress("features", 7, 7)
         for number in range(1, 201):
             for step in (1, 2):
@@ -110,10 +113,10 @@ def test_epochs_share_a_bar_and_finished_steps_scroll_away_above_it(monkeypatch)
         assert [table.row_count for table in shown] == [1]
         board.progress("heads", 0, 3)
         assert [task.description for task in bars.tasks] == ["heads"]
-        assert len(shown) == 1  # the rows of the table have told of the epochs
+        assert len(shown) == 1  # the table has a row for each epoch
 
 
-def test_a_finished_step_stays_to_be_read_and_may_come_again(terminal):
+def test_finished_step_stays_visible_and_can_run_again(terminal):
     with shown_training() as (progress, _, _):
         for n_clips in (7, 5):
             progress("log-mels", 0, n_clips)
@@ -124,7 +127,7 @@ def test_a_finished_step_stays_to_be_read_and_may_come_again(terminal):
         assert re.search(text, shown)
 
 
-def test_without_a_terminal_an_epoch_is_a_line(capsys):
+def test_epoch_is_one_line_without_a_terminal(capsys):
     with shown_training() as (progress, _, on_epoch):
         for step in range(1, 11):
             progress(epoch_step("fold 1", 7), step, 10)
@@ -136,11 +139,11 @@ def test_without_a_terminal_an_epoch_is_a_line(capsys):
     ]
 
 
-def test_a_line_leaves_out_what_nobody_needs_to_know():
+def test_line_leaves_out_unknown_numbers():
     assert epoch_line(epoch(1)) == "epoch   1   train loss 0.5000 lwlrap 0.7500"
 
 
-def test_a_long_epoch_gives_signs_of_life_once_a_minute(capsys):
+def test_long_epoch_prints_progress_once_a_minute(capsys):
     seconds = 0.0
     progress = line_by_line(lambda: seconds)
     for step in range(1, 101):
@@ -150,7 +153,7 @@ def test_a_long_epoch_gives_signs_of_life_once_a_minute(capsys):
     assert lines == [f"fold 1 epoch 1: {step}/100" for step in range(13, 101, 12)]
 
 
-def test_other_steps_are_told_at_every_tenth(capsys):
+def test_other_steps_print_progress_at_every_tenth(capsys):
     progress = line_by_line(lambda: 0.0)
     for step in range(101):
         progress("features", step, 100)
@@ -159,10 +162,10 @@ def test_other_steps_are_told_at_every_tenth(capsys):
 
 
 @pytest.mark.parametrize("part", ["", "fold 1", "mn04_audioset fine-tuned, valid"])
-def test_steps_of_epochs_are_known_by_their_names(part):
+def test_steps_of_epochs_are_recognised_by_their_names(part):
     assert is_epoch_step(epoch_step(part, 12))
 
 
 @pytest.mark.parametrize("step", ["features", "log-mels", "epoch", "epochs 3", "heads 3", "learning rates"])
-def test_other_steps_are_not_taken_for_epochs(step):
+def test_other_steps_are_not_mistaken_for_epochs(step):
     assert not is_epoch_step(step)

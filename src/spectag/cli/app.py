@@ -1,92 +1,74 @@
-"""The command line: parse, one call, print. Each command lies in the module of its name."""
+"""The command line: parse, one call, print. Each command is a module of `commands`."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
-from spectag.errors import SpectagError
+from spectag.cli.commands import COMMANDS
+from spectag.cli.help import HELP_FLAGS, command_list, command_page
+from spectag.errors import MissingExtraError, SpectagError
 
 FAILED, MISUSED, SKIPPED_SOME, STOPPED = 1, 2, 3, 130
 
-app = App(
-    name="spectag",
-    help="Make taggers for sounds: a folder of recordings and a table of labels in, a tagger out.",
-    help_epilogue=(
-        "Begin with: spectag demo. Exit status: 0 all well, 1 an error, 2 wrong usage, 3 done but some files skipped."
-    ),
-    version=lambda: _version(),
-)
-app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main tells of it
-for _name, _help in (
-    ("demo", "Make a small set of sounds, train on it, and tag with it: the first run."),
-    ("inspect", "Show a manifest's labels, durations, faults, duplicates and leaks."),
-    ("split", "Deal a manifest's clips into folds, balanced by label, each recording in one."),
-    ("prepare", "Make the spectrograms of a manifest's clips, once."),
-    ("soundscapes", "Mix recordings of a manifest's clips at known places, to test how well a tagger tells time."),
-    ("augment", "Show what augmentation does to a manifest's clips, as pictures and sounds."),
-    ("train", "Train a tagger on a manifest."),
-    ("tune", "Search for the settings that held-out clips like best."),
-    ("lr-find", "Find the learning rate to fine-tune with, and draw the curve that shows it."),
-    ("evaluate", "Tell how good a tagger is, with intervals, and write a report."),
-    ("calibrate", "Fit a tagger's probabilities and thresholds to held-out clips anew, or set thresholds."),
-    ("review", "Name the clips and labels that are most likely wrong, and take corrections."),
-    ("suggest", "Choose the clips that are worth labelling next."),
-    ("tag", "Tag recordings."),
-    ("listen", "Tag a microphone, or sound from another program, while it goes on."),
-    ("index", "Index a folder's sounds, to be searched."),
-    ("search", "Find the sounds of an index that are most like others."),
-    ("explain", "Draw where in time and frequency a tagger hears its labels."),
-    ("show", "Draw a sound, or a collage of a manifest's clips."),
-):
-    _module = _name.replace("-", "_")
-    app.command(f"spectag.cli.commands.{_module}:{_module}_command", name=_name, help=_help)
-app.command("spectag.cli.commands.models:app", name="models", help="List the published taggers, or download them.")
+app = App(name="spectag", help_flags=[], version=lambda: _version())
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main prints a message
+for _group in COMMANDS.values():
+    for _name, _command in _group.items():
+        _module = _name.replace("-", "_")
+        _object = "app" if _name == "models" else f"{_module}_command"  # models has a sub-command
+        app.command(f"spectag.cli.commands.{_module}:{_object}", name=_name, help=_command.summary)
 
 
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
 ) -> Any:
-    """Run a command.
-
-    Parameters
-    ----------
-    config
-        Take settings from a TOML file, such as a tagger's recipe.toml; flags win over it.
-    """
+    """Run a command with the options of a TOML file, if there is one, and those of the command line."""
     app.config = () if config is None else (_settings(config, command=tokens[0] if tokens else ""),)
     return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
 
 
+@contextmanager
+def training_packages(extra: str, purpose: str) -> Iterator[None]:
+    """Import what needs torch. A package that is not installed is an error that names the extra to install."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down other processes
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", extra, purpose) from error
+
+
 def _settings(path: Path, *, command: str) -> Any:
-    """The settings of a TOML file, for those options of the command that are not given as flags."""
+    """The settings of a TOML file, for those options of the command that are not given on the command line."""
     from cyclopts.config import Dict
 
     from spectag.config.base import parse_config, read_toml
     from spectag.config.recipe import Recipe
 
     values = read_toml(path)
-    options = _options_of(command) - Recipe.model_fields.keys()
-    own = {name: value for name, value in values.items() if name in options}
-    others = {name: value for name, value in values.items() if name not in options}
-    recipe = parse_config(others, Recipe, source=str(path))  # tells of a misspelt setting, also of another command
-    if "settings_file" in options:  # it reads the settings itself
-        return Dict({command: own | {"settings_file": str(path)}}, source=str(path))
-    given = own | {name: value for name, value in others.items() if getattr(recipe, name) is not None}
+    options = _option_names(command) - Recipe.model_fields.keys()
+    of_command = {name: value for name, value in values.items() if name in options}
+    of_recipe = {name: value for name, value in values.items() if name not in options}
+    recipe = parse_config(of_recipe, Recipe, source=str(path))  # reports a misspelt setting, for every command
+    if "settings_file" in options:  # the command reads the recipe itself
+        return Dict({command: of_command | {"settings_file": str(path)}}, source=str(path))
+    settings = of_command | {name: value for name, value in of_recipe.items() if getattr(recipe, name) is not None}
     if isinstance(recipe.folds, str):
-        given.pop("folds", None)  # auto, given and none are words of training
-    return Dict({command: given}, source=str(path), allow_unknown=True)
+        settings.pop("folds", None)  # auto, given and none are for training only
+    return Dict({command: settings}, source=str(path), allow_unknown=True)
 
 
-def _options_of(command: str) -> set[str]:
-    """The names of a command's own options, as they stand in a file."""
+def _option_names(command: str) -> set[str]:
+    """The names of a command's options, as they are written in a TOML file."""
     if command not in list(app):
         return set()
-    arguments = app[command].assemble_argument_collection()
+    arguments = app[command].assemble_argument_collection(parse_docstring=False)
     return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
 
 
@@ -97,24 +79,25 @@ def _version() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit status."""
+    """Run the command line and return its exit status."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what no encoding knows
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding can show
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app.meta(
-            sys.argv[1:] if arguments is None else arguments,
-            result_action="return_value",
-            exit_on_error=False,
-            print_error=False,
-        )
+        page = _help_page(tokens)
+        if page is not None:
+            print(page)
+            status = 0
+        else:
+            status = app.meta(tokens, result_action="return_value", exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
         return _fail(_in_one_line(error), status=MISUSED)
     except SpectagError as error:
         return _fail(str(error), status=FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped; nothing half-written is left, and the same command may be given again", status=STOPPED)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        return _fail("stopped; no half-written file is left, and you can run the same command again", status=STOPPED)
+    except BrokenPipeError:  # the reader of our output has ended, as `head` does
         sys.stdout = None
         return FAILED
     except OSError as error:  # such as a full disk
@@ -123,17 +106,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _help_page(tokens: list[str]) -> str | None:
+    """The help page that the arguments request; None if they request none."""
+    options = tokens[: tokens.index("--")] if "--" in tokens else tokens
+    if tokens and not set(HELP_FLAGS).intersection(options):
+        return None
+    words = [token for token in options if not token.startswith("-")]
+    if not words:
+        return command_list()
+    command, chain = app, list[str]()
+    for word in words:
+        if word in command:
+            command = command[word]
+            chain.append(word)
+    return command_page(command, tuple(chain), show_all="--help-all" in options) if chain else None
+
+
 def _fail(message: str, *, status: int) -> int:
     print(f"spectag: {message}", file=sys.stderr)
     return status
 
 
 def _in_one_line(error: CycloptsError) -> str:
-    """What is wrong with the usage, in our words where the parser's are meant for programmers."""
+    """What is wrong with the usage. Messages that cyclopts writes for programmers are replaced."""
     from pydantic import ValidationError
 
     if isinstance(error, UnusedCliTokensError):
-        return f"not expected: {' '.join(map(repr, error.unused_tokens or ()))}"
+        return f"unexpected argument: {' '.join(map(repr, error.unused_tokens or ()))}"
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.keyword is None:
         command = " ".join(["spectag", *(error.command_chain or ())])
         return f"{command} needs {error.argument.name}; see {command} --help"
@@ -142,10 +141,10 @@ def _in_one_line(error: CycloptsError) -> str:
     return " ".join(str(error).split())
 
 
-def _explanation(group: str, problem: Any) -> str:
-    """What is wrong with an option of a group: --mel of --mel.n-mels, * of those without a prefix."""
-    if problem["type"] == "value_error":  # one of ours, which tells what came
+def _explanation(prefix: str, problem: Any) -> str:
+    """What is wrong with an option of a settings class: --mel of --mel.n-mels, * of options without a prefix."""
+    if problem["type"] == "value_error":  # raised by our own validators, which name the value
         return str(problem["msg"]).removeprefix("Value error, ")
     name = "".join(problem["loc"][:1]).replace("_", "-")
-    option = f"--{name}" if group == "*" else ".".join(filter(None, [group, name]))
+    option = f"--{name}" if prefix == "*" else ".".join(filter(None, [prefix, name]))
     return f"{option}: {problem['msg']} (got {problem['input']!r})"

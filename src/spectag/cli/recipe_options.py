@@ -1,58 +1,74 @@
-"""Options of learning, which several commands share, and the recipe that they make with a file of settings."""
+"""The options of train, tune and lr-find: the recipe with its settings, and the training data."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel
 
+from spectag.cli.options import ImageOptions, MelOptions, Workers
 from spectag.config.base import parse_config, read_toml
-from spectag.config.recipe import Recipe, TrainSettings, laid_over, recipe_file, with_flags
+from spectag.config.data_options import DataOptions
+from spectag.config.recipe import Recipe, TrainSettings, merge_settings, recipe_file, apply_flags
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError
 
-AugmentOptions = Annotated[AugmentConfig | None, Parameter(group="Augmentation (fine-tuning, and --n-mixed-clips)")]
-LossOptions = Annotated[LossConfig | None, Parameter(group="Loss")]
-FinetuneOptions = Annotated[FinetuneConfig | None, Parameter(group="Fine-tuning (--mode finetune)")]
-NoisyOptions = Annotated[NoisyConfig | None, Parameter(group="Noisy labels (--noisy)")]
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How to train: a recipe, and the options that override its settings."""
+
+    recipe: str | None = None
+    """Start from this recipe: quick, best, blog, fsdkaggle2019, or a TOML file. Other options override it."""
+    settings: Annotated[TrainSettings | None, Parameter(name="*", group="Training")] = None
+    mel: MelOptions = None
+    image: ImageOptions = None
+    augment: Annotated[AugmentConfig | None, Parameter(group="Augmentation (fine-tuning, --n-mixed-clips)")] = None
+    loss: Annotated[LossConfig | None, Parameter(group="Loss")] = None
+    finetune: Annotated[FinetuneConfig | None, Parameter(group="Fine-tuning (--mode finetune)")] = None
+    noisy_labels: Annotated[NoisyConfig | None, Parameter(group="Noisy labels (--noisy)")] = None
+    settings_file: Annotated[Path | None, Parameter(show=False)] = None  # the file of --config
+
+    def read(self, *, default_mode: Literal["frozen", "finetune"] = "frozen") -> Recipe:
+        """The recipe, overridden first by the file of --config and then by the other options.
+
+        `default_mode` is the mode of a recipe without members that sets none.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such recipe, or the settings contradict each other.
+        """
+        options: dict[str, Any] = {} if self.settings is None else self.settings.model_dump(exclude_unset=True)
+        for name in ("mel", "image", "augment", "loss", "finetune", "noisy_labels"):
+            if (table := getattr(self, name)) is not None:
+                options[name] = table.model_dump(exclude_unset=True)
+        values: dict[str, Any] = {}
+        for path in (self.recipe and recipe_file(self.recipe), self.settings_file):
+            values = merge_settings(values, read_toml(path)) if path else values
+        _check_members(options, values)
+        if default_mode != "frozen" and not values.get("members"):
+            values = {"mode": default_mode, **values}
+        settings = {name: value for name, value in apply_flags(values, options).items() if name in Recipe.model_fields}
+        return parse_config(settings, Recipe, source=str(self.settings_file or self.recipe or "train"))
 
 
-def recipe_of(
-    name: str | None,
-    file: Path | None,
-    settings: TrainSettings | None,
-    tables: Mapping[str, BaseModel | None],
-    *,
-    mode: Literal["frozen", "finetune"] = "frozen",
-) -> Recipe:
-    """The recipe of a name, with the settings of a file laid over it, and over these the flags that were given.
-
-    `mode` is that of a recipe without members where none is given.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such recipe, or the settings do not go together.
-    """
-    flags: dict[str, Any] = {key: table.model_dump(exclude_unset=True) for key, table in tables.items() if table}
-    if settings is not None:
-        flags |= settings.model_dump(exclude_unset=True)
-    values: dict[str, Any] = {}
-    for path in (name and recipe_file(name), file):
-        values = laid_over(values, read_toml(path)) if path else values
-    _check_members(flags, values)
-    if mode != "frozen" and not values.get("members"):
-        values = {"mode": mode, **values}
-    given = {key: value for key, value in with_flags(values, flags).items() if key in Recipe.model_fields}
-    return parse_config(given, Recipe, source=str(file or name or "train"))
-
-
-def _check_members(flags: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Refuse flags that would do nothing, for the members of the recipe say otherwise."""
-    clash = sorted({key for member in values.get("members", ()) for key in member if key in flags})
-    if clash:
+def _check_members(options: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuse options without effect: the members of the recipe override them."""
+    overridden = sorted({name for member in values.get("members", ()) for name in member if name in options})
+    if overridden:
         raise ConfigError(
-            f"the recipe's members set {', '.join(clash)} themselves, so a flag can't; copy the recipe's file, change "
-            "it, and give it as --recipe FILE"
+            f"each member of the recipe sets {', '.join(overridden)} itself, so the option has no effect; copy the "
+            "recipe's file, change it there, and use --recipe FILE"
         )
+
+
+@dataclass(frozen=True)
+class _DataOptions(DataOptions):
+    workers: Workers = None
+
+
+RecipeGroup = Annotated[RecipeOptions, Parameter(name="*")]
+DataGroup = Annotated[_DataOptions, Parameter(name="*", group="Data")]
+NO_RECIPE_OPTIONS, NO_DATA_OPTIONS = RecipeOptions(), _DataOptions()

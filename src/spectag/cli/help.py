@@ -1,0 +1,294 @@
+"""Help pages in plain text: the list of commands, and the main options or all options of one command.
+
+cyclopts' own pages need rich and parse the source of every settings class several times, which takes a second.
+"""
+
+import ast
+import inspect
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from cyclopts import App
+
+from spectag.cli.commands import COMMANDS, CommandHelp
+
+if TYPE_CHECKING:
+    from cyclopts.argument import Argument
+
+HELP_FLAGS = ("--help", "-h", "--help-all")
+
+_DEFAULT_GROUP = "Options"
+_MIN_WIDTH, _MAX_WIDTH = 60, 100
+_NAMES_WIDTH = 32
+_LONGEST_CHOICES = 20  # a longer list of choices stands in the text
+
+_METAVARS = {
+    "amin": "POWER",
+    "audio_dir": "FOLDER",
+    "background": "FILE",
+    "budget": "DURATION",
+    "by": "COLUMN",
+    "cache": "FOLDER",
+    "compare": "MODEL",
+    "corrections": "FILE",
+    "crop_seconds": "SECONDS",
+    "duration_seconds": "SECONDS",
+    "end": "SECONDS",
+    "f_max": "HZ",
+    "f_min": "HZ",
+    "files_from": "FILE",
+    "format": "FORMATS",
+    "grid": "ROWSxCOLUMNS",
+    "group_column": "COLUMN",
+    "hop_length": "SAMPLES",
+    "init": "MODEL",
+    "label": "LABEL",
+    "labelled": "MANIFEST",
+    "model": "MODEL",
+    "n_fft": "SAMPLES",
+    "noisy": "MANIFEST",
+    "not_label": "LABEL",
+    "overlap": "SECONDS",
+    "png": "FOLDER",
+    "rate": "HZ",
+    "recipe": "NAME|FILE",
+    "sample_rate": "HZ",
+    "seconds": "SECONDS",
+    "set_by_hand": "LABEL=THRESHOLD",
+    "shard": "K/N",
+    "start": "SECONDS",
+    "template": "FILE",
+    "tensorboard": "FOLDER",
+    "win_length": "SAMPLES",
+    "window": "SECONDS",
+}
+_METAVARS_BY_ENDING = {"_seconds": "SECONDS", "_db": "DB", "_fraction": "FRACTION", "_share": "FRACTION"}
+_METAVARS_BY_TYPE = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option or argument of a command, as its help page shows it."""
+
+    names: tuple[str, ...]
+    metavar: str
+    text: str
+    group: str
+    is_required: bool = False
+    is_positional: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Short names first, then long names, then the type word."""
+        names = sorted(self.names, key=lambda name: name.startswith("--"))
+        return " ".join(filter(None, [", ".join(names), self.metavar]))
+
+
+_CONFIG = Option(
+    ("--config",),
+    "FILE",
+    "Read options from a TOML file, such as a model's recipe.toml. Options on the command line override it.",
+    _DEFAULT_GROUP,
+)
+
+
+def command_list() -> str:
+    """The page of `spectag --help`."""
+    lines = ["Usage: spectag COMMAND [OPTIONS]", "", "Train and use taggers for sounds.", ""]
+    for group, commands in COMMANDS.items():
+        lines += [group, *(f"  {name:<13}{command.summary}" for name, command in commands.items()), ""]
+    lines += [
+        "Start with: spectag demo",
+        "spectag COMMAND --help shows the main options of a command, --help-all shows all of them.",
+        "spectag --version prints the version.",
+        "",
+        "Exit status: 0 success, 1 error, 2 wrong usage, 3 finished but some files were skipped.",
+    ]
+    return "\n".join(textwrap.fill(line, _width(), subsequent_indent=" " * 15) if line else "" for line in lines)
+
+
+def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str:
+    """The page of a command: usage, description, an example, and its main options or all of them.
+
+    Parameters
+    ----------
+    command : App
+        The command, or a sub-command.
+    chain : names
+        Its name, after those of the commands that it belongs to.
+    """
+    own = next((commands[chain[0]] for commands in COMMANDS.values() if chain[0] in commands), None)
+    own = own if len(chain) == 1 else None
+    arguments, options = [], []
+    for option in command_options(command):
+        (arguments if option.is_positional else options).append(option)
+    lines = [_usage(chain, arguments, options), "", *_description(command)]
+    if own:
+        lines += [f"Example: {own.example}", ""]
+    lines += _section("Arguments", arguments)
+    n_all = len(options)
+    if own and own.main_options and not show_all:
+        options = _main_options(options, own)
+    for group in dict.fromkeys([_DEFAULT_GROUP, *(option.group for option in options)]):
+        rows = [option for option in options if option.group == group or not show_all]
+        lines += _section(group, [*rows, _CONFIG] if group == _DEFAULT_GROUP else rows)
+        if not show_all:
+            break
+    if len(options) < n_all:
+        lines += [f"spectag {' '.join(chain)} --help-all shows all {n_all + 1} options."]
+    if subcommands := [name for name in command if not name.startswith("-")]:
+        lines += ["Commands", *(f"  {name:<13}{command[name].help.splitlines()[0]}" for name in subcommands)]
+    return "\n".join(lines).rstrip()
+
+
+def command_options(command: App) -> Iterator[Option]:
+    """The arguments and options of a command, in the order of their declaration."""
+    assert command.default_command is not None
+    texts = _docstring(command.default_command)[1]
+    for argument in command.assemble_argument_collection(parse_docstring=False):
+        if not argument.keys:  # those of settings classes follow from these
+            yield from _options(argument, texts)
+
+
+def _options(argument: "Argument", texts: dict[str, str]) -> Iterator[Option]:
+    if argument.children:
+        [settings] = [leaf for leaf in _leaf_types(argument.hint) if isinstance(leaf, type)]
+        for child in argument.children:
+            yield from _options(child, _field_docs(settings))
+    elif argument.show:
+        name = argument.field_info.name
+        is_positional = argument.index is not None
+        yield Option(
+            names=argument.names,
+            metavar="" if is_positional else _metavar(argument),
+            text=" ".join(filter(None, [texts.get(name, ""), *_notes(argument, is_positional)])),
+            group=next((str(group.name) for group in argument.parameter.group), _DEFAULT_GROUP).replace(
+                "Parameters", _DEFAULT_GROUP
+            ),
+            is_required=argument.required,
+            is_positional=is_positional,
+        )
+
+
+def _notes(argument: "Argument", is_positional: bool) -> Iterator[str]:
+    """Choices, default value, and whether the option is required."""
+    choices = argument.get_choices() or ()
+    if choices and len("|".join(choices)) > _LONGEST_CHOICES:
+        yield f"One of {', '.join(choices)}."
+    default = argument.field_info.default
+    if argument.required and not is_positional:
+        yield "(required)"
+    elif argument.show_default and not isinstance(default, bool) and default != ():
+        yield f"(default: {default})"
+
+
+def _metavar(argument: "Argument") -> str:
+    """What stands for the value, such as DURATION or frozen|finetune; empty for a flag."""
+    types = list(_leaf_types(argument.hint))
+    if bool in types:
+        return ""
+    choices = "|".join(argument.get_choices() or ())
+    if choices:
+        numbers = ["NUMBER"] if {int, float} & set(types) else []
+        return "|".join([*numbers, choices if len(choices) <= _LONGEST_CHOICES else "NAME"])
+    name = argument.field_info.name
+    by_ending = (metavar for ending, metavar in _METAVARS_BY_ENDING.items() if name.endswith(ending))
+    return _METAVARS.get(name) or next(by_ending, None) or _METAVARS_BY_TYPE.get(types[0], "VALUE")
+
+
+def _leaf_types(hint: Any) -> Iterator[Any]:
+    """The types of a hint without None, Annotated, and lists around them."""
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _leaf_types(part)
+    elif get_origin(hint) in (list, tuple) or hasattr(hint, "__metadata__"):
+        yield from _leaf_types(get_args(hint)[0])
+    elif hint is not NoneType:
+        yield str if get_origin(hint) is Literal else hint
+
+
+def _main_options(options: list[Option], command: CommandHelp) -> list[Option]:
+    by_name = {name.removeprefix("--"): option for option in options for name in option.names}
+    return [by_name[name] for name in command.main_options]
+
+
+def _usage(chain: tuple[str, ...], arguments: list[Option], options: list[Option]) -> str:
+    words = ["Usage: spectag", *chain]
+    words += [option.heading if option.is_required else f"[{option.heading}]" for option in arguments]
+    words += [f"{option.names[0]} {option.metavar}" for option in options if option.is_required]
+    return " ".join([*words, "[OPTIONS]"])
+
+
+def _description(command: App) -> Iterator[str]:
+    assert command.default_command is not None
+    for paragraph in _docstring(command.default_command)[0].split("\n\n"):
+        yield from (*textwrap.wrap(paragraph.replace("`", ""), _width()), "")
+
+
+def _section(title: str, options: list[Option]) -> list[str]:
+    if not options:
+        return []
+    names_width = min(_NAMES_WIDTH, 4 + max(len(option.heading) for option in options))
+    lines = [title]
+    for option in options:
+        text = textwrap.wrap(option.text.replace("`", ""), _width() - names_width) or [""]
+        if len(option.heading) + 4 > names_width:
+            lines.append(f"  {option.heading}")
+        else:
+            lines.append(f"  {option.heading}".ljust(names_width) + text.pop(0))
+        lines += [" " * names_width + line for line in text]
+    return [*lines, ""]
+
+
+def _width() -> int:
+    return max(_MIN_WIDTH, min(_MAX_WIDTH, shutil.get_terminal_size().columns))
+
+
+def _docstring(function: Any) -> tuple[str, dict[str, str]]:
+    """The description in a function's docstring, and its text about each parameter."""
+    description, _, parameters = (inspect.getdoc(function) or "").partition("\n\nParameters\n----------\n")
+    texts: dict[str, str] = {}
+    name = ""
+    for line in parameters.splitlines():
+        if line.startswith(" "):
+            texts[name] = f"{texts[name]} {line.strip()}".strip()
+        else:
+            name = line
+            texts[name] = ""
+    return description, texts
+
+
+def _field_docs(settings: type) -> dict[str, str]:
+    """The docstrings below the fields of a settings class, by field, with those of its base classes."""
+    docs: dict[str, str] = {}
+    for base in reversed(settings.__mro__):
+        if base.__module__.startswith("spectag."):
+            docs |= _docs_of_module(base.__module__).get(base.__name__, {})
+    return docs
+
+
+@cache
+def _docs_of_module(name: str) -> dict[str, dict[str, str]]:
+    path = sys.modules[name].__file__
+    assert path is not None
+    docs: dict[str, dict[str, str]] = {}
+    for node in ast.parse(Path(path).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            docs[node.name] = {
+                field.target.id: " ".join(text.value.value.split())
+                for field, text in pairwise(node.body)
+                if isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            }
+    return docs

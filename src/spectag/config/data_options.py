@@ -1,0 +1,22 @@
+"""The options about training data that train, tune and lr-find share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which clips to train on, and where to find and keep what is computed from them."""
+
+    noisy: Path | None = None
+    """Second manifest, of clips whose labels may be wrong. Doubtful labels get less weight."""
+    corrections: Path | None = None
+    """Label corrections from spectag review. The manifest itself is not changed."""
+    audio_dir: Path | None = None
+    """Folder of the sounds or images, if they are not beside the manifest."""
+    group_column: str | None = None
+    """Manifest column of groups, such as recordist or site. A group never spans two folds."""
+    cache: Path | None = None
+    """Folder for spectrograms and features. By default in the user's cache folder."""
+    workers: int | None = None
+    """Processes that compute spectrograms. By default one per core."""
