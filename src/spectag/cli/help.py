@@ -89,7 +89,7 @@ class Option:
     def heading(self) -> str:
         """Short names first, then long names, then the type word."""
         names = sorted(self.names, key=lambda name: name.startswith("--"))
-        return " ".join(filter(None, [", ".join(names), self.metavar]))
+        return ", ".join(names) + (self.metavar if self.is_positional else f" {self.metavar}".rstrip())
 
 
 _CONFIG = Option(
@@ -127,9 +127,9 @@ def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str
     """
     own = next((commands[chain[0]] for commands in COMMANDS.values() if chain[0] in commands), None)
     own = own if len(chain) == 1 else None
-    arguments, options = [], []
-    for option in command_options(command):
-        (arguments if option.is_positional else options).append(option)
+    every_option = list(command_options(command))
+    arguments = [option for option in every_option if option.is_positional]
+    options = [option for option in every_option if not option.is_positional]
     lines = [_usage(chain, arguments, options), "", *_description(command)]
     if own:
         lines += [f"Example: {own.example}", ""]
@@ -168,14 +168,19 @@ def _options(argument: "Argument", texts: dict[str, str]) -> Iterator[Option]:
         is_positional = argument.index is not None
         yield Option(
             names=argument.names,
-            metavar="" if is_positional else _metavar(argument),
+            metavar=_metavar(argument, is_positional),
             text=" ".join(filter(None, [texts.get(name, ""), *_notes(argument, is_positional)])),
-            group=next((str(group.name) for group in argument.parameter.group), _DEFAULT_GROUP).replace(
-                "Parameters", _DEFAULT_GROUP
-            ),
+            group=_group(argument),
             is_required=argument.required,
             is_positional=is_positional,
         )
+
+
+def _group(argument: "Argument") -> str:
+    groups = argument.parameter.group
+    assert isinstance(groups, tuple)
+    name = str(getattr(groups[0], "name", groups[0]))
+    return _DEFAULT_GROUP if name == "Parameters" else name  # cyclopts' name of the default group
 
 
 def _notes(argument: "Argument", is_positional: bool) -> Iterator[str]:
@@ -186,12 +191,16 @@ def _notes(argument: "Argument", is_positional: bool) -> Iterator[str]:
     default = argument.field_info.default
     if argument.required and not is_positional:
         yield "(required)"
+    elif argument.show_default and default is True:
+        yield "(default: on)"
     elif argument.show_default and not isinstance(default, bool) and default != ():
         yield f"(default: {default})"
 
 
-def _metavar(argument: "Argument") -> str:
-    """What stands for the value, such as DURATION or frozen|finetune; empty for a flag."""
+def _metavar(argument: "Argument", is_positional: bool) -> str:
+    """What stands for the value, such as DURATION or frozen|finetune; empty for a flag; ... for several arguments."""
+    if is_positional:
+        return "..." if argument.token_count()[1] else ""
     types = list(_leaf_types(argument.hint))
     if bool in types:
         return ""
@@ -217,7 +226,7 @@ def _leaf_types(hint: Any) -> Iterator[Any]:
 
 def _main_options(options: list[Option], command: CommandHelp) -> list[Option]:
     by_name = {name.removeprefix("--"): option for option in options for name in option.names}
-    return [by_name[name] for name in command.main_options]
+    return [by_name[name] for name in command.main_options.split()]
 
 
 def _usage(chain: tuple[str, ...], arguments: list[Option], options: list[Option]) -> str:

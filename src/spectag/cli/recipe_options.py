@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from spectag.cli.options import ImageOptions, MelOptions, Workers
 from spectag.config.base import parse_config, read_toml
 from spectag.config.data_options import DataOptions
-from spectag.config.recipe import Recipe, TrainSettings, merge_settings, recipe_file, apply_flags
+from spectag.config.recipe import Recipe, TrainSettings, apply_flags, merge_settings, recipe_file
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 class CommandHelp:
     """What the help pages show of a command beside its options.
 
-    `main_options` are the names of the options on the short page, in their order; empty: all of them.
+    `main_options` names the options on the short page, in order. If it is empty, the page shows every option.
     """
 
     summary: str
     example: str
-    main_options: tuple[str, ...] = ()
+    main_options: str = ""
 
 
 COMMANDS = {
@@ -31,18 +31,17 @@ COMMANDS = {
         "prepare": CommandHelp(
             "Compute and cache the spectrograms of a manifest.",
             "spectag prepare labels.csv",
-            ("cache", "png", "backbone", "audio-dir", "workers"),
+            "cache png backbone audio-dir workers",
         ),
         "show": CommandHelp(
             "Draw a sound, or a grid of a manifest's clips.",
             "spectag show labels.csv -o grid.png --grid 4x4",
-            ("output", "grid", "seed", "audio-dir"),
+            "output grid seed audio-dir",
         ),
         "augment": CommandHelp(
             "Show what augmentation does to a manifest's clips.",
             "spectag augment labels.csv -o page.html --augment.spec-augment 1",
-            ("output", "clips", "backbone", "augment.mix", "augment.mixup", "augment.gain-db", "augment.spec-augment")
-            + ("seed", "audio-dir"),
+            "output clips backbone augment.mix augment.mixup augment.gain-db augment.spec-augment seed audio-dir",
         ),
         "soundscapes": CommandHelp(
             "Mix clips into long test recordings with known event times.",
@@ -53,28 +52,25 @@ COMMANDS = {
         "train": CommandHelp(
             "Train a model on a manifest.",
             "spectag train labels.csv -o model --folds 5",
-            ("output", "recipe", "budget", "mode", "backbone", "folds", "validation-fraction", "noisy", "corrections")
-            + ("audio-dir", "group-column", "resume", "json"),
+            "output recipe budget mode backbone folds validation-fraction noisy corrections audio-dir"
+            " group-column resume json",
         ),
         "tune": CommandHelp(
             "Search for the best training settings.",
             "spectag tune labels.csv -o study --budget 30m",
-            ("output", "budget", "trials", "over", "recipe", "mode", "backbone", "noisy", "corrections", "audio-dir")
-            + ("group-column", "json"),
+            "output budget trials over recipe mode backbone noisy corrections audio-dir group-column json",
         ),
         "lr-find": CommandHelp(
             "Find a learning rate for fine-tuning.",
             "spectag lr-find labels.csv -o curve.png --backbone efficientnet_lite0",
-            ("output", "recipe", "backbone", "optimizer", "batch-size", "noisy", "corrections", "audio-dir")
-            + ("group-column", "json"),
+            "output recipe backbone optimizer batch-size noisy corrections audio-dir group-column json",
         ),
     },
     "Tag": {
         "tag": CommandHelp(
             "Tag recordings.",
             "spectag tag model recordings/ -o tags.csv --window 3",
-            ("output", "format", "window", "overlap", "segments", "top", "min-confidence", "template", "files-from")
-            + ("workers",),
+            "output format window overlap segments top min-confidence template files-from workers",
         ),
         "listen": CommandHelp("Tag live sound from a microphone or stdin.", "spectag listen audioset-mn04"),
     },
@@ -82,8 +78,7 @@ COMMANDS = {
         "evaluate": CommandHelp(
             "Score a model, with confidence intervals and a report.",
             "spectag evaluate model test.csv -o evaluation",
-            ("output", "compare", "by", "common-labels", "corrections", "audio-dir", "group-column", "report")
-            + ("workers", "json"),
+            "output compare by common-labels corrections audio-dir group-column report workers json",
         ),
         "calibrate": CommandHelp(
             "Refit a model's probabilities and thresholds, or set thresholds.",
@@ -97,8 +92,7 @@ COMMANDS = {
         "review": CommandHelp(
             "Find likely label errors and record corrections.",
             "spectag review model labels.csv -o review",
-            ("output", "corrections", "accept-above", "reviewer", "max-shown", "labels-only", "audio-dir")
-            + ("group-column", "workers", "json"),
+            "output corrections accept-above reviewer max-shown labels-only audio-dir group-column workers json",
         ),
         "suggest": CommandHelp("Choose the clips to label next.", "spectag suggest model recordings/ -o next.csv"),
         "index": CommandHelp("Build a search index of recordings.", "spectag index recordings/ -o index"),
