@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpectagError as error:
         return _fail(str(error), status=FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped; no half-written file is left, and you can run the same command again", status=STOPPED)
+        return _fail("stopped; no half-written file is left; you can run the same command again", status=STOPPED)
     except BrokenPipeError:  # the reader of our output has ended, as `head` does
         sys.stdout = None
         return FAILED

@@ -194,7 +194,7 @@ def _notes(argument: "Argument", is_positional: bool) -> Iterator[str]:
     elif argument.show_default and default is True:
         yield "(default: on)"
     elif argument.show_default and not isinstance(default, bool) and default != ():
-        yield f"(default: {default})"
+        yield f"(default: {default:g})" if isinstance(default, float) else f"(default: {default})"
 
 
 def _metavar(argument: "Argument", is_positional: bool) -> str:

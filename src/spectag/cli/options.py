@@ -9,6 +9,7 @@ from cyclopts.validators import Number
 from spectag.config.base import ImageConfig, MelConfig
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+OptionalOutput = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 Flag = Annotated[bool, Parameter(negative="")]
 Workers = Annotated[int | None, Parameter(name=["--workers", "-j"], validator=Number(gte=1))]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]

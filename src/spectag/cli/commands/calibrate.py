@@ -1,29 +1,26 @@
 """spectag calibrate."""
 
-import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Json, Workers
-from spectag.cli.terminal import name_skipped, shown_work
+from spectag.cli.options import Flag, Json, OptionalOutput, Workers
+from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from spectag.evaluation.recalibration import LabelResult, Recalibration
     from spectag.scoring.thresholds import ThresholdGoal
 
-_MARKS = {"fitted": "", "default": "default", "set": "set"}
+_NOTES = {"fitted": "", "default": "default", "set": "set"}
 
-Share = Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))]
+Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))]
 
 
 def calibrate_command(
@@ -31,50 +28,50 @@ def calibrate_command(
     manifest: Path | None = None,
     /,
     *,
-    f1: Annotated[bool, Parameter(name="--f1", negative="")] = False,
-    precision: Share = None,
-    recall: Share = None,
+    f1: Flag = False,
+    precision: Fraction = None,
+    recall: Fraction = None,
     calibration: Literal["auto", "none", "temperature", "platt", "isotonic"] | None = None,
     set_by_hand: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OptionalOutput = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
-    """Fit a tagger's thresholds and calibration, or set thresholds by hand.
+    """Refit a model's probabilities and thresholds, or set thresholds.
 
-    Both are fitted on clips that the tagger did not learn from: those that were held out in training, which it keeps,
-    or a manifest's. Precision, recall, F1 and calibration error (ECE) are of clips that neither was fitted on.
+    Fits on clips that the model was not trained on: those held out in training, whose out-of-fold predictions are
+    stored in the model, or those of a manifest. The precision, recall, F1 and expected calibration error (ECE) it
+    prints are cross-fitted: each clip is scored with a fit on other clips.
 
     Parameters
     ----------
     model
-        Folder of a tagger that spectag train made, or the name of a published one: see spectag models.
+        Folder of a model from spectag train, or the name of a published model (see spectag models).
     manifest
-        Clips to fit on, with labels as the tagger has them. By default those that were held out in training.
+        Clips to fit on, with the model's labels. By default the clips held out in training.
     f1
-        Thresholds with the best F1. The default, unless the tagger was given others.
+        Choose the thresholds with the best F1. This is the default, unless the model has another goal.
     precision
-        Thresholds by which at least this share of what is given a label has it, and as much as possible is found.
+        Choose the lowest threshold with at least this precision for each label.
     recall
-        Thresholds by which at least this share of what has a label is given it, and as little else as possible.
+        Choose the highest threshold with at least this recall for each label.
     calibration
-        How logits become probabilities: see docs/calibration.md. [default: auto; unchanged if only thresholds are
-        asked for]
+        How logits become probabilities. By default auto, or unchanged if you only request thresholds.
     set_by_hand
-        A label's threshold, such as Dog=0.3; may be given again. Alone it changes nothing else.
+        Set the threshold of a label, such as Dog=0.3. Repeatable. Used alone, it changes nothing else.
     output
-        Where to write the new tagger. By default it takes the old one's place.
+        Folder for the new model. By default it replaces the old one.
     audio_dir
-        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     group_column
-        Column whose equal values belong together, such as the recordist's.
+        Manifest column of groups, such as recordist or site.
     corrections
-        Corrections of the manifest's labels, as spectag review makes them.
+        Label corrections from spectag review.
     workers
-        Processes. By default one for each core.
+        Number of processes. By default one per core.
     json_output
         Print the table as JSON.
     """
@@ -85,7 +82,7 @@ def calibrate_command(
 
     goal, thresholds = _goal(f1, precision, recall), dict(map(_threshold, set_by_hand or ()))
     if output is None and model in PUBLISHED and not Path(model).exists():
-        raise CycloptsError(msg=f"{model} is a published tagger, which stays as it is; say by -o where yours is to go")
+        raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
     clips = None
     if manifest is not None:
         clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
@@ -102,9 +99,9 @@ def calibrate_command(
             log=log,
         )
     if json_output:
-        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        print_json(result.to_dict())
     else:
-        print_recalibration(result, Console(file=sys.stdout, highlight=False))
+        print_recalibration(result)
     name_skipped([reason for _, reason in result.skipped])
     return SKIPPED_SOME if result.skipped else 0
 
@@ -113,7 +110,7 @@ def _goal(f1: bool, precision: float | None, recall: float | None) -> "Threshold
     from spectag.scoring.thresholds import ThresholdGoal
 
     if f1 + (precision is not None) + (recall is not None) > 1:
-        raise CycloptsError(msg="--f1, --precision and --recall are three goals; give one of them")
+        raise CycloptsError(msg="--f1, --precision and --recall exclude each other; give one of them")
     if precision is not None:
         return ThresholdGoal(kind="precision", at_least=precision)
     if recall is not None:
@@ -122,23 +119,47 @@ def _goal(f1: bool, precision: float | None, recall: float | None) -> "Threshold
 
 
 def _threshold(text: str) -> tuple[str, float]:
-    """Label and threshold of LABEL=THRESHOLD; a label may hold the sign itself."""
+    """Split LABEL=THRESHOLD. The label itself may contain an equals sign."""
     label, _, number = text.rpartition("=")
     try:
         return label, float(number)
     except ValueError as error:
-        raise CycloptsError(msg=f"--set {text}: give a label and its threshold, such as --set Dog=0.3") from error
+        raise CycloptsError(msg=f"--set {text}: expected LABEL=THRESHOLD, such as --set Dog=0.3") from error
 
 
-def print_recalibration(result: "Recalibration", console: Console) -> None:
-    """Print what became of each label, and of all together."""
+def print_recalibration(result: "Recalibration") -> None:
+    """Print the threshold and scores of each label, and what changed overall."""
+    console = stdout_console()
     console.print(_table(result))
     console.print()
-    for line in _remarks(result):
+    for line in _summary(result):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _share_reached(result: "Recalibration") -> str:
+def _summary(result: "Recalibration") -> Iterator[str]:
+    calibration, goal = result.info.calibration, result.info.threshold_goal
+    if calibration is None:
+        yield "probabilities: the plain sigmoid of the logits"
+    else:
+        curves = "one curve for all labels" if len(set(calibration.curves)) == 1 else "one curve per label"
+        yield f"probabilities: {calibration.method}, {curves}"
+    yield f"thresholds: {goal}{_n_reached(result)}"
+    if n_unchanged := len(result.info.labels) - len(result.labels):
+        yield f"{n_unchanged} other labels are unchanged"
+    if any(row.origin == "default" for row in result.labels):
+        yield "default: too few clips to fit a threshold"
+    if any(row.misses_goal for row in result.labels):
+        yield f"missed: no threshold reaches {goal}; this one comes closest"
+    if metrics := result.info.metrics.get("calibration"):
+        errors, losses = metrics["expected_calibration_error"], metrics["log_loss"]
+        yield "all labels: ECE {:.4f} before calibration, {:.4f} after".format(*errors)
+        yield "            log loss {:.4f} before, {:.4f} after".format(*losses)
+    if not all(math.isnan(row.ece_after) for row in result.labels):
+        yield f"scored on {result.n_clips:,} clips, each with a fit on other clips"
+    yield f"written to {result.bundle}"
+
+
+def _n_reached(result: "Recalibration") -> str:
     """How many labels reach the goal on clips that their thresholds were not fitted on."""
     goal = result.info.threshold_goal
     values = [getattr(row, goal.kind) for row in result.labels if row.origin == "fitted"]
@@ -146,41 +167,18 @@ def _share_reached(result: "Recalibration") -> str:
     if goal.at_least is None or not known:
         return ""
     n_reached = sum(value >= goal.at_least for value in known)
-    return f"; reached by {n_reached} of {len(known)} labels on clips that it was not fitted on"
+    return f"; {n_reached} of {len(known)} labels reach it on clips that it was not fitted on"
 
 
-def _remarks(result: "Recalibration") -> Iterator[str]:
-    calibration, goal = result.info.calibration, result.info.threshold_goal
-    if calibration is None:
-        yield "probabilities: the plain sigmoid of the logits"
-    else:
-        shared = "one curve for all labels" if len(set(calibration.curves)) == 1 else "a curve for each label"
-        yield f"probabilities: {calibration.method}, {shared}"
-    yield f"thresholds: {goal}{_share_reached(result)}"
-    if n_others := len(result.info.labels) - len(result.labels):
-        yield f"{n_others} other labels are as they were"
-    if any(row.origin == "default" for row in result.labels):
-        yield "default: too few clips to fit a threshold"
-    if any(row.misses_goal for row in result.labels):
-        yield f"missed: no threshold reaches {goal}, and this one comes nearest"
-    if found := result.info.metrics.get("calibration"):
-        errors, losses = found["expected_calibration_error"], found["log_loss"]
-        yield "all labels together: ECE {:.4f} before calibration, {:.4f} after".format(*errors)
-        yield "                     log loss {:.4f} before, {:.4f} after".format(*losses)
-    if not all(math.isnan(row.ece_after) for row in result.labels):
-        yield f"judged on {result.n_clips:,} clips, each by what was fitted on others"
-    yield f"written to {result.bundle}"
+def _table(result: "Recalibration") -> "Table":
+    from rich.markup import escape
 
-
-def _table(result: "Recalibration") -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("label", overflow="fold", vertical="top")
-    table.add_column("clips", justify="right", no_wrap=True)
-    table.add_column("threshold", no_wrap=True)
-    for name in ("precision", "recall", "F1", "ECE\nbefore", "ECE\nafter"):
-        table.add_column(name, justify="right")
+    scores = ("precision", "recall", "F1", "ECE\nbefore", "ECE\nafter")
+    table = new_table("label", "clips", "threshold", *scores, right=("clips", *scores))
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for row in result.labels:
-        threshold = f"{row.threshold:.3f} {'missed' if row.misses_goal else _MARKS[row.origin]}"
+        threshold = f"{row.threshold:.3f} {'missed' if row.misses_goal else _NOTES[row.origin]}"
         table.add_row(escape(row.label), f"{row.n_clips:,}", threshold, *_scores(row))
     return table
 

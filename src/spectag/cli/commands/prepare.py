@@ -19,22 +19,24 @@ def prepare_command(
     audio_dir: Path | None = None,
     workers: Workers = None,
 ) -> int:
-    """Make the spectrograms of a manifest's clips, once.
+    """Compute and cache the spectrograms of a manifest.
+
+    Training does this by itself. Use this command to do it beforehand, or to export the spectrograms as images.
 
     Parameters
     ----------
     manifest
-        Table of clips and labels, or a folder with a sub-folder per label.
-    bank
-        Folder where the spectrograms are kept. By default in the user's cache.
+        Table of clips and labels, or a folder with one sub-folder per label.
+    cache
+        Folder for the spectrograms. By default in the user's cache folder.
     png
-        Also write them as PNG images into this folder, with a multi-hot CSV of the labels.
+        Also write the spectrograms as PNG images into this folder, with a table of their labels.
     backbone
-        Whose front end. By default that of spectag train.
+        Compute the input of this network. By default the default backbone of spectag train.
     audio_dir
-        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     workers
-        Processes. By default one for each core.
+        Number of processes. By default one per core.
     """
     from spectag.data.spectrograms.preparation import prepare
 

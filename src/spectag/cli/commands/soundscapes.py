@@ -1,4 +1,4 @@
-"""spectag mix."""
+"""spectag soundscapes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Seed
+from spectag.cli.options import Count, Output, Seed
 from spectag.cli.terminal import shown_work
 from spectag.config.scenes import SceneConfig
 
@@ -15,8 +15,8 @@ def soundscapes_command(
     manifest: Path,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    recordings: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
+    output: Output,
+    recordings: Count = 10,
     seconds: Annotated[float, Parameter(validator=Number(gte=1))] = 60.0,
     scene: Annotated[SceneConfig | None, Parameter(name="*")] = None,
     background: Path | None = None,
@@ -24,48 +24,44 @@ def soundscapes_command(
     audio_dir: Path | None = None,
     seed: Seed = 0,
 ) -> int:
-    """Mix long recordings of a manifest's clips at known places, to see how well a tagger tells begin and end.
+    """Mix clips into long test recordings with known event times.
 
-    truth.csv has a line for each sound: file, start, end, label, as spectag tag writes them.
+    Use them to measure how well a model finds the onsets and offsets of sounds. truth.csv has a line for each sound:
+    file, start, end and label, as in the output of spectag tag.
 
     Parameters
     ----------
     manifest
-        Table of clips and labels, or a folder with a sub-folder per label.
+        Table of clips and labels, or a folder with one sub-folder per label.
     output
         Folder for the recordings and truth.csv.
     recordings
-        How many to make.
+        Number of recordings.
     seconds
-        Length of each.
+        Length of each recording.
     background
-        A sound that lies under all; it is repeated where it is shorter. By default quiet noise.
+        Recording to mix the clips into. It is repeated if it is too short. By default quiet noise.
     sample_rate
-        Of the recordings, in Hz.
+        Sample rate of the recordings.
     audio_dir
-        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     seed
-        Another seed makes other recordings.
+        Another seed gives other recordings.
     """
-    from spectag.audio.files import read_audio
     from spectag.data.manifest import read_manifest
-    from spectag.data.soundscapes import find_sounds, write_scenes
-    from spectag.errors import AudioError
+    from spectag.data.soundscapes import find_sounds, read_background, write_soundscapes
 
-    under = None if background is None else read_audio(background, sample_rate=sample_rate)[0]
-    if under is not None and not under.any():
-        raise AudioError(f"{background}: is silent throughout; give another --background, or none for quiet noise")
+    noise = None if background is None else read_background(background, sample_rate=sample_rate)
     with shown_work() as (progress, log):
         clips = read_manifest(manifest, audio_dir=audio_dir)
-        sounds = find_sounds(clips, sample_rate=sample_rate, progress=progress, log=log)
-        write_scenes(
+        write_soundscapes(
             output,
-            sounds,
+            find_sounds(clips, sample_rate=sample_rate, progress=progress, log=log),
             n_scenes=recordings,
             duration_seconds=seconds,
             seed=seed,
             config=scene,
-            background=under,
+            background=noise,
             progress=progress,
         )
     print(output / "truth.csv")
