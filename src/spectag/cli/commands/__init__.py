@@ -68,7 +68,7 @@ COMMANDS = {
     },
     "Tag": {
         "tag": CommandHelp(
-            "Tag recordings.",
+            "Tag recordings of any length and number.",
             "spectag tag model recordings/ -o tags.csv --window 3",
             "output format window overlap segments top min-confidence template files-from workers",
         ),

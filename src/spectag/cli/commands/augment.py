@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import ImageOptions, MelOptions, Seed, Workers
+from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed, Workers
 from spectag.cli.terminal import name_skipped, shown_work
 from spectag.config.training import AugmentConfig
 from spectag.errors import MissingExtraError
@@ -17,8 +16,8 @@ def augment_command(
     manifest: Path,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    clips: Annotated[int, Parameter(validator=Number(gte=1))] = 4,
+    output: Output,
+    clips: Count = 4,
     seed: Seed = 0,
     backbone: str = "mn04_audioset",
     augment: Annotated[AugmentConfig | None, Parameter(group="Augmentation")] = None,
@@ -28,26 +27,28 @@ def augment_command(
     audio_dir: Path | None = None,
     workers: Workers = None,
 ) -> int:
-    """Show what augmentation does to a manifest's clips: a page of pictures and sounds, before and after.
+    """Show what augmentation does to a manifest's clips.
+
+    Writes a page with pictures and sounds before and after augmentation.
 
     Parameters
     ----------
     manifest
-        Table of clips and labels, or a folder with a sub-folder per label.
+        Table of clips and labels, or a folder with one sub-folder per label.
     output
-        Page to write, .html. It holds all that it shows.
+        HTML file to write. It contains everything it shows.
     clips
-        Clips to show.
+        Number of clips to show.
     seed
         Another seed shows other clips and other changes.
     backbone
-        Network whose input is shown. Its weights are not needed.
-    bank
-        Folder where spectrograms are kept. By default in the user's cache.
+        Show the input of this network. Its weights are not needed.
+    cache
+        Folder for spectrograms. By default in the user's cache folder.
     audio_dir
-        Where sounds (or images) are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds or images, if they are not beside the manifest.
     workers
-        Processes that make spectrograms. By default one for each core.
+        Processes that compute spectrograms. By default one per core.
     """
     try:
         from spectag.reporting.augmentation_page import augment as make_page

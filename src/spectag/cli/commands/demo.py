@@ -2,24 +2,21 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from spectag.cli.options import Seed
+from spectag.cli.options import Output, Seed
 from spectag.cli.terminal import shown_work
 from spectag.errors import MissingExtraError
 
 
-def demo_command(
-    *, output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("spectag-demo"), seed: Seed = 0
-) -> int:
-    """Make a small set of sounds, train on it, evaluate it, and tag with it: the first run.
+def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> int:
+    """Make example sounds, train a model on them and tag with it.
+
+    Then prints the score, the files it wrote, and the next command to try.
 
     Parameters
     ----------
     output
-        Folder for the sounds, the tagger, its tags and its report.
+        Folder for the sounds, the model, its tags and its report.
     seed
         Another seed makes other sounds.
     """

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Json, Seed, Workers
+from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import name_skipped, shown_work
 from spectag.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spectag.evaluation.results import Comparison, Estimate, Evaluation, Slice
+    from rich.console import Console
+    from rich.table import Table
+
+    from spectag.evaluation.results import Comparison, Evaluation, Slice
+    from spectag.scoring.bootstrap import Estimate
     from spectag.system.progress import Progress
 
 _N_WORST = 5
@@ -32,10 +33,10 @@ def evaluate_command(
     manifest: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OptionalOutput = None,
     compare: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     by: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    common_labels: Annotated[bool, Parameter(negative="")] = False,
+    common_labels: Flag = False,
     corrections: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
@@ -45,49 +46,53 @@ def evaluate_command(
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
-    """Tell how good a tagger is, and how sure that is: overall, label by label, slice by slice.
+    """Score a model, with confidence intervals and a report.
 
-    Clips that the tagger learnt from are judged by networks that were trained without them. Intervals are those of
-    the bootstrap, in which recordings are drawn, each with all its clips.
+    Training clips are scored with out-of-fold predictions. If you trained with --corrections, pass them here as
+    well. The intervals are bootstrap intervals that resample recordings, each with all its clips.
 
     Parameters
     ----------
     model
-        Folder of a tagger, the name of a published one, or a table of predictions (CSV, TSV or Parquet): a column
-        fname and one for each label.
+        Folder of a model, the name of a published model, or a table of predictions (CSV, TSV or Parquet) with a
+        column fname and one column per label.
     manifest
-        Table of clips and labels, or a folder with a sub-folder per label.
+        Table of clips and labels, or a folder with one sub-folder per label.
     output
-        Folder for metrics.json, per_label.csv, slices.csv, comparisons.csv, predictions.parquet and report.html.
+        Folder for metrics.json, per_label.csv, slices.csv, comparisons.csv, predictions.parquet and
+        report.html.
     compare
-        Another tagger or table, held against the first on the same clips. May be given several times.
+        Compare with this model or table on the same clips. Repeatable.
     by
-        Column of the manifest to slice by. May be given several times.
+        Also score each value of this manifest column. Repeatable.
     common_labels
-        Judge by the labels that both the tagger and the manifest have. So it is anyhow for published taggers.
+        Score only the labels that the model and the manifest share. Always on for published models.
     corrections
-        Corrections of the manifest's labels, as spectag review writes them.
+        Label corrections from spectag review. The manifest itself is not changed.
     audio_dir
-        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     group_column
-        Column whose equal values are of one recording, such as the recordist's.
+        Manifest column of groups, such as recordist or site, which are resampled as a whole.
     resamples
-        Number of resamples for the intervals; 0 gives none.
+        Number of bootstrap resamples; 0 gives no intervals.
     seed
-        Of the resamples.
+        Seed of the resamples.
     report
-        Write report.html. So it is by default where there is an output; --no-report leaves it out.
+        Write report.html into the output folder. On by default.
     workers
-        Cores to tag with. By default all, or one for a few clips.
+        Number of cores to use. By default all, or one for a few clips.
     json_output
-        Print what metrics.json holds.
+        Print the content of metrics.json.
     """
+    from rich.console import Console
+
     from spectag.evaluation.evaluation import evaluate
-    from spectag.evaluation.output import load_pyarrow, write_evaluation
+    from spectag.evaluation.output import PYARROW_EXTRA, write_evaluation
     from spectag.models.bundle import INFO_FILE
+    from spectag.system.parquet import load_pyarrow
 
     if output is not None:  # what is wrong would else be found when all is done
-        load_pyarrow()
+        load_pyarrow(**PYARROW_EXTRA)
         if output.exists() and not output.is_dir():
             raise ConfigError(f"-o {output}: this is a file; give a folder")
         if (output / INFO_FILE).exists():
@@ -131,7 +136,7 @@ def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") 
     write_report(evaluation, output / REPORT_FILE, command=command, progress=progress)
 
 
-def print_evaluation(evaluation: "Evaluation", console: Console, *, by: tuple[str, ...] = ()) -> None:
+def print_evaluation(evaluation: "Evaluation", console: "Console", *, by: tuple[str, ...] = ()) -> None:
     """Print the scores with their intervals, what they stand on, the worst labels, and whether a gain is real."""
     first = evaluation.models[0]
     console.print(_overall(evaluation))
@@ -162,9 +167,12 @@ def _basis(evaluation: "Evaluation") -> Iterator[str]:
         )
 
 
-def _overall(evaluation: "Evaluation") -> Table:
+def _overall(evaluation: "Evaluation") -> "Table":
     """A row for each score of the model that is evaluated."""
-    from spectag.evaluation.results import METRIC_WORDS
+    from rich.markup import escape
+    from rich.table import Table
+
+    from spectag.evaluation.results import METRIC_NAMES
 
     first = evaluation.models[0]
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -172,12 +180,15 @@ def _overall(evaluation: "Evaluation") -> Table:
     table.add_column(escape(first.name), justify="right", overflow="fold")
     table.add_column(f"{evaluation.confidence:.0%} interval")
     for metric, estimate in first.overall.items():
-        table.add_row(METRIC_WORDS[metric], *_cells(estimate))
+        table.add_row(METRIC_NAMES[metric], *_cells(estimate))
     table.add_row("calibration error", _number(first.calibration.ece_after), "")
     return table
 
 
-def _worst_labels(evaluation: "Evaluation") -> Table:
+def _worst_labels(evaluation: "Evaluation") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
     first = evaluation.models[0]
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("worst labels", overflow="fold")
@@ -198,8 +209,11 @@ def _worst_labels(evaluation: "Evaluation") -> Table:
     return table
 
 
-def _slices(slices: "list[Slice]") -> Table:
-    from spectag.evaluation.results import METRIC_WORDS
+def _slices(slices: "list[Slice]") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    from spectag.evaluation.results import METRIC_NAMES
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("slice", overflow="fold")
@@ -208,15 +222,18 @@ def _slices(slices: "list[Slice]") -> Table:
     table.add_column("interval", no_wrap=True)
     others = [metric for metric in slices[0].overall if metric not in ("lwlrap", "f1_macro")]
     for metric in others:
-        table.add_column(METRIC_WORDS[metric], justify="right")
+        table.add_column(METRIC_NAMES[metric], justify="right")
     for one in slices:
         scores = [_number(one.overall[metric].value) for metric in others]
         table.add_row(escape(f"{one.by}: {one.value}"), f"{one.n_clips:,}", *_cells(one.overall["lwlrap"]), *scores)
     return table
 
 
-def _comparison(comparison: "Comparison") -> Table:
-    from spectag.evaluation.results import METRIC_WORDS
+def _comparison(comparison: "Comparison") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    from spectag.evaluation.results import METRIC_NAMES
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("same clips")
@@ -227,7 +244,7 @@ def _comparison(comparison: "Comparison") -> Table:
     for metric, found in comparison.differences.items():
         p_value = "-" if math.isnan(found.p_value) else f"{found.p_value:.3f}"
         difference = _cells(found.difference, "+")
-        table.add_row(METRIC_WORDS[metric], _number(found.first), _number(found.other), *difference, p_value)
+        table.add_row(METRIC_NAMES[metric], _number(found.first), _number(found.other), *difference, p_value)
     return table
 
 

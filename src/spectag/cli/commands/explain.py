@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Json, Seed
+from spectag.cli.options import Count, Json, OptionalOutput, Seed
 from spectag.cli.terminal import shown_work
 
 
@@ -16,36 +16,37 @@ def explain_command(
     file: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OptionalOutput = None,
     label: Annotated[list[str] | None, Parameter(negative="")] = None,
-    top: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    top: Count | None = None,
     start: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
     end: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     seed: Seed = 0,
     json_output: Json = False,
 ) -> int:
-    """Draw where in time and frequency a tagger looked for labels, and how probable it holds them.
+    """Draw where in time and frequency a model detects a label.
 
     Parameters
     ----------
     model
-        Folder of a tagger that spectag train made, or the name of a published one: see spectag models.
+        Folder of a model from spectag train, or the name of a published model (see spectag models).
     file
-        A recording. Of one longer than 20 s, the 10 s are taken in which a label is most probable.
+        A recording. If it is longer than 20 s, the 10 s with the most probable label are explained.
     output
-        Picture to write: .png, .jpg, .pdf or .svg.
+        Figure to write: .png, .jpg, .pdf or .svg.
     label
-        Look for this label; may be given several times. By default those that are heard, at most 4 of them.
+        Explain this label. Repeatable. By default the detected labels, at most 4.
     top
-        Look for this many of the most probable labels instead.
+        Explain this many of the most probable labels instead.
     start
-        Seconds where the stretch to explain begins. Without --end it is 10 s long, or up to 20 s to the sound's end.
+        Start of the excerpt to explain. Without --end it is 10 s long, or reaches to the end of the sound if
+        that is within 20 s.
     end
-        Seconds where it ends.
+        End of the excerpt.
     seed
-        Of the random masks.
+        Seed of the random masks.
     json_output
-        Print the tags, and where each label's map is highest, as JSON.
+        Print the tags as JSON, with the time and frequency that each label depends on most.
     """
     from spectag.reporting.explanation import explain
 

@@ -8,19 +8,19 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Workers
+from spectag.cli.options import Output, Workers
 from spectag.cli.terminal import duration, name_skipped, shown_work
 
 if TYPE_CHECKING:
     from spectag.config.base import WindowConfig
-    from spectag.curation.sound_index.building import Report
+    from spectag.curation.sound_index.building import IndexReport
 
 
 def index_command(
     recordings: Annotated[list[str] | None, Parameter(negative="")] = None,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Output,
     model: str | None = None,
     window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     overlap: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
@@ -28,32 +28,32 @@ def index_command(
     engine: Literal["auto", "exact", "usearch"] | None = None,
     workers: Workers = None,
 ) -> int:
-    """Index recordings by how they sound, for spectag search; or bring their index up to date.
+    """Build a search index of recordings.
 
-    Only files that are new or have changed are heard; those that are no longer in the folders given leave the index.
-    Stopped or killed, it goes on when the same command is given again.
+    Run the same command again to update the index: only new and changed files are read, and files that are gone are
+    removed. An interrupted run resumes in the same way.
 
     Parameters
     ----------
     recordings
-        Folders, which are searched for sound files; files; patterns such as 'rec/**/*.wav'; addresses such as
-        s3://bucket/folder.
+        Sound files; folders, which are searched for sound files; patterns such as 'rec/**/*.wav'; or URLs such
+        as s3://bucket/folder.
     output
         Folder of the index.
     model
-        Folder of a tagger that spectag train made, or the name of a published one. By default audioset-mn04; for an
-        index that is there, the tagger that made it.
+        Folder of a model from spectag train, or the name of a published model. By default audioset-mn04, or the
+        model that built the existing index.
     window
-        Compare stretches of this many seconds. [default: 10]
+        Compare excerpts of this length. [default: 10]
     overlap
-        Seconds that a stretch shares with the one before it. [default: 0]
+        Overlap of consecutive excerpts. [default: 0]
     files_from
-        A list of files, one a line; - reads it from stdin.
+        Read the file names from this list, one per line; - reads stdin.
     engine
-        How the nearest are found: exact looks at all; usearch follows a graph, which is quicker among millions; auto
-        takes usearch from 200,000 stretches on, where it is installed. [default: auto]
+        Search exactly, or with a graph (usearch), which is faster for millions of excerpts. auto takes usearch
+        from 200,000 excerpts on, if it is installed. [default: auto]
     workers
-        Cores to use. By default all, or one for a few files.
+        Number of cores to use. By default all, or one for a few files.
     """
     from spectag.curation.sound_index.building import build_index
     from spectag.tagging.input_files import read_list
@@ -88,7 +88,7 @@ def _window(window: float | None, overlap: float | None) -> "WindowConfig | None
     return parse_config(seconds, WindowConfig, source="spectag index")
 
 
-def _tell(report: "Report", output: Path) -> None:
+def _tell(report: "IndexReport", output: Path) -> None:
     name_skipped(report.reasons)
     n_heard = report.n_files - report.n_known - len(report.reasons)
     counts = [

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.columns import Columns
-from rich.console import Console, RenderableType
-from rich.markup import escape
-from rich.table import Table
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Json, Workers
 from spectag.cli.terminal import shown_work
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
     from spectag.data.inspection import Inspection
 
 _N_EXAMPLES = 3
@@ -34,25 +33,27 @@ def inspect_command(
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
-    """Show a manifest's labels, durations, faults, duplicates and leaks.
+    """Check a manifest: labels, durations, faults, duplicates, leaks.
 
     Parameters
     ----------
     manifest
-        Table of clips and labels, or a folder with a sub-folder per label.
+        Table of clips and labels, or a folder with one sub-folder per label.
     folds
-        Name the labels that are too rare for this many folds.
+        Also report the labels that are too rare for this many folds.
     audio_dir
-        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     group_column
-        Column whose equal values should be in one fold, such as the recordist's.
+        Manifest column of groups, such as recordist or site. A group never spans two folds.
     corrections
-        Corrections of the labels, as spectag review makes them. The manifest itself stays as it is.
+        Label corrections from spectag review. The manifest itself is not changed.
     workers
-        Processes. By default one for each core.
+        Number of processes. By default one per core.
     json_output
-        Print all of it as JSON.
+        Print everything as JSON.
     """
+    from rich.console import Console
+
     from spectag.data.inspection import inspect
     from spectag.data.manifest import read_manifest
 
@@ -66,8 +67,10 @@ def inspect_command(
     return SKIPPED_SOME if inspection.unreadable else 0
 
 
-def print_inspection(inspection: "Inspection", console: Console) -> None:
+def print_inspection(inspection: "Inspection", console: "Console") -> None:
     """Print the labels, the facts and the faults of a manifest as tables."""
+    from rich.markup import escape
+
     what = "images" if inspection.holds_images else "sounds"
     console.print(
         f"[bold]{escape(str(inspection.source))}[/bold]: {inspection.n_clips:,} clips in {inspection.n_files:,} {what}"
@@ -80,14 +83,20 @@ def print_inspection(inspection: "Inspection", console: Console) -> None:
         console.print(part)
 
 
-def _label_counts(inspection: "Inspection") -> RenderableType:
+def _label_counts(inspection: "Inspection") -> "RenderableType":
     """A label and its number of clips, in as many columns as there is room for."""
+    from rich.columns import Columns
+    from rich.markup import escape
+
     width = max((len(f"{n_clips:,}") for n_clips in inspection.clips_per_label.values()), default=1)
     cells = [f"{n_clips:>{width},} {escape(label)}" for label, n_clips in inspection.clips_per_label.items()]
     return Columns(cells, column_first=True, padding=(0, 3))
 
 
-def _facts(inspection: "Inspection") -> Table:
+def _facts(inspection: "Inspection") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -123,7 +132,10 @@ def _counts(counts: dict[str, int], n_shown: int = 12) -> str:
     return ", ".join(shown) + (f" and {len(counts) - n_shown} more" if len(counts) > n_shown else "")
 
 
-def _faults(inspection: "Inspection") -> Table:
+def _faults(inspection: "Inspection") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("looked for", ratio=2)
     table.add_column("found", justify="right")
@@ -139,13 +151,13 @@ def _faults(inspection: "Inspection") -> Table:
 
 
 def _fault_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
-    from spectag.data.inspection import CLIPPED_SHARE, SILENT_PEAK_DB
+    from spectag.data.inspection import CLIPPED_FRACTION, SILENT_PEAK_DB
 
     yield "unreadable", [f"{name}: {reason}" for name, reason in inspection.unreadable.items()]
     if not inspection.holds_images:
         yield f"silent (peak below {SILENT_PEAK_DB:g} dBFS)", list(inspection.silent)
         yield (
-            f"clipped (over {CLIPPED_SHARE:.1%} at full scale)",
+            f"clipped (over {CLIPPED_FRACTION:.1%} at full scale)",
             [f"{name}: {share:.1%}" for name, share in inspection.clipped.items()],
         )
         yield "clips that end after their file", list(inspection.past_end)

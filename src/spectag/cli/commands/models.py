@@ -5,29 +5,32 @@ import sys
 from typing import TYPE_CHECKING
 
 from cyclopts import App
-from rich.console import Console
-from rich.table import Table
 
 from spectag.cli.options import Json
 from spectag.cli.terminal import shown_work
 
 if TYPE_CHECKING:
-    from spectag.models.pretrained import Listing
+    from rich.table import Table
 
-app = App(name="models", help="List the published taggers, or download them.")
+    from spectag.models.pretrained import PublishedTaggerStatus
+
+app = App(name="models", help_flags=[], version_flags=[])
 
 
 @app.default
 def models_command(*, json_output: Json = False) -> None:
-    """List the published taggers: what they know, how good they are, and what is here.
+    """List or download published models.
 
-    `spectag tag NAME FILE` tags with one, and downloads it when it is first used.
+    The list shows their labels, accuracy, size and licence, and which ones are already downloaded. spectag tag
+    downloads a model when you first use it.
 
     Parameters
     ----------
     json_output
         Print the list as JSON.
     """
+    from rich.console import Console
+
     from spectag.models.pretrained import models_folder, published_taggers
 
     taggers = published_taggers()
@@ -41,26 +44,26 @@ def models_command(*, json_output: Json = False) -> None:
 
 
 @app.command(name="download")
-def download_command(name: str, /, *names: str) -> None:
-    """Download taggers now, to tag without a connection later.
+def download_command(names: list[str], /) -> None:
+    """Download published models, to tag without a connection later.
 
     Parameters
     ----------
-    name
-        A published tagger, such as audioset-mn04.
     names
-        More of them.
+        Names of published models, such as audioset-mn04.
     """
-    from spectag.models.pretrained import check_name, fetch
+    from spectag.models.pretrained import check_published_name, fetch
 
-    wanted = [check_name(name) for name in (name, *names)]  # all of them before the first is fetched
+    wanted = [check_published_name(name) for name in names]  # check all before downloading one
     with shown_work() as (progress, log):
         folders = [fetch(tagger, progress=progress, log=log) for tagger in wanted]
     for folder in folders:
         print(folder)
 
 
-def _table(taggers: "list[Listing]") -> Table:
+def _table(taggers: "list[PublishedTaggerStatus]") -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("name", no_wrap=True)
     table.add_column("labels", justify="right")

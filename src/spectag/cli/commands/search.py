@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from spectag.cli.options import Json
+from spectag.cli.options import Flag, Json
 
 if TYPE_CHECKING:
-    from spectag.curation.sound_index.searching import Found
+    from spectag.curation.sound_index.searching import SearchResult
 
 _WIDE = 10_000  # columns, of what is not a terminal
 
@@ -33,52 +30,52 @@ def search_command(
     label: Annotated[list[str] | None, Parameter(negative="")] = None,
     not_label: Annotated[list[str] | None, Parameter(negative="")] = None,
     within: Annotated[list[str] | None, Parameter(name="--in", negative="")] = None,
-    same_file: Annotated[bool, Parameter(negative="")] = False,
-    once: Annotated[bool, Parameter(negative="")] = False,
+    same_file: Flag = False,
+    once: Flag = False,
     model: str | None = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
     json_output: Json = False,
 ) -> None:
-    """Find sounds like this one in an index that spectag index made.
+    """Find similar sounds in an index.
 
-    Similarity is 1 for the same sound, and about 0 for sounds that have nothing to do with each other.
+    Similarity is 1 for identical sounds and about 0 for unrelated sounds.
 
     Parameters
     ----------
     index
-        Folder of the index.
+        Folder of the index, from spectag index.
     queries
-        Sound files; or recordings of the index, by their names. Of several, what they have in common is sought.
+        Sound files, or names of recordings in the index. Several queries are averaged.
     number
-        How many to give.
+        Number of results.
     start
-        Seek what sounds like the query from this second on, for the length of a stretch, and not like all of it.
+        Search for the excerpt of the query that starts here, instead of the whole query.
     after
-        Recorded at this time or later: 2024-05-01, 2024-05-01T05:30.
+        Only recordings from this time on: 2024-05-01 or 2024-05-01T05:30.
     before
-        Recorded before this time.
+        Only recordings before this time.
     label
-        In which this label was heard. Given several times: one of these.
+        Only excerpts in which this label was detected. Repeatable: one of these labels.
     not_label
-        In which this label was not heard.
+        Only excerpts in which this label was not detected. Repeatable.
     within
-        In such a folder, or of such a name: north, 'north/*.flac'.
+        Only files in this folder, or with this name: north, 'north/*.flac'. Repeatable.
     same_file
-        Find other stretches of the query's own recording, too.
+        Also return other excerpts of the query's own recording.
     once
-        Give each recording once, by the stretch that is most alike.
+        Return each recording once, with its most similar excerpt.
     model
-        The tagger that made the index, if it lies elsewhere by now.
+        The model that built the index, if it has moved.
     output
-        CSV to write, such as found.csv. By default a table on stdout.
+        CSV to write. By default a table is printed.
     json_output
-        Print JSON.
+        Print the results as JSON.
     """
     from spectag.curation.sound_index.api import search
-    from spectag.curation.sound_index.output import check_output, to_dict, write_found
+    from spectag.curation.sound_index.output import check_results_file, result_to_dict, write_results
 
     if output is not None:
-        check_output(output)
+        check_results_file(output)
     found = search(
         index,
         queries,
@@ -94,9 +91,9 @@ def search_command(
         model=model,
     )
     if output is not None:
-        write_found(found, output)
+        write_results(found, output)
     if json_output:
-        print(json.dumps([to_dict(one) for one in found], indent=2, ensure_ascii=False))
+        print(json.dumps([result_to_dict(one) for one in found], indent=2, ensure_ascii=False))
     elif output is None:
         _print(found)
     if not found:
@@ -117,7 +114,11 @@ def _date(option: str, text: str | None) -> datetime | None:
     return date
 
 
-def _print(found: "Sequence[Found]") -> None:
+def _print(found: "Sequence[SearchResult]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(found))
     table.add_column("similarity", justify="right", no_wrap=True)
     table.add_column("file", overflow="fold")
@@ -136,7 +137,7 @@ def _print(found: "Sequence[Found]") -> None:
         print("dates in brackets: no date in the name, so when the file was last changed", file=sys.stderr)
 
 
-def _told_date(found: "Found") -> str:
+def _told_date(found: "SearchResult") -> str:
     if found.recorded is None:
         return ""
     text = f"{found.recorded.at:%Y-%m-%d %H:%M:%S}"

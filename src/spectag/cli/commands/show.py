@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.options import Seed
+from spectag.cli.options import Output, Seed
 from spectag.config.base import MelConfig
 
 _FRONT_END = "Front end (by default what suits the sound; if some is given, as below)"
@@ -15,26 +15,28 @@ def show_command(
     path: Path,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Output,
     grid: str | None = None,
     seed: Seed = 0,
     mel: Annotated[MelConfig | None, Parameter(group=_FRONT_END)] = None,
     audio_dir: Path | None = None,
 ) -> int:
-    """Draw a sound's waveform and mel spectrogram, or a collage of a manifest's clips with their labels.
+    """Draw a sound, or a grid of a manifest's clips.
+
+    A sound is drawn as waveform and mel spectrogram. A grid shows the spectrograms of clips with their labels.
 
     Parameters
     ----------
     path
-        A sound, or a manifest.
+        A sound file, or a manifest.
     output
-        Picture to write: .png, .jpg, .pdf or .svg.
+        Figure to write: .png, .jpg, .pdf or .svg.
     grid
-        Rows and columns of the collage, such as 4x4.
+        Rows and columns of the grid, such as 4x4.
     seed
         Another seed draws other clips of the manifest.
     audio_dir
-        Where a manifest's sounds are that lie neither beside it nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     """
     from spectag.reporting.clip_plots import show
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from spectag.cli.options import Json, Seed
+from spectag.cli.options import Json, OptionalOutput, Seed
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from spectag.data.split_manifest import Split
 
 
@@ -21,7 +20,7 @@ def split_command(
     manifest: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OptionalOutput = None,
     folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
     validation_fraction: Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))] = None,
     seed: Seed = 0,
@@ -30,29 +29,33 @@ def split_command(
     corrections: Path | None = None,
     json_output: Json = False,
 ) -> int:
-    """Deal a manifest's clips into folds, balanced by label, each recording in one.
+    """Split a manifest into balanced folds or a validation set.
+
+    Each label is spread evenly over the folds. Clips of one recording, and of one group, stay together.
 
     Parameters
     ----------
     manifest
-        Table of clips and labels, or a folder with a sub-folder per label.
+        Table of clips and labels, or a folder with one sub-folder per label.
     output
-        CSV to write: the manifest with the column fold. Without it only the balance is shown.
+        Write the manifest with a column fold to this CSV. By default only the balance is printed.
     folds
         Number of folds. [default: 5]
     validation_fraction
-        Instead of folds, hold out this share of the clips.
+        Instead of folds, hold out this fraction of the clips.
     seed
         Another seed gives other folds, as well balanced.
     audio_dir
-        Where sounds are that lie neither beside the manifest nor in the folder of its name.
+        Folder of the sounds, if they are not beside the manifest.
     group_column
-        Column whose equal values never come on two sides, such as the recordist's.
+        Manifest column of groups, such as recordist or site. A group never spans two folds.
     corrections
-        Corrections of the labels, as spectag review makes them. The CSV that is written has the corrected labels.
+        Label corrections from spectag review. The CSV gets the corrected labels.
     json_output
-        Print parts and balance as JSON.
+        Print the folds and the balance as JSON.
     """
+    from rich.console import Console
+
     from spectag.data.split_manifest import split, write_split
 
     result = split(
@@ -67,7 +70,7 @@ def split_command(
     if output is not None:
         write_split(output, result)
     if json_output:
-        parts = zip(result.manifest.clips, result.parts, strict=True)
+        parts = zip(result.manifest.clips, result.folds, strict=True)
         clips = [{"fname": clip.fname, "fold": part} for clip, part in parts]
         print(json.dumps({"clips": clips, "balance": result.balance.to_dict()}, ensure_ascii=False))
     else:
@@ -75,11 +78,14 @@ def split_command(
     return 0
 
 
-def _print(result: "Split", console: Console) -> None:
+def _print(result: "Split", console: "Console") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     balance = result.balance
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("clips with", no_wrap=True)
-    for part in balance.parts:
+    for part in balance.folds:
         table.add_column(f"fold {part}" if part.isdigit() else part, justify="right")
     for label, counts in zip(result.manifest.labels.names, balance.counts.T, strict=True):
         table.add_row(escape(label), *map(str, counts))

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Json, Seed, Workers
+from spectag.cli.options import Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import name_skipped, shown_work
 
 if TYPE_CHECKING:
@@ -30,7 +27,7 @@ def suggest_command(
     /,
     *,
     number: Annotated[int, Parameter(name=["--number", "-n"], validator=Number(gte=1))] = 50,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OptionalOutput = None,
     labelled: Annotated[list[Path] | None, Parameter(negative="")] = None,
     window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     audio_dir: Path | None = None,
@@ -38,39 +35,40 @@ def suggest_command(
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
-    """Suggest which clips to label next, so that few labels teach much.
+    """Choose the clips to label next.
 
-    The most useful clip comes first: label as many as there is time for. A clip that is labelled, or nearly the same
-    as one that is, is never suggested.
+    The most useful clip comes first, so label as many as you have time for. Clips that are labelled already, and
+    their near-duplicates, are not suggested.
 
     Parameters
     ----------
     model
-        Folder of a tagger trained on what is labelled so far. To begin with, the name of a published one, such as
-        audioset-mn04: then clips are chosen that are typical of many and unlike each other.
+        Folder of a model trained on the labels so far. To start, use a published model such as audioset-mn04:
+        it selects clips that are typical of many others and differ from each other.
     paths
-        Recordings: a folder, files, patterns such as 'rec/**/*.wav'; or a manifest of them.
+        Recordings: folders, files, patterns such as 'rec/**/*.wav', or a manifest.
     number
-        Clips to suggest.
+        Number of clips to suggest.
     output
-        CSV to write. It is a manifest once its column labels is filled in.
+        CSV to write. Once you fill in its column labels, it is a manifest.
     labelled
-        Manifest of clips that are labelled already; may be given again. What the tagger learnt from is known without.
+        Manifest of clips that are labelled already. Repeatable. The model's training clips are known without
+        it.
     window
-        Suggest stretches of this many seconds, instead of whole recordings.
+        Suggest excerpts of this length instead of whole recordings.
     audio_dir
-        Where sounds of the manifests are that lie neither beside them nor in the folder.
+        Folder of the sounds of the manifests, if they are not beside them.
     seed
-        Another seed may choose otherwise among more than 10,000 clips.
+        Another seed may choose other clips if there are more than 10,000.
     workers
-        Cores to use. By default all, or one for a few files.
+        Number of cores to use. By default all, or one for a few files.
     json_output
         Print the suggestions as JSON.
     """
-    from spectag.curation.active_learning import check_output, suggest, write_suggestions
+    from spectag.curation.active_learning import check_suggestions_file, suggest, write_suggestions
 
     if output is not None:
-        check_output(output)
+        check_suggestions_file(output)
     with shown_work() as (progress, log):
         suggestions = suggest(
             model,
@@ -103,6 +101,10 @@ def _as_dict(suggestions: "Suggestions") -> dict[str, object]:
 
 
 def _print(suggestions: "Suggestions", output: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right")
     table.add_column("clip", overflow="fold")

@@ -27,10 +27,10 @@ def tune_command(
     data: DataGroup = NO_DATA_OPTIONS,
     json_output: Json = False,
 ) -> int:
-    """Search for the best training settings, within --budget or --trials.
+    """Search for the best training settings.
 
-    Settings that you give stay fixed; the search varies the others. To continue an interrupted search, run the same
-    command again. Here --budget limits the time of all trials together, including those of earlier runs.
+    Give --budget, the time for all trials, or --trials. Settings that you give stay fixed; the search varies the
+    others. To continue an interrupted search, run the same command again. The budget includes earlier runs.
 
     Parameters
     ----------
