@@ -1,4 +1,4 @@
-"""Made-up recordings in which something is heard, and names that tables stumble over."""
+"""Made-up recordings with events, and names that are difficult to write to tables."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -45,5 +45,5 @@ def make_image(file, *events):
 
 
 def make_recording_with_labels(*labels, file="a.wav"):
-    """A recording with an event of each label, one after another."""
+    """A recording with one event for each label, one after another."""
     return make_recording(file, *((float(i), i + 0.5, label, 0.5) for i, label in enumerate(labels)))

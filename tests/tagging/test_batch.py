@@ -1,4 +1,4 @@
-"""Many files into tables: in order, whole, and the same bytes however often the run was stopped."""
+"""Tagging many files into tables: in order, complete, and the same bytes however often the run was stopped."""
 
 import csv
 import os
@@ -18,10 +18,10 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.tagging import batch as bulk
+from spectag.tagging import batch
 from spectag.tagging.batch import tag_to_files
 from spectag.tagging.input_files import find_files
-from spectag.tagging.output_paths import results
+from spectag.tagging.output_paths import output_paths
 from spectag.tagging.parallel import tag_chunk, tag_chunks
 
 FORMATS = "csv,jsonl,wide,raven,raven-combined,audacity,kaleidoscope"
@@ -36,7 +36,7 @@ def model(tmp_path):
 def sounds(tmp_path):
     write_tones(tmp_path / "sounds", 9)
     (tmp_path / "sounds" / "leer, groß.wav").write_bytes(b"")
-    (tmp_path / "sounds" / "text.wav").write_text("no sound, and long enough to be looked at by a decoder")
+    (tmp_path / "sounds" / "text.wav").write_text("no sound, but long enough for a decoder to try")
     return tmp_path / "sounds"
 
 
@@ -46,15 +46,15 @@ def rows_of(path):
 
 
 def contents(folder):
-    """The bytes of all files in a folder, by their places in it."""
+    """The bytes of all files in a folder, by their paths in it."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_every_format_status_and_settings_are_there_and_the_journal_is_gone(run, model, sounds, tmp_path):
-    done = run("tag", model, sounds, "-o", tmp_path / "aus", "--format", FORMATS, "--window", "0.1")
+def test_output_folder_has_all_tables_status_and_settings_but_no_journal(run, model, sounds, tmp_path):
+    done = run("tag", model, sounds, "-o", tmp_path / "out", "--format", FORMATS, "--window", "0.1")
     assert done.status == 3
     assert done.out == ""
-    assert {name.split("/")[0] for name in contents(tmp_path / "aus")} == {
+    assert {name.split("/")[0] for name in contents(tmp_path / "out")} == {
         "tags.csv",
         "tags.jsonl",
         "tags.wide.csv",
@@ -65,17 +65,17 @@ def test_every_format_status_and_settings_are_there_and_the_journal_is_gone(run,
         "status.csv",
         "parameters.toml",
     }
-    assert len(list((tmp_path / "aus" / "raven").iterdir())) == 9
+    assert len(list((tmp_path / "out" / "raven").iterdir())) == 9
     assert "9 files tagged, 2 skipped" in done.err
     assert "times real time" in done.err
 
 
-def test_status_has_a_row_for_every_file_in_order(run, model, sounds, tmp_path):
+def test_status_table_has_a_row_for_every_file_in_order(run, model, sounds, tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{sounds / 'text.wav'}\n{sounds / 'low 00.wav'}\ngone.wav\n{sounds}\n", encoding="utf-8")
-    done = run("tag", model, "--files-from", listed, "-o", tmp_path / "aus", "--top", "1")
+    done = run("tag", model, "--files-from", listed, "-o", tmp_path / "out", "--top", "1")
     assert done.status == 3
-    rows = rows_of(tmp_path / "aus" / "status.csv")
+    rows = rows_of(tmp_path / "out" / "status.csv")
     assert [Path(row["file"]).name for row in rows][:3] == ["text.wav", "low 00.wav", "gone.wav"]
     assert len(rows) == 12
     status = {Path(row["file"]).name: row for row in rows}
@@ -88,74 +88,76 @@ def test_status_has_a_row_for_every_file_in_order(run, model, sounds, tmp_path):
     assert status["leer, groß.wav"]["status"] == "skipped"
     assert "0 bytes" in status["leer, groß.wav"]["reason"]
     assert "gone.wav" in status["gone.wav"]["reason"]
-    assert [Path(row["file"]).name for row in rows_of(tmp_path / "aus" / "tags.csv")][:1] == ["low 00.wav"]
+    assert [Path(row["file"]).name for row in rows_of(tmp_path / "out" / "tags.csv")][:1] == ["low 00.wav"]
 
 
-def test_run_that_stops_in_the_middle_goes_on_and_ends_with_the_same_bytes(model, sounds, tmp_path):
+def test_interrupted_run_resumes_and_writes_the_same_bytes(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
     settings = TagSettings(format=FORMATS, window=0.1)
-    whole = results(str(tmp_path / "whole"), settings.formats)
-    tag_to_files(tagger, files, whole, settings=settings)
+    tag_to_files(tagger, files, output_paths(str(tmp_path / "whole"), settings.formats), settings=settings)
 
     tagged = []
 
-    def engine_that_breaks(chunks):
+    def interrupted_engine(chunks):
         for chunk in chunks:
             if len(tagged) == 4:
                 raise KeyboardInterrupt
             tagged.extend(chunk.files)
             yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
 
-    places = results(str(tmp_path / "broken"), settings.formats)
+    paths = output_paths(str(tmp_path / "resumed"), settings.formats)
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, places, settings=settings, engine=engine_that_breaks)
-    assert {Path(name).parent.name for name in contents(tmp_path / "broken")} == {".journal"}
-    said = []
-    report = tag_to_files(tagger, files, places, settings=settings, log=said.append)
-    n_whole = len([file for file in tagged if Path(file).name not in ("leer, groß.wav", "text.wav")])
-    assert report.n_known == n_whole
-    assert said == [f"going on with an earlier run, which did {n_whole} of the 11 files"]
-    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+        tag_to_files(tagger, files, paths, settings=settings, engine=interrupted_engine)
+    assert {Path(name).parent.name for name in contents(tmp_path / "resumed")} == {".journal"}
+    lines = []
+    report = tag_to_files(tagger, files, paths, settings=settings, log=lines.append)
+    n_tagged = len([file for file in tagged if Path(file).name not in ("leer, groß.wav", "text.wav")])
+    assert report.n_resumed == n_tagged
+    assert lines == [f"resuming an earlier run, which tagged {n_tagged} of the 11 files"]
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
-def test_run_that_did_not_end_is_gone_on_with_by_other_processes(model, sounds, tmp_path, monkeypatch):
-    """It may have been a file that ended it."""
-    asked = []
+def test_resumed_run_uses_worker_processes(model, sounds, tmp_path, monkeypatch):
+    """Because a file may have crashed the run before."""
+    isolated = []
 
-    def tag_portions_and_tell(*arguments, isolate_crashes, **options):
-        asked.append(isolate_crashes)
+    def recorded_tag_chunks(*arguments, isolate_crashes, **options):
+        isolated.append(isolate_crashes)
         return tag_chunks(*arguments, isolate_crashes=isolate_crashes, **options)
 
-    monkeypatch.setattr(bulk, "tag_chunks", tag_portions_and_tell)
+    monkeypatch.setattr(batch, "tag_chunks", recorded_tag_chunks)
     files = find_files([sounds], {".wav"})
+    paths = output_paths(str(tmp_path / "out"), ["csv"])
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "_write_status", interrupt)
+        patch.setattr(batch, "_write_status", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tag_to_files(Tagger(model), files, results(str(tmp_path / "aus"), ["csv"]), settings=TagSettings())
-    tag_to_files(Tagger(model), files, results(str(tmp_path / "aus"), ["csv"]), settings=TagSettings())
-    tag_to_files(Tagger(model), files, results(str(tmp_path / "aus"), ["csv"]), settings=TagSettings())
-    assert asked == [False, True, False]
+            tag_to_files(Tagger(model), files, paths, settings=TagSettings())
+    tag_to_files(Tagger(model), files, paths, settings=TagSettings())
+    tag_to_files(Tagger(model), files, paths, settings=TagSettings())
+    assert isolated == [False, True, False]
 
 
 def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_answers_in_any_order_make_the_same_tables(model, sounds, tmp_path):
+def test_order_in_which_chunks_finish_does_not_change_the_tables(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
     settings = TagSettings(format=FORMATS, window=0.1)
 
-    def backwards(chunks):
+    def backward_engine(chunks):
         for chunk in reversed(chunks):
             yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
 
-    tag_to_files(tagger, files, results(str(tmp_path / "a"), settings.formats), settings=settings)
-    tag_to_files(tagger, files, results(str(tmp_path / "b"), settings.formats), settings=settings, engine=backwards)
+    for folder, engine in (("a", None), ("b", backward_engine)):
+        paths = output_paths(str(tmp_path / folder), settings.formats)
+        tag_to_files(tagger, files, paths, settings=settings, engine=engine)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.5, 0.8])
-def test_killed_command_given_again_ends_with_the_same_bytes(model, tmp_path, moment):
+def test_killed_command_resumes_and_writes_the_same_bytes(model, tmp_path, moment):
     write_tones(tmp_path / "long", 60, seconds=5.0)
     options = ("--window", "0.05", "--format", "csv,wide", "-j", "2")
     command = ("tag", model, tmp_path / "long", *options, "-o")
@@ -174,122 +176,123 @@ def test_killed_command_given_again_ends_with_the_same_bytes(model, tmp_path, mo
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_file_that_changed_since_is_tagged_again(model, sounds, tmp_path):
+def test_changed_file_is_tagged_again(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
     settings = TagSettings(top=1)
-    places = results(str(tmp_path / "aus"), settings.formats)
+    paths = output_paths(str(tmp_path / "out"), settings.formats)
 
-    def stops_before_writing(chunks):
+    def engine_interrupted_at_the_end(chunks):
         for chunk in chunks:
             yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, places, settings=settings, engine=stops_before_writing)
+        tag_to_files(tagger, files, paths, settings=settings, engine=engine_interrupted_at_the_end)
     write_audio(sounds / "leer, groß.wav", tone("high", 0.3), 16_000)
-    report = tag_to_files(tagger, files, places, settings=settings)
-    assert report.n_known == len(files) - 2
-    assert [Path(reason.split(":")[0]).name for reason in report.reasons] == ["text.wav"]
-    assert "leer, groß.wav" in {Path(row["file"]).name for row in rows_of(tmp_path / "aus" / "tags.csv")}
+    report = tag_to_files(tagger, files, paths, settings=settings)
+    assert report.n_resumed == len(files) - 2
+    assert [Path(reason.split(":")[0]).name for reason in report.skip_reasons] == ["text.wav"]
+    assert "leer, groß.wav" in {Path(row["file"]).name for row in rows_of(tmp_path / "out" / "tags.csv")}
 
 
-def test_other_windows_do_not_go_on_where_these_stopped_but_other_formats_do(model, sounds, tmp_path):
+def test_run_resumes_with_another_format_but_not_with_other_windows(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
-    places = results(str(tmp_path / "aus"), ["csv"])
+    paths = output_paths(str(tmp_path / "out"), ["csv"])
 
-    def stops(chunks):
+    def interrupted_engine(chunks):
         yield chunks[0], tag_chunk(tagger, None, 1, chunks[0])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, places, settings=TagSettings(), engine=stops)
+        tag_to_files(tagger, files, paths, settings=TagSettings(), engine=interrupted_engine)
     settings = TagSettings(top=1, format="jsonl")
+    as_jsonl = output_paths(str(tmp_path / "out"), ["jsonl"])
     with pytest.raises(KeyboardInterrupt):
-        report = tag_to_files(tagger, files, results(str(tmp_path / "aus"), ["jsonl"]), settings=settings, engine=stops)
-    report = tag_to_files(tagger, files, places, settings=settings)
-    assert report.n_known == 2
+        tag_to_files(tagger, files, as_jsonl, settings=settings, engine=interrupted_engine)
+    report = tag_to_files(tagger, files, paths, settings=settings)
+    assert report.n_resumed == 2
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, places, settings=TagSettings(), engine=stops)
-    assert tag_to_files(tagger, files, places, settings=TagSettings(window=0.1)).n_known == 0
+        tag_to_files(tagger, files, paths, settings=TagSettings(), engine=interrupted_engine)
+    assert tag_to_files(tagger, files, paths, settings=TagSettings(window=0.1)).n_resumed == 0
 
 
-def test_another_tagger_begins_anew(model, sounds, tmp_path):
+def test_another_model_does_not_resume(model, sounds, tmp_path):
     files = find_files([sounds], {".wav"})
-    places = results(str(tmp_path / "aus"), ["csv"])
+    paths = output_paths(str(tmp_path / "out"), ["csv"])
 
-    def stops(chunks):
+    def interrupted_engine(chunks):
         yield chunks[-1], tag_chunk(Tagger(model), None, 1, chunks[-1])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(Tagger(model), files, places, settings=TagSettings(), engine=stops)
+        tag_to_files(Tagger(model), files, paths, settings=TagSettings(), engine=interrupted_engine)
     loud = make_info(front_end=FrontEnd(mel=MEL.model_copy(update={"mean": 0.0})))
     other = Tagger(make_bundle(tmp_path / "other", loud))
-    assert tag_to_files(other, files, places, settings=TagSettings()).n_known == 0
+    assert tag_to_files(other, files, paths, settings=TagSettings()).n_resumed == 0
 
 
-def test_file_of_the_same_size_that_was_written_anew_is_tagged_again(model, tmp_path):
+def test_rewritten_file_of_the_same_size_is_tagged_again(model, tmp_path):
     path = tmp_path / "a.wav"
-    places = results(str(tmp_path / "aus"), ["wide"])
+    paths = output_paths(str(tmp_path / "out"), ["wide"])
 
-    def stops(chunks):
+    def interrupted_engine(chunks):
         yield chunks[0], tag_chunk(Tagger(model), None, 1, chunks[0])
         raise KeyboardInterrupt
 
     write_audio(path, tone("low", 0.5), 16_000)
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(Tagger(model), [str(path)], places, settings=TagSettings(), engine=stops)
+        tag_to_files(Tagger(model), [str(path)], paths, settings=TagSettings(), engine=interrupted_engine)
     write_audio(path, tone("high", 0.5), 16_000)
     os.utime(path, ns=(0, 0))
-    assert tag_to_files(Tagger(model), [str(path)], places, settings=TagSettings()).n_known == 0
+    assert tag_to_files(Tagger(model), [str(path)], paths, settings=TagSettings()).n_resumed == 0
 
 
-def test_what_a_run_left_that_was_killed_while_it_wrote_is_removed(model, sounds, tmp_path):
+def test_partial_files_of_a_killed_run_are_removed(model, sounds, tmp_path):
     settings = TagSettings(format="csv,raven", window=0.1)
-    places = results(str(tmp_path / "aus"), settings.formats)
-    left = [".tags.123.csv", ".status.9.csv", "raven/.low 00.Table.1.selections.77.txt", ".parameters.5.toml"]
+    paths = output_paths(str(tmp_path / "out"), settings.formats)
+    partial = [".tags.123.csv", ".status.9.csv", "raven/.low 00.Table.1.selections.77.txt", ".parameters.5.toml"]
     kept = ["notes.txt", ".tags.csv.bak", ".tagsx.1.csv"]
-    (tmp_path / "aus" / "raven").mkdir(parents=True)
-    for name in left + kept:
-        (tmp_path / "aus" / name).write_text("")
-    tag_to_files(Tagger(model), find_files([sounds], {".wav"}), places, settings=settings)
-    there = contents(tmp_path / "aus")
-    assert not set(left) & set(there)
-    assert set(kept) < set(there)
+    (tmp_path / "out" / "raven").mkdir(parents=True)
+    for name in partial + kept:
+        (tmp_path / "out" / name).write_text("")
+    tag_to_files(Tagger(model), find_files([sounds], {".wav"}), paths, settings=settings)
+    remaining = contents(tmp_path / "out")
+    assert not set(partial) & set(remaining)
+    assert set(kept) < set(remaining)
 
 
-def test_disk_that_is_full_keeps_what_is_done(model, sounds, tmp_path, monkeypatch):
+def test_full_disk_loses_no_tagged_file(model, sounds, tmp_path, monkeypatch):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
-    places = results(str(tmp_path / "aus"), ["csv"])
+    paths = output_paths(str(tmp_path / "out"), ["csv"])
 
-    def full(*_, **__):
+    def raise_disk_full(*_, **__):
         raise DataError("tags.csv: can't be written: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "write", full)
+        patch.setattr(batch, "write", raise_disk_full)
         with pytest.raises(DataError, match="No space left"):
-            tag_to_files(tagger, files, places, settings=TagSettings())
-    assert tag_to_files(tagger, files, places, settings=TagSettings()).n_known == len(files) - 2
+            tag_to_files(tagger, files, paths, settings=TagSettings())
+    assert tag_to_files(tagger, files, paths, settings=TagSettings()).n_resumed == len(files) - 2
 
 
-def test_shards_together_are_the_whole(run, model, sounds, tmp_path):
+def test_shards_together_contain_all_files(run, model, sounds, tmp_path):
     assert run("tag", model, sounds, "-o", tmp_path / "whole", "--top", "1").status == 3
     for number in (1, 2, 3):
-        run("tag", model, sounds, "-o", tmp_path / "aus", "--top", "1", "--shard", f"{number}/3")
-    rows = [row for number in (1, 2, 3) for row in rows_of(tmp_path / "aus" / f"tags.{number}of3.csv")]
+        run("tag", model, sounds, "-o", tmp_path / "out", "--top", "1", "--shard", f"{number}/3")
+    rows = [row for number in (1, 2, 3) for row in rows_of(tmp_path / "out" / f"tags.{number}of3.csv")]
     assert sorted(rows, key=lambda row: row["file"]) == rows_of(tmp_path / "whole" / "tags.csv")
-    status = [rows_of(tmp_path / "aus" / f"status.{number}of3.csv") for number in (1, 2, 3)]
+    status = [rows_of(tmp_path / "out" / f"status.{number}of3.csv") for number in (1, 2, 3)]
     assert [len(rows) for rows in status] == [4, 4, 3]
 
 
-def test_settings_beside_the_results_give_the_same_results(run, model, sounds, tmp_path):
+def test_parameters_file_reproduces_the_results(run, model, sounds, tmp_path):
     options = ("--format", "csv,jsonl", "--window", "0.2", "--overlap", "0.1", "--segments", "--hysteresis", "0.5")
     run("tag", model, sounds, "-o", tmp_path / "a", *options, "--min-confidence", "0.3")
     run("tag", model, sounds, "-o", tmp_path / "b", "--config", tmp_path / "a" / "parameters.toml")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_list_may_come_from_stdin(model, sounds):
+def test_list_is_read_from_stdin(model, sounds):
     process = start("tag", model, "--files-from", "-", "--top", "1", stdin=subprocess.PIPE)
     out, _ = process.communicate(f"{sounds / 'low 00.wav'}\n{sounds / 'high 02.wav'}\n")
     assert process.returncode == 0
@@ -297,7 +300,7 @@ def test_list_may_come_from_stdin(model, sounds):
 
 
 @pytest.mark.parametrize("output", [(), ("-o", "submission.csv")])
-def test_submission_that_lacks_a_clip_is_not_written_at_all(run, model, sounds, tmp_path, monkeypatch, output):
+def test_submission_with_an_unreadable_clip_is_not_written(run, model, sounds, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("fname,low\nlow 00.wav,0\ntext.wav,0\n")
     done = run("tag", model, sounds, "--template", "t.csv", *output)
@@ -307,18 +310,18 @@ def test_submission_that_lacks_a_clip_is_not_written_at_all(run, model, sounds, 
     assert not (tmp_path / "submission.csv").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file names are bytes there")
-def test_name_that_no_encoding_knows_is_tagged_like_any_other(run, model, tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="needs file names made of any bytes")
+def test_file_with_an_undecodable_name_is_tagged(run, model, tmp_path):
     (tmp_path / "sounds").mkdir()
     write_audio(tmp_path / "a.wav", tone("middle", 0.5), 16_000)
     (tmp_path / "a.wav").rename(tmp_path / "sounds" / os.fsdecode(b"lat\xe9in.wav"))
-    done = run("tag", model, tmp_path / "sounds", "-o", tmp_path / "aus", "--format", "csv,wide,raven,parquet")
+    done = run("tag", model, tmp_path / "sounds", "-o", tmp_path / "out", "--format", "csv,wide,raven,parquet")
     assert (done.status, done.out) == (0, "")
-    assert "lat\\udce9in.wav,0.000,0.500,middle" in (tmp_path / "aus" / "tags.csv").read_text()
+    assert "lat\\udce9in.wav,0.000,0.500,middle" in (tmp_path / "out" / "tags.csv").read_text()
     assert "1 file tagged" in done.err
 
 
-def test_table_does_not_replace_the_list_that_it_is_made_of(run, model, tmp_path):
+def test_output_must_not_replace_the_list_of_files(run, model, tmp_path):
     (tmp_path / "list.csv").write_text("a.wav\n")
     done = run("tag", model, "--files-from", tmp_path / "list.csv", "-o", tmp_path / "list.csv")
     assert done.status == 2
@@ -326,20 +329,20 @@ def test_table_does_not_replace_the_list_that_it_is_made_of(run, model, tmp_path
     assert (tmp_path / "list.csv").read_text() == "a.wav\n"
 
 
-def test_empty_list_is_told(run, model, tmp_path):
+def test_empty_list_is_an_error(run, model, tmp_path):
     (tmp_path / "list.txt").write_text("\n")
     done = run("tag", model, "--files-from", tmp_path / "list.txt")
-    assert done == (1, "", f"spectag: {tmp_path / 'list.txt'}: the list names no file\n")
+    assert done == (1, "", f"spectag: {tmp_path / 'list.txt'}: the list contains no file\n")
 
 
-def test_settings_of_segments_serve_another_format(run, model, sounds, tmp_path):
+def test_parameters_of_segments_can_be_used_with_another_format(run, model, sounds, tmp_path):
     run("tag", model, sounds, "-o", tmp_path / "a", "--format", "csv,raven")
     options = ("--config", tmp_path / "a" / "parameters.toml", "--format", "csv")
     assert run("tag", model, sounds, "-o", tmp_path / "b", *options).status == 3
     assert (tmp_path / "b" / "tags.csv").read_bytes() == (tmp_path / "a" / "tags.csv").read_bytes()
 
 
-def test_threshold_is_another_word_for_min_confidence(run, model, sounds):
+def test_threshold_is_another_name_for_min_confidence(run, model, sounds):
     assert run("tag", model, sounds, "--threshold", "0.2") == run("tag", model, sounds, "--min-confidence", "0.2")
     both = run("tag", model, sounds, "--threshold", "0.2", "--min-confidence", "0.2")
     assert both.status == 2
@@ -360,7 +363,7 @@ def test_pooled_windows_give_a_row_for_each_recording(run, model, tmp_path):
         assert (row["start_time"], row["end_time"]) == ("0.0", "1.5")
 
 
-def test_segments_join_windows(run, model, tmp_path):
+def test_segments_join_adjacent_windows(run, model, tmp_path):
     path = tmp_path / "a.wav"
     write_audio(path, np.concatenate([tone("middle", 1.0), tone("low", 1.0), tone("middle", 1.5)]), 16_000)
     rows = list(csv.DictReader(run("tag", model, path, "--window", "0.5", "--segments").out.splitlines()))
@@ -370,7 +373,7 @@ def test_segments_join_windows(run, model, tmp_path):
     ]
 
 
-def test_single_recording_has_its_selections_and_its_track_on_stdout(run, model, tmp_path):
+def test_raven_and_audacity_tables_of_one_recording_go_to_stdout(run, model, tmp_path):
     path = tmp_path / "a.wav"
     write_audio(path, tone("middle", 1.0), 16_000)
     track = run("tag", model, path, "--window", "0.5", "--format", "audacity").out
@@ -381,41 +384,40 @@ def test_single_recording_has_its_selections_and_its_track_on_stdout(run, model,
     assert (tmp_path / "a.txt").read_text() == track
 
 
-def test_track_of_several_recordings_is_refused(run, model, sounds, tmp_path):
+def test_single_audacity_track_for_several_recordings_is_an_error(run, model, sounds, tmp_path):
     done = run("tag", model, sounds, "--format", "audacity", "--window", "0.5", "-o", tmp_path / "a.txt")
     assert done.status == 1
-    assert "a label track of Audacity's is that of one recording, and there are 11" in done.err
+    assert "an Audacity label track holds one recording, and there are 11" in done.err
     assert "tagging: 11/11" not in done.err
     assert not (tmp_path / "a.txt").exists()
 
 
-def test_addresses_are_read_and_written(run, model, sounds, tmp_path):
+def test_urls_are_read_and_written(run, model, sounds, tmp_path):
     pytest.importorskip("fsspec")
-    address = f"file://{sounds}"
-    done = run("tag", model, address, "-o", f"file://{tmp_path}/fern", "--top", "1")
+    done = run("tag", model, f"file://{sounds}", "-o", f"file://{tmp_path}/remote", "--top", "1")
     assert done.status == 3
-    run("tag", model, sounds, "-o", tmp_path / "nah", "--top", "1")
-    far, near = rows_of(tmp_path / "fern" / "tags.csv"), rows_of(tmp_path / "nah" / "tags.csv")
-    assert [{**row, "file": Path(row["file"]).name} for row in far] == [
-        {**row, "file": Path(row["file"]).name} for row in near
+    run("tag", model, sounds, "-o", tmp_path / "local", "--top", "1")
+    remote, local = rows_of(tmp_path / "remote" / "tags.csv"), rows_of(tmp_path / "local" / "tags.csv")
+    assert [{**row, "file": Path(row["file"]).name} for row in remote] == [
+        {**row, "file": Path(row["file"]).name} for row in local
     ]
-    assert far[0]["file"].startswith("file://")
+    assert remote[0]["file"].startswith("file://")
 
 
-def test_profile_tells_what_the_time_goes_into(run, model, sounds):
+def test_profile_shows_the_time_of_each_stage(run, model, sounds):
     err = run("tag", model, sounds, "--profile").err
     for stage in ("reading", "resampling", "log-mel", "network", "all"):
         assert stage in err
 
 
-def test_parquet_without_its_package_names_the_extra_before_any_work(model, sounds, tmp_path):
+def test_parquet_without_pyarrow_names_the_extra_before_any_work(model, sounds, tmp_path):
     done = run_without(["pyarrow"], "tag", model, sounds, "-o", tmp_path / "a.parquet")
     assert done.status == 1
     assert "pip install 'spectag[parquet]'" in done.err
     assert "11/11" not in done.err
 
 
-def test_probabilities_do_not_depend_on_how_the_work_is_dealt_out(run, model, tmp_path):
+def test_probabilities_do_not_depend_on_the_number_of_workers(run, model, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "s").mkdir()
     for number in range(5):
@@ -427,6 +429,7 @@ def test_probabilities_do_not_depend_on_how_the_work_is_dealt_out(run, model, tm
     assert len(outputs) == 1
 
 
+@pytest.mark.slow
 def test_long_recording_does_not_fill_the_memory(model, tmp_path):
     """An hour and a half of float32 at 48 kHz would be a gigabyte."""
     pytest.importorskip("resource")
@@ -438,6 +441,6 @@ def test_long_recording_does_not_fill_the_memory(model, tmp_path):
 import resource, subprocess, sys
 subprocess.run([sys.executable, "-m", "spectag", "tag", {str(model)!r}, {str(path)!r}, "--window", "30"], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""  # a process's peak counts what its parent held when it started it, so its parent is a small one
+"""  # the peak memory of a process includes that of its parent at the start, so the parent is a small process
     *_, kilobytes = python(script).out.split()
     assert int(kilobytes) < 500_000

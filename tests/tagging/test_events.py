@@ -1,4 +1,4 @@
-"""Which labels are heard, and when."""
+"""The labels detected in a recording: by window, pooled, or as segments."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from helpers.bundles import LABELS as BUNDLE_LABELS
+from helpers.bundles import make_bundle
 from spectag.config.base import SegmentConfig
+from spectag.config.tagging import TagSettings
+from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
-from spectag.tagging.events import EventSelection, Event, segment_events, window_events
+from spectag.tagging.events import Event, EventSelection, detected_events, segment_events, window_events
+from spectag.tagging.parallel import TaggedFile
 
 LABELS = ("Bark", "Hi-hat", "Sink")
 THRESHOLDS = np.array([0.5, 0.4, 0.6], np.float32)
@@ -20,7 +25,7 @@ def timeline_of(*rows):
 
 
 @pytest.mark.parametrize(
-    ("choice", "expected"),
+    ("selection", "expected"),
     [
         (EventSelection(), ["Hi-hat"]),  # 0.55 is below 0.6, and 0.4 reaches 0.4
         (EventSelection(top=2), ["Sink", "Hi-hat"]),
@@ -33,12 +38,12 @@ def timeline_of(*rows):
         (EventSelection(top=1, threshold=0.0), ["Sink"]),
     ],
 )
-def test_choice_takes_the_top_or_what_reaches_thresholds_most_probable_first(choice, expected):
-    events = window_events(timeline_of([0.3, 0.4, 0.55]), LABELS, THRESHOLDS, choice)
+def test_selection_takes_the_top_labels_or_those_above_the_threshold(selection, expected):
+    events = window_events(timeline_of([0.3, 0.4, 0.55]), LABELS, THRESHOLDS, selection)
     assert [event.label for event in events] == expected
 
 
-def test_events_come_window_after_window_with_their_times():
+def test_events_are_ordered_by_window_and_have_its_times():
     events = window_events(
         timeline_of([0.9, 0.1, 0.7], [0.1, 0.1, 0.1], [0, 1, 0]), LABELS, THRESHOLDS, EventSelection()
     )
@@ -54,7 +59,7 @@ def test_events_of_an_image_have_no_end():
     assert window_events(image, LABELS, THRESHOLDS, EventSelection())[0].end_seconds is None
 
 
-def test_many_windows_are_taken_piece_by_piece_to_the_same_end(rng):
+def test_many_windows_are_processed_in_batches(rng):
     many = timeline_of(*rng.random((5000, 3)))
     events = window_events(many, LABELS, THRESHOLDS, EventSelection(threshold=0.5))
     assert len(events) == (many.probabilities >= 0.5).sum()
@@ -66,20 +71,56 @@ def test_many_windows_are_taken_piece_by_piece_to_the_same_end(rng):
     top=st.none() | st.integers(1, 7),
     threshold=st.none() | st.sampled_from([0.0, 0.3, 0.5, 1.0]),
 )
-def test_choice_is_what_sorting_each_window_by_hand_gives(probabilities, top, threshold):
-    own = np.array([0.5, 0.3, 1.0, 0.0, 0.25, 0.6], np.float32)
+def test_selection_equals_sorting_each_window(probabilities, top, threshold):
+    thresholds = np.array([0.5, 0.3, 1.0, 0.0, 0.25, 0.6], np.float32)
     expected = []
     for window, row in enumerate(probabilities):
         ranked = sorted(range(6), key=lambda label: (-row[label], label))[:top]
-        limits = own if top is None and threshold is None else np.full(6, threshold or 0.0)
+        limits = thresholds if top is None and threshold is None else np.full(6, threshold or 0.0)
         expected += [(window, label) for label in ranked if row[label] >= limits[label]]
-    windows, labels = EventSelection(top, threshold)(probabilities, own)
+    windows, labels = EventSelection(top, threshold)(probabilities, thresholds)
     assert list(zip(windows.tolist(), labels.tolist(), strict=True)) == expected
 
 
-def test_segments_become_events_with_the_names_of_their_labels():
+def test_segments_become_events_with_label_names():
     timeline = timeline_of([0.9, 0.0, 0.0], [0.8, 0.0, 0.7], [0.1, 0.0, 0.0])
     assert segment_events(timeline, LABELS, THRESHOLDS, SegmentConfig()) == (
         Event(0.0, 4.0, "Bark", float(np.float32(0.9))),
         Event(2.0, 4.0, "Sink", float(np.float32(0.7))),
     )
+
+
+@pytest.fixture
+def tagger(tmp_path):
+    return Tagger(make_bundle(tmp_path / "model"))
+
+
+def detect(tagger, *, column, **settings):
+    """Events of four windows of one second, in which the first label has these probabilities and the others 0."""
+    probabilities = np.zeros((4, len(BUNDLE_LABELS)), np.float32)
+    probabilities[:, 0] = column
+    timeline = Timeline(np.arange(4.0), np.arange(1.0, 5.0), probabilities)
+    events = detected_events(TaggedFile("a.wav", timeline), timeline, tagger, TagSettings(**settings)).events
+    return [(event.start_seconds, event.end_seconds, round(event.probability, 6)) for event in events]
+
+
+def test_min_confidence_replaces_the_thresholds_of_windows_and_segments(tagger):
+    column = (0.05, 0.05, 0.01, 0.05)
+    assert tagger.thresholds[0] > 0.05
+    assert detect(tagger, column=column, window=1.0) == []
+    assert detect(tagger, column=column, window=1.0, segments=True) == []
+    assert detect(tagger, column=column, window=1.0, min_confidence=0.04) == [
+        (0.0, 1.0, 0.05),
+        (1.0, 2.0, 0.05),
+        (3.0, 4.0, 0.05),
+    ]
+    assert detect(tagger, column=column, window=1.0, segments=True, min_confidence=0.04) == [
+        (0.0, 2.0, 0.05),
+        (3.0, 4.0, 0.05),
+    ]
+
+
+@pytest.mark.parametrize(("pool", "expected"), [("max", 0.8), ("mean", 0.35)])
+def test_pooled_windows_become_one(tagger, pool, expected):
+    events = detect(tagger, column=(0.8, 0.2, 0.2, 0.2), window=1.0, pool=pool, min_confidence=0.1)
+    assert events == [(0.0, 4.0, expected)]

@@ -1,4 +1,4 @@
-"""Which files are tagged: folders, patterns, lists, shards."""
+"""The files to tag: from folders, patterns and lists, in shards."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import os
 import pytest
 
 from spectag.errors import AudioError, ConfigError, DataError
-from spectag.tagging import input_files as sources
+from spectag.tagging import input_files
 from spectag.tagging.input_files import Shard, find_files, read_list
 
 WAV = frozenset({".wav", ".flac"})
@@ -22,7 +22,7 @@ def sounds(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_folder_gives_its_sounds_sorted(sounds):
+def test_folder_gives_its_sounds_in_sorted_order(sounds):
     assert find_files(["."], WAV) == ["a b.WAV", "b.wav", "ü/[1].wav", "ü/c.flac", "ü/tief/d.wav"]
 
 
@@ -35,50 +35,50 @@ def test_folder_gives_its_sounds_sorted(sounds):
         ("ü/?.flac", ["ü/c.flac"]),
     ],
 )
-def test_pattern_gives_the_sounds_that_match(sounds, pattern, expected):
+def test_pattern_gives_the_matching_sounds(sounds, pattern, expected):
     assert find_files([pattern], WAV) == expected
     assert find_files([sounds / pattern], WAV) == [str(sounds / name) for name in expected]
 
 
-def test_file_whose_name_looks_like_a_pattern_is_itself(sounds):
+def test_existing_file_named_like_a_pattern_is_found(sounds):
     assert find_files(["ü/[1].wav"], WAV) == ["ü/[1].wav"]
 
 
-def test_each_file_comes_once_where_it_was_named_first(sounds):
+def test_each_file_is_listed_once_at_its_first_place(sounds):
     assert find_files(["ü/tief/d.wav", "ü", "ü/c.flac"], WAV) == ["ü/tief/d.wav", "ü/[1].wav", "ü/c.flac"]
 
 
-def test_named_file_is_taken_whatever_its_suffix(sounds):
+def test_file_given_by_name_may_have_any_suffix(sounds):
     assert find_files(["notes.txt"], WAV) == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("path", "words"), [("gone.wav", "no such file"), ("*.mp3", r"\*\.mp3: no sound matches")])
-def test_path_that_gives_nothing_is_an_error(sounds, path, words):
+def test_path_without_sounds_is_an_error(sounds, path, words):
     with pytest.raises(AudioError, match=words):
         find_files([path], WAV)
 
 
-def test_listed_files_are_taken_though_they_may_be_gone(sounds):
+def test_missing_file_in_a_list_is_kept(sounds):
     listed = ["b.wav", "gone since.wav", "ü"]
     assert find_files([], WAV, listed=listed) == ["b.wav", "gone since.wav", "ü/[1].wav", "ü/c.flac", "ü/tief/d.wav"]
 
 
-def test_listed_name_that_no_disk_knows_is_taken_for_the_run_to_tell_of(sounds):
+def test_impossible_file_name_in_a_list_is_kept(sounds):
     too_long = "x" * 300 + ".wav"
     assert find_files([], WAV, listed=[too_long, "b.wav"]) == [too_long, "b.wav"]
 
 
-def test_listed_addresses_of_sounds_are_not_asked_for_one_by_one(monkeypatch):
-    asked = []
-    monkeypatch.setattr(sources, "find_in_address", lambda address, _: asked.append(address) or [f"{address}/a.wav"])
+def test_urls_of_sounds_in_a_list_are_not_requested_one_by_one(monkeypatch):
+    requested = []
+    monkeypatch.setattr(input_files, "find_in_url", lambda url, _: requested.append(url) or [f"{url}/a.wav"])
     listed = ["s3://bucket/1.wav", "s3://bucket/2.FLAC", "s3://bucket/folder", "s3://bucket/*.wav"]
     assert find_files([], WAV, listed=listed)[:3] == [*listed[:2], "s3://bucket/folder/a.wav"]
-    assert asked == listed[2:]
-    find_files(listed[:1], WAV)  # one that is given by itself is looked for
-    assert asked[2:] == listed[:1]
+    assert requested == listed[2:]
+    find_files(listed[:1], WAV)  # a URL given as an argument is requested
+    assert requested[2:] == listed[:1]
 
 
-def test_list_is_read_from_a_file_of_any_editor(tmp_path):
+def test_list_may_have_a_byte_order_mark_and_windows_line_ends(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffa b.wav\r\n\r\n  ü.wav\r\nlast.wav".encode())
     assert list(read_list(str(tmp_path / "list.txt"))) == ["a b.wav", "  ü.wav", "last.wav"]
 
@@ -88,7 +88,7 @@ def test_list_is_read_from_stdin(monkeypatch):
     assert list(read_list("-")) == ["a.wav", "b.wav"]
 
 
-def test_list_from_stdin_may_hold_names_that_no_encoding_knows(monkeypatch):
+def test_list_from_stdin_may_contain_undecodable_names(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9.wav\n"), encoding="utf-8"))
     assert [os.fsencode(name) for name in read_list("-")] == [b"caf\xe9.wav"]
 
@@ -98,19 +98,19 @@ def test_missing_list_is_an_error(tmp_path):
         list(read_list(str(tmp_path / "gone.txt")))
 
 
-def test_shards_are_all_files_and_share_none():
+def test_shards_are_disjoint_and_contain_all_files():
     files = [f"{number}.wav" for number in range(10)]
-    shards = [Shard(number, 3).of(files) for number in (1, 2, 3)]
+    shards = [Shard(number, 3).select(files) for number in (1, 2, 3)]
     assert shards[1] == ["1.wav", "4.wav", "7.wav"]
     assert sorted(file for shard in shards for file in shard) == files
     assert str(Shard(2, 3)) == "2of3"
 
 
-def test_shard_is_read_as_it_is_written():
+def test_shard_is_parsed():
     assert Shard.parse("2/8") == (2, 8)
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4", "1/2/3", ""])
-def test_wrong_shard_is_told_what_is_right(text):
+def test_invalid_shard_is_an_error_with_an_example(text):
     with pytest.raises(ConfigError, match=rf"--shard {text}: expected i/n, such as 1/8"):
         Shard.parse(text)

@@ -1,4 +1,4 @@
-"""Tagging many files: in order, on several cores, with every file that can't be read named."""
+"""Tagging many files: in order, on several cores, with a reason for every file that can't be read."""
 
 import signal
 from pathlib import Path
@@ -37,18 +37,18 @@ def write_tones(folder, n_files, seconds=0.2):
 
 
 @pytest.mark.parametrize("workers", [None, 1, 2])
-def test_files_come_back_in_their_order_each_with_its_own_tags(tagger, tmp_path, workers):
+def test_results_come_in_the_order_of_the_files(tagger, tmp_path, workers):
     paths = write_tones(tmp_path / "sounds", 7)
     write_audio(paths[0], tone("low", 20.0), 16_000)  # the first one takes longest
     tagged = list(tag(tagger, paths, workers=workers))
     assert [file.file for file in tagged] == list(map(str, paths))
     assert [top_label(file) for file in tagged] == [LABELS[number % 3] for number in range(7)]
-    alone = [tagger.tag(path).probabilities for path in paths]
-    assert all(np.array_equal(file.timeline.probabilities[0], own) for file, own in zip(tagged, alone, strict=True))
+    expected = [tagger.tag(path).probabilities for path in paths]
+    assert np.array_equal([file.timeline.probabilities[0] for file in tagged], expected)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_file_that_can_not_be_read_is_named_and_the_rest_is_tagged(tagger, tmp_path, workers):
+def test_unreadable_file_gets_a_reason_and_the_rest_is_tagged(tagger, tmp_path, workers):
     paths = write_tones(tmp_path / "sounds", 3)
     paths[1].write_bytes(b"")
     tagged = list(tag(tagger, [*paths, tmp_path / "gone.wav", tmp_path], workers=workers))
@@ -59,7 +59,7 @@ def test_file_that_can_not_be_read_is_named_and_the_rest_is_tagged(tagger, tmp_p
     assert "got a folder" in tagged[4].reason
 
 
-def test_odd_sounds_are_tagged_too(tagger, tmp_path, rng):
+def test_unusual_sounds_are_tagged(tagger, tmp_path, rng):
     stereo = rng.uniform(-0.1, 0.1, (96_000, 2))
     soundfile.write(tmp_path / "Zweispur, 96 kHz – größer.flac", stereo, 96_000)
     write_audio(tmp_path / "30 ms.wav", tone("high", 0.03), 16_000)
@@ -71,7 +71,7 @@ def test_odd_sounds_are_tagged_too(tagger, tmp_path, rng):
     assert top_label(tagged[0]) == "high"
 
 
-def test_windows_follow_in_order_of_time(tagger, tmp_path):
+def test_windows_come_in_order_of_time(tagger, tmp_path):
     path = tmp_path / "a.wav"
     write_audio(path, np.concatenate([tone(label, 0.5) for label in LABELS]), 16_000)
     window = WindowConfig(window_seconds=0.5, overlap_seconds=0.25)
@@ -79,61 +79,60 @@ def test_windows_follow_in_order_of_time(tagger, tmp_path):
     assert list(tagged.timeline.starts) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert tagged.duration_seconds == 1.5
     assert [LABELS[number] for number in tagged.timeline.probabilities.argmax(axis=1)[::2]] == list(LABELS)
-    of_one = list(tagger.tag_windows(path, window))
-    assert np.array_equal(tagged.timeline.probabilities, [tags.probabilities for tags in of_one])
-    of_timeline = tagger.tags_of(path, tagged.timeline)
-    assert [tags.top(1) for tags in of_timeline] == [tags.top(1) for tags in of_one]
+    expected = list(tagger.tag_windows(path, window))
+    assert np.array_equal(tagged.timeline.probabilities, [tags.probabilities for tags in expected])
+    assert [tags.top(1) for tags in tagger.tags_of(path, tagged.timeline)] == [tags.top(1) for tags in expected]
 
 
-def test_window_config_without_a_length_means_whole_recordings(tagger, tmp_path):
+def test_window_without_a_length_means_whole_recordings(tagger, tmp_path):
     (path,) = write_tones(tmp_path / "sounds", 1)
     (tagged,) = tag(tagger, [path], window=WindowConfig())
     assert (list(tagged.timeline.starts), list(tagged.timeline.ends)) == ([0.0], [0.2])
 
 
-def test_paths_may_be_strings(tagger, tmp_path):
+def test_one_path_or_string_is_accepted(tagger, tmp_path):
     (path,) = write_tones(tmp_path / "sounds", 1)
     for files in ([str(path)], str(path), path):
         (tagged,) = tag(tagger, files)
         assert tagged.file == str(path)
 
 
-def test_nothing_to_tag_gives_nothing(tagger):
+def test_no_files_give_no_results(tagger):
     assert list(tag(tagger, [])) == []
 
 
-def test_progress_tells_every_file_from_none_to_all(tagger, tmp_path):
+def test_progress_counts_every_file(tagger, tmp_path):
     steps = []
     list(tag(tagger, write_tones(tmp_path / "sounds", 3), progress=lambda *step: steps.append(step)))
     assert steps == [("tagging", done, 3) for done in range(4)]
 
 
-def test_tagger_that_was_trained_anew_in_its_place_is_the_one_that_tags(tmp_path):
-    """One was kept by the path of its folder, so that a notebook went on tagging with the tagger before."""
+def test_model_that_replaced_another_in_its_folder_is_used(tmp_path):
+    """A cache by folder once made a notebook go on with the old model."""
     (path,) = write_tones(tmp_path / "sounds", 1)
     (old,) = tag(Tagger(make_bundle(tmp_path / "model")), [path])
     (tmp_path / "model").rename(tmp_path / "old")
     loud = MEL.model_copy(update={"mean": 0.0})
     new = Tagger(make_bundle(tmp_path / "model", make_info(front_end=FrontEnd(mel=loud))))
-    (anew,) = tag(new, [path])
-    assert np.array_equal(anew.timeline.probabilities[0], new.tag(path).probabilities)
-    assert not np.array_equal(anew.timeline.probabilities, old.timeline.probabilities)
+    (again,) = tag(new, [path])
+    assert np.array_equal(again.timeline.probabilities[0], new.tag(path).probabilities)
+    assert not np.array_equal(again.timeline.probabilities, old.timeline.probabilities)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_damaged_tagger_is_an_error_and_not_a_fault_of_every_file(tagger, tmp_path, workers):
+def test_damaged_model_is_an_error_not_a_reason_to_skip_files(tagger, tmp_path, workers):
     (tagger.folder / ONNX_FILE).write_bytes(b"no network")
     with pytest.raises(BundleError, match=r"model\.onnx: can't be opened"):
         list(tag(tagger, write_tones(tmp_path / "sounds", 2), workers=workers))
 
 
-def test_image_given_to_a_tagger_of_sounds_is_named(tagger, tmp_path):
+def test_image_is_skipped_by_a_model_of_sounds(tagger, tmp_path):
     write_png(tmp_path / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
     (tagged,) = tag(tagger, [tmp_path / "b.png"])
-    assert "b.png: this tagger hears log_mels, not images" in tagged.reason
+    assert "b.png: this tagger takes log-mel spectrograms, not images" in tagged.reason
 
 
-def test_image_has_tags_without_an_end(tmp_path):
+def test_tags_of_an_image_have_no_end(tmp_path):
     info = make_info(front_end=FrontEnd(mel=MEL, image=ImageConfig()))
     tagger = Tagger(make_bundle(tmp_path / "images", info))
     write_png(tmp_path / "b.png", np.zeros((24, 5), np.uint8), low=0.0, high=1.0)
@@ -151,30 +150,30 @@ def test_image_has_tags_without_an_end(tmp_path):
         (FrontEnd(mel=None, image=ImageConfig(height=24, width=5)), (False, True)),
     ],
 )
-def test_tagger_takes_sounds_images_or_both(tmp_path, front_end, expected):
+def test_model_accepts_sounds_images_or_both(tmp_path, front_end, expected):
     suffixes = accepted_suffixes(Tagger(make_bundle(tmp_path / "model", make_info(front_end=front_end))))
     assert (".wav" in suffixes, ".png" in suffixes) == expected
 
 
-# ------------------------------------------------------------------------------------------------ portions
+# ------------------------------------------------------------------------------------------------ chunks
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_windows_of_several_files_do_not_mix(tagger, tmp_path, n_threads):
+def test_windows_of_different_files_are_not_mixed_up(tagger, tmp_path, n_threads):
     paths = write_tones(tmp_path / "sounds", 6, seconds=1.1)
     paths.insert(3, tmp_path / "gone.wav")
     window = WindowConfig(window_seconds=0.25)
-    answer = tag_chunk(tagger, window, n_threads, Chunk(0, tuple(map(str, paths))))
-    for path, tagged in zip(paths, answer.files, strict=True):
+    chunk = tag_chunk(tagger, window, n_threads, Chunk(0, tuple(map(str, paths))))
+    for path, tagged in zip(paths, chunk.files, strict=True):
         if path.name == "gone.wav":
             assert tagged.timeline is None
             continue
-        own = [tags.probabilities for tags in tagger.tag_windows(path, window)]
-        assert np.array_equal(tagged.timeline.probabilities, own)
-    assert {"reading", "resampling", "log-mel", "network"} <= set(answer.seconds)
+        expected = [tags.probabilities for tags in tagger.tag_windows(path, window)]
+        assert np.array_equal(tagged.timeline.probabilities, expected)
+    assert {"reading", "resampling", "log-mel", "network"} <= set(chunk.seconds)
 
 
-def test_file_that_breaks_off_in_the_middle_is_skipped_whole(tagger, tmp_path):
+def test_truncated_file_is_skipped_completely(tagger, tmp_path):
     path = tmp_path / "a.flac"
     write_audio(path, np.random.default_rng(0).uniform(-1, 1, 640_000).astype(np.float32), 16_000)
     path.write_bytes(path.read_bytes()[:400_000])
@@ -183,7 +182,7 @@ def test_file_that_breaks_off_in_the_middle_is_skipped_whole(tagger, tmp_path):
     assert "a.flac: the sound is damaged" in tagged.reason
 
 
-def test_portions_hold_all_files_in_order_and_none_is_large(tmp_path):
+def test_chunks_contain_all_files_in_order_and_are_small(tmp_path):
     files = []
     for number in range(100):
         files.append(str(tmp_path / f"{number}.wav"))
@@ -195,12 +194,12 @@ def test_portions_hold_all_files_in_order_and_none_is_large(tmp_path):
     assert chunked([]) == []
 
 
-def test_large_files_get_portions_of_their_own(monkeypatch):
+def test_each_large_file_is_a_chunk_of_its_own(monkeypatch):
     monkeypatch.setitem(chunked.__globals__, "file_size", lambda file: 40_000_000)
     assert [chunk.files for chunk in chunked(list("abcdefgh") * 3, workers=1)][:2] == [("a",), ("b",)]
 
 
-def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path):
+def test_progress_within_a_single_long_recording_counts_minutes(tagger, tmp_path):
     path = tmp_path / "long.wav"
     write_audio(path, np.zeros(690 * 1_000, np.float32), 1_000)
     steps = []
@@ -208,33 +207,34 @@ def test_progress_within_a_single_recording_is_told_in_minutes(tagger, tmp_path)
     assert steps == [("tagging", 0, 1), *(("minutes", minute, 12) for minute in range(1, 12)), ("tagging", 1, 1)]
 
 
-class Deadly(Tagger):
-    """A tagger whose process dies of one file, as decoders have done."""
+class CrashingTagger(Tagger):
+    """A tagger whose process is killed by one file, as decoders have done."""
 
     def open_windows(self, path, window=None, **span):
-        if Path(path).name == "deadly.wav":
+        if Path(path).name == "crashing.wav":
             signal.raise_signal(signal.SIGKILL)
         return super().open_windows(path, window, **span)
 
 
-def test_file_that_kills_the_process_that_reads_it_is_skipped_and_no_other(tagger, tmp_path, monkeypatch):
-    monkeypatch.setitem(tag_chunks.__globals__, "Tagger", Deadly)
+@pytest.mark.slow
+def test_only_the_file_that_crashes_its_process_is_skipped(tagger, tmp_path, monkeypatch):
+    monkeypatch.setitem(tag_chunks.__globals__, "Tagger", CrashingTagger)
     paths = write_tones(tmp_path / "sounds", 40)
-    deadly = paths[20].rename(paths[20].with_name("deadly.wav"))
-    paths[20] = deadly
+    crashing = paths[20].rename(paths[20].with_name("crashing.wav"))
+    paths[20] = crashing
     tagged = list(tag(tagger, paths, workers=2))
     assert [file.file for file in tagged] == list(map(str, paths))
-    assert [file.file for file in tagged if file.timeline is None] == [str(deadly)]
-    assert tagged[20].reason == f"{deadly}: the process that read it died (SIGKILL)"
+    assert [file.file for file in tagged if file.timeline is None] == [str(crashing)]
+    assert tagged[20].reason == f"{crashing}: the process that read it died (SIGKILL)"
 
 
-def test_few_files_are_tagged_apart_where_one_may_kill(tagger, tmp_path, monkeypatch):
-    monkeypatch.setitem(tag_chunks.__globals__, "Tagger", Deadly)
+def test_isolated_crash_skips_one_of_few_files(tagger, tmp_path, monkeypatch):
+    monkeypatch.setitem(tag_chunks.__globals__, "Tagger", CrashingTagger)
     paths = write_tones(tmp_path / "sounds", 3)
-    deadly = paths[1].rename(paths[1].with_name("deadly.wav"))
-    chunks = chunked([str(paths[0]), str(deadly), str(paths[2])])
-    answers = sorted(
-        tag_chunks(tagger, chunks, None, workers=1, isolate_crashes=True), key=lambda answer: answer[0].number
+    crashing = paths[1].rename(paths[1].with_name("crashing.wav"))
+    chunks = chunked([str(paths[0]), str(crashing), str(paths[2])])
+    results = sorted(
+        tag_chunks(tagger, chunks, None, workers=1, isolate_crashes=True), key=lambda result: result[0].number
     )
-    files = [file for _, answer in answers for file in answer.files]
+    files = [file for _, tagged in results for file in tagged.files]
     assert [file.timeline is None for file in files] == [False, True, False]

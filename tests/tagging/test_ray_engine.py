@@ -1,4 +1,4 @@
-"""On a cluster of two nodes on this machine, with one CPU each; the last test takes one of them away."""
+"""Tagging on a Ray cluster: two nodes with one CPU each on this machine; the last test kills one of them."""
 
 import importlib.util
 import os
@@ -23,15 +23,15 @@ from spectag.models.bundle import ONNX_FILE
 from spectag.models.tagger import Tagger
 from spectag.tagging import ray_engine
 from spectag.tagging.parallel import Chunk, TaggedChunk, tag_chunks
-from spectag.tagging.ray_engine import ClusterError, _Answer, _checked, _job, _opened, tag_on_ray
+from spectag.tagging.ray_engine import ClusterError, _checked, _make_job, _open_tagger, _WorkerResult, tag_on_ray
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for Ray's processes in /proc"),
-    pytest.mark.filterwarnings("ignore:::ray"),  # what Ray finds fault with in itself
+    pytest.mark.filterwarnings("ignore:::ray"),  # warnings of Ray about its own code
 ]
 
-QUICK = {  # a node is missed within a second
+FAST_HEALTH_CHECKS = {  # a dead node is noticed within a second
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 200,
     "health_check_timeout_ms": 1000,
@@ -40,22 +40,22 @@ QUICK = {  # a node is missed within a second
 
 
 @contextmanager
-def folder_of_ray():
-    """A folder with a short name, for the sockets in it must not have long ones."""
+def ray_folder():
+    """A folder with a short path, because the paths of sockets must be short."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    list(tag_on_ray(None, None, []))  # loads Ray as we do
+    list(tag_on_ray(None, None, []))  # loads Ray with our environment variables
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    with folder_of_ray() as folder, pytest.MonkeyPatch.context() as patch:
+    with ray_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
-        (Path(folder) / "ray").mkdir()  # where the cluster notes its address
-        head = node | {"include_dashboard": False, "temp_dir": folder, "_system_config": QUICK}
+        (Path(folder) / "ray").mkdir()  # where the cluster writes its address
+        head = node | {"include_dashboard": False, "temp_dir": folder, "_system_config": FAST_HEALTH_CHECKS}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.add_node(**node)
         yield cluster
@@ -64,7 +64,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def connected(cluster):
-    """The cluster, and a connection to it that is used by all that follows."""
+    """The cluster, and a connection to it that all following tests use."""
     import ray
 
     ray.init(cluster.address, log_to_driver=False)
@@ -74,7 +74,7 @@ def connected(cluster):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A tagger, sounds, and a file that is none, seen from their folder."""
+    """The current folder, with a model, sounds, and a file that is no sound."""
     make_bundle(tmp_path / "model")
     write_tones(tmp_path / "sounds", 11)
     (tmp_path / "sounds" / "broken.wav").write_text("no sound")
@@ -82,32 +82,32 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def portions_of(folder, n_files=2):
+def make_chunks(folder, n_files=2):
     files = [str(path) for path in find_audio([folder])]
     return [Chunk(start, tuple(files[start : start + n_files])) for start in range(0, len(files), n_files)]
 
 
-def contents(answers):
-    """All that was answered, in a form that can be compared."""
+def contents(tagged_chunks):
+    """All results, in a form that can be compared."""
     return {
         (chunk, file.file, file.reason, file.timeline and tuple(map(bytes, vars(file.timeline).values())))
-        for chunk, answer in answers
-        for file in answer.files
+        for chunk, tagged in tagged_chunks
+        for file in tagged.files
     }
 
 
-def on_this_machine(model, chunks, window=None):
+def tag_locally(model, chunks, window=None):
     return contents(tag_chunks(Tagger(model), chunks, window, workers=1))
 
 
-def test_without_ray_the_extra_is_named(monkeypatch):
+def test_error_without_ray_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(MissingExtraError, match=r"tagging on a Ray cluster.*pip install 'spectag\[ray\]'"):
         list(tag_on_ray(None, None, [Chunk(0, ("a.wav",))]))
 
 
-def test_nothing_to_tag_starts_no_ray(folder):
+def test_ray_is_not_started_without_files(folder):
     import ray
 
     assert list(tag_on_ray(Tagger("model"), None, [])) == []
@@ -115,30 +115,33 @@ def test_nothing_to_tag_starts_no_ray(folder):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "no address"])
-def test_cluster_that_is_not_there_is_an_error(folder, address):
+def test_unreachable_cluster_raises_an_error(folder, address):
     with pytest.raises(ClusterError, match=rf"^--address {address}: can't reach a Ray cluster there"):
-        list(tag_on_ray(Tagger("model"), None, portions_of("sounds"), address=address))
+        list(tag_on_ray(Tagger("model"), None, make_chunks("sounds"), address=address))
 
 
-def test_file_that_a_machine_does_not_see_is_no_file_skipped(folder):
+def test_file_that_only_a_remote_machine_misses_raises_an_error(folder):
     chunk = Chunk(0, ("sounds/low 00.wav",))
-    answer = _Answer(TaggedChunk(()), "far", missing=chunk.files)
-    with pytest.raises(ClusterError, match=r"^sounds/low 00\.wav: is here, but not on the machine far; all machines"):
-        _checked(answer, chunk)
-    assert _checked(replace(answer, missing=("sounds/gone.wav",)), chunk) == answer.tagged
+    result = _WorkerResult(TaggedChunk(()), "remote", missing=chunk.files)
+    with pytest.raises(
+        ClusterError, match=r"^sounds/low 00\.wav: exists here, but not on the machine remote; all mach"
+    ):
+        _checked(result, chunk)
+    assert _checked(replace(result, missing=("sounds/gone.wav",)), chunk) == result.tagged
 
 
-def test_ray_that_we_started_is_quiet_and_stopped_by_an_interrupt(folder):
+@pytest.mark.slow
+def test_own_cluster_is_quiet_and_stops_with_an_interrupt(folder):
     script = """
-from spectag.ray_engine import tag_on_ray
+from spectag.tagging.ray_engine import tag_on_ray
 from spectag.models.tagger import Tagger
-from spectag.tag import Portion
-portions = [Portion(number, ("sounds/low 00.wav",)) for number in range(1000)]
-for portion, answer in tag_on_ray(Tagger("model"), None, portions, n_workers=1):
-    print(answer.files[0].file, flush=True)
+from spectag.tagging.parallel import Chunk
+chunks = [Chunk(number, ("sounds/low 00.wav",)) for number in range(1000)]
+for _, tagged in tag_on_ray(Tagger("model"), None, chunks, n_workers=1):
+    print(tagged.files[0].file, flush=True)
 """
-    with folder_of_ray() as ray_folder:
-        environment = os.environ | {"RAY_TMPDIR": ray_folder, "HOME": ray_folder}  # where Ray keeps a token
+    with ray_folder() as own_folder:
+        environment = os.environ | {"RAY_TMPDIR": own_folder, "HOME": own_folder}  # where Ray keeps a token
         run = subprocess.Popen(
             [sys.executable, "-c", script],
             stdout=subprocess.PIPE,
@@ -149,112 +152,122 @@ for portion, answer in tag_on_ray(Tagger("model"), None, portions, n_workers=1):
         )
         with run:
             assert run.stdout.readline() == "sounds/low 00.wav\n"
-            assert processes_of(ray_folder)
+            assert processes_in(own_folder)
             os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does
             out, err = run.communicate()
         assert set(out.splitlines()) <= {"sounds/low 00.wav"}
         lines = err.splitlines()
         assert (lines[0], lines[-1]) == ("Traceback (most recent call last):", "KeyboardInterrupt")
-        assert not processes_of(ray_folder)
+        assert not processes_in(own_folder)
 
 
-def processes_of(ray_folder):
-    return subprocess.run(["pgrep", "-f", ray_folder], capture_output=True, check=False).stdout.split()
+def processes_in(folder):
+    return subprocess.run(["pgrep", "-f", folder], capture_output=True, check=False).stdout.split()
 
 
-def test_cluster_that_was_given_answers_as_this_machine_and_runs_on(cluster, folder):
+@pytest.mark.slow
+def test_running_cluster_gives_the_local_results_and_keeps_running(cluster, folder):
     import ray
 
-    chunks = portions_of("sounds")  # relative to the folder where we are
-    expected = on_this_machine("model", chunks)
+    chunks = make_chunks("sounds")  # paths relative to the current folder
+    expected = tag_locally("model", chunks)
     assert len(expected) == 12
     assert contents(tag_on_ray(Tagger("model"), None, chunks, address=cluster.address)) == expected
     assert not ray.is_initialized()
     assert all(node.any_processes_alive() for node in cluster.list_all_nodes())
 
 
-def test_connection_that_was_there_before_stays(connected, folder):
+@pytest.mark.slow
+def test_existing_connection_stays_open(connected, folder):
     import ray
 
-    with closing(tag_on_ray(Tagger("model"), None, portions_of("sounds"))) as answers:
-        next(answers)
+    with closing(tag_on_ray(Tagger("model"), None, make_chunks("sounds"))) as tagged_chunks:
+        next(tagged_chunks)
     assert ray.is_initialized()
 
 
-def test_a_worker_opens_the_tagger_once(connected, folder):
+@pytest.mark.slow
+def test_worker_opens_the_tagger_once(connected, folder):
     import ray
 
-    job = _job(Tagger("model"), None, portions_of(folder / "sounds"))
-    assert _opened(ray.get(ray.put(job))) is _opened(ray.get(ray.put(job)))
+    job = _make_job(Tagger("model"), None, make_chunks(folder / "sounds"))
+    assert _open_tagger(ray.get(ray.put(job))) is _open_tagger(ray.get(ray.put(job)))
 
 
-def test_portions_may_share_a_block_and_files_may_be_addresses(connected, folder, monkeypatch):
-    monkeypatch.setattr(ray_engine, "_BLOCKS", 3)
-    monkeypatch.setattr(ray_engine, "_BLOCKS_EACH", 1)
-    chunks, window = portions_of("sounds", n_files=1), WindowConfig(window_seconds=0.1, overlap_seconds=0.05)
+@pytest.mark.slow
+def test_chunks_may_share_a_block_and_files_may_be_urls(connected, folder, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_MIN_BLOCKS", 3)
+    monkeypatch.setattr(ray_engine, "_BLOCKS_PER_CPU", 1)
+    chunks, window = make_chunks("sounds", n_files=1), WindowConfig(window_seconds=0.1, overlap_seconds=0.05)
     chunks = [replace(chunk, files=(f"file://{folder}/{chunk.files[0]}",)) for chunk in chunks]
-    expected = on_this_machine("model", chunks, window)
+    expected = tag_locally("model", chunks, window)
     assert contents(tag_on_ray(Tagger("model"), window, chunks, n_workers=1)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ensemble", "large"])
-def test_all_files_of_a_tagger_go_to_the_machines(connected, folder, model):
+def test_all_files_of_a_model_are_sent_to_the_machines(connected, folder, model):
     front_ends = [make_info().front_end, FrontEnd(mel=MEL_32K)]
     make_ensemble(folder / "ensemble", make_ensemble_info(front_ends, [0.25, 0.75], bias=-0.5))
     make_bundle(folder / "large")
-    network = onnx.load(folder / "large" / ONNX_FILE)  # one of more than 2 GB keeps its weights in a file beside it
-    beside = {"save_as_external_data": True, "location": f"{ONNX_FILE}.data", "size_threshold": 100}
-    onnx.save(network, folder / "large" / ONNX_FILE, **beside)
-    chunks = portions_of(folder / "sounds", n_files=6)
-    assert contents(tag_on_ray(Tagger(model), None, chunks)) == on_this_machine(model, chunks)
+    network = onnx.load(folder / "large" / ONNX_FILE)  # above 2 GB, the weights are in a file beside it
+    external = {"save_as_external_data": True, "location": f"{ONNX_FILE}.data", "size_threshold": 100}
+    onnx.save(network, folder / "large" / ONNX_FILE, **external)
+    chunks = make_chunks(folder / "sounds", n_files=6)
+    assert contents(tag_on_ray(Tagger(model), None, chunks)) == tag_locally(model, chunks)
 
 
-def test_error_of_a_worker_comes_through_as_itself(connected, folder):
+@pytest.mark.slow
+def test_error_of_a_worker_is_raised_unchanged(connected, folder):
     (folder / "model" / ONNX_FILE).write_bytes(b"damaged")
     with pytest.raises(BundleError, match=rf"^model/{ONNX_FILE}: can't be opened by onnxruntime") as caught:
-        list(tag_on_ray(Tagger("model"), None, portions_of("sounds")))
+        list(tag_on_ray(Tagger("model"), None, make_chunks("sounds")))
     assert "On the machine" in caught.value.__notes__[0]
 
 
-def test_another_version_of_spectag_is_refused(connected, folder, monkeypatch):
+@pytest.mark.slow
+def test_different_version_of_spectag_raises_an_error(connected, folder, monkeypatch):
     monkeypatch.setattr(ray_engine, "version", lambda name: "0.0.7")
-    with pytest.raises(ClusterError, match=r"has spectag .*, and this machine 0\.0\.7; install the same version"):
-        list(tag_on_ray(Tagger("model"), None, portions_of("sounds")))
+    with pytest.raises(ClusterError, match=r"has spectag .*, but this machine has 0\.0\.7; install the same version"):
+        list(tag_on_ray(Tagger("model"), None, make_chunks("sounds")))
 
 
-def test_relative_paths_need_their_folder_on_the_machines(connected, folder, monkeypatch):
+@pytest.mark.slow
+def test_relative_paths_need_the_current_folder_on_the_machines(connected, folder, monkeypatch):
     monkeypatch.setattr(Path, "cwd", lambda: Path("/nowhere at all"))
-    with pytest.raises(ClusterError, match=r"has no folder /nowhere at all, from which the paths were given; give abs"):
-        list(tag_on_ray(Tagger("model"), None, portions_of("sounds")))
+    with pytest.raises(ClusterError, match=r"has no folder /nowhere at all, to which the paths are relative; give abs"):
+        list(tag_on_ray(Tagger("model"), None, make_chunks("sounds")))
 
 
-class Deadly(Chunk):
-    """A portion that ends every process which unpacks it."""
+class CrashingChunk(Chunk):
+    """A chunk that ends every process that unpickles it."""
 
     def __reduce__(self):
         return os._exit, (1,)
 
 
-def test_files_over_which_processes_die_are_named_and_not_tried_for_ever(connected, folder, monkeypatch):
-    monkeypatch.setattr(ray_engine, "_TRIES", 2)
-    monkeypatch.setattr(ray_engine, "_BLOCKS", 1)
-    monkeypatch.setattr(ray_engine, "_BLOCKS_EACH", 0)
-    chunks = [*portions_of("sounds"), Deadly(9, ("a.wav", "b.wav"))]
-    with pytest.raises(ClusterError, match=r"^a\.wav to b\.wav: 2 times the process died that tagged these 2 files"):
+@pytest.mark.slow
+def test_files_that_crash_their_processes_are_named_after_some_attempts(connected, folder, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(ray_engine, "_MIN_BLOCKS", 1)
+    monkeypatch.setattr(ray_engine, "_BLOCKS_PER_CPU", 0)
+    chunks = [*make_chunks("sounds"), CrashingChunk(9, ("a.wav", "b.wav"))]
+    with pytest.raises(ClusterError, match=r"^a\.wav to b\.wav: the process that tagged these 2 files died 2 times"):
         list(tag_on_ray(Tagger("model"), None, chunks))
 
 
-def test_killed_node_costs_no_file_and_no_bit(connected, folder, capfd):
-    chunks = [replace(chunk, number=number) for number, chunk in enumerate(portions_of("sounds", n_files=1) * 4)]
-    expected = on_this_machine("model", chunks)
+@pytest.mark.slow
+def test_results_are_complete_and_identical_after_a_node_is_killed(connected, folder, capfd):
+    chunks = [replace(chunk, number=number) for number, chunk in enumerate(make_chunks("sounds", n_files=1) * 4)]
+    expected = tag_locally("model", chunks)
     node = next(iter(connected.worker_nodes))
-    answers = tag_on_ray(Tagger("model"), None, chunks)
-    done = [next(answers)]
+    tagged_chunks = tag_on_ray(Tagger("model"), None, chunks)
+    done = [next(tagged_chunks)]
     while not (processes := stopped_at_work(node)):
-        done.append(next(answers))
+        done.append(next(tagged_chunks))
     for process in (raylet(node), *processes):
         os.kill(process, signal.SIGKILL)
-    done.extend(answers)
+    done.extend(tagged_chunks)
     assert len(done) == len(chunks)
     assert contents(done) == expected
     printed = capfd.readouterr()
@@ -267,7 +280,7 @@ def raylet(node):
 
 
 def stopped_at_work(node):
-    """The processes of a node, if one of them is tagging, which is stopped in the midst of it."""
+    """The processes of a node, if one of them is tagging: that one is stopped in the middle of its work."""
     children = subprocess.run(["pgrep", "-P", str(raylet(node))], capture_output=True, check=True).stdout.split()
     processes = [int(child) for child in children]
     for process in processes:

@@ -1,4 +1,4 @@
-"""Which files a run tags: from folders, patterns, lists and addresses, in a fixed order, each once."""
+"""The files to tag: found in folders, patterns, lists and URLs, in a fixed order, each once."""
 
 import glob
 import sys
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from spectag.audio.files import find_audio
 from spectag.errors import AudioError, ConfigError, DataError
-from spectag.system.storage import find_in_address, is_address
+from spectag.system.storage import find_in_url, is_url
 
 STDIN = "-"
 
 
 class Shard(NamedTuple):
-    """The part that one of several jobs does: every n-th file, from the i-th on."""
+    """The files of one of several jobs: every `n_shards`-th file, beginning with the `number`-th."""
 
     number: int
     """From 1."""
@@ -23,7 +23,7 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read 2/8 as the second of eight; else a ConfigError."""
+        """Read 2/8 as the second of eight; raise a ConfigError for anything else."""
         number, _, n_shards = text.partition("/")
         if not (number.isdecimal() and n_shards.isdecimal() and 1 <= int(number) <= int(n_shards)):
             raise ConfigError(
@@ -34,7 +34,7 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number}of{self.n_shards}"
 
-    def of(self, files: Sequence[str]) -> list[str]:
+    def select(self, files: Sequence[str]) -> list[str]:
         """The files of this shard."""
         return list(files[self.number - 1 :: self.n_shards])
 
@@ -45,46 +45,46 @@ def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed
     Parameters
     ----------
     paths : iterable of str or Path
-        Files; folders, which give the files in them and in the folders in them that have one of the suffixes, sorted;
-        patterns such as `rec/**/*.wav`, which give those that match, sorted; addresses such as s3://bucket/folder.
+        Files; folders, which are searched with all their sub-folders; patterns such as `rec/**/*.wav`; URLs such
+        as s3://bucket/folder. Folders and patterns give the files with one of the suffixes, sorted.
     suffixes : collection of str
-        Such as .wav, in lower case. A file that is given by its name is taken whatever its suffix.
+        Such as .wav, in lower case. A file that is given by its name may have any suffix.
     listed : iterable of str
-        Further files, folders, patterns and addresses, one a line. What is not there is taken all the same, for the
-        run to tell of: a list may be of yesterday.
+        More files, folders, patterns and URLs, such as the lines of a list. A missing one is kept, so that the run
+        reports it as skipped: a list may be out of date.
 
     Raises
     ------
     AudioError
-        If one of the paths does not exist, or no file is in any of them.
+        If one of the paths does not exist or contains no matching file.
     """
     found: dict[str, None] = {}
     for path in map(str, paths):
         found.update(dict.fromkeys(_files_of(path, suffixes)))
     for line in listed:
         try:
-            found.update(dict.fromkeys(_listed(line, suffixes)))
-        except (AudioError, OSError):  # OSError: a name too long for the disk, a folder that may not be looked into
+            found.update(dict.fromkeys(_files_of_line(line, suffixes)))
+        except (AudioError, OSError):  # OSError: a name too long for the disk, a folder without read permission
             found[line] = None
     return list(found)
 
 
-def _listed(line: str, suffixes: Collection[str]) -> Iterable[str]:
-    if is_address(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes)):
-        return [line]  # unasked: to ask a store for each of a million files takes hours
+def _files_of_line(line: str, suffixes: Collection[str]) -> Iterable[str]:
+    if is_url(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes)):
+        return [line]  # unchecked: asking a store about each of a million files takes hours
     return _files_of(line, suffixes)
 
 
 def _files_of(path: str, suffixes: Collection[str]) -> Iterable[str]:
-    if is_address(path):
-        return find_in_address(path, suffixes)
+    if is_url(path):
+        return find_in_url(path, suffixes)
     if glob.has_magic(path) and not Path(path).exists():
-        return _matching(path, suffixes)
+        return _files_matching(path, suffixes)
     return map(str, find_audio([path], suffixes=suffixes))
 
 
-def _matching(pattern: str, suffixes: Collection[str]) -> list[str]:
-    names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+def _files_matching(pattern: str, suffixes: Collection[str]) -> list[str]:
+    names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob accepts no absolute pattern
     matches = sorted(name for name in names if Path(name).suffix.lower() in suffixes)
     if not matches:
         raise AudioError(
@@ -94,7 +94,7 @@ def _matching(pattern: str, suffixes: Collection[str]) -> list[str]:
 
 
 def read_list(path: str) -> Iterator[str]:
-    """The lines of a file, or of stdin by the name -, without empty ones.
+    """The lines of a file, or of stdin if the path is -, without empty ones.
 
     Raises
     ------
@@ -103,17 +103,17 @@ def read_list(path: str) -> Iterator[str]:
     """
     if path == STDIN:
         if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # a file name may hold what no encoding knows
-        yield from _lines(sys.stdin)
+            sys.stdin.reconfigure(errors="surrogateescape")  # a file name may have bytes that no encoding knows
+        yield from _non_empty(sys.stdin)
         return
     try:
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from _lines(file)
+            yield from _non_empty(file)
     except OSError as error:
         raise DataError(f"{path}: can't read the list of files: {error.strerror}") from error
 
 
-def _lines(file: Iterable[str]) -> Iterator[str]:
+def _non_empty(file: Iterable[str]) -> Iterator[str]:
     for line in file:
         if line.strip():
             yield line.rstrip("\r\n")

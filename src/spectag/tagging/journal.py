@@ -1,7 +1,7 @@
-"""The journal of a run over many files: what is done stays done, however the run ends.
+"""The journal of a run over many files: what is tagged stays tagged, however the run ends.
 
-It is an SQLite database, which keeps every whole transaction through a kill or a power cut. It holds the probabilities
-of all labels, so that a run may go on with other formats and thresholds than it began with.
+It is an SQLite database, whose committed transactions survive a kill or a power cut. It holds the probabilities of all
+labels, so that a resumed run may write other formats and use other thresholds.
 """
 
 import os
@@ -21,122 +21,122 @@ from spectag.models.timeline import Timeline
 from spectag.tagging.parallel import TaggedFile
 
 _SECONDS_BETWEEN_COMMITS = 0.3
-_SECONDS_TO_WAIT = 0.5  # for another process that holds the journal
-_PIECE = 10_000  # windows in a row: SQLite takes a gigabyte at most
+_LOCK_SECONDS = 0.5  # to wait for another process that holds the journal
+_BATCH_WINDOWS = 10_000  # in a row of the database: SQLite stores a gigabyte in a row at most
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS file (name BLOB PRIMARY KEY, mark TEXT NOT NULL, reason TEXT, seconds REAL);
-CREATE TABLE IF NOT EXISTS windows (
-    name BLOB, piece INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, PRIMARY KEY (name, piece)
+CREATE TABLE IF NOT EXISTS tagged_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL);
+CREATE TABLE IF NOT EXISTS window_batch (
+    name BLOB, batch INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, PRIMARY KEY (name, batch)
 );
 """
 
 
-class Outcome(NamedTuple):
-    """How it went with a file."""
+class FileStatus(NamedTuple):
+    """Whether a file was tagged."""
 
     file: str
     reason: str | None
-    """Why it was skipped; None where it was tagged."""
+    """Why it was skipped; None if it was tagged."""
     seconds: float | None
-    """Length of the recording; None of an image, and where it was skipped."""
+    """Length of the recording; None for an image or a skipped file."""
 
 
 class Journal:
-    """What a run has done so far."""
+    """The files that a run has tagged so far."""
 
     def __init__(self, database: sqlite3.Connection, *, is_new: bool) -> None:
         self._database = database
         self.is_new = is_new
-        """Whether no run has begun it that did not end well."""
+        """False if an earlier run with this journal did not complete."""
         self._database.executescript(_SCHEMA)
         self._committed_at = time.monotonic()
-        self.is_needed = True
-        """Until the run has ended well: the journal is then removed."""
+        self.is_complete = False
+        """Set when the run is complete: the journal is then removed."""
 
-    def done(self) -> dict[str, str]:
-        """The mark, of its content, of each file that was tagged; what was skipped may be there again."""
-        rows = self._database.execute("SELECT name, mark FROM file WHERE reason IS NULL")
-        return {os.fsdecode(name): mark for name, mark in rows}
+    def fingerprints(self) -> dict[str, str]:
+        """The content fingerprint of each tagged file. Skipped files are left out, so that they are tried again."""
+        rows = self._database.execute("SELECT name, fingerprint FROM tagged_file WHERE reason IS NULL")
+        return {os.fsdecode(name): fingerprint for name, fingerprint in rows}
 
-    def add(self, tagged: TaggedFile, mark: str) -> None:
-        """Note a file as done, for good within a third of a second."""
+    def add(self, tagged: TaggedFile, fingerprint: str) -> None:
+        """Store the result for a file; it is committed within a third of a second."""
         name = os.fsencode(tagged.file)
-        self._database.execute(
-            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", (name, mark, tagged.reason, tagged.duration_seconds)
-        )
-        self._database.execute("DELETE FROM windows WHERE name = ?", (name,))
+        row = (name, fingerprint, tagged.reason, tagged.duration_seconds)
+        self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?)", row)
+        self._database.execute("DELETE FROM window_batch WHERE name = ?", (name,))
         if tagged.timeline is not None:
-            self._database.executemany("INSERT INTO windows VALUES (?, ?, ?, ?)", _pieces(name, tagged.timeline))
+            self._database.executemany("INSERT INTO window_batch VALUES (?, ?, ?, ?)", _batches(name, tagged.timeline))
         if time.monotonic() - self._committed_at > _SECONDS_BETWEEN_COMMITS:
             self.commit()
 
     def commit(self) -> None:
-        """Make all that was added lasting."""
+        """Write everything added so far to the disk."""
         self._database.commit()
         self._committed_at = time.monotonic()
 
-    def outcomes(self, files: Iterable[str]) -> Iterator[Outcome]:
-        """Whether each of files that are done was tagged, and why not."""
+    def statuses(self, files: Iterable[str]) -> Iterator[FileStatus]:
+        """The status of each file, all of which have been added."""
         for file in files:
-            query = "SELECT reason, seconds FROM file WHERE name = ?"
-            yield Outcome(file, *self._database.execute(query, (os.fsencode(file),)).fetchone())
+            query = "SELECT reason, seconds FROM tagged_file WHERE name = ?"
+            yield FileStatus(file, *self._database.execute(query, (os.fsencode(file),)).fetchone())
 
     def tagged(self, files: Iterable[str]) -> Iterator[TaggedFile]:
-        """What is noted of files that are done."""
-        for file, reason, _ in self.outcomes(files):
+        """The result for each file, all of which have been added."""
+        for file, reason, _ in self.statuses(files):
             yield TaggedFile(file, None if reason is not None else self._timeline(os.fsencode(file)), reason)
 
     def _timeline(self, name: bytes) -> Timeline:
-        query = "SELECT times, probabilities FROM windows WHERE name = ? ORDER BY piece"
+        query = "SELECT times, probabilities FROM window_batch WHERE name = ? ORDER BY batch"
         times, probabilities = bytearray(), bytearray()
-        for of_piece in self._database.execute(query, (name,)):
-            times += of_piece[0]
-            probabilities += of_piece[1]
+        for batch_times, batch_probabilities in self._database.execute(query, (name,)):
+            times += batch_times
+            probabilities += batch_probabilities
         starts, ends = np.frombuffer(times, np.float64).reshape(-1, 2).T
         return Timeline(starts, ends, np.frombuffer(probabilities, np.float32).reshape(len(starts), -1))
 
 
-def _pieces(name: bytes, timeline: Timeline) -> Iterator[tuple[bytes, int, bytes, bytes]]:
-    for number, start in enumerate(range(0, len(timeline.starts), _PIECE)):
-        part = slice(start, start + _PIECE)
-        times = np.stack([timeline.starts[part], timeline.ends[part]], axis=1)
-        yield name, number, times.tobytes(), timeline.probabilities[part].tobytes()
+def _batches(name: bytes, timeline: Timeline) -> Iterator[tuple[bytes, int, bytes, bytes]]:
+    for number, begin in enumerate(range(0, len(timeline.starts), _BATCH_WINDOWS)):
+        rows = slice(begin, begin + _BATCH_WINDOWS)
+        times = np.stack([timeline.starts[rows], timeline.ends[rows]], axis=1)
+        yield name, number, times.tobytes(), timeline.probabilities[rows].tobytes()
 
 
 @contextmanager
 def open_journal(folder: Path, *, key: str) -> Iterator[Journal]:
-    """The journal of a run, in a folder that is the run's alone, and is there until the run has ended well.
+    """Open the journal of a run, in a folder of its own that is removed when the run is complete.
 
     Parameters
     ----------
     folder : Path
     key : str
-        Of tagger and windows: each has a database of its own.
+        Hash of the model and the windows, in hexadecimal: each combination has a database of its own.
 
     Raises
     ------
     DataError
-        If it can't be read or written, as on a full disk; what is done so far is kept. If another run has it.
+        If the journal can't be read or written, for example because the disk is full: what is committed is kept. Also
+        if another run uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key[:16]}.sqlite"
-    was_there = path.exists()
+    is_new = not path.exists()
     try:
-        with FileLock(folder / "lock", timeout=_SECONDS_TO_WAIT), closing(sqlite3.connect(path)) as database:
-            journal = Journal(database, is_new=not was_there)
+        with FileLock(folder / "lock", timeout=_LOCK_SECONDS), closing(sqlite3.connect(path)) as database:
+            journal = Journal(database, is_new=is_new)
             try:
                 yield journal
             finally:
                 journal.commit()
-            if not journal.is_needed:
+            if journal.is_complete:
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout as error:
-        raise DataError(f"{folder}: another run is at work on this output; wait for it, or give another -o") from error
+        raise DataError(f"{folder}: another run writes to this output; wait for it, or give another -o") from error
     except sqlite3.OperationalError as error:
         raise DataError(
-            f"{path}: the journal can't be kept: {error}; make room and give the same command again"
+            f"{path}: the journal can't be written: {error}; free some space and run the same command again"
         ) from error
     except sqlite3.Error as error:
         raise DataError(
-            f"{path}: the journal can't be read: {error}; delete it, and the same command begins anew"
+            f"{path}: the journal can't be read: {error}; delete it, and the same command starts over"
         ) from error

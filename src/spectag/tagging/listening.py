@@ -1,14 +1,15 @@
-"""Listening: the windows of a sound are tagged as they come, and labels go on and off."""
+"""Tagging live sound: windows are tagged as they arrive, and the onsets and offsets of labels are reported."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 
 from spectag.array_types import BoolArray, Float32Array
-from spectag.audio.live_stream import LiveSound
+from spectag.audio.live_stream import LiveStream
 from spectag.audio.windows import Window, WindowCutter
 from spectag.config.base import WindowConfig
 from spectag.config.listening import ListenSettings
@@ -18,86 +19,88 @@ from spectag.models.timeline import median_filtered
 from spectag.system.progress import Log, no_log
 
 Clock = Callable[[], float]
+"""Returns the time in seconds."""
 
 
 @dataclass(frozen=True)
 class LabelEvent:
-    """A label goes on or off."""
+    """The onset or offset of a label."""
 
     time_seconds: float
-    """Where in the sound."""
+    """Position in the stream."""
     label: str
-    is_on: bool
+    is_onset: bool
+    """Whether the label goes on; False: it goes off."""
     probability: float
     latency_seconds: float
-    """From when the window that tells was heard to its end, to when it was tagged."""
+    """From the moment when the window with the event was captured to the moment when it was tagged."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What a tagger makes of a window: probabilities of shape (n_labels,)."""
+class TaggedWindow:
+    """The probabilities (n_labels,) of a window of live sound."""
 
     start_seconds: float
     end_seconds: float
     probabilities: Float32Array
-    heard_at: float
-    """When its last sample was heard, in seconds of the clock."""
+    captured_at: float
+    """Clock time of its last sample, in seconds."""
 
 
 def listen(
     tagger: Tagger,
-    sound: LiveSound,
+    stream: LiveStream,
     settings: ListenSettings | None = None,
     *,
     log: Log = no_log,
     clock: Clock = time.monotonic,
 ) -> Iterator[LabelEvent]:
-    """Tag a sound while it goes on; where it ends, all labels go off.
+    """Tag live sound, and yield the onset and offset of each label. At the end of the stream, all labels go off.
 
-    A label is on from where the first window that reaches its threshold stands for, to where the first one below
-    `hysteresis` times the threshold does. Windows that overlap share what they have in common, as in a
-    `Timeline`: so what is on from when to when is, without hysteresis, what `timeline.segments` gives of the whole
-    sound.
+    A label goes on with the first window that reaches its threshold, and off with the first window below `hysteresis`
+    times the threshold. Where two windows overlap, the boundary lies in the middle, as in `Timeline.cells`. Without
+    hysteresis, the labels are on in exactly the segments that `spectag.models.timeline.segments` finds in the whole
+    recording.
 
     Parameters
     ----------
     tagger : Tagger
-    sound : LiveSound
-        If it does not wait, and tagging is slower than it, windows are left out: of those that have come meanwhile,
-        the newest is tagged.
+    stream : LiveStream
+        If tagging is slower than a stream that does not wait, windows are left out: only the newest of the windows that
+        have arrived in the meantime is tagged.
     settings : ListenSettings, optional
-    say
-        Told when windows are left out for the first time, and in the end how many were.
-    clock
-        Gives the time in seconds, as it does for the sound's blocks.
+    log : Log
+        Called when windows are left out for the first time, and at the end with their number.
+    clock : callable
+        Returns the time in seconds: the clock of the stream's blocks.
 
     Yields
     ------
-    Change
-        In order of time. Of those at the same time, labels that go off come first, then the most probable.
+    LabelEvent
+        In order of time. At the same time, offsets come before onsets, and more probable labels first.
 
     Raises
     ------
     AudioError
-        If the sound breaks off. All that is on goes off before.
+        If the stream breaks off, after the offsets of all labels that are on.
     """
     settings = settings or ListenSettings()
     thresholds = tagger.thresholds
     if settings.min_confidence is not None:
         thresholds = np.full_like(thresholds, settings.min_confidence)
-    switches = OnOffDetector(tagger.labels.names, thresholds, settings.hysteresis, clock)
-    answers = hear(tagger, sound, settings.windows(tagger.info.window), log=log, clock=clock)
+    detector = OnOffDetector(tagger.labels.names, thresholds, settings.hysteresis, clock)
+    windows = tag_stream(tagger, stream, settings.windows(tagger.info.window), log=log, clock=clock)
     try:
-        for answer in with_medians(answers, settings.smooth_windows):
-            yield from switches.take(answer)
+        for window in median_windows(windows, settings.smooth_windows):
+            yield from detector.update(window)
     except AudioError:
-        yield from switches.all_off()
+        yield from detector.finish()
         raise
-    yield from switches.all_off()
+    yield from detector.finish()
 
 
 class OnOffDetector:
-    """Which labels are on.
+    """Turns the probabilities of successive windows into onsets and offsets.
 
     Parameters
     ----------
@@ -105,9 +108,9 @@ class OnOffDetector:
     thresholds : float array of shape (n_labels,)
         The probability at which each label goes on.
     hysteresis : float
-        Below this share of its threshold a label goes off.
-    clock
-        Gives the time in seconds.
+        A label goes off below this fraction of its threshold.
+    clock : callable
+        Returns the time in seconds.
     """
 
     def __init__(self, labels: Sequence[str], thresholds: Float32Array, hysteresis: float, clock: Clock) -> None:
@@ -115,132 +118,133 @@ class OnOffDetector:
         self._high = thresholds.astype(np.float32)
         self._low = (hysteresis * self._high.astype(np.float64)).astype(np.float32)
         self._is_on = np.zeros(len(labels), bool)
-        self._last: Answer | None = None
+        self._last: TaggedWindow | None = None
         self._clock = clock
 
-    def take(self, answer: Answer) -> list[LabelEvent]:
-        """What changes by the answer to the next window."""
-        on_at = off_at = answer.start_seconds
+    def update(self, window: TaggedWindow) -> list[LabelEvent]:
+        """The onsets and offsets that the next window causes."""
+        onset = offset = window.start_seconds
         if self._last is not None:
-            off_at = self._last.end_seconds
-            if on_at < off_at:  # as `Timeline.cells` divides what two windows share
-                on_at = off_at = (on_at + off_at) / 2
-        self._last = answer
-        return self._switch(answer.probabilities >= np.where(self._is_on, self._low, self._high), answer, on_at, off_at)
+            offset = self._last.end_seconds
+            if onset < offset:  # the windows overlap: as in `Timeline.cells`
+                onset = offset = (onset + offset) / 2
+        self._last = window
+        limits = np.where(self._is_on, self._low, self._high)
+        return self._switch(window.probabilities >= limits, window, onset, offset)
 
-    def all_off(self) -> list[LabelEvent]:
-        """What is on goes off, where the last window ends."""
+    def finish(self) -> list[LabelEvent]:
+        """The offsets of all labels that are on, at the end of the last window."""
         if self._last is None:
             return []
         end = self._last.end_seconds
         return self._switch(np.zeros_like(self._is_on), self._last, end, end)
 
-    def _switch(self, is_on: BoolArray, answer: Answer, on_at: float, off_at: float) -> list[LabelEvent]:
+    def _switch(self, is_on: BoolArray, window: TaggedWindow, onset: float, offset: float) -> list[LabelEvent]:
         changed = np.flatnonzero(is_on != self._is_on)
         self._is_on = is_on
-        latency = self._clock() - answer.heard_at
-        in_order = sorted(changed.tolist(), key=lambda index: (is_on[index], -answer.probabilities[index]))
-        return [
+        latency = self._clock() - window.captured_at
+        events = [
             LabelEvent(
-                on_at if is_on[index] else off_at,
+                onset if is_on[index] else offset,
                 self._labels[index],
                 bool(is_on[index]),
-                float(answer.probabilities[index]),
+                float(window.probabilities[index]),
                 latency,
             )
-            for index in in_order
+            for index in changed.tolist()
         ]
+        return sorted(events, key=lambda event: (event.is_onset, -event.probability))
 
 
-def with_medians(answers: Iterable[Answer], n_windows: int) -> Iterator[Answer]:
-    """The answers with the probabilities that `timeline.median_filtered` gives, each when those that it needs have come."""
+def median_windows(windows: Iterable[TaggedWindow], n_windows: int) -> Iterator[TaggedWindow]:
+    """The windows with median-filtered probabilities, each as soon as the windows that it needs have arrived.
+
+    The result is that of `spectag.models.timeline.median_filtered`, which repeats the first and the last window.
+    """
     half = n_windows // 2
-    near: deque[Answer] = deque(maxlen=n_windows)
-    for answer in _with_ends_repeated(answers, half):
-        near.append(answer)
-        if len(near) == n_windows:
-            medians = median_filtered(np.stack([one.probabilities for one in near]), n_windows)
-            yield replace(near[half], probabilities=medians[half])
+    neighbours: deque[TaggedWindow] = deque(maxlen=n_windows)
+    for window in _with_ends_repeated(windows, half):
+        neighbours.append(window)
+        if len(neighbours) == n_windows:
+            probabilities = np.stack([neighbour.probabilities for neighbour in neighbours])
+            yield replace(neighbours[half], probabilities=median_filtered(probabilities, n_windows)[half])
 
 
-def _with_ends_repeated(answers: Iterable[Answer], n_times: int) -> Iterator[Answer]:
-    last = None
-    for answer in answers:
-        if last is None:
-            yield from [answer] * n_times
-        yield answer
-        last = answer
-    if last is not None:
-        yield from [last] * n_times
+def _with_ends_repeated(windows: Iterable[TaggedWindow], n_times: int) -> Iterator[TaggedWindow]:
+    window = None
+    for number, window in enumerate(windows):
+        yield from repeat(window, n_times + 1 if number == 0 else 1)
+    if window is not None:
+        yield from repeat(window, n_times)
 
 
-def hear(
+def tag_stream(
     tagger: Tagger,
-    sound: LiveSound,
+    stream: LiveStream,
     window: WindowConfig,
     *,
     log: Log = no_log,
     clock: Clock = time.monotonic,
-) -> Iterator[Answer]:
-    """Tag the windows of a sound as they come: all of a sound that waits, of another those that there is time for.
+) -> Iterator[TaggedWindow]:
+    """Tag the windows of live sound as they arrive: all of a stream that waits, otherwise as many as time permits.
 
     The probabilities are those of `Tagger.tag_windows`.
 
     Parameters
     ----------
-    tagger, sound, say, clock
-        As for `listen`.
+    tagger, stream, log, clock
+        See `listen`.
     window : WindowConfig
 
     Raises
     ------
     AudioError
-        If the sound breaks off.
+        If the stream breaks off.
     ValueError
         If `window` has no length.
     """
     if window.window_seconds is None:
         raise ValueError("need the length of a window, got window_seconds=None")
-    _make_ready(tagger, window.window_seconds)
+    _open_networks(tagger, window.window_seconds)
     cutter = WindowCutter(
-        sound.sample_rate,
+        stream.sample_rate,
         tagger.sample_rates,
         window_seconds=window.window_seconds,
         overlap_seconds=window.overlap_seconds,
     )
     step = window.window_seconds - window.overlap_seconds
     n_windows = n_left_out = 0
-    for whole in _whole_windows(sound, cutter):
-        n_windows += len(whole)
-        for found, heard_at in whole if sound.waits else whole[-1:]:
+    for complete in _complete_windows(stream, cutter):
+        n_windows += len(complete)
+        for found, captured_at in complete if stream.waits else complete[-1:]:
             begin = clock()
             probabilities = tagger.probabilities_of_window(found)
             seconds = clock() - begin
-            yield Answer(found.start_seconds, found.end_seconds, probabilities, heard_at)
-        if len(whole) > 1 and not sound.waits:
+            yield TaggedWindow(found.start_seconds, found.end_seconds, probabilities, captured_at)
+        if len(complete) > 1 and not stream.waits:
             if n_left_out == 0:
                 log(
-                    f"windows are left out: several came while one was at work; one comes every {step:.2f} s, and "
-                    f"the last took {seconds:.2f} s to tag (a smaller --overlap makes fewer)"
+                    f"tagging is too slow, so windows are left out: one arrives every {step:.2f} s, and the last took "
+                    f"{seconds:.2f} s to tag (use a smaller --overlap to get fewer windows)"
                 )
-            n_left_out += len(whole) - 1
+            n_left_out += len(complete) - 1
     if n_left_out:
         log(f"left out {n_left_out:,} of {n_windows:,} windows")
 
 
-def _make_ready(tagger: Tagger, window_seconds: float) -> None:
-    """Tag silence: the network is opened, and what it can't take is known, before the first window is there."""
+def _open_networks(tagger: Tagger, window_seconds: float) -> None:
+    """Tag silence, so that the networks are open, and errors are raised, before the first window arrives."""
     rate = tagger.sample_rates[0]
     tagger.probabilities(np.zeros(max(1, round(window_seconds * rate)), np.float32), rate)
 
 
-def _whole_windows(sound: LiveSound, cutter: WindowCutter) -> Iterator[list[tuple[Window, float]]]:
-    """The windows that each block makes whole, and when the last sample of each was heard."""
+def _complete_windows(stream: LiveStream, cutter: WindowCutter) -> Iterator[list[tuple[Window, float]]]:
+    """The windows that each block completes, each with the clock time of its last sample."""
     n_samples = 0
-    began_at = 0.0  # the sound, as its last block tells
-    for block in sound.blocks:
+    began_at = 0.0  # clock time of the first sample, according to the last block
+    for block in stream.blocks:
         n_samples += len(block.waveform)
-        began_at = block.heard_at - n_samples / sound.sample_rate
+        began_at = block.captured_at - n_samples / stream.sample_rate
         yield [(window, began_at + window.end_seconds) for window in cutter.push(block.waveform)]
     for window in cutter.finish():
         yield [(window, began_at + window.end_seconds)]

@@ -1,4 +1,4 @@
-"""Tagging files: in order, on all cores, with every file that can't be read named."""
+"""Tagging many files on all cores: results come in order, and a file that can't be read is skipped with a reason."""
 
 import math
 import os
@@ -22,35 +22,39 @@ from spectag.errors import AudioError, DataError, MissingExtraError, SpectagErro
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline, pool_windows
 from spectag.system.progress import Progress, silent
-from spectag.system.storage import is_address, local_copy
+from spectag.system.storage import is_url, local_copy
 from spectag.system.worker_pool import WorkerDiedError, map_surviving_crashes, n_usable_cores
 
-_BYTES_WORTH_A_WORKER = 50_000_000  # of sound files: tagged in about the time that a worker process takes to start
-_BYTES_ELSEWHERE = 2_000_000  # of a file at an address
-_LARGEST_CHUNK = 32, 64_000_000  # files and bytes
-_CHUNKS_PER_WORKER = 4  # for each worker at least, where there are files enough, so that all end at about the same time
-_MINUTES_WORTH_TELLING = 10  # of a recording: less is done in a second
-_WINDOWS_AHEAD = 3  # for each thread, decoded and waiting
-
+_BYTES_PER_WORKER = 50_000_000  # sound files of this size take about as long to tag as a worker process to start
+_REMOTE_FILE_BYTES = 2_000_000  # assumed size of a file at a URL
+_MAX_CHUNK_FILES, _MAX_CHUNK_BYTES = 32, 64_000_000
+_CHUNKS_PER_WORKER = 4  # at least, if there are enough files, so that all workers finish at about the same time
+_MIN_MINUTES_SHOWN = 10  # shorter recordings are tagged within a second: no progress in minutes
+_WINDOWS_AHEAD = 3  # decoded windows that wait, per thread
 
 Span = tuple[float, float | None]
-"""Of a recording, from a second to another, or to its end."""
+"""Start and end of an excerpt in seconds; None: the end of the recording."""
 _WHOLE: Span = (0.0, None)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some files of a run, in their order, or stretches of them: what a worker gets at once."""
+    """Consecutive files of a run, or excerpts of them: the work that a worker gets at once."""
 
     number: int
     files: tuple[str, ...]
-    spans: tuple[Span, ...] | None = None  # one for each file; None: all of them whole
+    spans: tuple[Span, ...] | None = None
+    """The excerpt of each file; None: whole recordings."""
+
+    @property
+    def excerpts(self) -> Iterator[tuple[str, Span]]:
+        """Each file with the span to tag."""
+        return zip(self.files, self.spans or (_WHOLE,) * len(self.files), strict=True)
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutputs:
-    """What a tagger has in mind of each window: logits (n_windows, n_labels), not calibrated, and features
-    (n_windows, n_features)."""
+    """Logits (n_windows, n_labels), not calibrated, and features (n_windows, n_features) of a file's windows."""
 
     logits: Float32Array
     features: Float32Array
@@ -58,18 +62,20 @@ class NetworkOutputs:
 
 @dataclass(frozen=True)
 class TaggedFile:
-    """What a tagger makes of a file; one that can't be read has a reason and no timeline."""
+    """The probabilities of a file, or the reason why it was skipped."""
 
     file: str
-    """A path, or an address such as s3://bucket/a.wav."""
+    """A path, or a URL such as s3://bucket/a.wav."""
     timeline: Timeline | None
+    """None: the file can't be read."""
     reason: str | None = None
+    """Why there is no timeline."""
     network_outputs: NetworkOutputs | None = None
-    """Where it was asked for."""
+    """Only if requested with `features=True`."""
 
     @property
     def duration_seconds(self) -> float | None:
-        """Length of the recording; None of an image, or where there is no timeline."""
+        """Length of the recording; None for an image or a skipped file."""
         if self.timeline is None or np.isnan(self.timeline.ends[-1]):
             return None
         return float(self.timeline.ends[-1])
@@ -77,14 +83,14 @@ class TaggedFile:
 
 @dataclass(frozen=True)
 class TaggedChunk:
-    """Some files, tagged, and the seconds that each stage of the work took."""
+    """The tagged files of a chunk, and the seconds that each stage of the work took."""
 
     files: tuple[TaggedFile, ...]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def accepted_suffixes(tagger: Tagger) -> frozenset[str]:
-    """The suffixes of the files that a tagger takes: of sounds, of images, or of both."""
+    """The suffixes of the files that a tagger accepts: sounds, images or both."""
     sounds = AUDIO_SUFFIXES if all(front_end.mel for front_end in tagger.front_ends) else frozenset()
     images = IMAGE_SUFFIXES if all(front_end.image for front_end in tagger.front_ends) else frozenset()
     return sounds | images
@@ -95,63 +101,63 @@ def tag(
     files: str | Path | Sequence[str | Path],
     *,
     window: WindowConfig | None = None,
+    spans: Sequence[Span] | None = None,
     features: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Iterator[TaggedFile]:
-    """Tag files, and give them back in their order.
+    """Tag files on all cores and yield the results in the order of the files.
 
     Parameters
     ----------
     tagger : Tagger
-    files : sequence of str or Path, or one
-        Sound files (or images, for a tagger of images), or addresses of such, as fsspec reads them.
+    files : str, Path, or a sequence of them
+        Sound files (or images, for a tagger trained on images), or URLs that fsspec can read.
     window : WindowConfig, optional
-        Tag each window of a recording; by default each recording as a whole.
+        Tag each window of a recording. By default each recording gets one set of tags.
+    spans : sequence of (float, float or None), optional
+        Start and end in seconds of the excerpt to tag, one for each file. By default whole recordings.
     features : bool
-        Give each file's `network_outputs`, the logits and features behind the probabilities, too.
+        Also return the logits and features of each window, as `network_outputs`.
     workers : int, optional
-        Number of cores to use; by default all, or one for a few files.
+        Number of cores to use. By default all of them, or one for a few files.
     progress : Progress
-        Told how many of the files are done; of one long recording, how many minutes.
+        Called with the number of tagged files; for a single long recording, also with minutes.
 
     Raises
     ------
     BundleError
-        If the tagger is damaged.
+        If the model is damaged.
     """
-    if isinstance(files, str | Path):
-        files = [files]
-    names = [str(file) for file in files]
+    names = [str(files)] if isinstance(files, str | Path) else list(map(str, files))
+    chunks = chunked(names, workers, spans)
     progress("tagging", 0, len(names))
     n_done = 0
     with closing(
-        tag_chunks(tagger, chunked(names, workers), window, features=features, workers=workers, progress=progress)
-    ) as answers:
-        for answer in in_order(answers):
-            for file in answer.files:
+        tag_chunks(tagger, chunks, window, features=features, workers=workers, progress=progress)
+    ) as tagged_chunks:
+        for tagged_chunk in in_order(tagged_chunks):
+            for tagged in tagged_chunk.files:
                 n_done += 1
                 progress("tagging", n_done, len(names))
-                yield file
+                yield tagged
 
 
 def chunked(files: Sequence[str], workers: int | None = None, spans: Sequence[Span] | None = None) -> list[Chunk]:
-    """Deal files, or stretches of them, into portions: small enough that the workers end at about the same time."""
-    n_files, n_bytes = _LARGEST_CHUNK
-    n_files = max(1, min(n_files, len(files) // (_CHUNKS_PER_WORKER * (workers or n_usable_cores()))))
-    chunks: list[list[str]] = []
-    room = 0
-    for file in files:
+    """Split files, or excerpts of them, into chunks small enough that all workers finish at about the same time."""
+    n_chunks = _CHUNKS_PER_WORKER * (workers or n_usable_cores())
+    max_files = max(1, min(_MAX_CHUNK_FILES, len(files) // n_chunks))
+    starts: list[int] = []
+    n_bytes = 0
+    for index, file in enumerate(files):
         size = file_size(file)
-        if not chunks or len(chunks[-1]) == n_files or size > room:
-            chunks.append([])
-            room = n_bytes
-        chunks[-1].append(file)
-        room -= size
-    places = np.cumsum([0, *map(len, chunks)])
+        n_bytes += size
+        if not starts or index - starts[-1] == max_files or n_bytes > _MAX_CHUNK_BYTES:
+            starts.append(index)
+            n_bytes = size
     return [
-        Chunk(number, tuple(chunk), None if spans is None else tuple(spans[place : place + len(chunk)]))
-        for number, (place, chunk) in enumerate(zip(places, chunks, strict=False))
+        Chunk(number, tuple(files[start:end]), None if spans is None else tuple(spans[start:end]))
+        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(files)], strict=False))
     ]
 
 
@@ -165,50 +171,48 @@ def tag_chunks(
     isolate_crashes: bool = False,
     progress: Progress = silent,
 ) -> Generator[tuple[Chunk, TaggedChunk], None, None]:
-    """Tag portions on the cores of this machine, and give each with its answer, in the order in which they are done.
+    """Tag chunks on the cores of this machine; yield each with its result, in the order in which they finish.
 
-    A few files are tagged by this process itself, unless `isolate_crashes` wants others for it, which may die of a file.
+    A few files are tagged in this process, unless `isolate_crashes` requests worker processes, which protect this one
+    from a file that crashes its reader.
     """
     n_cores = workers or n_usable_cores()
     n_processes = min(n_cores, len(chunks))
     if workers is None:
         n_bytes = sum(file_size(file) for chunk in chunks for file in chunk.files)
-        n_processes = max(1, min(n_processes, n_bytes // _BYTES_WORTH_A_WORKER))
+        n_processes = max(1, min(n_processes, n_bytes // _BYTES_PER_WORKER))
     if isolate_crashes:
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
-        tagger = Tagger(tagger.folder)  # one that is at work already can't go to another process
+        tagger = Tagger(tagger.folder)  # an open session can't be sent to another process
         function = partial(tag_chunk, tagger, window, n_threads, features=features)
-        yield from _tag_by_processes(function, chunks, n_processes)
+        yield from _tag_in_processes(function, chunks, n_processes)
         return
-    on_window = _minutes_told(chunks, progress)
+    on_window = _minute_progress(chunks, progress)
     for chunk in chunks:
         yield chunk, tag_chunk(tagger, window, n_threads, chunk, on_window, features=features)
 
 
-def _tag_by_processes(
+def _tag_in_processes(
     function: Callable[[Chunk], TaggedChunk], chunks: Iterable[Chunk], n_processes: int
 ) -> Generator[tuple[Chunk, TaggedChunk], None, None]:
-    """The answers of worker processes. A file that kills the process that reads it is skipped, and no other."""
-    with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as answers:
-        for chunk, answer in answers:
-            yield chunk, _one_by_one(function, chunk) if isinstance(answer, WorkerDiedError) else answer
+    """The results of worker processes. Only the file that crashes a worker is skipped."""
+    with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as results:
+        for chunk, result in results:
+            yield chunk, _tag_one_by_one(function, chunk) if isinstance(result, WorkerDiedError) else result
 
 
-def _one_by_one(function: Callable[[Chunk], TaggedChunk], chunk: Chunk) -> TaggedChunk:
-    """The answer for a portion that killed its worker, file by file."""
-    spans = chunk.spans or (_WHOLE,) * len(chunk.files)
-    singles = [
-        Chunk(number, (file,), (span,)) for number, (file, span) in enumerate(zip(chunk.files, spans, strict=True))
-    ]
+def _tag_one_by_one(function: Callable[[Chunk], TaggedChunk], chunk: Chunk) -> TaggedChunk:
+    """The result for a chunk that crashed its worker: each file is tagged as a chunk of its own."""
+    singles = [Chunk(number, (file,), (span,)) for number, (file, span) in enumerate(chunk.excerpts)]
     files: dict[int, TaggedFile] = {}
-    for single, answer in map_surviving_crashes(function, singles, n_workers=2):
-        if isinstance(answer, WorkerDiedError):
+    for single, result in map_surviving_crashes(function, singles, n_workers=2):
+        if isinstance(result, WorkerDiedError):
             file = single.files[0]
-            files[single.number] = TaggedFile(file, None, f"{file}: the process that read it died ({answer.how})")
+            files[single.number] = TaggedFile(file, None, f"{file}: the process that read it died ({result.cause})")
         else:
-            (files[single.number],) = answer.files
+            (files[single.number],) = result.files
     return TaggedChunk(tuple(files[number] for number in range(len(singles))))
 
 
@@ -221,47 +225,46 @@ def tag_chunk(
     *,
     features: bool = False,
 ) -> TaggedChunk:
-    """Tag some files, one after another: this thread reads ahead while others compute."""
-    hear = partial(_answer_in_a_row, tagger) if features else tagger.probabilities_of_window
-    spans = chunk.spans or (_WHOLE,) * len(chunk.files)
-    works = [_Work(tagger, file, span, features) for file, span in zip(chunk.files, spans, strict=True)]
+    """Tag the files of a chunk one after another: this thread reads ahead while `n_threads` others compute."""
+    row_of_window = partial(_all_outputs, tagger) if features else tagger.probabilities_of_window
+    jobs = [_FileJob(tagger, file, span, features) for file, span in chunk.excerpts]
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting: deque[tuple[_Work, Future[Float32Array]]] = deque()
-        for work in works:
-            for found in work.windows(window):
-                waiting.append((work, pool.submit(hear, found)))
+        waiting: deque[tuple[_FileJob, Future[Float32Array]]] = deque()
+        for job in jobs:
+            for found in job.windows(window):
+                waiting.append((job, pool.submit(row_of_window, found)))
                 if len(waiting) > _WINDOWS_AHEAD * n_threads:
-                    earliest, answer = waiting.popleft()
-                    earliest.add(answer.result())
+                    earliest, row = waiting.popleft()
+                    earliest.add(row.result())
                 if on_window is not None:
                     on_window(found)
-        for work, answer in waiting:
-            work.add(answer.result())
-    files = tuple(work.answer(whole=window is None or window.window_seconds is None) for work in works)
-    return TaggedChunk(files, tagger.clock.taken())
+        for job, row in waiting:
+            job.add(row.result())
+    files = tuple(job.result(whole=window is None or window.window_seconds is None) for job in jobs)
+    return TaggedChunk(files, tagger.clock.read_and_reset())
 
 
-def _answer_in_a_row(tagger: Tagger, found: Window | Path) -> Float32Array:
-    """Probabilities, logits and features of a window or an image, one after another in one row."""
-    answer = tagger.outputs_of_image(found) if isinstance(found, Path) else tagger.outputs_of_window(found)
-    return np.concatenate([answer.probabilities, answer.logits, answer.features])
+def _all_outputs(tagger: Tagger, source: Window | Path) -> Float32Array:
+    """Probabilities, logits and features of a window or an image, joined into one row."""
+    outputs = tagger.outputs_of_image(source) if isinstance(source, Path) else tagger.outputs_of_window(source)
+    return np.concatenate([outputs.probabilities, outputs.logits, outputs.features])
 
 
-class _Work:
-    """A file that is being tagged. Each window gives a row: its probabilities, or all of its answer."""
+class _FileJob:
+    """A file that is being tagged. Each window adds a row: its probabilities, or all outputs of the network."""
 
     def __init__(self, tagger: Tagger, file: str, span: Span, features: bool) -> None:
         self._tagger = tagger
         self._file = file
-        self._stretch = span
+        self._span = span
         self._features = features
         self._reason: str | None = None
         self._times = array("d")  # start, end, start, end, ... in seconds
-        self._rows = bytearray()  # grows in place: of a day they are half a gigabyte
+        self._rows = bytearray()  # grows in place: half a gigabyte for a recording of a day
 
     def windows(self, window: WindowConfig | None) -> Iterator[Window]:
-        """The windows of a sound; an image is done at once and has none."""
-        start, end = self._stretch
+        """The windows of a sound; an image is tagged at once and has none."""
+        start, end = self._span
         try:
             with local_copy(self._file) as path:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -276,14 +279,14 @@ class _Work:
             self._reason = str(error)
 
     def _row_of_image(self, path: Path) -> Float32Array:
-        return _answer_in_a_row(self._tagger, path) if self._features else self._tagger.probabilities_of_image(path)
+        return _all_outputs(self._tagger, path) if self._features else self._tagger.probabilities_of_image(path)
 
     def add(self, row: Float32Array) -> None:
-        """Take the row of the next window."""
+        """Add the row of the next window."""
         self._rows += row.tobytes()
 
-    def answer(self, *, whole: bool) -> TaggedFile:
-        """All windows together; with `whole`, their mean."""
+    def result(self, *, whole: bool) -> TaggedFile:
+        """The tagged file; with `whole`, one window with the mean of all."""
         if self._reason is not None:
             return TaggedFile(self._file, None, self._reason)
         starts, ends = np.array(self._times).reshape(-1, 2).T
@@ -298,44 +301,43 @@ class _Work:
 
 
 def file_size(file: str) -> int:
-    """Size of a file in bytes; 0 of one that is not there, and a guess of one elsewhere: asking takes longer."""
-    if is_address(file):
-        return _BYTES_ELSEWHERE
+    """Size of a file in bytes; 0 if it is missing, and an estimate for a URL, where asking takes too long."""
+    if is_url(file):
+        return _REMOTE_FILE_BYTES
     try:
-        return os.stat(file).st_size  # noqa: PTH116 - of a million files, without a million paths
+        return os.stat(file).st_size  # noqa: PTH116 - a million files would need a million Path objects
     except (OSError, ValueError):
         return 0
 
 
-def _minutes_told(chunks: Sequence[Chunk], progress: Progress) -> Callable[[Window], None] | None:
-    """What tells the progress within a single recording, window by window, in minutes."""
+def _minute_progress(chunks: Sequence[Chunk], progress: Progress) -> Callable[[Window], None] | None:
+    """A function that reports the progress within a single long recording in minutes, window by window."""
     if len(chunks) != 1 or len(chunks[0].files) != 1:
         return None
-    file = chunks[0].files[0]
     try:
-        n_minutes = math.ceil(audio_info(file).duration_seconds / 60)
+        n_minutes = math.ceil(audio_info(chunks[0].files[0]).duration_seconds / 60)
     except SpectagError:
         return None
-    if n_minutes < _MINUTES_WORTH_TELLING:
+    if n_minutes < _MIN_MINUTES_SHOWN:
         return None
-    told = -1
+    last_minute = -1
 
-    def tell(window: Window) -> None:
-        nonlocal told
+    def on_window(window: Window) -> None:
+        nonlocal last_minute
         minute = min(int(window.end_seconds / 60), n_minutes)
-        if minute > told:
-            told = minute
+        if minute > last_minute:
+            last_minute = minute
             progress("minutes", minute, n_minutes)
 
-    return tell
+    return on_window
 
 
-def in_order(answers: Iterable[tuple[Chunk, TaggedChunk]]) -> Iterator[TaggedChunk]:
-    """The answers of portions numbered from 0, each when all those before it have come."""
+def in_order(tagged_chunks: Iterable[tuple[Chunk, TaggedChunk]]) -> Iterator[TaggedChunk]:
+    """The results of chunks numbered from 0, each as soon as those before it are there."""
     waiting: dict[int, TaggedChunk] = {}
     number = 0
-    for chunk, answer in answers:
-        waiting[chunk.number] = answer
+    for chunk, tagged in tagged_chunks:
+        waiting[chunk.number] = tagged
         while number in waiting:
             yield waiting.pop(number)
             number += 1

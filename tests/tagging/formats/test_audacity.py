@@ -1,4 +1,4 @@
-"""Label tracks, read again by crowsetta and by mir_eval, which takes quotation marks as they are, as Audacity does."""
+"""Label tracks, read back by crowsetta, and by mir_eval, which keeps quotation marks as Audacity does."""
 
 import pytest
 from hypothesis import given
@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from helpers.file_events import (
     MULTILINE_LABELS,
     TRICKY_LABELS,
-    make_recording,
-    make_image,
-    make_recording_with_labels,
     any_text,
+    make_image,
+    make_recording,
+    make_recording_with_labels,
 )
 from spectag.errors import DataError
 from spectag.system.output import one_line
@@ -23,14 +23,14 @@ def tracks_of(folder, *files):
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_line_has_three_fields_and_there_is_no_header(tmp_path):
+def test_track_has_lines_of_three_fields_and_no_header(tmp_path):
     events = (0.5, 2.0, "Bark", 0.9), (1 / 3, 3.25, "tab\there", 0.8)
     assert tracks_of(tmp_path, make_recording("/rec/a.wav", *events)) == {
         "a.txt": "0.500000\t2.000000\tBark\n0.333333\t3.250000\ttab here\n"
     }
 
 
-def test_there_is_a_track_for_each_recording_below_its_folder_also_an_empty_one(tmp_path):
+def test_each_recording_has_a_track_in_its_folder_even_without_events(tmp_path):
     files = [
         make_recording("/rec/x/a.wav", (0, 1, "Bark", 0.5)),
         make_recording("/rec/y/a.wav"),
@@ -47,7 +47,7 @@ def test_crowsetta_reads_a_track(tmp_path):
     crowsetta = pytest.importorskip("crowsetta")
     labels = [
         one_line(label) for label in (*TRICKY_LABELS, *MULTILINE_LABELS) if not label.startswith('"')
-    ]  # which it would unquote
+    ]  # crowsetta would unquote these
     tracks_of(tmp_path, make_recording_with_labels(*labels))
     sequence = crowsetta.formats.seq.AudSeq.from_file(tmp_path / "a.txt").to_seq()
     assert sequence.labels.tolist() == labels
@@ -55,11 +55,11 @@ def test_crowsetta_reads_a_track(tmp_path):
     assert sequence.offsets_s.tolist() == [i + 0.5 for i in range(len(labels))]
 
 
-def test_mir_eval_reads_a_track_with_its_quotation_marks(tmp_path):
+def test_mir_eval_reads_a_track_with_quotation_marks(tmp_path):
     io = pytest.importorskip("mir_eval.io")
     labels = [
         one_line(label).strip() for label in (*TRICKY_LABELS, *MULTILINE_LABELS) if not label.startswith("#")
-    ]  # its comments
+    ]  # comments
     tracks_of(tmp_path, make_recording_with_labels(*labels))
     intervals, found = io.load_labeled_intervals(str(tmp_path / "a.txt"), delimiter="\t")
     assert found == labels
@@ -67,7 +67,7 @@ def test_mir_eval_reads_a_track_with_its_quotation_marks(tmp_path):
 
 
 @given(labels=st.lists(any_text, max_size=5))
-def test_any_label_is_one_field_of_one_line(labels, tmp_path_factory):
+def test_any_label_becomes_one_field_of_one_line(labels, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracks")
     tracks_of(folder, make_recording_with_labels(*labels))
     lines = (folder / "a.txt").read_bytes().decode().split("\n")[:-1]
@@ -75,6 +75,6 @@ def test_any_label_is_one_field_of_one_line(labels, tmp_path_factory):
     assert lines == "\n".join(lines).splitlines()
 
 
-def test_image_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: an image has no times"):
+def test_image_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: this format needs times, and an image has none"):
         tracks_of(tmp_path, make_image("a.png", ("Bark", 0.9)))

@@ -1,4 +1,4 @@
-"""CSV and JSON lines, read again by pandas and by json."""
+"""CSV and JSON Lines, read back by pandas and json."""
 
 import csv
 import io
@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.file_events import (
-    MULTILINE_LABELS,
     FILE_NAMES,
-    UNDECODABLE_NAME,
+    MULTILINE_LABELS,
     TRICKY_LABELS,
-    make_recording,
-    make_image,
-    make_recording_with_labels,
+    UNDECODABLE_NAME,
     any_text,
+    make_image,
+    make_recording,
+    make_recording_with_labels,
 )
 from spectag.models.timeline import Timeline
-from spectag.system.output import written
+from spectag.system.output import open_output
 from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
 
 
@@ -52,7 +52,7 @@ def test_csv_has_a_line_for_each_event():
 
 
 @given(labels=st.lists(any_text, max_size=5), file=any_text)
-def test_pandas_reads_any_label_and_any_file_name_in_a_csv(labels, file):
+def test_pandas_reads_any_label_and_any_file_name_from_a_csv(labels, file):
     table = pd.read_csv(
         io.StringIO(csv_of(make_recording_with_labels(*labels, file=file)), newline=""),
         keep_default_na=False,
@@ -63,7 +63,7 @@ def test_pandas_reads_any_label_and_any_file_name_in_a_csv(labels, file):
 
 
 @given(labels=st.lists(any_text, max_size=5), file=any_text)
-def test_the_csv_module_reads_any_label_and_any_file_name(labels, file):
+def test_csv_module_reads_any_label_and_any_file_name(labels, file):
     rows = list(csv.DictReader(io.StringIO(csv_of(make_recording_with_labels(*labels, file=file)), newline="")))
     assert [(row["file"], row["label"]) for row in rows] == [(file, label) for label in labels]
 
@@ -79,13 +79,15 @@ def test_image_has_no_end():
     assert records_of(make_image("a.png", ("Bark", 0.9)))[0]["end"] is None
 
 
-def windows(*rows):
+def make_windows(*rows):
     starts = np.arange(len(rows)) * 2.0
     return Timeline(starts, starts + 2, np.array(rows, np.float32))
 
 
-def test_json_lines_have_an_object_for_each_window_also_without_tags():
-    two = make_recording("a.wav", (0.0, 2.0, "Bark", 0.9), (0.0, 2.0, "Hi-hat", 0.12345678), timeline=windows([1], [0]))
+def test_jsonl_has_an_object_for_each_window_even_without_tags():
+    two = make_recording(
+        "a.wav", (0.0, 2.0, "Bark", 0.9), (0.0, 2.0, "Hi-hat", 0.12345678), timeline=make_windows([1], [0])
+    )
     assert records_of(two) == [
         {
             "file": "a.wav",
@@ -97,17 +99,17 @@ def test_json_lines_have_an_object_for_each_window_also_without_tags():
     ]
 
 
-def test_json_lines_have_an_object_for_each_segment():
-    two = make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=windows([1], [0]))
+def test_jsonl_has_an_object_for_each_segment():
+    two = make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=make_windows([1], [0]))
     assert records_of(two, by_window=False) == [
         {"file": "a.wav", "start": 0.0, "end": 3.0, "tags": [{"label": "Bark", "probability": 0.9}]},
         {"file": "a.wav", "start": 1.0, "end": 2.0, "tags": [{"label": "Hi-hat", "probability": 0.8}]},
     ]
 
 
-def test_event_that_belongs_to_no_window_is_not_lost():
-    with pytest.raises(ValueError, match=r"a\.wav: no window lies where the event at \(0\.0, 3\.0\) s is"):
-        records_of(make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), timeline=windows([1], [0])))
+def test_event_without_a_window_is_an_error():
+    with pytest.raises(ValueError, match=r"a\.wav: no window has the times of the event at \(0\.0, 3\.0\) s"):
+        records_of(make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), timeline=make_windows([1], [0])))
 
 
 @given(labels=st.lists(any_text, max_size=5), file=any_text)
@@ -118,15 +120,15 @@ def test_json_reads_any_label_and_any_file_name(labels, file):
 
 
 def test_pandas_reads_json_lines(tmp_path):
-    with written(tmp_path / "a.jsonl") as out:
+    with open_output(tmp_path / "a.jsonl") as out:
         write_jsonl([make_recording_with_labels(*TRICKY_LABELS, *MULTILINE_LABELS)], out, by_window=False)
     table = pd.read_json(tmp_path / "a.jsonl", lines=True)
     assert [tags[0]["label"] for tags in table["tags"]] == [*TRICKY_LABELS, *MULTILINE_LABELS]
 
 
-def test_name_that_no_encoding_knows_is_written_so_that_json_reads_it_again(tmp_path):
+def test_undecodable_name_is_read_back_from_json(tmp_path):
     for write, path in ((write_csv, tmp_path / "a.csv"), (write_jsonl, tmp_path / "a.jsonl")):
-        with written(path) as out:
+        with open_output(path) as out:
             write([make_recording(UNDECODABLE_NAME, (0.0, 10.0, "Bark", 0.9))], out)
     assert "caf\\udce9.wav" in (tmp_path / "a.csv").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["file"] == UNDECODABLE_NAME

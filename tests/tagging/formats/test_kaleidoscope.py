@@ -1,4 +1,4 @@
-"""Kaleidoscope's table, read again by pandas."""
+"""The table for Kaleidoscope, read back by pandas."""
 
 import io
 from pathlib import Path
@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.file_events import (
-    MULTILINE_LABELS,
     FILE_NAMES,
+    MULTILINE_LABELS,
     TRICKY_LABELS,
-    make_recording,
-    make_image,
-    make_recording_with_labels,
     any_text,
+    make_image,
+    make_recording,
+    make_recording_with_labels,
 )
 from spectag.errors import DataError
 from spectag.system.paths import common_folder
@@ -28,7 +28,7 @@ def table_of(*files):
     return pd.read_csv(io.StringIO(out.getvalue(), newline=""), keep_default_na=False, dtype={"TOP1MATCH": str})
 
 
-def test_table_has_kaleidoscopes_columns_and_no_others_and_a_row_for_each_event():
+def test_table_has_only_kaleidoscope_columns_and_a_row_for_each_event():
     table = table_of(
         make_recording("/rec/x/y/a.wav", (0.5, 2.0, "Bark", 0.9), (0.5, 2.0, "Hi-hat", 0.25)),
         make_recording("/rec/b.wav", (3.0, 3.5, "Bark", 1.0)),
@@ -42,12 +42,14 @@ def test_table_has_kaleidoscopes_columns_and_no_others_and_a_row_for_each_event(
     ]
 
 
-def test_the_surest_come_first_when_sorted_by_their_distance():
-    table = table_of(make_recording("/rec/a.wav", (0, 1, "unsure", 0.2), (1, 2, "sure", 0.99), (2, 3, "so-so", 0.6)))
-    assert table.sort_values("TOP1DIST")["TOP1MATCH"].tolist() == ["sure", "so-so", "unsure"]
+def test_most_probable_events_come_first_when_sorted_by_distance():
+    table = table_of(
+        make_recording("/rec/a.wav", (0, 1, "uncertain", 0.2), (1, 2, "certain", 0.99), (2, 3, "probable", 0.6))
+    )
+    assert table.sort_values("TOP1DIST")["TOP1MATCH"].tolist() == ["certain", "probable", "uncertain"]
 
 
-def test_folders_make_the_path_again(tmp_path, monkeypatch):
+def test_folder_columns_make_up_the_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = [str(Path("rec", folder, name)) for folder in ("", "x", "ü 1") for name in FILE_NAMES]
     table = table_of(*(make_recording(file, (0, 1, "Bark", 0.5)) for file in files))
@@ -56,10 +58,10 @@ def test_folders_make_the_path_again(tmp_path, monkeypatch):
 
 
 @given(labels=st.lists(any_text | st.sampled_from([*TRICKY_LABELS, *MULTILINE_LABELS]), min_size=1, max_size=5))
-def test_any_label_survives(labels):
+def test_any_label_is_read_back(labels):
     assert table_of(make_recording_with_labels(*labels))["TOP1MATCH"].tolist() == labels
 
 
-def test_image_is_told():
-    with pytest.raises(DataError, match=r"a\.png: an image has no times"):
+def test_image_is_an_error():
+    with pytest.raises(DataError, match=r"a\.png: this format needs times, and an image has none"):
         table_of(make_image("a.png", ("Bark", 0.9)))

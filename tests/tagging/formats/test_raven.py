@@ -1,4 +1,4 @@
-"""Selection tables, read again by crowsetta, pandas, and as OpenSoundscape reads them."""
+"""Selection tables, read back by crowsetta, by pandas, and the way OpenSoundscape does it."""
 
 import io
 
@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.file_events import (
-    MULTILINE_LABELS,
     FILE_NAMES,
-    UNDECODABLE_NAME,
+    MULTILINE_LABELS,
     TRICKY_LABELS,
-    make_recording,
-    make_image,
-    make_recording_with_labels,
+    UNDECODABLE_NAME,
     any_text,
+    make_image,
+    make_recording,
+    make_recording_with_labels,
 )
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
-from spectag.system.output import one_line, written
+from spectag.system.output import one_line, open_output
 from spectag.system.paths import common_folder
 from spectag.tagging.formats.raven import write_raven, write_raven_combined
 
@@ -32,7 +32,7 @@ ONE_LINE = (*TRICKY_LABELS, *map(one_line, MULTILINE_LABELS))
 
 
 def tables_of(tmp_path, *files):
-    """Where the tables went, below tmp_path / out."""
+    """The paths of the tables written to tmp_path / out."""
     root = common_folder(file.file for file in files)
     write_raven(files, tmp_path / "out", root=root, low_hz=0, high_hz=16_000)
     return sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.txt"))
@@ -46,10 +46,10 @@ def combined(*files):
     )
 
 
-# ------------------------------------------------------------------------------------------------ a table each
+# ------------------------------------------------------------------------------------------------ single tables
 
 
-def test_table_is_what_raven_saves(tmp_path):
+def test_table_looks_like_one_that_raven_saved(tmp_path):
     file = tmp_path / "rec" / "a.wav"
     tables_of(tmp_path, make_recording(file, (0.5, 2.0, "Bark", 0.9), (2.0, 3.25, "Hi-hat", 0.123456789)))
     assert (tmp_path / "out" / "a.Table.1.selections.txt").read_text().splitlines() == [
@@ -69,25 +69,25 @@ def test_crowsetta_reads_the_boxes_of_a_table(tmp_path):
     assert {(box.low_freq, box.high_freq) for box in boxes} == {(0.0, 16_000.0)}
 
 
-def test_labels_are_in_the_column_where_opensoundscape_looks_for_them(tmp_path):
+def test_labels_are_in_the_default_column_of_opensoundscape(tmp_path):
     tables_of(tmp_path, make_recording_with_labels(*ONE_LINE))
     table = pd.read_csv(tmp_path / "out" / "a.Table.1.selections.txt", delimiter="\t")
-    assert table.iloc[:, 8 - 1].tolist() == list(ONE_LINE)  # annotation_column_idx=8, its default
+    assert table.iloc[:, 8 - 1].tolist() == list(ONE_LINE)  # its default annotation_column_idx=8
 
 
 @given(labels=st.lists(any_text, min_size=1, max_size=5), file=any_text)
-def test_any_label_is_read_again_on_one_line(labels, file):
+def test_any_label_becomes_one_line(labels, file):
     table = combined(make_recording_with_labels(*labels, file=f"/{file.replace('/', '')}"))
     assert table["Annotation"].tolist() == [one_line(label) for label in labels]
     assert table["Selection"].tolist() == list(range(1, len(labels) + 1))
 
 
-def test_recording_in_which_nothing_is_heard_has_a_table_without_selections(tmp_path):
+def test_recording_without_events_has_an_empty_table(tmp_path):
     assert tables_of(tmp_path, make_recording("/rec/a.wav")) == ["a.Table.1.selections.txt"]
     assert len(pd.read_csv(tmp_path / "out" / "a.Table.1.selections.txt", sep="\t")) == 0
 
 
-def test_tables_lie_as_the_recordings_lie(tmp_path):
+def test_tables_are_in_the_folders_of_their_recordings(tmp_path):
     files = ["/rec/x/a.wav", "/rec/y/a.wav", "/rec/y/a.flac", "/rec/b.wav"]
     assert tables_of(tmp_path, *(make_recording(file, (0, 1, "Bark", 0.5)) for file in files)) == [
         "b.Table.1.selections.txt",
@@ -99,7 +99,7 @@ def test_tables_lie_as_the_recordings_lie(tmp_path):
     assert table["Begin Path"].tolist() == ["/rec/y/a.flac"]
 
 
-def test_names_that_differ_in_case_alone_get_tables_that_no_disk_mixes_up(tmp_path):
+def test_names_that_differ_only_in_case_get_different_tables(tmp_path):
     assert tables_of(tmp_path, make_recording("/rec/A.wav"), make_recording("/rec/a.wav")) == [
         "A.Table.1.selections.txt",
         "a.wav.Table.1.selections.txt",
@@ -107,27 +107,27 @@ def test_names_that_differ_in_case_alone_get_tables_that_no_disk_mixes_up(tmp_pa
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
-def test_begin_path_is_the_whole_path_of_any_name(tmp_path, name):
+def test_begin_path_is_the_absolute_path_of_any_name(tmp_path, name):
     tables_of(tmp_path, make_recording(tmp_path / name, (0, 1, "Bark", 0.5)))
     (path,) = (tmp_path / "out").iterdir()
     assert path.name == f"{name.removesuffix('.wav')}.Table.1.selections.txt"
     assert pd.read_csv(path, sep="\t")["Begin Path"].tolist() == [str(tmp_path / name)]
 
 
-def test_relative_path_becomes_a_whole_one_for_raven_is_elsewhere(tmp_path, monkeypatch):
+def test_relative_path_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert combined(make_recording("a.wav", (0, 1, "Bark", 0.5)))["Begin Path"].tolist() == [str(tmp_path / "a.wav")]
     assert combined(make_recording("s3://b/a.wav", (0, 1, "Bark", 0.5)))["Begin Path"].tolist() == ["s3://b/a.wav"]
 
 
-def test_name_that_no_encoding_knows_has_a_table(tmp_path):
+def test_file_with_an_undecodable_name_has_a_table(tmp_path):
     tables_of(tmp_path, make_recording(tmp_path / UNDECODABLE_NAME, (0, 1, "Bark", 0.5)))
     (path,) = (tmp_path / "out").iterdir()
     assert path.read_text().endswith("/caf\\udce9.wav\t0.000000\n")
 
 
-def test_tables_are_a_manifest_to_train_on(tmp_path):
-    """What is tagged, and then corrected in Raven, is read again with its places and labels."""
+def test_tables_can_be_read_as_a_manifest(tmp_path):
+    """Tags that were corrected in Raven are read with their times and labels."""
     for name in ("a.wav", "zwölf Töne.wav"):
         soundfile.write(tmp_path / name, np.zeros(32_000, np.float32), 8_000)
     files = [
@@ -138,7 +138,7 @@ def test_tables_are_a_manifest_to_train_on(tmp_path):
     expected.append(("zwölf Töne.wav", 1.0, 2.0, ("Bark",)))
 
     write_raven(files, tmp_path, root=common_folder(file.file for file in files), low_hz=0, high_hz=4_000)
-    with written(tmp_path / "all" / "all.selections.txt") as out:
+    with open_output(tmp_path / "all" / "all.selections.txt") as out:
         write_raven_combined(files, out, low_hz=0, high_hz=4_000)
     for source in (tmp_path, tmp_path / "all" / "all.selections.txt"):
         clips = read_manifest(source, audio_dir=tmp_path).clips
@@ -148,7 +148,7 @@ def test_tables_are_a_manifest_to_train_on(tmp_path):
 # ------------------------------------------------------------------------------------------------ one table
 
 
-def test_combined_table_counts_time_through_all_recordings_also_the_silent_ones():
+def test_combined_table_adds_up_the_lengths_of_all_recordings():
     table = combined(
         make_recording("/rec/a.wav", (1.0, 2.0, "Bark", 0.9), (4.0, 5.0, "Hi-hat", 0.8), duration=10.5),
         make_recording("/rec/silent.wav", duration=20.25),
@@ -164,7 +164,7 @@ def test_combined_table_counts_time_through_all_recordings_also_the_silent_ones(
 
 
 def test_crowsetta_reads_a_combined_table(tmp_path):
-    with written(tmp_path / "all.selections.txt") as out:
+    with open_output(tmp_path / "all.selections.txt") as out:
         files = [
             make_recording("a.wav", (1.0, 2.0, "Bark", 0.9)),
             make_recording("b.wav", (0.0, 1.0, "Bark, loud", 0.9)),
@@ -174,8 +174,8 @@ def test_crowsetta_reads_a_combined_table(tmp_path):
     assert [(box.onset, box.label) for box in boxes] == [(1.0, "Bark"), (10.0, "Bark, loud")]
 
 
-def test_images_and_recordings_of_unknown_length_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: an image has no times.*write csv, jsonl, parquet or wide"):
+def test_images_and_recordings_of_unknown_length_are_errors(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: this format needs times.*; write csv, jsonl, parquet or wide"):
         tables_of(tmp_path, make_image("a.png", ("Bark", 0.9)))
-    with pytest.raises(DataError, match=r"a\.png: its length is not known"):
+    with pytest.raises(DataError, match=r"a\.png: its length is unknown"):
         combined(make_image("a.png"))

@@ -1,4 +1,4 @@
-"""Tables of all labels, read again by pandas and pyarrow."""
+"""Tables of all labels, read back by pandas and pyarrow."""
 
 import csv
 import io
@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.file_events import (
-    MULTILINE_LABELS,
     FILE_NAMES,
-    UNDECODABLE_NAME,
+    MULTILINE_LABELS,
     TRICKY_LABELS,
-    make_recording,
-    make_image,
-    make_recording_with_labels,
+    UNDECODABLE_NAME,
     any_text,
+    make_image,
+    make_recording,
+    make_recording_with_labels,
 )
 from spectag.errors import MissingExtraError
 from spectag.models.timeline import Timeline
-from spectag.system.output import written, written_bytes
+from spectag.system.output import open_binary_output, open_output
 from spectag.tagging.formats import parquet as parquet_module
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
 from spectag.tagging.formats.wide import write_wide
@@ -31,20 +31,20 @@ pq = pytest.importorskip("pyarrow.parquet")
 LABELS = (*TRICKY_LABELS, *MULTILINE_LABELS)
 
 
-def recording(file, n_windows, rng):
+def random_recording(file, n_windows, rng):
     starts = np.arange(n_windows) * 0.1
     probabilities = (rng.random((n_windows, len(LABELS))) ** 20).astype(np.float32)  # down to 1e-30
     return make_recording(file, timeline=Timeline(starts, starts + 5, probabilities))
 
 
 def written_wide(path, files, labels=LABELS):
-    with written(path) as out:
+    with open_output(path) as out:
         write_wide(files, labels, out)
     return path
 
 
 def written_parquet(path, *arguments):
-    with written_bytes(path) as out:
+    with open_binary_output(path) as out:
         (write_wide_parquet if len(arguments) > 1 else write_parquet)(*arguments, out)
     return path
 
@@ -52,8 +52,8 @@ def written_parquet(path, *arguments):
 # ------------------------------------------------------------------------------------------------ wide CSV
 
 
-def test_wide_table_has_the_index_and_the_columns_of_opensoundscapes_predictions(tmp_path, rng):
-    files = [recording(name, 3, rng) for name in FILE_NAMES]
+def test_wide_table_has_the_index_and_columns_of_opensoundscape_predictions(tmp_path, rng):
+    files = [random_recording(name, 3, rng) for name in FILE_NAMES]
     table = pd.read_csv(written_wide(tmp_path / "a.csv", files), index_col=[0, 1, 2])
     assert table.index.names == ["file", "start_time", "end_time"]
     assert list(table.columns) == list(LABELS)
@@ -65,7 +65,7 @@ def test_wide_table_has_the_index_and_the_columns_of_opensoundscapes_predictions
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=5))
-def test_wide_table_has_every_bit_of_every_probability(values):
+def test_wide_table_keeps_every_bit_of_every_probability(values):
     timeline = Timeline(np.zeros(1), np.ones(1), np.array([values], np.float32))
     out = io.StringIO()
     write_wide([make_recording("a.wav", timeline=timeline)], [str(i) for i in range(len(values))], out)
@@ -73,8 +73,8 @@ def test_wide_table_has_every_bit_of_every_probability(values):
     assert np.array(row[3:], np.float64).astype(np.float32).tobytes() == timeline.probabilities.tobytes()
 
 
-def test_wide_table_is_the_one_that_pandas_writes(tmp_path, rng):
-    file = recording("a.wav", 4, rng)
+def test_wide_table_is_identical_to_that_of_pandas(tmp_path, rng):
+    file = random_recording("a.wav", 4, rng)
     index = pd.MultiIndex.from_arrays(
         [["a.wav"] * 4, file.timeline.starts, file.timeline.ends], names=["file", "start_time", "end_time"]
     )
@@ -105,7 +105,7 @@ def test_pyarrow_reads_any_label_and_any_file_name(labels, file):
     assert set(table["file"].to_pylist()) <= {file}
 
 
-def test_pandas_reads_numbers_with_all_their_digits(tmp_path, rng):
+def test_pandas_reads_all_digits_of_numbers(tmp_path, rng):
     values = rng.random(50).astype(np.float32)
     events = [(i / 3, i / 3 + 0.1, "Bark", float(value)) for i, value in enumerate(values)]
     table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [make_recording("a.wav", *events)]))
@@ -115,26 +115,26 @@ def test_pandas_reads_numbers_with_all_their_digits(tmp_path, rng):
     assert table["probability"].dtype == np.float32
 
 
-def test_nothing_heard_is_a_table_without_rows(tmp_path):
+def test_recording_without_events_gives_no_rows(tmp_path):
     table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", [make_recording("a.wav")]))
     assert list(table.columns) == ["file", "start", "end", "label", "probability"]
     assert len(table) == 0
 
 
-def test_end_that_is_unknown_is_null(tmp_path):
+def test_unknown_end_is_null(tmp_path):
     table = pq.read_table(written_parquet(tmp_path / "a.parquet", [make_image("a.png", ("Bark", 0.5))]))
     assert table.to_pylist()[0]["end"] is None
 
 
-def test_name_that_no_encoding_knows_is_written_with_its_bytes(tmp_path):
+def test_undecodable_name_is_written_with_its_bytes(tmp_path):
     path = written_parquet(tmp_path / "a.parquet", [make_recording(UNDECODABLE_NAME, (0, 1, "Bark", 0.5))])
     assert pq.read_table(path)["file"].to_pylist() == ["caf\\udce9.wav"]
     path = written_parquet(tmp_path / "b.parquet", [make_recording(UNDECODABLE_NAME)], ["Bark"])
     assert pq.read_table(path)["file"].to_pylist() == ["caf\\udce9.wav"]
 
 
-def test_wide_parquet_is_the_wide_table(tmp_path, rng):
-    files = [recording(name, n, rng) for name, n in zip(FILE_NAMES, (3, 1, 0, 8, 2, 1), strict=True)]
+def test_wide_parquet_equals_the_wide_csv(tmp_path, rng):
+    files = [random_recording(name, n, rng) for name, n in zip(FILE_NAMES, (3, 1, 0, 8, 2, 1), strict=True)]
     table = pd.read_parquet(written_parquet(tmp_path / "a.parquet", files, LABELS))
     assert list(table.columns) == ["file", "start_time", "end_time", *LABELS]
     assert np.array_equal(table[list(LABELS)].to_numpy(), np.concatenate([f.timeline.probabilities for f in files]))
@@ -142,22 +142,22 @@ def test_wide_parquet_is_the_wide_table(tmp_path, rng):
     assert table["start_time"].tolist() == [start for file in files for start in file.timeline.starts.tolist()]
 
 
-def test_rows_go_to_the_disk_group_by_group_and_none_is_lost(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(parquet_module, "_ROWS", 7)
-    monkeypatch.setattr(parquet_module, "_WIDE_VALUES", 7 * len(LABELS))
+def test_rows_are_written_in_groups_and_none_is_lost(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(parquet_module, "_GROUP_ROWS", 7)
+    monkeypatch.setattr(parquet_module, "_GROUP_PROBABILITIES", 7 * len(LABELS))
     files = [make_recording_with_labels(*map(str, range(n)), file=f"{n}.wav") for n in (0, 5, 9, 1)]
     table = pq.ParquetFile(written_parquet(tmp_path / "a.parquet", files))
     assert [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)] == [7, 7, 1]
     assert table.read()["label"].to_pylist() == [str(i) for n in (0, 5, 9, 1) for i in range(n)]
 
-    files = [recording(f"{n}.wav", n, rng) for n in (0, 5, 16, 1)]
+    files = [random_recording(f"{n}.wav", n, rng) for n in (0, 5, 16, 1)]
     table = pq.ParquetFile(written_parquet(tmp_path / "b.parquet", files, LABELS))
     assert max(table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)) < 14
     assert table.num_row_groups > 2
     assert table.read()["file"].to_pylist() == [f"{n}.wav" for n in (0, 5, 16, 1) for _ in range(n)]
 
 
-def test_parquet_without_pyarrow_tells_what_to_install(monkeypatch):
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"writing Parquet needs the package pyarrow: .*spectag\[parquet\]"):
         write_parquet([], io.BytesIO())

@@ -1,4 +1,4 @@
-"""Tags as CSV and as JSON lines."""
+"""Events as CSV and as JSON Lines."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,64 +12,62 @@ TAG_COLUMNS = ("file", "start", "end", "label", "probability")
 
 
 def write_csv(files: Iterable[FileEvents], out: TextIO) -> None:
-    """A line for each event: file, start, end (seconds), label, probability.
+    """Write a line for each event: file, start, end (seconds), label, probability.
 
-    Any label and any name of a file survives; what a spreadsheet program makes of a label that begins with = is its
-    own.
+    Any label and any file name can be read back. A spreadsheet program may still take a label that begins with = for a
+    formula.
     """
     write_row = csv_writer(out)
     write_row(TAG_COLUMNS)
     for file in files:
         for event in file.events:
-            times = _seconds(event.start_seconds), _seconds(event.end_seconds)
-            write_row([file.file, *times, event.label, f"{event.probability:.6f}"])
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+            end = "" if event.end_seconds is None else f"{event.end_seconds:.3f}"
+            write_row([file.file, f"{event.start_seconds:.3f}", end, event.label, f"{event.probability:.6f}"])
 
 
 def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = True) -> None:
-    """A JSON object a line: file, start, end (seconds), tags, which is a list of objects: label, probability.
+    """Write a JSON object in each line: file, start, end (seconds), tags (a list of objects: label, probability).
 
     Parameters
     ----------
     files : iterable of FileEvents
     out : text file
     by_window : bool
-        An object for each window of the timelines, with all its tags, or with none. Else one for each event, with one
-        tag.
+        Write an object for each window of the timelines, with all its tags or an empty list. Otherwise write an object
+        with one tag for each event.
 
     Raises
     ------
     ValueError
-        If `by_window`, and an event is not one of a window, or the events are not in the windows' order.
+        If `by_window`, and an event does not have the times of a window, or the events are not in the order of the
+        windows.
     """
     for file in files:
-        stretches = _by_window(file) if by_window else _by_event(file)
-        for start, end, tags in stretches:
+        for start, end, tags in _tags_by_window(file) if by_window else _tags_by_event(file):
             record = {"file": file.file, "start": start, "end": end, "tags": tags}
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-_Stretch = tuple[float, float | None, list[dict[str, Any]]]
+_TagsInSpan = tuple[float, float | None, list[dict[str, Any]]]
 
 
-def _by_window(file: FileEvents) -> Iterator[_Stretch]:
-    stretches = groupby(file.events, lambda event: (event.start_seconds, event.end_seconds))
-    nothing = (None, iter(()))
-    where, events = next(stretches, nothing)
+def _tags_by_window(file: FileEvents) -> Iterator[_TagsInSpan]:
+    groups = groupby(file.events, lambda event: (event.start_seconds, event.end_seconds))
+    no_events = (None, iter(()))
+    times, events = next(groups, no_events)
     for window in window_times(file.timeline):
-        if window == where:
+        if window == times:
             yield *window, [_tag(event) for event in events]
-            where, events = next(stretches, nothing)
+            times, events = next(groups, no_events)
         else:
             yield *window, []
-    if where is not None:
-        raise ValueError(f"{file.file}: no window lies where the event at {where} s is; by_window=False?")
+    if times is not None:
+        raise ValueError(
+            f"{file.file}: no window has the times of the event at {times} s; did you mean by_window=False?"
+        )
 
 
-def _by_event(file: FileEvents) -> Iterator[_Stretch]:
+def _tags_by_event(file: FileEvents) -> Iterator[_TagsInSpan]:
     for event in file.events:
         yield event.start_seconds, event.end_seconds, [_tag(event)]
 

@@ -1,71 +1,122 @@
-"""What is heard, written as the programs want it that read it.
+"""The table of output formats, and one function that writes any of them.
 
-Every writer takes the recordings one after another, and holds none that is done. To write several formats, go through
-them several times: `for name in names: write(name, heard(), location, ...)`.
+A writer takes the recordings one after another and keeps none of them in memory. To write several formats, pass the
+recordings once for each.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from spectag.system.output import written, written_bytes
+from spectag.data.labels import LabelSet
+from spectag.system.output import open_binary_output, open_output
+from spectag.system.parquet import load_pyarrow
 from spectag.system.paths import Parts
 from spectag.tagging.events import FileEvents
 from spectag.tagging.formats.audacity import write_audacity, write_audacity_track
 from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
 from spectag.tagging.formats.kaleidoscope import write_kaleidoscope
-from spectag.tagging.formats.parquet import load_pyarrow, write_parquet, write_wide_parquet
-from spectag.tagging.formats.raven import SUFFIX as RAVEN_SUFFIX
-from spectag.tagging.formats.raven import write_raven, write_raven_combined
+from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
+from spectag.tagging.formats.raven import RAVEN_SUFFIX, write_raven, write_raven_combined
+from spectag.tagging.formats.submission import Template, write_submission
 from spectag.tagging.formats.wide import write_wide
 
-FormatName = Literal[
-    "csv", "jsonl", "parquet", "wide", "wide-parquet", "raven", "raven-combined", "audacity", "kaleidoscope"
-]
+
+@dataclass(frozen=True)
+class TableContext:
+    """What writers need to know beside the events."""
+
+    labels: LabelSet
+    """All labels of the model."""
+    by_window: bool
+    """Whether the events are those of windows, not segments: JSON Lines then lists windows without events, too."""
+    root: Parts
+    """Parts of the folder that holds all recordings, from `spectag.system.paths.common_folder`."""
+    low_hz: float
+    """With `high_hz`, the frequency range of a selection in Raven."""
+    high_hz: float
+    template: Template | None = None
+    """That of a submission."""
 
 
 class Format(NamedTuple):
-    """How a format lies on the disk."""
+    """An output format: how its files are named, and how they are written."""
 
     suffix: str
-    """Of its file, or of each file in its folder; no two formats of one file share it."""
-    in_folder: bool = False
-    """A folder with a file for each recording; else one file, or stdout."""
+    """Of its file, or of each file in its folder."""
+    write: Callable[[Iterable[FileEvents], Any, TableContext], None]
+    """Writes one table for all recordings to an open file."""
+    write_folder: Callable[[Iterable[FileEvents], str | Path, TableContext], None] | None = None
+    """Writes a file for each recording into a folder, in formats that have one."""
+    is_binary: bool = False
+    has_all_labels: bool = False
+    """Whether the table has a probability for every label, not only for detected ones."""
+    stem: str = "tags"
+    """Name of the file in an output folder, without the suffix. No two formats share stem and suffix."""
 
 
-FORMATS: dict[FormatName, Format] = {
-    "csv": Format(".csv"),
-    "jsonl": Format(".jsonl"),
-    "parquet": Format(".parquet"),
-    "wide": Format(".wide.csv"),
-    "wide-parquet": Format(".wide.parquet"),
-    "raven": Format(RAVEN_SUFFIX, in_folder=True),
-    "raven-combined": Format(".selections.txt"),
-    "audacity": Format(".txt", in_folder=True),
-    "kaleidoscope": Format(".kaleidoscope.csv"),
+FORMATS: dict[str, Format] = {
+    "csv": Format(".csv", lambda files, out, _: write_csv(files, out)),
+    "jsonl": Format(".jsonl", lambda files, out, context: write_jsonl(files, out, by_window=context.by_window)),
+    "parquet": Format(".parquet", lambda files, out, _: write_parquet(files, out), is_binary=True),
+    "wide": Format(
+        ".wide.csv", lambda files, out, context: write_wide(files, context.labels.names, out), has_all_labels=True
+    ),
+    "wide-parquet": Format(
+        ".wide.parquet",
+        lambda files, out, context: write_wide_parquet(files, context.labels.names, out),
+        is_binary=True,
+        has_all_labels=True,
+    ),
+    "raven": Format(
+        RAVEN_SUFFIX,
+        lambda files, out, context: write_raven_combined(files, out, low_hz=context.low_hz, high_hz=context.high_hz),
+        lambda files, folder, context: write_raven(
+            files, folder, root=context.root, low_hz=context.low_hz, high_hz=context.high_hz
+        ),
+    ),
+    "raven-combined": Format(
+        ".selections.txt",
+        lambda files, out, context: write_raven_combined(files, out, low_hz=context.low_hz, high_hz=context.high_hz),
+    ),
+    "audacity": Format(
+        ".txt",
+        lambda files, out, _: write_audacity_track(files, out),
+        lambda files, folder, context: write_audacity(files, folder, root=context.root),
+    ),
+    "kaleidoscope": Format(
+        ".kaleidoscope.csv", lambda files, out, context: write_kaleidoscope(files, out, root=context.root)
+    ),
+    "submission": Format(
+        ".csv",
+        lambda files, out, context: write_submission(files, _template(context), context.labels, out),
+        has_all_labels=True,
+        stem="submission",
+    ),
 }
-"""All but a submission, which goes by its template."""
+
+
+def _template(context: TableContext) -> Template:
+    assert context.template is not None, "TagSettings requires a template for a submission"
+    return context.template
 
 
 def check_installed(names: Iterable[str]) -> None:
-    """Raise a MissingExtraError, before any work, where a format needs a package that is not installed."""
+    """Raise a MissingExtraError, before any work, if a format needs a package that is not installed."""
     if any("parquet" in name for name in names):
         load_pyarrow()
 
 
 def write(
-    name: FormatName,
+    name: str,
     files: Iterable[FileEvents],
     location: str | Path | None,
+    context: TableContext,
     *,
-    labels: Sequence[str],
-    by_window: bool,
-    root: Parts,
-    low_hz: float,
-    high_hz: float,
     in_folder: bool = True,
 ) -> None:
-    """Write what is heard in one format.
+    """Write the events of recordings in one format.
 
     Parameters
     ----------
@@ -73,19 +124,12 @@ def write(
         One of FORMATS.
     files : iterable of FileEvents
     location : str or Path, optional
-        Path or address of the file, or of the folder where the format is one of a file for each recording. A file is
-        written whole or not at all. None: stdout.
-    labels : sequence of str
-        All labels of the tagger.
-    by_window : bool
-        Whether the events are those of windows, and not segments: JSON lines then has the windows without any, too.
-    root : tuple of str
-        Parts of the folder that holds the recordings, as `spectag.system.paths.common_folder` finds it.
-    low_hz, high_hz : float
-        What a selection spans in Raven.
+        Path or URL of the file, or of the folder for a format with a file for each recording. A file is written
+        completely or not at all. None: stdout.
+    context : TableContext
     in_folder : bool
-        Whether a format of a file for each recording has a folder to go to. Else Raven's is one table for all, and
-        Audacity's the track of a single recording.
+        False if `location` is a file, so that a format with a file for each recording has no folder. Raven then gets
+        one table for all recordings, and Audacity the track of a single one.
 
     Raises
     ------
@@ -94,34 +138,10 @@ def write(
     MissingExtraError
         If the format needs a package that is not installed.
     """
-    if FORMATS[name].in_folder and in_folder and location is not None:
-        if name == "raven":
-            write_raven(files, location, root=root, low_hz=low_hz, high_hz=high_hz)
-        else:
-            write_audacity(files, location, root=root)
+    table_format = FORMATS[name]
+    if table_format.write_folder is not None and in_folder and location is not None:
+        table_format.write_folder(files, location, context)
         return
-    match name:
-        case "csv":
-            with written(location) as out:
-                write_csv(files, out)
-        case "jsonl":
-            with written(location) as out:
-                write_jsonl(files, out, by_window=by_window)
-        case "wide":
-            with written(location) as out:
-                write_wide(files, labels, out)
-        case "raven" | "raven-combined":
-            with written(location) as out:
-                write_raven_combined(files, out, low_hz=low_hz, high_hz=high_hz)
-        case "audacity":
-            with written(location) as out:
-                write_audacity_track(files, out)
-        case "kaleidoscope":
-            with written(location) as out:
-                write_kaleidoscope(files, out, root=root)
-        case "parquet":
-            with written_bytes(location) as table:
-                write_parquet(files, table)
-        case "wide-parquet":
-            with written_bytes(location) as table:
-                write_wide_parquet(files, labels, table)
+    opened: Any = open_binary_output(location) if table_format.is_binary else open_output(location)
+    with opened as out:
+        table_format.write(files, out, context)

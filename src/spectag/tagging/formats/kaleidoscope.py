@@ -4,26 +4,26 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from spectag.system.output import csv_writer
-from spectag.system.paths import Parts, divided, location_of
-from spectag.tagging.events import FileEvents, end_seconds_of
+from spectag.system.paths import Parts, join_parts, split_below
+from spectag.tagging.events import FileEvents
 
 KALEIDOSCOPE_COLUMNS = ("INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST")
 
 
 def write_kaleidoscope(files: Iterable[FileEvents], out: TextIO, *, root: Parts) -> None:
-    """A CSV with a row for each event, and the columns that Kaleidoscope knows, no others.
+    """Write a CSV with a row for each event and only the columns that Kaleidoscope knows.
 
-    INDIR is the folder that holds all recordings, FOLDER where below it the recording lies, IN FILE its name, OFFSET
-    and DURATION the event's in seconds, TOP1MATCH the label. TOP1DIST is a distance: of Kaleidoscope's own detections,
-    from the middle of their cluster. The smaller, the surer, and the surest come first when it is sorted; so here it is
-    1 - probability.
+    INDIR is the folder that holds all recordings, FOLDER the recording's folder below it, and IN FILE its name. OFFSET
+    and DURATION are the start and the length of the event in seconds, and TOP1MATCH is the label. Kaleidoscope's own
+    TOP1DIST is the distance to the centre of a cluster: the smaller, the more certain. Here it is 1 - probability, so
+    that sorting by it puts the most probable events first.
 
     Parameters
     ----------
     files : iterable of FileEvents
     out : text file
     root : tuple of str
-        Of `common_folder`.
+        From `common_folder`.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def write_kaleidoscope(files: Iterable[FileEvents], out: TextIO, *, root: Parts)
     write_row = csv_writer(out)
     write_row(KALEIDOSCOPE_COLUMNS)
     for file in files:
-        above, (*folders, name) = divided(file.file, root)
-        place = location_of(above), location_of(tuple(folders)), name
+        parent, (*folders, name) = split_below(file.file, root)
+        location = join_parts(parent), join_parts(tuple(folders)), name
         for event in file.events:
-            duration = end_seconds_of(event, file) - event.start_seconds
+            duration = file.end_seconds_of(event) - event.start_seconds
             times = f"{event.start_seconds:.6f}", f"{duration:.6f}"
-            write_row([*place, *times, event.label, f"{1 - event.probability:.6f}"])
+            write_row([*location, *times, event.label, f"{1 - event.probability:.6f}"])

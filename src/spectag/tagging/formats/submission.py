@@ -1,4 +1,4 @@
-"""A competition's submission: exactly the rows and columns of its template."""
+"""A competition submission: exactly the rows and columns of its template."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from spectag.data.readers.delimited_text import first_lines, open_table, read_te
 from spectag.errors import DataError
 from spectag.tagging.events import FileEvents
 
-_N_NAMED = 3  # unreadable clips in a message
+_MAX_REASONS = 3  # in an error message
 
 
 @dataclass(frozen=True)
 class Template:
-    """A competition's sample_submission.csv: the rows and columns that it wants, in its order."""
+    """A competition's sample_submission.csv: the rows and columns that a submission needs, in their order."""
 
     path: Path
     name_column: str
@@ -25,14 +25,14 @@ class Template:
 
     @classmethod
     def read(cls, path: Path, known: LabelSet) -> "Template":
-        """Read a template and hold its labels against those of the tagger.
+        """Read a template and check its labels against those of the model.
 
-        Spreadsheet programs' byte order marks, semicolons and tabs are understood.
+        Byte order marks, semicolons and tabs, as spreadsheet programs write them, are accepted.
 
         Raises
         ------
         DataError
-            If it can't be read, or has a label that the tagger doesn't know.
+            If it can't be read, or has a label that the model does not know.
         """
         text = read_text(path)
         header = "".join(first_lines(text, 1))
@@ -44,57 +44,56 @@ class Template:
             known.index(label, where=f"{path}, line 1")
         return cls(path, table.columns[0], table.columns[1:], fnames)
 
-    def files(self, among: Iterable[str]) -> list[str]:
+    def files(self, candidates: Iterable[str]) -> list[str]:
         """The file of each row, in the order of the rows.
 
         Raises
         ------
         DataError
-            If a clip is not there: a submission lacking one is invalid, and an invented row a lie. Or if several
-            files have its name.
+            If the file of a row is missing, because a submission without it is invalid; or if several files have its
+            name.
         """
         by_name: dict[str, list[str]] = {}
-        for file in among:
+        for file in candidates:
             by_name.setdefault(Path(file).name, []).append(file)
-        files = [_one_file(self.path, fname, by_name.get(Path(fname).name, [])) for fname in self.fnames]
+        files = [self._file_of(fname, by_name.get(Path(fname).name, [])) for fname in self.fnames]
         missing = [fname for fname, file in zip(self.fnames, files, strict=True) if file is None]
         if missing:
             raise DataError(
-                f"{self.path}: {len(missing)} of its {len(self.fnames)} clips are not there, such as {missing[0]}; "
+                f"{self.path}: {len(missing)} of its {len(self.fnames)} clips are missing, such as {missing[0]}; "
                 "give the folder that holds all of them"
             )
         return [file for file in files if file is not None]
+
+    def _file_of(self, fname: str, namesakes: Sequence[str]) -> str | None:
+        """The file of a row among those with its name. The row's folders decide if the name alone does not."""
+        parts = Path(fname).parts
+        in_its_folder = [file for file in namesakes if Path(file).parts[-len(parts) :] == parts]
+        files = in_its_folder or namesakes
+        if len(files) > 1:
+            raise DataError(f"{self.path}: {fname} may be {files[0]} or {files[1]}; give the folder of one of them")
+        return files[0] if files else None
 
     def refuse_skipped(self, reasons: Sequence[str]) -> None:
         """Raise a DataError that names the clips that can't be tagged, if there are any."""
         if reasons:
             raise DataError(
                 f"{self.path}: {len(reasons)} of its {len(self.fnames)} clips can't be tagged, and a submission needs "
-                f"all of them: {'; '.join(reasons[:_N_NAMED])}"
+                f"all of them: {'; '.join(reasons[:_MAX_REASONS])}"
             )
 
 
-def _one_file(template: Path, fname: str, of_its_name: Sequence[str]) -> str | None:
-    """The file that a row means: by its folders too, where the row tells them and names alone do not decide."""
-    parts = Path(fname).parts
-    in_its_folder = [file for file in of_its_name if Path(file).parts[-len(parts) :] == parts]
-    files = in_its_folder or of_its_name
-    if len(files) > 1:
-        raise DataError(f"{template}: {fname} may be {files[0]} or {files[1]}; give the folder of one of them")
-    return files[0] if files else None
-
-
 def write_submission(files: Iterable[FileEvents], template: Template, labels: LabelSet, out: TextIO) -> None:
-    """Exactly the template's rows and columns, filled with probabilities in full precision.
+    """Write exactly the template's rows and columns, filled with probabilities in full precision.
 
     Parameters
     ----------
     files : iterable of FileEvents
-        One for each row, in the order of the rows (`Template.files`), each with one window: the whole clip. Where some
-        can't be tagged there is no submission: see `Template.refuse_skipped`.
+        One for each row, in the order of the rows (`Template.files`), each with one window: the whole clip. Check with
+        `Template.refuse_skipped` first that every clip was tagged.
     template : Template
     labels : LabelSet
-        Of the tagger.
+        All labels of the model.
     out : text file
 
     Raises
@@ -104,9 +103,9 @@ def write_submission(files: Iterable[FileEvents], template: Template, labels: La
     """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([template.name_column, *template.labels])
-    positions = [labels.index(label) for label in template.labels]
+    indices = [labels.index(label) for label in template.labels]
     for fname, file in zip(template.fnames, files, strict=True):
         if Path(file.file).name != Path(fname).name or len(file.timeline.starts) != 1:
             raise ValueError(f"need {fname} as one window, got {file.file} and {len(file.timeline.starts)} windows")
-        probabilities = file.timeline.probabilities[0, positions].tolist()
+        probabilities = file.timeline.probabilities[0, indices].tolist()
         writer.writerow([fname, *map(repr, probabilities)])

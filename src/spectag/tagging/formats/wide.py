@@ -7,30 +7,30 @@ from spectag.system.output import csv_writer
 from spectag.tagging.events import FileEvents
 
 TIME_COLUMNS = ("file", "start_time", "end_time")
-_WINDOWS_AT_ONCE = 1000
+_BATCH_WINDOWS = 1000  # turned into text at once
 
 
 def write_wide(files: Iterable[FileEvents], labels: Sequence[str], out: TextIO) -> None:
-    """A CSV with the columns file, start_time, end_time (seconds) and one for each label.
+    """Write a CSV with the columns file, start_time, end_time (seconds) and one for each label.
 
-    This is the table that OpenSoundscape's `predict` gives; pandas.read_csv(path, index_col=[0, 1, 2]) makes its index.
-    Times and probabilities have all their digits: read as float32, the probabilities are the same bits.
+    This is the table that OpenSoundscape's `predict` returns: read it with pandas.read_csv(path, index_col=[0, 1, 2]).
+    Times and probabilities have all their digits, so probabilities read as float32 are bit for bit the same.
 
     Parameters
     ----------
     files : iterable of FileEvents
-        Of which the timelines are written.
+        Their timelines are written.
     labels : sequence of str
-        All labels of the tagger. One that is named like a column of times gets its own column all the same.
+        All labels of the model. A label with the name of a time column gets a second column of that name.
     out : text file
     """
     write_row = csv_writer(out)
     write_row([*TIME_COLUMNS, *labels])
     for file in files:
         timeline = file.timeline
-        for begin in range(0, len(timeline.starts), _WINDOWS_AT_ONCE):
-            some = slice(begin, begin + _WINDOWS_AT_ONCE)
-            texts = timeline.probabilities[some].astype(str).tolist()  # the shortest that is read as the same float32
-            times = zip(timeline.starts[some].tolist(), timeline.ends[some].tolist(), strict=True)
+        for begin in range(0, len(timeline.starts), _BATCH_WINDOWS):
+            rows = slice(begin, begin + _BATCH_WINDOWS)
+            texts = timeline.probabilities[rows].astype(str).tolist()  # the shortest that reads as the same float32
+            times = zip(timeline.starts[rows].tolist(), timeline.ends[rows].tolist(), strict=True)
             for (start, end), row in zip(times, texts, strict=True):
                 write_row([file.file, repr(start), "" if end != end else repr(end), *row])
