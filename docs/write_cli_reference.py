@@ -1,0 +1,71 @@
+"""Write reference/cli.md: every command and option of spectag.
+
+Run `python docs/write_cli_reference.py` after a change of a command. A test compares the file with the commands.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cyclopts import App
+
+from spectag.cli.app import app
+from spectag.cli.commands import COMMANDS
+from spectag.cli.help import Option, command_options
+
+PAGE = Path(__file__).parent / "reference" / "cli.md"
+
+_INTRODUCTION = """\
+# Commands and options
+
+<!-- Written by docs/write_cli_reference.py. Change the help texts in the code, then run the script again. -->
+
+`spectag COMMAND --help` shows the main options of a command and an example. `spectag COMMAND --help-all` shows all
+options. `spectag --version` prints the version.
+
+Every command accepts `--config FILE`: it reads options from a TOML file, such as a model's `recipe.toml`. Options on the
+command line override it.
+
+Results go to stdout or to `-o`. Progress and warnings go to stderr. With `--json`, results are JSON. The
+[exit status](output-files.md#exit-status) says whether files were skipped.
+"""
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    lines = [_INTRODUCTION]
+    for group, commands in COMMANDS.items():
+        lines += [f"## {group}", ""]
+        for name, command in commands.items():
+            lines += [*_section(app[name], name, level=3), "For example:", "", f"    {command.example}", ""]
+            for subcommand in app[name]:
+                if not subcommand.startswith("-"):
+                    lines += _section(app[name][subcommand], f"{name} {subcommand}", level=4)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(command: App, name: str, *, level: int) -> Iterator[str]:
+    yield from (f"{'#' * level} spectag {name}", "", command.help.replace("\n\nParameters", "").splitlines()[0], "")
+    options = list(command_options(command))
+    positional = [option for option in options if option.is_positional]
+    if positional:
+        yield from _table("argument", positional)
+    for group in dict.fromkeys(option.group for option in options if not option.is_positional):
+        if group != "Options":
+            yield from (f"*{group}*", "")
+        yield from _table("option", [option for option in options if not option.is_positional and option.group == group])
+
+
+def _table(title: str, options: list[Option]) -> Iterator[str]:
+    yield from (f"| {title} | meaning |", "|---|---|")
+    for option in options:
+        yield f"| `{_escaped(option.heading)}` | {_escaped(option.text)} |"
+    yield ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
+    print(f"wrote {PAGE}")
