@@ -111,8 +111,8 @@ def test_nothing_found_is_said(run, index):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["search", "INDEX", "nord/low 00.wav", "--after", "gestern"], 2, "--after gestern: expected a date, such as"),
-        (["search", "INDEX", "nord/low 00.wav", "--after", "2024-05-01T05:00Z"], 2, "without a time zone"),
+        (["search", "INDEX", "nord/low 00.wav", "--after", "gestern"], 2, "--after gestern: expected a date such as"),
+        (["search", "INDEX", "nord/low 00.wav", "--after", "2024-05-01T05:00Z"], 2, "leave out the time zone"),
         (["search", "INDEX", "nord/low 00.wav", "-n", "0"], 2, "-n"),
         (["search", "INDEX"], 2, "spectag search needs QUERIES"),
         (["search", "INDEX", "nord/low 00.wav", "--label", "Low"], 1, "unknown label 'Low'; did you mean 'low'?"),

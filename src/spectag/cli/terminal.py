@@ -143,20 +143,21 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def stdout_console() -> "Console":
-    """A console that prints tables to stdout."""
+def stdout_console(width: int | None = None) -> "Console":
+    """A console that prints tables to stdout, by default as wide as the terminal."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False)
+    return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """A table without borders; the columns named in `right` are aligned to the right."""
+    """A table without borders; the columns named in `right` are right-aligned and not wrapped."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        is_right = column in right
+        table.add_column(column, justify="right" if is_right else "left", overflow="fold", no_wrap=is_right)
     return table
 
 

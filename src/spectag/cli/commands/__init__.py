@@ -90,7 +90,7 @@ COMMANDS = {
     },
     "Curate": {
         "review": CommandHelp(
-            "Find likely label errors and record corrections.",
+            "Find labels that are probably wrong, and review them.",
             "spectag review model labels.csv -o review",
             "output corrections accept-above reviewer max-shown labels-only audio-dir group-column workers json",
         ),

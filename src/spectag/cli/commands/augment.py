@@ -5,11 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed, Workers
+from spectag.cli.app import SKIPPED_SOME, training_packages
+from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed
 from spectag.cli.terminal import name_skipped, shown_work
 from spectag.config.training import AugmentConfig
-from spectag.errors import MissingExtraError
 
 
 def augment_command(
@@ -23,9 +22,7 @@ def augment_command(
     augment: Annotated[AugmentConfig | None, Parameter(group="Augmentation")] = None,
     mel: MelOptions = None,
     image: ImageOptions = None,
-    cache: Path | None = None,
     audio_dir: Path | None = None,
-    workers: Workers = None,
 ) -> int:
     """Show what augmentation does to a manifest's clips.
 
@@ -43,18 +40,12 @@ def augment_command(
         Another seed shows other clips and other changes.
     backbone
         Show the input of this network. Its weights are not needed.
-    cache
-        Folder for spectrograms. By default in the user's cache folder.
     audio_dir
         Folder of the sounds or images, if they are not beside the manifest.
-    workers
-        Processes that compute spectrograms. By default one per core.
     """
-    try:
+    with training_packages("train", "augmentation"):
         from spectag.reporting.augmentation_page import augment as make_page
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "augmentation") from error
-    with shown_work() as (progress, log):
+    with shown_work() as (progress, _):
         page = make_page(
             manifest,
             output,
@@ -64,11 +55,8 @@ def augment_command(
             image=image,
             n_clips=clips,
             seed=seed,
-            cache=cache,
             audio_dir=audio_dir,
-            workers=workers,
             progress=progress,
-            log=log,
         )
     name_skipped([reason for _, reason in page.skipped])
     print(page.path)

@@ -175,8 +175,7 @@ def _table(result: "Recalibration") -> "Table":
 
     scores = ("precision", "recall", "F1", "ECE\nbefore", "ECE\nafter")
     table = new_table("label", "clips", "threshold", *scores, right=("clips", *scores))
-    for column in table.columns[1:]:
-        column.no_wrap = True
+    table.columns[2].no_wrap = True
     for row in result.labels:
         threshold = f"{row.threshold:.3f} {'missed' if row.misses_goal else _NOTES[row.origin]}"
         table.add_row(escape(row.label), f"{row.n_clips:,}", threshold, *_scores(row))

@@ -3,9 +3,9 @@
 import shlex
 from pathlib import Path
 
+from spectag.cli.app import training_packages
 from spectag.cli.options import Output, Seed
 from spectag.cli.terminal import shown_work
-from spectag.errors import MissingExtraError
 
 
 def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> int:
@@ -20,25 +20,22 @@ def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> in
     seed
         Another seed makes other sounds.
     """
-    try:
+    with training_packages("train", "the demo"):
         from spectag.reporting.first_run import demo
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "the demo") from error
     with shown_work() as (progress, log):
-        made = demo(output, seed=seed, progress=progress, log=log)
-    [judged] = made.evaluation.models
-    lwlrap = judged.overall["lwlrap"]
-    clip = min(made.data.test.glob("*.wav"))
-    first_try = shlex.join(["spectag", "tag", str(made.model), str(clip), "--top", "3"])
+        run = demo(output, seed=seed, progress=progress, log=log)
+    lwlrap = run.evaluation.models[0].overall["lwlrap"]
+    clip = min(run.data.test.glob("*.wav"))
+    next_command = shlex.join(["spectag", "tag", str(run.model), str(clip), "--top", "3"])
     print(
-        f"lwlrap {lwlrap.value:.3f} on {len(judged.predictions.clips)} test clips that training never saw "
-        f"(95 % interval {lwlrap.low:.3f} to {lwlrap.high:.3f}; best is 1)\n"
-        f"tagger   {made.model}\n"
-        f"tags     {made.tags}\n"
-        f"picture  {made.picture}\n"
-        f"report   {made.report}\n"
+        f"lwlrap {lwlrap.value:.3f} on {len(run.evaluation.manifest.clips)} test clips that were not used for training "
+        f"(95 % interval {lwlrap.low:.3f} to {lwlrap.high:.3f}; 1 is best)\n"
+        f"model    {run.model}\n"
+        f"tags     {run.tags}\n"
+        f"figure   {run.figure}\n"
+        f"report   {run.report}\n"
         "\n"
-        f"next: {first_try}\n"
-        f"then, with sounds of your own: spectag train labels.csv -o my-tagger --backbone efficientnet_lite0"
+        f"Next: {next_command}\n"
+        f"With your own sounds: spectag train labels.csv -o my-model --backbone efficientnet_lite0"
     )
     return 0

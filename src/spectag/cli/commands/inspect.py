@@ -1,7 +1,5 @@
 """spectag inspect."""
 
-import json
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Json, Workers
-from spectag.cli.terminal import shown_work
+from spectag.cli.terminal import print_json, shown_work, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -52,8 +50,6 @@ def inspect_command(
     json_output
         Print everything as JSON.
     """
-    from rich.console import Console
-
     from spectag.data.inspection import inspect
     from spectag.data.manifest import read_manifest
 
@@ -61,30 +57,30 @@ def inspect_command(
     with shown_work() as (progress, _):
         inspection = inspect(clips, folds=folds, workers=workers, progress=progress)
     if json_output:
-        print(json.dumps(inspection.to_dict(), indent=2, ensure_ascii=False))
+        print_json(inspection.to_dict())
     else:
-        print_inspection(inspection, Console(file=sys.stdout))
+        print_inspection(inspection, stdout_console())
     return SKIPPED_SOME if inspection.unreadable else 0
 
 
 def print_inspection(inspection: "Inspection", console: "Console") -> None:
-    """Print the labels, the facts and the faults of a manifest as tables."""
+    """Print the labels, figures and problems of a manifest as tables."""
     from rich.markup import escape
 
-    what = "images" if inspection.holds_images else "sounds"
+    kind = "images" if inspection.holds_images else "sounds"
     console.print(
-        f"[bold]{escape(str(inspection.source))}[/bold]: {inspection.n_clips:,} clips in {inspection.n_files:,} {what}"
+        f"[bold]{escape(str(inspection.source))}[/bold]: {inspection.n_clips:,} clips in {inspection.n_files:,} {kind}"
         f", {len(inspection.clips_per_label)} labels",
         highlight=False,
         soft_wrap=True,
     )
-    for part in (_label_counts(inspection), _facts(inspection), _faults(inspection)):
+    for table in (_label_counts(inspection), _figures(inspection), _problems(inspection)):
         console.print()
-        console.print(part)
+        console.print(table)
 
 
 def _label_counts(inspection: "Inspection") -> "RenderableType":
-    """A label and its number of clips, in as many columns as there is room for."""
+    """The number of clips of each label, in as many columns as fit."""
     from rich.columns import Columns
     from rich.markup import escape
 
@@ -93,19 +89,19 @@ def _label_counts(inspection: "Inspection") -> "RenderableType":
     return Columns(cells, column_first=True, padding=(0, 3))
 
 
-def _facts(inspection: "Inspection") -> "Table":
+def _figures(inspection: "Inspection") -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for name, value in _fact_rows(inspection):
+    for name, value in _figure_rows(inspection):
         table.add_row(name, escape(value))
     return table
 
 
-def _fact_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
+def _figure_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     counts = sorted(inspection.clips_per_label.values())
     if counts:
         yield "clips per label", f"{counts[0]:,} to {counts[-1]:,}"
@@ -118,7 +114,7 @@ def _fact_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
         yield (
             "duration",
             f"{durations.min_seconds:.2f} to {durations.max_seconds:.2f} s, median {durations.median_seconds:.2f} s, "
-            f"mean {durations.mean_seconds:.2f} s, together {durations.total_hours:.2f} h",
+            f"mean {durations.mean_seconds:.2f} s, total {durations.total_hours:.2f} h",
         )
     if inspection.sample_rates:
         yield "sample rate", _counts({f"{rate:,} Hz": count for rate, count in inspection.sample_rates.items()})
@@ -132,25 +128,25 @@ def _counts(counts: dict[str, int], n_shown: int = 12) -> str:
     return ", ".join(shown) + (f" and {len(counts) - n_shown} more" if len(counts) > n_shown else "")
 
 
-def _faults(inspection: "Inspection") -> "Table":
+def _problems(inspection: "Inspection") -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    table.add_column("looked for", ratio=2)
+    table.add_column("check", ratio=2)
     table.add_column("found", justify="right")
-    table.add_column("such as", ratio=3, overflow="fold")
-    for name, found in _fault_rows(inspection):
+    table.add_column("examples", ratio=3, overflow="fold")
+    for name, problems in _problem_rows(inspection):
         table.add_row(
             name,
-            f"{len(found):,}",
-            "\n".join(map(escape, found[:_N_EXAMPLES])) + ("\n..." if len(found) > _N_EXAMPLES else ""),
-            style="yellow" if found else "green",
+            f"{len(problems):,}",
+            "\n".join(map(escape, problems[:_N_EXAMPLES])) + ("\n..." if len(problems) > _N_EXAMPLES else ""),
+            style="yellow" if problems else "green",
         )
     return table
 
 
-def _fault_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
+def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
     from spectag.data.inspection import CLIPPED_FRACTION, SILENT_PEAK_DB
 
     yield "unreadable", [f"{name}: {reason}" for name, reason in inspection.unreadable.items()]
@@ -158,7 +154,7 @@ def _fault_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
         yield f"silent (peak below {SILENT_PEAK_DB:g} dBFS)", list(inspection.silent)
         yield (
             f"clipped (over {CLIPPED_FRACTION:.1%} at full scale)",
-            [f"{name}: {share:.1%}" for name, share in inspection.clipped.items()],
+            [f"{name}: {fraction:.1%}" for name, fraction in inspection.clipped.items()],
         )
         yield "clips that end after their file", list(inspection.past_end)
     yield "clips without labels", list(inspection.without_labels)

@@ -1,6 +1,5 @@
 """spectag search."""
 
-import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,11 +10,12 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.options import Flag, Json
+from spectag.cli.terminal import new_table, print_json, stdout_console
 
 if TYPE_CHECKING:
     from spectag.curation.sound_index.searching import SearchResult
 
-_WIDE = 10_000  # columns, of what is not a terminal
+_FILE_WIDTH = 10_000  # width of a table that is not printed to a terminal
 
 
 def search_command(
@@ -76,7 +76,7 @@ def search_command(
 
     if output is not None:
         check_results_file(output)
-    found = search(
+    results = search(
         index,
         queries,
         n=number,
@@ -91,13 +91,13 @@ def search_command(
         model=model,
     )
     if output is not None:
-        write_results(found, output)
+        write_results(results, output)
     if json_output:
-        print(json.dumps([result_to_dict(one) for one in found], indent=2, ensure_ascii=False))
+        print_json([result_to_dict(result) for result in results])
     elif output is None:
-        _print(found)
-    if not found:
-        print("nothing found: no other recording fulfils all of these conditions", file=sys.stderr)
+        _print(results)
+    if not results:
+        print("nothing found: no other recording meets all conditions", file=sys.stderr)
 
 
 def _date(option: str, text: str | None) -> datetime | None:
@@ -106,45 +106,37 @@ def _date(option: str, text: str | None) -> datetime | None:
     try:
         date = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CycloptsError(msg=f"{option} {text}: expected a date, such as 2024-05-01 or 2024-05-01T05:30") from error
+        raise CycloptsError(msg=f"{option} {text}: expected a date such as 2024-05-01 or 2024-05-01T05:30") from error
     if date.tzinfo is not None:
         raise CycloptsError(
-            msg=f"{option} {text}: dates are those of the recorder's clock, without a time zone; leave it out"
+            msg=f"{option} {text}: dates are in the time of the recorder's clock; leave out the time zone"
         )
     return date
 
 
-def _print(found: "Sequence[SearchResult]") -> None:
-    from rich.console import Console
+def _print(results: "Sequence[SearchResult]") -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(found))
-    table.add_column("similarity", justify="right", no_wrap=True)
-    table.add_column("file", overflow="fold")
-    table.add_column("seconds", no_wrap=True)
-    table.add_column("labels", overflow="fold")
-    table.add_column("recorded", no_wrap=True)
-    for one in found:
-        end = "" if one.end_seconds is None else f"–{one.end_seconds:.1f}"
-        labels = ", ".join(tag.label for tag in one.labels)
-        seconds = f"{one.start_seconds:.1f}{end}"
-        table.add_row(f"{one.similarity:.3f}", escape(_short(one.file)), seconds, escape(labels), _told_date(one))
-    console = Console(file=sys.stdout, highlight=False)
-    console = console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=_WIDE)
-    console.print(table)
-    if any(one.recorded is not None and not one.recorded.by_name for one in found):
-        print("dates in brackets: no date in the name, so when the file was last changed", file=sys.stderr)
+    table = new_table("similarity", "file", "seconds", "labels", "recorded", right=["similarity"])
+    table.show_header = bool(results)
+    for result in results:
+        end = "" if result.end_seconds is None else f"–{result.end_seconds:.1f}"
+        labels = ", ".join(tag.label for tag in result.labels)
+        file, seconds = _relative_path(result.file), f"{result.start_seconds:.1f}{end}"
+        table.add_row(f"{result.similarity:.3f}", escape(file), seconds, escape(labels), _recording_time(result))
+    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
+    if any(result.recorded is not None and not result.recorded.by_name for result in results):
+        print("dates in brackets: the file name has no date, so this is when the file was changed", file=sys.stderr)
 
 
-def _told_date(found: "SearchResult") -> str:
-    if found.recorded is None:
+def _recording_time(result: "SearchResult") -> str:
+    if result.recorded is None:
         return ""
-    text = f"{found.recorded.at:%Y-%m-%d %H:%M:%S}"
-    return text if found.recorded.by_name else f"({text})"
+    text = f"{result.recorded.at:%Y-%m-%d %H:%M:%S}"
+    return text if result.recorded.by_name else f"({text})"
 
 
-def _short(file: str) -> str:
-    """The path from here, of a file that lies below."""
+def _relative_path(file: str) -> str:
+    """The path relative to the working directory, if the file is below it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

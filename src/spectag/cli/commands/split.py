@@ -1,7 +1,6 @@
 """spectag split."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +8,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.options import Json, OptionalOutput, Seed
+from spectag.cli.terminal import new_table, stdout_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from spectag.data.split_manifest import Split
 
 
@@ -54,8 +52,6 @@ def split_command(
     json_output
         Print the folds and the balance as JSON.
     """
-    from rich.console import Console
-
     from spectag.data.split_manifest import split, write_split
 
     result = split(
@@ -70,29 +66,27 @@ def split_command(
     if output is not None:
         write_split(output, result)
     if json_output:
-        parts = zip(result.manifest.clips, result.folds, strict=True)
-        clips = [{"fname": clip.fname, "fold": part} for clip, part in parts]
+        rows = zip(result.manifest.clips, result.folds, strict=True)
+        clips = [{"fname": clip.fname, "fold": fold} for clip, fold in rows]
         print(json.dumps({"clips": clips, "balance": result.balance.to_dict()}, ensure_ascii=False))
     else:
-        _print(result, Console(file=sys.stdout, highlight=False))
+        _print(result)
     return 0
 
 
-def _print(result: "Split", console: "Console") -> None:
+def _print(result: "Split") -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     balance = result.balance
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("clips with", no_wrap=True)
-    for part in balance.folds:
-        table.add_column(f"fold {part}" if part.isdigit() else part, justify="right")
+    columns = [f"fold {fold}" if fold.isdigit() else fold for fold in balance.folds]
+    table = new_table("clips with", *columns, right=columns)
     for label, counts in zip(result.manifest.labels.names, balance.counts.T, strict=True):
         table.add_row(escape(label), *map(str, counts))
     table.add_row("all", *map(str, balance.sizes), style="bold")
+    console = stdout_console()
     console.print(table)
     console.print(
-        f"\noff the ideal share, of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
+        f"\ndeviation from the ideal fraction of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
         f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})",
         soft_wrap=True,
     )

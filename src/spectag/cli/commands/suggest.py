@@ -1,6 +1,5 @@
 """spectag suggest."""
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -12,13 +11,13 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Json, OptionalOutput, Seed, Workers
-from spectag.cli.terminal import name_skipped, shown_work
+from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
 
 if TYPE_CHECKING:
     from spectag.curation.active_learning import Suggestions
 
-_N_SHOWN = 20  # clips on the screen, and of each
-_N_LABELS = 2
+_N_SHOWN = 20  # clips on the screen
+_N_LABELS = 2  # suggested labels of each
 
 
 def suggest_command(
@@ -85,7 +84,7 @@ def suggest_command(
     if output is not None:
         write_suggestions(output, suggestions)
     if json_output:
-        print(json.dumps(_as_dict(suggestions), indent=2, ensure_ascii=False))
+        print_json(_as_dict(suggestions))
     else:
         _print(suggestions, output)
     name_skipped(suggestions.skipped)
@@ -101,31 +100,23 @@ def _as_dict(suggestions: "Suggestions") -> dict[str, object]:
 
 
 def _print(suggestions: "Suggestions", output: Path | None) -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("clip", overflow="fold")
-    table.add_column("suggested", overflow="fold")
-    table.add_column("probability", justify="right")
-    table.add_column("why", overflow="fold")
+    table = new_table("rank", "clip", "suggested", "probability", "reason", right=("rank", "probability"))
     for clip in suggestions[:_N_SHOWN]:
-        stretch = "" if clip.end_seconds is None else f" ({clip.start_seconds:g}-{clip.end_seconds:g} s)"
-        suggested = ", ".join(clip.suggested[:_N_LABELS]) + (", ..." if len(clip.suggested) > _N_LABELS else "")
-        fields = clip.fname + stretch, suggested, f"{clip.probability:.2f}", clip.why
-        table.add_row(str(clip.rank), *map(escape, fields))
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
+        excerpt = "" if clip.end_seconds is None else f" ({clip.start_seconds:g}-{clip.end_seconds:g} s)"
+        labels = ", ".join(clip.suggested[:_N_LABELS]) + (", ..." if len(clip.suggested) > _N_LABELS else "")
+        cells = clip.fname + excerpt, labels, f"{clip.probability:.2f}", clip.why
+        table.add_row(str(clip.rank), *map(escape, cells))
+    stdout_console().print(table)
     n_more = len(suggestions) - _N_SHOWN
     if output is not None:
         is_beside = output.parent.resolve() == Path(suggestions.folder).resolve()
-        way = "" if is_beside else f" --audio-dir {shlex.quote(suggestions.folder)}"
+        audio_dir = "" if is_beside else f" --audio-dir {shlex.quote(suggestions.folder)}"
         print(
-            f"{len(suggestions)} clips to label in {output}: fill in its column labels, then it is a manifest: "
-            f"spectag inspect {shlex.quote(str(output))}{way}",
+            f"{len(suggestions)} clips to label in {output}; fill in the column labels to use it as a manifest: "
+            f"spectag inspect {shlex.quote(str(output))}{audio_dir}",
             file=sys.stderr,
         )
     elif n_more > 0:
-        print(f"and {n_more} more; -o next.csv writes all {len(suggestions)}, to be filled in", file=sys.stderr)
+        print(f"and {n_more} more; -o next.csv writes all {len(suggestions)}", file=sys.stderr)
