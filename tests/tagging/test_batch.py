@@ -19,9 +19,8 @@ from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
 from spectag.tagging import batch
-from spectag.tagging.batch import tag_to_files
+from spectag.tagging.batch import tag_to_tables
 from spectag.tagging.input_files import find_files
-from spectag.tagging.output_paths import output_paths
 from spectag.tagging.parallel import tag_chunk, tag_chunks
 
 FORMATS = "csv,jsonl,wide,raven,raven-combined,audacity,kaleidoscope"
@@ -94,7 +93,7 @@ def test_status_table_has_a_row_for_every_file_in_order(run, model, sounds, tmp_
 def test_interrupted_run_resumes_and_writes_the_same_bytes(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
     settings = TagSettings(format=FORMATS, window=0.1)
-    tag_to_files(tagger, files, output_paths(str(tmp_path / "whole"), settings.formats), settings=settings)
+    tag_to_tables(tagger, files, settings, output=str(tmp_path / "whole"))
 
     tagged = []
 
@@ -105,12 +104,12 @@ def test_interrupted_run_resumes_and_writes_the_same_bytes(model, sounds, tmp_pa
             tagged.extend(chunk.files)
             yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
 
-    paths = output_paths(str(tmp_path / "resumed"), settings.formats)
+    output = str(tmp_path / "resumed")
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, paths, settings=settings, engine=interrupted_engine)
+        tag_to_tables(tagger, files, settings, output=output, engine=interrupted_engine)
     assert {Path(name).parent.name for name in contents(tmp_path / "resumed")} == {".journal"}
     lines = []
-    report = tag_to_files(tagger, files, paths, settings=settings, log=lines.append)
+    report = tag_to_tables(tagger, files, settings, output=output, log=lines.append)
     n_tagged = len([file for file in tagged if Path(file).name not in ("leer, groß.wav", "text.wav")])
     assert report.n_resumed == n_tagged
     assert lines == [f"resuming an earlier run, which tagged {n_tagged} of the 11 files"]
@@ -127,13 +126,13 @@ def test_resumed_run_uses_worker_processes(model, sounds, tmp_path, monkeypatch)
 
     monkeypatch.setattr(batch, "tag_chunks", recorded_tag_chunks)
     files = find_files([sounds], {".wav"})
-    paths = output_paths(str(tmp_path / "out"), ["csv"])
+    output = str(tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(batch, "_write_status", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tag_to_files(Tagger(model), files, paths, settings=TagSettings())
-    tag_to_files(Tagger(model), files, paths, settings=TagSettings())
-    tag_to_files(Tagger(model), files, paths, settings=TagSettings())
+            tag_to_tables(Tagger(model), files, TagSettings(), output=output)
+    tag_to_tables(Tagger(model), files, TagSettings(), output=output)
+    tag_to_tables(Tagger(model), files, TagSettings(), output=output)
     assert isolated == [False, True, False]
 
 
@@ -150,8 +149,7 @@ def test_order_in_which_chunks_finish_does_not_change_the_tables(model, sounds, 
             yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
 
     for folder, engine in (("a", None), ("b", backward_engine)):
-        paths = output_paths(str(tmp_path / folder), settings.formats)
-        tag_to_files(tagger, files, paths, settings=settings, engine=engine)
+        tag_to_tables(tagger, files, settings, output=str(tmp_path / folder), engine=engine)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -179,7 +177,7 @@ def test_killed_command_resumes_and_writes_the_same_bytes(model, tmp_path, momen
 def test_changed_file_is_tagged_again(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
     settings = TagSettings(top=1)
-    paths = output_paths(str(tmp_path / "out"), settings.formats)
+    output = str(tmp_path / "out")
 
     def engine_interrupted_at_the_end(chunks):
         for chunk in chunks:
@@ -187,9 +185,9 @@ def test_changed_file_is_tagged_again(model, sounds, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, paths, settings=settings, engine=engine_interrupted_at_the_end)
+        tag_to_tables(tagger, files, settings, output=output, engine=engine_interrupted_at_the_end)
     write_audio(sounds / "leer, groß.wav", tone("high", 0.3), 16_000)
-    report = tag_to_files(tagger, files, paths, settings=settings)
+    report = tag_to_tables(tagger, files, settings, output=output)
     assert report.n_resumed == len(files) - 2
     assert [Path(reason.split(":")[0]).name for reason in report.skip_reasons] == ["text.wav"]
     assert "leer, groß.wav" in {Path(row["file"]).name for row in rows_of(tmp_path / "out" / "tags.csv")}
@@ -197,43 +195,42 @@ def test_changed_file_is_tagged_again(model, sounds, tmp_path):
 
 def test_run_resumes_with_another_format_but_not_with_other_windows(model, sounds, tmp_path):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
-    paths = output_paths(str(tmp_path / "out"), ["csv"])
+    output = str(tmp_path / "out")
 
     def interrupted_engine(chunks):
         yield chunks[0], tag_chunk(tagger, None, 1, chunks[0])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, paths, settings=TagSettings(), engine=interrupted_engine)
+        tag_to_tables(tagger, files, TagSettings(), output=output, engine=interrupted_engine)
     settings = TagSettings(top=1, format="jsonl")
-    as_jsonl = output_paths(str(tmp_path / "out"), ["jsonl"])
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, as_jsonl, settings=settings, engine=interrupted_engine)
-    report = tag_to_files(tagger, files, paths, settings=settings)
+        tag_to_tables(tagger, files, settings, output=output, engine=interrupted_engine)
+    report = tag_to_tables(tagger, files, settings, output=output)
     assert report.n_resumed == 2
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(tagger, files, paths, settings=TagSettings(), engine=interrupted_engine)
-    assert tag_to_files(tagger, files, paths, settings=TagSettings(window=0.1)).n_resumed == 0
+        tag_to_tables(tagger, files, TagSettings(), output=output, engine=interrupted_engine)
+    assert tag_to_tables(tagger, files, TagSettings(window=0.1), output=output).n_resumed == 0
 
 
 def test_another_model_does_not_resume(model, sounds, tmp_path):
     files = find_files([sounds], {".wav"})
-    paths = output_paths(str(tmp_path / "out"), ["csv"])
+    output = str(tmp_path / "out")
 
     def interrupted_engine(chunks):
         yield chunks[-1], tag_chunk(Tagger(model), None, 1, chunks[-1])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(Tagger(model), files, paths, settings=TagSettings(), engine=interrupted_engine)
+        tag_to_tables(Tagger(model), files, TagSettings(), output=output, engine=interrupted_engine)
     loud = make_info(front_end=FrontEnd(mel=MEL.model_copy(update={"mean": 0.0})))
     other = Tagger(make_bundle(tmp_path / "other", loud))
-    assert tag_to_files(other, files, paths, settings=TagSettings()).n_resumed == 0
+    assert tag_to_tables(other, files, TagSettings(), output=output).n_resumed == 0
 
 
 def test_rewritten_file_of_the_same_size_is_tagged_again(model, tmp_path):
     path = tmp_path / "a.wav"
-    paths = output_paths(str(tmp_path / "out"), ["wide"])
+    output = str(tmp_path / "out")
 
     def interrupted_engine(chunks):
         yield chunks[0], tag_chunk(Tagger(model), None, 1, chunks[0])
@@ -241,21 +238,21 @@ def test_rewritten_file_of_the_same_size_is_tagged_again(model, tmp_path):
 
     write_audio(path, tone("low", 0.5), 16_000)
     with pytest.raises(KeyboardInterrupt):
-        tag_to_files(Tagger(model), [str(path)], paths, settings=TagSettings(), engine=interrupted_engine)
+        tag_to_tables(Tagger(model), [path], TagSettings(), output=output, engine=interrupted_engine)
     write_audio(path, tone("high", 0.5), 16_000)
     os.utime(path, ns=(0, 0))
-    assert tag_to_files(Tagger(model), [str(path)], paths, settings=TagSettings()).n_resumed == 0
+    assert tag_to_tables(Tagger(model), [path], TagSettings(), output=output).n_resumed == 0
 
 
 def test_partial_files_of_a_killed_run_are_removed(model, sounds, tmp_path):
     settings = TagSettings(format="csv,raven", window=0.1)
-    paths = output_paths(str(tmp_path / "out"), settings.formats)
+    output = str(tmp_path / "out")
     partial = [".tags.123.csv", ".status.9.csv", "raven/.low 00.Table.1.selections.77.txt", ".parameters.5.toml"]
     kept = ["notes.txt", ".tags.csv.bak", ".tagsx.1.csv"]
     (tmp_path / "out" / "raven").mkdir(parents=True)
     for name in partial + kept:
         (tmp_path / "out" / name).write_text("")
-    tag_to_files(Tagger(model), find_files([sounds], {".wav"}), paths, settings=settings)
+    tag_to_tables(Tagger(model), [sounds], settings, output=output)
     remaining = contents(tmp_path / "out")
     assert not set(partial) & set(remaining)
     assert set(kept) < set(remaining)
@@ -263,7 +260,7 @@ def test_partial_files_of_a_killed_run_are_removed(model, sounds, tmp_path):
 
 def test_full_disk_loses_no_tagged_file(model, sounds, tmp_path, monkeypatch):
     tagger, files = Tagger(model), find_files([sounds], {".wav"})
-    paths = output_paths(str(tmp_path / "out"), ["csv"])
+    output = str(tmp_path / "out")
 
     def raise_disk_full(*_, **__):
         raise DataError("tags.csv: can't be written: No space left on device")
@@ -271,8 +268,8 @@ def test_full_disk_loses_no_tagged_file(model, sounds, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(batch, "write", raise_disk_full)
         with pytest.raises(DataError, match="No space left"):
-            tag_to_files(tagger, files, paths, settings=TagSettings())
-    assert tag_to_files(tagger, files, paths, settings=TagSettings()).n_resumed == len(files) - 2
+            tag_to_tables(tagger, files, TagSettings(), output=output)
+    assert tag_to_tables(tagger, files, TagSettings(), output=output).n_resumed == len(files) - 2
 
 
 def test_shards_together_contain_all_files(run, model, sounds, tmp_path):

@@ -105,6 +105,7 @@ def tag(
     features: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
+    on_chunk: Callable[[TaggedChunk], None] | None = None,
 ) -> Iterator[TaggedFile]:
     """Tag files on all cores and yield the results in the order of the files.
 
@@ -123,6 +124,8 @@ def tag(
         Number of cores to use. By default all of them, or one for a few files.
     progress : Progress
         Called with the number of tagged files; for a single long recording, also with minutes.
+    on_chunk : callable, optional
+        Called with each `TaggedChunk` before its files are yielded: it contains the seconds that each stage took.
 
     Raises
     ------
@@ -137,6 +140,8 @@ def tag(
         tag_chunks(tagger, chunks, window, features=features, workers=workers, progress=progress)
     ) as tagged_chunks:
         for tagged_chunk in in_order(tagged_chunks):
+            if on_chunk is not None:
+                on_chunk(tagged_chunk)
             for tagged in tagged_chunk.files:
                 n_done += 1
                 progress("tagging", n_done, len(names))

@@ -65,7 +65,7 @@ def tag_command(
     """
     from spectag.models.pretrained import tagger_folder
     from spectag.models.tagger import Tagger
-    from spectag.tagging.batch import tag_inputs
+    from spectag.tagging.batch import tag_to_tables
     from spectag.tagging.input_files import Shard
     from spectag.tagging.ray_engine import tag_on_ray
 
@@ -75,7 +75,7 @@ def tag_command(
     begin = time.monotonic()
     with shown_work(results_to_stdout=output is None) as (progress, log):
         tagger = Tagger(tagger_folder(model, progress=progress, log=log))
-        report = tag_inputs(
+        report = tag_to_tables(
             tagger,
             paths or (),
             settings,
