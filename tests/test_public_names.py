@@ -1,5 +1,6 @@
-"""`import spectag`: light, and each command is one function with the same words."""
+"""`import spectag`: it is quick, and every command has a public function with the same parameters."""
 
+import dataclasses
 import importlib
 import inspect
 import subprocess
@@ -8,51 +9,69 @@ import sys
 import pytest
 
 import spectag
-from helpers.bundles import make_bundle
+from helpers.bundles import LABELS, make_bundle, tone
+from spectag.audio.files import write_audio
 from spectag.cli.app import app
+from spectag.config.data_options import DataOptions
+from spectag.training import find_learning_rate
 
 PUBLIC = sorted(spectag.__all__)
 
 
 def python(script):
-    """What a fresh Python prints."""
+    """What a fresh Python process prints."""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def test_import_loads_nothing_but_ourselves():
+def test_import_loads_no_other_library():
     heavy = {"numpy", "pydantic", "onnxruntime", "scipy", "soundfile", "rich", "cyclopts", "torch"}
     assert python(f"import sys, spectag; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_public_name_is_there_and_documented(name):
+def test_public_name_exists_and_is_documented(name):
     assert inspect.getdoc(getattr(spectag, name))
 
 
 def test_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'spectag' has no attribute 'tagg'"):
+    with pytest.raises(AttributeError, match="No spectag attribute tagg"):
         _ = spectag.tagg
     with pytest.raises(ImportError):
         importlib.import_module("spectag.tagg")
 
 
-@pytest.mark.parametrize("name", ["augment", "demo", "prepare", "show", "split", "train", "tune"])
-def test_command_and_function_have_the_same_words(name):
-    of_function = set(inspect.signature(getattr(spectag, name)).parameters) - {"progress", "say", "on_epoch"}
-    of_command = set(inspect.signature(app[name].default_command).parameters) - {"json_output"}
-    settings = {"settings", "mel", "image", "augment", "loss", "finetune", "noisy_labels", "settings_file"}
-    other = {
-        "augment": ({"config", "n_clips"}, {"augment", "clips"}),
+def parameters_of_command(name):
+    return set(inspect.signature(app[name].default_command).parameters) - {"json_output"}
+
+
+def parameters_of_function(name):
+    return set(inspect.signature(getattr(spectag, name)).parameters) - {"progress", "log", "on_epoch"}
+
+
+@pytest.mark.parametrize("name", ["demo", "explain", "inspect", "prepare", "show", "split", "train", "tune"])
+def test_command_and_function_have_the_same_parameters(name):
+    only_function, only_command = {
         "demo": ({"folder"}, {"output"}),
-        "split": (set(), {"output"}),  # the function gives what the command writes
-        "train": (set(), settings),
-        "tune": (set(), settings),
-    }
-    only_function, only_command = other.get(name, (set(), set()))
-    assert of_function - only_function == of_command - only_command
+        "explain": ({"labels", "start_seconds", "end_seconds", "n_passes"}, {"label", "start", "end"}),
+        "split": (set(), {"output"}),  # the function returns what the command writes
+        "train": ({field.name for field in dataclasses.fields(DataOptions)}, {"data"}),
+        "tune": ({field.name for field in dataclasses.fields(DataOptions)}, {"data"}),
+    }.get(name, (set(), set()))
+    assert parameters_of_function(name) - parameters_of_command(name) == only_function
+    assert parameters_of_command(name) - parameters_of_function(name) == only_command
 
 
-def test_load_gives_a_tagger(tmp_path):
-    assert isinstance(spectag.load(make_bundle(tmp_path / "model")), spectag.Tagger)
+def test_functions_take_the_data_options_that_train_tune_and_lr_find_share():
+    options = {field.name for field in dataclasses.fields(DataOptions)}
+    for function in (spectag.train, spectag.tune, find_learning_rate):
+        assert options <= set(inspect.signature(function).parameters)
+
+
+def test_load_gives_a_tagger_with_the_labels_of_its_bundle(tmp_path):
+    tagger = spectag.load(make_bundle(tmp_path / "model"))
+    assert isinstance(tagger, spectag.Tagger)
+    assert tuple(tagger.labels.names) == tuple(LABELS)
+    write_audio(tmp_path / "low.wav", tone("low", 0.5), 16_000)
+    assert tagger.tag(tmp_path / "low.wav").top(1)[0].label == "low"
