@@ -3,6 +3,7 @@
 Run `python docs/write_cli_reference.py` after a change of a command. A test compares the file with the commands.
 """
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +23,11 @@ _INTRODUCTION = """\
 `spectag COMMAND --help` shows the main options of a command and an example. `spectag COMMAND --help-all` shows all
 options. `spectag --version` prints the version.
 
-Every command accepts `--config FILE`: it reads options from a TOML file, such as a model's `recipe.toml`. Options on the
-command line override it.
+Every command accepts `--config FILE`: it reads options from a TOML file, such as a model's `recipe.toml`. Options on
+the command line override it.
 
 Results go to stdout or to `-o`. Progress and warnings go to stderr. With `--json`, results are JSON. The
-[exit status](output-files.md#exit-status) says whether files were skipped.
+[exit status](output-files.md#exit-status) shows whether files were skipped.
 """
 
 
@@ -44,7 +45,7 @@ def reference() -> str:
 
 
 def _section(command: App, name: str, *, level: int) -> Iterator[str]:
-    yield from (f"{'#' * level} spectag {name}", "", command.help.replace("\n\nParameters", "").splitlines()[0], "")
+    yield from (f"{'#' * level} spectag {name}", "", _description(command), "")
     options = list(command_options(command))
     positional = [option for option in options if option.is_positional]
     if positional:
@@ -52,7 +53,14 @@ def _section(command: App, name: str, *, level: int) -> Iterator[str]:
     for group in dict.fromkeys(option.group for option in options if not option.is_positional):
         if group != "Options":
             yield from (f"*{group}*", "")
-        yield from _table("option", [option for option in options if not option.is_positional and option.group == group])
+        yield from _table(
+            "option", [option for option in options if not option.is_positional and option.group == group]
+        )
+
+
+def _description(command: App) -> str:
+    """The docstring of the command up to its parameters."""
+    return (inspect.getdoc(command.default_command) or "").partition("\n\nParameters\n")[0]
 
 
 def _table(title: str, options: list[Option]) -> Iterator[str]:
