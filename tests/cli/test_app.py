@@ -99,9 +99,12 @@ def test_python_m_spectag_runs_the_command():
         (["tag", "m", "a.wav", "--window", "1", "--overlap", "1"], "need overlap < window, got 1 s and 1 s"),
         (["tag", "m", "a.wav", "--window", "inf"], "--window: Input should be a finite number"),
         (["tag", "m", "a.wav", "--format", "submission"], "--format submission needs --template"),
-        (["tag", "m", "a.wav", "--template", "t.csv", "--format", "csv"], "and --format csv for another"),
+        (
+            ["tag", "m", "a.wav", "--template", "t.csv", "--format", "csv"],
+            "--template is for --format submission, got --format csv",
+        ),
         (["tag", "m", "a.wav", "--template", "t.csv", "--top", "3"], "leave out --top, --min-confidence and"),
-        (["tag", "m", "a.wav", "--template", "t.csv", "--window", "1"], "give --window with --pool or not at all"),
+        (["tag", "m", "a.wav", "--template", "t.csv", "--window", "1"], "use --window only with --pool"),
         (["split", "a.csv", "--folds", "1"], 'Invalid value "1" for --folds. Must be >= 2.'),
         (
             ["split", "a.csv", "--validation-fraction", "1"],
@@ -167,7 +170,7 @@ def test_train_prints_scores_as_json_to_stdout_and_progress_to_stderr(trained):
     assert result["bundle"] == str(model)
     assert 0 < result["scores"]["lwlrap"] <= 1
     assert [fold["n_clips"] for fold in result["folds"]] == [6, 6]
-    assert "bank: 12 log_mels made" in done.err
+    assert "spectrogram cache: 12 spectrograms computed" in done.err
     assert "features by scratch: 12/12" in done.err
 
 
@@ -183,6 +186,7 @@ def test_train_stores_the_recipe_that_it_used(trained):
     assert read_config(model / "recipe.toml", Recipe) == SCRATCH
 
 
+@pytest.mark.slow
 def test_training_from_python_gives_the_same_model(trained, tmp_path):
     manifest, model, _ = trained
     spectag.train(manifest, tmp_path / "model", SCRATCH, cache=tmp_path / "cache", workers=1)

@@ -1,4 +1,4 @@
-"""The command line among terminals, pipes and full disks, and how it ends when it is stopped."""
+"""The command line with terminals, pipes and full disks, and after Ctrl-C."""
 
 import contextlib
 import csv
@@ -28,13 +28,13 @@ def sounds(tmp_path):
 
 @pytest.fixture
 def long_sounds(tmp_path):
-    """Tagged in windows of 20 ms, they take some seconds."""
+    """Sounds that take some seconds to tag in windows of 20 ms."""
     write_tones(tmp_path / "long", 30, seconds=10.0)
     return tmp_path / "long"
 
 
 def test_results_reach_their_file_while_bars_are_shown_on_a_terminal(model, sounds, tmp_path):
-    """They went to the terminal once, and the file stayed empty."""
+    """They once went to the terminal, and the file stayed empty."""
     terminal, terminal_end = pty.openpty()
     with (tmp_path / "tags.csv").open("w") as file:
         process = start("tag", model, sounds, "--top", "1", stdout=file, stderr=terminal_end)
@@ -46,7 +46,7 @@ def test_results_reach_their_file_while_bars_are_shown_on_a_terminal(model, soun
     assert "low 00.wav" not in shown
 
 
-def test_results_on_a_terminal_are_neither_broken_nor_mixed_with_bars(model, sounds):
+def test_results_on_a_terminal_are_whole_lines_without_bars_between_them(model, sounds):
     terminal, terminal_end = pty.openpty()
     process = start("tag", model, sounds, "--top", "1", stdout=terminal_end, stderr=terminal_end)
     os.close(terminal_end)
@@ -56,17 +56,17 @@ def test_results_on_a_terminal_are_neither_broken_nor_mixed_with_bars(model, sou
 
 
 def read_all(terminal):
-    """All that a terminal was sent, until nobody sends any more."""
-    parts = []
-    with contextlib.suppress(OSError):  # Linux' word for the end
-        while part := os.read(terminal, 65_536):
-            parts.append(part)
+    """Everything that a terminal received, until all writers have closed it."""
+    blocks = []
+    with contextlib.suppress(OSError):  # how Linux reports the end
+        while block := os.read(terminal, 65_536):
+            blocks.append(block)
     os.close(terminal)
-    return b"".join(parts).decode()
+    return b"".join(blocks).decode()
 
 
 @pytest.mark.parametrize("options", [("--window", "0.02", "--threshold", "0"), ()])
-def test_reader_that_goes_away_early_makes_no_traceback(model, long_sounds, options):
+def test_closed_pipe_ends_the_command_without_a_traceback(model, long_sounds, options):
     process = start("tag", model, long_sounds, *options)
     assert process.stdout.readline() == "file,start,end,label,probability\n" if options else True
     process.stdout.close()
@@ -78,8 +78,8 @@ def test_reader_that_goes_away_early_makes_no_traceback(model, long_sounds, opti
     assert "BrokenPipe" not in err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without space")
-def test_full_disk_is_told_in_one_line(model, sounds):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_full_disk_is_reported_in_one_line(model, sounds):
     with Path("/dev/full").open("w") as full:
         process = start("tag", model, sounds, stdout=full)
         _, err = process.communicate()
@@ -88,39 +88,43 @@ def test_full_disk_is_told_in_one_line(model, sounds):
     assert "Traceback" not in err
 
 
-def stop_in_the_middle(process, sign):
-    """Press Ctrl-C as soon as a line of progress begins with `sign`, and give the rest of stderr."""
+def interrupt(process, at_line):
+    """Press Ctrl-C once a line of progress starts with `at_line`, and check how the command ends."""
     for line in process.stderr:
-        if line.startswith(sign):
+        if line.startswith(at_line):
             break
-    os.killpg(process.pid, signal.SIGINT)  # a terminal tells all processes of the group
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes of the group
     rest = process.stderr.read()
     process.stdout.close()
     process.stderr.close()
     assert process.wait() == 130
     assert "Traceback" not in rest
-    assert rest.splitlines()[-1].startswith("spectag: stopped; nothing half-written is left")
+    assert rest.splitlines()[-1].startswith("spectag: stopped; no half-written file is left")
 
 
-@pytest.mark.parametrize(("sign", "workers"), [("tagging: 0/30", "2"), ("tagging: 7/30", "1"), ("tagging: 6/30", "2")])
-def test_ctrl_c_leaves_no_half_written_tags(model, long_sounds, tmp_path, sign, workers):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("at_line", "workers"), [("tagging: 0/30", "2"), ("tagging: 7/30", "1"), ("tagging: 6/30", "2")]
+)
+def test_ctrl_c_leaves_no_half_written_tags(model, long_sounds, tmp_path, at_line, workers):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tags.csv").write_text("old")
     options = ("--window", "0.02", "--overlap", "0.015", "-o", tmp_path / "out" / "tags.csv", "-j", workers)
-    stop_in_the_middle(start("tag", model, long_sounds, *options), sign)
+    interrupt(start("tag", model, long_sounds, *options), at_line)
     assert (tmp_path / "out" / "tags.csv").read_text() == "old"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tags.csv", ".tags.csv.journal"}
 
 
-@pytest.mark.parametrize(("sign", "workers"), [("3000 log_mels to make", "2"), ("log-mels: 600/3000", "1")])
-def test_ctrl_c_in_prepare_leaves_no_half_written_bank_and_the_next_run_goes_on(run, tmp_path, sign, workers):
+@pytest.mark.slow
+@pytest.mark.parametrize(("at_line", "workers"), [("3000 spectrograms to compute", "2"), ("log-mels: 600/3000", "1")])
+def test_prepare_continues_after_ctrl_c(run, tmp_path, at_line, workers):
     write_audio(tmp_path / "a.wav", np.concatenate([tone("low", 10.0), tone("high", 10.0)]), 16_000)
     rows = [f"a.wav,x,{start / 200},{start / 200 + 2}" for start in range(3000)]
     (tmp_path / "a.csv").write_text("\n".join(["fname,labels,start,end", *rows]))
-    command = ("prepare", tmp_path / "a.csv", "--cache", tmp_path / "bank", "--backbone", "scratch", "-j", workers)
-    stop_in_the_middle(start(*command), sign)
-    assert not [path for path in (tmp_path / "bank").rglob("*") if ".work-" in path.name]
+    command = ("prepare", tmp_path / "a.csv", "--cache", tmp_path / "cache", "--backbone", "scratch", "-j", workers)
+    interrupt(start(*command), at_line)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if ".work-" in path.name]
     (tmp_path / "a.csv").write_text("\n".join(["fname,labels,start,end", *rows[:700]]))
     done = run(*command)
     assert done.status == 0
-    assert ("were there" in done.err or "nothing to do" in done.err) == (sign != "3000 log_mels to make")
+    assert ("were cached" in done.err or "nothing to do" in done.err) == (at_line != "3000 spectrograms to compute")

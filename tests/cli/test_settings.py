@@ -6,10 +6,11 @@ import pytest
 import tomli_w
 
 import spectag
+from helpers.configs import read_config
 from helpers.command import write_manifest
 from helpers.paths import PROJECT
 from spectag.audio.spectrogram_image import read_png
-from spectag.config.base import ImageConfig, MelConfig, read_config, to_toml
+from spectag.config.base import ImageConfig, MelConfig, to_toml
 from spectag.config.recipe import Recipe
 from spectag.errors import DataError
 
@@ -248,7 +249,7 @@ def test_unknown_recipe_is_reported_with_the_known_ones(run):
     done = run("train", "a.csv", "-o", "m", "--recipe", "bets")
     assert done.status == 1
     assert "no recipe 'bets'; did you mean 'best'?" in done.err
-    assert "spectag has best, blog, fsdkaggle2019, quick" in done.err
+    assert "the recipes of spectag are best, blog, fsdkaggle2019, quick" in done.err
 
 
 def test_table_with_the_name_of_a_command_reaches_both(recipe_of, run, tmp_path, monkeypatch):
