@@ -1,54 +1,70 @@
-"""Foreseen errors: each becomes one line for the user and exit status 1, never a traceback."""
+"""The errors that spectag expects. The command line prints each as one line and exits with status 1.
+
+Exception
+├── SpectagError
+│   ├── ConfigError             settings that are wrong or contradict each other
+│   ├── AudioError              a sound that cannot be read or written
+│   │   └── EndOfSoundError     an excerpt that starts after the end of the sound
+│   ├── DataError               a manifest, table or image with wrong content
+│   ├── SpectrogramCacheError   a spectrogram cache that cannot be read or written
+│   ├── WeightsError            pretrained weights that are missing or wrong
+│   ├── BundleError             a model bundle that cannot be read
+│   ├── MissingExtraError       an optional package that is not installed
+│   ├── WorkerDiedError         a worker process that was killed (spectag.system.worker_pool)
+│   └── ClusterError            a Ray cluster that cannot be used (spectag.tagging.ray_engine)
+└── OSError
+    └── DownloadError           a file that the server does not deliver (spectag.system.download)
+"""
 
 import difflib
 from collections.abc import Iterable
 
 
 class SpectagError(Exception):
-    """A foreseen error. Its message says where, what came, what was expected and what to do."""
+    """Base class. The message names the place, what was found, what was expected and what to do."""
 
 
 class ConfigError(SpectagError):
-    """Settings that do not fit together, or a settings file that can't be read."""
+    """Settings contradict each other, or a settings file cannot be read."""
 
 
 class AudioError(SpectagError):
-    """A sound that can't be read."""
+    """A sound cannot be read or written."""
 
 
 class EndOfSoundError(AudioError):
-    """A stretch that begins where the sound has ended."""
+    """An excerpt starts at or after the end of the sound."""
 
 
 class DataError(SpectagError):
-    """A manifest, a table or an image that does not say what it should."""
+    """A manifest, a table or an image has the wrong content."""
 
 
 class SpectrogramCacheError(SpectagError):
-    """A bank that can't be written or read."""
+    """A spectrogram cache cannot be read or written."""
 
 
 class WeightsError(SpectagError):
-    """Pretrained weights that can't be had or are not what they should be."""
+    """Pretrained weights are missing, or they are not the published ones."""
 
 
 class BundleError(SpectagError):
-    """A tagger on disk that can't be read."""
+    """A model bundle cannot be read."""
 
 
 class MissingExtraError(SpectagError):
-    """A package that belongs to an extra which is not installed."""
+    """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package}: pip install 'spectag[{extra}]'")
         self._arguments = package, extra, purpose
 
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
-        """Let it come through from worker processes."""
+        """Pickle the arguments, so that worker processes can raise this error."""
         return type(self), self._arguments
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known word nearest to `word`, or "" when none is near."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    """Return "; did you mean 'x'?" with the closest known word, or "" if no word is close."""
+    closest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {closest[0]!r}?" if closest else ""

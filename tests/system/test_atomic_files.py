@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that appear complete or not at all."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ def names_in(folder):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "ä b,c.tar.gz", "no suffix", ".hidden"])
-def test_file_appears_when_it_is_whole(tmp_path, name):
+def test_file_appears_when_it_is_complete(tmp_path, name):
     path = tmp_path / name
     with unfinished_file(path) as unfinished:
         unfinished.write_text("new")
@@ -23,7 +23,7 @@ def test_file_appears_when_it_is_whole(tmp_path, name):
     assert names_in(tmp_path) == [name]
 
 
-def test_folder_of_the_file_is_made(tmp_path):
+def test_missing_folders_are_created(tmp_path):
     with unfinished_file(tmp_path / "neu" / "tiefer" / "a.csv") as unfinished:
         unfinished.write_text("new")
     assert (tmp_path / "neu" / "tiefer" / "a.csv").read_text() == "new"
@@ -35,7 +35,7 @@ def write_half(path, error):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_old_file_stays_when_writing_fails_and_nothing_half_written_is_left(tmp_path, error):
+def test_old_file_stays_when_writing_fails(tmp_path, error):
     path = tmp_path / "a.csv"
     path.write_text("old")
     with pytest.raises(error), unfinished_file(path) as unfinished:
@@ -44,13 +44,13 @@ def test_old_file_stays_when_writing_fails_and_nothing_half_written_is_left(tmp_
     assert names_in(tmp_path) == ["a.csv"]
 
 
-def test_folder_in_the_place_is_told_before_any_work(tmp_path):
+def test_folder_with_the_name_raises_an_error_before_any_work(tmp_path):
     with pytest.raises(IsADirectoryError) as error, unfinished_file(tmp_path):
-        pytest.fail("the work has begun")
+        pytest.fail("the work has started")
     assert error.value.errno == errno.EISDIR
 
 
-def test_of_a_link_the_target_is_replaced(tmp_path):
+def test_target_of_a_symbolic_link_is_replaced(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "link.csv").symlink_to(tmp_path / "far" / "target.csv")
     with unfinished_file(tmp_path / "link.csv") as unfinished:
@@ -59,7 +59,7 @@ def test_of_a_link_the_target_is_replaced(tmp_path):
     assert (tmp_path / "far" / "target.csv").read_text() == "new"
 
 
-def test_pipe_is_written_to_and_never_replaced(tmp_path):
+def test_pipe_is_written_directly(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""The record of epochs."""
+"""The record of a training, epoch by epoch."""
 
 import csv
 from dataclasses import asdict
@@ -11,7 +11,7 @@ EPOCHS = [
 ]
 
 
-def test_epochs_are_read_back_from_the_table_as_they_were(tmp_path):
+def test_table_contains_every_field_of_every_epoch(tmp_path):
     path = tmp_path / "history.csv"
     write_history(path, EPOCHS)
     with path.open(encoding="utf-8", newline="") as file:
@@ -24,13 +24,13 @@ def test_epochs_are_read_back_from_the_table_as_they_were(tmp_path):
     assert b"\r" not in path.read_bytes()
 
 
-def test_no_epochs_are_a_header(tmp_path):
+def test_table_without_epochs_is_a_header(tmp_path):
     path = tmp_path / "history.csv"
     write_history(path, [])
     assert path.read_text().startswith("epoch,train_loss,train_lwlrap,valid_loss,valid_lwlrap,")
     assert len(path.read_text().splitlines()) == 1
 
 
-def test_an_epoch_reads_as_a_line():
+def test_epoch_as_text_is_one_line():
     assert str(Epoch(12, 0.25, 0.5, 1.0, None)) == "epoch  12   train loss 0.2500 lwlrap 0.5000   valid loss 1.0000"
     assert str(EPOCHS[0]) == "epoch   1   train loss 0.5000"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and where the table of a recording goes."""
+"""Output files, and the paths of the tables of recordings."""
 
 import io
 import os
@@ -10,48 +10,48 @@ from hypothesis import strategies as st
 
 from helpers.file_events import UNDECODABLE_NAME
 from spectag.errors import DataError
-from spectag.system.output import csv_writer, one_line, written, written_bytes
-from spectag.system.paths import TablePlaces, common_folder, divided, location_of, parts_of
+from spectag.system.output import csv_writer, one_line, open_binary_output, open_output
+from spectag.system.paths import TablePaths, common_folder, join_parts, split_below, split_location
 
 # ------------------------------------------------------------------------------------------------ files
 
 
-def test_table_is_written_whole_also_into_a_folder_that_does_not_exist(tmp_path):
+def test_output_appears_when_it_is_complete_also_in_a_new_folder(tmp_path):
     path = tmp_path / "neu" / "tags.csv"
-    with written(path) as out:
+    with open_output(path) as out:
         out.write("ä\n")
         assert not path.exists()
     assert path.read_bytes() == "ä\n".encode()
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("opened", [written, written_bytes])
-def test_failed_table_leaves_the_old_one(tmp_path, opened):
+@pytest.mark.parametrize("open_file", [open_output, open_binary_output])
+def test_old_file_stays_when_writing_fails(tmp_path, open_file):
     (tmp_path / "a.csv").write_text("old")
-    with pytest.raises(DataError, match="too bad"), opened(tmp_path / "a.csv"):
+    with pytest.raises(DataError, match="too bad"), open_file(tmp_path / "a.csv"):
         raise DataError("too bad")
     assert (tmp_path / "a.csv").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
-@pytest.mark.parametrize("opened", [written, written_bytes])
-def test_place_that_can_not_be_written_is_told(tmp_path, opened):
+@pytest.mark.parametrize("open_file", [open_output, open_binary_output])
+def test_path_that_cannot_be_written_raises_an_error(tmp_path, open_file):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="can't be written: there is a folder of this name"), opened(tmp_path):
-        pytest.fail("the work has begun")
-    with pytest.raises(DataError, match=r"b\.csv: can't be written: "), opened(tmp_path / "file" / "b.csv"):
-        pytest.fail("the work has begun")
+    with pytest.raises(DataError, match="can't be written: a folder has this name"), open_file(tmp_path):
+        pytest.fail("the work has started")
+    with pytest.raises(DataError, match=r"b\.csv: can't be written: "), open_file(tmp_path / "file" / "b.csv"):
+        pytest.fail("the work has started")
 
 
-def test_without_a_path_it_goes_to_stdout(capsysbinary):
-    with written(None) as out:
+def test_output_without_a_path_is_stdout(capsysbinary):
+    with open_output(None) as out:
         out.write("a\n")
-    with written_bytes(None) as table:
+    with open_binary_output(None) as table:
         table.write(b"\xff")
     assert capsysbinary.readouterr().out == b"a\n\xff"
 
 
-def test_carriage_return_is_quoted_and_plain_rows_are_not():
+def test_only_rows_with_a_carriage_return_are_quoted():
     out = io.StringIO(newline="")
     write_row = csv_writer(out)
     write_row(["a", "b"])
@@ -59,18 +59,18 @@ def test_carriage_return_is_quoted_and_plain_rows_are_not():
     assert out.getvalue() == 'a,b\n"a","b\rc"\n'
 
 
-def test_one_line_keeps_all_but_what_would_break_it():
+def test_one_line_replaces_control_characters_only():
     assert one_line("a\tb\r\nc\u2028d\x00e ä\u00a0\u200b\\") == "a b  c d e ä\u00a0\u200b\\"
 
 
-# ------------------------------------------------------------------------------------------------ places
+# ------------------------------------------------------------------------------------------------ paths
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         (["/rec/a/1.wav", "/rec/b/2.wav"], "/rec"),
-        (["/rec/a/1.wav", "/rec/ab/2.wav"], "/rec"),  # not /rec/a, though the letters go on
+        (["/rec/a/1.wav", "/rec/ab/2.wav"], "/rec"),  # not /rec/a
         (["/rec/1.wav", "/rec/b/c/2.wav", "/rec/b/3.wav"], "/rec"),
         (["/rec/a/1.wav"], "/rec/a"),
         (["/a/1.wav", "/b/2.wav"], "/"),
@@ -81,20 +81,20 @@ def test_one_line_keeps_all_but_what_would_break_it():
         ([], ""),
     ],
 )
-def test_common_folder_worked_by_hand(files, expected):
-    assert location_of(common_folder(iter(files))) == expected
+def test_common_folder_of_files(files, expected):
+    assert join_parts(common_folder(iter(files))) == expected
 
 
-def test_relative_paths_are_those_from_here(tmp_path, monkeypatch):
+def test_relative_paths_start_at_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = common_folder(["rec/a.wav", "./rec/b/c.wav"])
-    assert location_of(root) == str(tmp_path / "rec")
-    assert divided("rec/b/c.wav", root) == (root, ("b", "c.wav"))
+    assert join_parts(root) == str(tmp_path / "rec")
+    assert split_below("rec/b/c.wav", root) == (root, ("b", "c.wav"))
 
 
-def test_file_that_lies_elsewhere_keeps_all_its_parts():
+def test_file_outside_the_root_keeps_all_its_parts():
     root = common_folder(["/rec/a.wav"])
-    assert divided("/other/x/b.wav", root) == ((), ("/", "other", "x", "b.wav"))
+    assert split_below("/other/x/b.wav", root) == ((), ("/", "other", "x", "b.wav"))
 
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=4).filter(
@@ -103,19 +103,21 @@ names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 
 
 @given(folders=st.lists(st.lists(names, min_size=1, max_size=3), min_size=1, max_size=5))
-def test_folder_and_rest_make_the_path_again(folders):
+def test_root_and_parts_below_it_make_the_path_again(folders):
     files = ["/" + "/".join(parts) for parts in folders]
     root = common_folder(files)
     for file in files:
-        above, below = divided(file, root)
-        assert above == root
-        assert location_of(above + below) == file
-        assert str(Path(location_of(above), *below)) == file
+        parent, below = split_below(file, root)
+        assert parent == root
+        assert join_parts(parent + below) == file
+        assert str(Path(join_parts(parent), *below)) == file
 
 
-def places_of(folder, files):
-    places = TablePlaces(folder, common_folder(files), ".txt")
-    return [os.path.relpath(places.of(file), folder) if "://" not in folder else places.of(file) for file in files]
+def paths_of(folder, files):
+    """The paths of the tables, relative to the folder if it is not a URL."""
+    chooser = TablePaths(folder, common_folder(files), ".txt")
+    paths = [chooser.path_for(file) for file in files]
+    return paths if "://" in folder else [os.path.relpath(path, folder) for path in paths]
 
 
 @pytest.mark.parametrize(
@@ -128,42 +130,42 @@ def places_of(folder, files):
         (["/rec/1.wav", "/rec/1.wav", "/rec/1.wav"], ["1.txt", "1.wav.txt", "1.wav (2).txt"]),
         (["/rec/a.b.c.wav", "/rec/.hidden", "/rec/plain"], ["a.b.c.txt", ".hidden.txt", "plain.txt"]),
         (["/rec/1.wav", "s3://b/x/1.wav"], ["rec/1.txt", "s3/b/x/1.txt"]),
-        (["s3://b/../../etc/1.wav", "/x/2.wav"], ["s3/b/etc/1.txt", "x/2.txt"]),  # never out of the folder
+        (["s3://b/../../etc/1.wav", "/x/2.wav"], ["s3/b/etc/1.txt", "x/2.txt"]),  # never outside the folder
     ],
 )
-def test_tables_lie_as_the_recordings_lie_each_with_a_name_of_its_own(tmp_path, files, expected):
-    assert places_of(str(tmp_path), files) == expected
+def test_tables_have_the_subfolders_of_the_recordings_and_unique_names(tmp_path, files, expected):
+    assert paths_of(str(tmp_path), files) == expected
 
 
-def test_recordings_of_the_longest_names_have_tables_too(tmp_path):
+def test_recordings_with_very_long_names_have_tables(tmp_path):
     files = [str(tmp_path / f"{'鳥' * 83}{end}.wav") for end in "ab"]  # 254 bytes
-    places = TablePlaces(tmp_path / "out", common_folder(files), ".Table.1.selections.txt")
+    paths = TablePaths(tmp_path / "out", common_folder(files), ".Table.1.selections.txt")
     for file in files:
-        with written(places.of(file)) as out:
+        with open_output(paths.path_for(file)) as out:
             out.write("a")
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_tables_of_a_bucket_go_to_a_bucket():
-    assert places_of("s3://out/raven", ["s3://in/a/1.wav", "s3://in/2.wav"]) == [
+def test_folder_of_the_tables_can_be_a_bucket():
+    assert paths_of("s3://out/raven", ["s3://in/a/1.wav", "s3://in/2.wav"]) == [
         "s3://out/raven/a/1.txt",
         "s3://out/raven/2.txt",
     ]
 
 
 @given(folders=st.lists(st.lists(names, min_size=1, max_size=3), min_size=1, max_size=8))
-def test_no_two_tables_share_a_place_and_none_lies_outside(folders):
+def test_tables_have_different_paths_inside_the_folder(folders):
     files = ["/rec/" + "/".join(parts) for parts in folders]
-    places = places_of("/out", files)
-    assert len({place.casefold() for place in places}) == len(files)
-    assert not any(place.startswith("..") for place in places)
+    paths = paths_of("/out", files)
+    assert len({path.casefold() for path in paths}) == len(files)
+    assert not any(path.startswith("..") for path in paths)
 
 
-def test_name_that_no_encoding_knows_has_its_table(tmp_path):
+def test_file_name_that_is_not_utf_8_has_a_table(tmp_path):
     file = str(tmp_path / UNDECODABLE_NAME)
-    place = TablePlaces(tmp_path / "out", common_folder([file]), ".txt").of(file)
-    with written(place) as out:
+    path = TablePaths(tmp_path / "out", common_folder([file]), ".txt").path_for(file)
+    with open_output(path) as out:
         out.write("a")
     assert [os.fsencode(path.name) for path in (tmp_path / "out").iterdir()] == [b"caf\xe9.txt"]
-    assert parts_of(file)[-1] == UNDECODABLE_NAME
-    assert Path(place).read_text() == "a"
+    assert split_location(file)[-1] == UNDECODABLE_NAME
+    assert Path(path).read_text() == "a"

@@ -1,4 +1,4 @@
-"""What the computer provides: files written whole, worker processes, storage, downloads, progress."""
+"""Operating system services: atomic files, worker processes, storage, downloads and progress."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that appear complete or not at all."""
 
 import errno
 import glob
@@ -14,10 +14,11 @@ _UNFINISHED = re.compile(r"\..+\.[0-9]+\.[^.]+")
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: it takes its place when the `with` block ends well, and goes when not.
+    """A temporary path beside `path` to write to.
 
-    Its folder is made where there is none. Of a link, what it points to is replaced. A pipe or a device, such as
-    /dev/stdout, is written to as it is.
+    The temporary file replaces `path` when the `with` block succeeds and is deleted when it fails. Missing folders are
+    created. If `path` is a symbolic link, the target is replaced. A pipe or a device, such as /dev/stdout, is written
+    directly.
 
     Raises
     ------
@@ -26,12 +27,11 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+        raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
     if path.exists() and not path.is_file():
         yield path
         return
-    if path.is_symlink():
-        path = path.resolve()
+    path = path.resolve() if path.is_symlink() else path
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield unfinished
@@ -41,20 +41,20 @@ def unfinished_file(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what processes left that were killed while they wrote a file, or the files in a folder.
+    """Delete the temporary files that killed processes left for a file, or for all files in a folder.
 
-    Nobody may be writing there meanwhile.
+    No other process may write there at the same time.
     """
     if path.is_dir():
-        left = [file for file in path.rglob(".*") if _UNFINISHED.fullmatch(file.name)]
+        leftovers = [file for file in path.rglob(".*") if _UNFINISHED.fullmatch(file.name)]
     else:
-        beside = path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}")
-        left = [file for file in beside if file.name[len(path.stem) + 2 :].removesuffix(path.suffix).isdecimal()]
-    for file in left:
+        siblings = path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}")
+        leftovers = [file for file in siblings if file.name[len(path.stem) + 2 :].removesuffix(path.suffix).isdecimal()]
+    for file in leftovers:
         file.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Where spectag keeps what it can make again: spectrograms, features, downloaded weights."""
+"""The cache folder for files that spectag can compute or download again."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,6 @@ CACHE_VARIABLE = "SPECTAG_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where spectag keeps what it can make or fetch again: SPECTAG_CACHE, else the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("spectag")
+    """The folder that SPECTAG_CACHE names; by default, the user's cache folder."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    return Path(folder).expanduser() if folder else platformdirs.user_cache_path("spectag")

@@ -1,4 +1,4 @@
-"""Files from the net: fetched whole or not at all, and gone on with where the connection broke off."""
+"""Downloads that appear complete or not at all, and that continue after a broken connection."""
 
 import re
 import time
@@ -10,57 +10,57 @@ import requests
 from spectag.system.atomic_files import sha256_of
 from spectag.system.progress import Progress, silent
 
-_N_TRIES = 4  # in a row that bring nothing new
-_PAUSE_SECONDS = 1.0  # before the next try; twice as long after each that brought nothing
+_N_TRIES = 4  # consecutive tries without new bytes
+_PAUSE_SECONDS = 1.0  # before the next try; doubled after each try without new bytes
 _TIMEOUT_SECONDS = 30.0  # without a byte
 _CHUNK_BYTES = 1 << 16
 
 
 class DownloadError(OSError):
-    """A file that the net does not give."""
+    """The server does not deliver the file."""
 
 
-class _BrokenOffError(DownloadError):
-    """A connection that broke off, or a server that is busy: worth another try."""
+class _ConnectionLostError(DownloadError):
+    """The connection was lost, or the server is busy. Another try may help."""
 
 
 def download(url: str, path: Path, *, sha256: str | None = None, progress: Progress = silent) -> None:
-    """Fetch a file and put it in its place once it is whole.
+    """Download a file to `path`.
 
-    Until then what has come lies beside it as NAME.part. The next call goes on from there, if the server can give a
-    part and its file is still the same. One process at a time may fetch to a place; the caller sees to that.
+    An incomplete download stays beside it as NAME.part. The next call continues it, if the server supports ranges and
+    still has the same version of the file. The caller makes sure that only one process downloads to a path.
 
     Parameters
     ----------
     url, path
     sha256 : str, optional
-        What the file must have; without it, only its length is checked.
+        The expected checksum. Without it, only the length is checked.
     progress : Progress
-        Told the kilobytes that have come, and how many there are.
+        Called with the number of kilobytes so far and in total.
 
     Raises
     ------
     DownloadError
-        If the server can't be reached, does not have the file, breaks off time after time, or has another file.
+        If the server is not reachable, does not have the file, loses the connection repeatedly, or sends other content.
     OSError
         If the file can't be written.
     """
-    part = _Part(path)
-    was_begun = part.n_kept > 0
-    _fetch_patiently(url, part, progress)
-    if sha256 is not None and was_begun and sha256_of(part.file) != sha256:  # the part was damaged, or another file's
-        part.clear()
-        _fetch_patiently(url, part, progress)
-    if sha256 is not None and (found := sha256_of(part.file)) != sha256:
-        part.clear()
-        raise DownloadError(f"SHA-256 of what came is {found}, which does not match the published {sha256}")
-    part.file.replace(path)
-    part.clear()
+    partial = _PartialFile(path)
+    was_started = partial.n_bytes > 0
+    _fetch_with_retries(url, partial, progress)
+    if sha256 is not None and was_started and sha256_of(partial.file) != sha256:  # the old part may be damaged
+        partial.clear()
+        _fetch_with_retries(url, partial, progress)
+    if sha256 is not None and (actual := sha256_of(partial.file)) != sha256:
+        partial.clear()
+        raise DownloadError(f"the SHA-256 of the download is {actual}, but the published one is {sha256}")
+    partial.file.replace(path)
+    partial.clear()
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What has come of a file, and the server's mark of the version that it is of."""
+class _PartialFile:
+    """The bytes downloaded so far, and the version of the file that they belong to."""
 
     path: Path
 
@@ -74,15 +74,15 @@ class _Part:
 
     @property
     def version(self) -> str:
-        """Empty where the server gives none: then nobody can tell whether its file has changed meanwhile."""
+        """The server's ETag or modification time. Empty if it sends neither: then a change would go unnoticed."""
         return self._version_file.read_text(encoding="utf-8") if self._version_file.is_file() else ""
 
     @property
-    def n_kept(self) -> int:
-        """The bytes that needn't come again."""
+    def n_bytes(self) -> int:
+        """The number of bytes that can be kept."""
         return self.file.stat().st_size if self.version and self.file.is_file() else 0
 
-    def begin(self, version: str) -> None:
+    def start(self, version: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file.unlink(missing_ok=True)
         self._version_file.write_text(version, encoding="utf-8")
@@ -92,82 +92,82 @@ class _Part:
         self._version_file.unlink(missing_ok=True)
 
 
-def _fetch_patiently(url: str, part: _Part, progress: Progress) -> None:
-    """Fetch what is missing, in several tries where the connection breaks off."""
-    n_idle, most, was_reached = 0, part.n_kept, False
+def _fetch_with_retries(url: str, partial: _PartialFile, progress: Progress) -> None:
+    n_failures, most_bytes, was_reached = 0, partial.n_bytes, False
     while True:
         try:
-            _fetch(url, part, progress)
-        except (requests.ConnectionError, requests.Timeout, _BrokenOffError) as error:
-            was_reached = was_reached or isinstance(error, _BrokenOffError)
-            n_idle, most = (0, part.n_kept) if part.n_kept > most else (n_idle + 1, most)
-            if n_idle == _N_TRIES or not was_reached:
-                reason = str(error) if isinstance(error, _BrokenOffError) else "no connection"
-                raise DownloadError(reason + _goes_on_from(part)) from error
+            _fetch(url, partial, progress)
+        except (requests.ConnectionError, requests.Timeout, _ConnectionLostError) as error:
+            was_reached = was_reached or isinstance(error, _ConnectionLostError)
+            n_failures = 0 if partial.n_bytes > most_bytes else n_failures + 1
+            most_bytes = max(most_bytes, partial.n_bytes)
+            if n_failures == _N_TRIES or not was_reached:
+                reason = str(error) if isinstance(error, _ConnectionLostError) else "no connection"
+                raise DownloadError(reason + _how_to_continue(partial)) from error
         except requests.RequestException as error:
             raise DownloadError(str(error).splitlines()[0]) from error
         else:
             return
-        time.sleep(_PAUSE_SECONDS * 2**n_idle)
+        time.sleep(_PAUSE_SECONDS * 2**n_failures)
 
 
-def _goes_on_from(part: _Part) -> str:
-    if not part.n_kept:
-        part.clear()
+def _how_to_continue(partial: _PartialFile) -> str:
+    if not partial.n_bytes:
+        partial.clear()
         return ""
-    return f"; running again goes on from {part.n_kept / 1e6:.1f} MB"
+    return f"; run it again to continue after {partial.n_bytes / 1e6:.1f} MB"
 
 
-def _fetch(url: str, part: _Part, progress: Progress) -> None:
-    start = part.n_kept
-    headers = {"Accept-Encoding": "identity"}  # or the lengths would be those of what is packed
+def _fetch(url: str, partial: _PartialFile, progress: Progress) -> None:
+    start = partial.n_bytes
+    headers = {"Accept-Encoding": "identity"}  # else Content-Length would count compressed bytes
     if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": part.version}
+        headers |= {"Range": f"bytes={start}-", "If-Range": partial.version}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
         status, n_total = response.status_code, _n_total(response)
         if status == requests.codes.requested_range_not_satisfiable and n_total == start:
-            return  # all had come before
+            return  # the file was complete already
         if status == requests.codes.too_many_requests or status >= 500:
-            raise _BrokenOffError(f"the server answers {status} {response.reason}")
-        if status == requests.codes.requested_range_not_satisfiable or not _begins_at(response, start):
-            part.clear()
-            raise _BrokenOffError("the server has another file than before")
+            raise _ConnectionLostError(f"the server answers {status} {response.reason}")
+        if status == requests.codes.requested_range_not_satisfiable or not _starts_at(response, start):
+            partial.clear()
+            raise _ConnectionLostError("the file on the server has changed")
         response.raise_for_status()
-        if status == requests.codes.ok:  # from the start, asked for or not
-            part.begin(_version(response))
-        _write(response, part, n_total, progress)
+        if status == requests.codes.ok:  # the server sends the file from its start
+            partial.start(_version(response))
+        _append(response, partial, n_total, progress)
 
 
-def _begins_at(response: requests.Response, start: int) -> bool:
-    """Whether a part of a file is the one that was asked for."""
-    is_part = response.status_code == requests.codes.partial_content
-    return not is_part or response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+def _starts_at(response: requests.Response, start: int) -> bool:
+    """Whether the response is the whole file, or the requested range."""
+    is_range = response.status_code == requests.codes.partial_content
+    return not is_range or response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
 
 
 def _n_total(response: requests.Response) -> int | None:
-    """The bytes of the whole file, where the server tells."""
+    """The number of bytes of the whole file, if the server sends it."""
     if response.status_code == requests.codes.ok:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
-    found = re.fullmatch(r"bytes .*/(\d+)", response.headers.get("Content-Range", ""))
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"bytes .*/(\d+)", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
 
 
 def _version(response: requests.Response) -> str:
     etag = response.headers.get("ETag", "")
-    is_strong = etag and not etag.startswith("W/")  # equal byte for byte, where the mark is equal
+    is_strong = etag and not etag.startswith("W/")  # equal strong tags mean equal bytes
     return etag if is_strong else response.headers.get("Last-Modified", "")
 
 
-def _write(response: requests.Response, part: _Part, n_total: int | None, progress: Progress) -> None:
-    step = f"fetching {part.path.name}, kB"
-    with part.file.open("ab") as file:
+def _append(response: requests.Response, partial: _PartialFile, n_total: int | None, progress: Progress) -> None:
+    step = f"downloading {partial.path.name}, kB"
+    with partial.file.open("ab") as file:
         try:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
                 if n_total is not None:
                     progress(step, file.tell() // 1000, n_total // 1000)
         except requests.RequestException as error:
-            raise _BrokenOffError("the connection broke off") from error
+            raise _ConnectionLostError("the connection was lost") from error
         if n_total is not None and file.tell() != n_total:
-            raise _BrokenOffError("the connection broke off")
+            raise _ConnectionLostError("the connection was lost")

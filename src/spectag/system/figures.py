@@ -1,4 +1,4 @@
-"""Matplotlib figures without a display, saved whole or not at all."""
+"""Matplotlib figures: created without a display, saved complete or not at all."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,23 +9,20 @@ from spectag.system.atomic_files import unfinished_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 _FIGURE_SUFFIXES = {".png", ".jpg", ".pdf", ".svg"}
-
-
-LINE_COLOR = "#721f81"  # from the same map
-
-
-TITLE_LENGTH = 32  # characters in a line above a tile
+LINE_COLOR = "#721f81"  # from the colour map of the spectrograms
+OKABE_ITO = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
+"""Okabe and Ito's colours for colour-blind readers, without yellow, which is too pale for lines."""
+TITLE_LENGTH = 32  # characters in a line above a panel
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as .png, .jpg, .pdf or .svg; whole or not at all.
+    """Save a figure as .png, .jpg, .pdf or .svg.
 
     Raises
     ------
     ConfigError
-        If the suffix is another.
+        If the suffix is another one.
     DataError
         If the file can't be written.
     """
@@ -39,12 +36,12 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
 
 
 def check_figure_path(path: Path) -> None:
-    """Refuse a figure that can't be drawn in the end, before any work is done.
+    """Check that a figure can be saved here, before any other work starts.
 
     Raises
     ------
     ConfigError
-        If its suffix is none of a figure's.
+        If the suffix is not one of a figure.
     MissingExtraError
         If matplotlib is not installed.
     """
@@ -54,7 +51,7 @@ def check_figure_path(path: Path) -> None:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
+    """An empty figure; width and height are in inches."""
     return _figure_class()(figsize=(width, height), layout="constrained")
 
 
@@ -66,8 +63,8 @@ def _figure_class() -> "type[Figure]":
     return Figure
 
 
-def middle_cut(text: str, length: int) -> str:
-    """A text without its middle where it is longer than that."""
+def shorten_middle(text: str, length: int) -> str:
+    """The text, with an ellipsis for its middle if it has more than `length` characters."""
     if len(text) <= length:
         return text
     n_end = length // 3

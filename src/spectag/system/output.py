@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and how text is put into them."""
+"""Output files, and functions that format text for them."""
 
 import csv
 import re
@@ -11,14 +11,14 @@ from typing import BinaryIO, TextIO
 from spectag.errors import DataError
 from spectag.system.storage import unfinished_copy
 
-_BREAKS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")  # of lines, of fields, and what no program shows
+_CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 @contextmanager
-def written(location: str | Path | None) -> Iterator[TextIO]:
-    """A text file that is written whole or not at all, at a path or an address, or stdout where there is neither.
+def open_output(location: str | Path | None) -> Iterator[TextIO]:
+    """A text file at a path or URL that appears complete or not at all; stdout for None.
 
-    Of a file name that no encoding knows, bytes are written as \\udcff, which JSON reads again.
+    Bytes of a file name that are not valid UTF-8 are written as \\udcff, which JSON can read.
 
     Raises
     ------
@@ -36,8 +36,8 @@ def written(location: str | Path | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def written_bytes(location: str | Path | None) -> Iterator[BinaryIO]:
-    """The same for a file that is not text.
+def open_binary_output(location: str | Path | None) -> Iterator[BinaryIO]:
+    """A binary file at a path or URL that appears complete or not at all; stdout for None.
 
     Raises
     ------
@@ -61,33 +61,32 @@ def _unfinished(location: str | Path) -> Iterator[Path]:
 
 
 def csv_writer(out: TextIO) -> Callable[[Sequence[str]], None]:
-    """A function that writes a row of a CSV, quoting what needs it."""
+    """A function that writes one row of a CSV file, with quotes where they are needed."""
     plain = csv.writer(out, lineterminator="\n")
     quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def write_row(fields: Sequence[str]) -> None:
-        # before Python 3.13 the module leaves a carriage return bare, and readers take it for the end of the row
+        # before Python 3.13, the csv module does not quote a carriage return, and readers end the row there
         (quoted if any("\r" in field for field in fields) else plain).writerow(fields)
 
     return write_row
 
 
 def tsv_field(text: str) -> str:
-    """A text for a table with tabs between the fields: tabs and ends of lines become spaces.
+    """A text as a field of a tab-separated table: tabs and line breaks become spaces.
 
-    Quotation marks stay as they are, for the programs that such tables are for show them so. Only a text that begins
-    with one is quoted: the readers that know quoting would else take what follows, to the end of the table, for one
-    field.
+    Only a text that starts with a quotation mark is quoted. Programs that read such tables show other quotation marks
+    as they are. Readers with quoting would take an unclosed mark at the start as the start of a very long field.
     """
     line = one_line(text)
     return f'"{line.replace(chr(34), chr(34) * 2)}"' if line.startswith('"') else line
 
 
 def one_line(text: str) -> str:
-    """The text with a space for each tab, end of line and other control character."""
-    return _BREAKS.sub(" ", text)
+    """The text with a space for each tab, line break and other control character."""
+    return _CONTROL_CHARACTERS.sub(" ", text)
 
 
 def unicode_text(text: str) -> str:
-    """The text, with \\udcff for bytes of a file name that no encoding knows."""
+    """The text with \\udcff for bytes of a file name that are not valid UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,16 +1,16 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""Interfaces for progress and messages, so that long work does not depend on a terminal."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called with the name of the step, the number of items done, and the number there are."""
+    """A function that is called with the name of a step, the number of finished items and their total number."""
 
     def __call__(self, step: str, n_done: int, n_total: int, /) -> None: ...
 
 
 class Log(Protocol):
-    """Called with a line of news for a person."""
+    """A function that is called with one line of text for the user."""
 
     def __call__(self, line: str, /) -> None: ...
 
@@ -20,4 +20,4 @@ def silent(step: str, n_done: int, n_total: int) -> None:
 
 
 def no_log(line: str) -> None:
-    """Keep the news to ourselves."""
+    """Show no messages."""

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds that each stage of the work takes, over all threads."""
+"""A stopwatch that adds up the time of each stage of the work."""
 
 import threading
 import time
@@ -11,29 +11,29 @@ ItemT = TypeVar("ItemT")
 
 
 class Stopwatch:
-    """Adds up seconds by stage. What is timed within a stage counts for the inner stage alone."""
+    """Seconds per stage, summed over all threads. Time in a nested stage counts for the nested stage only."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
-        self._within = threading.local()
+        self._nested = threading.local()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Count the time of the `with` block for a stage."""
-        outer: float = getattr(self._within, "seconds", 0.0)
-        self._within.seconds = 0.0
-        begin = time.perf_counter()
+        """Add the time of the `with` block to a stage."""
+        earlier: float = getattr(self._nested, "seconds", 0.0)
+        self._nested.seconds = 0.0
+        start = time.perf_counter()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - begin
+            seconds = time.perf_counter() - start
             with self._lock:
-                self._seconds[stage] += seconds - self._within.seconds
-            self._within.seconds = outer + seconds
+                self._seconds[stage] += seconds - self._nested.seconds
+            self._nested.seconds = earlier + seconds
 
-    def draws(self, stage: str, items: Iterable[ItemT]) -> Iterator[ItemT]:
-        """The same items; the time that making them takes counts for a stage."""
+    def timed_items(self, stage: str, items: Iterable[ItemT]) -> Iterator[ItemT]:
+        """The same items. The time that the iterable needs to produce them is added to a stage."""
         iterator = iter(items)
         while True:
             with self.timed(stage):
@@ -43,8 +43,8 @@ class Stopwatch:
                     return
             yield item
 
-    def taken(self) -> dict[str, float]:
-        """Seconds by stage since the last call."""
+    def read_and_reset(self) -> dict[str, float]:
+        """Seconds per stage since the last call."""
         with self._lock:
             seconds, self._seconds = dict(self._seconds), defaultdict(float)
         return seconds

@@ -1,6 +1,6 @@
-"""Places of files: paths on this machine, and addresses such as s3://bucket/a.wav, which fsspec reads and writes.
+"""Access to files by location: a path on this machine, or a URL such as s3://bucket/a.wav that fsspec can open.
 
-A location is text, for pathlib makes one slash of the two in an address.
+A location is a string, because pathlib would replace the two slashes of a URL with one.
 """
 
 import errno
@@ -16,192 +16,201 @@ from typing import Any
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
 from spectag.system.atomic_files import unfinished_file
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter alone is a Windows drive
-_MAGIC = re.compile(r"[*?\[]")
-_SUFFIX = re.compile(r"\.\w+(?=$|\?)")  # the address of a web page may go on with questions
-_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
+_PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # a single letter is a Windows drive
+_WILDCARD = re.compile(r"[*?\[]")
+_SUFFIX = re.compile(r"\.\w+(?=$|\?)")  # a web address may have a query after the suffix
+_VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
-def is_address(location: str | Path) -> bool:
-    """Whether a location is an address for fsspec, such as s3://bucket/a.wav, and not a path."""
-    return isinstance(location, str) and _ADDRESS.match(location) is not None
+def is_url(location: str | Path) -> bool:
+    """Whether a location is a URL for fsspec, such as s3://bucket/a.wav, and not a path."""
+    return isinstance(location, str) and _PROTOCOL.match(location) is not None
 
 
-def joined(folder: str, name: str) -> str:
-    """The location of a name in a folder, which may be an address."""
-    if not is_address(folder):
+def join_location(folder: str, name: str) -> str:
+    """The location of a file name in a folder; the folder may be a URL."""
+    if not is_url(folder):
         return str(Path(folder, name))
-    protocol, _, place = folder.partition("://")
-    return f"{protocol}://{place.rstrip('/')}/{name}" if place else folder + name
+    protocol, _, path = folder.partition("://")
+    return f"{protocol}://{path.rstrip('/')}/{name}" if path else folder + name
 
 
 @contextmanager
 def local_copy(location: str) -> Iterator[Path]:
-    """A path to read what is at a location: of an address a temporary copy, which goes when the `with` block ends.
+    """A local path with the content of a location.
 
-    A path, and a file:// address, is taken as it is, unread. A foreseen error in the block that names the copy is
-    given on with the address in its place.
+    For a URL, it is a temporary copy that is deleted after the `with` block. A path or a file:// URL is not copied. An
+    error in the block that names the copy names the URL instead.
 
     Raises
     ------
     AudioError
-        If what the address names can't be copied.
+        If the file at the URL can't be copied.
     MissingExtraError
         If fsspec is not installed.
     """
-    if not is_address(location):
+    if not is_url(location):
         yield Path(location)
         return
-    filesystem, name = _opened(location)
-    if _is_of_this_machine(filesystem):
-        with _told_by_address(location, Path(name)):
+    filesystem, name = _open_filesystem(location)
+    if _is_local(filesystem):
+        with _url_in_errors(location, Path(name)):
             yield Path(name)
         return
-    with _temporary_file(location) as copy, _told_by_address(location, copy):
-        with _errors_of(location, "can't read the sound"):
-            _get(filesystem, name, copy)
+    with _temporary_file(location) as copy, _url_in_errors(location, copy):
+        with _filesystem_errors(location, "can't read the sound"):
+            _download(filesystem, name, copy)
         yield copy
 
 
 @contextmanager
 def unfinished_copy(location: str) -> Iterator[Path]:
-    """A path to write to: what is there is at `location` when the `with` block ends well, and nowhere when not.
+    """A local path to write to. The file appears at `location` only if the `with` block succeeds.
 
-    A path is written as `unfinished_file` does it. What is for an address is first written to a temporary file.
+    For a path, see `unfinished_file`. For a URL, the file is uploaded after the block.
 
     Raises
     ------
     DataError
-        If the address can't be written.
+        If the URL can't be written.
     OSError
         If the path can't be written.
     """
-    if not is_address(location):
+    if not is_url(location):
         with unfinished_file(Path(location)) as unfinished:
             yield unfinished
         return
-    with _temporary_file(location) as copy, _told_by_address(location, copy):
+    with _temporary_file(location) as copy, _url_in_errors(location, copy):
         yield copy
         upload(copy, location)
 
 
-def upload(path: Path, address: str) -> None:
-    """Copy a file to an address, over what is there; folders on the way are made where the filesystem needs them.
+def upload(path: Path, url: str) -> None:
+    """Copy a file to a URL, and replace the file there. Missing folders are created.
 
-    Object stores show the file when it is whole; of other filesystems, file:// does.
+    In object stores and for file:// URLs, the file appears only when it is complete.
 
     Raises
     ------
     DataError
-        If the address can't be written.
+        If the URL can't be written.
     MissingExtraError
         If fsspec is not installed.
     """
-    filesystem, name = _opened(address)
-    with _errors_of(address, "can't be written", DataError):
-        if _is_of_this_machine(filesystem):
+    filesystem, name = _open_filesystem(url)
+    with _filesystem_errors(url, "can't be written", DataError):
+        if _is_local(filesystem):
             with unfinished_file(Path(name)) as unfinished:
                 shutil.copyfile(path, unfinished)
         else:
             filesystem.put_file(str(path), name)
 
 
-def find_in_address(address: str, suffixes: Collection[str]) -> list[str]:
-    """Addresses of the sounds at an address, sorted as paths are.
+def find_in_url(url: str, suffixes: Collection[str]) -> list[str]:
+    """URLs of the sounds at a URL, sorted as paths are.
 
-    A file is taken as it is given, whatever its suffix. A folder gives the files in it, and in the folders in it, that
-    have one of the suffixes in any case of letters. An address with `*`, `?`, `[` or `**` gives such files, and those
-    in such folders. Names that begin with a dot are left out. What the address itself names wins over a pattern.
+    A file is returned whatever its suffix. A folder gives the files in it and its subfolders that have one of the
+    suffixes, in upper or lower case. A pattern with `*`, `?`, `[` or `**` gives the matching files and the files in
+    matching folders. A file whose name looks like a pattern takes precedence. Names that start with a dot are ignored.
 
     Raises
     ------
     AudioError
-        If nothing is at the address, a folder can't be read, or no sound is there.
+        If the URL does not exist, a folder can't be read, or there is no sound.
     MissingExtraError
         If fsspec is not installed.
     """
-    filesystem, name = _opened(address)
-    with _errors_of(address, "can't read the folder"):
+    filesystem, name = _open_filesystem(url)
+    with _filesystem_errors(url, "can't read the folder"):
         try:
             info = filesystem.info(name)
         except FileNotFoundError:
-            if not _MAGIC.search(name):
+            if not _WILDCARD.search(name):
                 raise
-            root = address[: address.rfind("/", 0, _MAGIC.search(address).start()) + 1]  # type: ignore[union-attr]
-            files = _matching(filesystem, name)
-            name = _opened(root)[1]
+            root = url[: url.rfind("/", 0, _WILDCARD.search(url).start()) + 1]  # type: ignore[union-attr]
+            files = _matching_files(filesystem, name)
+            name = _open_filesystem(root)[1]
         else:
-            if info["type"] != "directory" and not address.endswith("/"):
-                return [address]
-            root, files = address, _files_below(filesystem, name)
-        below = [file.removeprefix(name).strip("/").split("/") for file in files]
+            if info["type"] != "directory" and not url.endswith("/"):
+                return [url]
+            root, files = url, _files_below(filesystem, name)
+        paths = sorted(file.removeprefix(name).strip("/").split("/") for file in files)
     sounds = [
         parts
-        for parts in sorted(below)
+        for parts in paths
         if PurePosixPath(parts[-1]).suffix.lower() in suffixes and not any(part.startswith(".") for part in parts)
     ]
     if not sounds:
-        looked_for = " ".join(sorted(suffixes))
-        raise AudioError(f"{address}: no sound found; looked for files that end in {looked_for}")
-    return [joined(root, "/".join(parts)) for parts in sounds]
+        raise AudioError(f"{url}: no sound found; looked for files that end in {' '.join(sorted(suffixes))}")
+    return [join_location(root, "/".join(parts)) for parts in sounds]
 
 
-def size_and_time(location: str) -> tuple[int, str]:
-    """The size of a file in bytes, and a text that changes with what it holds: a time, or an object store's tag.
+def size_and_version(location: str) -> tuple[int, str]:
+    """The size of a file in bytes, and a string that changes when the file changes.
 
-    Of a path, and of a file:// address, the mark is the time of the last change in nanoseconds. It is empty where a
-    filesystem tells nothing.
+    The string is the modification time in nanoseconds for a path or a file:// URL, and the ETag or modification time
+    for other URLs. It is empty if the file system reports neither.
 
     Raises
     ------
     AudioError
-        If there is no such file.
+        If the file does not exist.
     MissingExtraError
         If fsspec is not installed.
     """
-    if not is_address(location):
-        return _of_path(location, location)
-    filesystem, name = _opened(location)
-    if _is_of_this_machine(filesystem):
-        return _of_path(name, location)
-    with _errors_of(location, "can't read the sound"):
+    if not is_url(location):
+        return _size_and_mtime(location, location)
+    filesystem, name = _open_filesystem(location)
+    if _is_local(filesystem):
+        return _size_and_mtime(name, location)
+    with _filesystem_errors(location, "can't read the sound"):
         info = filesystem.info(name)
-    mark = next((info[key] for key in _MARKS if info.get(key) is not None), "")
-    return int(info.get("size") or 0), str(mark)
+    version = next((info[key] for key in _VERSION_KEYS if info.get(key) is not None), "")
+    return int(info.get("size") or 0), str(version)
 
 
-def _of_path(path: str, location: str) -> tuple[int, str]:
+def file_fingerprint(location: str) -> str:
+    """A string that changes when a file changes. Empty for a missing file, and for a URL, where a request is slow."""
+    if is_url(location):
+        return ""
     try:
-        status = os.stat(path)  # noqa: PTH116 - making a Path of it takes longer
-    except (OSError, ValueError) as error:  # ValueError: no name for a file
+        return " ".join(map(str, size_and_version(location)))
+    except AudioError:
+        return ""
+
+
+def _size_and_mtime(path: str, location: str) -> tuple[int, str]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - faster than a Path
+    except (OSError, ValueError) as error:  # ValueError: not a valid file name
         raise AudioError(f"{location}: can't read the sound: {getattr(error, 'strerror', error)}") from error
     return status.st_size, str(status.st_mtime_ns)
 
 
-def _opened(address: str) -> tuple[Any, str]:
-    """The filesystem of an address, and the name that the file has there."""
+def _open_filesystem(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the name of the file there."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise MissingExtraError("fsspec", "cloud", f"{address}: reading and writing addresses") from error
+        raise MissingExtraError("fsspec", "cloud", f"{url}: reading and writing URLs") from error
 
-    # fsspec would take :: for one filesystem in another; in an object store it is a part of a name.
-    first, colons, rest = address.partition("::")
+    # fsspec reads :: as a file system inside another one, but object stores allow it in names
+    first, colons, rest = url.partition("::")
     try:
         filesystem, name = url_to_fs(first)
     except ImportError as error:  # such as "Install s3fs to access S3"
-        raise AudioError(f"{address}: a package is missing that reads such addresses: {error}") from error
-    except Exception as error:  # the errors of filesystems share no class
-        raise AudioError(f"{address}: can't be reached: {_reason(error)}") from error
+        raise AudioError(f"{url}: a package for such URLs is missing: {error}") from error
+    except Exception as error:  # the exceptions of file systems have no common class
+        raise AudioError(f"{url}: can't be reached: {_reason(error)}") from error
     return filesystem, name + colons + rest
 
 
-def _is_of_this_machine(filesystem: Any) -> bool:
+def _is_local(filesystem: Any) -> bool:
     return getattr(filesystem, "local_file", False) is True
 
 
-def _get(filesystem: Any, name: str, copy: Path) -> None:
-    """Copy a file; of a folder some filesystems make a folder, and others say that they don't know it."""
+def _download(filesystem: Any, name: str, copy: Path) -> None:
+    """Copy a file. For a folder, some file systems create a folder, and others report that it does not exist."""
     try:
         filesystem.get_file(name, str(copy))
     except Exception:
@@ -211,22 +220,22 @@ def _get(filesystem: Any, name: str, copy: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "need a sound file, got a folder")
 
 
-def _matching(filesystem: Any, pattern: str) -> Iterator[str]:
-    """The files that match a pattern, and those in folders that do."""
+def _matching_files(filesystem: Any, pattern: str) -> Iterator[str]:
+    """The files that match a pattern, and the files in matching folders."""
     matches = filesystem.glob(pattern, detail=True)
-    expanded = None
-    for name in sorted(matches, key=lambda name: f"{name}/"):  # a folder, then what is in it, then its neighbour
-        if expanded is not None and name.startswith(expanded):
+    folder = None
+    for name in sorted(matches, key=lambda name: f"{name}/"):  # a folder comes before its content
+        if folder is not None and name.startswith(folder):
             continue
         if matches[name]["type"] == "directory":
-            expanded = f"{name.rstrip('/')}/"
+            folder = f"{name.rstrip('/')}/"
             yield from _files_below(filesystem, name)
         else:
             yield name
 
 
 def _files_below(filesystem: Any, folder: str) -> Iterator[str]:
-    """Names of all files below a folder; fsspec's own `find` leaves out, silently, folders that can't be read."""
+    """Names of all files below a folder. fsspec's `find` would silently skip folders that it can't read."""
     folders = [folder]
     while folders:
         folder = folders.pop().rstrip("/")
@@ -234,40 +243,41 @@ def _files_below(filesystem: Any, folder: str) -> Iterator[str]:
             name = info["name"].rstrip("/")
             if info["type"] == "directory" and name != folder:
                 folders.append(name)
-            elif name != folder:  # object stores may keep an empty object for a folder
+            elif name != folder:  # object stores may have an empty object with the name of the folder
                 yield name
 
 
 @contextmanager
 def _temporary_file(location: str) -> Iterator[Path]:
-    """An empty file with the location's suffix, for the time of the `with` block."""
+    """A temporary path with the suffix of the location."""
     suffix = _SUFFIX.search(location.rpartition("/")[2])
     with tempfile.TemporaryDirectory(prefix="spectag-") as folder:
         yield Path(folder, f"copy{suffix[0] if suffix else ''}")
 
 
 @contextmanager
-def _told_by_address(address: str, path: Path) -> Iterator[None]:
-    """Foreseen errors name the address instead of the path."""
+def _url_in_errors(url: str, path: Path) -> Iterator[None]:
+    """Name the URL instead of the path in the messages of expected errors."""
     try:
         yield
     except SpectagError as error:
-        error.args = tuple(str(part).replace(str(path), address) for part in error.args)
+        error.args = tuple(str(argument).replace(str(path), url) for argument in error.args)
         raise
 
 
 @contextmanager
-def _errors_of(address: str, trouble: str, kind: type[SpectagError] = AudioError) -> Iterator[None]:
+def _filesystem_errors(url: str, problem: str, error_class: type[SpectagError] = AudioError) -> Iterator[None]:
+    """Raise the exceptions of a file system as expected errors."""
     try:
         yield
     except SpectagError:
         raise
-    except Exception as error:  # the errors of filesystems share no class
-        raise kind(f"{address}: {trouble}: {_reason(error)}") from error
+    except Exception as error:  # the exceptions of file systems have no common class
+        raise error_class(f"{url}: {problem}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong; some filesystems give the name of a missing file for all reason."""
+    """What went wrong. For a missing file, some file systems report only its name."""
     if isinstance(error, FileNotFoundError):
         return os.strerror(errno.ENOENT)
     return str(getattr(error, "strerror", None) or error) or type(error).__name__

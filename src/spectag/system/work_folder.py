@@ -1,8 +1,8 @@
-"""Work folders: where files are made until they are whole, so that a killed run leaves nothing half-written in sight.
+"""Temporary work folders: a killed run leaves no incomplete files in the output folder.
 
-A run makes its files in a folder of its own and moves each, once it is whole, to where it belongs. The run holds a
-lock on the folder, which the system lets go when the process ends in any way at all: a folder whose lock is free is
-what an ended run has left.
+A run writes its files to its own work folder and moves each complete file to its destination. The run holds a lock on
+the work folder. The operating system releases the lock when the process ends for any reason. So a work folder without
+a lock was left by a run that has ended.
 """
 
 import shutil
@@ -18,11 +18,11 @@ _PATTERN = ".work-*"
 
 @contextmanager
 def work_folder(parent: Path) -> Iterator[Path]:
-    """A new folder under `parent`, locked within the `with` block; `ended_work` takes it from there."""
+    """A new folder in `parent`, locked during the `with` block. `abandoned_work` finds and removes it later."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / _PATTERN.replace("*", uuid.uuid4().hex)
     lock = FileLock(folder / "lock")
-    with _lock(parent):  # or another run might find the folder before it is locked
+    with _lock(parent):  # else another run could find the folder before it is locked
         folder.mkdir()
         lock.acquire()
     try:
@@ -32,15 +32,18 @@ def work_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def ended_work(parent: Path) -> Iterator[list[Path]]:
-    """The work folders of ended runs under `parent`, for one process at a time; removed after the `with` block."""
+def abandoned_work(parent: Path) -> Iterator[list[Path]]:
+    """The work folders that ended runs left in `parent`; removed after the `with` block.
+
+    Only one process at a time gets them.
+    """
     if not any(parent.glob(_PATTERN)):
         yield []
         return
     with _lock(parent):
-        ended = [folder for folder in parent.glob(_PATTERN) if _has_ended(folder)]
-        yield ended
-        for folder in ended:
+        folders = [folder for folder in parent.glob(_PATTERN) if _is_abandoned(folder)]
+        yield folders
+        for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)  # an orphaned worker may still write; the next run tries again
 
 
@@ -48,7 +51,7 @@ def _lock(parent: Path) -> FileLock:
     return FileLock(parent / ".lock")
 
 
-def _has_ended(folder: Path) -> bool:
+def _is_abandoned(folder: Path) -> bool:
     try:
         with FileLock(folder / "lock", timeout=0):
             return True

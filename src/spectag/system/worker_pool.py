@@ -1,4 +1,8 @@
-"""Worker processes: one function over many items, on all cores, with memory that does not grow with the items."""
+"""Worker processes: apply one function to many items on all cores, with constant memory.
+
+`map_unordered` stops at the first error. `map_surviving_crashes` goes on when a worker process is killed: only the item
+of that worker is lost, and the error names it. Pools of other libraries fail with all pending items in that case.
+"""
 
 import multiprocessing
 import os
@@ -20,53 +24,54 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_MOST_DEATHS = 5  # of workers, one after another
-_ITEMS_AHEAD = 2  # one at work and one waiting, so that a worker never waits for us
+_MAX_CONSECUTIVE_CRASHES = 5
+_ITEMS_PER_WORKER = 2  # one in work and one waiting, so that a worker is never idle
 
 
 class WorkerDiedError(SpectagError):
-    """A worker process that ended before it answered, most often killed for lack of memory."""
+    """A worker process ended before it returned a result. The most frequent reason is a lack of memory."""
 
-    def __init__(self, item: object, how: str) -> None:
+    def __init__(self, item: object, cause: str) -> None:
         super().__init__(
-            f"a worker process died ({how}) while it worked on {item}. "
-            f"SIGKILL mostly means that memory ran out: try again with fewer workers"
+            f"a worker process died ({cause}) while it worked on {item}. "
+            f"SIGKILL usually means that memory ran out: try again with fewer workers"
         )
-        self.how = how
-        """The signal that ended it, or its exit status."""
+        self.cause = cause
+        """The name of the signal, or the exit status."""
 
 
 def n_usable_cores() -> int:
-    """Number of cores that this process may run on."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_unordered(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, n_workers: int
 ) -> Generator[tuple[ItemT, ResultT], None, None]:
-    """Give (item, function(item)) for all items, in the order in which they are done.
+    """Yield (item, function(item)) for all items, in the order in which they are finished.
 
-    Items are drawn as they are needed, and results are not gathered. One worker is this process itself. Closing the
-    iterator stops the workers at once, in the middle of what they do; so does Ctrl-C. They also end when this process
-    is killed.
+    Items are read only when a worker needs them, and results are not stored. With one worker, this process does the
+    work. Workers stop at once when the generator is closed and on Ctrl-C. When this process is killed, each worker
+    stops after its current item.
 
     Parameters
     ----------
     function
-        A function of a module of this package, or a `functools.partial` of one: the workers import it. What it raises
-        is raised here.
+        A function that workers can import, or a `functools.partial` of one. Its exceptions are raised here.
     items
-        Small things that can be pickled.
+        Small objects that can be pickled.
+    n_workers : int
+        Number of processes.
 
     Raises
     ------
     WorkerDiedError
-        If a worker was killed.
+        If a worker process is killed.
     ValueError
         If `n_workers` is below 1.
     """
-    with closing(map_surviving_crashes(function, items, n_workers=n_workers)) as answers:
-        for item, result in answers:
+    with closing(map_surviving_crashes(function, items, n_workers=n_workers)) as results:
+        for item, result in results:
             if isinstance(result, WorkerDiedError):
                 raise result
             yield item, result
@@ -75,12 +80,14 @@ def map_unordered(
 def map_surviving_crashes(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, n_workers: int
 ) -> Generator[tuple[ItemT, ResultT | WorkerDiedError], None, None]:
-    """The same, but an item whose worker died has the error for its answer, and another worker takes its place.
+    """Like `map_unordered`, but an item whose worker dies gets the error as its result, and a new worker goes on.
 
     Raises
     ------
     WorkerDiedError
-        If workers die one after another, and none has answered meanwhile: the fault is not in the items.
+        If several workers die one after another without any result: then the items are not the reason.
+    ValueError
+        If `n_workers` is below 1.
     """
     if n_workers < 1:
         raise ValueError(f"need at least 1 worker, got {n_workers}")
@@ -89,67 +96,67 @@ def map_surviving_crashes(
         for item in items:
             yield item, function(item)
         return
-    waiting = iter(items)
-    n_deaths = 0
+    remaining = iter(items)
+    n_crashes = 0
     with ExitStack() as stack:
-        workers = [stack.enter_context(_started_worker(function)) for _ in range(n_workers)]
-        for worker in workers * _ITEMS_AHEAD:
-            worker.give(islice(waiting, 1))
+        workers = [stack.enter_context(_running_worker(function)) for _ in range(n_workers)]
+        for worker in workers * _ITEMS_PER_WORKER:
+            worker.send(islice(remaining, 1))
         while busy := {worker.connection: worker for worker in workers if worker.items}:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
-                answer: tuple[ItemT, ResultT | WorkerDiedError]
+                item_and_result: tuple[ItemT, ResultT | WorkerDiedError]
                 try:
-                    answer = worker.answer()
-                    n_deaths = 0
+                    item_and_result = worker.receive()
+                    n_crashes = 0
                 except WorkerDiedError as error:
-                    n_deaths += 1
-                    if n_deaths > _MOST_DEATHS:
+                    n_crashes += 1
+                    if n_crashes > _MAX_CONSECUTIVE_CRASHES:
                         raise
-                    answer = worker.items.popleft(), error
-                    successor = stack.enter_context(_started_worker(function))
-                    successor.give(worker.items)
+                    item_and_result = worker.items.popleft(), error
+                    successor = stack.enter_context(_running_worker(function))
+                    successor.send(worker.items)
                     workers[workers.index(worker)] = worker = successor
-                worker.give(islice(waiting, 1))
-                yield answer
+                worker.send(islice(remaining, 1))
+                yield item_and_result
 
 
 class _Worker(Generic[ItemT, ResultT]):
-    """A process, our end of the line to it, and the items that it has not answered yet."""
+    """A process, the connection to it, and the items without a result."""
 
     def __init__(self, function: Callable[[ItemT], ResultT]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, far_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far_end,), daemon=True)
-        with _main_script_hidden(), _interrupts_held_back():
+        self.connection, worker_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(worker_end,), daemon=True)
+        with _main_script_hidden(), _interrupts_blocked():
             self.process.start()
-        far_end.close()
+        worker_end.close()
         self.connection.send(function)
         self.items: deque[ItemT] = deque()
 
-    def give(self, items: Iterable[ItemT]) -> None:
+    def send(self, items: Iterable[ItemT]) -> None:
         for item in items:
             self.items.append(item)
-            with suppress(BrokenPipeError):  # a dead worker is told of when it does not answer
+            with suppress(BrokenPipeError):  # `receive` reports a dead worker
                 self.connection.send(item)
 
-    def answer(self) -> tuple[ItemT, ResultT]:
+    def receive(self) -> tuple[ItemT, ResultT]:
         try:
             result, error = self.connection.recv()
-        except (EOFError, OSError):  # OSError: it ended in the midst of its answer
-            raise WorkerDiedError(self.items[0], self._end()) from None
+        except (EOFError, OSError):  # OSError: the worker died while it sent its result
+            raise WorkerDiedError(self.items[0], self._cause_of_death()) from None
         if error is not None:
             raise error
         return self.items.popleft(), result
 
-    def _end(self) -> str:
+    def _cause_of_death(self) -> str:
         self.process.join()
         status = self.process.exitcode or 0
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
 @contextmanager
-def _started_worker(function: Callable[[ItemT], ResultT]) -> Iterator[_Worker[ItemT, ResultT]]:
+def _running_worker(function: Callable[[ItemT], ResultT]) -> Iterator[_Worker[ItemT, ResultT]]:
     worker = _Worker(function)
     try:
         yield worker
@@ -160,9 +167,9 @@ def _started_worker(function: Callable[[ItemT], ResultT]) -> Iterator[_Worker[It
 
 
 def _serve(connection: Connection) -> None:
-    """Answer items until nobody asks any more: a parent that dies hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    os.environ.update(_ONE_THREAD)  # before the function comes, and NumPy with it
+    """Send back results until the parent process closes the connection or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    os.environ.update(_ONE_THREAD)  # before NumPy is imported with the function
     keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function = connection.recv()
@@ -179,17 +186,17 @@ def _result_or_error(function: Callable[[ItemT], ResultT], item: ItemT) -> tuple
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of arrays that are freed for the next ones; half of the time is lost without.
+    """Make the C library reuse the memory of freed arrays (glibc; no effect elsewhere).
 
-    glibc gives freed memory back to the system only beyond twice the size of the largest block, up to 32 MB, that was
-    freed before. Other libraries take no notice.
+    glibc returns freed memory to the system if it is more than twice the size of the largest block, up to 32 MB, that
+    was freed before. The next array then costs new page faults: benchmarks/freed_memory.py measures the loss of time.
     """
-    bytes(31 << 20)  # comes as untouched pages, so it costs nothing
+    bytes(31 << 20)  # untouched pages cost nothing
 
 
 @contextmanager
 def _main_script_hidden() -> Iterator[None]:
-    """Keep new processes from running the user's script again: it may import much, or start work at its top level."""
+    """Keep new processes from importing the user's script, which may start work at its top level."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -199,12 +206,12 @@ def _main_script_hidden() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Keep Ctrl-C from new processes for good, for it is the parent's to answer; the parent hears of it afterwards."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in processes that start in the `with` block. The parent receives it after the block."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # which would let Ctrl-C through when it starts
+    resource_tracker.ensure_running()  # it would unblock Ctrl-C when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
