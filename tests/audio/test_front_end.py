@@ -1,4 +1,4 @@
-"""One front end: whatever way a sound takes to the network, it arrives as the same numbers."""
+"""Feature extraction: a waveform, its log_mel and its image give the same input of the network."""
 
 import numpy as np
 import pytest
@@ -33,20 +33,20 @@ def names(configs):
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS, ids=["log_mel", *names(IMAGES)])
-def test_input_of_a_waveform_is_that_of_its_log_mel(front_end, waveform):
+def test_waveform_and_its_log_mel_give_the_same_input(front_end, waveform):
     expected = front_end.input_of_log_mel(compute_log_mel(waveform, MEL))
-    found = front_end.input_of_waveform(waveform)
-    assert found.dtype == np.float32
-    assert np.array_equal(found, expected)
+    inputs = front_end.input_of_waveform(waveform)
+    assert inputs.dtype == np.float32
+    assert np.array_equal(inputs, expected)
 
 
-def test_log_mel_goes_in_as_it_is_with_a_channel_before_it(waveform):
+def test_input_without_image_is_the_log_mel_with_one_channel(waveform):
     log_mel = compute_log_mel(waveform, MEL)
     assert np.array_equal(FrontEnd(mel=MEL).input_of_log_mel(log_mel), log_mel[np.newaxis])
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=names(IMAGES))
-def test_input_of_a_waveform_is_that_of_its_png(image, waveform, tmp_path):
+def test_waveform_and_its_png_give_the_same_input(image, waveform, tmp_path):
     pixels, (low, high) = log_mel_to_image(compute_log_mel(waveform, MEL), image)
     write_png(tmp_path / "a.png", pixels, low=low, high=high)
     from_png = FrontEnd(mel=None, image=image).input_of_image(tmp_path / "a.png")
@@ -54,50 +54,50 @@ def test_input_of_a_waveform_is_that_of_its_png(image, waveform, tmp_path):
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=names(IMAGES))
-def test_image_input_has_the_size_and_channels_that_were_set_and_lies_between_0_and_1(image, waveform):
+def test_image_input_has_the_size_and_channels_of_the_settings_and_values_from_0_to_1(image, waveform):
     front_end = FrontEnd(mel=MEL, image=image)
     n_mels, n_frames = compute_log_mel(waveform, MEL).shape
-    found = front_end.input_of_waveform(waveform)
+    inputs = front_end.input_of_waveform(waveform)
     assert front_end.n_channels == (1 if image.colormap == "grey" else 3)
-    assert found.shape == (front_end.n_channels, image.height or n_mels, image.width or n_frames)
-    assert found.min() >= 0
-    assert found.max() <= 1
+    assert inputs.shape == (front_end.n_channels, image.height or n_mels, image.width or n_frames)
+    assert inputs.min() >= 0
+    assert inputs.max() <= 1
 
 
 @pytest.mark.parametrize(("colormap", "n_channels"), [("grey", 1), ("magma", 3)])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_images_of_any_size_colour_and_kind_come_to_one_shape(tmp_path, rng, colormap, n_channels, suffix):
+def test_images_of_any_size_colour_and_format_give_the_same_shape(tmp_path, rng, colormap, n_channels, suffix):
     front_end = FrontEnd(mel=None, image=ImageConfig(colormap=colormap, height=20, width=30))
     for shape in ((8, 9), (50, 40, 3)):
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / f"a.{suffix}")
         assert front_end.input_of_image(tmp_path / f"a.{suffix}").shape == (n_channels, 20, 30)
 
 
-def test_sound_is_read_at_the_rate_of_the_mel_settings(tmp_path):
+def test_sound_is_read_at_the_sample_rate_of_the_mel_settings(tmp_path):
     write_audio(tmp_path / "a.wav", tone("low", 1.0, 44_100), 44_100)
     assert FrontEnd(mel=MEL).read_waveform(tmp_path / "a.wav").shape == (16_000,)
-    part = FrontEnd(mel=MEL).read_waveform(tmp_path / "a.wav", start_seconds=0.25, end_seconds=0.75)
-    assert part.shape == (8000,)
+    excerpt = FrontEnd(mel=MEL).read_waveform(tmp_path / "a.wav", start_seconds=0.25, end_seconds=0.75)
+    assert excerpt.shape == (8000,)
 
 
 @pytest.mark.parametrize("sample_rate", [44_100, 192_000])
-def test_single_sample_at_a_higher_rate_is_a_sound(tmp_path, sample_rate):
+def test_single_sample_at_a_higher_rate_has_one_frame(tmp_path, sample_rate):
     write_audio(tmp_path / "a.wav", np.full(1, 0.5, np.float32), sample_rate)
     front_end = FrontEnd(mel=MEL)
     assert front_end.input_of_waveform(front_end.read_waveform(tmp_path / "a.wav")).shape == (1, MEL.n_mels, 1)
 
 
-def test_tagger_of_strange_images_says_why_it_can_not_hear(waveform):
-    with pytest.raises(DataError, match=r"can tag such images but not sounds; train it with .*\[mel\] in --config"):
+def test_model_of_images_with_unknown_mel_settings_rejects_sounds(waveform):
+    with pytest.raises(DataError, match=r"can tag images but not sounds; .*, train it with .*\[mel\] in --config"):
         FrontEnd(mel=None, image=ImageConfig()).input_of_waveform(waveform)
 
 
-def test_tagger_of_sounds_asks_for_the_sound_when_it_gets_an_image(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: this tagger hears log_mels, not images; give it the sound"):
+def test_model_of_sounds_rejects_images(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: this tagger takes log-mel spectrograms, not images; give it"):
         FrontEnd(mel=MEL).input_of_image(tmp_path / "a.png")
 
 
-def test_what_is_no_image_or_no_sound_is_told_by_name(tmp_path):
+def test_invalid_image_and_sound_raise_an_error_with_the_file_name(tmp_path):
     (tmp_path / "Möwe 1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"Möwe 1\.png"):
         FrontEnd(mel=None, image=ImageConfig()).input_of_image(tmp_path / "Möwe 1.png")
@@ -106,7 +106,7 @@ def test_what_is_no_image_or_no_sound_is_told_by_name(tmp_path):
 
 
 def test_front_end_needs_settings_of_mel_or_image():
-    with pytest.raises(ValidationError, match="needs mel settings, image settings, or both"):
+    with pytest.raises(ValidationError, match="needs mel settings, image settings or both"):
         FrontEnd(mel=None)
 
 

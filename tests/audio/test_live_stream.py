@@ -72,7 +72,8 @@ def test_file_with_a_header_is_an_error_with_advice(file_format):
     file = io.BytesIO()
     soundfile.write(file, np.zeros(100), RATE, format=file_format)
     file.seek(0)
-    with pytest.raises(AudioError, match=r"stdin: expected raw samples .*, got an? \w+ file; .* `spectag tag`, .* ffmpeg .* -ar 16000 - \|"):
+    message = r"stdin: expected raw samples .*, got an? \w+ file; .*`spectag tag`, .*ffmpeg .* -ar 16000 - \|"
+    with pytest.raises(AudioError, match=message):
         next(read_raw(file, sample_rate=RATE).blocks)
 
 

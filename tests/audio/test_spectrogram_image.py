@@ -1,3 +1,5 @@
+"""Spectrogram images: log_mel to image and back, PNG files, and the input of a network."""
+
 import sys
 
 import matplotlib
@@ -15,7 +17,6 @@ from spectag.audio.spectrogram_image import (
     image_to_log_mel,
     log_mel_to_image,
     read_png,
-    read_png_range,
     write_png,
 )
 from spectag.config.base import ImageConfig, MelConfig
@@ -34,27 +35,27 @@ def tone(frequency, *, n_samples=32_000, sample_rate=32_000):
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-200, 200, width=32)))
-def test_grey_is_undone_within_half_a_quantum(log_mel):
+def test_grey_image_is_converted_back_within_half_a_step(log_mel):
     image, (low, high) = log_mel_to_image(log_mel, GREY)
-    undone = image_to_log_mel(image, low=low, high=high)
-    assert undone.shape == log_mel.shape
-    assert np.abs(undone - log_mel).max() <= (high - low) / 255 * 0.5 + 1e-4
+    restored = image_to_log_mel(image, low=low, high=high)
+    assert restored.shape == log_mel.shape
+    assert np.abs(restored - log_mel).max() <= (high - low) / 255 * 0.5 + 1e-4
 
 
-def test_second_round_changes_no_pixel(log_mel):
+def test_second_conversion_changes_no_pixel(log_mel):
     image, (low, high) = log_mel_to_image(log_mel, GREY)
     again, _ = log_mel_to_image(image_to_log_mel(image, low=low, high=high), ImageConfig(low=low, high=high))
     np.testing.assert_array_equal(again, image)
 
 
-def test_low_tone_is_a_bright_row_near_the_bottom_and_a_high_one_near_the_top():
+def test_low_tone_is_near_the_bottom_and_high_tone_near_the_top():
     low, _ = log_mel_to_image(compute_log_mel(tone(200), MelConfig()), GREY)
     high, _ = log_mel_to_image(compute_log_mel(tone(12_000), MelConfig()), GREY)
     assert low.mean(axis=1).argmax() > 110
     assert high.mean(axis=1).argmax() < 20
 
 
-def test_quietest_is_black_and_loudest_white(log_mel):
+def test_minimum_is_black_and_maximum_is_white(log_mel):
     image, (low, high) = log_mel_to_image(log_mel, GREY)
     assert image.dtype == np.uint8
     assert (low, high) == (log_mel.min(), log_mel.max())
@@ -62,7 +63,7 @@ def test_quietest_is_black_and_loudest_white(log_mel):
     assert image[::-1][np.unravel_index(log_mel.argmax(), log_mel.shape)] == 255
 
 
-def test_values_beyond_the_given_range_are_black_and_white():
+def test_values_outside_the_range_are_black_and_white():
     image, limits = log_mel_to_image(np.array([[-100.0, -40.0, 10.0]], np.float32), ImageConfig(low=-80, high=0))
     assert limits == (-80, 0)
     assert image.tolist() == [[0, 128, 255]]
@@ -72,19 +73,19 @@ def test_values_beyond_the_given_range_are_black_and_white():
     ("config", "expected"),
     [(GREY, 0), (ImageConfig(low=-80, high=0), 191), (ImageConfig(low=0), 0), (ImageConfig(high=-50), 255)],
 )
-def test_silence_makes_an_image_of_one_grey(config, expected):
+def test_image_of_silence_has_one_grey_value(config, expected):
     silence = np.full((4, 5), -20, np.float32)
     image, (low, high) = log_mel_to_image(silence, config)
     assert low < high
     assert (image == expected).all()
 
 
-def test_silence_is_undone_exactly():
+def test_silence_is_converted_back_exactly():
     image, (low, high) = log_mel_to_image(np.full((4, 5), -100, np.float32), GREY)
     assert (image_to_log_mel(image, low=low, high=high) == -100).all()
 
 
-def test_colours_are_matplotlibs(log_mel):
+def test_colours_equal_matplotlib(log_mel):
     grey, _ = log_mel_to_image(log_mel, GREY)
     image, _ = log_mel_to_image(log_mel, ImageConfig(colormap="magma"))
     assert image.shape == (128, 431, 3)
@@ -92,7 +93,7 @@ def test_colours_are_matplotlibs(log_mel):
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (None, 100), (64, None), (1, 1)])
-def test_any_size_can_be_had(log_mel, height, width):
+def test_image_has_the_size_of_the_settings(log_mel, height, width):
     image, _ = log_mel_to_image(log_mel, ImageConfig(height=height, width=width, colormap="magma"))
     assert image.shape == (height or 128, width or 431, 3)
 
@@ -103,13 +104,13 @@ def test_shrinking_averages_over_all_columns():
     assert np.abs(image[:, 1:-1].astype(int) - 127).max() <= 5
 
 
-def test_unknown_colour_map_is_named_with_its_nearest(log_mel):
+def test_unknown_colour_map_raises_an_error_with_a_suggestion(log_mel):
     with pytest.raises(ConfigError, match=r"unknown colour map 'magna'; did you mean 'magma'\?"):
         log_mel_to_image(log_mel, ImageConfig(colormap="magna"))
 
 
-def test_missing_matplotlib_is_an_error_that_names_the_extra(log_mel, monkeypatch):
-    _color_table.cache_clear()  # the colours may be known from an earlier test
+def test_missing_matplotlib_raises_an_error_with_the_extra(log_mel, monkeypatch):
+    _color_table.cache_clear()  # an earlier test may have filled it
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"'viridis' needs the package matplotlib: .*spectag\[plots\]"):
         log_mel_to_image(log_mel, ImageConfig(colormap="viridis"))
@@ -123,44 +124,45 @@ def test_missing_matplotlib_is_an_error_that_names_the_extra(log_mel, monkeypatc
         (np.array([[0, np.nan]], np.float32), "finite"),
     ],
 )
-def test_what_is_no_log_mel_is_refused(log_mel, words):
+def test_invalid_log_mel_raises_an_error(log_mel, words):
     with pytest.raises(ValueError, match=words):
         log_mel_to_image(log_mel, GREY)
 
 
-def test_colour_map_is_not_undone():
+def test_coloured_image_cannot_be_converted_back():
     with pytest.raises(ValueError, match=r"grey image of shape \(height, width\), got shape \(2, 2, 3\)"):
         image_to_log_mel(np.zeros((2, 2, 3), np.uint8), low=0, high=1)
 
 
 @pytest.mark.parametrize("colormap", ["grey", "magma"])
-def test_png_keeps_pixels_and_range(tmp_path, log_mel, colormap):
+def test_png_contains_pixels_range_and_mel_settings(tmp_path, log_mel, colormap):
     path = tmp_path / "Möwe, früh am Morgen.png"
     image, (low, high) = log_mel_to_image(log_mel, ImageConfig(colormap=colormap))
     write_png(path, image, low=low, high=high, mel=MelConfig())
     np.testing.assert_array_equal(read_png(path), image)
-    assert read_png_range(path) == (low, high)
-    assert MelConfig.model_validate_json(Image.open(path).text["spectag:mel"]) == MelConfig()
+    text = Image.open(path).text
+    assert (float(text["spectag:low"]), float(text["spectag:high"])) == (low, high)
+    assert MelConfig.model_validate_json(text["spectag:mel"]) == MelConfig()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_run_killed_while_writing_leaves_the_old_image(tmp_path, monkeypatch):
+def test_interrupt_while_writing_leaves_the_old_image(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     write_png(path, np.zeros((2, 2), np.uint8), low=0, high=1)
 
-    def die(image, file, *args, **kwargs):
+    def interrupt(image, file, *args, **kwargs):
         file.write(b"\x89PNG half an im")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", die)
+    monkeypatch.setattr(Image.Image, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_png(path, np.ones((2, 2), np.uint8), low=0, high=1)
     assert (read_png(path) == 0).all()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_place_that_can_not_be_written_is_an_error_with_the_path(tmp_path):
-    with pytest.raises(DataError, match="the image can't be written: there is a folder of this name"):
+def test_path_that_cannot_be_written_raises_an_error(tmp_path):
+    with pytest.raises(DataError, match="the image can't be written: a folder has this name"):
         write_png(tmp_path, np.zeros((2, 2), np.uint8), low=0, high=1)
 
 
@@ -178,14 +180,14 @@ STORED = np.array([[0, 100, 255], [40, 50, 60]], np.uint8)
         ("P", np.stack([STORED] * 3, axis=-1)),
     ],
 )
-def test_every_kind_of_png_is_read_as_grey_or_rgb(tmp_path, mode, expected):
+def test_png_of_any_mode_is_read_as_grey_or_rgb(tmp_path, mode, expected):
     image = Image.fromarray(STORED)
     image = image.point(lambda value: 255 * (value > 200)).convert("1") if mode == "1" else image.convert(mode)
     image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_png(tmp_path / "a.png"), expected)
 
 
-def test_sixteen_bits_are_cut_down_to_eight(tmp_path):
+def test_sixteen_bits_are_reduced_to_eight(tmp_path):
     Image.fromarray(STORED.astype(np.uint16) * 257).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_png(tmp_path / "a.png"), STORED)
 
@@ -198,34 +200,28 @@ def test_jpeg_is_read(tmp_path, mode, shape):
     assert np.abs(image.astype(int) - 200).max() <= 2
 
 
-def test_file_that_is_no_whole_image_is_an_error_with_the_path(tmp_path):
+def test_incomplete_image_raises_an_error_with_the_path(tmp_path):
     path = tmp_path / "ä b.png"
     noise = np.random.default_rng(0).integers(0, 256, (50, 50), np.uint8)
     write_png(path, noise, low=0, high=1)
-    whole = path.read_bytes()
-    for contents in (b"", b"RIFF....WAVEfmt ", whole[:20], whole[:200], whole[:1500]):
+    complete = path.read_bytes()
+    for contents in (b"", b"RIFF....WAVEfmt ", complete[:20], complete[:200], complete[:1500]):
         path.write_bytes(contents)
         with pytest.raises(DataError, match=r"ä b\.png: "):
             read_png(path)
-    with pytest.raises(DataError, match=r"nothing\.png: there is no such image"):
+    with pytest.raises(DataError, match=r"nothing\.png: no such image"):
         read_png(tmp_path / "nothing.png")
 
 
-def test_image_from_elsewhere_has_no_range(tmp_path):
-    Image.new("L", (3, 3)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: does not tell the range of its log_mel"):
-        read_png_range(tmp_path / "a.png")
-
-
 @pytest.mark.parametrize("image", [np.zeros((3, 3)), np.zeros((3, 3, 4), np.uint8), np.zeros((0, 3), np.uint8)])
-def test_what_is_no_image_is_neither_written_nor_fed_to_a_network(tmp_path, image):
+def test_invalid_image_raises_an_error(tmp_path, image):
     with pytest.raises(ValueError, match="expected a uint8 image of shape"):
         write_png(tmp_path / "a.png", image, low=0, high=1)
     with pytest.raises(ValueError, match="expected a uint8 image of shape"):
         image_to_input(image, height=3, width=3, channels=1)
 
 
-def test_network_gets_grey_three_times_and_the_mean_of_colours():
+def test_grey_is_repeated_and_colours_are_averaged_for_the_input():
     color = np.stack([STORED, STORED // 2, STORED // 4], axis=-1)
     np.testing.assert_allclose(image_to_input(STORED, height=2, width=3, channels=3), [STORED / np.float32(255)] * 3)
     np.testing.assert_allclose(image_to_input(color, height=2, width=3, channels=3), np.moveaxis(color, 2, 0) / 255)
@@ -237,7 +233,7 @@ def test_network_gets_grey_three_times_and_the_mean_of_colours():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_network_gets_the_size_it_asks_for(channels, log_mel):
+def test_input_has_the_requested_size(channels, log_mel):
     image, _ = log_mel_to_image(log_mel, GREY)
     array = image_to_input(image, height=224, width=320, channels=channels)
     assert array.shape == (channels, 224, 320)

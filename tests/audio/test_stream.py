@@ -1,10 +1,10 @@
-"""A sound read block by block is the sound read at once."""
+"""Streams: a sound in blocks equals the sound that is read at once."""
 
 import numpy as np
 import pytest
 import soundfile
 
-from spectag.audio import stream as audio_stream
+from spectag.audio import decoding
 from spectag.audio.files import read_audio, write_audio
 from spectag.audio.stream import open_stream
 from spectag.errors import AudioError
@@ -12,7 +12,7 @@ from spectag.errors import AudioError
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(audio_stream, "_BLOCK_SAMPLES", 5_000)
+    monkeypatch.setattr(decoding, "_BLOCK_SAMPLES", 5_000)
 
 
 def noise(n_samples, n_channels=1):
@@ -27,27 +27,27 @@ def streamed(path):
 
 @pytest.mark.parametrize("name", ["a.wav", "a b.flac", "ä.ogg", "a.mp3", "a.aiff"])
 @pytest.mark.parametrize("n_samples", [1, 4_999, 5_000, 23_456])
-def test_blocks_together_are_the_whole_bit_for_bit(tmp_path, name, n_samples):
+def test_all_blocks_equal_the_whole_bit_for_bit(tmp_path, name, n_samples):
     write_audio(tmp_path / name, noise(n_samples), 16_000)
     whole, rate = read_audio(tmp_path / name)
-    found, found_rate = streamed(tmp_path / name)
-    assert found_rate == rate
-    assert np.array_equal(found, whole)
+    waveform, stream_rate = streamed(tmp_path / name)
+    assert stream_rate == rate
+    assert np.array_equal(waveform, whole)
 
 
-def test_block_of_a_sound_of_few_samples_a_second_is_no_longer_than_a_minute(tmp_path):
+def test_block_at_a_very_low_sample_rate_is_at_most_a_minute(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1_234), 10)
     with open_stream(tmp_path / "a.wav") as sound:
         assert [len(block) for block in sound.blocks] == [600, 600, 34]
 
 
 @pytest.mark.parametrize("n_channels", [2, 3, 6])
-def test_channels_become_their_mean(tmp_path, n_channels):
+def test_channels_are_averaged(tmp_path, n_channels):
     soundfile.write(tmp_path / "a.wav", noise(12_345, n_channels), 44_100, subtype="FLOAT")
     assert np.array_equal(streamed(tmp_path / "a.wav")[0], read_audio(tmp_path / "a.wav")[0])
 
 
-def test_sound_of_av_comes_in_blocks_too(tmp_path):
+def test_av_formats_give_blocks(tmp_path):
     av = pytest.importorskip("av")
     path = tmp_path / "a.m4a"
     with av.open(str(path), "w") as container:
@@ -62,14 +62,14 @@ def test_sound_of_av_comes_in_blocks_too(tmp_path):
     assert np.array_equal(np.concatenate(blocks), read_audio(path)[0])
 
 
-def test_memory_holds_a_block_at_a_time(tmp_path):
+def test_blocks_have_a_limited_size(tmp_path):
     write_audio(tmp_path / "a.wav", noise(50_000), 8_000)
     with open_stream(tmp_path / "a.wav") as sound:
         assert {len(block) for block in sound.blocks} == {5_000}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_sample_that_is_no_number_is_named_with_its_place(tmp_path, value):
+def test_nan_and_infinity_raise_an_error_with_the_time(tmp_path, value):
     samples = noise(20_000)
     samples[12_000] = value
     soundfile.write(tmp_path / "a.wav", samples, 8_000, subtype="FLOAT")
@@ -80,7 +80,7 @@ def test_sample_that_is_no_number_is_named_with_its_place(tmp_path, value):
         list(sound.blocks)
 
 
-def test_damage_in_the_middle_is_told_when_it_is_reached(tmp_path):
+def test_damage_in_the_middle_raises_an_error_when_it_is_reached(tmp_path):
     path = tmp_path / "a.flac"
     write_audio(path, noise(100_000), 16_000)
     content = path.read_bytes()
@@ -91,14 +91,14 @@ def test_damage_in_the_middle_is_told_when_it_is_reached(tmp_path):
         list(sound.blocks)
 
 
-def test_sound_without_samples_is_an_error(tmp_path):
+def test_sound_without_samples_raises_an_error(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.empty(0), 8_000)
-    with open_stream(tmp_path / "a.wav") as sound, pytest.raises(AudioError, match="holds no samples"):
+    with open_stream(tmp_path / "a.wav") as sound, pytest.raises(AudioError, match="has no samples"):
         list(sound.blocks)
 
 
-def test_file_that_is_none_is_told_at_once(tmp_path):
-    (tmp_path / "text.wav").write_text("no sound, but text that is long enough to be looked at")
+def test_missing_or_invalid_file_raises_an_error_at_once(tmp_path):
+    (tmp_path / "text.wav").write_text("text that is long enough to be analysed by the decoder")
     for name, words in [("gone.wav", "can't read"), ("text.wav", "not a sound")]:
         with pytest.raises(AudioError, match=rf"{name}: {words}"), open_stream(tmp_path / name):
             pass

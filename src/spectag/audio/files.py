@@ -1,9 +1,7 @@
-"""Sound files: read as mono float32, written, resampled, found in folders."""
+"""Sound files: read as mono float32, write, resample, and find in folders."""
 
 import os
-import sys
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +9,7 @@ import soundfile
 import soxr
 
 from spectag.array_types import Waveform
-from spectag.audio.decoding import (
-    AV_SUFFIXES,
-    PREROLL_SECONDS,
-    RefusedError,
-    av_blocks,
-    av_duration_seconds,
-    av_origin_seconds,
-    existing_file,
-    mean_of_channels,
-    not_finite,
-    open_with_av,
-    open_with_soundfile,
-)
+from spectag.audio.decoding import AV_SUFFIXES, AudioInfo, check_finite, open_sound
 from spectag.errors import AudioError, EndOfSoundError
 from spectag.system.atomic_files import unfinished_file
 
@@ -32,45 +18,23 @@ AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(_WRITABLE) | {".oga", ".opus", ".au", "
 _BLOCK = 1 << 18  # samples written at once
 
 
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a sound file says of itself."""
-
-    sample_rate: int  # Hz
-    n_channels: int
-    n_samples: int  # per channel
-    format: str  # libsndfile's name of the container, such as WAV, or FFmpeg's of the codec, such as AAC
-
-    @property
-    def duration_seconds(self) -> float:
-        """Length in seconds."""
-        return self.n_samples / self.sample_rate
-
-
 def audio_info(path: str | Path) -> AudioInfo:
     """Sample rate, channels and length of a sound file, without decoding it.
 
-    `n_samples` is what the header says. It is exact for wav, flac, aiff and ogg, also for a truncated wav or aiff. For
-    mp3, m4a, aac and webm it can be off by some thousand samples from what is decoded, and it is too large for a
-    truncated mp3. A file without samples is no error here: it has 0. A file that tells no length (an aac, a webm
-    recorded by a browser, a flac from a pipe) is read through, packet by packet, still undecoded.
+    `n_samples` comes from the header. It is exact for wav, flac, aiff and ogg, also for a truncated wav or aiff. For
+    mp3, m4a, aac and webm it may differ by some thousand samples from the decoded length, and it is too large for a
+    truncated mp3. It is 0 for a file without samples. If a file does not contain its length (aac, webm recorded by a
+    browser, flac from a pipe), all packets are read, but not decoded.
 
     Raises
     ------
     AudioError
         If the file is missing, a folder, empty (0 bytes), or not a sound.
     MissingExtraError
-        If only PyAV could read it, and PyAV is not installed.
+        If only PyAV could read the file, and PyAV is not installed.
     """
-    path = existing_file(path)
-    try:
-        with open_with_soundfile(path) as file:
-            return AudioInfo(file.samplerate, file.channels, file.frames, file.format)
-    except RefusedError as refusal:
-        with open_with_av(path, refusal) as (container, stream):
-            codec = stream.codec_context
-            n_samples = round(av_duration_seconds(container, stream) * codec.sample_rate)
-            return AudioInfo(codec.sample_rate, codec.channels, n_samples, codec.codec.canonical_name.upper())
+    with open_sound(path) as sound:
+        return sound.info()
 
 
 def read_audio(
@@ -80,60 +44,58 @@ def read_audio(
     start_seconds: float = 0.0,
     end_seconds: float | None = None,
 ) -> tuple[Waveform, int]:
-    """Read a sound file, or the stretch of it from `start_seconds` to `end_seconds`, as mono.
+    """Read a sound file, or the excerpt from `start_seconds` to `end_seconds`, as mono.
 
     Parameters
     ----------
     path : str or Path
-        The file. What it holds counts, not its suffix.
+        The format is recognised by the content, not by the suffix.
     sample_rate : int, optional
-        Rate to resample to, in Hz; the file's own rate when left out.
+        Rate to resample to, in Hz. By default, the rate of the file.
     start_seconds, end_seconds : float
-        The stretch to read; the rest is not decoded. An end beyond the end of the file means the end of the file.
-        Stretches that touch share no sample and leave none out, and equal the same stretch of the whole; but near the
-        end of an ogg they may be shifted by up to 25 ms, and in a webm by 1 ms.
+        The excerpt to read; the rest is not decoded. An end after the end of the file means the end of the file.
+        Adjacent excerpts share no sample and miss none, and they equal the same part of the whole. But near the end of
+        an ogg they may be shifted by up to 25 ms, and in a webm by 1 ms.
 
     Returns
     -------
     waveform : float32 array of shape (n_samples,)
-        The mean of the channels. Integer formats lie in [-1, 1]; a float file may go beyond and is given as it is.
+        The mean of the channels. Integer formats are in [-1, 1]; float formats may exceed it and are not clipped.
     sample_rate : int
-        Its rate in Hz.
+        In Hz.
 
     Raises
     ------
     AudioError
-        If the file is missing, a folder, empty (0 bytes), not a sound, damaged, or without samples; if a sample in
-        the stretch is NaN or infinite; if the stretch is empty, begins before 0, or begins where the sound has ended.
+        If the file is missing, a folder, empty (0 bytes), not a sound, damaged, or without samples; if a sample of the
+        excerpt is NaN or infinite; if the excerpt is empty, starts before 0, or starts after the end of the sound.
     MissingExtraError
-        If only PyAV could read it, and PyAV is not installed.
+        If only PyAV could read the file, and PyAV is not installed.
 
     Notes
     -----
-    A truncated wav, aiff, ogg, mp3 or webm gives the samples that are there. A truncated flac, aac, m4a or mp4 is an
-    AudioError: its decoder refuses it, though a stretch before the cut of a flac can be read. An mp3 has the length
-    that its decoder gives it, which differs between versions of libsndfile by up to some thousand samples.
+    A truncated wav, aiff, ogg, mp3 or webm gives the samples that are left. A truncated flac, aac, m4a or mp4 raises an
+    AudioError, because its decoder refuses it; excerpts before the cut of a flac can be read. The length of an mp3
+    differs between versions of libsndfile by up to some thousand samples.
     """
-    path = existing_file(path)
-    _check_stretch(path, start_seconds, end_seconds)
-    try:
-        waveform, file_rate = _read_with_soundfile(path, start_seconds, end_seconds)
-    except RefusedError as refusal:
-        waveform, file_rate = _read_with_av(path, start_seconds, end_seconds, refusal)
+    with open_sound(path) as sound:
+        end = np.inf if end_seconds is None else end_seconds
+        if not 0 <= start_seconds < end:
+            raise AudioError(f"{path}: need 0 <= start < end, got {start_seconds:g} s and {end:g} s")
+        waveform, file_rate = sound.read(start_seconds, end_seconds), sound.sample_rate
     if waveform.size == 0:
         error = EndOfSoundError if start_seconds else AudioError
-        raise error(f"{path}: the file holds no samples{_where(start_seconds, end_seconds)}")
-    if not np.isfinite(waveform).all():
-        raise not_finite(path, waveform, start_seconds, file_rate)
+        raise error(f"{path}: the file has no samples{_where(start_seconds, end_seconds)}")
+    check_finite(Path(path), waveform, start_seconds, file_rate)
     if sample_rate is None:
         return waveform, file_rate
     return resample(waveform, file_rate, sample_rate), sample_rate
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
-    """A waveform of shape (n_samples,) at another rate, by soxr at its quality HQ; the same array for an equal rate.
+    """A waveform of shape (n_samples,) at another rate, by soxr with quality HQ; the same array for an equal rate.
 
-    Some samples stay some: what is shorter than a sample at the new rate becomes one.
+    The result has at least one sample.
 
     Raises
     ------
@@ -151,16 +113,16 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
 
 
 def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
-    """Write a mono waveform, clipped to [-1, 1], in the format that the suffix names, whole or not at all.
+    """Write a mono waveform, clipped to [-1, 1], in the format of the suffix. The file appears complete or not at all.
 
-    wav, flac and aiff get 16-bit samples; ogg (Vorbis) and mp3 are lossy.
+    wav, flac and aiff have 16 bits; ogg (Vorbis) and mp3 are lossy.
 
     Raises
     ------
     ValueError
         If the waveform has more than one dimension, or a NaN or infinite value.
     AudioError
-        If the suffix is none of .wav .flac .ogg .mp3 .aif .aiff, or the file can't be written.
+        If the suffix is not one of .wav .flac .ogg .mp3 .aif .aiff, or the file can't be written.
     """
     path = Path(path)
     if waveform.ndim != 1 or not np.isfinite(waveform).all():
@@ -180,28 +142,28 @@ def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
 
 
 def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
-    """The sound files among files and folders, each once.
+    """The sound files in files and folders, without duplicates.
 
-    A file is taken as it is given, whatever its suffix. A folder gives the files in it, and in the folders in it,
-    that have one of the suffixes in any case of letters, sorted by path. Names that begin with a dot are left out,
-    and links to folders are not followed.
+    A file is returned whatever its suffix. A folder gives the files in it and its subfolders that have one of the
+    suffixes, in upper or lower case, sorted by path. Names that start with a dot are ignored, and links to folders are
+    not followed.
 
     Raises
     ------
     AudioError
-        If a path does not exist, a folder can't be read, or folders were given and no sound is in any of them.
+        If a path does not exist, a folder can't be read, or none of the folders contains a sound.
     """
-    given = [Path(path) for path in paths]
+    inputs = [Path(path) for path in paths]
     found: dict[Path, None] = {}
-    for path in given:
+    for path in inputs:
         if path.is_dir():
             found.update(dict.fromkeys(sorted(_sounds_in(path, suffixes))))
         elif path.exists():
             found[path] = None
         else:
             raise AudioError(f"{path}: no such file or folder")
-    if given and not found:
-        folders = ", ".join(map(str, given))
+    if inputs and not found:
+        folders = ", ".join(map(str, inputs))
         raise AudioError(f"{folders}: no sound found; looked for files that end in {' '.join(sorted(suffixes))}")
     return list(found)
 
@@ -218,43 +180,7 @@ def _raise_unreadable_folder(error: OSError) -> None:
     raise AudioError(f"{error.filename}: can't read the folder: {error.strerror}") from error
 
 
-def _check_stretch(path: Path, start_seconds: float, end_seconds: float | None) -> None:
-    end = np.inf if end_seconds is None else end_seconds
-    if not 0 <= start_seconds < end:
-        raise AudioError(f"{path}: need 0 <= start < end, got {start_seconds:g} s and {end:g} s")
-
-
 def _where(start_seconds: float, end_seconds: float | None) -> str:
     if end_seconds is not None:
         return f" between {start_seconds:g} s and {end_seconds:g} s"
     return f" from {start_seconds:g} s on" if start_seconds else ""
-
-
-def _read_with_soundfile(path: Path, start_seconds: float, end_seconds: float | None) -> tuple[Waveform, int]:
-    with open_with_soundfile(path) as file:
-        start = min(round(start_seconds * file.samplerate), file.frames)
-        end = file.frames if end_seconds is None else min(round(end_seconds * file.samplerate), file.frames)
-        n_preroll = min(round(PREROLL_SECONDS * file.samplerate), start) if file.format == "MP3" else 0
-        try:
-            file.seek(start - n_preroll)
-            # One read, for soundfile seeks anew before each, and an mp3 begins with zeros after that.
-            samples = file.read(n_preroll + end - start, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{path}: the sound is damaged: {error.error_string}") from error
-        except MemoryError as error:
-            size = f"{end - start} samples of {file.channels} channels"
-            raise AudioError(f"{path}: {size} do not fit into memory; read it in stretches") from error
-        return mean_of_channels(samples[n_preroll:]), file.samplerate
-
-
-def _read_with_av(
-    path: Path, start_seconds: float, end_seconds: float | None, refusal: RefusedError
-) -> tuple[Waveform, int]:
-    with open_with_av(path, refusal) as (container, stream):
-        rate = stream.codec_context.sample_rate
-        start = round(start_seconds * rate)
-        end = sys.maxsize if end_seconds is None else round(end_seconds * rate)
-        if start > 0:
-            from_seconds = max(start_seconds - PREROLL_SECONDS, 0) + av_origin_seconds(stream)
-            container.seek(int(from_seconds / stream.time_base), stream=stream)
-        return np.concatenate([np.empty(0, np.float32), *av_blocks(container, stream, start, end)]), rate

@@ -1,4 +1,4 @@
-"""From a sound, a log_mel or an image to what a network takes."""
+"""The feature extraction: from a waveform, a log_mel or an image to the input of a network."""
 
 from pathlib import Path
 from typing import Self
@@ -15,9 +15,9 @@ from spectag.errors import DataError
 
 
 class FrontEnd(Config):
-    """What a network hears: a log_mel as it is, or an 8-bit image of it.
+    """Settings and functions that make the input of a network: a log_mel, or an 8-bit image of it.
 
-    `mel` is None for a tagger that was trained on images of unknown making: it can tag such images, not sounds.
+    `mel` is None for a model that was trained on images with unknown mel settings. Such a model can tag images only.
     """
 
     mel: MelConfig | None
@@ -26,49 +26,49 @@ class FrontEnd(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.mel is None and self.image is None:
-            raise ValueError("a front end needs mel settings, image settings, or both")
+            raise ValueError("a front end needs mel settings, image settings or both")
         return self
 
     @property
     def n_channels(self) -> int:
-        """1 for log_mels and grey images, 3 for colours."""
+        """1 for log_mels and grey images, 3 for coloured images."""
         return 1 if self.image is None or self.image.colormap == "grey" else 3
 
     @property
     def sample_rate(self) -> int:
-        """Rate in Hz of the sounds that it takes; a DataError where it takes images alone."""
+        """Sample rate of its sounds in Hz. A DataError if it takes images only."""
         return self._mel_settings.sample_rate
 
     @property
     def _mel_settings(self) -> MelConfig:
         if self.mel is None:
             raise DataError(
-                "this tagger was trained on images whose mel settings it wasn't told, so it can tag such images but "
-                "not sounds; train it with the settings that made its images ([mel] in --config) to tag sounds"
+                "this tagger was trained on images with unknown mel settings, so it can tag images but not sounds; "
+                "to tag sounds, train it with the settings that made its images ([mel] in --config)"
             )
         return self.mel
 
     def input_of_waveform(self, waveform: Waveform) -> Float32Array:
-        """Input (channels, height, width) of a waveform at the front end's own rate."""
+        """Input (channels, height, width) for a waveform at `sample_rate`."""
         return self.input_of_log_mel(compute_log_mel(waveform, self._mel_settings))
 
     def input_of_log_mel(self, log_mel: Float32Array) -> Float32Array:
-        """Input (channels, height, width) of a log_mel (n_mels, n_frames)."""
+        """Input (channels, height, width) for a log_mel (n_mels, n_frames)."""
         if self.image is None:
             return np.asarray(log_mel)[None]
         pixels, _ = log_mel_to_image(log_mel, self.image)
         return self._input_of_pixels(pixels, self.image)
 
     def input_of_image(self, path: str | Path) -> Float32Array:
-        """Input (channels, height, width) of a PNG or JPEG file."""
+        """Input (channels, height, width) for a PNG or JPEG file."""
         if self.image is None:
-            raise DataError(f"{path}: this tagger hears log_mels, not images; give it the sound")
+            raise DataError(f"{path}: this tagger takes log-mel spectrograms, not images; give it the sound file")
         return self._input_of_pixels(read_png(path), self.image)
 
     def read_waveform(
         self, path: str | Path, *, start_seconds: float = 0.0, end_seconds: float | None = None
     ) -> Waveform:
-        """A stretch of a sound file at the front end's own rate."""
+        """An excerpt of a sound file at `sample_rate`."""
         rate = self.mel.sample_rate if self.mel else None
         return read_audio(path, sample_rate=rate, start_seconds=start_seconds, end_seconds=end_seconds)[0]
 

@@ -1,4 +1,4 @@
-"""Sound that is still going on: blocks of samples as they come, from a microphone or as raw bytes from a pipe."""
+"""Live sound: blocks of samples as they arrive, from a microphone or as raw bytes from a pipe."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,31 +13,31 @@ from spectag.config.listening import Encoding
 from spectag.errors import AudioError
 from spectag.system.progress import Log, no_log
 
-_BLOCK_SECONDS = 0.05  # read at once at most: by how much the time when a sample was heard may be wrong
+_BLOCK_SECONDS = 0.05  # limit of a block, and so of the error of `captured_at`
 _N_BYTES: dict[Encoding, int] = {"s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4}
-_FILES = {b"RIFF": "a wav", b"RF64": "a wav", b"fLaC": "a flac", b"OggS": "an ogg"}
-_LOUDEST = 1000.0  # 60 dB above full scale: no sound, but bytes that mean something else
+_FILE_FORMATS = {b"RIFF": "a wav", b"RF64": "a wav", b"fLaC": "a flac", b"OggS": "an ogg"}
+_MAX_SAMPLE = 1000.0  # 60 dB above full scale: the encoding must be another one
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Samples (n_samples,) of a sound, mono, that came together."""
+    """Mono samples (n_samples,) that arrived together."""
 
     waveform: Waveform
-    heard_at: float
-    """When the last of them was heard, in seconds of the clock; the others came before it, one after another."""
+    captured_at: float
+    """Time of the last sample, in seconds of the clock."""
 
 
 @dataclass(frozen=True, eq=False)
-class LiveSound:
-    """A sound under way."""
+class LiveStream:
+    """A sound that is being recorded or received."""
 
     name: str
     sample_rate: int
     """In Hz."""
     blocks: Iterator[Block]
     waits: bool
-    """Whether it waits for whoever draws the blocks; a microphone does not."""
+    """Whether the source waits while no blocks are read. A microphone does not wait."""
 
 
 def read_raw(
@@ -49,67 +49,67 @@ def read_raw(
     name: str = "stdin",
     log: Log = no_log,
     clock: Callable[[], float] = time.monotonic,
-) -> LiveSound:
-    """The sound that somebody writes to a stream of bytes, sample by sample without a header.
+) -> LiveStream:
+    """The sound that another program writes to a binary stream as raw samples, without a header.
 
     Parameters
     ----------
     stream : binary file
-        Its blocks are drawn as soon as they come.
+        It is read as soon as bytes arrive.
     sample_rate : int
-        Hz.
+        In Hz.
     n_channels : int
-        Whose samples take turns; their mean is heard.
+        Number of interleaved channels. The sound is their mean.
     encoding : str
-        How a sample is written.
+        Encoding of a sample.
     name : str
-        What to call the stream.
-    say
-        Told of bytes that are left over at the end.
-    clock
-        Gives the time in seconds.
+        Name of the stream in messages.
+    log : Log
+        Reports bytes that are left at the end.
+    clock : callable
+        Returns the time in seconds.
 
     Raises
     ------
     AudioError
-        When the blocks are drawn: if a file with a header comes, if nothing comes, or if what comes is no sound.
+        When the blocks are read: if the bytes are a file with a header, there are none, or they are not a sound.
     """
-    n_frame = _N_BYTES[encoding] * n_channels
-    most = n_frame * max(1, round(_BLOCK_SECONDS * sample_rate))
+    n_frame_bytes = _N_BYTES[encoding] * n_channels
+    max_bytes = n_frame_bytes * max(1, round(_BLOCK_SECONDS * sample_rate))
 
     def blocks() -> Iterator[Block]:
         rest = stream.read(len(b"RIFF"))
         _refuse_files(rest, name, sample_rate)
         n_frames = 0
         while True:
-            piece = stream.read1(most)
-            rest += piece
-            n_whole = len(rest) // n_frame
+            new_bytes = stream.read1(max_bytes)
+            rest += new_bytes
+            n_whole = len(rest) // n_frame_bytes
             if n_whole:
-                samples = decoded(rest[: n_whole * n_frame], encoding).reshape(n_whole, n_channels)
+                samples = decode_pcm(rest[: n_whole * n_frame_bytes], encoding).reshape(n_whole, n_channels)
                 _check(samples, name, n_frames / sample_rate, encoding)
                 yield Block(mean_of_channels(samples), clock())
                 n_frames += n_whole
-                rest = rest[n_whole * n_frame :]
-            if not piece:
+                rest = rest[n_whole * n_frame_bytes :]
+            if not new_bytes:
                 break
         if n_frames == 0:
-            raise AudioError(f"{name}: no sound came; does the program that should write it say why?")
+            raise AudioError(f"{name}: no sound came; does the program that should write it report an error?")
         if rest:
-            log(f"{name}: left out {len(rest)} bytes at the end, too few for a sample of {n_frame} bytes")
+            log(f"{name}: left out {len(rest)} bytes at the end, too few for a sample of {n_frame_bytes} bytes")
 
-    return LiveSound(name, sample_rate, blocks(), waits=True)
+    return LiveStream(name, sample_rate, blocks(), waits=True)
 
 
-def decoded(data: bytes, encoding: Encoding) -> Waveform:
-    """Samples of raw bytes: whole numbers as shares of full scale, float32 as it is.
+def decode_pcm(data: bytes, encoding: Encoding) -> Waveform:
+    """Samples from raw bytes. Integers are divided by full scale; float32 stays as it is.
 
     Parameters
     ----------
     data : bytes
-        Of whole samples.
+        The bytes of complete samples.
     encoding : str
-        How a sample is written.
+        Encoding of a sample.
 
     Returns
     -------
@@ -130,26 +130,26 @@ def decoded(data: bytes, encoding: Encoding) -> Waveform:
     return np.frombuffer(data, "<i4").astype(np.float32) / np.float32(1 << 31)
 
 
-def ffmpeg_line(sample_rate: int) -> str:
-    """A command that decodes a file and hands it on."""
+def ffmpeg_command(sample_rate: int) -> str:
+    """A command line that decodes a file and sends it to `spectag listen`."""
     return f"ffmpeg -i FILE -f s16le -ac 1 -ar {sample_rate} - | spectag listen MODEL - --rate {sample_rate}"
 
 
 def _refuse_files(head: bytes, name: str, sample_rate: int) -> None:
-    if head in _FILES:
+    if head in _FILE_FORMATS:
         raise AudioError(
-            f"{name}: {_FILES[head]} file comes, and raw samples without a header are expected; give the file to "
-            f"`spectag tag`, or decode it: {ffmpeg_line(sample_rate)}"
+            f"{name}: expected raw samples without a header, got {_FILE_FORMATS[head]} file; pass the file to "
+            f"`spectag tag`, or decode it: {ffmpeg_command(sample_rate)}"
         )
 
 
 def _check(samples: Waveform, name: str, start_seconds: float, encoding: Encoding) -> None:
-    """Refuse what is no sound; `samples` has shape (n_frames, n_channels)."""
+    """Raise an AudioError if samples of shape (n_frames, n_channels) are much too loud."""
     if encoding != "f32le":
         return
-    fine = np.abs(samples) <= _LOUDEST
-    if not fine.all():
+    is_ok = np.abs(samples) <= _MAX_SAMPLE
+    if not is_ok.all():
         raise AudioError(
-            f"{name}: a sample at {start_seconds:.3f} s or soon after is {samples[~fine][0]:g}, and full scale is 1; "
+            f"{name}: a sample at {start_seconds:.3f} s or soon after is {samples[~is_ok][0]:g}, and full scale is 1; "
             f"is the sound {encoding}?"
         )

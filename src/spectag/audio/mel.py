@@ -1,35 +1,43 @@
-"""Waveform to log_mel: the one front end, for preparing, training, tagging and serving.
+"""Log-mel spectrograms: the computation that preparation, training and inference share.
 
-One `MelConfig` covers librosa's family (`melspectrogram`, then `power_to_db`) and Kaldi's (pre-emphasis, natural
-logarithm). The work is done in float32, in blocks of frames that fit the processor's cache. Frames where the rounding
-of a float32 Fourier transform could be seen in the result are done again in float64, as librosa does all of them.
+waveform        float samples in [-1, 1] at sample_rate
+pre-emphasis    subtract pre_emphasis times the previous sample (Kaldi only)
+padding         add n_fft // 2 samples at both ends: zeros or the mirrored sound
+frames          excerpts of n_fft samples, one every hop_length samples
+window          multiply by a Hann window of win_length samples
+spectrum        |FFT|^2 in float32: n_fft // 2 + 1 bins per frame
+mel bands       weighted sums of the bins: n_mels triangles between f_min and f_max
+precision       frames with visible float32 noise are computed again in float64
+logarithm       10 log10(max(power, amin) / ref), or ln(power + amin) for Kaldi
+range           raise values that are more than top_db below the maximum
+normalisation   subtract mean, divide by std
+log_mel         float32 of shape (n_mels, n_frames), lowest band first
+
+The defaults of `MelConfig` equal librosa (`melspectrogram`, then `power_to_db`). The work is done in blocks of frames
+that fit into the cache of the processor.
 """
 
 import math
 import warnings
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import scipy.fft
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from spectag.array_types import BoolArray, Float32Array
+from spectag.array_types import AnyFloatArray, BoolArray, Float32Array
 from spectag.config.base import MelConfig
 
-FRONT_END_VERSION = 1  # to be raised whenever a log_mel changes by more than rounding: banks are keyed by it
+FRONT_END_VERSION = 1  # raise it when a log_mel changes by more than rounding: it is part of the cache keys
 
 _BLOCK_SAMPLES = 2**18  # windowed samples per block of frames: 1 MB in float32
-# A float32 transform adds noise of about -140 dB of the frame's mean power to every bin. A bin above -42 dB of the mean
-# power is right within 8e-4 dB, as measured on recordings, tones, chirps and sounds with a large offset; a band of n
-# bins averages the noise away and may lie n times lower.
-_LEAST_SHARE = 6e-5
-
-FloatArray = NDArray[np.floating[Any]]
+# A float32 FFT adds noise of about -140 dB of the frame's mean power to every bin. A bin above -42 dB of the mean power
+# is right within 8e-4 dB, as measured on recordings, tones, chirps and sounds with a large offset. In a band of n bins,
+# the noise averages out, so the band may be n times lower.
+_MIN_POWER_RATIO = 6e-5
 
 
-def compute_log_mel(waveform: FloatArray, config: MelConfig) -> Float32Array:
+def compute_log_mel(waveform: AnyFloatArray, config: MelConfig) -> Float32Array:
     """Log-mel spectrogram of a waveform: frame t is centred on sample t * hop_length.
 
     Parameters
@@ -41,25 +49,26 @@ def compute_log_mel(waveform: FloatArray, config: MelConfig) -> Float32Array:
     Returns
     -------
     float32 array of shape (n_mels, n_frames)
-        Lowest band first; decibels, or nepers when `config.log` is "ln", less `config.mean`, divided by `config.std`.
+        Lowest band first. In decibels, or natural logarithms if `config.log` is "ln"; normalised by `config.mean` and
+        `config.std`.
 
     Raises
     ------
     ValueError
-        If the waveform is empty, not one-dimensional, not of floats, or holds NaN or infinity.
+        If the waveform is empty, not one-dimensional or not of floats, or contains NaN or infinity.
 
     Warns
     -----
     UserWarning
-        As librosa does, of bands so narrow that they hold no frequency of the FFT.
+        If a band is so narrow that it contains no frequency of the FFT, as in librosa.
 
     Notes
     -----
-    Any length will do. `pad_mode="reflect"` reflects a clip shorter than half a window as often as it takes, as NumPy
-    and librosa do, and repeats a single sample. Pre-emphasis drops the first sample; a single sample is then taken to
-    be followed by silence.
+    The waveform may have any length. `pad_mode="reflect"` mirrors a clip that is shorter than half a window several
+    times, like NumPy and librosa, and repeats a single sample. Pre-emphasis drops the first sample; a single sample is
+    followed by silence.
 
-    `top_db` and `ref` mean the same for both logarithms: decibels below the clip's loudest, and the power that gives 0.
+    `top_db` and `ref` mean the same for both logarithms: decibels below the maximum of the clip, and the power of 0.
     """
     _check_waveform(waveform)
     _warn_of_empty_bands(config)
@@ -79,49 +88,49 @@ def n_frames(n_samples: int, config: MelConfig) -> int:
 def mel_filter_bank(config: MelConfig) -> Float32Array:
     """Weight of each FFT bin in each mel band, of shape (n_mels, n_fft // 2 + 1), read-only.
 
-    librosa's triangles are straight over Hz, Kaldi's over mel.
+    The sides of librosa's triangles are linear in Hz, those of Kaldi's in mel.
 
     Warns
     -----
     UserWarning
-        As librosa does, of bands so narrow that they hold no frequency of the FFT.
+        If a band is so narrow that it contains no frequency of the FFT, as in librosa.
     """
     _warn_of_empty_bands(config)
     return _filter_bank(config)
 
 
-def band_centers(config: MelConfig) -> FloatArray:
-    """Frequency in Hz at which each mel band weighs most, of shape (n_mels,)."""
+def band_centers(config: MelConfig) -> AnyFloatArray:
+    """Frequency in Hz at the peak of each mel band, of shape (n_mels,)."""
     return _band_edges(config)[1:-1]
 
 
-def hz_to_mel(frequencies: FloatArray | float, config: MelConfig) -> FloatArray:
+def hz_to_mel(frequencies: AnyFloatArray | float, config: MelConfig) -> AnyFloatArray:
     """Frequencies in Hz on the config's mel scale."""
     frequencies = np.asarray(frequencies, np.float64)
-    if config.mel_scale == "slaney":  # straight up to 1000 Hz, which is 15 mel, then logarithmic
+    if config.mel_scale == "slaney":  # linear up to 1000 Hz, which is 15 mel, then logarithmic
         octaves = np.log(np.maximum(frequencies, 1000.0) / 1000.0) / math.log(6.4)
         return np.where(frequencies < 1000.0, frequencies * 3 / 200, 15.0 + 27.0 * octaves)
-    mels: FloatArray = 2595.0 * np.log10(1.0 + frequencies / 700.0)
+    mels: AnyFloatArray = 2595.0 * np.log10(1.0 + frequencies / 700.0)
     return mels
 
 
-def mel_to_hz(mels: FloatArray | float, config: MelConfig) -> FloatArray:
-    """Points on the config's mel scale as frequencies in Hz."""
+def mel_to_hz(mels: AnyFloatArray | float, config: MelConfig) -> AnyFloatArray:
+    """Points of the config's mel scale in Hz."""
     mels = np.asarray(mels, np.float64)
     if config.mel_scale == "slaney":
         return np.where(mels < 15.0, mels * 200 / 3, 1000.0 * np.exp((mels - 15.0) / 27.0 * math.log(6.4)))
-    frequencies: FloatArray = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    frequencies: AnyFloatArray = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     return frequencies
 
 
-def picture_limits(config: MelConfig) -> tuple[float, float]:
-    """The mels at the bottom and at the top of a picture of a log_mel, which has a row for each band."""
+def image_mel_limits(config: MelConfig) -> tuple[float, float]:
+    """The mels at the bottom and the top of an image of a log_mel with one row per band."""
     lowest, highest = (float(hz_to_mel(limit, config)) for limit in (config.f_min, config.f_max))
     half_band = (highest - lowest) / (config.n_mels + 1) / 2
     return lowest + half_band, highest - half_band
 
 
-def _check_waveform(waveform: FloatArray) -> None:
+def _check_waveform(waveform: AnyFloatArray) -> None:
     if waveform.ndim != 1:
         raise ValueError(f"expected a mono waveform of shape (n_samples,), got shape {waveform.shape}")
     if not np.issubdtype(waveform.dtype, np.floating):
@@ -145,13 +154,13 @@ def _warn_of_empty_bands(config: MelConfig) -> None:
 
 @lru_cache(maxsize=16)
 def _n_empty_bands(config: MelConfig) -> int:
-    if config.mel_scale == "kaldi":  # Kaldi's banks have empty low bands as a rule, and nobody is told
+    if config.mel_scale == "kaldi":  # Kaldi's filter banks often have empty low bands, and it does not warn
         return 0
     empty = ~_filter_bank(config).any(axis=1)
     return int((empty & (_band_edges(config)[:-2] > 0)).sum())
 
 
-def _pre_emphasised(waveform: FloatArray, config: MelConfig) -> FloatArray:
+def _pre_emphasised(waveform: AnyFloatArray, config: MelConfig) -> AnyFloatArray:
     if not config.pre_emphasis:
         return waveform
     if waveform.size == 1:
@@ -159,49 +168,49 @@ def _pre_emphasised(waveform: FloatArray, config: MelConfig) -> FloatArray:
     return waveform[1:] - waveform.dtype.type(config.pre_emphasis) * waveform[:-1]
 
 
-def _frames(waveform: FloatArray, config: MelConfig) -> FloatArray:
-    """Frames as a view of the padded waveform, of shape (n_frames, n_fft)."""
+def _frames(waveform: AnyFloatArray, config: MelConfig) -> AnyFloatArray:
+    """A view of the padded waveform, of shape (n_frames, n_fft)."""
     padded = np.pad(waveform, config.n_fft // 2, mode=config.pad_mode)
     return np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
 
 
-def _mel_power(frames: FloatArray, config: MelConfig) -> Float32Array:
+def _mel_power(frames: AnyFloatArray, config: MelConfig) -> Float32Array:
     """Power in each mel band, of shape (n_mels, n_frames)."""
     mel_power = np.empty((config.n_mels, len(frames)), np.float32)
     mean_power = np.empty(len(frames), np.float32)
     window = _window(config)
-    block = 16 * max(1, _BLOCK_SAMPLES // (16 * config.n_fft))  # whole vectors of frames
+    block = 16 * max(1, _BLOCK_SAMPLES // (16 * config.n_fft))  # a multiple of the SIMD width
     for start in range(0, len(frames), block):
-        part = slice(start, start + block)
-        power = _power(frames[part], window.astype(np.float32))
-        mel_power[:, part] = _sparse_filter_bank(config) @ power
-        mean_power[part] = power.mean(axis=0)
+        rows = slice(start, start + block)
+        power = _power(frames[rows], window.astype(np.float32))
+        mel_power[:, rows] = _sparse_filter_bank(config) @ power
+        mean_power[rows] = power.mean(axis=0)
 
-    doubtful = np.flatnonzero(_is_doubtful(mel_power, mean_power, config))
-    for start in range(0, len(doubtful), block):
-        chosen = doubtful[start : start + block]
-        power = _power(frames[chosen], window).astype(np.float32)
-        mel_power[:, chosen] = _sparse_filter_bank(config) @ power
+    imprecise = np.flatnonzero(_is_imprecise(mel_power, mean_power, config))
+    for start in range(0, len(imprecise), block):
+        indices = imprecise[start : start + block]
+        power = _power(frames[indices], window).astype(np.float32)
+        mel_power[:, indices] = _sparse_filter_bank(config) @ power
     return mel_power
 
 
-def _power(frames: FloatArray, window: FloatArray) -> FloatArray:
-    """Power spectra in the precision of the window, of shape (n_fft // 2 + 1, n_frames)."""
+def _power(frames: AnyFloatArray, window: AnyFloatArray) -> AnyFloatArray:
+    """Power spectra of shape (n_fft // 2 + 1, n_frames), in the precision of the window."""
     windowed = np.multiply(frames, window, dtype=window.dtype, casting="same_kind")
-    squares = scipy.fft.rfft(windowed.T, axis=0).view(window.dtype)  # real and imaginary parts take turns
+    squares = scipy.fft.rfft(windowed.T, axis=0).view(window.dtype)  # real and imaginary parts alternate
     np.square(squares, out=squares)
-    power: FloatArray = squares[:, ::2] + squares[:, 1::2]
+    power: AnyFloatArray = squares[:, ::2] + squares[:, 1::2]
     return power
 
 
-def _is_doubtful(mel_power: Float32Array, mean_power: Float32Array, config: MelConfig) -> BoolArray:
-    """Whether a frame has a band that shows in the log_mel and lies near the rounding noise of its transform."""
-    shown_from = config.amin
+def _is_imprecise(mel_power: Float32Array, mean_power: Float32Array, config: MelConfig) -> BoolArray:
+    """Whether a frame has a band that is visible in the log_mel and close to the rounding noise of its FFT."""
+    min_visible = config.amin
     if config.top_db is not None:
-        shown_from = max(shown_from, float(mel_power.max()) * 10 ** (-config.top_db / 10))
-    noisy_up_to = np.outer(_LEAST_SHARE * _noise_gain(config), mean_power)
-    doubtful: BoolArray = np.any((mel_power < noisy_up_to) & (mel_power > shown_from / 2), axis=0)
-    return doubtful
+        min_visible = max(min_visible, float(mel_power.max()) * 10 ** (-config.top_db / 10))
+    max_noisy = np.outer(_MIN_POWER_RATIO * _noise_gain(config), mean_power)
+    is_imprecise: BoolArray = np.any((mel_power < max_noisy) & (mel_power > min_visible / 2), axis=0)
+    return is_imprecise
 
 
 def _logarithm(mel_power: Float32Array, config: MelConfig) -> Float32Array:
@@ -223,8 +232,8 @@ def _logarithm(mel_power: Float32Array, config: MelConfig) -> Float32Array:
 
 
 @lru_cache(maxsize=16)
-def _window(config: MelConfig) -> FloatArray:
-    """Hann window centred in n_fft samples."""
+def _window(config: MelConfig) -> AnyFloatArray:
+    """Hann window of win_length samples in the middle of n_fft samples."""
     length = config.window_samples
     period = length if config.window == "hann" else length - 1
     before = (config.n_fft - length) // 2
@@ -250,7 +259,7 @@ def _filter_bank(config: MelConfig) -> Float32Array:
 
 @lru_cache(maxsize=16)
 def _noise_gain(config: MelConfig) -> Float32Array:
-    """Weight of a band, divided by the number of bins that average out its noise."""
+    """Weight of each band, divided by the number of bins over which its noise averages out."""
     bank = _filter_bank(config)
     total = bank.sum(axis=1)
     gain: Float32Array = np.divide((bank**2).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
@@ -262,7 +271,7 @@ def _sparse_filter_bank(config: MelConfig) -> csr_array:
     return csr_array(_filter_bank(config))
 
 
-def _band_edges(config: MelConfig) -> FloatArray:
-    """Frequencies in Hz, evenly spaced in mel, where band i rises from 0 [i], peaks [i + 1] and is 0 again [i + 2]."""
+def _band_edges(config: MelConfig) -> AnyFloatArray:
+    """Frequencies in Hz, equally spaced in mel: band i starts at [i], peaks at [i + 1] and ends at [i + 2]."""
     lowest, highest = hz_to_mel(config.f_min, config), hz_to_mel(config.f_max, config)
     return mel_to_hz(np.linspace(lowest, highest, config.n_mels + 2), config)

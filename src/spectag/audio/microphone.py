@@ -1,4 +1,4 @@
-"""Microphones, heard through PortAudio by sounddevice (the extra `listen`), which is loaded when one is asked for."""
+"""Microphones, recorded by sounddevice and PortAudio (the extra `listen`), which are loaded only when needed."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -11,41 +11,41 @@ import numpy as np
 
 from spectag.array_types import Waveform
 from spectag.audio.decoding import mean_of_channels
-from spectag.audio.live_stream import Block, LiveSound
+from spectag.audio.live_stream import Block, LiveStream
 from spectag.errors import AudioError, MissingExtraError
 from spectag.system.progress import Log, no_log
 
-_LONGEST_SILENCE = 5.0  # seconds without a block: of a microphone that is there, several come each second
-_MOST_WAITING = 4096  # blocks, a minute or more: they wait while nobody reads what we print
+_TIMEOUT_SECONDS = 5.0  # without a block; a working microphone gives several per second
+_MAX_WAITING_BLOCKS = 4096  # a minute or more
 
 
 @dataclass(frozen=True)
 class Microphone:
-    """A device that hears."""
+    """An input device."""
 
     number: int
     name: str
     n_channels: int
-    sample_rate: int  # Hz, its own
+    sample_rate: int  # Hz, its default
     is_default: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as a dict for JSON."""
         return asdict(self)
 
 
 def microphones() -> list[Microphone]:
-    """All that are here.
+    """All microphones of this machine.
 
     Raises
     ------
     MissingExtraError, AudioError
-        If sounddevice, or PortAudio, is not installed.
+        If sounddevice or PortAudio is not installed.
     """
     sounddevice = _sounddevice()
     try:
         default = sounddevice.query_devices(kind="input")["index"]
-    except (ValueError, sounddevice.PortAudioError):  # there is none
+    except (ValueError, sounddevice.PortAudioError):  # no microphone
         default = None
     return [
         Microphone(
@@ -63,75 +63,75 @@ def microphones() -> list[Microphone]:
 @contextmanager
 def open_microphone(
     device: str | None = None, *, sample_rate: int | None = None, n_channels: int = 1, log: Log = no_log
-) -> Generator[LiveSound, None, None]:
-    """Listen to a microphone until the `with` block ends.
+) -> Generator[LiveStream, None, None]:
+    """Record from a microphone until the `with` block ends.
 
-    What comes while nobody draws is one block, so a slow listener gets long ones, and loses nothing.
+    All samples that arrive between two reads are one block. So a slow reader gets long blocks, but loses nothing.
 
     Parameters
     ----------
     device : str, optional
-        A number, or a part of a name; by default the one that the system has chosen.
+        Its number, or a part of its name. By default, the default device of the system.
     sample_rate : int, optional
-        Hz; by default the microphone's own.
+        In Hz. By default, the default rate of the microphone.
     n_channels : int
-        Whose mean is heard.
-    say
-        Told when sound is lost.
+        Number of channels. The sound is their mean.
+    log : Log
+        Reports lost sound.
 
     Raises
     ------
     MissingExtraError
         If sounddevice is not installed.
     AudioError
-        If there is no such microphone, or it can't be opened; when blocks are drawn, if it gives no sound any more.
+        If the microphone does not exist or can't be opened; when blocks are read, if it gives no more sound.
     """
     sounddevice = _sounddevice()
-    waiting: Queue[tuple[Waveform, float, bool]] = Queue(_MOST_WAITING)
-    is_lost = False  # a block, for want of room
+    waiting: Queue[tuple[Waveform, float, bool]] = Queue(_MAX_WAITING_BLOCKS)
+    was_block_lost = False  # because the queue was full
 
-    def take(samples: Waveform, _n_frames: int, _times: Any, status: Any) -> None:
-        nonlocal is_lost
+    def on_block(samples: Waveform, _n_frames: int, _times: Any, status: Any) -> None:
+        nonlocal was_block_lost
         try:
-            waiting.put_nowait((samples.copy(), time.monotonic(), is_lost or bool(status.input_overflow)))
-            is_lost = False
+            waiting.put_nowait((samples.copy(), time.monotonic(), was_block_lost or bool(status.input_overflow)))
+            was_block_lost = False
         except Full:
-            is_lost = True
+            was_block_lost = True
 
     name = "the microphone"
     try:
-        found = sounddevice.query_devices(int(device) if device and device.isdecimal() else device, "input")
-        name, rate = found["name"], sample_rate or round(found["default_samplerate"])
+        info = sounddevice.query_devices(int(device) if device and device.isdecimal() else device, "input")
+        name, rate = info["name"], sample_rate or round(info["default_samplerate"])
         stream = sounddevice.InputStream(
-            device=found["index"], samplerate=rate, channels=n_channels, dtype="float32", callback=take
+            device=info["index"], samplerate=rate, channels=n_channels, dtype="float32", callback=on_block
         )
         stream.start()
     except (ValueError, sounddevice.PortAudioError) as error:
         reason = str(error).splitlines()[0]
         raise AudioError(
-            f"{name} can't be heard: {reason}; `spectag listen --list-devices` shows what is here, and --device, "
-            "--rate and --channels choose"
+            f"{name} can't be opened: {reason}; `spectag listen --list-devices` shows the microphones; "
+            "choose with --device, --rate and --channels"
         ) from error
     try:
-        yield LiveSound(name, rate, _blocks(waiting, name, log), waits=False)
+        yield LiveStream(name, rate, _blocks(waiting, name, log), waits=False)
     finally:
         stream.close()
 
 
 def _blocks(waiting: Queue[tuple[Waveform, float, bool]], name: str, log: Log) -> Iterator[Block]:
-    is_told = False
+    was_loss_reported = False
     while True:
         try:
-            parts = [waiting.get(timeout=_LONGEST_SILENCE)]
+            received = [waiting.get(timeout=_TIMEOUT_SECONDS)]
             while not waiting.empty():
-                parts.append(waiting.get_nowait())
+                received.append(waiting.get_nowait())
         except Empty as error:
-            raise AudioError(f"{name} has given no sound for {_LONGEST_SILENCE:g} s; is it still there?") from error
-        samples, heard_at, is_lost = zip(*parts, strict=True)
-        if any(is_lost) and not is_told:
-            log(f"{name}: sound was lost, as this machine is too busy to take it; later times are too early by that")
-            is_told = True
-        yield Block(mean_of_channels(np.concatenate(samples)), heard_at[-1])
+            raise AudioError(f"{name} has given no sound for {_TIMEOUT_SECONDS:g} s; is it still there?") from error
+        samples, captured_at, has_loss = zip(*received, strict=True)
+        if any(has_loss) and not was_loss_reported:
+            log(f"{name}: sound was lost because this machine is too busy; later times are too early by the lost time")
+            was_loss_reported = True
+        yield Block(mean_of_channels(np.concatenate(samples)), captured_at[-1])
 
 
 def _sounddevice() -> Any:
@@ -141,7 +141,7 @@ def _sounddevice() -> Any:
         raise MissingExtraError("sounddevice", "listen", "a microphone") from error
     except OSError as error:
         raise AudioError(
-            f"a microphone needs the library PortAudio, which can't be loaded: {error}; install it, on Debian and "
-            "Ubuntu by `apt install libportaudio2`"
+            f"a microphone needs the library PortAudio, which can't be loaded: {error}; install it (on Debian and "
+            "Ubuntu: `apt install libportaudio2`)"
         ) from error
     return sounddevice

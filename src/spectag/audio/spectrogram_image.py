@@ -1,4 +1,4 @@
-"""log_mel to image and back: 8 bits a pixel, low frequencies at the bottom."""
+"""Spectrogram images: log_mel to 8-bit image and back, with low frequencies at the bottom."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,39 +12,37 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.errors import ConfigError, DataError, MissingExtraError, did_you_mean
 from spectag.system.atomic_files import unfinished_file
 
-_FILTER = Image.Resampling.BILINEAR  # Pillow averages over all it covers when it shrinks
-_COMPRESS_LEVEL = 1  # 8 % larger than at Pillow's 6, but up to twice as fast
-# keywords of the PNG's text chunks
+_FILTER = Image.Resampling.BILINEAR  # when Pillow shrinks an image, it averages over all pixels
+_COMPRESS_LEVEL = 1  # files are 8 % larger than with the default of 6, but writing is up to twice as fast
+# keys of the text chunks in the PNG
 _LOW, _HIGH, _MEL, _SOURCE = "spectag:low", "spectag:high", "spectag:mel", "spectag:source"
 
 
 def log_mel_to_image(log_mel: Float32Array, config: ImageConfig) -> tuple[Pixels, tuple[float, float]]:
-    """Image of a log_mel, and the range from black to white that it was drawn in.
+    """The image of a log_mel, and its range from black to white.
 
     Parameters
     ----------
     log_mel : float array of shape (n_mels, n_frames)
     config : ImageConfig
-        Values beyond `low` and `high` are black and white. Where both ends of the range fall together, as in
-        silence, it is taken to be 1 wide. Another size is reached by bilinear interpolation, averaging where it
-        shrinks, before the values are rounded to 8 bits.
+        Values below `low` are black, values above `high` are white. A range of width 0, as in silence, becomes 1 wide.
+        The log_mel is resized with bilinear interpolation, and averaged if it shrinks, before it is rounded to 8 bits.
 
     Returns
     -------
     image : uint8 array of shape (height, width), or (height, width, 3) for a colour map
         Row 0 is the highest band.
     (low, high) : floats
-        The log_mel of the first and of the last colour. One of the 255 steps between them is the quantum within which
-        `image_to_log_mel` undoes this.
+        The log_mel of the first and the last of the 256 colours.
 
     Raises
     ------
     ValueError
-        If the log_mel is empty, not two-dimensional, or holds NaN or infinity.
+        If the log_mel is empty, not two-dimensional, or contains NaN or infinity.
     ConfigError
-        If matplotlib has no such colour map.
+        If matplotlib does not have the colour map.
     MissingExtraError
-        If a colour map is asked for and matplotlib is not installed.
+        If the colour map is not grey and matplotlib is not installed.
     """
     if log_mel.ndim != 2 or log_mel.size == 0:
         raise ValueError(f"expected a log_mel of shape (n_mels, n_frames), got shape {log_mel.shape}")
@@ -61,12 +59,12 @@ def log_mel_to_image(log_mel: Float32Array, config: ImageConfig) -> tuple[Pixels
 
 
 def image_to_log_mel(image: Pixels, *, low: float, high: float) -> Float32Array:
-    """The log_mel of a grey image, of shape (height, width), right within half of (high - low) / 255.
+    """The log_mel of a grey image (height, width). The rounding error is at most (high - low) / 510.
 
     Raises
     ------
     ValueError
-        If the image is not grey: a colour map is not undone.
+        If the image is not grey: colours are not converted back.
     """
     if image.ndim != 2:
         raise ValueError(f"expected a grey image of shape (height, width), got shape {image.shape}")
@@ -77,12 +75,13 @@ def image_to_log_mel(image: Pixels, *, low: float, high: float) -> Float32Array:
 def image_to_input(image: Pixels, *, height: int, width: int, channels: int) -> Float32Array:
     """An image as a network takes it: of shape (channels, height, width), from 0 to 1.
 
-    Resized as in `log_mel_to_image`. Grey is repeated for three channels; the mean of three colours makes one channel.
+    The image is resized as in `log_mel_to_image`. Grey is repeated for three channels, and three colours are averaged
+    for one channel.
 
     Raises
     ------
     ValueError
-        If the image is not uint8 of shape (height, width) or (height, width, 3), or `channels` neither 1 nor 3.
+        If the image is not uint8 of shape (height, width) or (height, width, 3), or `channels` is not 1 or 3.
     """
     _check_image(image)
     if channels not in (1, 3):
@@ -103,10 +102,10 @@ def write_png(
     mel: MelConfig | None = None,
     source: str | None = None,
 ) -> None:
-    """Write an image with its range and, if given, its axes' meaning and source in text chunks; whole or not at all.
+    """Write an image as PNG. The file appears complete or not at all.
 
-    The chunks are `spectag:low`, `spectag:high`, as JSON `spectag:mel`, and `spectag:source`, which tells what the
-    image was made from and how, for `read_png_source`.
+    Its text chunks are `spectag:low` and `spectag:high` (the range), `spectag:mel` (the mel settings as JSON) and
+    `spectag:source` (a description of the sound and the settings, for `read_png_source`).
 
     Raises
     ------
@@ -132,14 +131,14 @@ def write_png(
 
 
 def read_png(path: str | Path) -> Pixels:
-    """Any PNG or JPEG as uint8, of shape (height, width) when it is grey, else (height, width, 3).
+    """A PNG or JPEG as uint8, of shape (height, width) if it is grey, else (height, width, 3).
 
-    Transparency is dropped, and 16 bits are cut down to 8.
+    Transparency is dropped, and 16 bits are reduced to 8.
 
     Raises
     ------
     DataError
-        If the file can't be read, or is no whole PNG or JPEG.
+        If the file can't be read, or is not a complete PNG or JPEG.
     """
     image = _open(path)
     if image.mode.startswith("I"):
@@ -147,24 +146,8 @@ def read_png(path: str | Path) -> Pixels:
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
-def read_png_range(path: str | Path) -> tuple[float, float]:
-    """The (low, high) that `write_png` kept in an image.
-
-    Raises
-    ------
-    DataError
-        If the file can't be read, is no image, or was not written by `write_png`.
-    """
-    text = _open(path).info
-    try:
-        low, high = float(text[_LOW]), float(text[_HIGH])
-    except (KeyError, ValueError):
-        raise DataError(f"{path}: does not tell the range of its log_mel; only images from spectag do") from None
-    return low, high
-
-
 def read_png_source(path: str | Path) -> str | None:
-    """The source that `write_png` kept in an image, without decoding it; None where there is none, or no image."""
+    """The source in a PNG of `write_png`, without decoding it; None if there is no source or no PNG."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             source: str | None = image.info.get(_SOURCE)
@@ -180,7 +163,7 @@ def _open(path: str | Path) -> Image.Image:
             image.load()
             return image
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such image") from None
+        raise DataError(f"{path}: no such image") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not a PNG or JPEG image ({Path(path).stat().st_size} bytes)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

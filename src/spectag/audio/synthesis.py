@@ -1,29 +1,26 @@
-"""Made-up sounds that a person recognises, each different from the last, and scenes mixed of them.
+"""Synthetic sounds of ten kinds that a person recognises, and scenes that mix them, for demos and tests.
 
-Every kind is a function of a random generator, a duration in seconds (above 0) and a sample rate in Hz (16,000 or
-more, for the bird's sake; less is a ValueError). It gives a float32 waveform of shape (n_samples,) that peaks at 0.9.
-Pitch, tempo and timbre are drawn, and the same draws give the same bytes. A tempo can also be asked for.
+Every kind is a function of a random generator, a duration in seconds (above 0) and a sample rate in Hz (at least
+16,000, otherwise a ValueError). It returns a float32 waveform of shape (n_samples,) with a peak of 0.9. Pitch, tempo
+and timbre are random; the same state of the generator gives the same bytes. Some kinds take a tempo.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt
 
-from spectag.array_types import Waveform
-
-Floats = NDArray[np.floating]
+from spectag.array_types import AnyFloatArray, Waveform
 
 _PEAK = 0.9
-_LEAST_SAMPLE_RATE = 16_000  # Hz
+_MIN_SAMPLE_RATE = 16_000  # Hz
 
 
 def siren(
     rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, sweeps_per_second: float | None = None
 ) -> Waveform:
-    """A horn whose pitch goes up and down without end, between about 600 and 1,400 Hz."""
+    """A horn whose pitch goes up and down between about 600 and 1,400 Hz."""
     seconds = _seconds(duration_seconds, sample_rate)
     sweeps_per_second = rng.uniform(0.4, 3.0) if sweeps_per_second is None else sweeps_per_second
     low, high = rng.uniform(450, 700), rng.uniform(1100, 1600)
@@ -36,7 +33,7 @@ def siren(
 def bell(
     rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, strikes_per_second: float | None = None
 ) -> Waveform:
-    """A church bell, struck again and again: its partials are no harmonics, and the high ones fade first."""
+    """A church bell with regular strikes: its partials are not harmonic, and the high ones fade first."""
     seconds = _seconds(duration_seconds, sample_rate)
     strikes_per_second = rng.uniform(0.4, 1.2) if strikes_per_second is None else strikes_per_second
     ratios = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.66, 3.0, 4.1]) * rng.normal(1, 0.004, 8)
@@ -54,7 +51,7 @@ def bell(
 
 
 def rain(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
-    """A soft wide rustle, and a hundred drops a second or more that ring for a moment."""
+    """Soft broadband noise, and about a hundred or more drops per second that ring for a moment."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
     rustle = _band(_noise(rng, n_samples), sample_rate, rng.uniform(300, 700), rng.uniform(4000, 7000))
     drops = np.zeros(n_samples)
@@ -68,7 +65,7 @@ def rain(rng: np.random.Generator, duration_seconds: float, sample_rate: int) ->
 def engine(
     rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, firings_per_second: float | None = None
 ) -> Waveform:
-    """A motor: low thuds, too fast to count and unevenly loud, that speed up and slow down a little."""
+    """A motor: fast, low thuds of uneven loudness and slightly varying speed."""
     seconds = _seconds(duration_seconds, sample_rate)
     firings_per_second = rng.uniform(25, 70) if firings_per_second is None else firings_per_second
     drift = rng.uniform(0.03, 0.12) * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * seconds + rng.uniform(0, 2 * np.pi))
@@ -85,11 +82,11 @@ def chirp(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -
     """A small bird: groups of short notes that glide quickly between 2,500 and 7,500 Hz."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
     note_seconds = rng.uniform(0.05, 0.12)
-    part = _seconds(note_seconds, sample_rate) / note_seconds  # from 0 to 1
-    begin, end = np.sort(rng.uniform(2500, 7500, 2))[:: rng.choice([-1, 1])]
-    bend = 2.0 ** (rng.uniform(-0.3, 0.3) * np.sin(np.pi * part))
-    frequency = np.clip(begin * (end / begin) ** part * bend, 2500, 7500)
-    note = np.sin(np.pi * part) * np.sin(_phase(frequency, sample_rate))
+    phase = _seconds(note_seconds, sample_rate) / note_seconds  # from 0 to 1
+    start, end = np.sort(rng.uniform(2500, 7500, 2))[:: rng.choice([-1, 1])]
+    glide = 2.0 ** (rng.uniform(-0.3, 0.3) * np.sin(np.pi * phase))
+    frequency = np.clip(start * (end / start) ** phase * glide, 2500, 7500)
+    note = np.sin(np.pi * phase) * np.sin(_phase(frequency, sample_rate))
     times = _grouped_times(rng, duration_seconds, rng.uniform(6, 0.9 / note_seconds), per_group=(2, 9))
     return _to_peak(_repeat(note, times, rng.uniform(0.5, 1.0, len(times)), n_samples, sample_rate))
 
@@ -114,25 +111,29 @@ def knock(
 def tick(
     rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, ticks_per_second: float | None = None
 ) -> Waveform:
-    """A clock: short bright clicks in strict time, every second one lower."""
+    """A clock: short bright clicks at a constant tempo; every second click is lower."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
     ticks_per_second = float(rng.choice([2, 3, 4, 5])) if ticks_per_second is None else ticks_per_second
     seconds = _seconds(0.04, sample_rate)
-    pitch = rng.uniform(2500, 4500)
+    high = rng.uniform(2500, 4500)
     decay = _decay(seconds, rng.uniform(0.01, 0.03))
     noise = _noise(rng, len(seconds))
     times = _regular_times(rng, duration_seconds, ticks_per_second)
     ticks, tocks = (
         _repeat(
-            decay * _band(noise, sample_rate, 0.85 * at, 1.2 * at), some, np.ones(len(some)), n_samples, sample_rate
+            decay * _band(noise, sample_rate, 0.85 * pitch, 1.2 * pitch),
+            times,
+            np.ones(len(times)),
+            n_samples,
+            sample_rate,
         )
-        for at, some in ((pitch, times[0::2]), (pitch * rng.uniform(0.7, 0.9), times[1::2]))
+        for pitch, times in ((high, times[0::2]), (high * rng.uniform(0.7, 0.9), times[1::2]))
     )
     return _to_peak(ticks + tocks)
 
 
 def hiss(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
-    """Steam that escapes: steady noise of high frequencies only."""
+    """Escaping steam: steady high-frequency noise."""
     seconds = _seconds(duration_seconds, sample_rate)
     swell = 1 + rng.uniform(0, 0.3) * np.sin(2 * np.pi * rng.uniform(0.1, 0.7) * seconds + rng.uniform(0, 2 * np.pi))
     noise = _noise(rng, len(seconds))
@@ -140,7 +141,7 @@ def hiss(rng: np.random.Generator, duration_seconds: float, sample_rate: int) ->
 
 
 def buzz(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
-    """A fly in the room: a reedy tone of 140 to 260 Hz with dozens of harmonics, that wavers and comes and goes."""
+    """A fly in a room: an unsteady tone of 140 to 260 Hz with dozens of harmonics that gets louder and softer."""
     seconds = _seconds(duration_seconds, sample_rate)
     flight = np.sin(2 * np.pi * rng.uniform(0.3, 1.2) * seconds + rng.uniform(0, 2 * np.pi))
     tremble = np.sin(2 * np.pi * rng.uniform(5, 12) * seconds)
@@ -152,18 +153,18 @@ def buzz(rng: np.random.Generator, duration_seconds: float, sample_rate: int) ->
 
 
 def whistle(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
-    """Someone whistling a tune: a nearly pure tone that slides from note to note, and a little breath."""
+    """A whistled tune: an almost pure tone that slides from note to note, and a little breath noise."""
     seconds = _seconds(duration_seconds, sample_rate)
     position = seconds * rng.uniform(1.5, 3.5)  # in notes
-    note, part = position.astype(int), position % 1
+    note, phase_in_note = position.astype(int), position % 1
     tune = (rng.choice([0, 2, 4, 5, 7, 9, 12], note[-1] + 2) / 12).astype(np.float32)  # in octaves
-    slide = np.minimum(part / 0.2, 1)
+    slide = np.minimum(phase_in_note / 0.2, 1)
     vibrato = rng.uniform(0.003, 0.015) * np.sin(2 * np.pi * rng.uniform(4, 7) * seconds)
     pitch = np.exp2(tune[note] * (1 - slide) + tune[note + 1] * slide + vibrato)
     phase = _phase(rng.uniform(900, 1300) * pitch, sample_rate)
     tone = np.sin(phase) + rng.uniform(0.01, 0.06) * np.sin(2 * phase)
     breath = _to_rms(_band(_noise(rng, len(seconds)), sample_rate, 1000, 4000), rng.uniform(0.005, 0.02))
-    return _to_peak((0.4 + 0.6 * np.sqrt(np.sin(np.pi * part))) * tone + breath)
+    return _to_peak((0.4 + 0.6 * np.sqrt(np.sin(np.pi * phase_in_note))) * tone + breath)
 
 
 KINDS: dict[str, Callable[[np.random.Generator, float, int], Waveform]] = {
@@ -182,48 +183,48 @@ KINDS: dict[str, Callable[[np.random.Generator, float, int], Waveform]] = {
 
 @dataclass(frozen=True)
 class SoundEvent:
-    """A sound in a scene."""
+    """A labelled sound in a scene."""
 
     label: str
     start_seconds: float
     end_seconds: float
-    gain_db: float  # its peak below full scale
+    gain_db: float  # its peak relative to full scale
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A mixture of sounds, and what is heard in it."""
+    """A mixture of sounds, and its events."""
 
     waveform: Waveform
     sample_rate: int  # Hz
-    events: tuple[SoundEvent, ...]  # in the order in which they begin
+    events: tuple[SoundEvent, ...]  # sorted by onset
 
 
 def draw_labels(rng: np.random.Generator) -> tuple[str, ...]:
-    """One to three different labels of KINDS, sorted; one is the most frequent."""
+    """One to three different labels of KINDS, sorted; a single label is the most frequent case."""
     n_labels = rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])
     return tuple(sorted(rng.choice(list(KINDS), n_labels, replace=False).tolist()))
 
 
-def make_scene(
+def make_demo_scene(
     rng: np.random.Generator,
     *,
     labels: Sequence[str] | None = None,
     duration_seconds: float | None = None,
     sample_rate: int = 44_100,
 ) -> Scene:
-    """Mix sounds at random gains, offsets and lengths over a faint noise floor.
+    """Mix sounds with random gains, onsets and lengths over faint noise.
 
-    Each sound lasts for a half of the scene at least. What would go beyond [-1, 1] is clipped; three sounds never do.
+    Each sound lasts for at least half of the scene. The mixture is clipped to [-1, 1]; up to three sounds never clip.
 
     Parameters
     ----------
     rng : np.random.Generator
         The same state gives the same scene.
     labels : sequence of str, optional
-        What is to be heard, from KINDS; drawn by `draw_labels` when left out.
+        Keys of KINDS; by default, chosen by `draw_labels`.
     duration_seconds : float, optional
-        Length of the scene; between 1 and 5 s when left out.
+        Length of the scene; by default, between 1 and 5 s.
 
     Raises
     ------
@@ -232,7 +233,7 @@ def make_scene(
     """
     labels = draw_labels(rng) if labels is None else labels
     if unknown := set(labels) - set(KINDS):
-        raise ValueError(f"no such kind of sound: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind of sound: {', '.join(sorted(unknown))}; the known kinds are {', '.join(KINDS)}")
     duration_seconds = rng.uniform(1, 5) if duration_seconds is None else duration_seconds
     n_samples = len(_seconds(duration_seconds, sample_rate))
     waveform = _to_rms(_noise(rng, n_samples), 10 ** (rng.uniform(-75, -55) / 20))
@@ -240,67 +241,67 @@ def make_scene(
     for label in labels:
         n_event = max(1, round(n_samples * rng.uniform(0.5, 1.0)))
         start = int(rng.integers(n_samples - n_event + 1))
-        gain_db = rng.uniform(-22, -10)  # three at their loudest do not reach full scale
+        gain_db = rng.uniform(-22, -10)  # so three sounds never reach full scale
         sound = KINDS[label](rng, n_event / sample_rate, sample_rate)
-        waveform[start : start + n_event] += 10 ** (gain_db / 20) / _PEAK * faded(sound, sample_rate)
+        waveform[start : start + n_event] += 10 ** (gain_db / 20) / _PEAK * fade_ends(sound, sample_rate)
         events.append(SoundEvent(label, start / sample_rate, (start + n_event) / sample_rate, gain_db))
     events.sort(key=lambda event: event.start_seconds)
     return Scene(np.clip(waveform, -1, 1).astype(np.float32), sample_rate, tuple(events))
 
 
-def faded(waveform: Waveform, sample_rate: int) -> Waveform:
-    """The same with 10 ms to begin and to end, for a sound that is cut off clicks."""
+def fade_ends(waveform: Waveform, sample_rate: int) -> Waveform:
+    """The waveform with a fade-in and a fade-out of 10 ms, because a cut sound would click."""
     ramp = np.minimum(np.arange(1, len(waveform) + 1) / (0.01 * sample_rate), 1).astype(np.float32)
     return np.asarray(waveform * ramp * ramp[::-1], np.float32)
 
 
-def _seconds(duration_seconds: float, sample_rate: int) -> Floats:
+def _seconds(duration_seconds: float, sample_rate: int) -> AnyFloatArray:
     """The time of each sample."""
-    if duration_seconds <= 0 or sample_rate < _LEAST_SAMPLE_RATE:
+    if duration_seconds <= 0 or sample_rate < _MIN_SAMPLE_RATE:
         raise ValueError(
-            f"need a duration above 0 s and a sample rate of {_LEAST_SAMPLE_RATE} Hz or more, "
+            f"need a duration above 0 s and a sample rate of {_MIN_SAMPLE_RATE} Hz or more, "
             f"got {duration_seconds:g} s and {sample_rate} Hz"
         )
     return np.arange(max(1, round(duration_seconds * sample_rate)), dtype=np.float32) / np.float32(sample_rate)
 
 
-def _phase(frequency: Floats, sample_rate: int) -> Floats:
+def _phase(frequency: AnyFloatArray, sample_rate: int) -> AnyFloatArray:
     """The phase, from 0 to 2 pi, of a tone whose frequency changes from sample to sample."""
     cycles = np.cumsum(frequency, dtype=np.float64) / sample_rate
     return 2 * np.pi * (cycles - np.floor(cycles)).astype(np.float32)
 
 
-def _ring(n_samples: int, sample_rate: int, frequency: float, decay_seconds: float) -> Floats:
-    """A struck tone that falls by 60 dB in the given time."""
+def _ring(n_samples: int, sample_rate: int, frequency: float, decay_seconds: float) -> AnyFloatArray:
+    """A struck tone that decays by 60 dB in the given time."""
     step = np.exp((2j * np.pi * frequency - 3 * np.log(10) / decay_seconds) / sample_rate)
     return np.cumprod(np.full(n_samples, step)).imag
 
 
-def _decay(seconds: Floats, decay_seconds: float) -> Floats:
-    """From 1 down by 60 dB in the given time."""
-    decay: Floats = np.exp(-3 * np.log(10) / decay_seconds * seconds)
+def _decay(seconds: AnyFloatArray, decay_seconds: float) -> AnyFloatArray:
+    """An envelope that decays from 1 by 60 dB in the given time."""
+    decay: AnyFloatArray = np.exp(-3 * np.log(10) / decay_seconds * seconds)
     return decay
 
 
-def _noise(rng: np.random.Generator, n_samples: int) -> Floats:
+def _noise(rng: np.random.Generator, n_samples: int) -> AnyFloatArray:
     return rng.standard_normal(n_samples, dtype=np.float32)
 
 
-def _band(waveform: Floats, sample_rate: int, low: float, high: float) -> Floats:
-    filtered: Floats = sosfilt(butter(2, [low, high], "bandpass", fs=sample_rate, output="sos"), waveform)
+def _band(waveform: AnyFloatArray, sample_rate: int, low: float, high: float) -> AnyFloatArray:
+    filtered: AnyFloatArray = sosfilt(butter(2, [low, high], "bandpass", fs=sample_rate, output="sos"), waveform)
     return filtered
 
 
-def _regular_times(rng: np.random.Generator, duration_seconds: float, per_second: float) -> Floats:
-    """Seconds at a steady tempo, the first within half a beat."""
+def _regular_times(rng: np.random.Generator, duration_seconds: float, per_second: float) -> AnyFloatArray:
+    """Times in seconds at a constant tempo, the first within half a beat."""
     first = rng.uniform(0, min(0.5 / per_second, 0.5 * duration_seconds))
     return np.arange(first, duration_seconds, 1 / per_second)
 
 
 def _grouped_times(
     rng: np.random.Generator, duration_seconds: float, per_second: float, *, per_group: tuple[int, int]
-) -> Floats:
-    """Seconds at a steady tempo within groups; between groups are pauses of 0.3 to 1 s more."""
+) -> AnyFloatArray:
+    """Times in seconds at a constant tempo within groups; the gap between groups is 0.3 to 1 s longer."""
     times = [rng.uniform(0, min(0.3, 0.3 * duration_seconds))]
     while times[-1] < duration_seconds:
         n_more = rng.integers(per_group[0], per_group[1] + 1) - 1
@@ -309,25 +310,27 @@ def _grouped_times(
     return np.array([time for time in times if time < duration_seconds])
 
 
-def _repeat(sound: Floats, times: Floats, gains: Floats, n_samples: int, sample_rate: int) -> Floats:
-    """The sound begun anew at each time; what is over the end is cut off."""
+def _repeat(
+    sound: AnyFloatArray, times: AnyFloatArray, gains: AnyFloatArray, n_samples: int, sample_rate: int
+) -> AnyFloatArray:
+    """The sound once at each time, cut at the end."""
     waveform = np.zeros(n_samples)
     for start, gain in zip((times * sample_rate).astype(int), gains, strict=True):
-        n_heard = min(len(sound), n_samples - start)
-        waveform[start : start + n_heard] += gain * sound[:n_heard]
+        n_audible = min(len(sound), n_samples - start)
+        waveform[start : start + n_audible] += gain * sound[:n_audible]
     return waveform
 
 
-def _sum(waveforms: Sequence[Floats]) -> Floats:
-    total: Floats = np.sum(waveforms, axis=0)
+def _sum(waveforms: Sequence[AnyFloatArray]) -> AnyFloatArray:
+    total: AnyFloatArray = np.sum(waveforms, axis=0)
     return total
 
 
-def _to_peak(waveform: Floats) -> Waveform:
+def _to_peak(waveform: AnyFloatArray) -> Waveform:
     peak = max(float(np.abs(waveform).max()), 1e-9)
     return (waveform * (_PEAK / peak)).astype(np.float32)
 
 
-def _to_rms(waveform: Floats, rms: float) -> Floats:
-    present = max(float(np.sqrt(np.mean(waveform**2))), 1e-9)
-    return waveform * (rms / present)
+def _to_rms(waveform: AnyFloatArray, rms: float) -> AnyFloatArray:
+    current = max(float(np.sqrt(np.mean(waveform**2))), 1e-9)
+    return waveform * (rms / current)

@@ -1,4 +1,4 @@
-"""The windows of a sound that comes block by block, each at every rate that is asked for."""
+"""Windows of a sound that is read block by block, at one or more sample rates."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from spectag.array_types import Waveform
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a sound, resampled."""
+    """An excerpt of a sound, at one or more sample rates."""
 
     start_seconds: float
     end_seconds: float
@@ -19,7 +19,7 @@ class Window:
     """Samples (n_samples,) by sample rate."""
 
 
-def cut(
+def cut_windows(
     blocks: Iterable[Waveform],
     sample_rate: int,
     rates: Sequence[int],
@@ -28,24 +28,23 @@ def cut(
     overlap_seconds: float = 0.0,
     keep_tail: bool = False,
 ) -> Iterator[Window]:
-    """The windows of a sound, in order of time, made while it comes.
+    """Yield the windows of a sound in order of time, as soon as their samples arrive.
 
-    A window is what one would cut out of the whole sound after resampling it as a whole, bit for bit. The last one
-    ends with the sound and is as long as the others, so it may overlap the one before it more than they do: a moment
-    of sound is no window. A sound shorter than a window is one window.
+    Each window equals, bit for bit, the same part of the whole resampled sound. The last window ends with the sound and
+    is as long as the others, so its overlap may be larger. A sound shorter than a window is one window.
 
     Parameters
     ----------
     blocks : iterable of float32 arrays of shape (n_samples,)
-        The sound, mono, in pieces of any size.
+        The sound, mono, in blocks of any size.
     sample_rate : int
-        Its rate in Hz.
+        Sample rate of the blocks in Hz.
     rates : sequence of int
-        Rates in Hz at which the windows are wanted.
+        Sample rates of the windows in Hz.
     window_seconds, overlap_seconds : float
-        Length of a window, and what it shares with the one before it. Both are rounded to samples of the sound.
+        Length of a window, and its overlap with the previous one. Both are rounded to samples of the sound.
     keep_tail : bool
-        Let the last window be what is left, however short.
+        Whether the last window is the shorter rest of the sound instead.
     """
     cutter = WindowCutter(
         sample_rate, rates, window_seconds=window_seconds, overlap_seconds=overlap_seconds, keep_tail=keep_tail
@@ -56,7 +55,7 @@ def cut(
 
 
 class WindowCutter:
-    """What `cut` does, for a sound that somebody else hands on: push its blocks, then finish."""
+    """Cuts windows as `cut_windows`, for a caller that has the blocks: `push` each block, then `finish`."""
 
     def __init__(
         self,
@@ -74,22 +73,22 @@ class WindowCutter:
         self._hop = max(1, round((window_seconds - overlap_seconds) * sample_rate))
         self._keep_tail = keep_tail
         self._sounds = [_Resampled(sample_rate, rate) for rate in dict.fromkeys(rates)]
-        self._n_samples = 0  # that have come
+        self._n_samples = 0  # received
         self._start = 0  # of the next window
 
     def push(self, block: Waveform) -> Iterator[Window]:
-        """Take the next samples; give the windows that are whole now."""
+        """Add the next samples, and yield the windows that are complete now."""
         self._n_samples += len(block)
         for sound in self._sounds:
             sound.push(block)
-        while self._next_is_whole():
+        while self._next_is_complete():
             yield self._window(self._start, self._n_window)
             self._start += self._hop
             for sound in self._sounds:
-                sound.forget_before(min(self._start, self._n_samples - self._n_window))
+                sound.drop_before(min(self._start, self._n_samples - self._n_window))
 
     def finish(self) -> Iterator[Window]:
-        """Give the windows that are left when the sound has ended."""
+        """Yield the remaining windows at the end of the sound."""
         if self._n_samples == 0:
             return
         for sound in self._sounds:
@@ -105,28 +104,28 @@ class WindowCutter:
             start = self._start if self._keep_tail else self._n_samples - self._n_window
             yield self._window(start, self._n_samples - start)
 
-    def _next_is_whole(self) -> bool:
+    def _next_is_complete(self) -> bool:
         is_window = self._n_window < self._n_samples and self._start + self._n_window <= self._n_samples
         return is_window and all(sound.has(self._start, self._n_window) for sound in self._sounds)
 
     def _window(self, start: int, length: int) -> Window:
-        waveforms = {sound.rate: sound.stretch(start, length) for sound in self._sounds}
+        waveforms = {sound.rate: sound.excerpt(start, length) for sound in self._sounds}
         return Window(start / self.sample_rate, (start + length) / self.sample_rate, waveforms)
 
 
 class _Resampled:
-    """A sound at another rate, of which the beginning is forgotten when nobody needs it any more.
+    """A sound at another rate, without the beginning that is no longer needed.
 
-    Places and lengths are in samples of the sound as it came.
+    Arguments are in samples at the original rate.
     """
 
     def __init__(self, sample_rate: int, rate: int) -> None:
         self.rate = rate
         self._ratio = rate / sample_rate
         self._resampler = None if rate == sample_rate else soxr.ResampleStream(sample_rate, rate, 1, dtype="float32")
-        self._first = np.empty(0, np.float32)  # sample that came, for a sound so short that resampling leaves none
-        self._pieces: list[Waveform] = []
-        self._begin = self._end = 0  # of what is kept, in samples at the new rate
+        self._first = np.empty(0, np.float32)  # sample, in case resampling leaves none of a very short sound
+        self._blocks: list[Waveform] = []
+        self._begin = self._end = 0  # of the blocks, in samples at the new rate
 
     def push(self, block: Waveform) -> None:
         if not self._first.size:
@@ -140,31 +139,31 @@ class _Resampled:
             self._add(self._first)
 
     def has(self, start: int, length: int) -> bool:
-        return self._place(start) + self._length(length) <= self._end
+        return self._position(start) + self._length(length) <= self._end
 
-    def stretch(self, start: int, length: int) -> Waveform:
+    def excerpt(self, start: int, length: int) -> Waveform:
         n_samples = self._length(length)
-        begin = min(self._place(start), self._end - n_samples)  # the resampler may round the sound's end down
+        begin = min(self._position(start), self._end - n_samples)  # the resampler may round the length down
         return self.all()[begin - self._begin : begin - self._begin + n_samples]
 
     def all(self) -> Waveform:
-        """What is kept."""
-        if len(self._pieces) > 1:
-            self._pieces = [np.concatenate(self._pieces)]
-        return self._pieces[0]
+        """The samples that have not been dropped."""
+        if len(self._blocks) > 1:
+            self._blocks = [np.concatenate(self._blocks)]
+        return self._blocks[0]
 
-    def forget_before(self, start: int) -> None:
-        n_samples = self._place(start) - 1 - self._begin  # one more is kept: see `stretch`
+    def drop_before(self, start: int) -> None:
+        n_samples = self._position(start) - 1 - self._begin  # keep one more: see `excerpt`
         if n_samples > 0:
-            self._pieces = [self.all()[n_samples:]]
+            self._blocks = [self.all()[n_samples:]]
             self._begin += n_samples
 
-    def _place(self, start: int) -> int:
+    def _position(self, start: int) -> int:
         return round(start * self._ratio)
 
     def _length(self, length: int) -> int:
         return max(1, round(length * self._ratio))
 
     def _add(self, samples: Waveform) -> None:
-        self._pieces.append(samples)
+        self._blocks.append(samples)
         self._end += len(samples)
