@@ -1,4 +1,4 @@
-"""Settings survive being written and read, and tell exactly what is wrong with them."""
+"""Settings: writing, reading and validation."""
 
 import json
 import math
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spectag.config.base import Config, ImageConfig, MelConfig, WindowConfig, parse_config, read_config, to_toml
+from helpers.configs import read_config
+from spectag.config.base import Config, ImageConfig, MelConfig, WindowConfig, parse_config, to_toml
 from spectag.errors import ConfigError
 
 POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
@@ -60,7 +61,7 @@ CONFIGS = mel_configs() | image_configs()
 
 
 @given(config=CONFIGS)
-def test_config_survives_dict_json_and_toml(config):
+def test_config_is_equal_after_dict_json_and_toml(config):
     model = type(config)
     assert model(**config.model_dump()) == config
     assert model.model_validate(json.loads(config.model_dump_json())) == config
@@ -68,40 +69,40 @@ def test_config_survives_dict_json_and_toml(config):
 
 
 @given(config=mel_configs())
-def test_config_survives_a_file(config, tmp_path_factory):
+def test_config_is_equal_after_a_file(config, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "mel.toml"
     path.write_text(to_toml(config), encoding="utf-8")
     assert read_config(path, MelConfig) == config
 
 
-def test_config_in_a_file_from_a_windows_editor_is_read(tmp_path):
+def test_file_with_byte_order_mark_and_windows_line_ends_is_read(tmp_path):
     (tmp_path / "mel.toml").write_bytes("\ufeffn_mels = 64\r\n".encode())
     assert read_config(tmp_path / "mel.toml", MelConfig) == MelConfig(n_mels=64)
 
 
-def test_word_none_stands_for_null_where_nothing_is_allowed():
+def test_string_none_means_none_for_optional_settings():
     mel = parse_config({"win_length": "none", "mel_norm": "none", "top_db": "none"}, MelConfig, source="here")
     assert (mel.win_length, mel.mel_norm, mel.top_db) == (None, None, None)
     assert 'top_db = "none"' in to_toml(mel)
 
 
-def test_word_none_is_a_word_where_a_word_is_wanted():
+def test_string_none_stays_a_string_for_string_settings():
     assert ImageConfig(colormap="none").colormap == "none"
 
 
-def test_word_none_is_refused_where_a_number_is_wanted():
+def test_string_none_is_an_error_for_a_number():
     with pytest.raises(ConfigError, match=r"n_mels: .*valid integer.*'none'"):
         parse_config({"n_mels": "none"}, MelConfig, source="here")
 
 
-def test_config_is_frozen_and_can_be_a_key():
+def test_config_is_frozen_and_hashable():
     config = MelConfig()
     with pytest.raises(ValidationError, match="frozen"):
         config.n_mels = 3
     assert len({MelConfig(), MelConfig(), MelConfig(n_mels=64)}) == 2
 
 
-def test_unknown_setting_is_told_with_file_and_nearest(tmp_path):
+def test_unknown_setting_raises_an_error_with_file_and_suggestion(tmp_path):
     path = tmp_path / "mél einstellungen.toml"
     path.write_text("n_mel = 64\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mél einstellungen\.toml: n_mel: unknown setting; did you mean 'n_mels'\?$"):
@@ -113,22 +114,22 @@ class _Outer(Config):
     speed: int | str = 1
 
 
-def test_unknown_setting_in_a_table_is_told_with_the_table():
+def test_unknown_setting_in_a_table_raises_an_error_with_the_table():
     with pytest.raises(ConfigError, match=r"^here: mel\.fmax: unknown setting; did you mean 'f_max'\?$"):
         parse_config({"mel": {"fmax": 3}}, _Outer, source="here")
 
 
-def test_setting_of_the_inner_table_is_suggested_outside_of_it():
+def test_suggestions_include_settings_of_nested_tables():
     with pytest.raises(ConfigError, match=r"^here: hop_lengt: unknown setting; did you mean 'hop_length'\?$"):
         parse_config({"hop_lengt": 3}, _Outer, source="here")
 
 
-def test_all_faults_are_told_at_once():
+def test_error_lists_all_wrong_settings():
     with pytest.raises(ConfigError, match=r"window: .*\(got 'hamming'\); here: n_mels: .*\(got -1\); here: hopp: unk"):
         parse_config({"n_mels": -1, "window": "hamming", "hopp": 3}, MelConfig, source="here")
 
 
-def test_setting_of_several_types_is_told_once():
+def test_setting_with_several_types_has_one_message():
     with pytest.raises(ConfigError, match=r"^here: ref: .*valid number.*\(got 'least'\), or: .*'max' \(got 'least'\)$"):
         parse_config({"ref": "least"}, MelConfig, source="here")
 
@@ -153,24 +154,24 @@ def test_setting_of_several_types_is_told_once():
         ({"std": math.inf}, "std: .*finite number"),
     ],
 )
-def test_impossible_mel_settings_are_refused_by_name(values, message):
+def test_invalid_mel_settings_raise_an_error_with_the_name(values, message):
     with pytest.raises(ConfigError, match=f"^here: .*{message}"):
         parse_config(values, MelConfig, source="here")
 
 
-def test_image_range_and_overlap_of_windows_are_checked():
+def test_image_range_and_window_overlap_are_validated():
     with pytest.raises(ConfigError, match=r"^here: need low < high, got low=3 and high=3$"):
         parse_config({"low": 3, "high": 3}, ImageConfig, source="here")
     with pytest.raises(ConfigError, match=r"^here: need overlap < window, got 2 s and 2 s$"):
         parse_config({"window_seconds": 2, "overlap_seconds": 2}, WindowConfig, source="here")
 
 
-def test_window_is_as_long_as_the_fft_where_nothing_else_is_said():
+def test_default_window_length_is_n_fft():
     assert MelConfig(n_fft=1024).window_samples == 1024
     assert MelConfig(n_fft=1024, win_length=800).window_samples == 800
 
 
-def test_settings_file_that_is_missing_or_a_folder_is_told(tmp_path):
+def test_missing_settings_file_and_folder_raise_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml: can't read the settings: No such file"):
         read_config(tmp_path / "none.toml", MelConfig)
     with pytest.raises(ConfigError, match="can't read the settings: Is a directory"):
@@ -178,7 +179,7 @@ def test_settings_file_that_is_missing_or_a_folder_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"n_mels = \n", b"n_mels = 64 # M\xe4nner\n", b"{}"])
-def test_settings_file_that_is_no_toml_is_told(tmp_path, content):
+def test_settings_file_with_invalid_toml_raises_an_error(tmp_path, content):
     (tmp_path / "a.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"a\.toml: not a TOML file: "):
         read_config(tmp_path / "a.toml", MelConfig)

@@ -1,4 +1,4 @@
-"""Recipes: which settings go together, and that they can be written down and used again."""
+"""Recipes: validation, members, options, and writing and reading."""
 
 import tomllib
 from pathlib import Path
@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.configs import read_config
 from helpers.paths import PROJECT
-from spectag.config.backbones import backbone_spec, front_end_of
-from spectag.config.base import MelConfig, parse_config, read_config, to_toml
-from spectag.config.recipe import Recipe, laid_over, recipe_file, with_flags
+from spectag.config.backbones import backbone_spec, resolve_mel
+from spectag.config.base import MelConfig, parse_config, to_toml
+from spectag.config.recipe import Recipe, apply_flags, merge_settings, recipe_file
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError
 
@@ -25,28 +26,28 @@ def read_back(recipe):
     return parse_config(tomllib.loads(to_toml(recipe)), Recipe, source="here")
 
 
-def some_of(**settings):
-    """Any of some settings, the others left out."""
+def any_of(**settings):
+    """Any subset of the settings."""
     return st.fixed_dictionaries({}, optional=settings)
 
 
-AUGMENT = some_of(
+AUGMENT = any_of(
     mix=st.floats(0, 1),
     warp_range=st.floats(0.01, 0.99),
     n_masks=st.integers(1, 9),
     image=st.sampled_from(["none", "random_crop", "rand_augment"]),
     background=st.none() | st.just(Path("/a b/bruit")),
 )
-LOSS = some_of(kind=st.sampled_from(["bce", "lsep", "lq"]), gamma=st.floats(0, 9), class_weights=st.just("balanced"))
-FINETUNE = some_of(
+LOSS = any_of(kind=st.sampled_from(["bce", "lsep", "lq"]), gamma=st.floats(0, 9), class_weights=st.just("balanced"))
+FINETUNE = any_of(
     unfreeze=st.just("all") | st.integers(1, 30),
     clip_norm=st.none() | st.floats(0.1, 9),
     crop_seconds=st.none() | st.floats(0.1, 9),
-    average=st.sampled_from(["ema", "swa", "none"]),
+    weight_averaging=st.sampled_from(["ema", "swa", "none"]),
     patience=st.none() | st.integers(1, 9),
     compile=st.booleans(),
 )
-NOISY = some_of(method=st.sampled_from(["select", "relabel"]), per_label=st.none() | st.integers(1, 99))
+NOISY = any_of(method=st.sampled_from(["select", "relabel"]), per_label=st.none() | st.integers(1, 99))
 
 STEPS = {
     "head": st.sampled_from(["linear", "layer_norm"]),
@@ -58,13 +59,13 @@ STEPS = {
 }
 INIT = {"init": st.none() | st.sampled_from(["model", "/a b/modèle"]).map(Path)}
 MIXED = st.just({}) | st.fixed_dictionaries({"n_mixed_clips": st.integers(1, 9999), "augment": AUGMENT})
-SOLVED = st.fixed_dictionaries(
+LBFGS = st.fixed_dictionaries(
     {"optimizer": st.just("lbfgs"), "head": st.just("linear"), "weight_decay": st.none() | st.floats(1e-9, 10)}
 )
-BY_EPOCHS = st.fixed_dictionaries(
+GRADIENT = st.fixed_dictionaries(
     STEPS | {"optimizer": st.sampled_from(["adam", "adamw", "sgd"]), "weight_decay": st.none() | st.floats(0, 10)}
 )
-FROZEN = st.builds(lambda fitting, mixed: {"mode": "frozen"} | fitting | mixed, SOLVED | BY_EPOCHS, MIXED)
+FROZEN = st.builds(lambda fitting, mixed: {"mode": "frozen"} | fitting | mixed, LBFGS | GRADIENT, MIXED)
 FINETUNED = st.fixed_dictionaries(
     {"mode": st.just("finetune")},
     optional=STEPS
@@ -76,7 +77,7 @@ FINETUNED = st.fixed_dictionaries(
     },
 )
 FOLDS = st.fixed_dictionaries({"folds": st.integers(2, 20) | st.sampled_from(["auto", "given", "none"])})
-SHARE = st.fixed_dictionaries(
+HOLDOUT = st.fixed_dictionaries(
     {
         "validation_fraction": st.floats(0.01, 0.99),
         "validation_split": st.sampled_from(["stratified", "random"]),
@@ -99,50 +100,53 @@ OTHERS = st.fixed_dictionaries(
 )
 MEMBERS = st.lists(
     st.builds(
-        lambda learning, others: learning | others,
+        lambda training, others: training | others,
         FROZEN | FINETUNED,
-        some_of(
-            backbone=st.just("scratch"), seed=st.integers(0, 9), mel=st.just({"n_mels": 64}), keep=st.just("folds")
+        any_of(
+            backbone=st.just("scratch"),
+            seed=st.integers(0, 9),
+            mel=st.just({"n_mels": 64}),
+            final_model=st.just("ensemble"),
         ),
     ),
     max_size=3,
 )
 
 
-@given(learning=FROZEN | FINETUNED, held_out=FOLDS | SHARE, others=OTHERS, init=st.fixed_dictionaries(INIT))
-def test_recipe_survives_dict_and_toml(learning, held_out, others, init):
-    if init["init"] and learning.get("optimizer") != "lbfgs":
-        learning = learning | init
-        held_out = held_out if held_out["folds"] == "none" else {"validation_fraction": 0.25}
-    recipe = Recipe(**learning, **held_out, **others)
+@given(training=FROZEN | FINETUNED, validation=FOLDS | HOLDOUT, others=OTHERS, init=st.fixed_dictionaries(INIT))
+def test_recipe_is_equal_after_dict_and_toml(training, validation, others, init):
+    if init["init"] and training.get("optimizer") != "lbfgs":
+        training = training | init
+        validation = validation if validation["folds"] == "none" else {"validation_fraction": 0.25}
+    recipe = Recipe(**training, **validation, **others)
     assert Recipe(**recipe.model_dump()) == recipe
     assert read_back(recipe) == recipe
 
 
-@given(shared=FROZEN | FINETUNED, members=MEMBERS, held_out=FOLDS | SHARE, others=OTHERS)
-def test_recipe_with_members_survives_toml_and_so_do_they(shared, members, held_out, others):
-    shared.pop("head", None)  # lbfgs knows but one
+@given(shared=FROZEN | FINETUNED, members=MEMBERS, validation=FOLDS | HOLDOUT, others=OTHERS)
+def test_recipe_with_members_is_equal_after_toml(shared, members, validation, others):
+    shared.pop("head", None)  # lbfgs supports one head only
     members = [{name: value for name, value in member.items() if name != "head"} for member in members]
-    recipe = Recipe(**shared, **held_out, **others, members=members)
+    recipe = Recipe(**shared, **validation, **others, members=members)
     again = read_back(recipe)
     assert again == recipe
     assert again.member_recipes() == recipe.member_recipes()
     assert Recipe(**recipe.model_dump()) == recipe
 
 
-def test_default_recipe_names_a_backbone_that_there_is():
+def test_default_backbone_exists():
     assert backbone_spec(Recipe().backbone).name == Recipe().backbone
 
 
-def test_recipe_read_again_leaves_to_the_backbone_what_it_left_to_it_before():
+def test_unset_mel_settings_stay_unset_after_toml():
     recipe = Recipe(backbone="efficientnet_lite0", mel=MelConfig(f_max=14_000.0))
-    again = front_end_of(recipe.backbone, read_back(recipe).mel)
-    assert again == front_end_of(recipe.backbone, recipe.mel)
+    again = resolve_mel(recipe.backbone, read_back(recipe).mel)
+    assert again == resolve_mel(recipe.backbone, recipe.mel)
     assert again.n_mels == backbone_spec("efficientnet_lite0").mel.n_mels
 
 
 @pytest.mark.parametrize("folds", ["auto", "given", "none", 5])
-def test_every_word_for_folds_is_taken(folds):
+def test_all_values_of_folds_are_valid(folds):
     assert parse(folds=folds).folds == folds
 
 
@@ -151,22 +155,22 @@ def test_every_word_for_folds_is_taken(folds):
     [
         (
             {"head": "layer_norm"},
-            "optimizer lbfgs solves the linear head only, not head layer_norm; take adam or sgd",
+            "optimizer lbfgs is for the linear head, got head layer_norm; use adam or sgd",
         ),
-        ({"init": "model"}, "optimizer lbfgs ends at the same head wherever it begins, so init would do nothing"),
-        ({"optimizer": "adam", "init": "model"}, "init begins with a head that has seen the clips of every fold"),
-        ({"epochs": 3, "batch_size": 8}, "optimizer lbfgs solves the head to the end, so epochs, batch_size would do"),
+        ({"init": "model"}, "optimizer lbfgs finds the same head from any start, so init has no effect"),
+        ({"optimizer": "adam", "init": "model"}, "the head of init was trained on the clips of every fold"),
+        ({"epochs": 3, "batch_size": 8}, "epochs, batch_size: no effect on optimizer lbfgs; use adam or sgd"),
         ({"weight_decay": 0}, "optimizer lbfgs needs a weight_decay above 0"),
         ({"validation_split": "random"}, r"validation_split = random needs validation_fraction, such as 0\.25"),
         (
             {"validation_fraction": 0.25, "folds": 5},
-            "validation_fraction and folds = 5 ask for different things; leave one out",
+            "validation_fraction and folds = 5 contradict each other; leave one out",
         ),
         (
             {"validation_fraction": 0.25, "folds": "given"},
-            "validation_fraction and folds = given ask for different things",
+            "validation_fraction and folds = given contradict each other",
         ),
-        ({"folds": 1}, "folds must be 2 or more, got 1; folds = none trains without"),
+        ({"folds": 1}, "folds must be 2 or more, got 1; folds = none trains without folds"),
         ({"folds": -3}, "folds must be 2 or more, got -3"),
         ({"folds": "all"}, "folds: .*'auto', 'given' or 'none'"),
         ({"validation_fraction": 1.0}, "validation_fraction: .*less than 1"),
@@ -179,17 +183,23 @@ def test_every_word_for_folds_is_taken(folds):
         ({"mel": {"f_max": 20_000.0}}, "mel: need f_min < f_max <= sample_rate / 2 = 16000 Hz"),
         ({"bakbone": "scratch"}, r"bakbone: unknown setting; did you mean 'backbone'\?"),
         ({"mode": "fine-tune"}, "mode: .*'frozen' or 'finetune'.*got 'fine-tune'"),
-        ({"mode": "finetune", "optimizer": "lbfgs"}, "optimizer lbfgs solves the head of a frozen network; fine-tune"),
-        ({"mode": "finetune", "n_mixed_clips": 10}, r"mixes are for frozen networks; fine-tuning mixes .*augment\.mix"),
-        ({"mode": "finetune", "init": "model"}, "init begins with a head that has seen the clips of every fold"),
-        ({"n_mixed_clips": -1}, "mixes: .*greater than or equal to 0"),
+        ({"mode": "finetune", "optimizer": "lbfgs"}, "optimizer lbfgs is for frozen networks; fine-tune"),
+        (
+            {"mode": "finetune", "n_mixed_clips": 10},
+            r"n_mixed_clips is for frozen networks; .*augment\.mix",
+        ),
+        ({"mode": "finetune", "init": "model"}, "the head of init was trained on the clips of every fold"),
+        ({"n_mixed_clips": -1}, "n_mixed_clips: .*greater than or equal to 0"),
         ({"final_model": "all"}, "final_model: .*'refit', 'average' or 'ensemble'"),
-        ({"finetune": {"warmup": 0.2}}, "finetune settings do nothing for a frozen network; give --mode finetune"),
+        (
+            {"finetune": {"warmup_fraction": 0.2}},
+            "finetune settings have no effect .*; add --mode finetune",
+        ),
         (
             {"augment": {"mix": 0.2}},
-            "augment settings do nothing for a frozen network without mixes; give --n-mixed-clips",
+            "augment settings need mixed clips in a frozen network; add --n-mixed-clips",
         ),
-        ({"loss": {"kind": "lsep"}}, "optimizer lbfgs knows one loss, bce; take adam, or --mode finetune, for another"),
+        ({"loss": {"kind": "lsep"}}, "optimizer lbfgs supports the loss bce only; use adam or --mode finetune"),
         ({"finetune": {"unfreeze": 0}}, r"finetune\.unfreeze: .*greater than 0.*, or: .*'all'"),
         ({"finetune": {"layer_decay": 1.5}}, r"finetune\.layer_decay: .*less than or equal to 1"),
         ({"augment": {"mixx": 1}}, r"augment\.mixx: unknown setting; did you mean 'mix'\?"),
@@ -197,7 +207,7 @@ def test_every_word_for_folds_is_taken(folds):
         ({"loss": {"q": float("nan")}}, r"loss\.q: .*finite number"),
     ],
 )
-def test_settings_that_do_not_fit_together_are_refused_with_the_reason(values, message):
+def test_contradicting_settings_raise_an_error_with_the_reason(values, message):
     with pytest.raises(ConfigError, match=f"^here: {message}"):
         parse(**values)
 
@@ -205,9 +215,9 @@ def test_settings_that_do_not_fit_together_are_refused_with_the_reason(values, m
 # ------------------------------------------------------------------------------------------------ modes
 
 
-@pytest.mark.parametrize("nothing", [{}, {"weight_decay": None}, {"weight_decay": "none"}], ids=str)
-def test_fine_tuning_has_defaults_of_its_own(nothing):
-    recipe = parse(mode="finetune", **nothing)
+@pytest.mark.parametrize("unset", [{}, {"weight_decay": None}, {"weight_decay": "none"}], ids=str)
+def test_fine_tuning_has_its_own_defaults(unset):
+    recipe = parse(mode="finetune", **unset)
     assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.final_model) == (
         "adamw",
         32,
@@ -216,7 +226,7 @@ def test_fine_tuning_has_defaults_of_its_own(nothing):
     )
 
 
-def test_what_is_given_wins_over_the_defaults_of_fine_tuning():
+def test_settings_override_the_defaults_of_fine_tuning():
     recipe = parse(mode="finetune", optimizer="sgd", batch_size=64, weight_decay=0, final_model="refit")
     assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.final_model) == ("sgd", 64, 0, "refit")
 
@@ -238,18 +248,18 @@ def test_what_is_given_wins_over_the_defaults_of_fine_tuning():
         (None, None),
     ],
 )
-def test_budget_is_a_duration_or_seconds(duration, seconds):
+def test_budget_is_parsed_as_a_duration(duration, seconds):
     assert parse(budget=duration).budget == seconds
 
 
 @pytest.mark.parametrize("duration", ["30x", "", "m", "1h30", "30m1h", "-5m", "1,5h", "half an hour"])
-def test_other_words_for_a_budget_are_refused_with_examples(duration):
+def test_invalid_budget_raises_an_error_with_examples(duration):
     with pytest.raises(ConfigError, match=r"^here: budget: expected a duration such as 90s, 30m or 1h30m, got '"):
         parse(budget=duration)
 
 
 @pytest.mark.parametrize("duration", [0, "0m", -3])
-def test_no_time_at_all_is_no_budget(duration):
+def test_budget_must_be_positive(duration):
     with pytest.raises(ConfigError, match=r"^here: budget: .*greater than 0"):
         parse(budget=duration)
 
@@ -262,7 +272,7 @@ def test_recipe_without_members_is_its_own_only_member():
     assert recipe.member_recipes() == (recipe,)
 
 
-def test_members_are_laid_over_the_shared_settings_and_over_tables_key_by_key():
+def test_members_override_shared_settings_and_single_keys_of_tables():
     first, second = parse(
         features="last",
         folds=3,
@@ -281,23 +291,23 @@ def test_members_are_laid_over_the_shared_settings_and_over_tables_key_by_key():
 
 
 @pytest.mark.parametrize("shared", ["frozen", "finetune"])
-def test_members_of_either_mode_have_the_defaults_of_their_own(shared):
+def test_members_have_the_defaults_of_their_own_mode(shared):
     frozen, fine_tuned = parse(mode=shared, members=[{"mode": "frozen"}, {"mode": "finetune"}]).member_recipes()
     assert frozen == Recipe()
     assert fine_tuned == Recipe(mode="finetune")
 
 
-def test_shared_settings_go_to_the_members_for_whom_they_do_something():
-    solved, by_epochs, fine_tuned, mixed = parse(
+def test_members_inherit_the_shared_settings_that_have_an_effect_on_them():
+    lbfgs, adam, fine_tuned, mixed = parse(
         epochs=3,
         batch_size=16,
-        finetune={"warmup": 0.2},
+        finetune={"warmup_fraction": 0.2},
         loss={"kind": "focal"},
         augment={"mix": 0.25},
         members=[{}, {"optimizer": "adam"}, {"mode": "finetune"}, {"n_mixed_clips": 9}],
     ).member_recipes()
-    assert solved == Recipe()
-    assert by_epochs == Recipe(optimizer="adam", epochs=3, batch_size=16, loss=LossConfig(kind="focal"))
+    assert lbfgs == Recipe()
+    assert adam == Recipe(optimizer="adam", epochs=3, batch_size=16, loss=LossConfig(kind="focal"))
     assert fine_tuned == Recipe(
         mode="finetune",
         epochs=3,
@@ -309,12 +319,12 @@ def test_shared_settings_go_to_the_members_for_whom_they_do_something():
     assert mixed == Recipe(n_mixed_clips=9, augment=AugmentConfig(mix=0.25))
 
 
-def test_shared_mixes_are_for_the_frozen_members():
+def test_only_frozen_members_inherit_n_mixed_clips():
     frozen, fine_tuned = parse(n_mixed_clips=7, members=[{}, {"mode": "finetune"}]).member_recipes()
-    assert (frozen.mixes, fine_tuned.mixes) == (7, 0)
+    assert (frozen.n_mixed_clips, fine_tuned.n_mixed_clips) == (7, 0)
 
 
-def test_members_given_in_python_are_those_read_from_a_file():
+def test_members_from_python_equal_members_from_a_file():
     member = {"mode": "finetune", "weight_decay": None, "augment": AugmentConfig(background=Path("bruit"), warp=0.5)}
     recipe = Recipe(members=(member,), noisy_labels=NoisyConfig(per_label=3))
     again = read_back(recipe)
@@ -332,52 +342,52 @@ def test_members_given_in_python_are_those_read_from_a_file():
         ({"members": []}, "members can't differ between members"),
         ({"leave_out": ["a"]}, "leave_out can't differ between members"),
         ({"bakbone": "scratch"}, r"bakbone: unknown setting; did you mean 'backbone'\?"),
-        ({"epochs": 3}, "optimizer lbfgs solves the head to the end, so epochs would do nothing"),
+        ({"epochs": 3}, "epochs: no effect on optimizer lbfgs"),
         ({"augment": {"mix": 2}}, r"augment\.mix: .*less than or equal to 1"),
-        ({"finetune": {"warmup": 0.2}}, "finetune settings do nothing for a frozen network"),
-        ({"mode": "finetune", "n_mixed_clips": 3}, "mixes are for frozen networks"),
+        ({"finetune": {"warmup_fraction": 0.2}}, "finetune settings have no effect on a frozen network"),
+        ({"mode": "finetune", "n_mixed_clips": 3}, "n_mixed_clips is for frozen networks"),
     ],
 )
-def test_a_member_that_can_not_be_is_refused_at_once_and_by_its_number(member, message):
+def test_invalid_member_raises_an_error_with_its_number(member, message):
     with pytest.raises(ConfigError, match=f"^here: member 2: {message}"):
         parse(members=[{}, member])
 
 
-def test_settings_laid_over_others_win_key_by_key():
+def test_merged_settings_override_single_keys_of_tables():
     shared = {"a": 1, "t": {"x": 1, "y": 2}, "u": {"z": 3}}
     own = {"a": 2, "t": {"y": 3}, "v": {"w": 4}}
-    assert laid_over(shared, own) == {"a": 2, "t": {"x": 1, "y": 3}, "u": {"z": 3}, "v": {"w": 4}}
+    assert merge_settings(shared, own) == {"a": 2, "t": {"x": 1, "y": 3}, "u": {"z": 3}, "v": {"w": 4}}
     assert shared["t"] == {"x": 1, "y": 2}
 
 
 # ------------------------------------------------------------------------------------------------ files
 
 
-def test_recipes_are_found_by_name_and_by_path(tmp_path):
+def test_recipe_is_found_by_name_and_by_path(tmp_path):
     assert read_config(recipe_file("quick"), Recipe) == Recipe()
-    own = tmp_path / "own.toml"
-    own.write_text("seed = 3")
-    assert recipe_file(str(own)) == own
+    path = tmp_path / "own.toml"
+    path.write_text("seed = 3")
+    assert recipe_file(str(path)) == path
 
 
-def test_recipe_that_is_not_there_is_told_with_those_that_are():
+def test_unknown_recipe_raises_an_error_that_lists_the_recipes():
     with pytest.raises(ConfigError, match=r"no recipe 'bets'; did you mean 'best'\?.* best, .*quick"):
         recipe_file("bets")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_configs_that_come_with_the_project_are_recipes_of_known_backbones(path):
+def test_recipes_of_the_project_are_valid(path):
     for recipe in read_config(path, Recipe).member_recipes():
-        assert front_end_of(recipe.backbone, recipe.mel).n_mels > 0
+        assert resolve_mel(recipe.backbone, recipe.mel).n_mels > 0
 
 
-def test_flags_reach_every_member_for_which_they_do_something():
-    """A flag that equals the frozen mode's default was lost once on its way to a fine-tuned member."""
+def test_flags_apply_to_every_member_on_which_they_have_an_effect():
+    """Regression: a flag equal to the default of frozen mode did not reach a fine-tuned member."""
     file = {"members": [{"n_mixed_clips": 5}, {"mode": "finetune", "augment": {"warp": 0.5}}]}
-    values = with_flags(file, {"batch_size": 64, "seed": 3, "augment": {"mix": 0.25}, "finetune": {"patience": 2}})
+    values = apply_flags(file, {"batch_size": 64, "seed": 3, "augment": {"mix": 0.25}, "finetune": {"patience": 2}})
     frozen, tuned = Recipe.model_validate(values).member_recipes()
     assert (frozen.batch_size, tuned.batch_size) == (64, 64)
     assert (frozen.seed, tuned.seed) == (3, 3)
     assert (frozen.augment.mix, tuned.augment.mix, tuned.augment.warp) == (0.25, 0.25, 0.5)
     assert tuned.finetune.patience == 2
-    assert with_flags({"epochs": 3}, {"seed": 1}) == {"epochs": 3, "seed": 1}
+    assert apply_flags({"epochs": 3}, {"seed": 1}) == {"epochs": 3, "seed": 1}

@@ -1,20 +1,21 @@
-"""Settings of tagging that fit together, and those that do not."""
+"""Settings of tagging: defaults, validation, and writing and reading."""
 
 import pytest
 from pydantic import ValidationError
 
-from spectag.config.base import WindowConfig, read_config
+from helpers.configs import read_config
+from spectag.config.base import WindowConfig
 from spectag.config.tagging import FORMAT_NAMES, SEGMENT_WINDOW, TagSettings
 
 
-def test_recordings_are_tagged_as_a_whole_unless_windows_are_asked_for():
+def test_recordings_are_tagged_as_a_whole_without_a_window():
     assert TagSettings().windows is None
     assert TagSettings(window=3.0).windows == WindowConfig(window_seconds=3.0)
     assert TagSettings(window=3.0, overlap=1.0).windows == WindowConfig(window_seconds=3.0, overlap_seconds=1.0)
 
 
 @pytest.mark.parametrize("name", ["raven", "raven-combined", "audacity", "kaleidoscope", "csv,raven"])
-def test_selections_are_segments_unless_told_otherwise(name):
+def test_selection_formats_report_segments_by_default(name):
     assert TagSettings(format=name).joins_windows
     assert TagSettings(format=name).windows == SEGMENT_WINDOW
     assert TagSettings(format=name, window=1.0).windows == WindowConfig(window_seconds=1.0)
@@ -22,12 +23,12 @@ def test_selections_are_segments_unless_told_otherwise(name):
     assert not TagSettings(format=name, top=1).joins_windows
 
 
-def test_tables_have_windows_unless_segments_are_asked_for():
+def test_tables_report_windows_by_default():
     assert not TagSettings(format="csv", window=1.0).joins_windows
     assert TagSettings(segments=True).joins_windows
 
 
-def test_formats_are_split_at_commas_each_once():
+def test_formats_are_split_at_commas_without_duplicates():
     assert TagSettings(format="csv, raven,csv").formats == ("csv", "raven")
     assert TagSettings().formats == ("csv",)
     assert TagSettings(template="t.csv").formats == ("submission",)
@@ -51,26 +52,29 @@ def test_every_format_can_be_written():
         ({"format": "rawen"}, "unknown format 'rawen'; did you mean 'raven'"),
         ({"format": ""}, "unknown format ''"),
         ({"format": "submission"}, "needs --template"),
-        ({"format": "csv", "template": "t.csv"}, "--format csv for another table"),
+        ({"format": "csv", "template": "t.csv"}, "got --format csv; leave one out"),
         ({"template": "t.csv", "top": 1}, "leave out --top"),
-        ({"template": "t.csv", "window": 1.0}, "give --window with --pool or not at all"),
-        ({"segments": True, "top": 1}, "so --top has no meaning"),
-        ({"segments": True, "window": 1.0, "pool": "max"}, "so --pool has no meaning"),
-        ({"format": "wide", "top": 1}, "--format wide has all labels' probabilities .*--top has no meaning"),
-        ({"format": "wide", "min_confidence": 0.0}, "--min-confidence has no meaning"),
-        ({"format": "wide,wide-parquet", "segments": True}, "--segments has no meaning"),
-        ({"max_gap_seconds": 1.0}, "--max-gap-seconds belongs to segments"),
+        ({"template": "t.csv", "window": 1.0}, "use --window only with --pool"),
+        ({"segments": True, "top": 1}, "so --top has no effect"),
+        ({"segments": True, "window": 1.0, "pool": "max"}, "so --pool has no effect"),
+        ({"format": "wide", "top": 1}, "--format wide contains the probabilities .*--top has no effect"),
+        ({"format": "wide", "min_confidence": 0.0}, "--min-confidence has no effect"),
+        ({"format": "wide,wide-parquet", "segments": True}, "--segments has no effect"),
+        ({"max_gap_seconds": 1.0}, "--max-gap-seconds: only for segments; add --segments"),
         ({"smooth_windows": 2}, "odd number"),
         ({"windw": 2}, "not permitted"),
     ],
 )
-def test_settings_that_do_not_fit_are_told(values, words):
+def test_contradicting_settings_raise_an_error(values, words):
     with pytest.raises(ValidationError, match=words):
         TagSettings(**values)
 
 
-def test_submission_may_be_of_pooled_windows():
-    assert TagSettings(template="t.csv", window=2.0, pool="mean").windows is not None
+def test_submission_can_pool_windows():
+    settings = TagSettings(template="t.csv", window=2.0, pool="mean")
+    assert settings.formats == ("submission",)
+    assert settings.windows == WindowConfig(window_seconds=2.0)
+    assert not settings.joins_windows
 
 
 @pytest.mark.parametrize(
@@ -83,10 +87,10 @@ def test_submission_may_be_of_pooled_windows():
         {"template": "sample submission.csv"},
     ],
 )
-def test_settings_survive_the_file_that_every_run_writes(tmp_path, values):
+def test_settings_are_equal_after_the_file_that_every_run_writes(tmp_path, values):
     settings = TagSettings(**values)
     (tmp_path / "parameters.toml").write_text(settings.to_toml())
-    anew = read_config(tmp_path / "parameters.toml", TagSettings)
-    assert (anew.windows, anew.joins_windows) == (settings.windows, settings.joins_windows)
-    not_told = {"window", "overlap", "segments"}
-    assert anew.model_dump(exclude=not_told) == settings.model_dump(exclude=not_told)
+    loaded = read_config(tmp_path / "parameters.toml", TagSettings)
+    assert (loaded.windows, loaded.joins_windows) == (settings.windows, settings.joins_windows)
+    changed = {"window", "overlap", "segments"}
+    assert loaded.model_dump(exclude=changed) == settings.model_dump(exclude=changed)

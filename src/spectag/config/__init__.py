@@ -1,4 +1,4 @@
-"""Every setting: frozen, validated models of what a person may choose. Nothing else is imported here."""
+"""All settings, as frozen pydantic models that validate themselves."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The backbones by name: what each network hears, where its weights come from, and under what licence."""
+"""The backbones by name: their mel settings, the source of their weights and their licence."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ AUDIOSET_MEL = MelConfig(
     mean=-4.5,
     std=5.0,
 )
-"""The front end that EfficientAT's networks were trained with (Schmid et al., 2023)."""
+"""The mel settings of the EfficientAT networks (Schmid et al., 2023)."""
 
 IMAGE_MEL = MelConfig(
     sample_rate=32_000,
@@ -40,15 +40,15 @@ IMAGE_MEL = MelConfig(
     mean=-80.0,
     std=80.0,
 )
-"""For networks that were trained on pictures: decibels below the clip's loudest, brought to 0 (silent) to 1."""
+"""For networks that were trained on photographs: decibels below the maximum of the clip, scaled to 0 (silence) to 1."""
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """A file of published weights.
+    """A file with published weights.
 
-    `sha256` is None where the publisher gives none. `n_bytes` is then what the network's own numbers take: a little
-    less than the file.
+    `sha256` is None if the publisher does not provide it. `n_bytes` is then the size of the parameters, which is a
+    little less than the file.
     """
 
     file_name: str
@@ -59,10 +59,10 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A network that a tagger can stand on.
+    """A network that can be the backbone of a model.
 
-    `mel_is_fixed` says that the weights know one front end only, so no other may be paired with them.
-    `weights` is None where a library has its own way of fetching them, or where there are none.
+    If `mel_is_fixed`, the weights only work with these mel settings. `weights` is None if a library downloads them, or
+    if there are none.
     """
 
     name: str
@@ -75,12 +75,12 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class PublishedTagger:
-    """A network that was published with labels of its own, and so tags without any training of ours."""
+    """A network that was published with a head for its own labels, so it can tag without training."""
 
     name: str
     backbone: str
     mean_average_precision: float
-    """On AudioSet's evaluation clips, as published."""
+    """On the AudioSet evaluation clips, as published."""
 
 
 def _mobilenet(name: str, file_name: str, n_bytes: int, sha256: str | None = None) -> BackboneSpec:
@@ -117,34 +117,34 @@ _TAGGERS = (
     PublishedTagger("audioset-mn40", "mn40_audioset", 0.484),
 )
 PUBLISHED = {tagger.name: tagger for tagger in _TAGGERS}
-"""Schmid et al. (2023), by the table of their repository, fschmid56/EfficientAT on GitHub."""
+"""The models of Schmid et al. (2023); scores from the README of github.com/fschmid56/EfficientAT."""
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """Look a backbone up by name; any network of timm is `timm/NAME`.
+    """The backbone with a name. `timm/NAME` is any network of timm.
 
     Raises
     ------
     ConfigError
-        If no backbone has the name. The message names the nearest and lists all.
+        If the name is unknown. The message suggests the closest name and lists all.
     """
     if name.startswith(TIMM) and name != TIMM:
-        return BackboneSpec(name, IMAGE_MEL, False, "as timm says", "as timm says")
+        return BackboneSpec(name, IMAGE_MEL, False, "see timm", "see timm")
     if name not in BACKBONES:
         raise ConfigError(
             f"unknown backbone {name!r}{did_you_mean(name, BACKBONES) or '.'} "
-            f"There are {', '.join(BACKBONES)}, and timm/NAME for any network of timm."
+            f"The backbones are {', '.join(BACKBONES)}, and timm/NAME for any network of timm."
         )
     return BACKBONES[name]
 
 
-def front_end_of(name: str, override: MelConfig | None) -> MelConfig:
-    """The backbone's mel settings, with those that `override` sets explicitly laid over them.
+def resolve_mel(name: str, override: MelConfig | None) -> MelConfig:
+    """The mel settings of a backbone, replaced by those that `override` sets explicitly.
 
     Raises
     ------
     ConfigError
-        If the backbone was trained with one front end and the override asks for another.
+        If the mel settings of the backbone are fixed, and the override contains other values.
     """
     spec = backbone_spec(name)
     if override is None:
@@ -152,9 +152,9 @@ def front_end_of(name: str, override: MelConfig | None) -> MelConfig:
     changed = [key for key in override.model_fields_set if getattr(override, key) != getattr(spec.mel, key)]
     if spec.mel_is_fixed and changed:
         raise ConfigError(
-            f"backbone {name} was trained with one front end and can't take another: it is at odds with "
+            f"the mel settings of backbone {name} are fixed, but the recipe sets "
             f"{', '.join(f'mel.{key}={getattr(override, key)!r}' for key in sorted(changed))}. "
-            "Leave the mel settings out, or choose a backbone that takes any, such as efficientnet_lite0."
+            "Leave them out, or choose a backbone with free mel settings, such as efficientnet_lite0."
         )
     changes = {key: getattr(override, key) for key in changed}
     return parse_config(spec.mel.model_dump() | changes, MelConfig, source=f"mel settings for backbone {name}")

@@ -1,4 +1,4 @@
-"""Settings: frozen models that check themselves, read from TOML and stored in every bundle and bank."""
+"""Base class of all settings, the mel, image and window settings, and reading and writing of TOML."""
 
 import tomllib
 from pathlib import Path
@@ -11,62 +11,62 @@ from spectag.errors import ConfigError, did_you_mean
 
 
 class Config(BaseModel):
-    """A frozen model that takes no unknown key, NaN or infinity. TOML has no null: the word "none" stands for it."""
+    """A frozen model that rejects unknown keys, NaN and infinity. The string "none" stands for None, as in TOML."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _none(cls, values: Any) -> Any:
+    def _none_from_string(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        may_be_none = {key for key, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
-        return {key: None if key in may_be_none and value == "none" else value for key, value in values.items()}
+        optional = {key for key, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {key: None if key in optional and value == "none" else value for key, value in values.items()}
 
 
 class MelConfig(Config):
-    """How a waveform becomes a log_mel; part of every bundle and of every key in a bank.
+    """Settings of log-mel spectrograms. They are stored in every bundle, and are part of every cache key.
 
-    The defaults are librosa's (`melspectrogram` with Slaney's scale and norm, then `power_to_db`).
-    `mel_scale="kaldi"`, `log="ln"` and `pre_emphasis` make Kaldi's family.
+    The defaults equal librosa: `melspectrogram` with Slaney's scale and norm, then `power_to_db`. For features like
+    Kaldi's, set `mel_scale="kaldi"`, `log="ln"` and `pre_emphasis`.
     """
 
     sample_rate: int = Field(32_000, gt=0)
-    """Hz."""
+    """Sample rate in Hz."""
     n_fft: int = Field(2048, gt=1)
-    """Size of the FFT in samples."""
+    """FFT size in samples."""
     win_length: int | None = Field(None, gt=1)
     """Length of the analysis window in samples; none: n_fft."""
     hop_length: int = Field(512, gt=0)
-    """Samples from frame to frame."""
+    """Step between frames in samples."""
     window: Literal["hann", "hann_symmetric"] = "hann"
-    """hann is periodic, as librosa's; hann_symmetric is as Kaldi's."""
+    """Analysis window: hann is periodic, as in librosa; hann_symmetric, as in Kaldi."""
     pad_mode: Literal["constant", "reflect"] = "constant"
-    """What lies beyond both ends of the sound: silence, or its mirror image."""
+    """Padding at both ends of the sound: constant adds silence, reflect adds the mirrored sound."""
     pre_emphasis: float = Field(0.0, ge=0, lt=1)
-    """Share of the sample before that is taken off each sample; 0: none."""
+    """Pre-emphasis coefficient: this fraction of the previous sample is subtracted; 0: off."""
     n_mels: int = Field(128, gt=0)
-    """Mel bands."""
+    """Number of mel bands."""
     f_min: float = Field(20.0, ge=0)
-    """Hz, where the lowest band begins."""
+    """Lower limit of the lowest mel band in Hz."""
     f_max: float = 16_000.0
-    """Hz, where the highest band ends."""
+    """Upper limit of the highest mel band in Hz."""
     mel_scale: Literal["slaney", "htk", "kaldi"] = "slaney"
-    """How Hz become mels."""
+    """Formula that converts Hz to mel."""
     mel_norm: Literal["slaney"] | None = "slaney"
-    """Divide each band by its width in Hz (slaney), or not (none)."""
+    """slaney divides each band by its width in Hz; none does not."""
     log: Literal["db", "ln"] = "db"
-    """db: 10 log10(max(power, amin) / ref); ln: ln(power + amin)."""
+    """Logarithm: db is 10 log10(max(power, amin) / ref), ln is ln(power + amin)."""
     amin: float = Field(1e-10, gt=0)
-    """Least power."""
+    """Minimum power."""
     ref: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
-    """Power at 0 dB; max: the clip's loudest."""
+    """Power at 0 dB; max: the maximum of the clip."""
     top_db: float | None = Field(80.0, gt=0)
-    """dB below the clip's loudest where the log_mel is cut off; none: nowhere."""
+    """Raise values to at least this many dB below the maximum of the clip; none: off."""
     mean: float = 0.0
-    """Taken off the log_mel."""
+    """Subtracted from the log-mel spectrogram."""
     std: float = Field(1.0, gt=0)
-    """What the log_mel is then divided by."""
+    """Divisor of the log-mel spectrogram, after the mean is subtracted."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,18 +88,18 @@ class MelConfig(Config):
 
 
 class ImageConfig(Config):
-    """How a log_mel becomes an 8-bit image, low frequencies at the bottom."""
+    """Settings of 8-bit images of log-mel spectrograms, with low frequencies at the bottom."""
 
     colormap: str = "grey"
-    """grey, or one of matplotlib's, such as magma."""
+    """Colour map: grey, or one of matplotlib, such as magma."""
     height: int | None = Field(None, gt=0)
-    """Pixels; none: a row for each mel band."""
+    """Height in pixels; none: one row per mel band."""
     width: int | None = Field(None, gt=0)
-    """Pixels; none: a column for each frame."""
+    """Width in pixels; none: one column per frame."""
     low: float | None = None
-    """The log_mel that is black; none: the clip's least."""
+    """Log-mel value that is black; none: the minimum of the clip."""
     high: float | None = None
-    """The log_mel that is white; none: the clip's greatest."""
+    """Log-mel value that is white; none: the maximum of the clip."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -109,14 +109,14 @@ class ImageConfig(Config):
 
 
 class WindowConfig(Config):
-    """Which stretches of a recording the network sees."""
+    """The windows of a recording that a network gets as input."""
 
     window_seconds: float | None = Field(None, gt=0)
-    """Length of a window; none: whole clips."""
+    """Window length in seconds; none: whole clips."""
     overlap_seconds: float = Field(0.0, ge=0)
-    """What a window shares with the one before it."""
+    """Overlap with the previous window in seconds."""
     max_clip_seconds: float = Field(60.0, gt=0)
-    """A longer clip is seen in parts of this length, and its probabilities are the mean of theirs."""
+    """Split longer clips into parts of this many seconds, and average their probabilities."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -126,25 +126,23 @@ class WindowConfig(Config):
 
 
 class SegmentConfig(Config):
-    """How the windows of a recording become stretches where a label is on; see `spectag.models.timeline.segments`."""
+    """How the windows of a recording become segments; see `spectag.models.timeline.segments`."""
 
     smooth_windows: int | None = Field(None, ge=1)
-    """A window's probability is the median of this many windows around it, an odd number; 1: its own; none: 3 where
-    three windows in a row share a moment, else 1. Where they share none, a median of 3 loses many sounds."""
+    """Median filter over this odd number of windows; 1: off; none: 3 if three windows in a row overlap, else 1."""
     hysteresis: float = Field(0.7, ge=0, le=1)
-    """Share of its threshold below which a label that is on goes off; 1: the threshold itself. 0.7 did best on mixed
-    recordings (benchmarks/events.py)."""
+    """A segment ends when the probability falls below this fraction of the threshold."""
     min_duration_seconds: float = Field(0.0, ge=0)
-    """Shorter segments are left out."""
+    """Remove segments shorter than this many seconds."""
     max_gap_seconds: float = Field(0.0, ge=0)
-    """Segments of a label that are no further apart become one."""
+    """Merge segments of a label with a gap of up to this many seconds."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.smooth_windows is not None and self.smooth_windows % 2 == 0:
             raise ValueError(
-                "need an odd number of smooth_windows, as many before a window as after it, got "
-                f"{self.smooth_windows}; take {self.smooth_windows - 1} or {self.smooth_windows + 1}"
+                f"need an odd number of smooth_windows, got {self.smooth_windows}; "
+                f"take {self.smooth_windows - 1} or {self.smooth_windows + 1}"
             )
         return self
 
@@ -152,13 +150,8 @@ class SegmentConfig(Config):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def read_config(path: str | Path, model: type[ConfigT]) -> ConfigT:
-    """Read a TOML file as a config; unknown keys and wrong values are a ConfigError that names file and key."""
-    return parse_config(read_toml(Path(path)), model, source=str(path))
-
-
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file; one that can't be read is a ConfigError."""
+    """The values in a TOML file. A ConfigError if it can't be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -168,7 +161,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_config(values: dict[str, Any], model: type[ConfigT], *, source: str) -> ConfigT:
-    """Check values against a config model; `source` begins the message when they do not fit."""
+    """Validate values. The message of a ConfigError starts with `source` and names each wrong setting."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -176,20 +169,20 @@ def parse_config(values: dict[str, Any], model: type[ConfigT], *, source: str) -
 
 
 def _explanations(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
-    """What is wrong with each setting that does not fit."""
+    """One message for each wrong setting."""
     keys = _all_keys(model)
     reasons: dict[str, list[str]] = {}
     for problem in error.errors():
-        parts = [str(part) for part in problem["loc"]]
+        path = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
-            reason = f"unknown setting{did_you_mean(parts[-1], keys)}"
-        elif problem["type"] == "value_error":  # one of ours, which tells what came
+            reason = f"unknown setting{did_you_mean(path[-1], keys)}"
+        elif problem["type"] == "value_error":  # from our validators: contains the value
             reason = problem["msg"].removeprefix("Value error, ")
         else:
-            parts = [part for part in parts if part in keys]  # a setting of several types has a problem with each
+            path = [part for part in path if part in keys]  # a setting with several types has an error for each
             reason = f"{problem['msg']} (got {problem['input']!r})"
-        reasons.setdefault(": ".join([source, ".".join(parts)]).removesuffix(": "), []).append(reason)
-    return [f"{where}: {', or: '.join(several)}" for where, several in reasons.items()]
+        reasons.setdefault(": ".join([source, ".".join(path)]).removesuffix(": "), []).append(reason)
+    return [f"{where}: {', or: '.join(alternatives)}" for where, alternatives in reasons.items()]
 
 
 def _all_keys(model: type[BaseModel]) -> list[str]:
@@ -202,17 +195,17 @@ def _all_keys(model: type[BaseModel]) -> list[str]:
 
 
 def to_toml(config: Config) -> str:
-    """The config as TOML; reading it back gives an equal config."""
-    return tomli_w.dumps(_without_null(config, config.model_dump(mode="json")))
+    """The settings as TOML. Reading it gives equal settings."""
+    return tomli_w.dumps(_without_none(config, config.model_dump(mode="json")))
 
 
-def _without_null(config: Config, values: dict[str, Any]) -> dict[str, Any]:
-    """What is None is left out where that is the default, and else the word "none"."""
+def _without_none(config: Config, values: dict[str, Any]) -> dict[str, Any]:
+    """Settings for TOML: None is left out if it is the default, otherwise it becomes "none"."""
     result: dict[str, Any] = {}
     for key, value in values.items():
-        part = getattr(config, key)
-        if isinstance(part, Config):
-            result[key] = _without_null(part, value)
+        setting = getattr(config, key)
+        if isinstance(setting, Config):
+            result[key] = _without_none(setting, value)
         elif value is not None:
             result[key] = value
         elif type(config).model_fields[key].default is not None:

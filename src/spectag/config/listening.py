@@ -1,4 +1,4 @@
-"""Settings of listening: which stretches are looked at as they come, and when a label goes on and off."""
+"""Settings of live tagging: the windows, and when a label switches on and off."""
 
 from typing import Literal, Self
 
@@ -8,40 +8,39 @@ from spectag.config.base import Config, WindowConfig
 from spectag.config.tagging import SEGMENT_WINDOW
 
 Encoding = Literal["s16le", "s24le", "s32le", "f32le"]
-"""How a sample is written in bytes, by ffmpeg's names."""
+"""Encoding of raw samples, with the names of FFmpeg."""
 
-STEP_SECONDS = 0.5
-"""From one window to the next, where no overlap is asked for; half a window, where that is less."""
+DEFAULT_STEP_SECONDS = 0.5
+"""Default step between windows; at most half a window."""
 
 
 class ListenSettings(Config):
-    """What `spectag listen` looks at, and what it tells."""
+    """Settings of `spectag listen`."""
 
     window: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Tag each stretch of this many seconds. By default as long as the tagger was trained on, if it is set, or else as
-    spectag tag takes for segments."""
+    """Window length in seconds. By default, the length that the model was trained on, or 1.5."""
     overlap: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """Seconds that a window shares with the one before it. By default a window begins every half second."""
+    """Overlap with the previous window in seconds. By default, a window starts every 0.5 s."""
     min_confidence: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    """A label goes on at this probability, from 0 to 1. By default at the tagger's own threshold for it."""
+    """Switch a label on at this probability, from 0 to 1. By default, the model's threshold for each label."""
     hysteresis: float = Field(0.7, ge=0, le=1)
-    """A label that is on goes off below this share of its threshold; 1: the threshold itself."""
+    """Switch a label off when its probability falls below this fraction of its threshold."""
     smooth_windows: int = Field(1, ge=1)
-    """Take the median of this many windows, an odd number. Each two more tell of a change one window later."""
+    """Median filter over this odd number of windows. Every two more windows delay a change by one window."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.window is None and self.overlap is not None:
-            raise ValueError(f"--overlap {self.overlap:g} needs --window, the length of what overlaps")
+            raise ValueError(f"--overlap {self.overlap:g} needs --window, the length of the windows")
         if self.window is not None and (self.overlap or 0.0) >= self.window:
             raise ValueError(f"need overlap < window, got {self.overlap:g} s and {self.window:g} s")
         if self.smooth_windows % 2 == 0:
-            raise ValueError(f"need the median of an odd number of windows, got --smooth-windows {self.smooth_windows}")
+            raise ValueError(f"need an odd number of windows, got --smooth-windows {self.smooth_windows}")
         return self
 
     def windows(self, trained_on: WindowConfig) -> WindowConfig:
-        """The windows to look at; `trained_on` are the bundle's."""
+        """The windows to tag; `trained_on` are the windows of the bundle."""
         window = self.window or trained_on.window_seconds or SEGMENT_WINDOW.window_seconds
         assert window is not None
-        overlap = window - min(STEP_SECONDS, window / 2) if self.overlap is None else self.overlap
+        overlap = window - min(DEFAULT_STEP_SECONDS, window / 2) if self.overlap is None else self.overlap
         return WindowConfig(window_seconds=window, overlap_seconds=overlap)

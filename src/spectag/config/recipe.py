@@ -1,4 +1,4 @@
-"""What `spectag train` does, as settings: given by flags, read from configs/*.toml, written into every bundle."""
+"""The recipe: all settings of a training, from options and TOML files. Every bundle contains its recipe."""
 
 import re
 from pathlib import Path
@@ -12,20 +12,29 @@ from spectag.errors import ConfigError, did_you_mean
 
 Folds = int | Literal["auto", "given", "none"]
 
-_BY_EPOCHS = ("learning_rate", "momentum", "epochs", "batch_size")
+_GRADIENT_SETTINGS = ("learning_rate", "momentum", "epochs", "batch_size")
 _FINETUNE_DEFAULTS = {"optimizer": "adamw", "batch_size": 32, "weight_decay": 1e-4, "final_model": "average"}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
-_COMMON = ("members", "leave_out", "budget", "folds", "validation_fraction", "validation_split", "init", "calibration")
+_SAME_FOR_ALL_MEMBERS = (
+    "members",
+    "leave_out",
+    "budget",
+    "folds",
+    "validation_fraction",
+    "validation_split",
+    "init",
+    "calibration",
+)
 
 
-def parse_seconds(value: Any) -> Any:
-    """Seconds of a duration such as 90s, 30m or 1h30m; numbers are seconds already.
+def parse_duration(value: Any) -> Any:
+    """Seconds from a duration such as 90s, 30m or 1h30m; other types than str are returned as they are.
 
     Raises
     ------
     ValueError
-        If other words are given.
+        If the string is not a duration.
     """
     if not isinstance(value, str):
         return value
@@ -35,127 +44,130 @@ def parse_seconds(value: Any) -> Any:
     return sum(float(number or 0) * unit for number, unit in zip(match.groups(), (3600, 60, 1, 1), strict=True))
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
 
 
 class TrainSettings(Config):
-    """How a tagger is trained, but for its front end."""
+    """Settings of a training, except the tables of the recipe."""
 
     mode: Literal["frozen", "finetune"] = "frozen"
-    """frozen: the backbone stays as it is and a head is fitted, in seconds. finetune: the backbone learns too."""
+    """frozen fits a head on a fixed backbone, in seconds. finetune trains the backbone as well."""
 
     backbone: str = "mn04_audioset"
-    """Network below the head: mn04_audioset, mn05 to mn40_audioset, efficientnet_lite0, convnext_tiny, timm/NAME or
-    scratch."""
+    """Network that computes the features: mn04_audioset, mn05 to mn40_audioset, efficientnet_lite0, convnext_tiny,
+    timm/NAME or scratch."""
 
     pretrained: bool = True
-    """Begin with the published weights of the backbone."""
+    """Start from the published weights of the backbone."""
 
     features: Literal["all", "last"] = "all"
-    """What the head sees: mean and deviation of every stage, or the mean of the last stage alone."""
+    """Input of the head: mean and standard deviation of all stages, or the mean of the last stage."""
 
     head: Literal["linear", "layer_norm"] = "linear"
-    """A linear layer on standardised features, or LayerNorm2d + Flatten + Linear."""
+    """linear: a linear layer on standardised features. layer_norm: LayerNorm2d, Flatten and Linear."""
 
     optimizer: Literal["lbfgs", "adam", "adamw", "sgd"] = "lbfgs"
-    """lbfgs solves the linear head to the end; the others take `epochs` through the clips. In fine-tuning: adamw."""
+    """lbfgs solves the linear head exactly; the others train for `epochs`. Default for fine-tuning: adamw."""
 
     weight_decay: float | None = Field(None, ge=0)
-    """Pull of the weights to zero; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (the others)."""
+    """L2 penalty of the weights; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (others)."""
 
     learning_rate: float = Field(1e-3, gt=0)
-    """Step size of adam, adamw and sgd."""
+    """Learning rate of adam, adamw and sgd."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of sgd."""
 
     epochs: int = Field(20, gt=0)
-    """Passes of adam, adamw and sgd through the training clips."""
+    """Epochs of adam, adamw and sgd."""
 
     batch_size: int = Field(64, gt=0)
-    """Clips a step of adam, adamw and sgd, over all processes. In fine-tuning: 32."""
+    """Clips per step of adam, adamw and sgd, over all processes. Default for fine-tuning: 32."""
 
     n_mixed_clips: int = Field(0, ge=0)
-    """Frozen: also learn from this many clips made by mixing two of the training clips."""
+    """Frozen mode: also train on this many mixtures of two training clips."""
 
     folds: Folds = "auto"
-    """Cross-validation: a number, the manifest's own (given), none, or (auto) its own if it has three, else up to five
-    of ours if there are clips enough; fine-tuning then holds out a fifth instead."""
+    """Cross-validation folds: a number, the folds of the manifest (given), or none. auto: those of the manifest if
+    there are three, else up to five; fine-tuning holds out 20 % of the clips instead."""
 
     final_model: Literal["refit", "average", "ensemble"] = "refit"
-    """What is kept after folds: one tagger trained again on all clips, one with the mean of the folds' weights, or
-    those of all folds, which answer together. In fine-tuning: average."""
+    """Model after cross-validation: train again on all clips (refit), average the weights of the folds, or keep all
+    folds as an ensemble. Default for fine-tuning: average."""
 
     validation_fraction: float | None = Field(None, gt=0, lt=1)
-    """Instead of folds: hold out this share of the clips, and train on the rest alone."""
+    """Instead of folds, hold out this fraction of the clips for validation."""
 
     validation_split: Literal["stratified", "random"] = "stratified"
-    """How validation_fraction chooses: balanced by label and group, or the rows of scikit-learn's train_test_split."""
+    """How to choose the validation clips: stratified by label and group, or as scikit-learn's train_test_split."""
 
     init: Path | None = None
-    """Begin with the weights of this earlier bundle (same backbone, features and labels)."""
+    """Start from the weights of this bundle, which must have the same backbone, features and labels."""
 
     calibration: Literal["auto", "none", "temperature", "platt", "isotonic"] = "auto"
-    """How probabilities are made to come true, on held-out clips; auto: as these like best."""
+    """Method of probability calibration on held-out clips; auto: the best one on these clips."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    """Of folds, shuffling, augmentation and random weights."""
+    """Random seed of folds, shuffling, augmentation and initial weights."""
 
-    budget: Seconds | None = Field(None, gt=0)
-    """Time for all of the training, such as 30m (a bare number: seconds). Members of the recipe that do not fit are
-    left out, and fine-tuning gets at most as many epochs as fit."""
+    budget: Duration | None = Field(None, gt=0)
+    """Time limit of the training, such as 90s, 30m or 1h30m. Members and epochs that do not fit are left out."""
 
     @model_validator(mode="after")
     def _check_folds(self) -> Self:
         if isinstance(self.folds, int) and self.folds < 2:
-            raise ValueError(f"folds must be 2 or more, got {self.folds}; folds = none trains without")
+            raise ValueError(f"folds must be 2 or more, got {self.folds}; folds = none trains without folds")
         return self
 
 
-def _as_in_toml(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings in the words of TOML, so that they are the same when they are read back."""
+def _toml_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as TOML has them, so that they stay equal when they are written and read."""
     result: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, BaseModel):
-            result[name] = _as_in_toml(value.model_dump(mode="json", exclude_unset=True))
+            result[name] = _toml_values(value.model_dump(mode="json", exclude_unset=True))
         elif isinstance(value, dict):
-            result[name] = _as_in_toml(value)
+            result[name] = _toml_values(value)
         else:
             result[name] = "none" if value is None else str(value) if isinstance(value, Path) else value
     return result
 
 
-class Recipe(TrainSettings):
-    """How a tagger is trained. The defaults are good for a few clips a label and for thousands."""
+def _set_values(mel: MelConfig | None) -> dict[str, Any] | None:
+    return None if mel is None else mel.model_dump(mode="json", exclude_unset=True)
 
-    mel: Annotated[MelConfig | None, PlainSerializer(lambda mel: mel and _as_it_was_set(mel))] = None
-    """Front end; what is not set is the backbone's own."""
+
+class Recipe(TrainSettings):
+    """All settings of a training. The defaults suit a few clips per label as well as thousands."""
+
+    mel: Annotated[MelConfig | None, PlainSerializer(_set_values)] = None
+    """Mel settings; by default, those of the backbone."""
 
     image: ImageConfig | None = None
-    """Train on 8-bit images of the log_mels, as PNG files hold them; none: on the log_mels themselves."""
+    """Train on 8-bit images of the log-mel spectrograms; none: on the spectrograms."""
 
-    augment: AugmentConfig = AugmentConfig()
-    """How clips are changed in fine-tuning, and in the clips of `n_mixed_clips`."""
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    """Augmentation in fine-tuning and in mixed clips."""
 
-    loss: LossConfig = LossConfig()
-    """What fine-tuning, and a head trained by epochs, make small."""
+    loss: LossConfig = Field(default_factory=LossConfig)
+    """Loss of fine-tuning, and of a head that is trained by epochs."""
 
-    finetune: FinetuneConfig = FinetuneConfig()
-    """How the network itself goes on learning."""
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    """Settings of fine-tuning."""
 
-    noisy_labels: NoisyConfig = NoisyConfig()
-    """What is made of the manifest of noisy labels, where one is given."""
+    noisy_labels: NoisyConfig = Field(default_factory=NoisyConfig)
+    """Settings for the manifest with noisy labels."""
 
     leave_out: tuple[str, ...] = ()
-    """Clips that are known to be wrong and are not learnt from, by their file names with or without the ending."""
+    """Clips to leave out, by their file names with or without the suffix."""
 
-    members: tuple[Annotated[dict[str, Any], AfterValidator(_as_in_toml)], ...] = ()
-    """Taggers that answer together, each given by the settings in which it differs from this recipe. Their weights are
-    fitted on held-out clips."""
+    members: tuple[Annotated[dict[str, Any], AfterValidator(_toml_values)], ...] = ()
+    """Members of an ensemble, each with the settings that differ from this recipe. Their weights are fitted on
+    held-out clips."""
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_mode(cls, values: Any) -> Any:
+    def _finetune_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("mode") != "finetune":
             return values
         values = {**_FINETUNE_DEFAULTS, **values}
@@ -165,7 +177,7 @@ class Recipe(TrainSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self._check_held_out()
+        self._check_validation()
         if self.members:
             self._check_members()
         elif self.mode == "finetune":
@@ -174,120 +186,112 @@ class Recipe(TrainSettings):
             self._check_frozen()
         return self
 
-    def _check_held_out(self) -> None:
+    def _check_validation(self) -> None:
         if self.validation_fraction is None and self.validation_split == "random":
             raise ValueError("validation_split = random needs validation_fraction, such as 0.25")
         if self.validation_fraction is not None and self.folds not in ("auto", "none"):
-            raise ValueError(f"validation_fraction and folds = {self.folds} ask for different things; leave one out")
-        if (
-            self.init is not None
-            and self.validation_fraction is None
-            and self.folds != "none"
-            and self.optimizer != "lbfgs"
-        ):
+            raise ValueError(f"validation_fraction and folds = {self.folds} contradict each other; leave one out")
+        uses_folds = self.validation_fraction is None and self.folds != "none"
+        if self.init is not None and uses_folds and self.optimizer != "lbfgs":
             raise ValueError(
-                "init begins with a head that has seen the clips of every fold, so folds would flatter; give the "
-                "earlier run's validation_fraction and seed, or folds = none"
+                "the head of init was trained on the clips of every fold, so the scores would be too high; set the "
+                "validation_fraction and seed of the earlier training, or folds = none"
             )
 
     def _check_finetune(self) -> None:
         if self.optimizer == "lbfgs":
-            raise ValueError("optimizer lbfgs solves the head of a frozen network; fine-tune by adamw, adam or sgd")
+            raise ValueError("optimizer lbfgs is for frozen networks; fine-tune with adamw, adam or sgd")
         if self.n_mixed_clips:
-            raise ValueError("mixes are for frozen networks; fine-tuning mixes clips as it goes (augment.mix)")
+            raise ValueError(
+                "n_mixed_clips is for frozen networks; fine-tuning mixes clips in every epoch (augment.mix)"
+            )
 
     def _check_frozen(self) -> None:
         if self.optimizer == "lbfgs":
             self._check_lbfgs()
         if self.finetune != FinetuneConfig():
-            raise ValueError("finetune settings do nothing for a frozen network; give --mode finetune")
+            raise ValueError("finetune settings have no effect on a frozen network; add --mode finetune")
         if self.augment != AugmentConfig() and not self.n_mixed_clips:
-            raise ValueError(
-                "augment settings do nothing for a frozen network without mixes; give --n-mixed-clips 3000"
-            )
+            raise ValueError("augment settings need mixed clips in a frozen network; add --n-mixed-clips 3000")
 
     def _check_lbfgs(self) -> None:
         if self.head != "linear":
-            raise ValueError(f"optimizer lbfgs solves the linear head only, not head {self.head}; take adam or sgd")
+            raise ValueError(f"optimizer lbfgs is for the linear head, got head {self.head}; use adam or sgd")
         if self.init is not None:
-            raise ValueError("optimizer lbfgs ends at the same head wherever it begins, so init would do nothing")
+            raise ValueError("optimizer lbfgs finds the same head from any start, so init has no effect")
         if self.weight_decay == 0:
-            raise ValueError("optimizer lbfgs needs a weight_decay above 0, or a head may have no end to reach")
+            raise ValueError("optimizer lbfgs needs a weight_decay above 0, otherwise it may not converge")
         if self.loss != LossConfig():
-            raise ValueError("optimizer lbfgs knows one loss, bce; take adam, or --mode finetune, for another")
-        idle = [name for name in _BY_EPOCHS if getattr(self, name) != type(self).model_fields[name].default]
-        if idle:
-            raise ValueError(
-                f"optimizer lbfgs solves the head to the end, so {', '.join(idle)} would do nothing; take adam or sgd"
-            )
+            raise ValueError("optimizer lbfgs supports the loss bce only; use adam or --mode finetune for others")
+        unused = [name for name in _GRADIENT_SETTINGS if getattr(self, name) != type(self).model_fields[name].default]
+        if unused:
+            raise ValueError(f"{', '.join(unused)}: no effect on optimizer lbfgs; use adam or sgd")
 
     def _check_members(self) -> None:
         for number, member in enumerate(self.members, start=1):
-            common = [name for name in _COMMON if name in member]
-            if common:
-                raise ValueError(f"member {number}: {', '.join(common)} can't differ between members; set it for all")
+            shared = [name for name in _SAME_FOR_ALL_MEMBERS if name in member]
+            if shared:
+                raise ValueError(f"member {number}: {', '.join(shared)} can't differ between members; set it for all")
         try:
             self.member_recipes()
         except ConfigError as error:
             raise ValueError(str(error)) from error
 
     def member_recipes(self) -> tuple["Recipe", ...]:
-        """The recipe of each member; of a recipe without members, itself.
+        """The recipes of the members; a recipe without members is its own only member.
 
-        A member has the settings of this recipe that are not the usual ones of its mode, where they do something in
-        the member's own mode, and over these its own settings.
+        A member inherits the settings of this recipe that differ from the defaults, if they have an effect on the
+        member. Its own settings take precedence.
 
         Raises
         ------
         ConfigError
-            If the settings of a member do not go together.
+            If the settings of a member contradict each other.
         """
         if not self.members:
             return (self,)
-        usual = Recipe(mode=self.mode).model_dump(mode="json")
+        defaults = Recipe(mode=self.mode).model_dump(mode="json")
         values = self.model_dump(mode="json", exclude={"members"})
-        shared = {name: value for name, value in values.items() if name == "mode" or value != usual[name]}
+        shared = {name: value for name, value in values.items() if name == "mode" or value != defaults[name]}
         return tuple(
-            parse_config(_with_shared(shared, member), Recipe, source=f"member {number}")
+            parse_config(_with_inherited(shared, member), Recipe, source=f"member {number}")
             for number, member in enumerate(self.members, start=1)
         )
 
 
-def _with_shared(shared: dict[str, Any], member: dict[str, Any]) -> dict[str, Any]:
-    """A member's settings and those shared ones that do something for it."""
-    settings = laid_over(shared, member)
-    idle = _idle(settings)
-    return {name: value for name, value in settings.items() if name in member or name not in idle}
+def _with_inherited(shared: dict[str, Any], member: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a member, and the shared settings that have an effect on it."""
+    settings = merge_settings(shared, member)
+    unused = _unused_settings(settings)
+    return {name: value for name, value in settings.items() if name in member or name not in unused}
 
 
-def _idle(settings: dict[str, Any]) -> list[str]:
-    """The settings that would do nothing beside these."""
+def _unused_settings(settings: dict[str, Any]) -> list[str]:
+    """Names of the settings that have no effect together with these."""
     if settings.get("mode") == "finetune":
         return ["n_mixed_clips"]
-    idle = ["finetune"]
+    unused = ["finetune"]
     if settings.get("optimizer", "lbfgs") == "lbfgs":
-        idle += ["loss", *_BY_EPOCHS]
-    return idle if settings.get("n_mixed_clips") else [*idle, "augment"]
+        unused += ["loss", *_GRADIENT_SETTINGS]
+    return unused if settings.get("n_mixed_clips") else [*unused, "augment"]
 
 
-def with_flags(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """A file's settings with flags laid over them, and over those of each member where they do something for it."""
-    own = {name: value for name, value in flags.items() if name not in _COMMON}
-
-    def of_member(member: dict[str, Any]) -> dict[str, Any]:
-        idle = _idle(laid_over(laid_over(values, member), own))
-        return laid_over(member, {name: value for name, value in own.items() if name not in idle})
-
-    result = laid_over(values, flags)
-    return {**result, "members": [of_member(member) for member in values["members"]]} if "members" in values else result
+def apply_flags(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a file, replaced by flags; also in each member if the flag has an effect on it."""
+    result = merge_settings(values, flags)
+    if "members" in values:
+        member_flags = {name: value for name, value in flags.items() if name not in _SAME_FOR_ALL_MEMBERS}
+        result["members"] = [_with_member_flags(values, member, member_flags) for member in values["members"]]
+    return result
 
 
-def _as_it_was_set(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude_unset=True)
+def _with_member_flags(values: dict[str, Any], member: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    unused = _unused_settings(merge_settings(merge_settings(values, member), flags))
+    return merge_settings(member, {name: value for name, value in flags.items() if name not in unused})
 
 
-def laid_over(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Settings with others laid over them; of tables such as augment, key by key."""
+def merge_settings(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The shared settings, replaced by a member's own ones; tables such as augment are merged by key."""
     tables = {
         name: {**shared[name], **value}
         for name, value in own.items()
@@ -297,24 +301,24 @@ def laid_over(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_file(name: str) -> Path:
-    """The file of a recipe that comes with spectag, or a file of one's own.
+    """The path of a recipe: a file, or a recipe of spectag by its name.
 
     Raises
     ------
     ConfigError
-        If there is neither. The message names the recipes that there are.
+        If neither exists. The message lists the recipes of spectag.
     """
     if Path(name).is_file():
         return Path(name)
-    own = {path.stem: path for path in sorted(_recipes_folder().glob("*.toml"))}
-    if name not in own:
+    recipes = {path.stem: path for path in sorted(_recipes_folder().glob("*.toml"))}
+    if name not in recipes:
         raise ConfigError(
-            f"no recipe {name!r}{did_you_mean(name, own) or ':'} there is no such file, and spectag has "
-            f"{', '.join(own)}"
+            f"no recipe {name!r}{did_you_mean(name, recipes) or ':'} no such file; the recipes of spectag are "
+            f"{', '.join(recipes)}"
         )
-    return own[name]
+    return recipes[name]
 
 
 def _recipes_folder() -> Path:
     installed = Path(__file__).parents[1] / "configs"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "configs"  # in a checkout
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "configs"  # in a source tree

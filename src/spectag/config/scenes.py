@@ -1,4 +1,4 @@
-"""Settings of mixed recordings."""
+"""Settings of generated soundscapes."""
 
 from typing import Self
 
@@ -8,20 +8,20 @@ from spectag.config.base import Config
 
 
 class SceneConfig(Config):
-    """How sounds are laid over a background."""
+    """How sounds are mixed with a background."""
 
     sounds_per_minute: float = Field(10.0, gt=0)
-    """How often a sound comes; fewer do where no more may be heard at once, or the label is heard already."""
+    """Sounds per minute; fewer if max_at_once is reached or the label is already present."""
     max_at_once: int = Field(2, gt=0)
-    """Sounds that are heard at the same time."""
+    """Maximum number of simultaneous sounds."""
     shortest_seconds: float | None = Field(2.0, gt=0)
-    """A longer sound is cut to a length between this and its own; none: sounds are heard whole."""
+    """Cut longer sounds to a random length of at least this many seconds; none: do not cut."""
     background_db: float = Field(-50.0, le=0)
-    """Level (RMS) of the background, in dB below full scale."""
+    """RMS level of the background in dB relative to full scale."""
     snr_low_db: float = 10.0
-    """The least level of a sound over the background's; both are RMS, the sound's without its pauses."""
+    """Minimum signal-to-noise ratio in dB: RMS of the sound without pauses over RMS of the background."""
     snr_high_db: float = 30.0
-    """The greatest."""
+    """Maximum signal-to-noise ratio in dB."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

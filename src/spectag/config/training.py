@@ -1,4 +1,4 @@
-"""Settings of learning beyond the head: fine-tuning, augmentation, losses and noisy labels."""
+"""Settings of fine-tuning, augmentation, losses and noisy labels."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,120 +9,120 @@ from spectag.config.base import Config
 
 
 class AugmentConfig(Config):
-    """How clips are changed, anew each time that the network sees them. Shares are of the clips; 0 switches off."""
+    """Random changes of the clips in every epoch. A fraction of the clips is changed; 0 switches a change off."""
 
     mix: float = Field(0.7, ge=0, le=1)
-    """Share to which another clip is added in power, the labels of both joined."""
+    """Fraction of clips to which another clip is added in power; the labels of both are combined."""
     mix_db: float = Field(6.0, ge=0)
-    """The added clip is louder or softer than the first by up to this many dB."""
+    """Maximum level difference of the added clip in dB."""
     mixup: float = Field(0.0, ge=0, le=1)
-    """Share, of the clips that are not mixed so, blended with another clip, and the labels alike (classic mixup)."""
+    """Fraction of the other clips that are averaged with another clip, together with the labels (mixup)."""
     mixup_alpha: float = Field(0.3, gt=0)
-    """The blend's weight is drawn from Beta(alpha, alpha)."""
+    """Parameter of mixup: the weight comes from Beta(alpha, alpha)."""
     gain_db: float = Field(6.0, ge=0)
-    """Every clip is made louder or softer by up to this many dB."""
+    """Maximum random gain of every clip in dB, up or down."""
     roll: float = Field(0.0, ge=0, le=1)
-    """Share rolled around in time by any number of frames."""
+    """Fraction of clips that are shifted in time, with wrap-around."""
     spec_augment: float = Field(0.0, ge=0, le=1)
-    """Share in which stretches of time and bands are silenced (SpecAugment)."""
+    """Fraction of clips with masked time spans and mel bands (SpecAugment)."""
     n_masks: int = Field(2, gt=0)
-    """Masked stretches of time, and as many of bands."""
+    """Number of time masks, and of band masks, in a clip."""
     time_mask: float = Field(0.15, gt=0, lt=1)
-    """Longest masked stretch, as a share of all frames."""
+    """Maximum length of a time mask, as a fraction of all frames."""
     band_mask: float = Field(0.15, gt=0, lt=1)
-    """Widest masked range, as a share of all mel bands."""
+    """Maximum width of a band mask, as a fraction of all mel bands."""
     warp: float = Field(0.0, ge=0, le=1)
-    """Share whose frequencies are stretched or squeezed along the mel axis."""
+    """Fraction of clips that are scaled along the mel axis."""
     warp_range: float = Field(0.1, gt=0, lt=1)
-    """By up to this share."""
+    """Maximum scaling along the mel axis, as a fraction."""
     resized_crop: float = Field(0.0, ge=0, le=1)
-    """Share cropped in time and frequency and stretched to the old size (random resized crop)."""
+    """Fraction of clips that are cropped in time and frequency and resized (random resized crop)."""
     resized_crop_scale: float = Field(0.8, gt=0, lt=1)
-    """Least share of the time and of the bands that is kept."""
+    """Minimum fraction of the frames and of the bands that a crop keeps."""
     background: Path | None = None
-    """Folder of sounds to add as background noise."""
+    """Folder of sounds that are added as background noise."""
     background_share: float = Field(0.5, ge=0, le=1)
-    """Share to which one is added, where there is a folder."""
+    """Fraction of clips with background noise, if there is a folder."""
     background_db: float = Field(6.0, ge=0)
-    """The background lies from this many to 24 dB more below the clip."""
+    """Minimum level of the clip over the background in dB; the maximum is 24 dB more."""
     image: Literal["none", "random_crop", "rand_augment", "trivial_augment_wide"] = "none"
-    """torchvision's changes of 8-bit images, for networks that are trained on images."""
+    """Augmentation of 8-bit images by torchvision, for models that are trained on images."""
     disable_last_fraction: float = Field(0.1, ge=0, le=1)
-    """All of this is switched off for the last share of the epochs."""
+    """Fraction of the epochs, at the end, without any augmentation."""
 
 
 class LossConfig(Config):
-    """What training makes small."""
+    """The loss function."""
 
     kind: Literal["bce", "focal", "asymmetric", "lsep", "bootstrap", "lq"] = "bce"
-    """Binary cross-entropy, focal, asymmetric, rank loss (lsep), soft bootstrap, or L_q; the last two forgive wrong
+    """Binary cross-entropy, focal, asymmetric, rank loss (lsep), soft bootstrap or L_q; the last two tolerate wrong
     labels."""
     gamma: float = Field(2.0, ge=0)
-    """Focal: how much less an easy label counts."""
+    """Focal loss: exponent that reduces the weight of easy labels."""
     gamma_positive: float = Field(0.0, ge=0)
-    """Asymmetric: the same for labels that are true."""
+    """Asymmetric loss: exponent for positive labels."""
     gamma_negative: float = Field(4.0, ge=0)
-    """Asymmetric: the same for labels that are not."""
+    """Asymmetric loss: exponent for negative labels."""
     margin: float = Field(0.05, ge=0, lt=1)
-    """Asymmetric: a label that is not true and as improbable as this costs nothing."""
+    """Asymmetric loss: a negative label below this probability costs nothing."""
     beta: float = Field(0.7, ge=0, le=1)
-    """Bootstrap: trust in the labels; the rest is trust in the network's own probabilities."""
+    """Bootstrap loss: weight of the labels; the rest is the weight of the network's predictions."""
     q: float = Field(0.7, gt=0, le=1)
-    """L_q: near 0 it is cross-entropy, at 1 the mean absolute error."""
+    """L_q loss: close to 0 it equals cross-entropy, at 1 the mean absolute error."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of every label that is taken to be unknown: targets go from s/2 to 1 - s/2."""
+    """Label smoothing s: targets are s/2 and 1 - s/2."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: rare labels count for more, as 1 / sqrt(clips), with mean 1."""
+    """balanced gives rare labels more weight: 1 / sqrt(clips), with mean 1."""
 
 
 class FinetuneConfig(Config):
-    """How the network itself goes on learning."""
+    """Settings of fine-tuning."""
 
     linear_probe_first: bool = True
-    """Fit the head on the frozen features before the network is touched."""
+    """Fit the head on frozen features before fine-tuning."""
     unfreeze: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
-    """How many of the deepest stages learn; the others stay as they are."""
+    """Number of stages to train, counted from the output; the others stay frozen."""
     layer_decay: float = Field(0.9, gt=0, le=1)
-    """From a stage to the one before it, the learning rate falls by this factor."""
+    """Factor of the learning rate from each stage to the stage before it."""
     head_lr_multiplier: float = Field(1.0, gt=0)
-    """The head's learning rate is this many times that of the deepest stage."""
+    """Learning rate of the head, relative to the last stage."""
     schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
-    """Learning rate: up and then down along a cosine, one cycle of both halves alike, or constant after the rise."""
+    """Learning rate schedule: cosine after a warm-up, one cycle, or constant after a warm-up."""
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which it rises from 0 (cosine and constant)."""
+    """Fraction of the steps in which the learning rate rises from 0 (cosine and constant)."""
     weight_averaging: Literal["ema", "swa", "none"] = "ema"
-    """The tagger's weights: a moving average, the mean over the last quarter of the epochs, or those of the end."""
+    """Final weights: a moving average (ema), the mean of the last quarter of the epochs (swa), or the last ones."""
     ema_decay: float = Field(0.99, gt=0, lt=1)
-    """Share of the moving average that stays at each step."""
+    """Decay of the moving average per step."""
     clip_norm: float | None = Field(5.0, gt=0)
-    """Greatest norm of the gradient; none: any."""
+    """Maximum norm of the gradient; none: no limit."""
     batch_norm: Literal["frozen", "trained"] = "frozen"
-    """Whether batch normalisation keeps its pretrained statistics; networks without pretraining always learn them."""
+    """frozen keeps the pretrained statistics of batch normalisation. Without pretraining, they are always trained."""
     crop_seconds: float | None = Field(4.0, gt=0)
-    """Stretch of a clip that the network sees in training, drawn anew each time; none: whole clips, all alike long."""
+    """Length of the random training crop in seconds; none: whole clips, all of the same length."""
     short_clips: Literal["both", "wrap", "pad"] = "both"
-    """A clip shorter than the stretch is repeated, laid into silence, or (both) one or the other by chance."""
+    """Clips shorter than the crop: repeat them (wrap), add silence (pad), or choose at random (both)."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on a GPU that has it, else float32."""
+    """Numeric precision. auto: bfloat16 on a GPU that supports it, else float32."""
     compile: bool = False
-    """torch.compile the network, where a GPU is."""
+    """Use torch.compile on a GPU."""
     patience: int | None = Field(None, gt=0)
-    """Stop early when the held-out lwlrap has not risen for this many epochs, and keep the best; none: go on."""
+    """Stop after this many epochs without a better validation lwlrap, and keep the best epoch; none: do not stop."""
     checkpoint_steps: int = Field(500, gt=0)
-    """Steps between two checkpoints, besides one at each epoch's end."""
+    """Steps between checkpoints; there is also one after every epoch."""
 
 
 class NoisyConfig(Config):
-    """What is made of clips whose labels may be wrong. They are never just added to the others."""
+    """Settings for clips whose labels may be wrong."""
 
     method: Literal["relabel", "select"] = "relabel"
-    """relabel: every label gets the probability that it is true, given the tagger's opinion and how often noisy labels
-    are wrong; unsure clips weigh less. select: only clips all of whose labels the tagger agrees with are kept."""
+    """relabel: replace each label with the probability that it is correct, and give uncertain clips less weight.
+    select: keep only the clips whose labels all agree with the predictions."""
     per_label: int | None = Field(None, gt=0)
-    """Most clips kept of a label, the surest; none: all that are sure enough."""
+    """Maximum number of clips per label, the most certain ones; none: no limit."""
     weight: float = Field(1.0, gt=0, le=1)
-    """Weight of the surest noisy clip beside a clip of the manifest."""
+    """Weight of the most certain noisy clip, relative to a clip of the manifest."""
     loss: Literal["same", "bootstrap", "lq"] = "same"
-    """Loss of the noisy clips in fine-tuning, where it is to be another than the manifest's."""
+    """Loss of the noisy clips in fine-tuning; same: the loss of the other clips."""
     separate_head: bool = False
-    """In fine-tuning, learn the noisy clips by a second head, which is thrown away in the end."""
+    """In fine-tuning, train a second head on the noisy clips; it is removed at the end."""
