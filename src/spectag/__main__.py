@@ -7,8 +7,8 @@ from spectag.cli.app import main
 
 status = main()
 if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-    # one of several processes: threads of torch's that still hear the others now and then abort Python while it ends,
-    # and the launcher would report a failure of what is done
+    # One of several processes. While Python exits, torch threads that still wait for the other processes sometimes abort
+    # it, and the launcher would report a failure of finished work.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     os._exit(status)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import spectag
-from helpers.configs import read_config
 from helpers.bundles import LABELS, make_bundle, make_info, tone
 from helpers.command import Done, run_without, start, write_manifest, write_tones
+from helpers.configs import read_config
 from spectag.audio.files import audio_info, write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.cli.app import main
@@ -101,7 +101,7 @@ def test_python_m_spectag_runs_the_command():
         (["tag", "m", "a.wav", "--format", "submission"], "--format submission needs --template"),
         (
             ["tag", "m", "a.wav", "--template", "t.csv", "--format", "csv"],
-            "--template is for --format submission, got --format csv",
+            "--template is for --format submission",
         ),
         (["tag", "m", "a.wav", "--template", "t.csv", "--top", "3"], "leave out --top, --min-confidence and"),
         (["tag", "m", "a.wav", "--template", "t.csv", "--window", "1"], "use --window only with --pool"),

@@ -6,8 +6,8 @@ import pytest
 import tomli_w
 
 import spectag
-from helpers.configs import read_config
 from helpers.command import write_manifest
+from helpers.configs import read_config
 from helpers.paths import PROJECT
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.base import ImageConfig, MelConfig, to_toml
