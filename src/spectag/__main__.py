@@ -7,8 +7,8 @@ from spectag.cli.app import main
 
 status = main()
 if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-    # One of several processes. While Python exits, torch threads that still wait for the other processes sometimes abort
-    # it, and the launcher would report a failure of finished work.
+    # One of several processes. At the exit of Python, torch threads that still wait for the other processes sometimes
+    # abort it, and the launcher would report a failure of finished work.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     os._exit(status)
