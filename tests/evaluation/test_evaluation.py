@@ -16,15 +16,16 @@ from spectag.errors import ConfigError, DataError
 from spectag.evaluation.evaluation import evaluate
 from spectag.evaluation.output import write_evaluation
 from spectag.models.bundle import DataInfo
-from spectag.models.out_of_fold import PREDICTIONS_FILE, OutOfFoldPredictions, write_out_of_fold
+from spectag.models.out_of_fold import OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.models.pretrained import load
-from spectag.scoring.scores import score
+from spectag.scoring.metrics import lwlrap
+from spectag.scoring.scores import score_predictions
 
 LABELS = ("high", "low", "middle")
 
 
 def write_clips(folder, rows, columns="fname,labels"):
-    """A manifest; each of its sounds is a tone of its first label, or of the lowest."""
+    """A manifest; each sound is a tone of its first label, or of the lowest label."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(rows):
         name, label = row.replace('"', "").split(",")[:2]
@@ -40,13 +41,13 @@ def write_table(path, fnames, scores, labels=LABELS):
     return path
 
 
-def many_clips(folder, n_clips=60, columns="fname,labels", more=lambda number: ""):
-    """Clips whose labels take turns, and their truth."""
-    rows = [f"{number:02}.wav,{LABELS[number % 3]}{more(number)}" for number in range(n_clips)]
+def make_manifest(folder, n_clips=60, columns="fname,labels", extra=lambda number: ""):
+    """A manifest with one label per clip, and the truth."""
+    rows = [f"{number:02}.wav,{LABELS[number % 3]}{extra(number)}" for number in range(n_clips)]
     return write_clips(folder, rows, columns), np.eye(3, dtype=bool)[np.arange(n_clips) % 3]
 
 
-def guesses(y_true, skill, rng):
+def make_scores(y_true, skill, rng):
     return np.round(np.clip(rng.random(y_true.shape) * (1 - skill) + skill * y_true, 0, 1), 4)
 
 
@@ -68,179 +69,178 @@ def tagger(tmp_path):
     return make_bundle(tmp_path / "model")
 
 
-def test_a_tagger_that_hears_everything_has_the_best_of_all_scores(tagger, clips):
+def test_perfect_tagger_has_perfect_scores(tagger, clips):
     evaluation = evaluate(tagger, clips)
-    [judged] = evaluation.models
-    assert judged.name == "model"
+    [model] = evaluation.models
+    assert model.name == "model"
     for metric in ("lwlrap", "mean_average_precision", "roc_auc", "top1_accuracy"):
-        assert dataclasses.astuple(judged.overall[metric]) == (1, 1, 1)
-    assert judged.overall["d_prime"].value == math.inf
-    assert judged.labels.names == ("low", "middle", "high"), "the tagger's order"
-    assert judged.n_clips_per_label.tolist() == [4, 4, 4]
+        assert dataclasses.astuple(model.overall[metric]) == (1, 1, 1)
+    assert model.overall["d_prime"].value == math.inf
+    assert model.labels.names == ("low", "middle", "high"), "the order of the tagger"
+    assert model.n_clips_per_label.tolist() == [4, 4, 4]
     assert evaluation.n_groups == 12
-    assert judged.notes[0] == "model: 12 clips, all new to it"
+    assert model.notes[0] == "model: 12 clips, all not used in training"
 
 
-def test_scores_of_a_table_are_those_of_spectag_scores_and_lie_in_their_intervals(tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    said = guesses(y_true, 0.3, rng)
-    [judged] = evaluate(write_table(tmp_path / "p.csv", fnames(), said), manifest).models
-    expected = score(y_true, said)
+def test_scores_of_a_table_lie_in_their_intervals(tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    probabilities = make_scores(y_true, 0.3, rng)
+    [model] = evaluate(write_table(tmp_path / "p.csv", fnames(), probabilities), manifest).models
+    expected = score_predictions(y_true, probabilities, fnames())
     for metric in ("lwlrap", "mean_average_precision", "roc_auc", "d_prime", "top1_accuracy"):
-        estimate = judged.overall[metric]
-        assert estimate.value == pytest.approx(getattr(expected, metric), abs=1e-6)
+        estimate = model.overall[metric]
+        assert estimate.value == pytest.approx(expected.overall[metric].value, abs=1e-6)
         assert estimate.low < estimate.value < estimate.high
+    precision = [estimate.value for estimate in expected.per_label["average_precision"]]
     for label in range(3):
-        assert judged.per_label["average_precision"][label].value == pytest.approx(
-            expected.per_label.average_precision[label], abs=1e-6
-        )
-    precision = expected.per_label.average_precision
-    assert judged.worst_labels == [LABELS[label] for label in np.argsort(precision)]
+        assert model.per_label["average_precision"][label].value == pytest.approx(precision[label], abs=1e-6)
+    assert model.worst_labels == [LABELS[label] for label in np.argsort(precision)]
 
 
-def test_f1_follows_the_thresholds_of_each_clip(tagger, clips):
+def test_precision_and_recall_use_the_thresholds_of_each_clip(tagger, clips):
     manifest = read_manifest(clips)
-    [judged] = evaluate(tagger, manifest).models
-    said = judged.predictions
-    given = said.probabilities >= said.thresholds
-    hits = (given & said.y_true).sum()
-    assert judged.overall["precision_micro"].value == pytest.approx(hits / given.sum())
-    assert judged.overall["recall_micro"].value == pytest.approx(hits / said.y_true.sum())
-    assert judged.thresholds == pytest.approx([0.5, 0.4, 0.6])
+    [model] = evaluate(tagger, manifest).models
+    predictions = model.predictions
+    hits = (predictions.detected & predictions.y_true).sum()
+    assert model.overall["precision_micro"].value == pytest.approx(hits / predictions.detected.sum())
+    assert model.overall["recall_micro"].value == pytest.approx(hits / predictions.y_true.sum())
+    assert model.thresholds == pytest.approx([0.5, 0.4, 0.6])
 
 
-def test_a_model_against_itself_differs_by_nothing(tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    table = write_table(tmp_path / "p.csv", fnames(), guesses(y_true, 0.3, rng))
+def test_model_does_not_differ_from_itself(tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    table = write_table(tmp_path / "p.csv", fnames(), make_scores(y_true, 0.3, rng))
     evaluation = evaluate(table, manifest, compare=[table])
     [comparison] = evaluation.comparisons
-    assert [one.name for one in evaluation.models] == ["p.csv", "p.csv (2)"]
-    for found in comparison.differences.values():
-        assert dataclasses.astuple(found.difference) == (0, 0, 0)
-        assert found.p_value == 1
+    assert [model.name for model in evaluation.models] == ["p.csv", "p.csv (2)"]
+    for result in comparison.differences.values():
+        assert dataclasses.astuple(result.difference) == (0, 0, 0)
+        assert result.p_value == 1
     assert comparison.sentence.startswith("p.csv and p.csv (2) have the same lwlrap on every resample: lwlrap")
 
 
-def test_a_clear_gain_is_told_whichever_comes_first(tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    good = write_table(tmp_path / "good.csv", fnames(), guesses(y_true, 0.5, rng))
-    bad = write_table(tmp_path / "bad.csv", fnames(), guesses(y_true, 0.1, rng))
+def test_clear_gain_is_reported_in_either_order(tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    good = write_table(tmp_path / "good.csv", fnames(), make_scores(y_true, 0.5, rng))
+    bad = write_table(tmp_path / "bad.csv", fnames(), make_scores(y_true, 0.1, rng))
     gain = evaluate(good, manifest, compare=[bad]).comparisons[0]
     loss = evaluate(bad, manifest, compare=[good]).comparisons[0]
-    found = gain.differences["lwlrap"]
-    assert found.difference.value == pytest.approx(found.first - found.other)
-    assert 0 < found.difference.low < found.difference.value < found.difference.high
-    assert found.p_value < 0.01
-    assert loss.differences["lwlrap"].difference.value == pytest.approx(-found.difference.value)
-    assert loss.differences["lwlrap"].p_value == found.p_value
+    result = gain.differences["lwlrap"]
+    assert result.difference.value == pytest.approx(result.first - result.other)
+    assert 0 < result.difference.low < result.difference.value < result.difference.high
+    assert result.p_value < 0.01
+    assert loss.differences["lwlrap"].difference.value == pytest.approx(-result.difference.value)
+    assert loss.differences["lwlrap"].p_value == result.p_value
     for comparison in (gain, loss):
         assert comparison.sentence.startswith("good.csv is better than bad.csv: lwlrap")
         assert "on the same 60 clips and 3 labels" in comparison.sentence
 
 
-def test_a_gain_that_may_be_chance_is_called_so(tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    tables = [write_table(tmp_path / f"{name}.csv", fnames(), guesses(y_true, 0.3, rng)) for name in "ab"]
+def test_gain_that_may_be_chance_is_not_called_clear(tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    tables = [write_table(tmp_path / f"{name}.csv", fnames(), make_scores(y_true, 0.3, rng)) for name in "ab"]
     [comparison] = evaluate(tables[0], manifest, compare=[tables[1]]).comparisons
     assert comparison.differences["lwlrap"].p_value > 0.05
-    assert comparison.sentence.startswith("No real difference between a.csv and b.csv is seen")
+    assert comparison.sentence.startswith("No clear difference between a.csv and b.csv: ")
     assert comparison.sentence.endswith("It may be chance.")
 
 
-def test_models_are_compared_on_the_clips_and_labels_that_both_have(tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    first = write_table(tmp_path / "first.csv", fnames(), guesses(y_true, 0.3, rng))
-    said = guesses(y_true, 0.3, rng)[:40, [1, 0]]
-    other = write_table(tmp_path / "other.csv", fnames()[:40], said, ("low", "high"))
+def test_models_are_compared_on_common_clips_and_labels(tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    first = write_table(tmp_path / "first.csv", fnames(), make_scores(y_true, 0.3, rng))
+    probabilities = make_scores(y_true, 0.3, rng)[:40, [1, 0]]
+    other = write_table(tmp_path / "other.csv", fnames()[:40], probabilities, ("low", "high"))
     evaluation = evaluate(first, manifest, compare=[other])
     [comparison] = evaluation.comparisons
     assert (comparison.n_clips, comparison.labels, comparison.n_labels_left_out) == (40, ("high", "low"), 1)
-    expected = score(y_true[:40, [1, 0]], said).lwlrap
+    expected = lwlrap(y_true[:40, [1, 0]], probabilities)
     assert comparison.differences["lwlrap"].other == pytest.approx(expected, abs=1e-6)
-    assert "other.csv is judged by 2 of the 3 labels: those that it knows, such as low" in evaluation.models[1].notes
+    assert "other.csv is scored on 2 of the 3 labels: those that it knows, such as low" in evaluation.models[1].notes
     assert len(evaluation.models[1].skipped) == 20
 
 
-def test_models_without_a_clip_in_common_are_not_compared(tmp_path):
-    manifest, y_true = many_clips(tmp_path, n_clips=6)
+def test_models_without_a_common_clip_cannot_be_compared(tmp_path):
+    manifest, y_true = make_manifest(tmp_path, n_clips=6)
     first = write_table(tmp_path / "first.csv", fnames()[:3], y_true[:3].astype(int))
     other = write_table(tmp_path / "other.csv", fnames()[3:6], y_true[3:].astype(int))
-    with pytest.raises(DataError, match=r"first.csv and other.csv can't be compared: there is no clip by which both"):
+    with pytest.raises(
+        DataError, match=r"cannot compare first.csv and other.csv: they are not scored on a common clip"
+    ):
         evaluate(first, manifest, compare=[other])
 
 
-def test_labels_that_the_tagger_does_not_know_are_refused_or_left_out(tagger, tmp_path):
+def test_unknown_labels_are_an_error_or_left_out(tagger, tmp_path):
     manifest = write_clips(tmp_path / "clips", ["a.wav,low", "b.wav,high", 'c.wav,"middle,lwo"'])
-    with pytest.raises(DataError, match=r"clips.csv: model does not know 1 of its 4 labels: lwo; did you mean 'low'\?"):
+    with pytest.raises(DataError, match=r"clips.csv: model does not know 1 of the 4 labels: lwo; did you mean 'low'\?"):
         evaluate(tagger, manifest)
-    [judged] = evaluate(tagger, manifest, common_labels=True).models
-    assert judged.labels.names == ("low", "middle", "high")
-    assert "model is judged by 3 of the 4 labels: those that it knows, such as low" in judged.notes
+    [model] = evaluate(tagger, manifest, common_labels=True).models
+    assert model.labels.names == ("low", "middle", "high")
+    assert "model is scored on 3 of the 4 labels: those that it knows, such as low" in model.notes
 
 
-def test_a_published_tagger_is_judged_by_the_labels_in_common(tmp_path):
+def test_published_tagger_is_scored_on_common_labels(tmp_path):
     data = DataInfo(name="AudioSet", n_clips=None, n_clips_per_label=None, fingerprint=None)
     published = make_bundle(tmp_path / "published", make_info(data=data))
     manifest = write_clips(tmp_path / "clips", ["a.wav,low", "b.wav,high", "c.wav,Bark"])
     assert evaluate(published, manifest).models[0].labels.names == ("low", "high")
-    strange = write_clips(tmp_path / "strange", ["a.wav,Bark"])
-    with pytest.raises(DataError, match="published knows none of its 1 labels, which are Bark"):
-        evaluate(published, strange)
+    unknown = write_clips(tmp_path / "unknown", ["a.wav,Bark"])
+    with pytest.raises(DataError, match=r"published knows none of the 1 labels \(Bark\)"):
+        evaluate(published, unknown)
 
 
-def trained_on(tagger, manifest, *, n_held_out, says):
-    """Give a tagger the table of its training clips, some of which were held out."""
+def store_training_clips(tagger, manifest, *, n_held_out, is_right):
+    """Write the table of training clips, with out-of-fold predictions for some of them."""
     clips = read_manifest(manifest).clips
     labels = load(tagger).labels
     names = np.array(labels.names)
     y_true = np.array([[name in clip.labels for name in names] for clip in clips])
-    logits = np.where(y_true == says, 3.0, -3.0) + np.arange(len(clips))[:, None] / 100
+    logits = np.where(y_true == is_right, 3.0, -3.0) + np.arange(len(clips))[:, None] / 100
     logits[n_held_out:] = np.nan
     folds = tuple(str(number % 3) if number < n_held_out else "" for number in range(len(clips)))
     held_out = OutOfFoldPredictions(
         labels=LabelSet(labels.names),
         fnames=tuple(clip.fname for clip in clips),
-        stretches=((0.0, None),) * len(clips),
+        spans=((0.0, None),) * len(clips),
         folds=folds,
         groups=tuple(clip.fname for clip in clips),
         keys=tuple(str(clip_key(clip)) for clip in clips),
         y_true=y_true,
         logits=logits,
     )
-    write_out_of_fold(tagger / PREDICTIONS_FILE, held_out)
+    write_out_of_fold(tagger / OUT_OF_FOLD_FILE, held_out)
 
 
-def test_clips_learnt_from_are_judged_held_out_or_left_out(tagger, clips):
-    trained_on(tagger, clips, n_held_out=9, says=False)
-    [judged] = evaluate(tagger, clips).models
-    assert judged.n_by_origin == {"held out": 9, "learnt": 3}
-    assert judged.n_left_out == 3
-    assert len(judged.predictions.clips) == 9
-    assert judged.overall["lwlrap"].value < 0.5, "the networks that did not see the clips were wrong"
-    assert judged.notes == (
-        "model: 9 clips, all judged by networks that were trained without them; 3 that it learnt from are left out, "
-        "for they flatter it",
+def test_training_clips_are_scored_out_of_fold_or_left_out(tagger, clips):
+    store_training_clips(tagger, clips, n_held_out=9, is_right=False)
+    [model] = evaluate(tagger, clips).models
+    assert model.n_by_origin == {"out_of_fold": 9, "train": 3}
+    assert model.n_left_out == 3
+    assert len(model.predictions.clips) == 9
+    assert model.overall["lwlrap"].value < 0.5, "the out-of-fold predictions are wrong"
+    assert model.notes == (
+        "model: 9 clips, all scored with out-of-fold predictions; 3 training clips without out-of-fold predictions are "
+        "left out",
     )
 
 
-def test_where_all_was_learnt_from_it_is_scored_with_a_warning(tagger, clips):
-    trained_on(tagger, clips, n_held_out=0, says=True)
-    [judged] = evaluate(tagger, clips).models
-    assert judged.overall["lwlrap"].value == 1
-    assert judged.n_left_out == 0
-    assert judged.notes[0].startswith("WARNING: model learnt from all 12 clips, so these scores flatter it")
+def test_training_clips_alone_are_scored_with_a_warning(tagger, clips):
+    store_training_clips(tagger, clips, n_held_out=0, is_right=True)
+    [model] = evaluate(tagger, clips).models
+    assert model.overall["lwlrap"].value == 1
+    assert model.n_left_out == 0
+    assert model.notes[0].startswith("WARNING: model was trained on all 12 clips, so these scores are too good")
 
 
-def test_a_tagger_without_its_training_clips_says_that_it_cannot_tell(tagger, clips):
-    [judged] = evaluate(tagger, clips).models
-    assert "it can't be told whether it learnt from these clips" in judged.notes[1]
+def test_tagger_without_stored_training_clips_gets_a_note(tagger, clips):
+    [model] = evaluate(tagger, clips).models
+    assert "it is unknown whether it was trained on these clips" in model.notes[1]
 
 
-def found(evaluation):
-    return {(one.by, one.value): one.n_clips for one in evaluation.slices}
+def slice_sizes(evaluation):
+    return {(slice_.by, slice_.value): slice_.n_clips for slice_ in evaluation.slices}
 
 
-def test_slices_by_all_that_is_known_of_the_clips(tmp_path, rng):
+def test_clips_are_sliced_by_all_their_properties(tmp_path, rng):
     rows = []
     for number, site in enumerate(["Süd", "Nord", "Nord"] * 20):
         labels = f'"{LABELS[number % 3]}{",low" * (number % 3 == 0)}"'
@@ -251,7 +251,7 @@ def test_slices_by_all_that_is_known_of_the_clips(tmp_path, rng):
     manifest = write_clips(tmp_path, rows, "fname,labels,fold,site,id")
     table = write_table(tmp_path / "p.csv", [row.split(",")[0] for row in rows], rng.random((60, 3)))
     evaluation = evaluate(table, manifest, by=["ID"])
-    assert found(evaluation) == {
+    assert slice_sizes(evaluation) == {
         ("duration", "up to 0.1 s"): 20,
         ("duration", "0.1 to 0.2 s"): 20,
         ("duration", "over 0.2 s"): 20,
@@ -269,31 +269,31 @@ def test_slices_by_all_that_is_known_of_the_clips(tmp_path, rng):
         ("ID", "30 to 44"): 14,
         ("ID", "over 44"): 15,
     }
-    south = next(one for one in evaluation.slices if one.value == "Süd")
-    rows_of_south = np.arange(60) % 3 == 0
-    judged = evaluation.models[0].predictions
-    expected = score(judged.y_true[rows_of_south], judged.probabilities[rows_of_south])
-    assert south.overall["lwlrap"].value == pytest.approx(expected.lwlrap)
-    assert south.overall["lwlrap"].low < expected.lwlrap < south.overall["lwlrap"].high
+    south = next(slice_ for slice_ in evaluation.slices if slice_.value == "Süd")
+    in_south = np.arange(60) % 3 == 0
+    predictions = evaluation.models[0].predictions
+    expected = lwlrap(predictions.y_true[in_south], predictions.probabilities[in_south])
+    assert south.overall["lwlrap"].value == pytest.approx(expected)
+    assert south.overall["lwlrap"].low < expected < south.overall["lwlrap"].high
 
 
-def test_a_column_that_is_not_there_is_told_with_the_nearest(tmp_path):
-    manifest, y_true = many_clips(
-        tmp_path, n_clips=3, columns="fname,labels,recordist", more=lambda number: f",p{number}"
+def test_unknown_column_is_an_error_that_suggests_the_closest(tmp_path):
+    manifest, y_true = make_manifest(
+        tmp_path, n_clips=3, columns="fname,labels,recordist", extra=lambda number: f",p{number}"
     )
     table = write_table(tmp_path / "p.csv", fnames(3), y_true.astype(int))
     with pytest.raises(DataError, match=r"no column 'recorder' to slice by; did you mean 'recordist'\?"):
         evaluate(table, manifest, by=["recorder"])
 
 
-def test_folders_that_are_the_labels_are_no_slices(tagger, tmp_path):
+def test_folders_that_equal_the_labels_are_not_slices(tagger, tmp_path):
     for label in LABELS:
         (tmp_path / "sounds" / label).mkdir(parents=True)
         write_audio(tmp_path / "sounds" / label / "a.wav", tone(label, 0.2), 16_000)
-    assert not [one for one in evaluate(tagger, tmp_path / "sounds").slices if one.by == "folder"]
+    assert not [slice_ for slice_ in evaluate(tagger, tmp_path / "sounds").slices if slice_.by == "folder"]
 
 
-def test_clips_of_one_recording_have_scores_without_intervals(tagger, tmp_path):
+def test_clips_of_a_single_recording_have_scores_without_intervals(tagger, tmp_path):
     manifest = write_clips(tmp_path, ["a.wav,low,x", "b.wav,high,x"], "fname,labels,group")
     evaluation = evaluate(tagger, manifest)
     assert evaluation.n_groups == 1
@@ -301,21 +301,21 @@ def test_clips_of_one_recording_have_scores_without_intervals(tagger, tmp_path):
     assert math.isnan(evaluation.models[0].overall["lwlrap"].low)
 
 
-def test_intervals_depend_on_the_seed_alone(tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    table = write_table(tmp_path / "p.csv", fnames(), guesses(y_true, 0.3, rng))
+def test_intervals_depend_only_on_the_seed(tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    table = write_table(tmp_path / "p.csv", fnames(), make_scores(y_true, 0.3, rng))
     first, again, other = (evaluate(table, manifest, seed=seed).to_dict() for seed in (1, 1, 2))
     assert first == again
     assert first["overall"]["roc_auc"]["value"] == other["overall"]["roc_auc"]["value"]
     assert first["overall"]["roc_auc"] != other["overall"]["roc_auc"]
 
 
-def test_a_confidence_that_is_none_is_refused(tagger, clips):
+def test_invalid_confidence_is_refused(tagger, clips):
     with pytest.raises(ConfigError, match=r"a confidence between 0 and 1, got 1000 and 95"):
         evaluate(tagger, clips, confidence=95)
 
 
-def test_the_files_hold_what_was_found(tagger, clips, tmp_path):
+def test_files_contain_the_results(tagger, clips, tmp_path):
     evaluation = evaluate(tagger, clips)
     write_evaluation(evaluation, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -323,7 +323,7 @@ def test_the_files_hold_what_was_found(tagger, clips, tmp_path):
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == evaluation.to_dict()
     assert metrics["overall"]["lwlrap"] == {"value": 1, "low": 1, "high": 1}
-    assert metrics["overall"]["d_prime"]["value"] is None, "JSON knows no infinity"
+    assert metrics["overall"]["d_prime"]["value"] is None, "JSON has no infinity"
     assert metrics["per_label"]["middle"]["threshold"] == pytest.approx(0.4)
     assert metrics["per_label"]["middle"]["n_clips"] == 4
     assert (metrics["confidence"], metrics["n_resamples"], metrics["seed"]) == (0.95, 1000, 0)
@@ -341,7 +341,7 @@ def test_the_files_hold_what_was_found(tagger, clips, tmp_path):
     assert [table.column(label)[0].as_py() for label in ("low", "middle", "high")] == pytest.approx(expected.tolist())
 
 
-def test_the_parquet_that_was_written_can_be_evaluated_in_turn(tagger, clips, tmp_path):
+def test_written_parquet_can_be_evaluated(tagger, clips, tmp_path):
     first = evaluate(tagger, clips)
     write_evaluation(first, tmp_path / "out")
     again = evaluate(tmp_path / "out" / "predictions.parquet", clips)
@@ -349,40 +349,40 @@ def test_the_parquet_that_was_written_can_be_evaluated_in_turn(tagger, clips, tm
     assert again.models[0].labels == first.models[0].labels
 
 
-def test_the_fingerprint_changes_with_a_label_and_not_with_the_order(tmp_path):
+def test_fingerprint_depends_on_labels_but_not_on_order(tmp_path):
     def fingerprint(rows):
         manifest = write_clips(tmp_path, rows)
         table = write_table(tmp_path / "p.csv", ["a.wav", "b.wav"], np.eye(3)[:2])
         return evaluate(table, manifest).to_dict()["manifest"]["fingerprint"]
 
-    usual = fingerprint(["a.wav,low", "b.wav,high"])
-    assert fingerprint(["b.wav,high", "a.wav,low"]) == usual
-    assert fingerprint(["a.wav,low", "b.wav,low"]) != usual
+    original = fingerprint(["a.wav,low", "b.wav,high"])
+    assert fingerprint(["b.wav,high", "a.wav,low"]) == original
+    assert fingerprint(["a.wav,low", "b.wav,low"]) != original
 
 
-def test_two_tables_of_one_name_are_told_apart(tmp_path):
-    manifest, y_true = many_clips(tmp_path / "clips", n_clips=6)
+def test_tables_with_the_same_file_name_get_different_names(tmp_path):
+    manifest, y_true = make_manifest(tmp_path / "clips", n_clips=6)
     tables = []
     for folder in ("new", "old"):
         (tmp_path / folder).mkdir()
         tables.append(write_table(tmp_path / folder / "p.csv", fnames(6), y_true.astype(int)))
     evaluation = evaluate(tables[0], manifest, compare=[tables[1]])
-    assert [one.name for one in evaluation.models] == ["new/p.csv", "old/p.csv"]
+    assert [model.name for model in evaluation.models] == ["new/p.csv", "old/p.csv"]
 
 
-def test_the_command_prints_scores_worst_labels_and_what_they_stand_on(run, tagger, clips):
+def test_command_prints_scores_worst_labels_and_notes(run, tagger, clips):
     done = run("evaluate", tagger, clips, "--resamples", 50, "--by", "fold")
     assert done.status == 0
     lines = done.out.splitlines()
     assert lines[0].split() == ["score", "model", "95%", "interval"]
     assert lines[1].split() == ["lwlrap", "1.0000", "1.0000", "to", "1.0000"]
-    assert "model: 12 clips, all new to it" in lines
-    assert "95% intervals: 50 resamples of 12 recordings" in lines
+    assert "model: 12 clips, all not used in training" in lines
+    assert "95% intervals: 50 bootstrap resamples of 12 recordings" in lines
     assert any(line.startswith("worst labels") for line in lines)
     assert any(line.startswith("fold: 0") for line in lines)
 
 
-def test_the_command_writes_the_files_and_names_what_was_skipped(run, tagger, tmp_path):
+def test_command_writes_files_and_lists_skipped_clips(run, tagger, tmp_path):
     manifest = write_clips(tmp_path / "clips", ["a.wav,low", "b.wav,high", "c.wav,middle"])
     (tmp_path / "clips" / "c.wav").write_bytes(b"")
     done = run("evaluate", tagger, manifest, "-o", tmp_path / "out", "--no-report", "--json")
@@ -394,42 +394,44 @@ def test_the_command_writes_the_files_and_names_what_was_skipped(run, tagger, tm
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_the_command_tells_whether_a_gain_is_real(run, tmp_path, rng):
-    manifest, y_true = many_clips(tmp_path)
-    good = write_table(tmp_path / "good.csv", fnames(), guesses(y_true, 0.5, rng))
-    bad = write_table(tmp_path / "bad.csv", fnames(), guesses(y_true, 0.1, rng))
+def test_command_compares_two_models(run, tmp_path, rng):
+    manifest, y_true = make_manifest(tmp_path)
+    good = write_table(tmp_path / "good.csv", fnames(), make_scores(y_true, 0.5, rng))
+    bad = write_table(tmp_path / "bad.csv", fnames(), make_scores(y_true, 0.1, rng))
     done = run("evaluate", good, manifest, "--compare", bad, "-o", tmp_path / "out", "--no-report")
     assert "good.csv is better than bad.csv" in done.out
     header, first, *_ = (tmp_path / "out" / "comparisons.csv").read_text(encoding="utf-8").splitlines()
-    expected = "first,other,n_clips,n_labels,metric,of_first,of_other,difference,difference_low,difference_high,p_value"
+    expected = (
+        "first,other,n_clips,n_labels,metric,score_first,score_other,difference,difference_low,difference_high,p_value"
+    )
     assert header == expected
     assert first.startswith("good.csv,bad.csv,60,3,lwlrap,")
 
 
-def test_a_slip_is_told_before_anything_is_tagged(run, tagger, clips):
+def test_wrong_arguments_are_an_error_before_tagging(run, tagger, clips):
     done = run("evaluate", tagger, clips, "--by", "flod")
     assert (done.status, done.err) == (
         1,
-        f"spectag: {clips}: no column 'flod' to slice by; did you mean 'fold'? It has fold, folder\n",
+        f"spectag: {clips}: no column 'flod' to slice by; did you mean 'fold'? The columns are fold, folder\n",
     )
     done = run("evaluate", tagger, clips, "-o", clips)
     assert (done.status, done.err) == (1, f"spectag: -o {clips}: this is a file; give a folder\n")
     done = run("evaluate", tagger, clips, "-o", tagger)
-    assert done.err == f"spectag: -o {tagger}: is a tagger's folder, which holds nothing else; give another\n"
-    (clips.parent / "said.xlsx").write_bytes(b"PK")
-    done = run("evaluate", clips.parent / "said.xlsx", clips)
-    assert "said.xlsx: a spreadsheet program's own file; save the table as CSV" in done.err
+    assert done.err == f"spectag: -o {tagger}: this is the folder of a model; give another folder\n"
+    (clips.parent / "table.xlsx").write_bytes(b"PK")
+    done = run("evaluate", clips.parent / "table.xlsx", clips)
+    assert "table.xlsx: cannot read the file format of a spreadsheet program; save the table as CSV" in done.err
 
 
-def test_the_report_lies_beside_the_files(run, tagger, clips, tmp_path):
+def test_report_is_written_beside_the_files(run, tagger, clips, tmp_path):
     done = run("evaluate", tagger, clips, "-o", tmp_path / "out", "--resamples", 20)
     assert done.status == 0
     assert "<html" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     run("evaluate", tagger, clips, "-o", tmp_path / "out", "--resamples", 20, "--no-report")
-    assert not (tmp_path / "out" / "report.html").exists()  # it would tell of another evaluation
+    assert not (tmp_path / "out" / "report.html").exists()  # it would belong to another evaluation
 
 
-def test_without_pyarrow_the_extra_is_named_and_scores_are_printed_all_the_same(tagger, clips, tmp_path):
+def test_without_pyarrow_scores_are_printed_and_the_missing_extra_is_named(tagger, clips, tmp_path):
     done = run_without({"pyarrow"}, "evaluate", tagger, clips, "-o", tmp_path / "out")
     assert (done.status, done.err.split(": ", 1)[1]) == (
         1,
@@ -438,7 +440,7 @@ def test_without_pyarrow_the_extra_is_named_and_scores_are_printed_all_the_same(
     assert run_without({"pyarrow"}, "evaluate", tagger, clips, "--resamples", "9").status == 0
 
 
-def test_evaluation_loads_nothing_that_learns_or_draws():
+def test_evaluation_does_not_import_torch_or_matplotlib():
     done = python("""
 import sys, spectag.evaluation
 assert not {"torch", "matplotlib", "pyarrow"} & set(sys.modules)

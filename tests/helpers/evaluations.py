@@ -1,4 +1,4 @@
-"""An evaluation made by hand: clips whose labels a made-up tagger hears well, or badly, as it is told."""
+"""Synthetic evaluations: random predictions of chosen quality."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,18 @@ from spectag.evaluation.results import (
     CalibrationCheck,
     Comparison,
     Difference,
-    Estimate,
     Evaluation,
     ModelEvaluation,
     Slice,
 )
 from spectag.models.tagger import Tagger
+from spectag.scoring.bootstrap import Estimate, Resampling
+from spectag.scoring.metrics import lwlrap
 from spectag.scoring.reliability_diagram import calibration_errors, reliability
-from spectag.scoring.scores import score
+from spectag.scoring.scores import score_predictions
 
+OVERALL = ("lwlrap", "mean_average_precision", "roc_auc", "d_prime", "f1_micro", "f1_macro")
+PER_LABEL = ("lwlrap", "average_precision", "roc_auc", "f1", "precision", "recall")
 LABELS = ("Bark", "Doorbell", "Meow", "Rain", "Sea waves")
 
 
@@ -34,7 +37,7 @@ def made_predictions(
     folder: Path = Path("sounds"),
     durations: Sequence[float] | None = None,
 ) -> Predictions:
-    """One to three labels a clip, heard with more or less luck, the last labels worse than the first."""
+    """One to three labels per clip, and noisy predictions, which are worse for the last labels."""
     n_labels = len(labels)
     y_true = np.zeros((n_clips, n_labels), bool)
     weights = 1 / np.arange(1, n_labels + 1) ** 0.7
@@ -62,7 +65,7 @@ def made_predictions(
         probabilities=(1 / (1 + np.exp(-logits))).astype(np.float32),
         uncalibrated=uncalibrated,
         thresholds=np.tile(rng.uniform(0.3, 0.6, n_labels), (n_clips, 1)).astype(np.float32),
-        origins=("held out",) * n_clips,
+        origins=("out_of_fold",) * n_clips,
         durations=seconds,
         features=None,
         skipped=((Clip(folder / "gone.wav", "gone.wav", (labels[0],)), "the file is empty"),),
@@ -70,39 +73,27 @@ def made_predictions(
 
 
 def made_model(predictions: Predictions, *, name: str = "my tagger", tagger: Tagger | None = None) -> ModelEvaluation:
-    """Its scores, with intervals that are made up."""
-    thresholds = np.median(predictions.thresholds, axis=0)
-    scores = score(predictions.y_true, predictions.probabilities, thresholds=thresholds)
-    given = predictions.probabilities >= predictions.thresholds
-    n_hits = (given & predictions.y_true).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        precision, recall = n_hits / given.sum(axis=0), n_hits / predictions.y_true.sum(axis=0)
-    overall = {
-        "lwlrap": scores.lwlrap,
-        "mean_average_precision": scores.mean_average_precision,
-        "roc_auc": scores.roc_auc,
-        "d_prime": scores.d_prime,
-        "f1_micro": scores.f1_micro,
-        "f1_macro": scores.f1_macro,
-    }
-    per_label = {
-        "lwlrap": scores.per_label.lwlrap,
-        "average_precision": scores.per_label.average_precision,
-        "roc_auc": scores.per_label.roc_auc,
-        "f1": scores.per_label.f1,
-        "precision": precision,
-        "recall": recall,
-    }
+    """The scores of predictions, with synthetic intervals."""
+    scores = score_predictions(
+        predictions.y_true,
+        predictions.probabilities,
+        range(len(predictions.clips)),
+        thresholds=predictions.thresholds,
+        resampling=Resampling(n_resamples=0),
+    )
     before, after = (
-        reliability(predictions.y_true, said) for said in (predictions.uncalibrated, predictions.probabilities)
+        reliability(predictions.y_true, probabilities)
+        for probabilities in (predictions.uncalibrated, predictions.probabilities)
     )
     return ModelEvaluation(
         name=name,
         source=Path(name),
         tagger=tagger,
         predictions=predictions,
-        overall={metric: estimate(value) for metric, value in overall.items()},
-        per_label={metric: tuple(map(estimate, values)) for metric, values in per_label.items()},
+        overall={metric: estimate(scores.overall[metric].value) for metric in OVERALL},
+        per_label={
+            metric: tuple(estimate(result.value) for result in scores.per_label[metric]) for metric in PER_LABEL
+        },
         calibration=CalibrationCheck(
             True,
             before,
@@ -111,9 +102,9 @@ def made_model(predictions: Predictions, *, name: str = "my tagger", tagger: Tag
             after.error,
             calibration_errors(predictions.y_true, predictions.probabilities),
         ),
-        n_by_origin={"held out": len(predictions.clips), "learnt": 7},
+        n_by_origin={"out_of_fold": len(predictions.clips), "train": 7},
         n_left_out=7,
-        notes=(f"{name}: {len(predictions.clips)} clips, all judged by networks that were trained without them",),
+        notes=(f"{name}: {len(predictions.clips)} clips, all scored with out-of-fold predictions",),
     )
 
 
@@ -147,8 +138,8 @@ def made_evaluation(*models: ModelEvaluation) -> Evaluation:
 
 
 def _slice(predictions: Predictions, by: str, value: str, rows: np.ndarray) -> Slice:
-    scores = score(predictions.y_true[rows], predictions.probabilities[rows])
-    return Slice(by, value, int(rows.sum()), {"lwlrap": estimate(scores.lwlrap, 0.05)})
+    score = lwlrap(predictions.y_true[rows], predictions.probabilities[rows])
+    return Slice(by, value, int(rows.sum()), {"lwlrap": estimate(score, 0.05)})
 
 
 def _comparison(first: ModelEvaluation, other: ModelEvaluation) -> Comparison:

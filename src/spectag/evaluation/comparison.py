@@ -1,94 +1,112 @@
-"""Is the gain real? Two models on the same clips, resampled together."""
+"""Comparison of two models: their scores on the same clips, resampled together."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from spectag.data.clips import Clip
 from spectag.errors import DataError
-from spectag.evaluation.evaluated_models import EvaluatedModel, of_labels
-from spectag.evaluation.intervals import Resampling, scores_on
+from spectag.evaluation.evaluated_models import EvaluatedModel, select_labels
 from spectag.evaluation.predictions import Predictions
-from spectag.evaluation.results import METRIC_WORDS, Comparison, Difference
-from spectag.scoring.bootstrap import difference_of_samples, two_sided_p
+from spectag.evaluation.results import METRIC_NAMES, Comparison, Difference
+from spectag.scoring.bootstrap import Resampling, paired_difference, two_sided_p_value
+from spectag.scoring.scores import resampled_scores
 
-_Stretch = tuple[Path, float, float | None]
+ClipId = tuple[Path, float, float | None]
+"""Identifies a clip in two sets of predictions: its file, start and end."""
 
 
-def compare(
-    first: EvaluatedModel, other: EvaluatedModel, groups: Mapping[_Stretch, str], resampling: Resampling
+def clip_id(clip: Clip) -> ClipId:
+    """The identity of a clip."""
+    return clip.path, clip.start_seconds, clip.end_seconds
+
+
+def compare_models(
+    first: EvaluatedModel, other: EvaluatedModel, groups: Mapping[ClipId, str], resampling: Resampling
 ) -> Comparison:
-    """Every overall score of two, on the clips and the labels that both are judged by.
+    """Compare every overall score of two models, on the clips and labels for which both are scored.
 
     Raises
     ------
     DataError
-        If there is no such clip, or no such label.
+        If the models have no such clip or no such label.
     """
-    labels = tuple(name for name in first.predictions.labels.names if name in other.predictions.labels.names)
-    rows = {stretch(clip): row for row, clip in enumerate(other.predictions.clips)}
-    pairs = [(row, rows[stretch(clip)]) for row, clip in enumerate(first.predictions.clips) if stretch(clip) in rows]
-    if not labels or not pairs:
-        raise DataError(
-            f"{first.name} and {other.name} can't be compared: there is no {'clip' if labels else 'label'} by which "
-            "both are judged"
-        )
-    of_first, of_other = np.array(pairs).T
-    judged = [
-        of_labels(evaluated_model.predictions.of(chosen), labels)
-        for evaluated_model, chosen in ((first, of_first), (other, of_other))
-    ]
-    counts = resampling.counts([groups[stretch(clip)] for clip in judged[0].clips])
-    scores = [scores_on(predictions, counts).overall for predictions in judged]
+    first_predictions, other_predictions = _common_predictions(first, other)
+    counts = resampling.counts([groups[clip_id(clip)] for clip in first_predictions.clips])
+    first_scores, other_scores = (
+        resampled_scores(predictions.y_true, predictions.probabilities, predictions.detected, counts).overall
+        for predictions in (first_predictions, other_predictions)
+    )
     differences = {}
-    for metric, samples in scores[0].items():
-        others = scores[1][metric]
-        drawn = difference_of_samples(samples, others)
-        p_value = math.nan if math.isnan(drawn[0]) else two_sided_p(drawn[1:])
-        differences[metric] = Difference(float(samples[0]), float(others[0]), resampling.estimate(drawn), p_value)
+    for metric, samples in first_scores.items():
+        difference = paired_difference(samples, other_scores[metric])
+        differences[metric] = Difference(
+            float(samples[0]),
+            float(other_scores[metric][0]),
+            resampling.estimate(difference),
+            math.nan if math.isnan(difference[0]) else two_sided_p_value(difference[1:]),
+        )
+    labels = first_predictions.labels.names
     return Comparison(
         first=first.name,
         other=other.name,
-        n_clips=len(pairs),
+        n_clips=len(first_predictions.clips),
         labels=labels,
         n_labels_left_out=len({*first.predictions.labels.names, *other.predictions.labels.names} - set(labels)),
         differences=differences,
-        sentence=_sentence(first.name, other.name, judged, differences, resampling.confidence),
+        sentence=_sentence(
+            [first.name, other.name], [first_predictions, other_predictions], differences, resampling.confidence
+        ),
     )
 
 
-def stretch(clip: Clip) -> _Stretch:
-    """What makes a clip the same in two predictions."""
-    return clip.path, clip.start_seconds, clip.end_seconds
+def _common_predictions(first: EvaluatedModel, other: EvaluatedModel) -> tuple[Predictions, Predictions]:
+    """The predictions of two models for the clips and labels that both have."""
+    labels = [name for name in first.predictions.labels.names if name in other.predictions.labels.names]
+    other_rows = {clip_id(clip): row for row, clip in enumerate(other.predictions.clips)}
+    pairs = [
+        (row, other_rows[clip_id(clip)])
+        for row, clip in enumerate(first.predictions.clips)
+        if clip_id(clip) in other_rows
+    ]
+    if not labels or not pairs:
+        raise DataError(
+            f"cannot compare {first.name} and {other.name}: they are not scored on a common "
+            f"{'clip' if labels else 'label'}"
+        )
+    first_rows, rows = np.array(pairs).T
+    return (
+        select_labels(first.predictions.select(first_rows), labels),
+        select_labels(other.predictions.select(rows), labels),
+    )
 
 
 def _sentence(
-    first: str, other: str, judged: list[Predictions], differences: Mapping[str, Difference], confidence: float
+    names: Sequence[str], predictions: Sequence[Predictions], differences: Mapping[str, Difference], confidence: float
 ) -> str:
-    """Whether one of them is better, in words."""
+    """The result for a person, by lwlrap."""
+    first, other = names
     lwlrap = differences["lwlrap"]
-    found = lwlrap.difference
-    where = f"on the same {len(judged[0].clips):,} clips and {len(judged[0].labels)} labels"
-    if math.isnan(found.value):
-        return f"{first} and {other} can't be compared {where}: no clip has a label"
-    told = f"lwlrap {lwlrap.first:.4f} against {lwlrap.other:.4f} {where}"
-    others = [METRIC_WORDS[metric] for metric, other in differences.items() if other.p_value < 1 - confidence]
-    by_others = f" Other scores differ by more than chance explains: {'; '.join(others)}." if others else ""
-    learnt = [name for name, one in zip((first, other), judged, strict=True) if "learnt" in one.origins]
-    flattered = f" But {' and '.join(learnt)} learnt from such clips, which flatters." if learnt else ""
-    if math.isnan(found.low):
-        return f"{first} and {other}: {told}. What chance does is not known: there are no resamples.{flattered}"
-    if found.low == found.high == 0:
-        return f"{first} and {other} have the same lwlrap on every resample: {told}.{by_others}{flattered}"
-    told += (
-        f", a difference of {found.value:+.4f} ({confidence:.0%} interval {found.low:+.4f} to {found.high:+.4f}), "
+    gain = lwlrap.difference
+    basis = f"on the same {len(predictions[0].clips):,} clips and {len(predictions[0].labels)} labels"
+    if math.isnan(gain.value):
+        return f"{first} and {other} cannot be compared {basis}: no clip has a label"
+    scores = f"lwlrap {lwlrap.first:.4f} against {lwlrap.other:.4f} {basis}"
+    significant = [METRIC_NAMES[metric] for metric, result in differences.items() if result.p_value < 1 - confidence]
+    remarks = f" Other scores differ by more than chance explains: {'; '.join(significant)}." if significant else ""
+    trained = [name for name, each in zip(names, predictions, strict=True) if "train" in each.origins]
+    warning = f" But some are training clips of {' and '.join(trained)}: such scores are too good." if trained else ""
+    if math.isnan(gain.low):
+        return f"{first} and {other}: {scores}. There are no resamples, so the effect of chance is unknown.{warning}"
+    if gain.low == gain.high == 0:
+        return f"{first} and {other} have the same lwlrap on every resample: {scores}.{remarks}{warning}"
+    scores += (
+        f", a difference of {gain.value:+.4f} ({confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}), "
         f"p = {lwlrap.p_value:.3f}"
     )
     if lwlrap.p_value >= 1 - confidence:
-        return (
-            f"No real difference between {first} and {other} is seen: {told}. It may be chance.{by_others}{flattered}"
-        )
-    better, worse = (first, other) if found.value > 0 else (other, first)
-    return f"{better} is better than {worse}: {told}. Chance hardly explains it.{flattered}"
+        return f"No clear difference between {first} and {other}: {scores}. It may be chance.{remarks}{warning}"
+    better, worse = (first, other) if gain.value > 0 else (other, first)
+    return f"{better} is better than {worse}: {scores}. Chance hardly explains it.{warning}"

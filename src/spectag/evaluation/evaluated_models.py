@@ -1,4 +1,4 @@
-"""What is to be judged: taggers and tables of predictions, each with what it says of a manifest's clips."""
+"""The models of an evaluation, taggers and tables, with their predictions for the clips that are scored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +8,11 @@ import numpy as np
 
 from spectag.data.clips import Manifest
 from spectag.data.labels import LabelSet
-from spectag.data.readers.delimited_text import some_of
+from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import DataError, did_you_mean
 from spectag.evaluation.prediction_table import is_table, read_predictions
-from spectag.evaluation.predictions import Origin, Predictions, predict_out_of_fold
-from spectag.models.out_of_fold import PREDICTIONS_FILE
+from spectag.evaluation.predictions import PredictionOrigin, Predictions, predict_out_of_fold
+from spectag.models.out_of_fold import OUT_OF_FOLD_FILE
 from spectag.models.pretrained import load
 from spectag.models.tagger import Tagger
 from spectag.system.progress import Log, Progress
@@ -20,21 +20,33 @@ from spectag.system.progress import Log, Progress
 Model = Tagger | str | Path
 """A tagger, its folder, the name of a published one, or a table of predictions."""
 
+_ORIGIN_PHRASES: dict[PredictionOrigin, str] = {
+    "unseen": "not used in training",
+    "out_of_fold": "scored with out-of-fold predictions",
+    "table": "from the table",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """A tagger, or a table, with its predictions for the clips and labels that judge it."""
+    """A tagger or a table, with its predictions for the clips and labels that are scored."""
 
     name: str
+    """Of its folder or file, unique in an evaluation."""
     source: Path
     tagger: Tagger | None
+    """None for a table."""
     predictions: Predictions
-    n_by_origin: dict[Origin, int]
+    """For the clips and labels that are scored."""
+    n_by_origin: dict[PredictionOrigin, int]
+    """The number of predictions of each origin, including clips that are left out of the scores."""
     n_left_out: int
+    """The number of training clips that are left out of the scores, because there are other clips."""
     notes: tuple[str, ...]
+    """What the scores are based on, in sentences for a person."""
 
 
-def hear(
+def predict_all(
     models: Sequence[Model],
     manifest: Manifest,
     *,
@@ -44,33 +56,37 @@ def hear(
     progress: Progress,
     log: Log,
 ) -> list[EvaluatedModel]:
-    """What each model says of the manifest's clips. The first has to know all labels, unless it need not.
+    """The predictions of each model for the clips of a manifest.
+
+    The first model must know all labels of the manifest, unless `common_labels` is set or it is a published tagger.
 
     Raises
     ------
     DataError
-        If the first model does not know a label, another none of them, or a table is not to be understood.
+        If the first model does not know a label, another model knows none, or a table cannot be read.
     """
-    opened = [_opened(model, progress, log) for model in models]
-    names = _names([model.folder if isinstance(model, Tagger) else model for model in opened])
+    opened = [_open(model, progress, log) for model in models]
+    names = _unique_names([model.folder if isinstance(model, Tagger) else model for model in opened])
     evaluated_models = []
-    for number, (model, name) in enumerate(zip(opened, names, strict=True)):
-        some_labels = common_labels or number > 0 or (isinstance(model, Tagger) and model.info.data.n_clips is None)
+    for index, (model, name) in enumerate(zip(opened, names, strict=True)):
         if isinstance(model, Tagger):
-            source, tagger, labels = model.folder, model, _judged_labels(name, model.labels, manifest, some_labels)
+            source, tagger = model.folder, model
             predictions = predict_out_of_fold(
                 model, manifest, features=features, workers=workers, progress=progress, log=log
             )
         else:
             source, tagger = model, None
             predictions = read_predictions(model, manifest, log=log)
-            labels = _judged_labels(name, predictions.labels, manifest, some_labels)
-        evaluated_models.append(_evaluated_model(name, source, tagger, of_labels(predictions, labels), manifest))
+        is_published = tagger is not None and tagger.info.data.n_clips is None
+        only_common = common_labels or index > 0 or is_published
+        labels = _scored_labels(name, predictions.labels, manifest, only_common=only_common)
+        predictions = select_labels(predictions, labels)
+        evaluated_models.append(_leave_out_training_clips(name, source, tagger, predictions, manifest))
     return evaluated_models
 
 
-def of_labels(predictions: Predictions, labels: Sequence[str]) -> Predictions:
-    """The same predictions for some of their labels."""
+def select_labels(predictions: Predictions, labels: Sequence[str]) -> Predictions:
+    """The predictions for some of the labels."""
     columns = [predictions.labels.index(label) for label in labels]
     return replace(
         predictions,
@@ -82,92 +98,88 @@ def of_labels(predictions: Predictions, labels: Sequence[str]) -> Predictions:
     )
 
 
-def _opened(model: Model, progress: Progress, log: Log) -> Tagger | Path:
+def _open(model: Model, progress: Progress, log: Log) -> Tagger | Path:
     if isinstance(model, Tagger):
         return model
     return Path(model) if is_table(model) else load(model, progress=progress, log=log)
 
 
-def _names(sources: Sequence[Path]) -> list[str]:
-    """A name for each source: its last part, with more of the path where two would have one name."""
-    all_folds = [source.absolute().parts for source in sources]
-    names = ["/".join(parts[-_n_telling(parts, all_folds) :]) for parts in all_folds]
+def _unique_names(sources: Sequence[Path]) -> list[str]:
+    """A name for each source: the last parts of its path, as many as needed to be unique."""
+    paths = [source.absolute().parts for source in sources]
+    names = ["/".join(path[-_n_unique_parts(path, paths) :]) for path in paths]
     return [
-        f"{name} ({names[:number].count(name) + 1})" if name in names[:number] else name
-        for number, name in enumerate(names)
+        f"{name} ({names[:index].count(name) + 1})" if name in names[:index] else name
+        for index, name in enumerate(names)
     ]
 
 
-def _n_telling(parts: tuple[str, ...], all_folds: Sequence[tuple[str, ...]]) -> int:
-    """How many of its last parts tell a path from the others."""
-    others = [other for other in all_folds if other != parts]
-    return next((n for n in range(1, len(parts)) if all(parts[-n:] != other[-n:] for other in others)), len(parts))
+def _n_unique_parts(path: tuple[str, ...], paths: Sequence[tuple[str, ...]]) -> int:
+    """How many of its last parts distinguish a path from the others."""
+    others = [other for other in paths if other != path]
+    return next((n for n in range(1, len(path)) if all(path[-n:] != other[-n:] for other in others)), len(path))
 
 
-def _judged_labels(name: str, known: LabelSet, manifest: Manifest, some_labels: bool) -> tuple[str, ...]:
-    """All labels of a model, or those that the manifest has, too."""
+def _scored_labels(name: str, known: LabelSet, manifest: Manifest, *, only_common: bool) -> tuple[str, ...]:
+    """All labels of a model, or those that the manifest has as well."""
     unknown = [label for label in manifest.labels.names if label not in known.names]
-    if not some_labels:
+    if not only_common:
         if unknown:
             raise DataError(
-                f"{manifest.source}: {name} does not know {len(unknown)} of its {len(manifest.labels)} labels: "
-                f"{some_of(unknown)}{did_you_mean(unknown[0], known.names) or '.'} "
-                "--common-labels judges by the others alone"
+                f"{manifest.source}: {name} does not know {len(unknown)} of the {len(manifest.labels)} labels: "
+                f"{abbreviate(unknown)}{did_you_mean(unknown[0], known.names) or '.'} "
+                "Use --common-labels to score the other labels only"
             )
         return known.names
     common = tuple(label for label in known.names if label in manifest.labels.names)
     if not common:
         raise DataError(
-            f"{manifest.source}: {name} knows none of its {len(manifest.labels)} labels, which are "
-            f"{some_of(list(manifest.labels.names))}{did_you_mean(unknown[0], known.names)}"
+            f"{manifest.source}: {name} knows none of the {len(manifest.labels)} labels "
+            f"({abbreviate(list(manifest.labels.names))}){did_you_mean(unknown[0], known.names)}"
         )
     return common
 
 
-def _evaluated_model(
+def _leave_out_training_clips(
     name: str, source: Path, tagger: Tagger | None, predictions: Predictions, manifest: Manifest
 ) -> EvaluatedModel:
-    """Leave out clips that the tagger learnt from, if there are others: they flatter it."""
+    """The model without its training clips, whose scores are too good, unless there are no other clips."""
     origins = predictions.origins
     n_by_origin = {origin: origins.count(origin) for origin in dict.fromkeys(origins)}
-    n_learnt = n_by_origin.get("learnt", 0)
-    judging = np.array([origin != "learnt" for origin in origins])
-    n_left_out = n_learnt if judging.any() else 0
-    judged = predictions.of(judging) if n_left_out else predictions
+    is_unbiased = np.array([origin != "train" for origin in origins])
+    n_left_out = n_by_origin.get("train", 0) if is_unbiased.any() else 0
+    scored = predictions.select(is_unbiased) if n_left_out else predictions
     notes = [_basis(name, n_by_origin, n_left_out)]
-    if tagger is not None and tagger.info.data.n_clips is not None and not (source / PREDICTIONS_FILE).exists():
+    if tagger is not None and tagger.info.data.n_clips is not None and not (source / OUT_OF_FOLD_FILE).exists():
         notes.append(
-            f"{name} came without {PREDICTIONS_FILE}, so it can't be told whether it learnt from these clips; if so, "
-            "the scores flatter it"
+            f"{name} has no {OUT_OF_FOLD_FILE}, so it is unknown whether it was trained on these clips; if it was, the "
+            "scores are too good"
         )
     if len(predictions.labels) < len(manifest.labels):
         notes.append(
-            f"{name} is judged by {len(predictions.labels)} of the {len(manifest.labels)} labels: those that it knows, "
+            f"{name} is scored on {len(predictions.labels)} of the {len(manifest.labels)} labels: those that it knows, "
             f"such as {predictions.labels.names[0]}"
         )
-    nowhere = [label for label, truth in zip(judged.labels.names, judged.y_true.T, strict=True) if not truth.any()]
-    if nowhere:
-        notes.append(f"no clip has {some_of(nowhere)}: such labels have no average precision, but count where given")
-    return EvaluatedModel(name, source, tagger, judged, n_by_origin, n_left_out, tuple(notes))
-
-
-_ORIGIN_WORDS = {
-    "new": "new to it",
-    "held out": "judged by networks that were trained without them",
-    "given": "in the table",
-    "learnt": "learnt from",
-}
-
-
-def _basis(name: str, n_by_origin: dict[Origin, int], n_left_out: int) -> str:
-    """What the scores of a model stand on."""
-    judging = {origin: n for origin, n in n_by_origin.items() if origin != "learnt"}
-    if not judging:
-        return (
-            f"WARNING: {name} learnt from all {n_by_origin['learnt']:,} clips, so these scores flatter it; give clips "
-            "that it has not seen, or train with --folds"
+    unused = [label for label, truth in zip(scored.labels.names, scored.y_true.T, strict=True) if not truth.any()]
+    if unused:
+        notes.append(
+            f"no clip has {abbreviate(unused)}: such labels have no average precision, but detections of them count "
+            "as false"
         )
-    n_clips = sum(judging.values())
-    told = ", ".join(f"{'all' if n == n_clips else f'{n:,}'} {_ORIGIN_WORDS[origin]}" for origin, n in judging.items())
-    left_out = f"; {n_left_out:,} that it learnt from are left out, for they flatter it" if n_left_out else ""
-    return f"{name}: {n_clips:,} clips, {told}{left_out}"
+    return EvaluatedModel(name, source, tagger, scored, n_by_origin, n_left_out, tuple(notes))
+
+
+def _basis(name: str, n_by_origin: dict[PredictionOrigin, int], n_left_out: int) -> str:
+    """Which clips the scores of a model are based on."""
+    scored = {origin: n for origin, n in n_by_origin.items() if origin != "train"}
+    if not scored:
+        return (
+            f"WARNING: {name} was trained on all {n_by_origin['train']:,} clips, so these scores are too good; "
+            "evaluate it on other clips, or train with --folds"
+        )
+    n_clips = sum(scored.values())
+    phrases = ", ".join(
+        f"{'all' if n == n_clips else f'{n:,}'} {_ORIGIN_PHRASES[origin]}" for origin, n in scored.items()
+    )
+    left_out = f"; {n_left_out:,} training clips without out-of-fold predictions are left out" if n_left_out else ""
+    return f"{name}: {n_clips:,} clips, {phrases}{left_out}"

@@ -1,27 +1,22 @@
-"""How good a tagger is on a manifest's clips, and how sure that is: overall, label by label, slice by slice.
+"""Evaluation of models on labelled clips: scores with intervals, overall, for each label and for each slice.
 
-Intervals are percentile intervals of the bootstrap. Recordings are drawn, and with each all its clips: clips of one
-recording are alike, and drawn one by one would make a score look surer than it is.
+Intervals are percentile intervals of a bootstrap over recordings: the clips of one recording are always drawn
+together. They resemble each other, so drawing single clips would make the intervals too narrow.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from spectag.data.clips import Manifest
-from spectag.data.manifest import manifest_of
+from spectag.data.manifest import as_manifest
 from spectag.errors import ConfigError
-from spectag.evaluation.comparison import compare as compare_models
-from spectag.evaluation.comparison import stretch
-from spectag.evaluation.evaluated_models import EvaluatedModel, Model, hear
-from spectag.evaluation.intervals import Resampling, scores_on
-from spectag.evaluation.predictions import Predictions
-from spectag.evaluation.results import (
-    CalibrationCheck,
-    Evaluation,
-    ModelEvaluation,
-)
-from spectag.evaluation.slices import check_columns, slices
-from spectag.scoring.reliability_diagram import calibration_errors, expected_calibration_error, reliability
+from spectag.evaluation.comparison import clip_id, compare_models
+from spectag.evaluation.evaluated_models import EvaluatedModel, Model, predict_all
+from spectag.evaluation.results import CalibrationCheck, Evaluation, ModelEvaluation
+from spectag.evaluation.slices import check_columns, score_slices
+from spectag.scoring.bootstrap import Resampling
+from spectag.scoring.reliability_diagram import calibration_errors, reliability
+from spectag.scoring.scores import score_predictions
 from spectag.system.progress import Log, Progress, no_log, silent
 
 
@@ -43,51 +38,52 @@ def evaluate(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Evaluation:
-    """Judge a tagger, or a table of predictions, by a manifest's clips.
+    """Score a tagger, or a table of predictions, on the clips of a manifest.
 
-    Clips that the tagger learnt from are judged by what networks said of them that were trained without them. Those
-    that were never held out are left out, unless there are no others.
+    Training clips are scored with out-of-fold predictions. Training clips without them are left out, unless there are
+    no other clips.
 
     Parameters
     ----------
     model : Tagger or path or name
         A tagger, its folder, the name of a published one, or a table of predictions (see `read_predictions`).
     manifest : path or Manifest
-        The clips and what is true in them.
-    compare : sequence of the same
-        Others to hold against it, on the clips and labels that both are judged by.
+        The clips and their true labels.
+    compare : sequence of models
+        Other models to compare it with, on the clips and labels for which both are scored.
     by : sequence of str
-        Columns of the manifest to slice by, beside those that are used anyhow.
+        Columns of the manifest by which to slice the clips, in addition to those that are always used.
     common_labels : bool
-        Judge by the labels alone that both the tagger and the manifest have, as is done of published taggers. Else a
-        label that the tagger does not know is an error.
+        Score only the labels that the model and the manifest have in common, as is always done for published taggers.
+        By default, a label that the model does not know is an error.
     corrections, audio_dir, group_column
         As in `read_manifest`.
     n_resamples : int
-        0 gives no intervals.
+        Number of bootstrap resamples. 0 gives no intervals.
     confidence : float
+        Of the intervals, between 0 and 1.
     seed : int
-        Of the resamples: they are the same for all models.
+        Of the resamples, which are the same for all models.
     features : bool
         Keep the features of the clips in the predictions.
     workers : int, optional
-        Number of cores to tag with.
-    progress, say
-        Told how far the work is, and what was found.
+        Number of cores to use.
+    progress, log
+        Called with the progress and with messages.
 
     Raises
     ------
     SpectagError
-        If the manifest, a tagger or a table can't be read or they do not belong together. Clips that can't be read
-        are skipped and named in the result.
+        If the manifest, a tagger or a table cannot be read, or they do not fit together. Clips that cannot be read are
+        skipped and listed in the result.
     """
     if n_resamples < 0 or not 0 < confidence < 1:
         raise ConfigError(
-            f"need 0 resamples or more and a confidence between 0 and 1, got {n_resamples} and {confidence:g}"
+            f"need 0 or more resamples and a confidence between 0 and 1, got {n_resamples} and {confidence:g}"
         )
-    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     check_columns(manifest, by)
-    evaluated_models = hear(
+    evaluated_models = predict_all(
         [model, *compare],
         manifest,
         common_labels=common_labels,
@@ -96,16 +92,19 @@ def evaluate(
         progress=progress,
         log=log,
     )
-    group_of = dict(zip(map(stretch, manifest.clips), manifest.groups, strict=True))
-    groups = [[group_of[stretch(clip)] for clip in one.predictions.clips] for one in evaluated_models]
-    first = evaluated_models[0]
-    log(f"scoring {len(groups[0]):,} clips")
+    first, *others = evaluated_models
+    log(f"scoring {len(first.predictions.clips):,} clips")
+    group_of = dict(zip(map(clip_id, manifest.clips), manifest.groups, strict=True))
+    groups = [[group_of[clip_id(clip)] for clip in evaluated.predictions.clips] for evaluated in evaluated_models]
     resampling = Resampling(n_resamples, confidence, seed)
     return Evaluation(
         manifest=manifest,
-        models=tuple(_judged(one, own, resampling) for one, own in zip(evaluated_models, groups, strict=True)),
-        slices=slices(first.predictions, manifest, by, groups[0], resampling),
-        comparisons=tuple(compare_models(first, other, group_of, resampling) for other in evaluated_models[1:]),
+        models=tuple(
+            _score_model(evaluated, clip_groups, resampling)
+            for evaluated, clip_groups in zip(evaluated_models, groups, strict=True)
+        ),
+        slices=score_slices(first.predictions, manifest, by, groups[0], resampling),
+        comparisons=tuple(compare_models(first, other, group_of, resampling) for other in others),
         confidence=confidence,
         n_resamples=n_resamples,
         seed=seed,
@@ -113,29 +112,32 @@ def evaluate(
     )
 
 
-def _judged(evaluated_model: EvaluatedModel, groups: Sequence[str], resampling: Resampling) -> ModelEvaluation:
-    scores = scores_on(evaluated_model.predictions, resampling.counts(groups))
+def _score_model(evaluated: EvaluatedModel, groups: Sequence[str], resampling: Resampling) -> ModelEvaluation:
+    predictions = evaluated.predictions
+    scores = score_predictions(
+        predictions.y_true,
+        predictions.probabilities,
+        groups,
+        thresholds=predictions.thresholds,
+        resampling=resampling,
+    )
     return ModelEvaluation(
-        name=evaluated_model.name,
-        source=evaluated_model.source,
-        tagger=evaluated_model.tagger,
-        predictions=evaluated_model.predictions,
-        overall={metric: resampling.estimate(samples) for metric, samples in scores.overall.items()},
-        per_label={metric: tuple(resampling.estimates(samples)) for metric, samples in scores.per_label.items()},
-        calibration=_calibration(evaluated_model),
-        n_by_origin=evaluated_model.n_by_origin,
-        n_left_out=evaluated_model.n_left_out,
-        notes=evaluated_model.notes,
+        **vars(evaluated),
+        overall=scores.overall,
+        per_label=scores.per_label,
+        calibration=_check_calibration(evaluated),
     )
 
 
-def _calibration(evaluated_model: EvaluatedModel) -> CalibrationCheck:
-    said: Predictions = evaluated_model.predictions
+def _check_calibration(evaluated: EvaluatedModel) -> CalibrationCheck:
+    predictions = evaluated.predictions
+    before = reliability(predictions.y_true, predictions.uncalibrated)
+    after = reliability(predictions.y_true, predictions.probabilities)
     return CalibrationCheck(
-        is_calibrated=evaluated_model.tagger is not None and evaluated_model.tagger.info.calibration is not None,
-        reliability_before=reliability(said.y_true, said.uncalibrated),
-        reliability_after=reliability(said.y_true, said.probabilities),
-        ece_before=expected_calibration_error(said.y_true, said.uncalibrated),
-        ece_after=expected_calibration_error(said.y_true, said.probabilities),
-        ece_per_label=calibration_errors(said.y_true, said.probabilities),
+        is_calibrated=evaluated.tagger is not None and evaluated.tagger.info.calibration is not None,
+        reliability_before=before,
+        reliability_after=after,
+        ece_before=before.error,
+        ece_after=after.error,
+        ece_per_label=calibration_errors(predictions.y_true, predictions.probabilities),
     )

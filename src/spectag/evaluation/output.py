@@ -4,33 +4,35 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from spectag.errors import MissingExtraError
 from spectag.evaluation.predictions import Predictions
-from spectag.evaluation.results import Comparison, Estimate, Evaluation, ModelEvaluation, Slice
+from spectag.evaluation.results import Comparison, Evaluation, ModelEvaluation, Slice
 from spectag.models.out_of_fold import label_columns
-from spectag.system.output import csv_writer, unicode_text, written, written_bytes
+from spectag.scoring.bootstrap import Estimate
+from spectag.system.output import csv_writer, open_binary_output, open_output, unicode_text
+from spectag.system.parquet import load_pyarrow
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.parquet"
 PER_LABEL_FILE, SLICES_FILE, COMPARISONS_FILE = "per_label.csv", "slices.csv", "comparisons.csv"
+PYARROW_EXTRA = {"extra": "evaluate", "purpose": f"writing {PREDICTIONS_FILE}"}
+"""Arguments of `load_pyarrow`."""
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Write the files, each whole or not at all; comparisons.csv only where there are any.
+    """Write the files of an evaluation; comparisons.csv only if there is a comparison.
 
     Raises
     ------
     DataError
-        If a file can't be written.
+        If a file cannot be written.
     MissingExtraError
-        If pyarrow is not installed: nothing is written then.
+        If pyarrow is not installed. No file is written then.
     """
-    load_pyarrow()
+    load_pyarrow(**PYARROW_EXTRA)
     folder, first = Path(folder), evaluation.models[0]
-    with written(folder / METRICS_FILE) as out:
+    with open_output(folder / METRICS_FILE) as out:
         out.write(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n")
     _write_csv(folder / PER_LABEL_FILE, _label_rows(first))
     _write_csv(folder / SLICES_FILE, _slice_rows(evaluation.slices, first))
@@ -41,23 +43,14 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     write_predictions(folder / PREDICTIONS_FILE, first.predictions)
 
 
-def load_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet; a MissingExtraError where they are not installed."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "evaluate", f"writing {PREDICTIONS_FILE}") from error
-    return pyarrow, pyarrow.parquet
-
-
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """A row for each clip: fname, start, end, fold, origin, labels, duration, then each label's probability (float32).
+    """Write a Parquet table with a row for each clip and the probability of each label (float32).
 
-    Start, end and duration are seconds (float64), null where there is none. A label that is named like a
-    column of such tables (see `spectag.models.out_of_fold.CLIP_COLUMNS`) has " (label)" after its name.
+    The columns are fname, start, end, fold, origin, labels, duration, then the labels. Start, end and duration are in
+    seconds (float64), or null. " (label)" is appended to a label with the name of another column (see
+    `spectag.models.out_of_fold.CLIP_COLUMNS`).
     """
-    arrow, parquet = load_pyarrow()
+    arrow, parquet = load_pyarrow(**PYARROW_EXTRA)
     clips = predictions.clips
     durations = predictions.durations
     columns = {
@@ -71,12 +64,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     }
     for label, probabilities in zip(label_columns(predictions.labels), predictions.probabilities.T, strict=True):
         columns[label] = arrow.array(np.ascontiguousarray(probabilities))
-    with written_bytes(path) as out:
+    with open_binary_output(path) as out:
         parquet.write_table(arrow.table(columns), out)
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with written(path) as out:
+    with open_output(path) as out:
         write_row = csv_writer(out)
         for row in rows:
             write_row(row)
@@ -84,35 +77,27 @@ def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
 
 def _label_rows(model: ModelEvaluation) -> Iterable[Sequence[str]]:
     yield ["label", "n_clips", *_columns(model.per_label), "threshold", "ece"]
-    for number, (label, n_clips) in enumerate(zip(model.labels.names, model.n_clips_per_label, strict=True)):
-        estimates = [of_labels[number] for of_labels in model.per_label.values()]
-        ends = model.thresholds[number], float(model.calibration.ece_per_label[number])
-        yield [label, str(n_clips), *_numbers(estimates), *map(_text, ends)]
+    for index, (label, n_clips) in enumerate(zip(model.labels.names, model.n_clips_per_label, strict=True)):
+        estimates = [label_estimates[index] for label_estimates in model.per_label.values()]
+        last_columns = model.thresholds[index], float(model.calibration.ece_per_label[index])
+        yield [label, str(n_clips), *_numbers(estimates), *map(_text, last_columns)]
 
 
 def _slice_rows(slices: Sequence[Slice], model: ModelEvaluation) -> Iterable[Sequence[str]]:
     metrics = slices[0].overall if slices else model.overall
-    yield ["by", "value", "n_clips", *_columns(metrics)]
-    for one in slices:
-        yield [one.by, one.value, str(one.n_clips), *_numbers(one.overall.values())]
+    yield ["slice", "value", "n_clips", *_columns(metrics)]
+    for slice_ in slices:
+        yield [slice_.by, slice_.value, str(slice_.n_clips), *_numbers(slice_.overall.values())]
 
 
 def _comparison_rows(comparisons: Sequence[Comparison]) -> Iterable[Sequence[str]]:
-    yield [
-        "first",
-        "other",
-        "n_clips",
-        "n_labels",
-        "metric",
-        "of_first",
-        "of_other",
-        *_columns(["difference"]),
-        "p_value",
-    ]
-    for one in comparisons:
-        for metric, found in one.differences.items():
-            values = _text(found.first), _text(found.other), *_numbers([found.difference]), _text(found.p_value)
-            yield [one.first, one.other, str(one.n_clips), str(len(one.labels)), metric, *values]
+    models = ("first", "other", "n_clips", "n_labels")
+    yield [*models, "metric", "score_first", "score_other", *_columns(["difference"]), "p_value"]
+    for comparison in comparisons:
+        names = comparison.first, comparison.other, str(comparison.n_clips), str(len(comparison.labels))
+        for metric, result in comparison.differences.items():
+            scores = _text(result.first), _text(result.other)
+            yield [*names, metric, *scores, *_numbers([result.difference]), _text(result.p_value)]
 
 
 def _columns(metrics: Iterable[str]) -> list[str]:
@@ -120,9 +105,9 @@ def _columns(metrics: Iterable[str]) -> list[str]:
 
 
 def _numbers(estimates: Iterable[Estimate]) -> list[str]:
-    return [_text(value) for one in estimates for value in (one.value, one.low, one.high)]
+    return [_text(value) for estimate in estimates for value in (estimate.value, estimate.low, estimate.high)]
 
 
 def _text(value: float) -> str:
-    """A number with six digits; nothing where it is not defined."""
+    """A number with six digits; empty if it is not defined."""
     return "" if math.isnan(value) else f"{value:.6g}"

@@ -1,16 +1,15 @@
-"""Tables of predictions, whoever made them, laid beside a manifest: what training wrote, a submission, what we tagged.
+"""Tables of predictions, from any program, matched with the clips of a manifest.
 
-A table is a CSV, TSV or Parquet file with a row for each clip, a column for its file and one for each label. It may
-have columns for times, too (`spectag tag --format wide` gives them).
+A table is a CSV, TSV or Parquet file with a row for each clip, a column of file names and a column for each label. It
+may have columns with start and end times (as `spectag tag --format wide` writes them).
 """
 
 import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -18,31 +17,29 @@ from scipy.special import expit
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.audio.files import audio_info
 from spectag.data.clips import Clip, Manifest
-from spectag.data.folds import stratified_folds
 from spectag.data.labels import LabelSet
-from spectag.data.readers.csv_table import COLUMNS
-from spectag.data.readers.delimited_text import first_lines, open_table, read_text, some_of
+from spectag.data.readers.csv_table import MANIFEST_COLUMNS
+from spectag.data.readers.delimited_text import abbreviate, first_lines, open_table, read_text
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, DataError, MissingExtraError
-from spectag.evaluation.predictions import Origin, Predictions
-from spectag.models.out_of_fold import CLIP_COLUMNS, LABEL_MARK
+from spectag.evaluation.predictions import PredictionOrigin, Predictions, truth_of
+from spectag.models.out_of_fold import CLIP_COLUMNS, LABEL_SUFFIX, cross_fitting_folds
 from spectag.scoring.calibration import DEFAULT_THRESHOLD
-from spectag.scoring.thresholds import fit_thresholds
+from spectag.scoring.thresholds import fill_thresholds, fit_thresholds
+from spectag.system.parquet import load_pyarrow
 from spectag.system.progress import Log, no_log
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".parquet"})
 
-_STARTS = (*COLUMNS["start"], "start_time")
-_ENDS = (*COLUMNS["end"], "end_time")
-_SAME_TIME = 0.05  # seconds that two tables may differ about a start or an end
-_GIVEN: Origin = "given"
-_N_PARTS = 5
-_LEAST_FOLDS = 3  # of a manifest, to fit thresholds on by turns
+_SPREADSHEETS = {".xlsx", ".xls", ".ods"}
+_STARTS = (*MANIFEST_COLUMNS["start"], "start_time")
+_ENDS = (*MANIFEST_COLUMNS["end"], "end_time")
+_TIME_TOLERANCE = 0.05  # seconds by which the times of a table and of the manifest may differ
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """A table: names (n_rows,), starts and ends in seconds (NaN: not told), scores (n_rows, n_labels), NaN if empty."""
+class _PredictionTable:
+    """Names (n_rows,), starts and ends in seconds (NaN if unknown), scores (n_rows, n_labels), NaN if empty."""
 
     path: Path
     names: list[str]
@@ -52,54 +49,47 @@ class _Rows:
     scores: FloatArray
 
 
-_SPREADSHEETS = {".xlsx", ".xls", ".ods"}
-
-
 def is_table(location: str | Path) -> bool:
     """Whether this is a table of predictions, and not a tagger."""
     path = Path(location)
     if path.suffix.lower() in _SPREADSHEETS and path.is_file():
-        raise DataError(f"{path}: a spreadsheet program's own file; save the table as CSV")
+        raise DataError(f"{path}: cannot read the file format of a spreadsheet program; save the table as CSV")
     return path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
 
 
-def read_predictions(
-    path: str | Path,
-    manifest: Manifest,
-    *,
-    log: Log = no_log,
-) -> Predictions:
-    """What a table says of a manifest's clips.
+def read_predictions(path: str | Path, manifest: Manifest, *, log: Log = no_log) -> Predictions:
+    """The predictions of a table for the clips of a manifest.
 
     Parameters
     ----------
     path : str or Path
-        A CSV, TSV or Parquet file. Its columns are the file (`fname` or `file`; else the first), `start` and `end`
-        where there are stretches, and a probability for each label. Columns that training and evaluation add (`fold`,
-        `group`, `labels`, `key`, `duration`, `origin`) are no labels. Rows without any value do not count: training
-        leaves those clips empty that it never held out.
+        A CSV, TSV or Parquet file. Its columns are the file name (`fname` or `file`, else the first column), optional
+        `start` and `end` times, and a probability for each label. Columns that training and evaluation write (`fold`,
+        `group`, `labels`, `key`, `duration`, `origin`) are not labels. Rows without any value are ignored: training
+        writes them for clips without a prediction.
     manifest : Manifest
         Labels that the table does not have are left out of `y_true`.
-    say : Say
-        Told how the table was understood.
+    log : Log
+        Called with messages about how the table was understood.
 
     Returns
     -------
     Predictions
-        Of the clips that have values, `origins` "given". Thresholds are those of the best F1 on the other parts: the
-        manifest's folds, or five of our own; clips of a recording are in one of them. Skipped are clips without a row.
+        For the clips with values, with the origin "table". The thresholds of each fold give the best F1 on the other
+        folds: those of the manifest, or five stratified ones, which keep recordings together. Clips without a row are
+        skipped.
 
     Raises
     ------
     DataError
-        If the table can't be understood, or has no clip of the manifest.
+        If the table cannot be understood, or has no clip of the manifest.
     MissingExtraError
         If it is Parquet and pyarrow is not installed.
     """
     path = Path(path)
-    table = _read(path)
+    table = _read_table(path)
     durations = _durations(manifest.clips)
-    rows = _rows_of_clips(table, manifest, durations)
+    rows = _find_rows(table, manifest, durations)
     has_values = (rows >= 0) & ~np.isnan(table.scores[rows]).any(axis=1)
     skipped = tuple(
         (clip, f"{clip.name}: {path.name} has no row for it")
@@ -108,35 +98,45 @@ def read_predictions(
     )
     if not has_values.any():
         raise DataError(_nothing_in_common(table, manifest, n_skipped=len(skipped)))
-    n_empty = len(rows) - len(skipped) - int(has_values.sum())
-    if n_empty:
-        log(f"{path.name}: {n_empty} clips have no values and do not count")
-    n_others = len(table.names) - len(set(rows[rows >= 0]))
-    if n_others:
-        log(f"{path.name}: {n_others} rows are of clips that {manifest.source.name} does not have")
+    _log_ignored_rows(table, manifest, rows, has_values, log)
     probabilities = _as_probabilities(table.scores[rows[has_values]], path, log).astype(np.float32)
-    judged = replace(manifest, clips=tuple(np.array(manifest.clips, object)[has_values]))
-    y_true = _truth(judged, table.labels)
+    indices = np.flatnonzero(has_values)
+    clips = tuple(manifest.clips[index] for index in indices)
+    y_true = truth_of(clips, table.labels)
+    folds = cross_fitting_folds(
+        y_true, [clip.fold or "" for clip in clips], [manifest.groups[index] for index in indices]
+    )
     return Predictions(
-        clips=judged.clips,
+        clips=clips,
         labels=table.labels,
         y_true=y_true,
         probabilities=probabilities,
         uncalibrated=probabilities,
-        thresholds=_thresholds(y_true, probabilities, _parts(judged, y_true)),
-        origins=tuple(_GIVEN for _ in judged.clips),
+        thresholds=_cross_fit_thresholds(y_true, probabilities, folds),
+        origins=tuple[PredictionOrigin, ...](["table"] * len(clips)),
         durations=durations[has_values],
         features=None,
         skipped=skipped,
     )
 
 
-def _nothing_in_common(table: _Rows, manifest: Manifest, *, n_skipped: int) -> str:
+def _log_ignored_rows(
+    table: _PredictionTable, manifest: Manifest, rows: IntArray, has_values: BoolArray, log: Log
+) -> None:
+    n_empty = int(((rows >= 0) & ~has_values).sum())
+    if n_empty:
+        log(f"{table.path.name}: {n_empty} clips have no values and are ignored")
+    n_others = len(table.names) - len(set(rows[rows >= 0]))
+    if n_others:
+        log(f"{table.path.name}: {n_others} rows are for clips that are not in {manifest.source.name}")
+
+
+def _nothing_in_common(table: _PredictionTable, manifest: Manifest, *, n_skipped: int) -> str:
     if n_skipped < len(manifest.clips):
-        return f"{table.path}: none of the clips of {manifest.source} has values in it"
+        return f"{table.path}: the table has no values for the clips of {manifest.source}"
     return (
-        f"{table.path}: none of the {len(manifest.clips)} clips of {manifest.source} is in it; it names "
-        f"{some_of(table.names, 2)}, the manifest {some_of([clip.name for clip in manifest.clips], 2)}"
+        f"{table.path}: the table has none of the {len(manifest.clips)} clips of {manifest.source}; it contains "
+        f"{abbreviate(table.names, 2)}, the manifest {abbreviate([clip.name for clip in manifest.clips], 2)}"
     )
 
 
@@ -146,192 +146,154 @@ def _as_probabilities(scores: FloatArray, path: Path, log: Log) -> FloatArray:
     if scores.min() >= 0:
         raise DataError(
             f"{path}: values from {scores.min():g} to {scores.max():g} are neither probabilities, from 0 to 1, nor "
-            "logits, which are negative where a label is unlikely; divide percents by 100"
+            "logits, which are negative for unlikely labels; divide percentages by 100"
         )
-    log(f"{path.name}: the values are not from 0 to 1, so they are taken for logits")
+    log(f"{path.name}: the values are not from 0 to 1, so they are read as logits")
     probabilities: FloatArray = expit(scores)
     return probabilities
 
 
-def _truth(manifest: Manifest, labels: LabelSet) -> BoolArray:
-    known = set(labels.names)
-    clips = (replace(clip, labels=tuple(filter(known.__contains__, clip.labels))) for clip in manifest.clips)
-    return replace(manifest, clips=tuple(clips), labels=labels).multi_hot()
-
-
 def _durations(clips: Sequence[Clip]) -> FloatArray:
-    """The length of each clip in seconds, (n_clips,); NaN of images and of sounds that can't be read."""
-    lengths: dict[Path, float] = {}
-    durations = np.empty(len(clips))
-    for number, clip in enumerate(clips):
-        if clip.path not in lengths:
-            lengths[clip.path] = _length(clip.path)
-        durations[number] = (clip.end_seconds or lengths[clip.path]) - clip.start_seconds
-    return durations
+    """The length of each clip in seconds, (n_clips,); NaN for images and for sounds that cannot be read."""
+    file_durations = {path: _file_duration(path) for path in dict.fromkeys(clip.path for clip in clips)}
+    return np.array([(clip.end_seconds or file_durations[clip.path]) - clip.start_seconds for clip in clips])
 
 
-def _length(path: Path) -> float:
+def _file_duration(path: Path) -> float:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return math.nan
     try:
         return audio_info(path).duration_seconds
-    except (AudioError, MissingExtraError):  # the table has heard it all the same
+    except (AudioError, MissingExtraError):  # the table has predictions for it all the same
         return math.nan
 
 
-def _parts(manifest: Manifest, y_true: BoolArray) -> IntArray:
-    """Numbers of the parts that thresholds are fitted on by turns."""
-    folds = manifest.folds
-    if None not in folds and len(set(folds)) >= _LEAST_FOLDS:
-        numbers = {fold: number for number, fold in enumerate(dict.fromkeys(folds))}
-        return np.array([numbers[fold] for fold in folds])
-    n_parts = min(_N_PARTS, len(set(manifest.groups)))
-    return stratified_folds(y_true, n_parts, groups=manifest.groups) if n_parts > 1 else np.zeros(len(y_true), int)
-
-
-def _thresholds(y_true: BoolArray, probabilities: Float32Array, parts: IntArray) -> Float32Array:
-    """For each clip the thresholds (n_clips, n_labels) that the other parts like best."""
+def _cross_fit_thresholds(y_true: BoolArray, probabilities: Float32Array, folds: IntArray) -> Float32Array:
+    """For each clip the thresholds (n_clips, n_labels) that are best on the other folds."""
     thresholds = np.full(y_true.shape, DEFAULT_THRESHOLD, np.float32)
-    for part in np.unique(parts):
-        others = parts != part
+    for fold in np.unique(folds):
+        others = folds != fold
         if others.any():
             fitted = fit_thresholds(y_true[others], probabilities[others])
-            thresholds[~others] = np.where(np.isnan(fitted), DEFAULT_THRESHOLD, fitted)
+            thresholds[~others] = fill_thresholds(fitted, DEFAULT_THRESHOLD)
     return thresholds
 
 
-def _rows_of_clips(table: _Rows, manifest: Manifest, durations: FloatArray) -> IntArray:
-    """The row of each clip, (n_clips,), by its whole name or else by a part of it; -1 where there is none."""
-    of_clips = {name for clip in manifest.clips for name in _whole_names(clip)}
-    by_whole_name: dict[str, list[int]] = defaultdict(list)
-    by_part: dict[str, list[int]] = defaultdict(list)
+def _find_rows(table: _PredictionTable, manifest: Manifest, durations: FloatArray) -> IntArray:
+    """The row of each clip, (n_clips,), found by its path or else by its file name; -1 if there is none."""
+    clip_paths = {path for clip in manifest.clips for path in _paths(clip)}
+    rows_by_path: dict[str, list[int]] = defaultdict(list)
+    rows_by_file_name: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(table.names):
-        if _whole_name(name) in of_clips:  # so it is no other's: a/1.wav is not b/1.wav
-            by_whole_name[_whole_name(name)].append(row)
+        if _normalize(name) in clip_paths:  # then it is not the row of another clip: a/1.wav is not b/1.wav
+            rows_by_path[_normalize(name)].append(row)
         else:
-            for part in _parts_of(name):
-                by_part[part].append(row)
+            for file_name in _file_names(name):
+                rows_by_file_name[file_name].append(row)
     rows = np.full(len(manifest.clips), -1, np.int64)
-    clip_of: dict[int, Clip] = {}
-    for number, (clip, duration) in enumerate(zip(manifest.clips, durations, strict=True)):
-        candidates = [by_whole_name.get(name) for name in _whole_names(clip)]
-        candidates += [by_part.get(part) for part in _parts_of(clip.fname)]
-        named = next(filter(None, candidates), [])
-        fitting = [row for row in named if _is_stretch(table, row, clip, duration)]
-        if len(fitting) > 1:
-            raise DataError(f"{table.path}: has {len(fitting)} rows for {clip.name}; each clip needs one")
-        for row in fitting:
-            if row in clip_of:
+    clip_of_row: dict[int, Clip] = {}
+    for index, (clip, duration) in enumerate(zip(manifest.clips, durations, strict=True)):
+        candidates = [rows_by_path.get(path) for path in _paths(clip)]
+        candidates += [rows_by_file_name.get(file_name) for file_name in _file_names(clip.fname)]
+        named_rows = next(filter(None, candidates), [])
+        matching_rows = [row for row in named_rows if _has_same_times(table, row, clip, duration)]
+        if len(matching_rows) > 1:
+            raise DataError(f"{table.path}: {len(matching_rows)} rows for {clip.name}; each clip needs one")
+        for row in matching_rows:
+            if row in clip_of_row:
                 raise DataError(
-                    f"{table.path}: {table.names[row]} may be {clip_of[row].name} or {clip.name}; name its folder, too"
+                    f"{table.path}: {table.names[row]} may be {clip_of_row[row].name} or {clip.name}; add the "
+                    "folder to the name"
                 )
-            clip_of[row], rows[number] = clip, row
+            clip_of_row[row], rows[index] = clip, row
     return rows
 
 
-def _whole_name(name: str) -> str:
+def _normalize(name: str) -> str:
     return str(PurePosixPath(name.replace("\\", "/")))
 
 
-def _whole_names(clip: Clip) -> tuple[str, str]:
-    return _whole_name(str(clip.path)), _whole_name(clip.fname)
+def _paths(clip: Clip) -> tuple[str, str]:
+    return _normalize(str(clip.path)), _normalize(clip.fname)
 
 
-def _parts_of(name: str) -> dict[str, None]:
-    """A file's name without its folders, and without its suffix, too."""
-    path = PurePosixPath(_whole_name(name))
+def _file_names(name: str) -> dict[str, None]:
+    """The file name without its folders, with and without its suffix."""
+    path = PurePosixPath(_normalize(name))
     return dict.fromkeys((path.name, path.stem))
 
 
-def _is_stretch(table: _Rows, row: int, clip: Clip, duration: float) -> bool:
-    """Whether a row is of the stretch that a clip is; a row without an end goes as far as the recording."""
+def _has_same_times(table: _PredictionTable, row: int, clip: Clip, duration: float) -> bool:
+    """Whether a row has the start and end of a clip. A row without an end reaches to the end of the recording."""
     start, end = np.nan_to_num(table.starts[row]), table.ends[row]
-    if abs(start - clip.start_seconds) > _SAME_TIME:
+    if abs(start - clip.start_seconds) > _TIME_TOLERANCE:
         return False
     if math.isnan(end):
         return clip.end_seconds is None
-    return math.isnan(duration) or abs(end - clip.start_seconds - duration) <= _SAME_TIME
+    return math.isnan(duration) or abs(end - clip.start_seconds - duration) <= _TIME_TOLERANCE
 
 
-def _read(path: Path) -> _Rows:
+def _read_table(path: Path) -> _PredictionTable:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a table of predictions")
-    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if not rows.names:
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if not table.names:
         raise DataError(f"{path}: the table has no rows; expected one for each clip")
-    return rows
+    return table
 
 
-def _read_csv(path: Path) -> _Rows:
+def _read_csv(path: Path) -> _PredictionTable:
     text = read_text(path)
     table = open_table(path, text, _delimiter(text))
-    columns = _Columns.of(path, table.columns)
-    numbered = [place for place in (columns.start, columns.end) if place is not None]
+    columns = _Columns.find(path, table.columns)
     names, numbers = [], []
     for line, fields in table.records:
         names.append(fields[columns.name])
-        try:
-            numbers.append([_number(fields[place]) for place in (*numbered, *columns.labels)])
-        except ValueError as error:
-            wrong = next(place for place in (*numbered, *columns.labels) if not _is_number(fields[place]))
-            raise DataError(
-                f"{path}, line {line}: the column {table.columns[wrong]!r} holds {fields[wrong]!r}; expected a number, "
-                "for every column but those of files and times is a label's"
-            ) from error
-    values = np.array(numbers, np.float64).reshape(len(names), len(numbered) + len(columns.labels))
-    return _rows(path, names, table.columns, columns, dict(zip((*numbered, *columns.labels), values.T, strict=True)))
+        numbers.append([_number(fields[column], path, line, table.columns[column]) for column in columns.numeric])
+    values = np.array(numbers, np.float64).reshape(len(names), len(columns.numeric))
+    return _make_table(path, names, table.columns, columns, dict(zip(columns.numeric, values.T, strict=True)))
 
 
 def _delimiter(text: str) -> str:
-    """The mark that parts the header into the most columns: labels may hold the others."""
+    """The delimiter that gives the most columns, because labels may contain the others."""
     header = first_lines(text, 1)
-    return max(",;\t", key=lambda mark: max((len(names) for names in csv.reader(header, delimiter=mark)), default=0))
+    return max(
+        ",;\t", key=lambda delimiter: max((len(names) for names in csv.reader(header, delimiter=delimiter)), default=0)
+    )
 
 
-def _number(field: str) -> float:
-    """NaN where there is none; a decimal comma will do, as spreadsheets write it in many countries."""
-    return float(field.replace(",", ".") or "nan")
-
-
-def _is_number(field: str) -> bool:
+def _number(field: str, path: Path, line: int, column: str) -> float:
+    """The number in a field, with a decimal point or comma; NaN if it is empty."""
     try:
-        _number(field)
-    except ValueError:
-        return False
-    return True
+        return float(field.replace(",", ".") or "nan")
+    except ValueError as error:
+        raise DataError(
+            f"{path}, line {line}: {field!r} in column {column!r} is not a number; every column other than files and "
+            "times must contain the probabilities of a label"
+        ) from error
 
 
-def _read_parquet(path: Path) -> _Rows:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "evaluate", f"{path}: reading Parquet") from error
+def _read_parquet(path: Path) -> _PredictionTable:
+    pyarrow, parquet = load_pyarrow(extra="evaluate", purpose=f"{path}: reading Parquet")
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: can't be read as Parquet: {error}") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
 
-    def is_number(place: int) -> bool:
-        kind = table.schema.field(place).type
+    def is_number(column: int) -> bool:
+        kind = table.schema.field(column).type
         return bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
 
-    columns = _Columns.of(path, tuple(table.column_names), is_number)
-    numbered = [place for place in (columns.start, columns.end, *columns.labels) if place is not None]
-    values = {place: _floats(table.column(place)) for place in numbered}
+    header = tuple(table.column_names)
+    columns = _Columns.find(path, header, is_number)
+    values = {column: table.column(column).cast("float64").to_numpy() for column in columns.numeric}
     names = [str(name) for name in table.column(columns.name).to_pylist()]
-    return _rows(path, names, tuple(table.column_names), columns, values)
-
-
-def _floats(column: Any) -> FloatArray:
-    """A column of numbers, NaN where it is null."""
-    values: FloatArray = column.cast("float64").to_numpy()
-    return values
+    return _make_table(path, names, header, columns, values)
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the columns of a table are."""
+    """The positions of the columns of a table."""
 
     name: int
     start: int | None
@@ -339,55 +301,58 @@ class _Columns:
     labels: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls, path: Path, columns: Sequence[str], is_number: Callable[[int], bool] = lambda place: True
+    def find(
+        cls, path: Path, header: Sequence[str], is_number: Callable[[int], bool] = lambda column: True
     ) -> "_Columns":
-        lower = [column.lower() for column in columns]
+        lower = [name.lower() for name in header]
 
-        def place_of(names: Sequence[str]) -> int | None:
-            return next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
+        def position(aliases: Sequence[str]) -> int | None:
+            return next((lower.index(alias.lower()) for alias in aliases if alias.lower() in lower), None)
 
-        name = place_of(COLUMNS["fname"])
-        name, start, end = 0 if name is None else name, place_of(_STARTS), place_of(_ENDS)
+        name, start, end = position(MANIFEST_COLUMNS["fname"]) or 0, position(_STARTS), position(_ENDS)
         labels = tuple(
-            place
-            for place, column in enumerate(lower)
-            if column not in CLIP_COLUMNS and place not in (name, start, end) and is_number(place)
+            column
+            for column, column_name in enumerate(lower)
+            if column_name not in CLIP_COLUMNS and column not in (name, start, end) and is_number(column)
         )
         if not labels:
             raise DataError(
                 f"{path}: no columns of probabilities; expected fname and a column for each label. "
-                f"The columns are {some_of(list(columns))}"
+                f"The columns are {abbreviate(list(header))}"
             )
         return cls(name, start, end, labels)
+
+    @property
+    def numeric(self) -> list[int]:
+        """The columns with numbers: times, then labels."""
+        return [column for column in (self.start, self.end, *self.labels) if column is not None]
 
 
 def _label_of(column: str) -> str:
     """The label of a column; see `spectag.models.out_of_fold.label_columns`."""
-    name = column.removesuffix(LABEL_MARK)
+    name = column.removesuffix(LABEL_SUFFIX)
     return name if name.lower() in CLIP_COLUMNS else column
 
 
-def _rows(
+def _make_table(
     path: Path, names: list[str], header: Sequence[str], columns: _Columns, values: dict[int, FloatArray]
-) -> _Rows:
-    scores = np.stack([values[place] for place in columns.labels], axis=1)
+) -> _PredictionTable:
+    scores = np.stack([values[column] for column in columns.labels], axis=1)
     unknown = np.full(len(names), np.nan)
-    rows = _Rows(
+    table = _PredictionTable(
         path,
         names,
         unknown if columns.start is None else values[columns.start],
         unknown if columns.end is None else values[columns.end],
-        LabelSet(tuple(_label_of(header[place]) for place in columns.labels)),
+        LabelSet(tuple(_label_of(header[column]) for column in columns.labels)),
         scores,
     )
-    missing = np.isnan(scores)
-    partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any() or np.isinf(scores).any():
-        row = int((partly | np.isinf(scores).any(axis=1)).argmax())
-        place = int((missing[row] | np.isinf(scores[row])).argmax())
+    is_missing = np.isnan(scores)
+    is_wrong = np.isinf(scores) | (is_missing & ~is_missing.all(axis=1, keepdims=True))
+    if is_wrong.any():
+        row, label = np.argwhere(is_wrong)[0]
         raise DataError(
-            f"{path}: {names[row]} has {'no value' if missing[row, place] else 'infinity'} for "
-            f"{rows.labels.names[place]!r}; expected a number for each label, or for none"
+            f"{path}: {names[row]} has {'no value' if is_missing[row, label] else 'infinity'} for "
+            f"{table.labels.names[label]!r}; expected a number for every label, or for none"
         )
-    return rows
+    return table

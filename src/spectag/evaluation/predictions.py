@@ -1,7 +1,6 @@
-"""What a tagger says of a manifest's clips; of those that it learnt from, what it said before it had seen them."""
+"""Predictions for the clips of a manifest; for clips that a tagger was trained on, its out-of-fold predictions."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,51 +12,58 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError
+from spectag.models.bundle import BundleInfo
 from spectag.models.out_of_fold import CALIBRATION_FILE, OutOfFoldPredictions, read_out_of_fold
 from spectag.models.tagger import Tagger
-from spectag.scoring.calibration import probabilities_of
+from spectag.scoring.calibration import CrossFitted, probabilities_of
 from spectag.system.progress import Log, Progress, no_log, silent
-from spectag.tagging.parallel import TaggedFile, chunked, in_order, tag_chunks
+from spectag.tagging.parallel import tag
 
-Origin = Literal["new", "held out", "learnt", "given"]
-"""Of a prediction: the tagger never saw the clip; networks said it that were trained without the clip; the tagger
-learnt from the clip, so that it flatters; or a table has it."""
+PredictionOrigin = Literal["unseen", "out_of_fold", "train", "table"]
+"""Where a prediction comes from. unseen: the tagger was not trained on the clip. out_of_fold: networks that were
+trained without the clip. train: the tagger was trained on the clip, so the prediction is too good. table: a table."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a tagger says of clips. Arrays have a row for each clip, and a column for each of `labels`."""
+    """Predictions for clips. Arrays have a row for each clip, and a column for each of `labels`."""
 
     clips: tuple[Clip, ...]
     labels: LabelSet
     y_true: BoolArray
-    """What the manifest says, (n_clips, n_labels)."""
+    """The labels in the manifest, (n_clips, n_labels)."""
     probabilities: Float32Array
-    """As `spectag tag` gives them."""
+    """The probabilities that `spectag tag` reports."""
     uncalibrated: Float32Array
+    """The plain sigmoid of the logits."""
     thresholds: Float32Array
-    """A label counts as heard where its probability reaches this. Of held-out clips, fitted without the clip's part."""
-    origins: tuple[Origin, ...]
+    """A label is detected if its probability reaches this. For out-of-fold clips, fitted on the other folds."""
+    origins: tuple[PredictionOrigin, ...]
     durations: FloatArray
-    """In seconds; NaN of images."""
+    """In seconds; NaN for images."""
     features: Float32Array | None
-    """(n_clips, n_features), where they were asked for."""
+    """(n_clips, n_features), if requested."""
     skipped: tuple[tuple[Clip, str], ...]
-    """Clips that can't be read, each with the reason."""
+    """Clips that cannot be read, each with the reason."""
 
-    def of(self, rows: BoolArray | IntArray) -> "Predictions":
-        """The same of some of the clips."""
-        chosen = np.arange(len(self.clips))[rows]
+    @property
+    def detected(self) -> BoolArray:
+        """Where the probability reaches the threshold, (n_clips, n_labels)."""
+        return self.probabilities >= self.thresholds
+
+    def select(self, rows: BoolArray | IntArray) -> "Predictions":
+        """The predictions for some of the clips."""
+        indices = np.arange(len(self.clips))[rows]
         return replace(
             self,
-            clips=tuple(self.clips[row] for row in chosen),
-            y_true=self.y_true[chosen],
-            probabilities=self.probabilities[chosen],
-            uncalibrated=self.uncalibrated[chosen],
-            thresholds=self.thresholds[chosen],
-            origins=tuple(self.origins[row] for row in chosen),
-            durations=self.durations[chosen],
-            features=None if self.features is None else self.features[chosen],
+            clips=tuple(self.clips[index] for index in indices),
+            y_true=self.y_true[indices],
+            probabilities=self.probabilities[indices],
+            uncalibrated=self.uncalibrated[indices],
+            thresholds=self.thresholds[indices],
+            origins=tuple(self.origins[index] for index in indices),
+            durations=self.durations[indices],
+            features=None if self.features is None else self.features[indices],
         )
 
 
@@ -69,69 +75,61 @@ def predict(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Predictions:
-    """What a tagger says of clips now, whether it learnt from them or not.
+    """The predictions of a tagger for clips, whether it was trained on them or not.
 
     Parameters
     ----------
     tagger : Tagger
     clips : sequence of Clip
-        Labels that the tagger does not know are left out of `y_true`.
+        Labels that the tagger does not know are ignored.
     features : bool
-        Give the network's features, too.
+        Also return the features of the network.
     workers : int, optional
-        Number of cores to use; by default all, or one for a few clips.
+        Number of cores to use. By default all of them, or one for a few clips.
     progress : Progress
-        Told how many clips are done.
+        Called with the number of tagged clips.
 
     Raises
     ------
     DataError
         If no clip can be read.
     BundleError
-        If the tagger is damaged.
+        If the model is damaged.
     """
-    answers = _tagged(tagger, clips, workers, progress)
-    heard = [(clip, answer) for clip, answer in zip(clips, answers, strict=True) if answer.timeline is not None]
-    skipped = tuple((clip, str(answer.reason)) for clip, answer in zip(clips, answers, strict=True) if answer.reason)
-    if not heard:
-        raise DataError(f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'there are none'}")
-    probabilities = np.concatenate([answer.timeline.probabilities for _, answer in heard if answer.timeline])
-    logits = np.concatenate([answer.network_outputs.logits for _, answer in heard if answer.network_outputs])
-    kept = tuple(clip for clip, _ in heard)
+    files = [str(clip.path) for clip in clips]
+    spans = [(clip.start_seconds, clip.end_seconds) for clip in clips]
+    tagged_files = tag(tagger, files, spans=spans, features=True, workers=workers, progress=progress)
+    tagged_clips = list(zip(clips, tagged_files, strict=True))
+    skipped = tuple((clip, str(tagged.reason)) for clip, tagged in tagged_clips if tagged.reason)
+    timelines = [tagged.timeline for _, tagged in tagged_clips if tagged.timeline]
+    outputs = [tagged.network_outputs for _, tagged in tagged_clips if tagged.network_outputs]
+    readable = tuple(clip for clip, tagged in tagged_clips if tagged.timeline)
+    if not readable:
+        raise DataError(
+            f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'there are no clips'}"
+        )
+    probabilities = np.concatenate([timeline.probabilities for timeline in timelines])
+    logits = np.concatenate([output.logits for output in outputs])
     return Predictions(
-        clips=kept,
+        clips=readable,
         labels=tagger.labels,
-        y_true=_truth(kept, tagger.labels),
+        y_true=truth_of(readable, tagger.labels),
         probabilities=probabilities,
         uncalibrated=probabilities if tagger.info.calibration is None else expit(logits),
-        thresholds=np.tile(tagger.thresholds, (len(kept), 1)),
-        origins=tuple[Origin, ...](["new"] * len(kept)),
-        durations=np.array([answer.duration_seconds for _, answer in heard], np.float64),
-        features=np.concatenate([answer.network_outputs.features for _, answer in heard if answer.network_outputs])
-        if features
-        else None,
+        thresholds=np.tile(tagger.thresholds, (len(readable), 1)),
+        origins=tuple[PredictionOrigin, ...](["unseen"] * len(readable)),
+        durations=np.array([tagged.duration_seconds for _, tagged in tagged_clips if tagged.timeline], np.float64),
+        features=np.concatenate([output.features for output in outputs]) if features else None,
         skipped=skipped,
     )
 
 
-def _tagged(tagger: Tagger, clips: Sequence[Clip], workers: int | None, progress: Progress) -> list[TaggedFile]:
-    files = [str(clip.path) for clip in clips]
-    stretches = [(clip.start_seconds, clip.end_seconds) for clip in clips]
-    chunks = chunked(files, workers, stretches)
-    answers: list[TaggedFile] = []
-    progress("tagging", 0, len(clips))
-    with closing(tag_chunks(tagger, chunks, None, features=True, workers=workers)) as tagged:
-        for chunk in in_order(tagged):
-            answers.extend(chunk.files)
-            progress("tagging", len(answers), len(clips))
-    return answers
-
-
-def _truth(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:
-    places = {name: place for place, name in enumerate(labels.names)}
+def truth_of(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:
+    """Which of these labels each clip has, (n_clips, n_labels). Other labels of the clips are ignored."""
+    columns = {name: column for column, name in enumerate(labels.names)}
     y_true = np.zeros((len(clips), len(labels)), np.bool_)
     for truth, clip in zip(y_true, clips, strict=True):
-        truth[[places[label] for label in clip.labels if label in places]] = True
+        truth[[columns[label] for label in clip.labels if label in columns]] = True
     return y_true
 
 
@@ -144,109 +142,129 @@ def predict_out_of_fold(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Predictions:
-    """What a tagger says of a manifest's clips; of clips that it learnt from, what was said before it saw them.
+    """Predictions for the clips of a manifest; for clips that the tagger was trained on, its out-of-fold predictions.
 
-    Training keeps what networks said of clips that were held out from them (`held_out.read_out_of_fold`). It stands for
-    such clips here, calibrated and with thresholds that were fitted without the clip's own fold. So are clips of
-    another manifest by which the tagger was calibrated. A clip is known by its content, whatever its file is called
-    now.
+    Training stores predictions of networks that were trained without a clip (`read_out_of_fold`). They replace the
+    tagger's own predictions here, with calibration and thresholds fitted without the clip's fold. The same applies to
+    clips of another manifest on which the tagger was calibrated. Clips are recognised by their content, so a file may
+    have a new name.
 
     Parameters
     ----------
     tagger, features, workers, progress
         As for `predict`.
     manifest : Manifest
-    say : Say
-        Told where the predictions come from.
+    log : Log
+        Called with messages about the origins of the predictions.
 
     Returns
     -------
     Predictions
-        `origins` tells which is which. What a tagger says of clips that it learnt from ("learnt") flatters it.
+        With the origin of each prediction. Predictions with origin "train" are too good.
     """
-    now = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress)
-    learnt, adjusted_by = read_out_of_fold(tagger.folder), read_out_of_fold(tagger.folder, CALIBRATION_FILE)
-    if learnt is None and adjusted_by is None:
-        return now
-    keys = [clip_key(clip) for clip in now.clips]
-    before = now if learnt is None else _before(learnt, _rows_of(keys, learnt), now, tagger, adjusted_by)
-    if adjusted_by is not None:
-        before = _without_own_part(adjusted_by, _rows_of(keys, adjusted_by), before, tagger)
-    if learnt is not None:
-        _tell_of_other_labels(learnt, _rows_of(keys, learnt), now, log)
-    n_held_out, n_learnt = before.origins.count("held out"), before.origins.count("learnt")
-    if n_held_out:
-        log(f"{n_held_out} clips are judged by networks that were trained without them")
-    if n_learnt:
-        log(f"{n_learnt} clips were learnt from and never held out: what the tagger says of them flatters it")
-    return before
+    predictions = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress)
+    training = read_out_of_fold(tagger.folder)
+    calibration = read_out_of_fold(tagger.folder, CALIBRATION_FILE)
+    if training is None and calibration is None:
+        return predictions
+    keys = [clip_key(clip) for clip in predictions.clips]
+    if training is not None:
+        rows = _rows_of(keys, training)
+        _log_changed_labels(training, rows, predictions.y_true, log)
+        predictions = _replace_training_clips(predictions, training, rows, tagger, calibration)
+    if calibration is not None:
+        predictions = _replace_calibration_clips(predictions, calibration, _rows_of(keys, calibration), tagger)
+    _log_origins(predictions.origins, log)
+    return predictions
 
 
-def _tell_of_other_labels(learnt: OutOfFoldPredictions, rows: IntArray, now: Predictions, log: Log) -> None:
-    """Tell where the manifest does not say what the tagger was taught, as without the corrections it learnt by."""
-    others = (learnt.y_true[rows] != now.y_true).any(axis=1) & (rows >= 0)
-    if others.any():
-        log(
-            f"{others.sum()} clips have other labels here than when the tagger learnt from them; if it learnt with "
-            "--corrections, give the same here"
-        )
-
-
-def _rows_of(keys: Sequence[str | None], known: OutOfFoldPredictions) -> IntArray:
-    """The row of each clip among those that the tagger knows, (n_clips,); -1 where it is none of them."""
-    rows = {key: row for row, key in enumerate(known.keys)}
+def _rows_of(keys: Sequence[str | None], stored: OutOfFoldPredictions) -> IntArray:
+    """The row of each clip among the stored clips, (n_clips,); -1 if it is not one of them."""
+    rows = {key: row for row, key in enumerate(stored.keys)}
     return np.array([-1 if key is None else rows.get(key, -1) for key in keys], np.int64)
 
 
-def _before(
-    known: OutOfFoldPredictions,
-    found: IntArray,
-    now: Predictions,
+def _log_changed_labels(training: OutOfFoldPredictions, rows: IntArray, y_true: BoolArray, log: Log) -> None:
+    has_changed = (training.y_true[rows] != y_true).any(axis=1) & (rows >= 0)
+    if has_changed.any():
+        log(
+            f"{has_changed.sum()} clips have other labels than in training; if you trained with --corrections, pass "
+            "them here as well"
+        )
+
+
+def _log_origins(origins: Sequence[PredictionOrigin], log: Log) -> None:
+    if n_out_of_fold := origins.count("out_of_fold"):
+        log(f"{n_out_of_fold} clips are scored with out-of-fold predictions")
+    if n_train := origins.count("train"):
+        log(f"{n_train} clips are training clips without out-of-fold predictions: their predictions are too good")
+
+
+def _replace_training_clips(
+    predictions: Predictions,
+    training: OutOfFoldPredictions,
+    rows: IntArray,
     tagger: Tagger,
-    adjusted_by: OutOfFoldPredictions | None,
+    calibration: OutOfFoldPredictions | None,
 ) -> Predictions:
-    """Predictions in which those of held-out clips stand for what the tagger says now; `found` are rows of `known`."""
-    learnt = found >= 0
-    held_out = learnt & known.has_prediction[found]
-    origins: tuple[Origin, ...] = tuple(
-        "held out" if was_held_out else "learnt" if was_learnt else "new"
-        for was_held_out, was_learnt in zip(held_out, learnt, strict=True)
+    """Predictions with the out-of-fold ones of training clips; `rows` are the clips' rows in `training`."""
+    is_train = rows >= 0
+    is_out_of_fold = is_train & training.has_prediction[rows]
+    origins: tuple[PredictionOrigin, ...] = tuple(
+        "out_of_fold" if out_of_fold else "train" if train else "unseen"
+        for out_of_fold, train in zip(is_out_of_fold, is_train, strict=True)
     )
-    if not held_out.any():
-        return replace(now, origins=origins)
-    rows, info = found[held_out], tagger.info
-    judged = known.cross_fitted(method=info.calibration_method, goal=info.threshold_goal)
-    probabilities, is_fitted_here = judged.probabilities, np.array(info.thresholds_fitted)  # others are set by hand
-    if adjusted_by is not None and "on" in info.metrics.get("calibration", {}):
-        told = adjusted_by.labels_with_enough_clips  # fitted on a manifest: of other clips, or see `_without_own_part`
-        probabilities = np.where(told, probabilities_of(known.logits, info.calibration), probabilities)
-        is_fitted_here &= ~told
-    thresholds = np.where(is_fitted_here, judged.thresholds, tagger.thresholds)
+    if not is_out_of_fold.any():
+        return replace(predictions, origins=origins)
+    rows = rows[is_out_of_fold]
+    fitted = _cross_fit_training_clips(training, tagger.info, calibration)
     return replace(
-        now,
-        probabilities=_replaced(now.probabilities, held_out, probabilities[rows]),
-        uncalibrated=_replaced(now.uncalibrated, held_out, expit(known.logits[rows])),
-        thresholds=_replaced(now.thresholds, held_out, thresholds[rows]),
+        predictions,
+        probabilities=_replaced(predictions.probabilities, is_out_of_fold, fitted.probabilities[rows]),
+        uncalibrated=_replaced(predictions.uncalibrated, is_out_of_fold, expit(training.logits[rows])),
+        thresholds=_replaced(predictions.thresholds, is_out_of_fold, fitted.thresholds[rows]),
         origins=origins,
     )
 
 
-def _without_own_part(known: OutOfFoldPredictions, found: IntArray, said: Predictions, tagger: Tagger) -> Predictions:
-    """Predictions in which clips that the tagger was calibrated by are judged by what the others of them call for."""
-    is_known = (found >= 0) & (np.array(said.origins) != "learnt")
+def _cross_fit_training_clips(
+    training: OutOfFoldPredictions, info: BundleInfo, calibration: OutOfFoldPredictions | None
+) -> CrossFitted:
+    """Probabilities and thresholds of the training clips, none of them fitted on the clip's own fold.
+
+    Labels that were calibrated on the clips of another manifest have the tagger's calibration and thresholds.
+    """
+    fitted = training.cross_fitted(method=info.calibration_method, goal=info.threshold_goal)
+    is_fitted = np.array(info.thresholds_fitted)  # the other thresholds are set by hand
+    if calibration is not None and "on" in info.metrics.get("calibration", {}):
+        from_manifest = calibration.labels_with_enough_clips
+        calibrated = probabilities_of(training.logits, info.calibration)
+        fitted = replace(fitted, probabilities=np.where(from_manifest, calibrated, fitted.probabilities))
+        is_fitted &= ~from_manifest
+    return fitted.with_fixed_thresholds(np.array(info.thresholds, np.float32), is_fitted)
+
+
+def _replace_calibration_clips(
+    predictions: Predictions, calibration: OutOfFoldPredictions, rows: IntArray, tagger: Tagger
+) -> Predictions:
+    """Predictions in which the clips that the tagger was calibrated on are cross-fitted."""
+    is_known = (rows >= 0) & (np.array(predictions.origins) != "train")
     if not is_known.any():
-        return said
-    info, told, cells = tagger.info, known.labels_with_enough_clips, np.ix_(is_known, known.labels_with_enough_clips)
-    judged = known.cross_fitted(method=info.calibration_method, goal=info.threshold_goal, only_labels=told)
-    probabilities, thresholds = said.probabilities.copy(), said.thresholds.copy()
-    probabilities[cells] = judged.probabilities[found[is_known]]
-    by_hand = ~np.array(info.thresholds_fitted)[told]
-    thresholds[cells] = np.where(by_hand, tagger.thresholds[told], judged.thresholds[found[is_known]])
-    return replace(said, probabilities=probabilities, thresholds=thresholds)
+        return predictions
+    info, labels = tagger.info, calibration.labels_with_enough_clips
+    fitted = calibration.cross_fitted(
+        method=info.calibration_method, goal=info.threshold_goal, only_labels=labels
+    ).with_fixed_thresholds(tagger.thresholds[labels], np.array(info.thresholds_fitted)[labels])
+    cells = np.ix_(is_known, labels)
+    return replace(
+        predictions,
+        probabilities=_replaced(predictions.probabilities, cells, fitted.probabilities[rows[is_known]]),
+        thresholds=_replaced(predictions.thresholds, cells, fitted.thresholds[rows[is_known]]),
+    )
 
 
-def _replaced(values: Float32Array, rows: BoolArray, others: FloatArray) -> Float32Array:
-    """The values with others in some rows."""
+def _replaced(values: Float32Array, where: BoolArray | tuple[IntArray, ...], replacements: FloatArray) -> Float32Array:
+    """A copy of the values with some of them replaced."""
     result = values.copy()
-    result[rows] = others
+    result[where] = replacements
     return result

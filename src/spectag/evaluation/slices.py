@@ -1,4 +1,4 @@
-"""Slices: the clips in kinds, by what is known of them."""
+"""Slices: the scores of clips that have a property in common, such as their duration, fold or recording site."""
 
 import math
 import re
@@ -11,87 +11,89 @@ import numpy as np
 
 from spectag.data.clips import Clip, Manifest
 from spectag.data.readers.annotations import is_annotation
-from spectag.data.readers.csv_table import COLUMNS, further_columns
-from spectag.data.readers.delimited_text import read_text, some_of
+from spectag.data.readers.csv_table import MANIFEST_COLUMNS, extra_columns
+from spectag.data.readers.delimited_text import abbreviate, read_text
 from spectag.errors import DataError, did_you_mean
-from spectag.evaluation.intervals import Resampling, scores_on
 from spectag.evaluation.predictions import Predictions
 from spectag.evaluation.results import Slice
+from spectag.scoring.bootstrap import Resampling
+from spectag.scoring.scores import resampled_scores
 
 SLICE_METRICS = ("lwlrap", "mean_average_precision", "f1_micro", "f1_macro")
 """The scores of a slice."""
 
-_MOST_KINDS = 12  # of a column that nobody asked for, and of numbers before they are put into bins
-_MOST_ASKED_FOR = 30  # of a column that was asked for; the rarer ones are taken together
+_MAX_VALUES = 12  # of a column that was not requested, and of numbers before they are put into bins
+_MAX_REQUESTED_VALUES = 30  # of a requested column; the rarer values are put together
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _UNKNOWN, _OTHERS = "unknown", "others"
 
+_Value = tuple[float, str]
+"""Sort key and name of a slice."""
 
-def slices(
+
+def score_slices(
     predictions: Predictions, manifest: Manifest, by: Sequence[str], groups: Sequence[str], resampling: Resampling
 ) -> tuple[Slice, ...]:
-    """The scores of each kind of clips, by whatever parts them into more than one kind.
+    """The scores of each slice, for every property with more than one value.
 
     Parameters
     ----------
     predictions : Predictions
     manifest : Manifest
-        Its table may have further columns; those of few values are used.
+        Additional columns of its table are used if they have few values.
     by : sequence of str
-        Columns to be used whatever they hold. Their slices are called as they are here.
+        Columns to use in any case. Their slices have the names given here.
     groups : sequence of n_clips names
+        The recording of each clip.
     resampling : Resampling
 
     Raises
     ------
     DataError
-        If the manifest has no column that is asked for.
+        If the manifest does not have a requested column.
     """
-    found = []
-    for name, kinds in _all_kinds(predictions, manifest, by):
-        present = set(kinds)
-        if len(present) < 2 and name not in by:
+    slices = []
+    for name, values in _properties(predictions, manifest, by):
+        distinct = set(values)
+        if len(distinct) < 2 and name not in by:
             continue
-        for kind in sorted(present, key=_order):
-            rows = np.array([own == kind for own in kinds])
-            counts = resampling.counts([group for group, chosen in zip(groups, rows, strict=True) if chosen])
-            samples = scores_on(predictions.of(rows), counts).overall
+        for value in sorted(distinct, key=_sort_key):
+            in_slice = np.array([clip_value == value for clip_value in values])
+            selected = predictions.select(in_slice)
+            counts = resampling.counts([group for group, is_in in zip(groups, in_slice, strict=True) if is_in])
+            samples = resampled_scores(selected.y_true, selected.probabilities, selected.detected, counts).overall
             overall = {metric: resampling.estimate(samples[metric]) for metric in SLICE_METRICS}
-            found.append(Slice(name, kind[1], int(rows.sum()), overall))
-    return tuple(found)
+            slices.append(Slice(name, value[1], len(selected.clips), overall))
+    return tuple(slices)
 
 
 def check_columns(manifest: Manifest, by: Sequence[str]) -> None:
-    """Raise a DataError if the manifest has no column of such a name."""
+    """Raise a DataError if the manifest does not have all of these columns."""
     columns = _columns(manifest.clips, manifest) if by else {}
     for name in by:
-        _column(name, columns, manifest.source)
+        _find_column(name, columns, manifest.source)
 
 
-_Kind = tuple[float, str]
-"""A place among the kinds, and the words for it."""
+def _sort_key(value: _Value) -> tuple[bool, float, int, str]:
+    position, name = value
+    return name in (_OTHERS, _UNKNOWN), position, len(name) if name.isdecimal() else 0, name
 
 
-def _order(kind: _Kind) -> tuple[bool, float, int, str]:
-    place, words = kind
-    return words in (_OTHERS, _UNKNOWN), place, len(words) if words.isdecimal() else 0, words
-
-
-def _all_kinds(predictions: Predictions, manifest: Manifest, by: Sequence[str]) -> Iterator[tuple[str, list[_Kind]]]:
-    """A name, and the kind of each clip."""
-    yield "duration", _bins(predictions.durations.tolist(), " s")
+def _properties(predictions: Predictions, manifest: Manifest, by: Sequence[str]) -> Iterator[tuple[str, list[_Value]]]:
+    """The name of each property, and its value for each clip."""
+    yield "duration", _bin_numbers(predictions.durations.tolist(), " s")
     n_labels = [len(clip.labels) for clip in predictions.clips]
     yield "number of labels", [(n, f"{n} {'label' if n == 1 else 'labels'}") for n in n_labels]
     yield "origin", [(0, origin) for origin in predictions.origins]
     columns = _columns(predictions.clips, manifest)
-    asked_for = {_column(name, columns, manifest.source): name for name in by}
-    for name, values in columns.items():
-        if name in asked_for or _tells(name, values, predictions.clips):
-            yield asked_for.get(name, name), _kinds(values)
+    requested = {_find_column(name, columns, manifest.source): name for name in by}
+    for name, fields in columns.items():
+        if name in requested or _is_informative(name, fields, predictions.clips):
+            yield requested.get(name, name), _values(fields)
 
 
 def _columns(clips: Sequence[Clip], manifest: Manifest) -> dict[str, list[str]]:
-    """What the manifest says of each clip beside its labels, "" where it says nothing."""
+    """The fields of each clip in the manifest, except its labels; "" for an empty field."""
     columns = {
         "fold": [clip.fold or "" for clip in clips],
         "group": [clip.group or "" for clip in clips],
@@ -99,58 +101,63 @@ def _columns(clips: Sequence[Clip], manifest: Manifest) -> dict[str, list[str]]:
     }
     text = read_text(manifest.source) if manifest.source.is_file() else ""
     if text and not is_annotation(text):
-        for name, of_line in further_columns(manifest.source, text).items():
-            columns[name] = [of_line.get(clip.line or 0, "") for clip in clips]
+        for name, field_of_line in extra_columns(manifest.source, text).items():
+            columns[name] = [field_of_line.get(clip.line or 0, "") for clip in clips]
     return columns
 
 
-def _tells(name: str, values: Sequence[str], clips: Sequence[Clip]) -> bool:
-    """Whether a column that nobody asked for is worth a look: few values, and not just the labels again."""
+def _is_informative(name: str, fields: Sequence[str], clips: Sequence[Clip]) -> bool:
+    """Whether a column that was not requested is worth slicing by: few values, and not only the labels again."""
     if name == "folder":
-        labels = {value: clip.labels for value, clip in zip(values, clips, strict=True)}
-        if all(labels[value] == clip.labels for value, clip in zip(values, clips, strict=True)):
+        labels = {field: clip.labels for field, clip in zip(fields, clips, strict=True)}
+        if all(labels[field] == clip.labels for field, clip in zip(fields, clips, strict=True)):
             return False
-    return len(set(values)) <= (_MOST_ASKED_FOR if name in ("fold", "folder") else _MOST_KINDS)
+    return len(set(fields)) <= (_MAX_REQUESTED_VALUES if name in ("fold", "folder") else _MAX_VALUES)
 
 
-def _column(name: str, columns: Mapping[str, list[str]], source: Path) -> str:
-    """The column that is asked for by this name, in any case of letters or as the manifest calls what we know."""
-    aliases = {alias.lower(): own for own in ("fold", "group") for alias in COLUMNS[own] if any(columns[own])}
+def _find_column(name: str, columns: Mapping[str, list[str]], source: Path) -> str:
+    """The column with this name or alias, whatever the case of its letters."""
+    aliases = {
+        alias.lower(): column
+        for column in ("fold", "group")
+        for alias in MANIFEST_COLUMNS[column]
+        if any(columns[column])
+    }
     known = aliases | {column.lower(): column for column in columns if any(columns[column])}
     if name.lower() not in known:
         raise DataError(
-            f"{source}: no column {name!r} to slice by{did_you_mean(name.lower(), known) or '.'} It has "
-            f"{some_of(list(dict.fromkeys(known.values())), 12)}"
+            f"{source}: no column {name!r} to slice by{did_you_mean(name.lower(), known) or '.'} The columns are "
+            f"{abbreviate(list(dict.fromkeys(known.values())), 12)}"
         )
     return known[name.lower()]
 
 
-def _kinds(values: Sequence[str]) -> list[_Kind]:
-    """Texts as they are; of many, the frequent ones; of many numbers, bins."""
-    counts = Counter(values)
-    if len(counts) > _MOST_KINDS and all(_NUMBER.fullmatch(value) for value in counts if value):
-        return _bins([float(value.replace(",", ".")) if value else math.nan for value in values])
-    kept = {value for value, _ in counts.most_common(_MOST_ASKED_FOR)}
-    return [(0, (value or _UNKNOWN) if value in kept else _OTHERS) for value in values]
+def _values(fields: Sequence[str]) -> list[_Value]:
+    """The fields themselves; bins for many numbers; the most frequent fields if there are many texts."""
+    counts = Counter(fields)
+    if len(counts) > _MAX_VALUES and all(_NUMBER.fullmatch(field) for field in counts if field):
+        return _bin_numbers([float(field.replace(",", ".")) if field else math.nan for field in fields])
+    frequent = {field for field, _ in counts.most_common(_MAX_REQUESTED_VALUES)}
+    return [(0, (field or _UNKNOWN) if field in frequent else _OTHERS) for field in fields]
 
 
-def _bins(values: Sequence[float], unit: str = "") -> list[_Kind]:
-    """Four bins of about as many clips each, at round numbers."""
-    known = np.array([value for value in values if not math.isnan(value)])
+def _bin_numbers(numbers: Sequence[float], unit: str = "") -> list[_Value]:
+    """Four bins with about as many clips each, with rounded edges."""
+    known = np.array([number for number in numbers if not math.isnan(number)])
     quartiles = np.quantile(known, [0.25, 0.5, 0.75]) if known.size else []
     edges = list(dict.fromkeys(float(f"{edge:.2g}") for edge in quartiles))
     if known.size and edges[-1] >= float(f"{known.max():.3g}"):
-        edges.pop()  # nothing is beyond
-    rounded = [float(f"{value:.3g}") for value in values]  # 5.0004 s is 5 s
-    places = np.searchsorted(edges, rounded, side="left").tolist()
-    words = _words(edges, unit)
+        edges.pop()  # there is nothing above it
+    rounded = [float(f"{number:.3g}") for number in numbers]  # 5.0004 s is 5 s
+    bins = np.searchsorted(edges, rounded, side="left").tolist()
+    names = _bin_names(edges, unit)
     return [
-        (0, _UNKNOWN) if math.isnan(value) else (place, words[place])
-        for value, place in zip(values, places, strict=True)
+        (0, _UNKNOWN) if math.isnan(number) else (bin_index, names[bin_index])
+        for number, bin_index in zip(numbers, bins, strict=True)
     ]
 
 
-def _words(edges: Sequence[float], unit: str) -> list[str]:
+def _bin_names(edges: Sequence[float], unit: str) -> list[str]:
     if not edges:
         return ["all"]
     texts = [f"{edge:g}" for edge in edges]

@@ -1,44 +1,46 @@
-"""From logits to probabilities that come true: what was said with 0.8 is so in eight of ten cases.
+"""Calibration: from logits to probabilities that are right, so that 80 % of the predictions with 0.8 are true.
 
-A network's logits are made to rank, and its sigmoid may be too sure or not sure enough, each label in its own way.
-Calibration bends each label's logit by a rising curve that was fitted on clips the network did not see. The curve of a
-label rises strictly, so the ranking of clips within a label never changes.
+The sigmoid of a network's logits may be overconfident or underconfident, differently for each label. Calibration maps
+the logits of each label by a curve that is fitted on clips the network was not trained on. The curve increases
+strictly, so the ranking of clips within a label never changes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.config.base import Config
-from spectag.scoring.calibration_curves import Curve, fit_line, fit_lines, isotonic_curve, line
-from spectag.scoring.thresholds import BEST_F1, ThresholdGoal, fit_thresholds
+from spectag.scoring.calibration_curves import CalibrationCurve, fit_line, fit_lines, isotonic_curve, linear_curve
+from spectag.scoring.thresholds import BEST_F1, ThresholdGoal, fill_thresholds, fit_thresholds
 
-Fitted = Literal["temperature", "platt", "isotonic"]
-Method = Literal["auto", "none", "temperature", "platt", "isotonic"]
+FittedMethod = Literal["temperature", "platt", "isotonic"]
+CalibrationMethod = Literal["auto", "none", "temperature", "platt", "isotonic"]
 
+LOGIT_LIMIT = 23.0
+"""The probability of this logit differs from 1 in the tenth digit."""
 DEFAULT_THRESHOLD = 0.5
-"""Of a label whose threshold can't be fitted."""
+"""The threshold of a label with too few clips to fit one."""
 SCALE_L2_PENALTY, OFFSET_L2_PENALTY = 30.0, 10.0
-"""Of a label's own scale and offset, which are drawn towards those for all labels; see `fit_line`.
+"""L2 penalties of a label's own scale and offset, which are shrunk towards the common ones; see `fit_line`.
 
-Chosen on the test clips of seven made competitions of 10 labels (benchmarks/calibration.py makes the like), whose log
-loss a decision is 0.1603 by one curve for all and 0.1584 by own curves fitted on 40 clips, 0.1577 and 0.1531 by those
-on 240 to 320. A third of these pulls gives 0.1586 and 0.1526, none at all 0.236 and 0.155.
+Chosen on the test clips of seven synthetic data sets of 10 labels (as in benchmarks/calibration.py). The log loss per
+decision is 0.1603 with one curve for all labels and 0.1584 with a curve per label, fitted on 40 clips; 0.1577 and
+0.1531 with 240 to 320 clips. A third of the penalties gives 0.1586 and 0.1526, no penalty 0.236 and 0.155.
 """
 MIN_CLIPS_ISOTONIC = 100
-"""Clips with a label, and without it, from which its curve may have any rising form."""
+"""How many clips with a label, and without it, isotonic regression needs."""
 
 
 class _Candidate(NamedTuple):
-    """A method, with one curve for all labels or one for each."""
+    """A method, with one curve for all labels (pooled) or one for each label."""
 
-    method: Fitted
+    method: FittedMethod
     is_pooled: bool
 
 
@@ -53,12 +55,12 @@ _CANDIDATES = (  # the simplest first
 
 @dataclass(frozen=True, eq=False)
 class PiecewiseLinear:
-    """The curves of all labels as a sum, which NumPy and ONNX compute alike.
+    """The curves of all labels as a sum, in a form that both NumPy and ONNX can compute.
 
         heights + slopes_below * min(logit - lefts, 0) + slopes_above * max(logit - rights, 0)
         + sum over k of slopes[k] * clip(logit - starts[k], 0, widths[k])
 
-    Arrays are of shape (n_labels,), the last three of (n_bends, n_labels), filled up with zeros.
+    Arrays have shape (n_labels,), the last three (n_pieces, n_labels), padded with zeros.
     """
 
     heights: FloatArray
@@ -72,11 +74,11 @@ class PiecewiseLinear:
 
 
 class Calibration(Config):
-    """How a tagger's logits become probabilities, label by label; a part of its spectag.json."""
+    """How a tagger's logits become probabilities, label by label. It is stored in spectag.json."""
 
-    method: Fitted
-    curves: tuple[Curve, ...]
-    """One for each label, in their order."""
+    method: FittedMethod
+    curves: tuple[CalibrationCurve, ...]
+    """One curve for each label, in the order of the labels."""
 
     def __call__(self, logits: ArrayLike) -> FloatArray:
         """Calibrated probabilities.
@@ -84,12 +86,12 @@ class Calibration(Config):
         Parameters
         ----------
         logits : float array of shape (..., n_labels)
-            As the network gives them. NaN stays NaN.
+            The network's output. NaN stays NaN.
 
         Raises
         ------
         ValueError
-            If the last axis is not that of the labels.
+            If the last axis does not match the labels.
         """
         probabilities: FloatArray = expit(self.calibrated_logits(logits))
         return probabilities
@@ -98,7 +100,7 @@ class Calibration(Config):
         """Logits (..., n_labels) of the calibrated probabilities."""
         z, pieces = np.asarray(logits, np.float64), self.pieces
         if z.ndim == 0 or z.shape[-1] != len(self.curves):
-            raise ValueError(f"need logits of shape (..., {len(self.curves)}), as many as labels, got {z.shape}")
+            raise ValueError(f"need logits of shape (..., {len(self.curves)}), one for each label, got {z.shape}")
         calibrated: FloatArray = pieces.heights + pieces.slopes_below * np.minimum(z - pieces.lefts, 0)
         calibrated += pieces.slopes_above * np.maximum(z - pieces.rights, 0)
         for start, width, slope in zip(pieces.starts, pieces.widths, pieces.slopes, strict=True):
@@ -124,107 +126,112 @@ class Calibration(Config):
 
 
 def probabilities_of(logits: ArrayLike, calibration: Calibration | None) -> FloatArray:
-    """Probabilities of logits (..., n_labels): calibrated, or the plain sigmoid where there is no calibration."""
+    """Probabilities of logits (..., n_labels): calibrated, or the plain sigmoid without a calibration."""
     if calibration is not None:
         return calibration(logits)
     probabilities: FloatArray = expit(np.asarray(logits, np.float64))
     return probabilities
 
 
-def fit_calibration(
-    logits: ArrayLike, y_true: ArrayLike, *, method: Method = "auto", parts: ArrayLike | None = None
-) -> Calibration | None:
-    """The calibration that these clips call for, which the networks that gave the logits did not see.
+def clipped_logit(probabilities: ArrayLike, limit: float = LOGIT_LIMIT) -> FloatArray:
+    """The logits of probabilities, clipped to +-limit, because those of 0 and 1 are infinite. NaN stays NaN."""
+    logits: FloatArray = np.clip(logit(np.asarray(probabilities, np.float64)), -limit, limit)
+    return logits
 
-    It is one curve for all labels, or one for each, whichever is better in cross-validation over the parts. A label's
-    own curve is drawn towards the one for all: with few clips it is nearly that, with many it is as its clips say.
+
+def fit_calibration(
+    logits: ArrayLike, y_true: ArrayLike, *, method: CalibrationMethod = "auto", folds: ArrayLike | None = None
+) -> Calibration | None:
+    """The best calibration for these clips, which the networks must not have been trained on.
+
+    Cross-validation over the folds chooses between one curve for all labels and one for each. A label's own curve is
+    shrunk towards the common one: with few clips it stays close to it, with many clips it follows the data.
 
     Parameters
     ----------
     logits : float array of shape (n_clips, n_labels)
-        Clips that have NaN anywhere do not count.
+        Clips that have NaN anywhere are ignored.
     y_true : bool array of shape (n_clips, n_labels)
     method : str
-        temperature: a scale. platt: a scale and an offset. isotonic: any rising curve for each label that
-        MIN_CLIPS_ISOTONIC clips have and as many have not, and platt for the others. none: no calibration. auto: the
-        best of them all in cross-validation over the parts. What is simpler is taken unless another is clearly better,
-        by more than the standard error of the difference.
-    parts : int array of shape (n_clips,), optional
-        Clips of one number are left out together in cross-validation, which auto needs; those of -1 do not count.
-        Copies of a recording belong together. Without parts every label has its own curve.
+        temperature: a scale. platt: a scale and an offset. isotonic: any increasing curve for each label that at least
+        MIN_CLIPS_ISOTONIC clips have and as many do not have, and platt for the other labels. none: no calibration.
+        auto: the best of these in cross-validation. A simpler method is preferred unless another is better by more
+        than the standard error of the difference.
+    folds : int array of shape (n_clips,), optional
+        The fold of each clip; clips with -1 are ignored. All clips of a recording must be in one fold. Required for
+        auto. Without folds, every label gets its own curve.
 
     Returns
     -------
     Calibration or None
-        None: the plain sigmoid, since nothing is clearly better, or there is nothing to learn from (no clip has a
-        label, or auto has fewer than two parts to choose by).
+        None means the plain sigmoid: nothing is clearly better, no clip has a label, or auto has fewer than two folds.
 
     Raises
     ------
     ValueError
-        If shapes differ, a logit is infinite, or `parts` are missing for auto.
+        If shapes differ, a logit is infinite, or `folds` are missing for auto.
     """
-    if method == "auto" and parts is None:
-        raise ValueError("method auto chooses by cross-validation, which needs parts")
-    clips = _Clips.usable(logits, y_true, parts)[0]
+    if method == "auto" and folds is None:
+        raise ValueError("method auto chooses by cross-validation, which needs folds")
+    clips = _Clips.usable(logits, y_true, folds)[0]
     return clips.calibration(clips.best_candidate(method))
 
 
 class _Clips:
-    """Clips to learn from, and the lines that were fitted to them without some of their parts: each is needed often."""
+    """Clips to fit on, with a cache of the lines that were fitted without some of the folds."""
 
-    def __init__(self, logits: FloatArray, truth: BoolArray, parts: IntArray) -> None:
-        self.logits, self.truth, self.parts = logits, truth, parts
-        self.numbers: list[int] = np.unique(parts).tolist()
+    def __init__(self, logits: FloatArray, truth: BoolArray, folds: IntArray) -> None:
+        self.logits, self.truth, self.folds = logits, truth, folds
+        self.fold_names: list[int] = np.unique(folds).tolist()
         self._lines: dict[tuple[frozenset[int], bool, bool], list[tuple[float, float]]] = {}
 
     @classmethod
-    def usable(cls, logits: ArrayLike, y_true: ArrayLike, parts: ArrayLike | None) -> tuple["_Clips", BoolArray]:
-        """Those of a part that have logits, and which they are of all."""
+    def usable(cls, logits: ArrayLike, y_true: ArrayLike, folds: ArrayLike | None) -> tuple["_Clips", BoolArray]:
+        """The clips with logits and a fold, and a bool array (n_clips,) that marks them."""
         z, truth = np.asarray(logits, np.float64), np.asarray(y_true, np.bool_)
-        groups = np.zeros(len(z), np.int64) if parts is None else np.asarray(parts)
-        if z.ndim != 2 or z.shape != truth.shape or groups.shape != z.shape[:1]:
+        fold_of_clip = np.zeros(len(z), np.int64) if folds is None else np.asarray(folds)
+        if z.ndim != 2 or z.shape != truth.shape or fold_of_clip.shape != z.shape[:1]:
             raise ValueError(
-                "need logits and y_true of one shape (n_clips, n_labels) and parts of shape (n_clips,), got "
-                f"{z.shape}, {truth.shape} and {groups.shape}"
+                "need logits and y_true of one shape (n_clips, n_labels) and folds of shape (n_clips,), got "
+                f"{z.shape}, {truth.shape} and {fold_of_clip.shape}"
             )
         if np.isinf(z).any():
-            raise ValueError("need finite logits, or NaN for clips that do not count, got infinity")
-        counts = (groups >= 0) & ~np.isnan(z).any(axis=1)
-        return cls(z[counts], truth[counts], groups[counts]), counts
+            raise ValueError("need finite logits, or NaN for clips to ignore, got infinity")
+        is_usable = (fold_of_clip >= 0) & ~np.isnan(z).any(axis=1)
+        return cls(z[is_usable], truth[is_usable], fold_of_clip[is_usable]), is_usable
 
-    def best_candidate(self, method: Method, left_out: frozenset[int] = frozenset()) -> _Candidate | None:
-        """The best in cross-validation over the parts that are not left out; the simplest that is not clearly worse."""
+    def best_candidate(self, method: CalibrationMethod, left_out: frozenset[int] = frozenset()) -> _Candidate | None:
+        """The simplest candidate that is not clearly worse than another in cross-validation over the other folds."""
         candidates = [candidate for candidate in _CANDIDATES if method in ("auto", candidate.method)]
         best = None if method == "auto" or not candidates else candidates.pop(0)
-        if len(self.numbers) - len(left_out) < 2:
+        if len(self.fold_names) - len(left_out) < 2:
             return candidates[-1] if best and candidates else best
-        least = self._held_out_losses(best, left_out)
+        best_losses = self._held_out_losses(best, left_out)
         for candidate in candidates:
             losses = self._held_out_losses(candidate, left_out)
-            gains = least - losses
+            gains = best_losses - losses
             if gains.mean() > gains.std() / np.sqrt(len(gains)):
-                best, least = candidate, losses
+                best, best_losses = candidate, losses
         return best
 
     def _held_out_losses(self, candidate: _Candidate | None, left_out: frozenset[int]) -> FloatArray:
-        """The log loss of each clip that is not left out, calibrated by the other parts."""
-        losses = np.full(len(self.parts), np.nan)
-        for part in set(self.numbers) - left_out:
-            own = self.parts == part
-            calibration = self.calibration(candidate, left_out | {part})
-            z = self.logits[own] if calibration is None else calibration.calibrated_logits(self.logits[own])
-            losses[own] = (np.logaddexp(0, z) - self.truth[own] * z).sum(axis=1)
+        """The log loss of each clip that is not left out, calibrated on the other folds."""
+        losses = np.full(len(self.folds), np.nan)
+        for fold in set(self.fold_names) - left_out:
+            in_fold = self.folds == fold
+            calibration = self.calibration(candidate, left_out | {fold})
+            z = self.logits[in_fold] if calibration is None else calibration.calibrated_logits(self.logits[in_fold])
+            losses[in_fold] = (np.logaddexp(0, z) - self.truth[in_fold] * z).sum(axis=1)
         held_out: FloatArray = losses[~np.isnan(losses)]
         return held_out
 
     def calibration(self, candidate: _Candidate | None, left_out: frozenset[int] = frozenset()) -> Calibration | None:
-        """The calibration that fits the parts which are not left out; None where none of their clips has a label."""
+        """The calibration fitted on the folds that are not left out; None if none of their clips has a label."""
         logits, truth = self._without(left_out)
         if candidate is None or not truth.any():
             return None
         lines = self._lines_without(left_out, candidate.method != "temperature", candidate.is_pooled)
-        curves = [line(scale, offset) for scale, offset in lines]
+        curves = [linear_curve(scale, offset) for scale, offset in lines]
         if candidate.method == "isotonic":
             n_true = truth.sum(axis=0)
             for label in np.flatnonzero(np.minimum(n_true, len(truth) - n_true) >= MIN_CLIPS_ISOTONIC):
@@ -239,19 +246,19 @@ class _Clips:
             if is_pooled:
                 self._lines[key] = [fit_line(logits, truth, with_offset=with_offset)] * truth.shape[1]
             else:
-                [(scale, offset), *_] = self._lines_without(left_out, with_offset, True)
-                self._lines[key] = _own_lines(logits, truth, scale, offset, with_offset=with_offset)
+                common_line, *_ = self._lines_without(left_out, with_offset, True)
+                self._lines[key] = _lines_per_label(logits, truth, *common_line, with_offset=with_offset)
         return self._lines[key]
 
     def _without(self, left_out: frozenset[int]) -> tuple[FloatArray, BoolArray]:
-        kept = ~np.isin(self.parts, list(left_out))
+        kept = ~np.isin(self.folds, list(left_out))
         return self.logits[kept], self.truth[kept]
 
 
-def _own_lines(
+def _lines_per_label(
     logits: FloatArray, truth: BoolArray, scale: float, offset: float, *, with_offset: bool
 ) -> list[tuple[float, float]]:
-    """Scale and offset of each label, drawn towards those for all labels."""
+    """Scale and offset of each label, shrunk towards the common ones."""
     scales, offsets = fit_lines(
         scale * logits + offset,
         truth,
@@ -264,51 +271,60 @@ def _own_lines(
 
 @dataclass(frozen=True, eq=False)
 class CrossFitted:
-    """What is honest to report of calibration and thresholds: each clip's come from the other parts' clips alone.
+    """Probabilities and thresholds for an unbiased score: those of each clip are fitted on the other folds only.
 
     Attributes
     ----------
     probabilities : float array of shape (n_clips, n_labels)
-        NaN for clips that do not count.
+        NaN for ignored clips.
     thresholds : float array of shape (n_clips, n_labels)
-        Those of a clip's part, 0.5 where they can't be fitted; NaN for clips that do not count.
+        The thresholds for the fold of each clip, 0.5 where they cannot be fitted; NaN for ignored clips.
     """
 
     probabilities: FloatArray
     thresholds: FloatArray
 
+    def with_fixed_thresholds(self, thresholds: ArrayLike, is_fitted: ArrayLike) -> "CrossFitted":
+        """The same with these thresholds (n_labels,) for the labels whose threshold is not fitted."""
+        return replace(self, thresholds=np.where(is_fitted, self.thresholds, thresholds))
 
-def cross_fitted(
-    logits: ArrayLike, y_true: ArrayLike, parts: ArrayLike, *, method: Method = "auto", goal: ThresholdGoal = BEST_F1
+
+def cross_fit(
+    logits: ArrayLike,
+    y_true: ArrayLike,
+    folds: ArrayLike,
+    *,
+    method: CalibrationMethod = "auto",
+    goal: ThresholdGoal = BEST_F1,
 ) -> CrossFitted:
-    """Probabilities and thresholds of each part, by calibration and thresholds fitted on the other parts.
+    """Probabilities and thresholds of each fold, with calibration and thresholds fitted on the other folds.
 
     Parameters
     ----------
     logits : float array of shape (n_clips, n_labels)
-        Clips that have NaN anywhere do not count.
+        Clips that have NaN anywhere are ignored.
     y_true : bool array of shape (n_clips, n_labels)
-    parts : int array of shape (n_clips,)
-        Clips of one number are calibrated together; those of -1 do not count. Copies of a recording belong together.
+    folds : int array of shape (n_clips,)
+        The fold of each clip; clips with -1 are ignored. All clips of a recording must be in one fold.
     method : str
-        As for `fit_calibration`; auto chooses anew for each part.
+        As for `fit_calibration`; auto chooses again for each fold.
     goal : ThresholdGoal
 
     Raises
     ------
     ValueError
-        As `fit_calibration`, or if there are fewer than two parts.
+        As `fit_calibration`, or if there are fewer than two folds.
     """
-    clips, counts = _Clips.usable(logits, y_true, parts)
-    if len(clips.numbers) < 2:
-        raise ValueError(f"cross-fitting needs two parts or more with logits, got {len(clips.numbers)}")
+    clips, is_usable = _Clips.usable(logits, y_true, folds)
+    if len(clips.fold_names) < 2:
+        raise ValueError(f"cross-fitting needs two or more folds with logits, got {len(clips.fold_names)}")
     probabilities, thresholds = np.full((2, *clips.logits.shape), np.nan)
-    for part in clips.numbers:
-        own, left_out = clips.parts == part, frozenset([part])
+    for fold in clips.fold_names:
+        in_fold, left_out = clips.folds == fold, frozenset([fold])
         calibration = clips.calibration(clips.best_candidate(method, left_out), left_out)
-        probabilities[own] = probabilities_of(clips.logits[own], calibration)
-        fitted = fit_thresholds(clips.truth[~own], probabilities_of(clips.logits[~own], calibration), goal)
-        thresholds[own] = np.where(np.isnan(fitted), DEFAULT_THRESHOLD, fitted)
+        probabilities[in_fold] = probabilities_of(clips.logits[in_fold], calibration)
+        fitted = fit_thresholds(clips.truth[~in_fold], probabilities_of(clips.logits[~in_fold], calibration), goal)
+        thresholds[in_fold] = fill_thresholds(fitted, DEFAULT_THRESHOLD)
     result = np.full((2, *np.shape(logits)), np.nan)
-    result[:, counts] = probabilities, thresholds
+    result[:, is_usable] = probabilities, thresholds
     return CrossFitted(*result)

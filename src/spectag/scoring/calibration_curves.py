@@ -1,4 +1,4 @@
-"""Rising curves from a label's logit to a calibrated one, and how they are fitted to one label's clips.
+"""Calibration curves: rising curves from a label's logit to its calibrated logit, and how to fit them.
 
 References
 ----------
@@ -17,40 +17,41 @@ from scipy.special import expit
 
 from spectag.array_types import BoolArray, FloatArray
 from spectag.config.base import Config
+from spectag.scoring.logistic_loss import fit_logistic
 
 POOLED_L2_PENALTY = 1.0
-"""Of `fit_line`, in nats over all decisions."""
+"""L2 penalty of the scale and offset in `fit_line`, in nats over all decisions."""
 ISOTONIC_L2_PENALTY = 10.0
-"""Clips that lie on the label's line, added to each block: 3 and 30 do no better on the clips that the pulls of
-`spectag.scoring.calibration` were chosen on."""
+"""How many clips on the label's line are added to each block. 3 and 30 are no better on the data by which the penalties
+in `spectag.scoring.calibration` were chosen."""
 
 _SCALE_LIMITS = (0.02, 50.0)
-_N_STEPS = 20  # of Newton's, of which most labels need six
-_SMALL_STEP = 1e-8
-_LEAST_GAP = 1e-3  # in logits between two points of a curve
-_FARTHEST = 500.0  # calibrated logit of a point, whose probability is still not 0
+_N_NEWTON_STEPS = 20  # most labels need six
+_CONVERGED_STEP = 1e-8
+_MIN_GAP = 1e-3  # in logits, between two points of a curve
+_MAX_LOGIT = 500.0  # its probability is still above 0 and below 1
 
 
-class Curve(Config):
-    """How a label's logit becomes a calibrated one: straight lines from point to point, and on beyond the ends."""
+class CalibrationCurve(Config):
+    """The calibrated logit of a label as a piecewise linear function of its logit."""
 
     points: tuple[tuple[float, float], ...] = Field(min_length=1)
-    """Logit and calibrated logit; both rise from point to point."""
+    """Pairs of logit and calibrated logit; both increase from point to point."""
     slope_below: float = Field(gt=0)
-    """Before the first point."""
+    """The slope before the first point."""
     slope_above: float = Field(gt=0)
-    """After the last one."""
+    """The slope after the last point."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if any(not (x < next_x and y < next_y) for (x, y), (next_x, next_y) in pairwise(self.points)):
-            raise ValueError(f"the points of a curve must rise, got {self.points}")
+            raise ValueError(f"both numbers of a curve's points must increase from point to point, got {self.points}")
         return self
 
 
-def line(scale: float, offset: float) -> Curve:
+def linear_curve(scale: float, offset: float) -> CalibrationCurve:
     """The curve scale * logit + offset."""
-    return Curve(points=((0.0, offset),), slope_below=scale, slope_above=scale)
+    return CalibrationCurve(points=((0.0, offset),), slope_below=scale, slope_above=scale)
 
 
 def fit_line(
@@ -61,25 +62,24 @@ def fit_line(
     scale_l2_penalty: float = POOLED_L2_PENALTY,
     offset_l2_penalty: float = POOLED_L2_PENALTY,
 ) -> tuple[float, float]:
-    """Scale and offset of least log loss over all these decisions (Platt), drawn towards 1 and 0.
+    """The scale and offset with the lowest log loss over all these decisions (Platt scaling).
 
-    Beside the log loss, summed over the decisions, they cost
+    An L2 penalty keeps them finite if the logits separate true from false without an error. It is added to the sum of
+    the log loss over all decisions:
 
         scale_l2_penalty / 2 * (scale - 1) ** 2 + offset_l2_penalty / 2 * offset ** 2
-
-    which keeps them finite where all is told apart without an error.
 
     Parameters
     ----------
     logits : float array of any shape
     y_true : bool array of the same shape
     with_offset : bool
-        Without one, the offset is 0: temperature scaling.
+        If False, the offset is 0: temperature scaling.
 
     Raises
     ------
     ValueError
-        If the shapes differ or there is nothing to learn from.
+        If the shapes differ or the arrays are empty.
     """
     if np.shape(logits) != np.shape(y_true) or not np.size(logits):
         raise ValueError(f"need logits and labels of one shape, got {np.shape(logits)} and {np.shape(y_true)}")
@@ -98,16 +98,16 @@ def fit_lines(
     scale_l2_penalty: float,
     offset_l2_penalty: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """What `fit_line` gives of each column of (n_clips, n_labels): scales and offsets (n_labels,).
+    """`fit_line` for each column of (n_clips, n_labels): scales and offsets (n_labels,).
 
-    All columns take Newton's steps together, which is twenty times as fast as one after another; a column that these
-    do not bring to an end is solved alone.
+    Newton's method runs on all columns together, which is 20 times as fast as one after another. A column for which
+    it does not converge is solved by L-BFGS.
     """
     n_labels = logits.shape[1]
     scales, offsets = np.ones(n_labels), np.zeros(n_labels)
     solved = np.zeros(n_labels, np.bool_)
-    with np.errstate(all="ignore"):  # columns that go astray are solved again
-        for _ in range(_N_STEPS):
+    with np.errstate(all="ignore"):  # columns that diverge are solved again
+        for _ in range(_N_NEWTON_STEPS):
             probabilities = expit(scales * logits + offsets)
             errors, spread = probabilities - truth, probabilities * (1 - probabilities)
             slope = (errors * logits).sum(axis=0) + scale_l2_penalty * (scales - 1)
@@ -121,67 +121,53 @@ def fit_lines(
             else:
                 step, offset_step = slope / curvature, np.zeros(n_labels)
             scales, offsets = scales - step, offsets - offset_step
-            solved = np.maximum(np.abs(step), np.abs(offset_step)) < _SMALL_STEP
+            solved = np.maximum(np.abs(step), np.abs(offset_step)) < _CONVERGED_STEP
             if solved.all():
                 break
     solved &= (scales > _SCALE_LIMITS[0]) & (scales < _SCALE_LIMITS[1])
     for label in np.flatnonzero(~solved):
-        scales[label], offsets[label] = _line_within_limits(
-            logits[:, label], truth[:, label], with_offset, np.array([scale_l2_penalty, offset_l2_penalty])
+        coefficients = fit_logistic(
+            np.column_stack([logits[:, label], np.ones(len(logits))]),
+            truth[:, [label]].astype(np.float64),
+            np.array([[1.0], [0.0]]),
+            l2_penalty=np.array([[scale_l2_penalty], [offset_l2_penalty]]) / len(logits),
+            l2_center=np.array([[1.0], [0.0]]),
+            bounds=(_SCALE_LIMITS, (None, None) if with_offset else (0.0, 0.0)),
+            ftol=1e-12,
+            gtol=1e-7,
         )
+        scales[label], offsets[label] = coefficients[:, 0]
     return scales, offsets
-
-
-def _line_within_limits(
-    z: FloatArray, truth: BoolArray | FloatArray, with_offset: bool, pulls: FloatArray
-) -> tuple[float, float]:
-    """Scale and offset of one label, by a search that can't go astray."""
-    from scipy.optimize import minimize  # takes a tenth of a second to load, and tagging needs none
-
-    def loss_and_gradient(values: FloatArray) -> tuple[float, FloatArray]:
-        calibrated = values[0] * z + values[1]
-        errors, away = expit(calibrated) - truth, values - (1.0, 0.0)
-        loss = np.logaddexp(0, calibrated).sum() - truth @ calibrated + pulls @ away**2 / 2
-        return loss / z.size, (np.array([errors @ z, errors.sum()]) + pulls * away) / z.size
-
-    bounds = (_SCALE_LIMITS, (None, None) if with_offset else (0.0, 0.0))
-    solution = minimize(
-        loss_and_gradient,
-        np.array([1.0, 0.0]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"ftol": 1e-12, "gtol": 1e-7},
-    )
-    scale, offset = solution.x
-    return float(scale), float(offset)
 
 
 def isotonic_curve(
     logits: FloatArray, truth: BoolArray, scale: float, offset: float, *, l2_penalty: float = ISOTONIC_L2_PENALTY
-) -> Curve:
-    """Centred isotonic regression of a label: straight between the blocks' centres, on beyond the ends as the line.
+) -> CalibrationCurve:
+    """Centred isotonic regression of a label: linear between the centres of the blocks, with the line's slope outside.
 
     Parameters
     ----------
     logits, truth : float and bool arrays of shape (n_clips,)
     scale, offset : float
-        The label's line, which each block is drawn to as if `l2_penalty` more clips lay on it.
+        The label's line. Each block is shrunk towards it, as if it had `l2_penalty` more clips on the line.
     """
     from scipy.optimize import isotonic_regression
 
-    order = np.lexsort((~truth, logits))  # of equal logits the true ones first, which no block boundary parts
+    order = np.lexsort((~truth, logits))  # of equal logits the true ones first, so that a block never splits them
     z, hits = logits[order], truth[order].astype(np.float64)
     blocks = isotonic_regression(hits).blocks
     weights = np.diff(blocks) + l2_penalty
     centres = np.add.reduceat(z, blocks[:-1]) / np.diff(blocks)
-    on_line = np.clip(scale * centres + offset, -_FARTHEST, _FARTHEST)
+    on_line = np.clip(scale * centres + offset, -_MAX_LOGIT, _MAX_LOGIT)
     n_true = np.add.reduceat(hits, blocks[:-1]) + l2_penalty * expit(on_line)
     n_false = np.add.reduceat(1 - hits, blocks[:-1]) + l2_penalty * expit(-on_line)
-    drawn = isotonic_regression(n_true / weights, weights=weights)  # drawn to the line, neighbours may change places
-    first = drawn.blocks[:-1]
-    xs = np.add.reduceat(weights * centres, first) / drawn.weights
-    ys = np.log(np.add.reduceat(n_true, first) / np.add.reduceat(n_false, first))  # also where the share rounds to 1
-    apart = np.concatenate([[True], np.diff(xs) > _LEAST_GAP])
-    points = zip(xs[apart].astype(np.float32).tolist(), ys[apart].tolist(), strict=True)
-    return Curve(points=tuple(points), slope_below=scale, slope_above=scale)
+    # shrinking may change the order of neighbouring blocks
+    shrunk = isotonic_regression(n_true / weights, weights=weights)
+    first = shrunk.blocks[:-1]
+    xs = np.add.reduceat(weights * centres, first) / shrunk.weights
+    ys = np.log(
+        np.add.reduceat(n_true, first) / np.add.reduceat(n_false, first)
+    )  # the ratio is exact where the fraction rounds to 1
+    kept = np.concatenate([[True], np.diff(xs) > _MIN_GAP])
+    points = zip(xs[kept].astype(np.float32).tolist(), ys[kept].tolist(), strict=True)
+    return CalibrationCurve(points=tuple(points), slope_below=scale, slope_above=scale)

@@ -1,128 +1,287 @@
-"""All scores of a tagger's predictions at once, overall and label by label."""
+"""All scores of some predictions, overall and for each label, with intervals over recordings."""
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.special import ndtri
 
-from spectag.array_types import FloatArray, IntArray
-from spectag.scoring.metrics import (
-    Metric,
-    average_precision,
-    bootstrap_interval,
-    check_labelled,
-    d_prime,
-    f1_scores,
-    is_single_label,
-    lwlrap,
-    lwlrap_per_label,
-    mean_of_defined,
-    roc_auc,
-    top1_accuracy,
+from spectag.array_types import BoolArray, FloatArray, IntArray
+from spectag.scoring.bootstrap import Estimate, Resampling, finite_or_none
+from spectag.scoring.metrics import check_scores, is_single_label, precision_at_labels, ratio
+
+PER_LABEL_METRICS = ("lwlrap", "average_precision", "roc_auc", "d_prime", "f1", "precision", "recall")
+"""The scores of each label."""
+
+OVERALL_METRICS = (
+    "lwlrap",
+    "mean_average_precision",
+    "roc_auc",
+    "d_prime",
+    "f1_micro",
+    "f1_macro",
+    "precision_micro",
+    "precision_macro",
+    "recall_micro",
+    "recall_macro",
+    "top1_accuracy",
 )
+"""The scores over all labels. The last one is defined only if every clip has exactly one label."""
 
-
-@dataclass(frozen=True, eq=False)
-class LabelScores:
-    """The scores of each label, each array of shape (n_labels,); NaN where a score is not defined."""
-
-    n_clips: IntArray  # that have the label
-    lwlrap: FloatArray
-    average_precision: FloatArray
-    roc_auc: FloatArray
-    f1: FloatArray
+_JSON_OVERALL = ("lwlrap", "mean_average_precision", "roc_auc", "d_prime", "f1_micro", "f1_macro")
+_JSON_PER_LABEL = ("lwlrap", "average_precision", "roc_auc", "f1")
+_JSON_INTERVALS = ("lwlrap", "top1_accuracy")
+_COUNTS_PER_BLOCK = 2**20  # keeps a block of counts in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How good a tagger is on some clips, overall and label by label."""
+    """How good some predictions are.
+
+    Attributes
+    ----------
+    n_clips : int
+    n_clips_per_label : int array of shape (n_labels,)
+    overall : dict
+        An estimate for each of OVERALL_METRICS.
+    per_label : dict
+        For each of PER_LABEL_METRICS, one estimate per label. NaN where a score is not defined.
+    """
 
     n_clips: int
-    lwlrap: float
-    mean_average_precision: float
-    roc_auc: float  # mean over the labels
-    d_prime: float  # of the mean ROC-AUC
-    f1_micro: float
-    f1_macro: float
-    top1_accuracy: float | None  # None unless every clip has exactly one label
-    intervals: dict[str, tuple[float, float]]  # 95 %, by the name of the score; empty when none was asked for
-    per_label: LabelScores
+    n_clips_per_label: IntArray
+    overall: dict[str, Estimate]
+    per_label: dict[str, tuple[Estimate, ...]]
+
+    @property
+    def lwlrap(self) -> float:
+        """The score that training and tuning maximise."""
+        return self.overall["lwlrap"].value
+
+    @property
+    def top1_accuracy(self) -> float | None:
+        """The fraction of clips whose most probable label is right; None unless every clip has exactly one label."""
+        return self.overall["top1_accuracy"].value if "top1_accuracy" in self.overall else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores for JSON: arrays as lists, None for what is NaN or infinite."""
-        overall = {name: _for_json(value) for name, value in vars(self).items() if name != "per_label"}
-        return {**overall, "per_label": {name: _for_json(value) for name, value in vars(self.per_label).items()}}
+        """The main scores for JSON, as spectag.json stores them: None instead of NaN and infinity."""
+        intervals = {
+            name: [estimate.low, estimate.high]
+            for name, estimate in self.overall.items()
+            if name in _JSON_INTERVALS and not math.isnan(estimate.low)
+        }
+        return {
+            "n_clips": self.n_clips,
+            **{name: finite_or_none(self.overall[name].value) for name in _JSON_OVERALL},
+            "top1_accuracy": self.top1_accuracy,
+            "intervals": intervals,
+            "per_label": {
+                "n_clips": self.n_clips_per_label.tolist(),
+                **{
+                    name: [finite_or_none(estimate.value) for estimate in self.per_label[name]]
+                    for name in _JSON_PER_LABEL
+                },
+            },
+        }
 
 
-def score(
+def score_predictions(
     y_true: ArrayLike,
-    y_score: ArrayLike,
+    probabilities: ArrayLike,
+    groups: Sequence[Hashable],
     *,
-    thresholds: ArrayLike | None = None,
-    rng: np.random.Generator | None = None,
-    groups: ArrayLike | None = None,
+    thresholds: ArrayLike = 0.5,
+    resampling: Resampling | None = None,
 ) -> Scores:
     """Every score of these predictions.
 
     Parameters
     ----------
-    y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
-    thresholds : float, or float array of shape (n_labels,) or (n_clips, n_labels), optional
-        For F1, on the scale of the scores; 0.5 where not given.
-    rng : np.random.Generator, optional
-        Draws the clips for the intervals of lwlrap and top-1 accuracy; without it there are none.
-    groups : array of shape (n_clips,), optional
-        Clips of one group, such as a recording, are drawn together.
+    y_true, probabilities : bool and float arrays of shape (n_clips, n_labels)
+    groups : sequence of n_clips names
+        The recording of each clip: the resamples draw whole recordings.
+    thresholds : float, or float array of shape (n_labels,) or (n_clips, n_labels)
+        For F1, precision and recall. A label is detected where probability >= threshold.
+    resampling : Resampling, optional
+        For the intervals. By default 1,000 resamples with a confidence of 95 %.
 
     Raises
     ------
     ValueError
-        If a threshold is NaN, or no clip has a true label.
+        If the shapes differ, or a probability or threshold is NaN.
 
     Examples
     --------
-    >>> scores = score([[1, 0], [0, 1], [0, 1]], [[0.9, 0.2], [0.5, 0.8], [0.6, 0.4]])
-    >>> round(scores.lwlrap, 3), round(scores.top1_accuracy, 3), scores.roc_auc
+    >>> scores = score_predictions([[1, 0], [0, 1], [0, 1]], [[0.9, 0.2], [0.5, 0.8], [0.6, 0.4]], ["a", "b", "c"])
+    >>> round(scores.lwlrap, 3), round(scores.top1_accuracy, 3), scores.overall["roc_auc"].value
     (0.833, 0.667, 1.0)
     """
-    y_true, y_score = check_labelled(y_true, y_score)
-    precision, auc = average_precision(y_true, y_score), roc_auc(y_true, y_score)
-    f1 = f1_scores(y_true, y_score, thresholds=0.5 if thresholds is None else thresholds)
-    by_clip: dict[str, Metric] = {"lwlrap": lwlrap}
-    if is_single_label(y_true):
-        by_clip["top1_accuracy"] = top1_accuracy
-    overall = {name: metric(y_true, y_score) for name, metric in by_clip.items()}
-    intervals = {}
-    if rng is not None:
-        intervals = {
-            name: bootstrap_interval(metric, y_true, y_score, rng=rng, groups=groups)
-            for name, metric in by_clip.items()
-        }
+    y_true, probabilities = check_scores(y_true, probabilities)
+    resampling = resampling or Resampling()
+    detected = probabilities >= _check_thresholds(thresholds, y_true.shape)
+    samples = resampled_scores(y_true, probabilities, detected, resampling.counts(groups))
     return Scores(
         n_clips=len(y_true),
-        lwlrap=overall["lwlrap"],
-        mean_average_precision=mean_of_defined(precision),
-        roc_auc=mean_of_defined(auc),
-        d_prime=d_prime(mean_of_defined(auc)),
-        f1_micro=f1.micro,
-        f1_macro=f1.macro,
-        top1_accuracy=overall.get("top1_accuracy"),
-        intervals=intervals,
-        per_label=LabelScores(
-            n_clips=y_true.sum(axis=0),
-            lwlrap=lwlrap_per_label(y_true, y_score)[0],
-            average_precision=precision,
-            roc_auc=auc,
-            f1=f1.per_label,
-        ),
+        n_clips_per_label=y_true.sum(axis=0),
+        overall={name: resampling.estimate(values) for name, values in samples.overall.items()},
+        per_label={name: resampling.estimates(values) for name, values in samples.per_label.items()},
     )
 
 
-def _for_json(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [_for_json(item) for item in value.tolist()]
-    if isinstance(value, dict):
-        return {name: list(interval) for name, interval in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _check_thresholds(thresholds: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    if thresholds.shape not in [(), shape[1:], shape]:
+        raise ValueError(f"thresholds must be one number or of shape {shape[1:]} or {shape}, got {thresholds.shape}")
+    if np.isnan(thresholds).any():
+        raise ValueError("a threshold is NaN; give a default to the labels without a fitted threshold")
+    return thresholds
+
+
+@dataclass(frozen=True, eq=False)
+class ResampledScores:
+    """Scores on each resample, by name; NaN where a score is not defined.
+
+    The arrays in `overall` have shape (n_resamples,), those in `per_label` (n_resamples, n_labels).
+    """
+
+    overall: dict[str, FloatArray]
+    per_label: dict[str, FloatArray]
+
+
+def resampled_scores(
+    y_true: ArrayLike, y_score: ArrayLike, detected: BoolArray, counts: NDArray[np.integer]
+) -> ResampledScores:
+    """Every score on resamples of the clips.
+
+    A score on a resample equals that of `spectag.scoring.metrics` on the clips, each repeated as often as it counts.
+
+    Parameters
+    ----------
+    y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
+    detected : bool array of shape (n_clips, n_labels)
+        Where the probability reaches the threshold; for F1, precision and recall.
+    counts : integer array of shape (n_clips, n_resamples)
+        How often each clip occurs in each resample. A column of ones gives the scores of the clips themselves.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a score is NaN or infinite.
+    """
+    y_true, y_score = check_scores(y_true, y_score)
+    if detected.shape != y_true.shape or counts.ndim != 2 or len(counts) != len(y_true):
+        raise ValueError(
+            f"need detected of shape {y_true.shape} and counts of shape ({len(y_true)}, n_resamples), "
+            f"got {detected.shape} and {counts.shape}"
+        )
+    scorer = _Scorer(y_true, y_score, detected)
+    n_columns = max(1, _COUNTS_PER_BLOCK // len(y_true))
+    blocks = [
+        scorer(counts[:, start : start + n_columns].astype(np.float64))
+        for start in range(0, max(1, counts.shape[1]), n_columns)
+    ]
+    overall = {name: np.concatenate([block.overall[name] for block in blocks]) for name in blocks[0].overall}
+    per_label = {name: np.concatenate([block.per_label[name] for block in blocks]) for name in PER_LABEL_METRICS}
+    return ResampledScores(overall, per_label)
+
+
+class _Scorer:
+    """The scores of some predictions as a function of how often each clip counts. Sorts the clips only once."""
+
+    def __init__(self, y_true: BoolArray, y_score: FloatArray, detected: BoolArray) -> None:
+        self._true = y_true.astype(np.float64)
+        self._detected = detected.astype(np.float64)
+        self._hits = (y_true & detected).astype(np.float64)
+        self._precision = precision_at_labels(y_true, y_score)
+        self._rankings = [_LabelRanking(truth, scores) for truth, scores in zip(y_true.T, y_score.T, strict=True)]
+        self._is_right = None
+        if is_single_label(y_true):
+            self._is_right = y_true[np.arange(len(y_true)), y_score.argmax(axis=1)].astype(np.float64)
+
+    def __call__(self, counts: FloatArray) -> ResampledScores:
+        """The scores for counts (n_clips, n_resamples)."""
+        n_true, n_detected, n_hits = (counts.T @ cells for cells in (self._true, self._detected, self._hits))
+        precisions = counts.T @ self._precision
+        average_precision, auc = (
+            np.stack(columns, axis=1) for columns in zip(*(ranking(counts) for ranking in self._rankings), strict=True)
+        )
+        per_label = {
+            "lwlrap": ratio(precisions, n_true),
+            "average_precision": average_precision,
+            "roc_auc": auc,
+            "d_prime": _d_prime(auc),
+            "f1": ratio(2 * n_hits, n_detected + n_true),
+            "precision": ratio(n_hits, n_detected),
+            "recall": ratio(n_hits, n_true),
+        }
+        all_true, all_detected, all_hits = (cells.sum(axis=1) for cells in (n_true, n_detected, n_hits))
+        mean_auc = _mean_of_defined(auc)
+        overall = {
+            "lwlrap": ratio(precisions.sum(axis=1), all_true),
+            "mean_average_precision": _mean_of_defined(average_precision),
+            "roc_auc": mean_auc,
+            "d_prime": _d_prime(mean_auc),
+            "f1_micro": ratio(2 * all_hits, all_detected + all_true),
+            "f1_macro": _mean_of_defined(per_label["f1"]),
+            "precision_micro": ratio(all_hits, all_detected),
+            "precision_macro": _mean_of_defined(per_label["precision"]),
+            "recall_micro": ratio(all_hits, all_true),
+            "recall_macro": _mean_of_defined(per_label["recall"]),
+        }
+        if self._is_right is not None:
+            overall["top1_accuracy"] = ratio(self._is_right @ counts, counts.sum(axis=0))
+        return ResampledScores(overall, per_label)
+
+
+class _LabelRanking:
+    """Average precision and ROC-AUC of a label as a function of how often each clip counts.
+
+    The k different scores of the clips with the label divide all scores into 2 k + 1 ranks: below the lowest, equal to
+    it, between it and the next, and so on. Both metrics need only the number of clips in each rank.
+    """
+
+    def __init__(self, truth: BoolArray, scores: FloatArray) -> None:
+        levels = np.unique(scores[truth])
+        ranks = np.searchsorted(levels, scores, side="left") + np.searchsorted(levels, scores, side="right")
+        self._sum_by_rank = _rank_sums(ranks, np.arange(len(scores)), 2 * len(levels) + 1, len(scores))
+        with_label = np.flatnonzero(truth)
+        self._sum_true_by_level = _rank_sums(ranks[with_label] // 2, with_label, len(levels), len(scores))
+
+    def __call__(self, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Average precision and ROC-AUC, both (n_resamples,)."""
+        at_rank, true_at_level = self._sum_by_rank @ counts, self._sum_true_by_level @ counts
+        n_from_top = np.cumsum(at_rank[::-1], axis=0)[::-1][1::2]
+        true_from_top = np.cumsum(true_at_level[::-1], axis=0)[::-1]
+        n_true = true_at_level.sum(axis=0)
+        n_false = at_rank.sum(axis=0) - n_true
+        false_below = n_false - (n_from_top - true_from_top)
+        false_equal = at_rank[1::2] - true_at_level
+        precision = true_from_top / np.maximum(n_from_top, 1)  # if no clip counts, none is true either
+        n_won = true_at_level * (false_below + false_equal / 2)
+        return ratio((true_at_level * precision).sum(axis=0), n_true), ratio(n_won.sum(axis=0), n_true * n_false)
+
+
+def _rank_sums(ranks: IntArray, clips: IntArray, n_ranks: int, n_clips: int) -> csr_array:
+    """The matrix (n_ranks, n_clips) that sums values of clips over each rank."""
+    order = np.argsort(ranks, kind="stable")
+    starts = np.searchsorted(ranks[order], np.arange(n_ranks + 1))
+    return csr_array((np.ones(len(clips)), clips[order], starts), shape=(n_ranks, n_clips))
+
+
+def _d_prime(auc: FloatArray) -> FloatArray:
+    """Distance between the scores with and without a label, in standard deviations.
+
+    For two normal distributions of one variance, d' = sqrt(2) * norm.ppf(auc). See Simpson and Fitter, "What is the
+    best index of detectability?", Psychological Bulletin 1973.
+    """
+    distance: FloatArray = np.sqrt(2) * ndtri(auc)
+    return distance
+
+
+def _mean_of_defined(values: FloatArray) -> FloatArray:
+    """Means over the labels that have a value, (n_resamples,); NaN where none has one."""
+    return ratio(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))

@@ -1,0 +1,62 @@
+"""Logistic regression by L-BFGS: the coefficients with the lowest logistic loss and L2 penalty."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import expit
+
+from spectag.array_types import FloatArray
+
+Bounds = Sequence[tuple[float | None, float | None]]
+
+
+def fit_logistic(
+    inputs: FloatArray,
+    targets: FloatArray,
+    start: FloatArray,
+    *,
+    l2_penalty: FloatArray,
+    l2_center: FloatArray | float = 0.0,
+    sample_weights: FloatArray | None = None,
+    bounds: Bounds | None = None,
+    ftol: float,
+    gtol: float,
+) -> FloatArray:
+    """Coefficients (n_inputs, n_outputs) of logits = inputs @ coefficients that minimise
+
+        mean over samples of sample_weight * sum over outputs of the logistic loss
+        + sum over coefficients of l2_penalty / 2 * (coefficient - l2_center) ** 2
+
+    Parameters
+    ----------
+    inputs : float array of shape (n_samples, n_inputs)
+    targets : float array of shape (n_samples, n_outputs)
+        From 0 to 1.
+    start : float array of shape (n_inputs, n_outputs)
+        Coefficients with which the search begins.
+    l2_penalty, l2_center : arrays that broadcast to the coefficients
+    sample_weights : float array of shape (n_samples,), optional
+        By default all 1.
+    bounds : sequence of (low, high), optional
+        Of each coefficient, in the order of `start.ravel()`.
+    ftol, gtol : float
+        Where L-BFGS stops: relative change of the loss, greatest component of its gradient.
+    """
+    from scipy.optimize import minimize  # takes 0.1 s to import, and tagging does not need it
+
+    n_samples = len(inputs)
+    weights = np.ones(n_samples) if sample_weights is None else sample_weights
+
+    def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
+        coefficients = flat.reshape(start.shape)
+        logits = inputs @ coefficients
+        losses = (np.logaddexp(0, logits) - targets * logits).sum(axis=1)
+        distance = coefficients - l2_center
+        loss = weights @ losses / n_samples + (l2_penalty * distance**2).sum() / 2
+        gradient = inputs.T @ ((expit(logits) - targets) * (weights / n_samples)[:, None]) + l2_penalty * distance
+        return loss, gradient.ravel()
+
+    options = {"maxiter": 500, "ftol": ftol, "gtol": gtol}
+    solution = minimize(loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    coefficients: FloatArray = solution.x.reshape(start.shape)
+    return coefficients
