@@ -1,5 +1,3 @@
-"""Published taggers: made once, without torch, and they say what the published network says."""
-
 import gzip
 import json
 import math
@@ -24,12 +22,12 @@ from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import compute_log_mel
 from spectag.config.backbones import AUDIOSET_MEL, BACKBONES, PUBLISHED
 from spectag.errors import BundleError, ConfigError, WeightsError
-from spectag.models import pretrained as published_module
+from spectag.models import pretrained
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info
 from spectag.models.pretrained import (
     THRESHOLD,
     audioset_labels,
-    check_name,
+    check_published_name,
     fetch,
     load,
     published_taggers,
@@ -43,14 +41,14 @@ ESC10 = SHARED / "data" / "esc10"
 needs_mn04 = pytest.mark.skipif(not (SHARED / "weights").exists(), reason="needs ../shared/weights")
 needs_reference = pytest.mark.skipif(not (SHARED / "reference").exists(), reason="needs ../shared/reference")
 needs_esc10 = pytest.mark.skipif(not ESC10.exists(), reason="needs ../shared/data/esc10")
-NAME, FILE_NAME = "audioset-mn05", "mn05_as_mAP_443.pt"  # one without a known checksum, so a made-up file will do
+NAME, FILE_NAME = "audioset-mn05", "mn05_as_mAP_443.pt"  # has no known checksum, so the tests can use another file
 OUTPUTS = ["probabilities", "features", "logits"]
 INPUTS = np.random.default_rng(0).normal(0, 0.5, (3, 1, 128, 201)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def network():
-    """A network of random weights, whose batch norms do something."""
+    """A network with random weights and random batch normalisation."""
     torch.manual_seed(0)
     network = MobileNet(0.5).eval()
     for name, values in network.named_buffers():
@@ -70,7 +68,7 @@ def weights(network, tmp_path_factory):
 
 @pytest.fixture
 def models(tmp_path, monkeypatch, weights):
-    """The folder of bundles, in a cache of the test's own, with the weights at hand."""
+    """The folder of bundles in a new cache, with local weights."""
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cäche"))
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(weights))
     monkeypatch.chdir(tmp_path)
@@ -81,11 +79,11 @@ def files_in(folder):
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-def answers(bundle, inputs=INPUTS):
+def outputs_of(bundle, inputs=INPUTS):
     return open_session(bundle / ONNX_FILE, n_threads=1).run(OUTPUTS, {"inputs": inputs})
 
 
-def of_torch(network, inputs=INPUTS):
+def torch_outputs(network, inputs=INPUTS):
     backbone = MobileNetBackbone(0.5)
     backbone.network = network
     with torch.inference_mode():
@@ -98,8 +96,8 @@ def of_torch(network, inputs=INPUTS):
 
 
 @pytest.mark.parametrize("tagger", PUBLISHED.values(), ids=lambda tagger: tagger.name)
-def test_graph_in_the_package_takes_the_weights_of_its_network(tagger):
-    graph = onnx.load_from_string(published_module._graph(tagger)).graph
+def test_packaged_graph_has_the_weights_of_its_network(tagger):
+    graph = onnx.load_from_string(pretrained._graph(tagger)).graph
     with torch.device("meta"):
         network = MobileNet(int(tagger.name[-2:]) / 10)
     expected = {name: tuple(values.shape) for name, values in network.state_dict().items() if values.ndim}
@@ -107,41 +105,41 @@ def test_graph_in_the_package_takes_the_weights_of_its_network(tagger):
     assert {tensor.name: tuple(tensor.dims) for tensor in empty} == expected
 
 
-def test_graphs_of_all_sizes_are_alike():
-    graphs = [onnx.load_from_string(published_module._graph(tagger)).graph for tagger in PUBLISHED.values()]
+def test_graphs_of_all_sizes_have_the_same_nodes():
+    graphs = [onnx.load_from_string(pretrained._graph(tagger)).graph for tagger in PUBLISHED.values()]
     steps = [[(node.op_type, *node.input, *node.output) for node in graph.node] for graph in graphs]
-    assert all(of_one == steps[0] for of_one in steps)
+    assert all(nodes == steps[0] for nodes in steps)
 
 
-def test_graphs_are_small_and_say_nothing_of_the_machine_that_made_them():
+def test_graphs_are_small_and_contain_no_paths_or_times():
     for tagger in PUBLISHED.values():
-        packed = published_module._data(f"{tagger.backbone}.onnx.gz")
+        packed = pretrained._data(f"{tagger.backbone}.onnx.gz")
         assert len(packed) < 20_000
         assert packed[4:8] == bytes(4)  # no time
-        assert not any(word in gzip.decompress(packed) for word in (b"torch", b".py", b"spectag/"))
+        assert not any(text in gzip.decompress(packed) for text in (b"torch", b".py", b"spectag/"))
 
 
 # ------------------------------------------------------------------------------------------------ the bundle
 
 
-def test_bundle_gives_the_probabilities_of_torch_and_the_features_that_heads_see(models, network):
+def test_bundle_has_the_outputs_of_the_torch_network(models, network):
     bundle = tagger_folder(NAME)
     assert bundle == models / NAME
-    probabilities, features, logits = answers(bundle)
-    expected = of_torch(network)
+    probabilities, features, logits = outputs_of(bundle)
+    expected = torch_outputs(network)
     np.testing.assert_allclose(probabilities, expected[0], atol=1e-6)
     np.testing.assert_allclose(features, expected[1], atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(logits, expected[2], atol=1e-5)
     assert probabilities.shape == (3, 527)
 
 
-def test_batch_norms_are_folded_into_the_convolutions(models):
+def test_batch_normalisation_is_folded_into_the_convolutions(models):
     steps = [node.op_type for node in onnx.load(tagger_folder(NAME) / ONNX_FILE).graph.node]
     assert "Conv" in steps
     assert "BatchNormalization" not in steps
 
 
-def test_bundle_says_what_it_is(models):
+def test_bundle_describes_the_published_tagger(models):
     info = read_info(tagger_folder(NAME))
     assert info.labels == audioset_labels()
     assert info.front_end == FrontEnd(mel=AUDIOSET_MEL)
@@ -152,7 +150,7 @@ def test_bundle_says_what_it_is(models):
     assert (info.data.n_clips, info.data.n_clips_per_label, info.onnx_difference) == (None, None, None)
 
 
-def test_long_recording_is_heard_in_the_parts_of_ten_seconds_that_the_networks_were_trained_on(models, tmp_path):
+def test_long_recording_is_tagged_in_parts_of_ten_seconds(models, tmp_path):
     tagger = load(NAME)
     path, rate = tmp_path / "a.wav", tagger.front_end.sample_rate
     write_audio(path, np.random.default_rng(0).normal(0, 0.1, 15 * rate).astype(np.float32), rate)
@@ -161,55 +159,55 @@ def test_long_recording_is_heard_in_the_parts_of_ten_seconds_that_the_networks_w
     np.testing.assert_allclose(tagger.tag(path).probabilities, (2 * first + rest) / 3, atol=1e-6)
 
 
-def test_card_names_source_licence_data_and_whom_to_cite(models):
+def test_card_contains_source_licence_data_and_citation(models):
     card = (tagger_folder(NAME) / "README.md").read_text(encoding="utf-8")
-    for words in ("license: mit", f"v0.0.1/{FILE_NAME}", "AudioSet", "CC BY 4.0", "ICASSP 2023", "precision 0.443"):
-        assert words in card
+    for text in ("license: mit", f"v0.0.1/{FILE_NAME}", "AudioSet", "CC BY 4.0", "ICASSP 2023", "precision 0.443"):
+        assert text in card
     assert "Male speech, man speaking; Female speech" in card
 
 
-def test_load_opens_it_by_name_and_any_other_tagger_by_its_folder(models, tmp_path):
+def test_load_opens_a_published_tagger_by_name_and_any_other_by_its_folder(models, tmp_path):
     assert spectag.load is load
     probabilities = spectag.load(NAME).probabilities(tone("low", 1.0, 32_000), 32_000)
     log_mel = compute_log_mel(tone("low", 1.0, 32_000), AUDIOSET_MEL)
-    assert np.array_equal(probabilities, answers(models / NAME, log_mel[None, None])[0][0])
+    assert np.array_equal(probabilities, outputs_of(models / NAME, log_mel[None, None])[0][0])
     own = make_bundle(tmp_path / "own")
     assert tagger_folder(own) == own
     assert load(own).folder == own
 
 
-def test_folder_wins_over_a_published_name(models, tmp_path):
+def test_folder_takes_precedence_over_a_published_name(models, tmp_path):
     make_bundle(tmp_path / NAME)
     assert tagger_folder(NAME) == Path(NAME)
     assert not models.exists()
 
 
-def test_it_is_made_without_torch_and_its_company(models):
+def test_tagger_is_built_without_torch_and_other_heavy_packages(models):
     packages = {"torch", "onnx", "onnxscript", "safetensors", "timm", "matplotlib"}
     done = run_without(packages, "models", "download", NAME)
     assert (done.status, done.out) == (0, f"{models / NAME}\n"), done.err
 
 
-# ------------------------------------------------------------------------------------------------ once
+# ------------------------------------------------------------------------------------------------ building
 
 
-def test_it_is_made_once_and_needs_neither_weights_nor_a_place_to_write_afterwards(models, monkeypatch):
-    said = []
-    bundle = tagger_folder(NAME, log=said.append)
-    made = (bundle / ONNX_FILE).stat().st_mtime_ns
+def test_tagger_is_built_once_and_then_needs_neither_weights_nor_a_writable_cache(models, monkeypatch):
+    messages = []
+    bundle = tagger_folder(NAME, log=messages.append)
+    modified = (bundle / ONNX_FILE).stat().st_mtime_ns
     monkeypatch.delenv("SPECTAG_WEIGHTS")
-    monkeypatch.setattr(published_module, "FileLock", None)
-    assert tagger_folder(NAME, log=said.append) == bundle
-    assert (bundle / ONNX_FILE).stat().st_mtime_ns == made
-    assert len(said) == 1
+    monkeypatch.setattr(pretrained, "FileLock", None)
+    assert tagger_folder(NAME, log=messages.append) == bundle
+    assert (bundle / ONNX_FILE).stat().st_mtime_ns == modified
+    assert len(messages) == 1
     assert files_in(models) == [NAME]
 
 
-@pytest.mark.parametrize("version", ["FRONT_END_VERSION", "FORMAT_VERSION", "MADE_BY", "THRESHOLD"])
-def test_it_is_made_anew_when_it_would_be_another(models, monkeypatch, version):
+@pytest.mark.parametrize("version", ["FRONT_END_VERSION", "FORMAT_VERSION", "BUILD_VERSION", "THRESHOLD"])
+def test_tagger_is_built_again_if_a_version_or_setting_changes(models, monkeypatch, version):
     bundle = tagger_folder(NAME)
     (bundle / "old").touch()
-    monkeypatch.setattr(published_module, version, 0.125)
+    monkeypatch.setattr(pretrained, version, 0.125)
     tagger_folder(NAME)
     assert not (bundle / "old").exists()
     (bundle / "old").touch()
@@ -217,19 +215,23 @@ def test_it_is_made_anew_when_it_would_be_another(models, monkeypatch, version):
     assert (bundle / "old").exists()
 
 
-def test_it_is_made_anew_when_its_graph_is_another(models, monkeypatch):
-    bundle = tagger_folder(NAME)
-    (bundle / "old").touch()
-    graph = published_module._graph(PUBLISHED[NAME])
-    monkeypatch.setattr(published_module, "_graph", lambda _: graph + b"\x32\x03new")  # a doc string
-    answers(tagger_folder(NAME))
-    assert not (bundle / "old").exists()
+def test_tagger_is_built_again_if_its_graph_changes(models, monkeypatch):
+    probabilities, _, logits = outputs_of(tagger_folder(NAME))
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-6)
+    model = onnx.load_from_string(pretrained._graph(PUBLISHED[NAME]))
+    [node] = [node for node in model.graph.node if "probabilities" in node.output]
+    assert node.op_type == "Sigmoid"
+    node.op_type = "Tanh"
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrained, "_graph", lambda _: model.SerializeToString())
+        np.testing.assert_allclose(outputs_of(tagger_folder(NAME))[0], np.tanh(logits), atol=1e-6)
+    np.testing.assert_array_equal(outputs_of(tagger_folder(NAME))[0], probabilities)
 
 
 @pytest.mark.parametrize("damage", ["no network", "no info", "damaged info", "no folder", "another format"])
-def test_damaged_bundle_is_made_anew(models, damage):
+def test_damaged_bundle_is_built_again(models, damage):
     bundle = tagger_folder(NAME)
-    expected = answers(bundle)[0]
+    expected = outputs_of(bundle)[0]
     if damage == "no folder":
         shutil.rmtree(bundle)
     elif damage == "another format":
@@ -239,86 +241,86 @@ def test_damaged_bundle_is_made_anew(models, damage):
         (bundle / INFO_FILE).write_text("{", encoding="utf-8")
     else:
         (bundle / (ONNX_FILE if damage == "no network" else INFO_FILE)).unlink()
-    assert np.array_equal(answers(tagger_folder(NAME))[0], expected)
+    assert np.array_equal(outputs_of(tagger_folder(NAME))[0], expected)
 
 
-def test_what_a_killed_run_left_is_in_nobodys_way(models):
+def test_leftovers_of_a_killed_process_do_no_harm(models):
     (models / f".{NAME}").mkdir(parents=True)
-    (models / f".{NAME}" / ONNX_FILE).write_bytes(b"half of it")
-    answers(tagger_folder(NAME))
+    (models / f".{NAME}" / ONNX_FILE).write_bytes(b"incomplete")
+    outputs_of(tagger_folder(NAME))
     assert files_in(models) == [NAME]
 
 
-@pytest.mark.parametrize("step", ["_write_network", "write_info", "published_card"])
-def test_nothing_half_made_stays_where_a_step_fails(models, monkeypatch, step):
+@pytest.mark.parametrize("step", ["_write_network", "write_info", "render_card"])
+def test_failed_build_leaves_nothing_behind(models, monkeypatch, step):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(published_module, step, fail)
-    message = (
-        rf"{NAME}: the tagger can't be written: No space left on device; set SPECTAG_CACHE to a folder that has room"
-    )
+    monkeypatch.setattr(pretrained, step, fail)
+    message = f"{NAME}: cannot write the tagger: No space left on device; set SPECTAG_CACHE to a writable folder"
     with pytest.raises(BundleError, match=message):
         tagger_folder(NAME)
     assert files_in(models) == []
     monkeypatch.undo()
 
 
-def test_two_processes_at_once_both_get_it(models, weights):
+def test_two_processes_can_build_at_the_same_time(models, weights):
     command = [sys.executable, "-m", "spectag", "models", "download", NAME]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [(*process.communicate(timeout=60), process.returncode) for process in both]
-    assert [(out, status) for out, _, status in ends] == [(f"{models / NAME}\n", 0)] * 2, ends
-    assert sum(": made of " in err for _, err, _ in ends) == 1
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert [(out, status) for out, _, status in results] == [(f"{models / NAME}\n", 0)] * 2, results
+    assert sum(": built from " in err for _, err, _ in results) == 1
     assert files_in(models) == [NAME]
 
 
-def test_who_waits_for_another_process_is_told(models):
+def test_waiting_for_another_process_is_logged(models):
     models.mkdir(parents=True)
-    said, told = [], threading.Event()
+    messages, is_logged = [], threading.Event()
 
     def log(line):
-        said.append(line)
-        told.set()
+        messages.append(line)
+        is_logged.set()
 
     with FileLock(models / f".{NAME}.lock"):
-        waiting = threading.Thread(target=tagger_folder, args=(NAME,), kwargs={"say": log})
+        waiting = threading.Thread(target=tagger_folder, args=(NAME,), kwargs={"log": log})
         waiting.start()
-        assert told.wait(30)
-        assert said == [f"waiting for another process that makes {NAME} ready"]
+        assert is_logged.wait(30)
+        assert messages == [f"waiting for another process that prepares {NAME}"]
     waiting.join()
     assert files_in(models) == [NAME]
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+# ------------------------------------------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("audioset-m05", r"audioset-m05: not a tagger: there is no such folder; did you mean 'audioset-mn05'\? Give a"),
+        ("audioset-m05", r"audioset-m05: not a tagger: no such folder; did you mean 'audioset-mn05'\? Give a"),
         (
             "model",
-            r"^model: not a tagger: there is no such folder\. Give a folder that `spectag train -o` made, or one",
+            r"^model: not a tagger: no such folder\. Give a folder that `spectag train -o` wrote, or one",
         ),
-        ("models/audioset-mn05", "not a tagger: there is no such folder.*one of audioset-mn04, audioset-mn05, "),
+        ("models/audioset-mn05", "not a tagger: no such folder.*one of audioset-mn04, audioset-mn05, "),
     ],
 )
-def test_name_of_nothing_is_told_with_the_nearest_and_all(models, name, message):
+def test_unknown_name_is_an_error_that_suggests_the_closest_and_lists_all(models, name, message):
     with pytest.raises(BundleError, match=message):
         load(name)
 
 
-def test_only_published_names_can_be_fetched(models, tmp_path):
+def test_only_published_taggers_can_be_downloaded(models, tmp_path):
     make_bundle(tmp_path / "own")
-    assert check_name(NAME) == NAME
-    with pytest.raises(ConfigError, match=r"no published tagger is called 'own'\. There are audioset-mn04, "):
+    assert check_published_name(NAME) == NAME
+    with pytest.raises(
+        ConfigError, match=r"no published tagger has the name 'own'\. The published taggers are audioset-mn04, "
+    ):
         fetch("own")
 
 
-def test_weights_that_can_not_be_had_are_told_with_the_ways_out_of_who_tags(models, tmp_path, monkeypatch):
+def test_unavailable_weights_are_an_error_with_alternatives(models, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(published_module, "find_weights", lambda *args, **ways: _fail(ways["other_ways"]))
+    monkeypatch.setattr(pretrained, "find_weights", lambda *args, **options: _fail(options["alternatives"]))
     with pytest.raises(WeightsError, match="on a machine with a connection"):
         tagger_folder(NAME)
     assert files_in(models) == []
@@ -348,42 +350,38 @@ def without(tensors, name):
     ],
     ids=["one too few", "one too many", "another shape", "another type", "not finite", "none"],
 )
-def test_weights_that_do_not_fit_are_refused_and_nothing_is_made(
-    models, network, tmp_path, monkeypatch, change, reason
-):
+def test_wrong_weights_are_an_error_and_nothing_is_built(models, network, tmp_path, monkeypatch, change, reason):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     save_weights(tmp_path, network, change)
-    message = rf"{FILE_NAME}: not the published weights of {NAME}: .*{reason}.*; delete the file and fetch it again$"
+    message = rf"{FILE_NAME}: not the published weights of {NAME}: .*{reason}.*; delete the file and download it again$"
     with pytest.raises(WeightsError, match=message) as error:
         tagger_folder(NAME)
     assert "\n" not in str(error.value)
     assert files_in(models) == []
 
 
-def test_file_that_holds_no_weights_is_refused(models, tmp_path, monkeypatch):
+def test_file_without_weights_is_an_error(models, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / FILE_NAME).write_bytes(b"<html>not found</html>")
-    with pytest.raises(
-        WeightsError, match=f"{FILE_NAME}: not the published weights of {NAME}: no weights as torch saves"
-    ):
+    with pytest.raises(WeightsError, match=f"{FILE_NAME}: not the published weights of {NAME}: not a state dict"):
         tagger_folder(NAME)
 
 
-def test_cache_that_can_not_be_written_is_told(tmp_path, monkeypatch, models):
+def test_unwritable_cache_is_an_error(tmp_path, monkeypatch, models):
     models.parent.write_text("in the way")
-    with pytest.raises(BundleError, match=r"audioset-mn05: the tagger can't be written: .*; set SPECTAG_CACHE to"):
+    with pytest.raises(BundleError, match=r"audioset-mn05: cannot write the tagger: .*; set SPECTAG_CACHE to"):
         tagger_folder(NAME)
 
 
-def test_network_that_can_not_be_written_is_not_blamed_on_the_weights(models, weights):
-    with pytest.raises(OSError, match=r"onnxruntime can't write model\.onnx: "):
-        published_module._write_network(models / "gone" / ONNX_FILE, PUBLISHED[NAME], weights / FILE_NAME)
+def test_failed_writing_is_not_an_error_of_the_weights(models, weights):
+    with pytest.raises(OSError, match=r"onnxruntime cannot write model\.onnx: "):
+        pretrained._write_network(models / "gone" / ONNX_FILE, PUBLISHED[NAME], weights / FILE_NAME)
 
 
-# ------------------------------------------------------------------------------------------------ the list
+# ------------------------------------------------------------------------------------------------ list
 
 
-def test_list_tells_what_is_here(models):
+def test_list_shows_what_is_available(models):
     def states():
         return {tagger.name: (tagger.state, tagger.path) for tagger in published_taggers()}
 
@@ -396,29 +394,29 @@ def test_list_tells_what_is_here(models):
     assert states() == before | {NAME: ("ready", models / NAME)}
 
 
-def test_sizes_are_those_of_the_networks():
-    for listing in published_taggers():
+def test_listed_sizes_are_those_of_the_networks():
+    for status in published_taggers():
         with torch.device("meta"):
-            network = MobileNet(int(listing.name[-2:]) / 10)
+            network = MobileNet(int(status.name[-2:]) / 10)
         n_bytes = sum(values.numel() * values.element_size() for values in network.state_dict().values())
-        if listing.n_bytes_is_exact:
-            assert n_bytes < listing.n_bytes < 1.03 * n_bytes
+        if status.n_bytes_is_exact:
+            assert n_bytes < status.n_bytes < 1.03 * n_bytes
         else:
-            assert listing.n_bytes == n_bytes
+            assert status.n_bytes == n_bytes
 
 
-def test_scores_are_those_in_the_names_of_the_files():
+def test_listed_scores_are_those_in_the_file_names():
     for tagger in PUBLISHED.values():
         assert f"_mAP_{round(1000 * tagger.mean_average_precision)}.pt" in BACKBONES[tagger.backbone].weights.file_name
 
 
-def test_labels_are_audiosets(models):
+def test_labels_are_those_of_audioset(models):
     labels = audioset_labels()
     assert len(set(labels)) == len(labels) == 527
     assert (labels[0], labels[1], labels[-1]) == ("Speech", "Male speech, man speaking", "Field recording")
 
 
-# ------------------------------------------------------------------------------------------------ the real one
+# ------------------------------------------------------------------------------------------------ mn04
 
 
 @pytest.fixture
@@ -428,7 +426,7 @@ def mn04(models, monkeypatch):
 
 
 @needs_mn04
-def test_labels_are_in_the_published_order():
+def test_labels_have_the_published_order():
     table = np.loadtxt(SHARED / "weights" / "audioset_class_labels_indices.csv", str, delimiter=",", quotechar='"')
     assert tuple(table[1:, 2]) == audioset_labels()
     assert table[1:, 0].tolist() == [f"{i}" for i in range(527)]
@@ -461,6 +459,6 @@ def test_mn04_gives_the_published_probabilities_of_real_clips(mn04):
 
 @needs_mn04
 @needs_esc10
-def test_a_rooster_is_heard(mn04):
+def test_rooster_is_detected(mn04):
     tags = mn04.tag(next((ESC10 / "009 - Rooster").glob("*")))
-    assert "Crowing, cock-a-doodle-doo" in [tag.label for tag in tags.heard()[:3]]
+    assert "Crowing, cock-a-doodle-doo" in [tag.label for tag in tags.above_threshold()[:3]]

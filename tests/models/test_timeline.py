@@ -9,69 +9,7 @@ from hypothesis import strategies as st
 from spectag.config.base import SegmentConfig, parse_config
 from spectag.errors import ConfigError
 from spectag.models import timeline
-from spectag.models.timeline import Segment, Timeline, pooled, segments, smoothed, window_starts
-
-lengths = st.integers(1, 10_000)
-steps = st.integers(1, 500)
-
-
-@given(n_samples=lengths, window=steps, hop=steps)
-def test_windows_reach_the_last_sample_and_a_short_clip_gets_one(n_samples, window, hop):
-    starts = window_starts(n_samples, window=window, hop=hop)
-    assert starts[0] == 0
-    assert starts[-1] + window >= n_samples
-    if n_samples <= window:
-        assert len(starts) == 1
-
-
-@given(n_samples=lengths, window=steps, hop=steps)
-def test_every_window_holds_sound_and_none_is_needless(n_samples, window, hop):
-    starts = window_starts(n_samples, window=window, hop=hop)
-    assert (np.diff(starts) > 0).all()
-    assert starts[-1] < n_samples
-    assert (starts[:-1] + window < n_samples).all()
-
-
-@given(n_samples=lengths, window=steps, hop=steps)
-def test_windows_without_gaps_lie_hop_apart_and_cover_every_sample(n_samples, window, hop):
-    assume(hop <= window)
-    starts = window_starts(n_samples, window=window, hop=hop)
-    assert starts.tolist() == [i * hop for i in range(len(starts))]
-    covered = np.zeros(n_samples, dtype=bool)
-    for start in starts:
-        covered[start : start + window] = True
-    assert covered.all()
-
-
-@given(n_windows=st.integers(1, 50), hop=steps)
-def test_a_recording_that_the_windows_fill_exactly_gets_no_padded_one(n_windows, hop):
-    assert len(window_starts(n_windows * hop, window=hop, hop=hop)) == n_windows
-
-
-@pytest.mark.parametrize(
-    ("n_samples", "window", "hop", "expected"),
-    [
-        (10, 4, 4, [0, 4, 8]),
-        (10, 4, 2, [0, 2, 4, 6]),
-        (11, 4, 2, [0, 2, 4, 6, 8]),
-        (1, 4, 4, [0]),
-        (4, 4, 1, [0]),
-        (5, 4, 4, [0, 4]),
-        (10, 2, 5, [0, 5, 8]),  # a third window at 10 would hold nothing
-        (11, 2, 5, [0, 5, 10]),
-    ],
-)
-def test_starts_worked_by_hand(n_samples, window, hop, expected):
-    starts = window_starts(n_samples, window=window, hop=hop)
-    assert starts.tolist() == expected
-    assert starts.dtype == np.int64
-
-
-@pytest.mark.parametrize(("n_samples", "window", "hop"), [(0, 1, 1), (5, 0, 1), (5, 1, 0), (-3, 1, 1)])
-def test_lengths_below_one_sample_are_refused_with_their_values(n_samples, window, hop):
-    with pytest.raises(ValueError, match=f"at least 1 sample, got {n_samples}, {window} and {hop}"):
-        window_starts(n_samples, window=window, hop=hop)
-
+from spectag.models.timeline import Segment, Timeline, find_segments, median_filtered, pool_windows
 
 # ------------------------------------------------------------------------------------------------ timelines
 
@@ -85,7 +23,7 @@ def windows_of(probabilities, *, window=1.0, hop=1.0):
 
 @st.composite
 def timelines(draw, n_labels=2):
-    """Windows with and without overlap or gaps, the last one perhaps nearer than the others, or shorter."""
+    """Windows with and without overlap or gaps; the last one may have a smaller step."""
     n_windows = draw(st.integers(0, 12))
     window, hop = draw(st.sampled_from([0.3, 1.0, 5.0])), draw(st.sampled_from([0.1, 0.3, 1.0, 7.0]))
     starts = np.arange(n_windows) * hop
@@ -118,121 +56,121 @@ def configs():
         (np.zeros(2), np.ones(2), np.zeros(2, np.float32)),
     ],
 )
-def test_timeline_of_shapes_that_do_not_fit_is_refused_with_them(starts, ends, probabilities):
+def test_timeline_with_wrong_shapes_is_refused(starts, ends, probabilities):
     with pytest.raises(ValueError, match=r"need starts \(n_windows,\).*got \(2,\), "):
         Timeline(starts, ends, probabilities)
 
 
-def test_windows_out_of_order_are_refused():
-    with pytest.raises(ValueError, match="in order of time"):
+def test_unsorted_windows_are_refused():
+    with pytest.raises(ValueError, match="sorted by time"):
         Timeline(np.array([1.0, 0.0]), np.array([2.0, 3.0]), np.zeros((2, 1), np.float32))
 
 
 @pytest.mark.parametrize(
     ("starts", "ends", "expected"),
     [
-        ([0, 1, 2], [1, 2, 3], [(0, 1), (1, 2), (2, 3)]),  # side by side
+        ([0, 1, 2], [1, 2, 3], [(0, 1), (1, 2), (2, 3)]),  # adjacent
         ([0, 1, 2], [4, 5, 6], [(0, 2.5), (2.5, 3.5), (3.5, 6)]),  # centres at 2, 3 and 4
-        ([0, 4, 5], [5, 9, 10], [(0, 4.5), (4.5, 7), (7, 10)]),  # the last one moved back to end with the sound
-        ([0, 4, 8], [2, 6, 9], [(0, 2), (4, 6), (8, 9)]),  # apart
-        ([0, 4], [5, 6], [(0, 4.5), (4.5, 6)]),  # a short last one: what both see is divided
+        ([0, 4, 5], [5, 9, 10], [(0, 4.5), (4.5, 7), (7, 10)]),  # the last window moved back to the end of the sound
+        ([0, 4, 8], [2, 6, 9], [(0, 2), (4, 6), (8, 9)]),  # with gaps
+        ([0, 4], [5, 6], [(0, 4.5), (4.5, 6)]),  # a short last window: the overlap is divided
         ([3], [4], [(3, 4)]),
     ],
 )
-def test_cells_worked_by_hand(starts, ends, expected):
+def test_cells_computed_by_hand(starts, ends, expected):
     windows = Timeline(np.array(starts, float), np.array(ends, float), np.zeros((len(starts), 1), np.float32))
-    first, last = windows.cells
-    assert list(zip(first, last, strict=True)) == expected
+    cell_starts, cell_ends = windows.cells
+    assert list(zip(cell_starts, cell_ends, strict=True)) == expected
 
 
 @given(windows=timelines())
-def test_cells_share_nothing_and_leave_out_nothing_that_a_window_sees(windows):
+def test_cells_do_not_overlap_and_cover_all_windows(windows):
     first, last = windows.cells
     assert (first[1:] >= last[:-1]).all()
     assert (first >= windows.starts).all()
     assert (last <= windows.ends).all()
     for left, right, start, end in zip(last[:-1], first[1:], windows.ends[:-1], windows.starts[1:], strict=True):
-        assert left == right or (left, right) == (start, end)  # else a hole, which no window sees
+        assert left == right or (left, right) == (start, end)  # a gap between windows
 
 
 # ------------------------------------------------------------------------------------------------ pooling
 
 
-def test_max_of_a_recording_is_the_greatest_label_by_label():
-    whole = pooled(windows_of([[0.1, 0.9], [0.8, 0.2], [0.3, 0.3]]), "max")
+def test_max_pooling_takes_the_greatest_probability_of_each_label():
+    whole = pool_windows(windows_of([[0.1, 0.9], [0.8, 0.2], [0.3, 0.3]]), "max")
     assert whole.starts.tolist() == [0]
     assert whole.ends.tolist() == [3]
     assert whole.probabilities.tolist() == np.array([[0.8, 0.9]], np.float32).tolist()
 
 
-def test_mean_of_windows_without_overlap_weighs_them_by_their_length():
+def test_mean_pooling_weights_windows_by_their_length():
     windows = Timeline(np.array([0.0, 4.0]), np.array([4.0, 5.0]), np.array([[1.0], [0.5]], np.float32))
-    assert pooled(windows, "mean").probabilities.tolist() == pytest.approx(np.array([[0.9]]))
+    assert pool_windows(windows, "mean").probabilities.tolist() == pytest.approx(np.array([[0.9]]))
 
 
-def test_mean_counts_what_windows_share_only_once():
+def test_mean_pooling_counts_overlaps_once():
     windows = Timeline(np.array([0.0, 5.0, 6.0]), np.array([5.0, 10.0, 11.0]), np.array([[0], [0], [1]], np.float32))
-    assert pooled(windows, "mean").probabilities[0, 0] == pytest.approx(3 / 11)  # the last one's cell: from 8 to 11
+    assert pool_windows(windows, "mean").probabilities[0, 0] == pytest.approx(3 / 11)  # the last cell: 8 to 11
 
 
 @given(windows=timelines())
-def test_pooled_lies_between_the_least_and_the_greatest_window(windows):
+def test_pooled_probabilities_are_between_minimum_and_maximum(windows):
     assume(len(windows.starts) > 0)
-    least, greatest = windows.probabilities.min(axis=0), windows.probabilities.max(axis=0)
-    mean = pooled(windows, "mean").probabilities[0]
-    assert (mean >= least - 1e-6).all()
-    assert (mean <= greatest + 1e-6).all()
-    assert pooled(windows, "max").probabilities[0].tolist() == greatest.tolist()
+    minimum, maximum = windows.probabilities.min(axis=0), windows.probabilities.max(axis=0)
+    mean = pool_windows(windows, "mean").probabilities[0]
+    assert (mean >= minimum - 1e-6).all()
+    assert (mean <= maximum + 1e-6).all()
+    assert pool_windows(windows, "max").probabilities[0].tolist() == maximum.tolist()
 
 
-def test_pooling_leaves_one_window_and_an_image_as_they_are():
+def test_pooling_does_not_change_a_single_window_or_an_image():
     image = Timeline(np.zeros(1), np.array([np.nan]), np.array([[0.3, 0.4]], np.float32))
-    assert pooled(image, "mean") is image
-    assert pooled(image, "max") is image
+    assert pool_windows(image, "mean") is image
+    assert pool_windows(image, "max") is image
 
 
-def test_no_windows_and_unknown_ways_can_not_be_pooled():
+def test_empty_timelines_and_unknown_methods_cannot_be_pooled():
     with pytest.raises(ValueError, match="without windows"):
-        pooled(Timeline(np.zeros(0), np.zeros(0), np.zeros((0, 2), np.float32)), "max")
+        pool_windows(Timeline(np.zeros(0), np.zeros(0), np.zeros((0, 2), np.float32)), "max")
     with pytest.raises(ValueError, match="'max' or 'mean', got 'median'"):
-        pooled(windows_of([0.1]), "median")
+        pool_windows(windows_of([0.1]), "median")
 
 
 # ------------------------------------------------------------------------------------------------ smoothing
 
 
 @given(windows=timelines(), n_windows=st.sampled_from([1, 3, 5, 29]))
-def test_smoothing_is_the_median_of_a_window_and_its_neighbours_label_by_label(windows, n_windows):
+def test_median_filter_takes_the_median_of_a_window_and_its_neighbours(windows, n_windows):
     assume(len(windows.starts) > 0)
     padded = np.pad(windows.probabilities, [(n_windows // 2,) * 2, (0, 0)], mode="edge")
     expected = np.median(np.lib.stride_tricks.sliding_window_view(padded, n_windows, axis=0), axis=-1)
-    result = smoothed(windows.probabilities, n_windows)
+    result = median_filtered(windows.probabilities, n_windows)
     assert np.array_equal(result, expected)
     assert result.dtype == np.float32
-    assert np.array_equal(smoothed(windows.probabilities[:, 0], n_windows), expected[:, 0])
+    assert np.array_equal(median_filtered(windows.probabilities[:, 0], n_windows), expected[:, 0])
 
 
 @pytest.mark.parametrize("n_windows", [0, 2, -1])
 def test_median_of_an_even_number_of_windows_is_refused(n_windows):
-    with pytest.raises(ValueError, match=f"an odd number of windows, got {n_windows}"):
-        smoothed(np.zeros(3, np.float32), n_windows)
+    with pytest.raises(ValueError, match=f"an odd number, 1 or more, got {n_windows}"):
+        median_filtered(np.zeros(3, np.float32), n_windows)
 
 
 # ------------------------------------------------------------------------------------------------ segments
 
 
-def found(windows, threshold=0.6, **settings):
+def find_spans(windows, threshold=0.6, **settings):
     """Start and end of each segment of a timeline of one label."""
-    segments_of = segments(windows, np.array([threshold], np.float32), SegmentConfig(**settings))
-    return [(segment.start_seconds, segment.end_seconds) for segment in segments_of]
+    segments = find_segments(windows, np.array([threshold], np.float32), SegmentConfig(**settings))
+    return [(segment.start_seconds, segment.end_seconds) for segment in segments]
 
 
 @pytest.mark.parametrize(
     ("probabilities", "settings", "expected"),
     [
         ([0.1, 0.7, 0.6, 0.5, 0.9], {"hysteresis": 1.0}, [(1, 3), (4, 5)]),
-        ([0.1, 0.7, 0.6, 0.5, 0.4], {}, [(1, 4)]),  # on down to 0.7 of 0.6
-        ([0.3, 0.7, 0.6, 0.3, 0.2], {"hysteresis": 0.5}, [(0, 4)]),  # on both sides, as long as it is 0.3
+        ([0.1, 0.7, 0.6, 0.5, 0.4], {}, [(1, 4)]),  # on down to 0.7 times 0.6
+        ([0.3, 0.7, 0.6, 0.3, 0.2], {"hysteresis": 0.5}, [(0, 4)]),  # on both sides down to 0.3
         ([0.5, 0.5, 0.2, 0.5, 0.6], {"hysteresis": 0.5}, [(3, 5)]),  # the first ones never reach 0.6
         ([0.0, 0.6, 0.0], {"hysteresis": 0.0}, [(0, 3)]),
         ([0.9, 0.1, 0.9, 0.1, 0.1, 0.9], {"max_gap_seconds": 1}, [(0, 3), (5, 6)]),
@@ -244,66 +182,66 @@ def found(windows, threshold=0.6, **settings):
         ([0.1, 0.1, 0.1], {}, []),
     ],
 )
-def test_segments_worked_by_hand(probabilities, settings, expected):
-    assert found(windows_of(probabilities), **settings) == expected
+def test_segments_computed_by_hand(probabilities, settings, expected):
+    assert find_spans(windows_of(probabilities), **settings) == expected
 
 
-@pytest.mark.parametrize(("seconds", "n_heard"), [(1.0, 2), (2.0, 2), (2.5, 1)])
-def test_a_lone_window_is_smoothed_away_where_three_share_a_moment(seconds, n_heard):
-    """The windows begin a second apart."""
+@pytest.mark.parametrize(("seconds", "n_segments"), [(1.0, 2), (2.0, 2), (2.5, 1)])
+def test_single_window_is_smoothed_away_if_three_windows_overlap(seconds, n_segments):
+    """The windows start every second."""
     probabilities = np.array([[0.1, 0.9, 0.1, 0.1, 0.9, 0.9, 0.9]], np.float32).T
     windows = Timeline(np.arange(7.0), np.arange(7.0) + seconds, probabilities)
-    assert len(segments(windows, np.array([0.6], np.float32), SegmentConfig())) == n_heard
+    assert len(find_segments(windows, np.array([0.6], np.float32), SegmentConfig())) == n_segments
 
 
-def test_a_segment_tells_the_greatest_of_the_smoothed_probabilities():
+def test_segment_has_the_greatest_smoothed_probability():
     windows = windows_of([0.7, 0.95, 0.75, 0.8, 0.1, 0.1])
-    (plain,) = segments(windows, np.array([0.6], np.float32), SegmentConfig())
-    (smooth,) = segments(windows, np.array([0.6], np.float32), SegmentConfig(smooth_windows=3))
+    (plain,) = find_segments(windows, np.array([0.6], np.float32), SegmentConfig())
+    (smooth,) = find_segments(windows, np.array([0.6], np.float32), SegmentConfig(smooth_windows=3))
     assert plain == Segment(0, 0.0, 4.0, float(np.float32(0.95)))
     assert smooth == Segment(0, 0.0, 4.0, float(np.float32(0.8)))
 
 
-def test_windows_that_overlap_stand_for_what_lies_nearest_to_their_centres():
-    assert found(windows_of([0.1, 0.9, 0.9, 0.1, 0.1, 0.9], window=5.0, hop=1.0)) == [(3.0, 5.0), (7.0, 10.0)]
-    assert found(windows_of([0.9, 0.1, 0.1], window=5.0, hop=1.0)) == [(0.0, 3.0)]
+def test_overlapping_windows_stand_for_the_time_around_their_centres():
+    assert find_spans(windows_of([0.1, 0.9, 0.9, 0.1, 0.1, 0.9], window=5.0, hop=1.0)) == [(3.0, 5.0), (7.0, 10.0)]
+    assert find_spans(windows_of([0.9, 0.1, 0.1], window=5.0, hop=1.0)) == [(0.0, 3.0)]
 
 
-def test_a_segment_does_not_claim_what_no_window_has_seen():
+def test_segment_does_not_cover_gaps_between_windows():
     windows = windows_of([0.9, 0.9], window=1.0, hop=3.0)
-    assert found(windows) == [(0, 1), (3, 4)]
-    assert found(windows, max_gap_seconds=2) == [(0, 4)]
+    assert find_spans(windows) == [(0, 1), (3, 4)]
+    assert find_spans(windows, max_gap_seconds=2) == [(0, 4)]
 
 
-def test_rounded_times_do_not_decide_whether_a_gap_is_short_enough():
+def test_rounding_errors_do_not_decide_whether_a_gap_is_closed():
     windows = windows_of([0.9, 0.1, 0.1, 0.1, 0.9], window=0.1, hop=0.1)
     assert windows.starts[4] - windows.ends[0] > 0.3  # in binary
-    assert found(windows, max_gap_seconds=0.3) == [(0.0, windows.ends[4])]
-    assert found(windows, max_gap_seconds=0.299) == [(0.0, 0.1), (windows.starts[4], windows.ends[4])]
+    assert find_spans(windows, max_gap_seconds=0.3) == [(0.0, windows.ends[4])]
+    assert find_spans(windows, max_gap_seconds=0.299) == [(0.0, 0.1), (windows.starts[4], windows.ends[4])]
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7])
-def test_a_probability_that_is_its_threshold_reaches_it(threshold):
-    """0.7 is more than the float32 that is nearest to it."""
+def test_probability_equal_to_the_threshold_reaches_it(threshold):
+    """0.7 is greater than the closest float32."""
     windows = windows_of([threshold])
-    assert found(windows, threshold) == [(0, 1)]
-    assert len(segments(windows, np.array([threshold], np.float64), SegmentConfig())) == 1
+    assert find_spans(windows, threshold) == [(0, 1)]
+    assert len(find_segments(windows, np.array([threshold], np.float64), SegmentConfig())) == 1
 
 
-def test_segments_come_by_their_start_then_by_their_label():
+def test_segments_are_sorted_by_start_then_label():
     windows = windows_of([[0.1, 0.9, 0.9], [0.9, 0.9, 0.1], [0.1, 0.1, 0.9]])
-    result = segments(windows, np.full(3, 0.5, np.float32), SegmentConfig())
+    result = find_segments(windows, np.full(3, 0.5, np.float32), SegmentConfig())
     assert [(s.start_seconds, s.label_index) for s in result] == [(0, 1), (0, 2), (1, 0), (2, 2)]
 
 
-def test_each_of_many_labels_has_its_own_threshold(rng):
+def test_each_label_has_its_own_threshold(rng):
     probabilities = rng.random((40, 100), np.float32)
     thresholds = rng.random(100, np.float32)
-    together = segments(windows_of(probabilities), thresholds, SegmentConfig(smooth_windows=3, hysteresis=0.8))
+    together = find_segments(windows_of(probabilities), thresholds, SegmentConfig(smooth_windows=3, hysteresis=0.8))
     alone = [
         (segment.start_seconds, label, segment.end_seconds, segment.probability)
         for label in range(100)
-        for segment in segments(
+        for segment in find_segments(
             windows_of(probabilities[:, label]),
             thresholds[[label]],
             SegmentConfig(smooth_windows=3, hysteresis=0.8),
@@ -314,11 +252,11 @@ def test_each_of_many_labels_has_its_own_threshold(rng):
 
 
 def naive_segments(windows, thresholds, config):
-    """The same, window by window, by the words of the docstring."""
-    first, last = windows.cells
+    """The definition in the docstring, window by window."""
+    starts, ends = windows.cells
     result = []
     for label, high in enumerate(thresholds):
-        values = smoothed(windows.probabilities, config.smooth_windows)[:, label]
+        values = median_filtered(windows.probabilities, config.smooth_windows)[:, label]
         low = np.float32(config.hysteresis * float(high))
         on = [value >= high for value in values]
         for order in (range(1, len(on)), range(len(on) - 2, -1, -1)):
@@ -327,12 +265,12 @@ def naive_segments(windows, thresholds, config):
                 on[i] = on[i] or (on[neighbour] and values[i] >= low)
         merged = []
         for i in np.flatnonzero(on):
-            if merged and round(first[i] - last[merged[-1][-1]], 6) <= config.max_gap_seconds:
+            if merged and round(starts[i] - ends[merged[-1][-1]], 6) <= config.max_gap_seconds:
                 merged[-1].append(i)
             else:
                 merged.append([i])
         for group in merged:
-            start, end = first[group[0]], last[group[-1]]
+            start, end = starts[group[0]], ends[group[-1]]
             if round(end - start, 6) >= config.min_duration_seconds:
                 result.append(Segment(label, start, end, max(values[group])))
     return sorted(result, key=lambda segment: (segment.start_seconds, segment.label_index))
@@ -341,33 +279,33 @@ def naive_segments(windows, thresholds, config):
 @given(
     windows=timelines(), config=configs(), thresholds=st.lists(st.sampled_from([0.0, 0.3, 0.7]), min_size=2, max_size=2)
 )
-def test_segments_are_what_one_finds_going_from_window_to_window(windows, config, thresholds):
+def test_segments_equal_those_found_window_by_window(windows, config, thresholds):
     thresholds = np.array(thresholds, np.float32)
-    assert segments(windows, thresholds, config) == naive_segments(windows, thresholds, config)
+    assert find_segments(windows, thresholds, config) == naive_segments(windows, thresholds, config)
 
 
 @given(windows=timelines(), config=configs())
-def test_segments_of_a_label_are_further_apart_than_a_gap_and_long_enough(windows, config):
-    result = segments(windows, np.array([0.3, 0.7], np.float32), config)
+def test_segments_of_a_label_keep_minimum_gap_and_duration(windows, config):
+    result = find_segments(windows, np.array([0.3, 0.7], np.float32), config)
     for label in (0, 1):
-        of_label = [segment for segment in result if segment.label_index == label]
-        for before, after in pairwise(of_label):
+        label_segments = [segment for segment in result if segment.label_index == label]
+        for before, after in pairwise(label_segments):
             assert after.start_seconds - before.end_seconds > config.max_gap_seconds - 1e-6
-        assert all(s.end_seconds - s.start_seconds >= config.min_duration_seconds - 1e-6 for s in of_label)
+        assert all(s.end_seconds - s.start_seconds >= config.min_duration_seconds - 1e-6 for s in label_segments)
 
 
 def test_segments_need_a_threshold_for_each_label_and_times():
-    with pytest.raises(ValueError, match=r"threshold for each of the labels, \(1,\), got \(2,\)"):
-        segments(windows_of([0.1]), np.zeros(2, np.float32), SegmentConfig())
+    with pytest.raises(ValueError, match=r"threshold for each label, of shape \(1,\), got \(2,\)"):
+        find_segments(windows_of([0.1]), np.zeros(2, np.float32), SegmentConfig())
     image = Timeline(np.zeros(1), np.array([np.nan]), np.array([[0.3]], np.float32))
-    with pytest.raises(ValueError, match="an image has no times"):
-        segments(image, np.zeros(1, np.float32), SegmentConfig())
+    with pytest.raises(ValueError, match="an image has no segments"):
+        find_segments(image, np.zeros(1, np.float32), SegmentConfig())
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
-        ({"smooth_windows": 4}, "an odd number of smooth_windows.* got 4; take 3 or 5"),
+        ({"smooth_windows": 4}, "need an odd number, got 4; take 3 or 5"),
         ({"smooth_windows": 0}, r"smooth_windows: .*greater than or equal to 1 \(got 0\)"),
         ({"hysteresis": 1.2}, r"hysteresis: .*less than or equal to 1 \(got 1.2\)"),
         ({"min_duration_seconds": -1}, "min_duration_seconds: .*greater than or equal to 0"),
@@ -375,8 +313,8 @@ def test_segments_need_a_threshold_for_each_label_and_times():
         ({"max_gap": 1}, "max_gap: unknown setting; did you mean 'max_gap_seconds'?"),
     ],
 )
-def test_settings_of_segments_that_make_no_sense_are_told(values, words):
-    with pytest.raises(ConfigError, match=words):
+def test_invalid_segment_settings_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
         parse_config(values, SegmentConfig, source="tag.toml")
 
 

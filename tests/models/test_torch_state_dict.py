@@ -1,5 +1,3 @@
-"""State dicts as torch saves them, read without torch, and whatever else is in such a file is refused."""
-
 import collections
 import io
 import os
@@ -10,41 +8,41 @@ import numpy as np
 import pytest
 import torch
 
-from spectag.models.torch_state_dict import read_torch_file
+from spectag.models.torch_state_dict import read_torch_state_dict
 
 
-def saved(tmp_path, content):
+def save(tmp_path, content):
     torch.save(content, tmp_path / "net.pt")
     return tmp_path / "net.pt"
 
 
-def with_pickle(tmp_path, content):
+def write_pickle(tmp_path, content):
     with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
         archive.writestr("net/data.pkl", content)
     return tmp_path / "net.pt"
 
 
-def test_tensors_are_those_that_torch_reads(tmp_path):
+def test_tensors_equal_those_read_by_torch(tmp_path):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
-    path = saved(tmp_path, network.state_dict())
-    tensors = read_torch_file(path)
+    path = save(tmp_path, network.state_dict())
+    tensors = read_torch_state_dict(path)
     expected = torch.load(path, weights_only=True)
     assert list(tensors) == list(expected)
     for name, values in expected.items():
         assert tensors[name].dtype == values.numpy().dtype
-        assert tensors[name].shape == tuple(values.shape)  # also () of a count
+        assert tensors[name].shape == tuple(values.shape)  # () for a count
         assert np.array_equal(tensors[name], values.numpy())
 
 
-def test_tensors_that_share_a_storage_each_get_their_part(tmp_path):
+def test_tensors_may_share_a_storage(tmp_path):
     numbers = torch.arange(12.0)
-    tensors = read_torch_file(saved(tmp_path, {"second": numbers[6:].view(2, 3), "first": numbers[:2]}))
+    tensors = read_torch_state_dict(save(tmp_path, {"second": numbers[6:].view(2, 3), "first": numbers[:2]}))
     assert tensors["second"].tolist() == [[6, 7, 8], [9, 10, 11]]
     assert tensors["first"].tolist() == [0, 1]
 
 
-def test_tensor_without_numbers_stays_one(tmp_path):
-    assert read_torch_file(saved(tmp_path, {"none": torch.zeros(0, 3)}))["none"].shape == (0, 3)
+def test_empty_tensor_keeps_its_shape(tmp_path):
+    assert read_torch_state_dict(save(tmp_path, {"none": torch.zeros(0, 3)}))["none"].shape == (0, 3)
 
 
 class Harmful:
@@ -55,45 +53,45 @@ class Harmful:
         return os.mkdir, (self.path,)
 
 
-def test_nothing_that_a_file_names_is_run(tmp_path):
-    path = saved(tmp_path, {"weight": Harmful(str(tmp_path / "run"))})
-    with pytest.raises(ValueError, match=r"it names \w+\.mkdir, which is no tensor"):
-        read_torch_file(path)
+def test_no_code_from_the_file_is_run(tmp_path):
+    path = save(tmp_path, {"weight": Harmful(str(tmp_path / "run"))})
+    with pytest.raises(ValueError, match=r"it contains \w+\.mkdir, which is not a tensor"):
+        read_torch_state_dict(path)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"weight": torch.zeros(3, 2).T}, r"a tensor of shape \(2, 3\) lies in steps of \(1, 2\)"),
-        ({"weight": torch.zeros(2, dtype=torch.float16)}, r"it names torch\.HalfStorage, which is no tensor"),
-        ({"epoch": 7, "state": {"weight": torch.zeros(2)}}, "'epoch', 'state' is no tensor"),
-        (torch.nn.Linear(2, 2), "it names torch.nn"),
-        ([torch.zeros(2)], "no weights as torch saves them"),
-        (7, "no weights as torch saves them"),
+        ({"weight": torch.zeros(3, 2).T}, r"a tensor of shape \(2, 3\) is not contiguous: strides \(1, 2\)"),
+        ({"weight": torch.zeros(2, dtype=torch.float16)}, r"it contains torch\.HalfStorage, which is not a tensor"),
+        ({"epoch": 7, "state": {"weight": torch.zeros(2)}}, "'epoch', 'state' is not a tensor"),
+        (torch.nn.Linear(2, 2), "it contains torch.nn"),
+        ([torch.zeros(2)], "not a state dict of PyTorch"),
+        (7, "not a state dict of PyTorch"),
     ],
 )
-def test_anything_but_plain_tensors_is_refused(tmp_path, content, message):
+def test_anything_but_tensors_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
-        read_torch_file(saved(tmp_path, content))
+        read_torch_state_dict(save(tmp_path, content))
 
 
 class Numbers:
-    """Stands for a storage in a pickle."""
+    """Represents a storage in a pickle."""
 
 
 class Rebuilt:
-    """A tensor that is made of a storage in this way."""
+    """A tensor with this offset, shape and strides."""
 
-    def __init__(self, *how):
-        self.how = how
+    def __init__(self, *layout):
+        self.layout = layout
 
     def __reduce__(self):
-        return torch._utils._rebuild_tensor_v2, (Numbers(), *self.how, False, collections.OrderedDict())
+        return torch._utils._rebuild_tensor_v2, (Numbers(), *self.layout, False, collections.OrderedDict())
 
 
 def as_torch_pickles(content, n_values):
-    """What torch writes, but with any tensor that is asked for."""
+    """A pickle as torch writes it, but with any tensor."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value):
@@ -104,41 +102,43 @@ def as_torch_pickles(content, n_values):
     return file.getvalue()
 
 
-def test_tensor_made_by_hand_is_read(tmp_path):
+def test_handmade_tensor_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
         archive.writestr("net/data.pkl", as_torch_pickles({"weight": Rebuilt(1, (1, 3), (9, 1))}, n_values=4))
         archive.writestr("net/data/0", np.arange(4, dtype=np.float32).tobytes())
-    assert read_torch_file(tmp_path / "net.pt")["weight"].tolist() == [[1, 2, 3]]  # a single row has no step
+    assert read_torch_state_dict(tmp_path / "net.pt")["weight"].tolist() == [
+        [1, 2, 3]
+    ]  # the stride of a single row is ignored
 
 
 @pytest.mark.parametrize(
     ("offset", "shape", "strides", "n_values"),
     [(0, (2, 3), (3, 1), 4), (3, (2,), (1,), 4), (0, (2,), (100_000,), 4), (0, (2,), (1, 1), 4), (0, (4,), (1,), 5)],
-    ids=["more than there is", "past the end", "far steps", "a step too many", "more than the member holds"],
+    ids=["too large", "past the end", "large strides", "surplus stride", "storage too small"],
 )
 def test_tensor_beyond_its_storage_is_refused(tmp_path, offset, shape, strides, n_values):
     with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
         archive.writestr("net/data.pkl", as_torch_pickles({"weight": Rebuilt(offset, shape, strides)}, n_values))
         archive.writestr("net/data/0", np.arange(4, dtype=np.float32).tobytes())
-    with pytest.raises(ValueError, match="no weights as torch saves them"):
-        read_torch_file(tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="not a state dict of PyTorch"):
+        read_torch_state_dict(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", pickle.dumps({}), b"PK\x05\x06" + bytes(18)])
-def test_file_that_is_something_else_is_refused(tmp_path, content):
+def test_other_file_is_refused(tmp_path, content):
     (tmp_path / "net.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="no weights as torch saves them: "):
-        read_torch_file(tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="not a state dict of PyTorch: "):
+        read_torch_state_dict(tmp_path / "net.pt")
 
 
-def test_file_that_was_cut_off_is_refused(tmp_path):
-    path = saved(tmp_path, {"weight": torch.zeros(1000)})
+def test_truncated_file_is_refused(tmp_path):
+    path = save(tmp_path, {"weight": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="no weights as torch saves them: "):
-        read_torch_file(path)
+    with pytest.raises(ValueError, match="not a state dict of PyTorch: "):
+        read_torch_state_dict(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"garbage"])
 def test_damaged_pickle_is_refused(tmp_path, content):
-    with pytest.raises(ValueError, match="no weights as torch saves them"):
-        read_torch_file(with_pickle(tmp_path, content))
+    with pytest.raises(ValueError, match="not a state dict of PyTorch"):
+        read_torch_state_dict(write_pickle(tmp_path, content))

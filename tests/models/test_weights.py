@@ -1,5 +1,3 @@
-"""Weights from a folder, the cache or a server on this machine; nothing half-written stays, and there is a way out."""
-
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +13,9 @@ from spectag.system.cache import cache_folder
 
 CONTENT = b"not really weights" * 10_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-WAYS_OUT = (
-    r"Ways out: put net\.pt into a folder and set SPECTAG_WEIGHTS to it; take --backbone efficientnet_lite0, "
-    "whose weights come with the package; or train without them by --no-pretrained"
+ALTERNATIVES = (
+    r"Alternatives: put net\.pt into a folder and set SPECTAG_WEIGHTS to it; use --backbone efficientnet_lite0, "
+    "whose weights are part of the package; or train without them: --no-pretrained"
 )
 
 
@@ -41,7 +39,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
-def test_weights_are_fetched_once_and_found_from_then_on(server, cache, sha256):
+def test_weights_are_downloaded_only_once(server, cache, sha256):
     source = WeightsSource("net.pt", server.url, sha256)
     path = find_weights(source, backbone="net")
     assert path == cache / "net.pt"
@@ -51,27 +49,29 @@ def test_weights_are_fetched_once_and_found_from_then_on(server, cache, sha256):
     assert files_in(cache) == ["net.pt"]
 
 
-def test_weights_of_another_checksum_are_refused_and_not_kept(server, cache):
+def test_weights_with_a_wrong_checksum_are_refused_and_not_stored(server, cache):
     source = WeightsSource("net.pt", server.url, "0" * 64)
-    with pytest.raises(WeightsError, match=f"weights of net can't be had from .*net.pt: .*does not match.* {WAYS_OUT}"):
+    with pytest.raises(
+        WeightsError, match=f"cannot download the weights of net from .*net.pt: .*does not match.* {ALTERNATIVES}"
+    ):
         find_weights(source, backbone="net")
     assert files_in(cache) == []
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
-def test_download_that_breaks_off_is_gone_on_with_by_the_next_call(server, cache, sha256):
+def test_interrupted_download_is_resumed_by_the_next_call(server, cache, sha256):
     source = WeightsSource("net.pt", server.url, sha256)
-    server.longest, server.statuses = 100_000, [200, *[503] * 4]
-    with pytest.raises(WeightsError, match=rf"running again goes on from 0\.1 MB\. {WAYS_OUT}"):
+    server.max_bytes, server.statuses = 100_000, [200, *[503] * 4]
+    with pytest.raises(WeightsError, match=rf"run it again to continue after 0\.1 MB\. {ALTERNATIVES}"):
         find_weights(source, backbone="net")
     assert files_in(cache) == ["net.pt.part", "net.pt.part-version"]
-    server.longest = None
+    server.max_bytes = None
     assert find_weights(source, backbone="net").read_bytes() == CONTENT
     assert server.ranges[-1] is not None
     assert files_in(cache) == ["net.pt"]
 
 
-def test_several_that_look_at_once_fetch_it_once(server, cache):
+def test_parallel_calls_download_the_file_once(server, cache):
     source = WeightsSource("net.pt", server.url, None)
     with ThreadPoolExecutor(4) as pool:
         paths = set(pool.map(lambda _: find_weights(source, backbone="net"), range(4)))
@@ -79,50 +79,52 @@ def test_several_that_look_at_once_fetch_it_once(server, cache):
     assert server.n_requests == 1
 
 
-def test_progress_of_the_download_is_told(server, cache):
-    told = []
-    find_weights(WeightsSource("net.pt", server.url, None), backbone="net", progress=lambda *step: told.append(step))
-    assert told[-1] == ("fetching net.pt, kB", 180, 180)
+def test_progress_of_the_download_is_reported(server, cache):
+    steps = []
+    find_weights(WeightsSource("net.pt", server.url, None), backbone="net", progress=lambda *step: steps.append(step))
+    assert steps[-1] == ("downloading net.pt, kB", 180, 180)
 
 
-def test_address_without_the_file_is_told_with_the_ways_out(server, cache):
+def test_missing_file_on_the_server_is_an_error_with_alternatives(server, cache):
     source = WeightsSource("net.pt", f"{server.url}/elsewhere", None)
-    with pytest.raises(WeightsError, match=f"weights of net can't be had from .*net.pt/elsewhere: 404 .*{WAYS_OUT}"):
+    with pytest.raises(
+        WeightsError, match=f"cannot download the weights of net from .*net.pt/elsewhere: 404 .*{ALTERNATIVES}"
+    ):
         find_weights(source, backbone="net")
     assert files_in(cache) == []
 
 
-def test_who_does_not_train_is_told_other_ways_out(server, cache):
+def test_caller_can_name_other_alternatives(server, cache):
     server.statuses = [404]
     source = WeightsSource("net.pt", server.url, None)
-    with pytest.raises(WeightsError, match=r"Ways out: put net\.pt into .* set SPECTAG_WEIGHTS to it; or whistle$"):
-        find_weights(source, backbone="net", other_ways="or whistle")
+    with pytest.raises(WeightsError, match=r"Alternatives: put net\.pt into .* set SPECTAG_WEIGHTS to it; or whistle$"):
+        find_weights(source, backbone="net", alternatives="or whistle")
 
 
-def test_server_that_does_not_answer_is_told_with_the_ways_out_in_one_line(cache):
+def test_unreachable_server_is_an_error_of_one_line_with_alternatives(cache):
     url = "http://127.0.0.1:1/net.pt"
     with pytest.raises(
-        WeightsError, match=rf"weights of net can't be had from {url}: no connection\. {WAYS_OUT}"
+        WeightsError, match=rf"cannot download the weights of net from {url}: no connection\. {ALTERNATIVES}"
     ) as error:
         find_weights(WeightsSource("net.pt", url, SHA256), backbone="net")
     assert "\n" not in str(error.value)
     assert files_in(cache) == []
 
 
-def test_damaged_file_in_the_cache_is_fetched_anew(server, cache):
+def test_damaged_file_in_the_cache_is_downloaded_again(server, cache):
     cache.mkdir(parents=True)
     (cache / "net.pt").write_bytes(CONTENT[:10])
     path = find_weights(WeightsSource("net.pt", server.url, SHA256), backbone="net")
     assert path.read_bytes() == CONTENT
 
 
-def test_cache_that_is_a_file_is_told_with_the_ways_out(server, cache):
+def test_cache_that_is_a_file_is_an_error_with_alternatives(server, cache):
     cache.parent.write_text("in the way")
-    with pytest.raises(WeightsError, match=WAYS_OUT):
+    with pytest.raises(WeightsError, match=ALTERNATIVES):
         find_weights(WeightsSource("net.pt", server.url, SHA256), backbone="net")
 
 
-def test_file_in_the_users_folder_goes_before_any_download(server, cache, tmp_path, monkeypatch):
+def test_file_in_the_weights_folder_is_used_without_a_download(server, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / "net.pt").write_bytes(CONTENT)
     source = WeightsSource("net.pt", server.url, SHA256)
@@ -131,7 +133,7 @@ def test_file_in_the_users_folder_goes_before_any_download(server, cache, tmp_pa
     assert not cache.exists()
 
 
-def test_wrong_file_in_the_users_folder_is_named_and_left_alone(server, cache, tmp_path, monkeypatch):
+def test_wrong_file_in_the_weights_folder_is_an_error_and_not_deleted(server, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / "net.pt").write_bytes(b"something else")
     source = WeightsSource("net.pt", server.url, SHA256)
@@ -140,20 +142,20 @@ def test_wrong_file_in_the_users_folder_is_named_and_left_alone(server, cache, t
     assert (tmp_path / "net.pt").read_bytes() == b"something else"
 
 
-def test_users_folder_without_the_file_leads_to_the_download(server, cache, tmp_path, monkeypatch):
+def test_file_missing_from_the_weights_folder_is_downloaded(server, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     assert local_weights("net.pt") is None
     source = WeightsSource("net.pt", server.url, SHA256)
     assert find_weights(source, backbone="net") == cache / "net.pt"
 
 
-def test_users_folder_that_does_not_exist_is_told(cache, tmp_path, monkeypatch):
+def test_missing_weights_folder_is_an_error(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path / "gone"))
-    with pytest.raises(WeightsError, match=r"SPECTAG_WEIGHTS names .*gone, which is not a folder; mend or unset it"):
+    with pytest.raises(WeightsError, match=r"SPECTAG_WEIGHTS: .*gone is not a folder; correct or unset the variable"):
         find_weights(WeightsSource("net.pt", "http://127.0.0.1:1/net.pt", None), backbone="net")
 
 
-def test_home_is_meant_by_a_tilde_in_both_folders(tmp_path, monkeypatch):
+def test_tilde_means_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SPECTAG_CACHE", "~/cache")
     monkeypatch.setenv("SPECTAG_WEIGHTS", "~")
@@ -162,7 +164,7 @@ def test_home_is_meant_by_a_tilde_in_both_folders(tmp_path, monkeypatch):
     assert local_weights("net.pt") == tmp_path / "net.pt"
 
 
-def test_cache_is_the_users_own_where_none_is_named(monkeypatch):
+def test_default_cache_belongs_to_the_user(monkeypatch):
     monkeypatch.delenv("SPECTAG_CACHE")
     assert cache_folder().is_absolute()
     assert "spectag" in cache_folder().parts

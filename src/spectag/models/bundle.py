@@ -1,37 +1,41 @@
-"""A tagger on disk: a folder that needs nothing else. No pickle is ever loaded from it.
+"""The files of a tagger (bundle): a folder that is complete in itself. No pickle is ever loaded from it.
 
-spectag.json          everything that is not a weight: labels, front end, thresholds, metrics, licences, versions
-model.onnx            input (batch, channels, height, width) to probabilities and logits (batch, n_labels) and features
-weights.safetensors   the same weights for torch
-predictions.csv       the training clips, and what networks said of them that were trained without them
-calibration.csv       the clips of another manifest, where calibration and thresholds were fitted on such
-recipe.toml           the settings that made it, for `spectag train --config`
+spectag.json          everything except weights: labels, feature extraction, thresholds, metrics, licences, versions
+model.onnx            input (batch, channels, height, width); probabilities and logits (batch, n_labels), features
+weights.safetensors   the same weights for PyTorch
+predictions.csv       the training clips with their out-of-fold predictions
+calibration.csv       the clips of another manifest, if calibration and thresholds were fitted on one
+recipe.toml           the settings of the training, for `spectag train --config`
 README.md             the model card
 
-A tagger of several networks, which answer as one, has a model.onnx and its weights in each of members/1, members/2, ...
+An ensemble has a model.onnx and weights in each of the folders members/1, members/2, ...
 """
 
-import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from spectag.audio.front_end import FrontEnd
 from spectag.config.base import Config, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
-from spectag.scoring.calibration import Calibration, Method
+from spectag.models.versioned_json import read_versioned_json, write_versioned_json
+from spectag.scoring.calibration import Calibration, CalibrationMethod
 from spectag.scoring.thresholds import ThresholdGoal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INFO_FILE, ONNX_FILE, WEIGHTS_FILE = "spectag.json", "model.onnx", "weights.safetensors"
 RECIPE_FILE, CARD_FILE = "recipe.toml", "README.md"
 MEMBERS_FOLDER = "members"
 
 
 class BackboneInfo(Config):
-    """Which network, and how its features are made."""
+    """The network, and how its features were trained."""
 
     name: str
     features: str
@@ -42,67 +46,67 @@ class BackboneInfo(Config):
 
 
 class DataInfo(Config):
-    """What the tagger was trained on. Of a tagger that others published, only the name is known."""
+    """The training data. Only the name is known for published taggers."""
 
     name: str
     n_clips: int | None
     n_clips_per_label: tuple[int, ...] | None
     fingerprint: str | None
-    """Of all clips' contents and labels, in their order."""
+    """Of the content and labels of all clips, in their order."""
 
 
 class MemberInfo(Config):
-    """A network of several that answer as one, and what it hears."""
+    """A network of an ensemble."""
 
     folder: str = Field(pattern=rf"^{MEMBERS_FOLDER}/[1-9][0-9]*$")
     weight: float
-    """Of its logits in the sum."""
+    """Of its logits in the weighted sum."""
     front_end: FrontEnd
     backbone: BackboneInfo
 
 
 class BundleInfo(Config):
-    """All that a bundle says of itself in spectag.json."""
+    """The content of spectag.json."""
 
     format_version: int = FORMAT_VERSION
     labels: tuple[str, ...]
     front_end: FrontEnd
-    """Of several members, the first one's; so too the backbone."""
+    """Feature extraction. Of an ensemble, that of the first member; the same applies to the backbone."""
     window: WindowConfig = WindowConfig()
     backbone: BackboneInfo
     members: tuple[MemberInfo, ...] = ()
-    """The networks, where there are several."""
+    """The networks of an ensemble."""
     bias: float = 0.0
     """Added to the weighted sum of the members' logits."""
     thresholds: tuple[float, ...]
-    """Label by label: the probability from which a label counts as heard."""
+    """For each label, the probability from which it is reported."""
     thresholds_fitted: tuple[bool, ...]
-    """Whether a label's threshold comes from held-out predictions, or is the plain default or set by hand."""
+    """Whether the threshold of a label is fitted on out-of-fold predictions, and not a default or set by hand."""
     threshold_goal: ThresholdGoal = ThresholdGoal()
-    """What the fitted thresholds are to reach."""
+    """The goal of the fitted thresholds."""
     calibration: Calibration | None = None
-    """From logits to probabilities; none: by the plain sigmoid. A single network's model.onnx has it inside."""
-    calibration_method: Method = "none"
-    """By which the calibration was sought, so that it can be sought without a clip's own fold."""
+    """From logits to probabilities; None: the plain sigmoid. The model.onnx of a single network contains it."""
+    calibration_method: CalibrationMethod = "none"
+    """The method of fitting, so that it can be repeated without the fold of a clip."""
     metrics: dict[str, Any]
-    """Scores on held-out clips; empty where none were held out."""
+    """Scores on held-out clips; empty if no clips were held out."""
     data: DataInfo
     onnx_difference: float | None
-    """Greatest difference in probability between model.onnx and torch, on clips of the training data.
+    """Greatest difference in probability between model.onnx and PyTorch on training clips.
 
-    None of a tagger that others published, for torch had no part in its making.
+    None for a published tagger, which is built without PyTorch.
     """
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        counts = self.labels if self.data.n_clips_per_label is None else self.data.n_clips_per_label
-        lengths = len(self.thresholds), len(self.thresholds_fitted), len(counts)
+        n_clips = self.labels if self.data.n_clips_per_label is None else self.data.n_clips_per_label
+        lengths = len(self.thresholds), len(self.thresholds_fitted), len(n_clips)
         if not self.labels or len(set(self.labels)) < len(self.labels) or set(lengths) != {len(self.labels)}:
             raise ValueError(
-                f"need labels, each once, with a threshold and a number of clips each, got {len(self.labels)} labels "
-                f"({len(set(self.labels))} different), {lengths[0]} thresholds ({lengths[1]} told whether fitted) and "
-                f"{lengths[2]} numbers of clips"
+                "need unique labels, each with a threshold and a number of clips, got "
+                f"{len(self.labels)} labels ({len(set(self.labels))} different), {lengths[0]} thresholds, "
+                f"{lengths[1]} thresholds_fitted and {lengths[2]} numbers of clips"
             )
         return self
 
@@ -110,57 +114,67 @@ class BundleInfo(Config):
     def _check_members(self) -> Self:
         if not self.members:
             if self.bias:
-                raise ValueError(f"a bias of {self.bias:g} belongs to several members, and there are none")
+                raise ValueError(f"only an ensemble may have a bias, got {self.bias:g} without members")
             return self
         n_folders = len({member.folder for member in self.members})
         if not 2 <= n_folders == len(self.members):
             raise ValueError(
-                f"need two members or more, each in a folder of its own, got {len(self.members)} in {n_folders}"
+                f"need two or more members, each in its own folder, got {len(self.members)} in {n_folders}"
             )
         first = self.members[0]
         if (self.front_end, self.backbone) != (first.front_end, first.backbone):
-            raise ValueError("front_end and backbone are not those of the first member")
+            raise ValueError("front_end and backbone must be those of the first member")
         return self
 
     @property
     def label_set(self) -> LabelSet:
-        """The labels in the order of the probabilities."""
+        """The labels, in the order of the probabilities."""
         return LabelSet(self.labels)
 
 
+@contextmanager
+def replace_when_complete(bundle: Path) -> Iterator[Path]:
+    """A new folder that replaces a bundle's folder if the `with` block succeeds, and is removed otherwise.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be created, or the old one cannot be replaced. The old one stays in this case.
+    """
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}-", dir=bundle.parent))
+    folder.chmod(0o755)
+    old = folder.with_name(f"{folder.name}-replaced")
+    try:
+        yield folder
+        if bundle.exists():
+            bundle.rename(old)
+        folder.rename(bundle)
+    finally:
+        if old.exists() and not bundle.exists():
+            old.rename(bundle)  # stopped between the two steps
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def read_info(bundle: str | Path) -> BundleInfo:
-    """Read a bundle's spectag.json.
+    """Read the spectag.json of a bundle.
 
     Raises
     ------
     BundleError
-        If there is no bundle, or it was written by a later version, or is damaged.
+        If there is no bundle, it has another format version, or it is damaged.
     """
-    path = Path(bundle) / INFO_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleError(
-            f"{bundle}: not a tagger: it has no {INFO_FILE}; expected a folder that `spectag train -o` made"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: can't be read: {error}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format version {version!r}, but this spectag reads version {FORMAT_VERSION}; "
-            "update spectag, or train the tagger again"
-        )
-    try:
-        return BundleInfo.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
-        raise BundleError(f"{path}: damaged{where}: {problem['msg'].removeprefix('Value error, ')}") from error
+    return read_versioned_json(
+        Path(bundle) / INFO_FILE,
+        BundleInfo,
+        version=FORMAT_VERSION,
+        missing=f"{bundle}: not a tagger: no file {INFO_FILE}; expected a folder that `spectag train -o` wrote",
+        outdated="train the tagger again with this version",
+        error_type=BundleError,
+    )
 
 
 def write_info(bundle: Path, info: BundleInfo) -> None:
-    """Write spectag.json into a bundle's folder."""
-    of_several = {"members", "bias"} if not info.members else set()
-    text = json.dumps(info.model_dump(mode="json", exclude=of_several), indent=2, ensure_ascii=False)
-    (bundle / INFO_FILE).write_text(text + "\n", encoding="utf-8")
+    """Write spectag.json into the folder of a bundle."""
+    write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})

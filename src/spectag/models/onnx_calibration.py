@@ -1,4 +1,4 @@
-"""Calibration inside an ONNX file: nodes from its output `logits` to its output `probabilities`."""
+"""Calibration in an ONNX file: nodes from its output `logits` to its output `probabilities`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,9 @@ Constants = Mapping[str, Float32Array | IntArray]
 
 
 def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) -> onnx.ModelProto:
-    """A copy of a tagger's network whose probabilities are calibrated, or the plain sigmoid of its logits for None.
+    """A copy of a network with calibrated probabilities, or with the plain sigmoid of its logits for None.
 
-    All that made its probabilities of its logits before is replaced; the rest, and the weights, stay as they are.
+    The nodes from logits to probabilities are replaced; the other nodes and the weights do not change.
 
     Parameters
     ----------
@@ -30,21 +30,21 @@ def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) ->
     Raises
     ------
     BundleError
-        If it has no such outputs, or not as many labels as the calibration.
+        If it does not have these outputs, or another number of labels than the calibration.
     """
     outputs = {output.name: output for output in model.graph.output}
     if not {"logits", "probabilities"} <= outputs.keys():
         raise BundleError(
-            f"the network gives {', '.join(outputs)}, and calibration needs its logits and probabilities; train the "
-            "tagger again"
+            f"the network has the outputs {', '.join(outputs)}, but calibration needs logits and probabilities; train "
+            "the tagger again"
         )
     if calibration is not None:
         _check_labels(outputs["logits"], calibration)
     calibrated = onnx.ModelProto()
     calibrated.CopyFrom(model)
     graph = calibrated.graph
-    _keep_what_makes(graph, outputs.keys() - {"probabilities"})
-    nodes, constants = _parts(calibration)
+    _keep_nodes_for(graph, outputs.keys() - {"probabilities"})
+    nodes, constants = _nodes(calibration)
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(values, PREFIX + name) for name, values in constants.items())
     return calibrated
@@ -53,13 +53,13 @@ def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) ->
 def _check_labels(logits: onnx.ValueInfoProto, calibration: Calibration) -> None:
     n_logits = logits.type.tensor_type.shape.dim[-1].dim_value
     if n_logits and n_logits != len(calibration.curves):
-        raise BundleError(f"the network has {n_logits} labels, and the calibration {len(calibration.curves)}")
+        raise BundleError(f"the network has {n_logits} labels, but the calibration has {len(calibration.curves)}")
 
 
-def _keep_what_makes(graph: onnx.GraphProto, outputs: set[str]) -> None:
-    """Remove the nodes and weights that none of these outputs needs."""
+def _keep_nodes_for(graph: onnx.GraphProto, outputs: set[str]) -> None:
+    """Remove the nodes and weights that these outputs do not need."""
     needed, kept = set(outputs), []
-    for node in reversed(graph.node):  # each comes after those whose results it takes
+    for node in reversed(graph.node):  # nodes come after those that compute their inputs
         if needed.intersection(node.output):
             needed.update(node.input)
             kept.append(node)
@@ -69,12 +69,12 @@ def _keep_what_makes(graph: onnx.GraphProto, outputs: set[str]) -> None:
     graph.initializer.extend(weights)
 
 
-def _parts(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]:
-    """The nodes and their constants."""
+def _nodes(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]:
+    """The nodes from logits to probabilities, and their constants."""
     if calibration is None:
         return [_node("Sigmoid", "logits", "probabilities")], {}
     pieces = calibration.pieces
-    if _all_straight(pieces):
+    if _are_linear(pieces):
         offsets = pieces.heights - pieces.slopes_below * pieces.lefts
         return [
             _node("Mul", "logits", "scales", "scaled"),
@@ -88,19 +88,19 @@ def _parts(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]
         _node("Sub", "logits", "rights", "from_right"),
         _node("Max", "from_right", "zero", "above"),
         _node("Mul", "above", "slopes_above", "rise_above"),
-        _node("Unsqueeze", "logits", "bend_axis", "columns"),
+        _node("Unsqueeze", "logits", "piece_axis", "columns"),
         _node("Sub", "columns", "starts", "from_starts"),
         _node("Max", "from_starts", "zero", "after_starts"),
         _node("Min", "after_starts", "widths", "within"),
         _node("Mul", "within", "slopes", "rises"),
-        _node("ReduceSum", "rises", "bend_axis", "rise_within", keepdims=0),
+        _node("ReduceSum", "rises", "piece_axis", "rise_within", keepdims=0),
         _node("Sum", "heights", "rise_below", "rise_above", "rise_within", "calibrated"),
         _node("Sigmoid", "calibrated", "probabilities"),
     ]
-    return nodes, {**_as_float32(zero=np.zeros(1), **vars(pieces)), "bend_axis": np.array([1])}
+    return nodes, {**_as_float32(zero=np.zeros(1), **vars(pieces)), "piece_axis": np.array([1])}
 
 
-def _all_straight(pieces: PiecewiseLinear) -> bool:
+def _are_linear(pieces: PiecewiseLinear) -> bool:
     return not len(pieces.starts) and bool((pieces.slopes_below == pieces.slopes_above).all())
 
 
@@ -109,6 +109,6 @@ def _as_float32(**constants: FloatArray) -> dict[str, Float32Array]:
 
 
 def _node(kind: str, *names: str, **attributes: Any) -> NodeProto:
-    """A node from all but the last name to the last; what lies between logits and probabilities has our prefix."""
-    own = [name if name in ("logits", "probabilities") else PREFIX + name for name in names]
-    return helper.make_node(kind, own[:-1], own[-1:], name=f"{PREFIX}{kind}_{names[-1]}", **attributes)
+    """A node whose output is the last of these names. Names between logits and probabilities get our prefix."""
+    prefixed = [name if name in ("logits", "probabilities") else PREFIX + name for name in names]
+    return helper.make_node(kind, prefixed[:-1], prefixed[-1:], name=f"{PREFIX}{kind}_{names[-1]}", **attributes)

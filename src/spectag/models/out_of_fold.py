@@ -1,14 +1,15 @@
-"""What networks said of clips that they did not see: kept with the tagger, to judge and to adjust it by."""
+"""Out-of-fold predictions: stored with a tagger, to score it on its training clips and to recalibrate it."""
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePath
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.clips import Manifest
@@ -17,37 +18,37 @@ from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import BundleError, DataError
 from spectag.models.bundle import read_info
-from spectag.scoring.calibration import DEFAULT_THRESHOLD, CrossFitted, Method, cross_fitted
+from spectag.scoring.calibration import DEFAULT_THRESHOLD, CalibrationMethod, CrossFitted, clipped_logit, cross_fit
 from spectag.scoring.thresholds import BEST_F1, ThresholdGoal
 from spectag.system.atomic_files import unfinished_file
 
-PREDICTIONS_FILE = "predictions.csv"
-"""Of the clips that a tagger was trained on."""
+OUT_OF_FOLD_FILE = "predictions.csv"
+"""The clips that a tagger was trained on."""
 CALIBRATION_FILE = "calibration.csv"
-"""Of the other clips that its calibration and thresholds were fitted on, if there were such."""
-COLUMNS = ("fname", "start", "end", "fold", "group", "labels", "key")
-CLIP_COLUMNS = frozenset({"", *COLUMNS, "label", "duration", "origin", "threshold"})
-"""Columns of tables of predictions, in small letters, that hold no label's probabilities."""
-LABEL_MARK = " (label)"
-"""After the name of a label that is called like one of these columns."""
+"""The clips of another manifest on which calibration and thresholds were fitted, if there is one."""
+OUT_OF_FOLD_COLUMNS = ("fname", "start", "end", "fold", "group", "labels", "key")
+CLIP_COLUMNS = frozenset({"", *OUT_OF_FOLD_COLUMNS, "label", "duration", "origin", "threshold"})
+"""Columns of tables of predictions, in lower case, that do not contain the probabilities of a label."""
+LABEL_SUFFIX = " (label)"
+"""Appended to the name of a label that has the name of one of these columns."""
 MIN_CLIPS = 3
-"""That must have a label, for the label's curve and threshold to be fitted anew on a manifest."""
-N_PARTS = 5
-_LEAST_FOLDS = 3  # that are parts by themselves; of fewer, the clips are dealt anew
-_SUREST = 23.0  # a logit whose probability still differs from 1 in ten digits
+"""How many clips with a label are needed to fit its curve and threshold on a manifest."""
+N_FOLDS = 5
+_MIN_FOLDS = 3  # with fewer folds, the clips are split again
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfFoldPredictions:
-    """The clips that a tagger was trained on, or adjusted by, and what networks that had not seen a clip said of it.
+    """The clips that a tagger was trained or calibrated on, with predictions of networks trained without each clip.
 
-    `logits` (n_clips, n_labels), not calibrated, are NaN in the rows of clips that were never held out. `folds` name
-    the part in which a clip was held out, "" where it was in none. `keys` tell the clips' content.
+    `logits` (n_clips, n_labels) are not calibrated, and NaN for clips without a prediction. `spans` are start and end
+    in seconds. `folds` are the names of the folds in which the clips were held out, or "". `keys` are hashes of the
+    clips' content.
     """
 
     labels: LabelSet
     fnames: tuple[str, ...]
-    stretches: tuple[tuple[float, float | None], ...]
+    spans: tuple[tuple[float, float | None], ...]
     folds: tuple[str, ...]
     groups: tuple[str, ...]
     keys: tuple[str, ...]
@@ -55,70 +56,77 @@ class OutOfFoldPredictions:
     logits: FloatArray
 
     @cached_property
-    def seen(self) -> BoolArray:
-        """Which clips were held out, of shape (n_clips,)."""
-        seen: BoolArray = np.logical_not(np.isnan(self.logits).any(axis=1))
-        return seen
+    def has_prediction(self) -> BoolArray:
+        """Which clips were held out in training, (n_clips,)."""
+        return np.logical_not(np.isnan(self.logits).any(axis=1))
 
     @property
-    def told(self) -> BoolArray:
-        """Which labels enough of the held-out clips have to tell of them, of shape (n_labels,)."""
-        told: BoolArray = self.y_true[self.seen].sum(axis=0) >= MIN_CLIPS
-        return told
+    def labels_with_enough_clips(self) -> BoolArray:
+        """Which labels at least MIN_CLIPS clips with a prediction have, (n_labels,)."""
+        enough: BoolArray = self.y_true[self.has_prediction].sum(axis=0) >= MIN_CLIPS
+        return enough
 
     @cached_property
-    def parts(self) -> IntArray:
-        """Parts of the held-out clips to fit on and to judge by turns, numbered from 0; -1 for the other clips.
+    def fold_indices(self) -> IntArray:
+        """The fold of each clip for cross-fitting, from 0; -1 for clips without a prediction."""
+        rows = np.flatnonzero(self.has_prediction)
+        indices = np.full(len(self.fnames), -1, np.int64)
+        indices[rows] = cross_fitting_folds(
+            self.y_true[rows], [self.folds[row] for row in rows], [self.groups[row] for row in rows]
+        )
+        return indices
 
-        Where there are three folds or more, they are the parts. Else the clips are dealt out anew, each recording
-        into one part; all are in part 0 where there are too few recordings for two.
-        """
-        parts = np.full(len(self.fnames), -1, np.int64)
-        folds = np.array(self.folds)[self.seen]
-        groups = np.array(self.groups)[self.seen]
-        names, numbers = np.unique(folds, return_inverse=True)
-        if len(names) >= _LEAST_FOLDS:
-            parts[self.seen] = numbers
-            return parts
-        n_parts = min(N_PARTS, len(np.unique(groups)))
-        dealt = n_parts > 1
-        parts[self.seen] = stratified_folds(self.y_true[self.seen], n_parts, groups=groups) - 1 if dealt else 0
-        return parts
-
-    def judged(
-        self, *, method: Method = "auto", goal: ThresholdGoal = BEST_F1, of_labels: BoolArray | None = None
+    def cross_fitted(
+        self,
+        *,
+        method: CalibrationMethod = "auto",
+        goal: ThresholdGoal = BEST_F1,
+        only_labels: BoolArray | None = None,
     ) -> CrossFitted:
-        """Probabilities and thresholds (n_clips, n_labels), of each clip by calibration and goal on the other parts.
+        """Probabilities and thresholds (n_clips, n_labels), with those of each clip fitted on the other folds.
 
-        NaN for clips that were not held out. Where there are not two parts, the probabilities are the plain ones and
-        the thresholds the default. With `of_labels`, a bool array (n_labels,), by these labels and of them alone.
+        NaN for clips without a prediction. With fewer than two folds, the probabilities are not calibrated and the
+        thresholds are the default. `only_labels`, a bool array (n_labels,), restricts fit and result to some labels.
         """
-        columns = slice(None) if of_labels is None else of_labels
+        columns = slice(None) if only_labels is None else only_labels
         logits = self.logits[:, columns]
-        if self.parts.max(initial=-1) > 0:
-            return cross_fitted(logits, self.y_true[:, columns], self.parts, method=method, goal=goal)
+        if self.fold_indices.max(initial=-1) > 0:
+            return cross_fit(logits, self.y_true[:, columns], self.fold_indices, method=method, goal=goal)
         return CrossFitted(expit(logits), np.where(np.isnan(logits), np.nan, DEFAULT_THRESHOLD))
 
     def with_training_clips(self, others: "OutOfFoldPredictions") -> "OutOfFoldPredictions":
-        """With others that were learnt from and never held out; copies of its own clips are left out."""
-        own = set(self.keys)
-        new = [row for row, key in enumerate(others.keys) if key not in own]
+        """These clips and other training clips without predictions, except copies of these."""
+        known_keys = set(self.keys)
+        rows = [row for row, key in enumerate(others.keys) if key not in known_keys]
         return OutOfFoldPredictions(
             self.labels,
-            (*self.fnames, *(others.fnames[row] for row in new)),
-            (*self.stretches, *(others.stretches[row] for row in new)),
-            (*self.folds, *("" for _ in new)),
-            (*self.groups, *(others.groups[row] for row in new)),
-            (*self.keys, *(others.keys[row] for row in new)),
-            np.concatenate([self.y_true, others.y_true[new]]),
-            np.concatenate([self.logits, np.full((len(new), len(self.labels)), np.nan)]),
+            (*self.fnames, *(others.fnames[row] for row in rows)),
+            (*self.spans, *(others.spans[row] for row in rows)),
+            (*self.folds, *("" for _ in rows)),
+            (*self.groups, *(others.groups[row] for row in rows)),
+            (*self.keys, *(others.keys[row] for row in rows)),
+            np.concatenate([self.y_true, others.y_true[rows]]),
+            np.concatenate([self.logits, np.full((len(rows), len(self.labels)), np.nan)]),
         )
 
 
-def names_of_clips(manifest: Manifest) -> tuple[str, ...]:
-    """The file of each clip as the manifest names it; of absolute paths, what lies below the folder that all share.
+def cross_fitting_folds(y_true: BoolArray, folds: Sequence[str], groups: Sequence[str]) -> IntArray:
+    """The fold of each clip for cross-fitting, from 0, (n_clips,).
 
-    So nothing of this machine goes out with a tagger.
+    The given folds are used if there are at least three and every clip has one. Otherwise the clips are split into five
+    folds that keep recordings (groups) together. All clips are in fold 0 if there is only one recording.
+    """
+    names, indices = np.unique(np.array(folds, dtype=str), return_inverse=True)
+    if len(names) >= _MIN_FOLDS and "" not in names:
+        return indices
+    n_folds = min(N_FOLDS, len(set(groups)))
+    return stratified_folds(y_true, n_folds, groups=groups) - 1 if n_folds > 1 else np.zeros(len(y_true), np.int64)
+
+
+def portable_clip_names(manifest: Manifest) -> tuple[str, ...]:
+    """The file of each clip as the manifest names it; absolute paths are made relative to their common folder.
+
+    So a shared tagger does not reveal the folders of this machine.
     """
     paths = [PurePath(clip.fname) for clip in manifest.clips]
     folders = zip(*(path.parent.parts for path in paths if path.is_absolute()), strict=False)
@@ -129,68 +137,70 @@ def names_of_clips(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def group_names(manifest: Manifest) -> tuple[str, ...]:
-    """The group of each clip, by a name that tells nothing of this machine."""
+def portable_group_names(manifest: Manifest) -> tuple[str, ...]:
+    """The group of each clip, by a name that does not reveal the folders of this machine."""
     names: dict[str, str] = {}
-    for group, clip, name in zip(manifest.groups, manifest.clips, names_of_clips(manifest), strict=True):
+    for group, clip, name in zip(manifest.groups, manifest.clips, portable_clip_names(manifest), strict=True):
         names.setdefault(group, clip.group or name)
     return tuple(names[group] for group in manifest.groups)
 
 
 def label_columns(labels: LabelSet) -> tuple[str, ...]:
-    """The column of each label in a table of predictions: its name, unless a column is called so already."""
-    return tuple(f"{label}{LABEL_MARK}" if label.lower() in CLIP_COLUMNS else label for label in labels.names)
+    """The column of each label in a table of predictions: its name, with a suffix if another column has this name."""
+    return tuple(f"{label}{LABEL_SUFFIX}" if label.lower() in CLIP_COLUMNS else label for label in labels.names)
 
 
 def write_out_of_fold(path: Path, clips: OutOfFoldPredictions) -> None:
-    """Write the clips as CSV: what they are, then a column of probabilities, not calibrated, for each label.
+    """Write the clips as CSV: their properties, then a column of uncalibrated probabilities for each label.
 
     Raises
     ------
     OSError
-        If it can't be written.
+        If the file cannot be written.
     """
     with (
         unfinished_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):  # names of files may hold bytes that no encoding knows
+    ):  # file names may contain bytes that are not valid in any encoding
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *label_columns(clips.labels)])
+        writer.writerow([*OUT_OF_FOLD_COLUMNS, *label_columns(clips.labels)])
         names = np.array(clips.labels.names)
-        for i, (start, end) in enumerate(clips.stretches):
-            labels = json.dumps(names[clips.y_true[i]].tolist(), ensure_ascii=False)  # a label may hold a comma
-            told = clips.folds[i], clips.groups[i], labels, clips.keys[i]
+        for row, (start, end) in enumerate(clips.spans):
+            labels = json.dumps(names[clips.y_true[row]].tolist(), ensure_ascii=False)  # a label may contain a comma
             times = [f"{start!r}" if start else "", "" if end is None else f"{end!r}"]
-            probabilities = ["" if np.isnan(z) else f"{expit(z):.10g}" for z in clips.logits[i]]
-            writer.writerow([clips.fnames[i], *times, *told, *probabilities])
+            probabilities = ["" if np.isnan(z) else f"{expit(z):.10g}" for z in clips.logits[row]]
+            properties = clips.folds[row], clips.groups[row], labels, clips.keys[row]
+            writer.writerow([clips.fnames[row], *times, *properties, *probabilities])
 
 
-def read_out_of_fold(bundle: str | Path, file: str = PREDICTIONS_FILE) -> OutOfFoldPredictions | None:
-    """The clips that a tagger was trained on, or those of CALIBRATION_FILE; None of a tagger that came without them.
+def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfFoldPredictions | None:
+    """The clips that a tagger was trained on, or those of CALIBRATION_FILE; None if the file does not exist.
 
     Raises
     ------
     BundleError
-        If the file is damaged, or is another tagger's.
+        If the file is damaged, or belongs to another tagger.
     """
     path = Path(bundle) / file
     if not path.exists():
         return None
     labels = read_info(bundle).label_set
     table = open_table(path, read_text(path), ",")
-    if table.columns != (*COLUMNS, *label_columns(labels)):
-        raise BundleError(f"{path}: its columns are not those of this tagger's {len(labels)} labels; train it again")
+    if table.columns != (*OUT_OF_FOLD_COLUMNS, *label_columns(labels)):
+        raise BundleError(
+            f"{path}: the columns do not match the {len(labels)} labels of the tagger; train the tagger again"
+        )
     try:
         rows = [fields for _, fields in table.records]
         y_true = np.zeros((len(rows), len(labels)), np.bool_)
         for truth, row in zip(y_true, rows, strict=True):
-            truth[[labels.index(label) for label in json.loads(row[COLUMNS.index("labels")])]] = True
-        probabilities = np.array([[field or "nan" for field in row[len(COLUMNS) :]] for row in rows], np.float64)
-        stretches = tuple((float(start or 0), float(end) if end else None) for _, start, end, *_ in rows)
+            truth[[labels.index(label) for label in json.loads(row[OUT_OF_FOLD_COLUMNS.index("labels")])]] = True
+        n_columns = len(OUT_OF_FOLD_COLUMNS)
+        probabilities = np.array([[field or "nan" for field in row[n_columns:]] for row in rows], np.float64)
+        spans = tuple((float(start or 0), float(end) if end else None) for _, start, end, *_ in rows)
     except (ValueError, DataError) as error:
         raise BundleError(f"{path}: damaged: {error}; train the tagger again") from error
     if not rows:
-        raise BundleError(f"{path}: damaged: it has no clips; train the tagger again")
-    fnames, _, _, folds, groups, _, keys = list(zip(*rows, strict=True))[: len(COLUMNS)]
-    logits = np.clip(logit(probabilities), -_SUREST, _SUREST)
-    return OutOfFoldPredictions(labels, fnames, stretches, folds, groups, keys, y_true, logits)
+        raise BundleError(f"{path}: damaged: the file has no clips; train the tagger again")
+    fnames, _, _, folds, groups, _, keys = list(zip(*rows, strict=True))[:n_columns]
+    return OutOfFoldPredictions(labels, fnames, spans, folds, groups, keys, y_true, clipped_logit(probabilities))

@@ -1,4 +1,4 @@
-"""A bundle at work: probabilities of sounds by onnxruntime, without torch."""
+"""A tagger at work: probabilities of sounds, computed by onnxruntime without PyTorch."""
 
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from spectag.array_types import Float32Array, Waveform
 from spectag.audio.files import resample
 from spectag.audio.front_end import FrontEnd
-from spectag.audio.stream import open_stretch
-from spectag.audio.windows import Window, cut
+from spectag.audio.stream import open_excerpt
+from spectag.audio.windows import Window, cut_windows
 from spectag.config.base import WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import BundleError, DataError
 from spectag.models.bundle import ONNX_FILE, BundleInfo, read_info
-from spectag.models.timeline import Timeline, pooled
+from spectag.models.timeline import Timeline, pool_windows
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.calibration import probabilities_of
 from spectag.system.stopwatch import Stopwatch
@@ -30,7 +30,7 @@ from spectag.system.worker_pool import keep_freed_memory
 
 @dataclass(frozen=True)
 class Tag:
-    """A label and how probable it is."""
+    """A label and its probability."""
 
     label: str
     probability: float
@@ -38,14 +38,14 @@ class Tag:
 
 @dataclass(frozen=True)
 class Tags:
-    """What a tagger hears in a stretch of a recording.
+    """The predictions of a tagger for a recording, or for a window of it.
 
-    `probabilities` has shape (n_labels,); the stretch ends at the recording's end where `end_seconds` is later.
+    `probabilities` and `thresholds` have shape (n_labels,). `end_seconds` is None for an image.
     """
 
     path: str | Path
     start_seconds: float
-    end_seconds: float | None  # None: an image
+    end_seconds: float | None
     labels: LabelSet
     probabilities: Float32Array
     thresholds: Float32Array
@@ -53,21 +53,21 @@ class Tags:
     def top(self, n: int) -> list[Tag]:
         """The n most probable labels, most probable first."""
         order = np.argsort(-self.probabilities, kind="stable")[:n]
-        return [Tag(self.labels.names[i], float(self.probabilities[i])) for i in order]
+        return [Tag(self.labels.names[index], float(self.probabilities[index])) for index in order]
 
-    def heard(self, threshold: float | None = None) -> list[Tag]:
+    def above_threshold(self, threshold: float | None = None) -> list[Tag]:
         """The labels at or above their thresholds (or one threshold for all), most probable first."""
         limits = self.thresholds if threshold is None else np.full_like(self.thresholds, threshold)
-        above = set(np.flatnonzero(self.probabilities >= limits))
-        return [tag for tag in self.top(len(self.labels)) if self.labels.index(tag.label) in above]
+        detected = set(np.flatnonzero(self.probabilities >= limits))
+        return [tag for tag in self.top(len(self.labels)) if self.labels.index(tag.label) in detected]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """All that a tagger makes of a sound: probabilities and logits (n_labels,), and features (n_features,).
+class TaggerOutputs:
+    """The outputs of a tagger for a sound: probabilities and logits (n_labels,), and features (n_features,).
 
-    Probabilities are calibrated, if the tagger is; logits never are. The features of several networks are the first
-    one's.
+    Probabilities are calibrated, if the tagger is; logits never are. Of several networks, the features are those of
+    the first.
     """
 
     probabilities: Float32Array
@@ -86,13 +86,13 @@ def open_session(path: str | Path, *, n_threads: int) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no class
-        raise BundleError(f"{path}: can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise BundleError(f"{path}: onnxruntime cannot open it: {str(error).splitlines()[0]}") from error
 
 
 @lru_cache(maxsize=1)
-def _nothing_else() -> Any:
-    """Keep onnxruntime from computing outputs that nobody asks for."""
+def _run_options() -> Any:
+    """Options that keep onnxruntime from computing outputs that are not requested."""
     from onnxruntime import RunOptions
 
     options = RunOptions()
@@ -100,11 +100,11 @@ def _nothing_else() -> Any:
     return options
 
 
-_OPENING = threading.Lock()  # or each thread that asks meanwhile would open a session of its own
+_OPENING = threading.Lock()  # otherwise each thread might open its own session
 
 
 class _Network:
-    """A model.onnx and what it hears; opened when it is first asked."""
+    """A model.onnx and its feature extraction. It is opened at its first use."""
 
     def __init__(self, path: Path, front_end: FrontEnd, n_threads: int) -> None:
         self.path = path
@@ -112,34 +112,34 @@ class _Network:
         self.n_threads = n_threads
 
     @cached_property
-    def _session(self) -> Any:
+    def session(self) -> Any:
         return open_session(self.path, n_threads=self.n_threads)
 
     def __call__(self, inputs: Float32Array, *outputs: str) -> list[Float32Array]:
-        """The outputs (n_labels,) or (n_features,) of these names for one input (channels, height, width)."""
+        """The outputs (n_labels,) or (n_features,) with these names, for one input (channels, height, width)."""
         with _OPENING:
-            session = self._session
+            session = self.session
         try:
-            return [output[0] for output in session.run(outputs, {"inputs": inputs[None]}, _nothing_else())]
-        except Exception as error:  # onnxruntime's errors share no class
+            return [output[0] for output in session.run(outputs, {"inputs": inputs[None]}, _run_options())]
+        except Exception as error:  # onnxruntime's errors have no common class
             reason = str(error).splitlines()[0]
-            raise BundleError(f"{self.path}: takes no input of shape {inputs.shape}: {reason}") from error
+            raise BundleError(f"{self.path}: cannot process an input of shape {inputs.shape}: {reason}") from error
 
 
 class Tagger:
-    """A bundle that is ready to tag: one network, or several that answer as one.
+    """A trained model that is ready to tag: one network, or an ensemble of several.
 
     Parameters
     ----------
     bundle : str or Path
-        The folder that `spectag train` made.
+        The folder that `spectag train` wrote.
     n_threads : int
         Threads of the network. Probabilities do not depend on it.
 
     Raises
     ------
     BundleError
-        If the folder holds no tagger, or a damaged one.
+        If the folder does not contain a tagger, or a damaged one.
 
     Examples
     --------
@@ -153,7 +153,7 @@ class Tagger:
         self.labels: LabelSet = self.info.label_set
         self.thresholds: Float32Array = np.array(self.info.thresholds, np.float32)
         self.n_threads = n_threads
-        self._blend = EnsembleWeights(tuple(member.weight for member in self.info.members), self.info.bias)
+        self._ensemble_weights = EnsembleWeights(tuple(member.weight for member in self.info.members), self.info.bias)
         self._networks = [
             _Network(self.folder / member.folder / ONNX_FILE, member.front_end, n_threads)
             for member in self.info.members
@@ -165,23 +165,23 @@ class Tagger:
         for network in self._networks:
             if not network.path.is_file():
                 raise BundleError(
-                    f"{network.path}: is missing; the tagger answers by all its {len(self._networks)} networks or not "
-                    "at all, so copy its folder whole"
+                    f"{network.path}: file is missing; the tagger needs all of its {len(self._networks)} networks, so "
+                    "copy the complete folder"
                 )
 
     def __repr__(self) -> str:
-        """Tell which tagger it is."""
+        """The folder, the number of labels and the backbone."""
         return f"Tagger({str(self.folder)!r}: {len(self.labels)} labels, {self.info.backbone.name})"
 
     def open(self) -> "Tagger":
-        """Open the networks now, and not when they are first asked: their files are no longer needed then."""
+        """Open the networks now instead of at their first use: after this, their files are no longer needed."""
         for network in self._networks:
-            _ = network._session
+            _ = network.session
         return self
 
     @property
     def front_end(self) -> FrontEnd:
-        """How a sound becomes the network's input; of several networks, the first one's."""
+        """How a sound becomes the input of the network; of several networks, the first one's."""
         return self.info.front_end
 
     @cached_property
@@ -189,131 +189,120 @@ class Tagger:
         """The different front ends of the networks, `front_end` first."""
         return tuple(dict.fromkeys(network.front_end for network in self._networks))
 
-    def probabilities_of_input(self, inputs: Float32Array) -> Float32Array:
-        """Probabilities (n_labels,) of one input (channels, height, width).
-
-        Raises
-        ------
-        BundleError
-            If the network can't be opened, or does not take the input; or if there are several with different front
-            ends, each of which needs an input of its own.
-        """
-        if len(self.front_ends) > 1:
-            raise BundleError(
-                f"{self.folder}: its networks hear by {len(self.front_ends)} different front ends, so no one input is "
-                "for all; give it the waveform"
-            )
-        return self._probabilities_of_inputs({self.front_end: inputs})
+    @cached_property
+    def sample_rates(self) -> tuple[int, ...]:
+        """The sample rates of the networks' inputs, in Hz."""
+        return tuple(dict.fromkeys(front_end.sample_rate for front_end in self.front_ends))
 
     @cached_property
     def clock(self) -> Stopwatch:
-        """What the time of tagging goes into."""
+        """Measures the time of each stage of tagging."""
         return Stopwatch()
 
-    @cached_property
-    def sample_rates(self) -> tuple[int, ...]:
-        """The rates in Hz at which the networks hear."""
-        return tuple(dict.fromkeys(front_end.sample_rate for front_end in self.front_ends))
-
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
-        """Probabilities (n_labels,) of a waveform (n_samples,), seen as a whole."""
-        return self._probabilities(self._at_all_rates(waveform, sample_rate))
+        """Probabilities (n_labels,) of a waveform (n_samples,) as a whole."""
+        return self._probabilities(self._inputs(self._at_all_rates(waveform, sample_rate)))
 
     def probabilities_of_window(self, window: Window) -> Float32Array:
-        """Probabilities (n_labels,) of a window that `open_windows` gave."""
-        return self._probabilities(window.waveforms)
+        """Probabilities (n_labels,) of a window from `open_windows`."""
+        return self._probabilities(self._inputs(window.waveforms))
 
-    def answer(self, waveform: Waveform, sample_rate: int) -> Answer:
-        """Probabilities, logits and features of a waveform (n_samples,), seen as a whole."""
-        return self._answer_of_waveforms(self._at_all_rates(waveform, sample_rate))
+    def probabilities_of_image(self, path: Path) -> Float32Array:
+        """Probabilities (n_labels,) of an image file."""
+        return self._probabilities(self._inputs_of_image(path))
 
-    def answer_of_window(self, window: Window) -> Answer:
-        """Probabilities, logits and features of a window that `open_windows` gave."""
-        return self._answer_of_waveforms(window.waveforms)
+    def outputs(self, waveform: Waveform, sample_rate: int) -> TaggerOutputs:
+        """Probabilities, logits and features of a waveform (n_samples,) as a whole."""
+        return self._outputs(self._inputs(self._at_all_rates(waveform, sample_rate)))
 
-    def answer_of_image(self, path: Path) -> Answer:
+    def outputs_of_window(self, window: Window) -> TaggerOutputs:
+        """Probabilities, logits and features of a window from `open_windows`."""
+        return self._outputs(self._inputs(window.waveforms))
+
+    def outputs_of_image(self, path: Path) -> TaggerOutputs:
         """Probabilities, logits and features of an image file."""
-        return self._answer_of_inputs(self._inputs_of_image(path))
-
-    def inputs_of_waveform(self, waveform: Waveform, sample_rate: int) -> dict[FrontEnd, Float32Array]:
-        """The input (channels, height, width) that each front end makes of a waveform (n_samples,)."""
-        return self._inputs(self._at_all_rates(waveform, sample_rate))
+        return self._outputs(self._inputs_of_image(path))
 
     def logits_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
-        """Logits (n_labels,), not calibrated, of the inputs (channels, height, width) of all `front_ends`."""
-        return self._blended_logits(inputs).astype(np.float32)
-
-    def _blended_logits(self, inputs: Mapping[FrontEnd, Float32Array]) -> NDArray[np.floating]:
-        """Logits (n_labels,) of all networks together."""
-        logits = [network(inputs[network.front_end], "logits")[0] for network in self._networks]
-        return self._blend(logits) if self.info.members else logits[0]
+        """Uncalibrated logits (n_labels,) of the inputs (channels, height, width) of all `front_ends`."""
+        return self._logits(inputs).astype(np.float32)
 
     def _at_all_rates(self, waveform: Waveform, sample_rate: int) -> dict[int, Waveform]:
         return {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
 
     def _inputs(self, waveforms: Mapping[int, Waveform]) -> dict[FrontEnd, Float32Array]:
-        """The input that each front end makes of a sound, given at all rates."""
+        """The input of each front end, from the waveforms at all sample rates."""
         with self.clock.timed("log-mel"):
-            return {end: end.input_of_waveform(waveforms[end.sample_rate]) for end in self.front_ends}
+            return {
+                front_end: front_end.input_of_waveform(waveforms[front_end.sample_rate])
+                for front_end in self.front_ends
+            }
 
-    def _probabilities(self, waveforms: Mapping[int, Waveform]) -> Float32Array:
-        inputs = self._inputs(waveforms)
+    def _inputs_of_image(self, path: Path) -> dict[FrontEnd, Float32Array]:
+        n_without_images = sum(network.front_end.image is None for network in self._networks)
+        if 0 < n_without_images < len(self._networks):
+            raise DataError(
+                f"{path}: {n_without_images} of the {len(self._networks)} networks of this tagger need log_mels, not "
+                "images; give the sound file"
+            )
+        return {front_end: front_end.input_of_image(path) for front_end in self.front_ends}
+
+    def _logits(self, inputs: Mapping[FrontEnd, Float32Array]) -> NDArray[np.floating]:
+        """Logits (n_labels,) of all networks together."""
+        logits = [network(inputs[network.front_end], "logits")[0] for network in self._networks]
+        return self._ensemble_weights(logits) if self.info.members else logits[0]
+
+    def _probabilities(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
         with self.clock.timed("network"):
-            return self._probabilities_of_inputs(inputs)
+            if not self.info.members:
+                return self._networks[0](inputs[self.front_end], "probabilities")[0]
+            return self._calibrated(self._logits(inputs))
 
-    def _answer_of_waveforms(self, waveforms: Mapping[int, Waveform]) -> Answer:
-        inputs = self._inputs(waveforms)
+    def _outputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> TaggerOutputs:
         with self.clock.timed("network"):
-            return self._answer_of_inputs(inputs)
-
-    def _probabilities_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
-        """Probabilities (n_labels,) by all networks, given the input that each front end makes."""
-        if not self.info.members:
-            return self._networks[0](inputs[self.front_end], "probabilities")[0]
-        return self._calibrated(self._blended_logits(inputs))
-
-    def _answer_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Answer:
-        if not self.info.members:
-            return Answer(*self._networks[0](inputs[self.front_end], "probabilities", "logits", "features"))
-        answers = [network(inputs[network.front_end], "logits", "features") for network in self._networks]
-        blended = self._blend([logits for logits, _ in answers])
-        features = answers[0][1]
-        return Answer(self._calibrated(blended), blended.astype(np.float32), features)
+            if not self.info.members:
+                return TaggerOutputs(*self._networks[0](inputs[self.front_end], "probabilities", "logits", "features"))
+            outputs = [network(inputs[network.front_end], "logits", "features") for network in self._networks]
+            logits = self._ensemble_weights([member_logits for member_logits, _ in outputs])
+            features = outputs[0][1]
+            return TaggerOutputs(self._calibrated(logits), logits.astype(np.float32), features)
 
     def _calibrated(self, logits: NDArray[np.floating]) -> Float32Array:
-        """Probabilities of several networks' logits; a single one's model.onnx gives them itself."""
+        """Probabilities of an ensemble. The model.onnx of a single network computes them itself."""
         return probabilities_of(logits, self.info.calibration).astype(np.float32)
 
     def tag(self, path: str | Path) -> Tags:
-        """Tags of a whole recording, or of an image where the tagger was trained on images.
+        """The predictions for a whole recording, or for an image if the tagger was trained on images.
 
-        A recording longer than the bundle's `max_clip_seconds` (60) is seen in parts of that length, and its
-        probabilities are the mean of theirs, each part counting by its length.
+        A recording longer than `max_clip_seconds` of the bundle (60) is tagged in parts of that length. The result is
+        the mean of their probabilities, weighted by their lengths.
 
         Raises
         ------
         AudioError, DataError
-            If the file can't be read.
+            If the file cannot be read.
         """
         path = Path(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return self._tags(path, 0.0, None, self.probabilities_of_image(path))
         with self.open_windows(path) as windows:
-            parts = [(part.start_seconds, part.end_seconds, self.probabilities_of_window(part)) for part in windows]
-        starts, ends, probabilities = zip(*parts, strict=True)
-        whole = pooled(Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), "mean")
+            rows = [
+                (window.start_seconds, window.end_seconds, self.probabilities_of_window(window)) for window in windows
+            ]
+        starts, ends, probabilities = zip(*rows, strict=True)
+        whole = pool_windows(Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), "mean")
         return self._tags(path, 0.0, float(whole.ends[0]), whole.probabilities[0])
 
     def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
-        """Tags of each window of a recording, in order; a long recording is never in memory as a whole.
+        """The predictions for each window of a recording, in order. Memory use does not depend on its length.
 
         The last window ends with the recording and is as long as the others, so it may overlap the one before it more
-        than they do. A recording shorter than a window is one window.
+        than the others do. A recording shorter than a window is one window.
 
         Raises
         ------
         AudioError
-            If the file can't be read.
+            If the file cannot be read.
         ValueError
             If `window` has no length.
         """
@@ -332,48 +321,28 @@ class Tagger:
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
     ) -> Generator[Iterator[Window]]:
-        """The windows of a recording, decoded and resampled as they are drawn; of whole recordings, their parts.
+        """The windows of a recording, decoded and resampled one after the other; without `window`, its parts.
 
-        Of a stretch of it, times count from where the stretch begins.
+        With start and end, only this excerpt is read, and times count from its start.
 
         Raises
         ------
         AudioError
-            If the file can't be read: at once, or when the windows come to where it is damaged.
+            If the file cannot be read: at once, or when the windows reach the damage.
         DataError
-            If the tagger hears images alone.
+            If the tagger accepts only images.
         """
         seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
-        with open_stretch(path, start_seconds, end_seconds) as sound:
-            windows = cut(
-                self.clock.draws("reading", sound.blocks),
+        with open_excerpt(path, start_seconds, end_seconds) as sound:
+            windows = cut_windows(
+                self.clock.timed_items("reading", sound.blocks),
                 sound.sample_rate,
                 self.sample_rates,
                 window_seconds=seconds or self.info.window.max_clip_seconds,
                 overlap_seconds=overlap if seconds else 0.0,
                 keep_tail=seconds is None,
             )
-            yield self.clock.draws("resampling", windows)
+            yield self.clock.timed_items("resampling", windows)
 
-    def probabilities_of_image(self, path: Path) -> Float32Array:
-        """Probabilities (n_labels,) of an image file."""
-        return self._probabilities_of_inputs(self._inputs_of_image(path))
-
-    def _inputs_of_image(self, path: Path) -> dict[FrontEnd, Float32Array]:
-        n_deaf = sum(network.front_end.image is None for network in self._networks)
-        if 0 < n_deaf < len(self._networks):
-            raise DataError(
-                f"{path}: {n_deaf} of this tagger's {len(self._networks)} networks hear log_mels, not images; give it "
-                "the sound"
-            )
-        return {front_end: front_end.input_of_image(path) for front_end in self.front_ends}
-
-    def tags_of(self, path: str | Path, timeline: Timeline) -> list[Tags]:
-        """The tags of each window of a timeline, as `spectag.tagging.parallel` gives it of a file."""
-        return [
-            self._tags(path, float(start), None if np.isnan(end) else float(end), probabilities)
-            for start, end, probabilities in zip(timeline.starts, timeline.ends, timeline.probabilities, strict=True)
-        ]
-
-    def _tags(self, path: str | Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
+    def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
         return Tags(path, start, end, self.labels, probabilities, self.thresholds)

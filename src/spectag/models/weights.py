@@ -1,4 +1,4 @@
-"""Published weights: from a folder of the user's, else from the cache, else a verified download."""
+"""Published weights: from the folder SPECTAG_WEIGHTS, from the cache, or downloaded and verified."""
 
 import os
 from pathlib import Path
@@ -12,63 +12,63 @@ from spectag.system.cache import cache_folder
 from spectag.system.progress import Progress, silent
 
 WEIGHTS_VARIABLE = "SPECTAG_WEIGHTS"
-_WAYS_OF_TRAINING = (
-    "take --backbone efficientnet_lite0, whose weights come with the package; or train without them by --no-pretrained"
+_TRAINING_ALTERNATIVES = (
+    "use --backbone efficientnet_lite0, whose weights are part of the package; or train without them: --no-pretrained"
 )
 
 
 def local_weights(file_name: str) -> Path | None:
-    """The file in the folder that SPECTAG_WEIGHTS names, or None where it isn't.
+    """The file in the folder SPECTAG_WEIGHTS, or None if it is not there.
 
     Raises
     ------
     WeightsError
-        If SPECTAG_WEIGHTS names a folder that doesn't exist.
+        If the folder SPECTAG_WEIGHTS does not exist.
     """
     chosen = os.environ.get(WEIGHTS_VARIABLE)
     if not chosen:
         return None
     folder = Path(chosen).expanduser()
     if not folder.is_dir():
-        raise WeightsError(f"{WEIGHTS_VARIABLE} names {folder}, which is not a folder; mend or unset it")
+        raise WeightsError(f"{WEIGHTS_VARIABLE}: {folder} is not a folder; correct or unset the variable")
     path = folder / file_name
     return path if path.is_file() else None
 
 
 def cached_weights(file_name: str) -> Path:
-    """Where a file lies in the cache, or would."""
+    """The path of a file in the cache, whether it exists or not."""
     return cache_folder() / "weights" / file_name
 
 
 def find_weights(
-    source: WeightsSource, *, backbone: str, other_ways: str = _WAYS_OF_TRAINING, progress: Progress = silent
+    source: WeightsSource, *, backbone: str, alternatives: str = _TRAINING_ALTERNATIVES, progress: Progress = silent
 ) -> Path:
-    """The path of a weights file, fetched into the cache if it isn't here yet.
+    """The path of a weights file, which is downloaded into the cache if necessary.
 
-    Several processes may look for it at once: one fetches it, the others wait.
+    Several processes may call this at the same time: one downloads the file, the others wait.
 
     Parameters
     ----------
     source : WeightsSource
     backbone : str
-        What it is called in messages.
-    other_ways : str
-        What else a user can do who can't have the file.
+        Its name in messages.
+    alternatives : str
+        What else a user can do if the file is not available.
     progress : Progress
-        Told of the download.
+        Called during the download.
 
     Raises
     ------
     WeightsError
-        If the file can't be had, or is not the published one. The message names the ways out.
+        If the file is not available, or not the published one. The message contains the alternatives.
     """
     path = local_weights(source.file_name)
     if path is None:
-        return _cached_or_fetched(source, backbone, other_ways, progress)
+        return _cached_or_downloaded(source, backbone, alternatives, progress)
     if not _is_published(path, source):
         raise WeightsError(
             f"{path}: not the published weights of {backbone}: SHA-256 is {sha256_of(path)}, expected {source.sha256}; "
-            "delete the file and fetch it again"
+            "delete the file and download it again"
         )
     return path
 
@@ -77,21 +77,21 @@ def _is_published(path: Path, source: WeightsSource) -> bool:
     return source.sha256 is None or sha256_of(path) == source.sha256
 
 
-def _cached_or_fetched(source: WeightsSource, backbone: str, other_ways: str, progress: Progress) -> Path:
+def _cached_or_downloaded(source: WeightsSource, backbone: str, alternatives: str, progress: Progress) -> Path:
     path = cached_weights(source.file_name)
     if path.is_file() and _is_published(path, source):
         return path
-    from spectag.system.download import download  # loaded where there is something to fetch
+    from spectag.system.download import download  # slow to import
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.is_file() or not _is_published(path, source):  # another process may have fetched it meanwhile
+            if not path.is_file() or not _is_published(path, source):  # another process may have downloaded it
                 download(source.url, path, sha256=source.sha256, progress=progress)
     except OSError as error:
         raise WeightsError(
-            f"the weights of {backbone} can't be had from {source.url}: {_reason(error)}. Ways out: put "
-            f"{source.file_name} into a folder and set {WEIGHTS_VARIABLE} to it; {other_ways}"
+            f"cannot download the weights of {backbone} from {source.url}: {_reason(error)}. Alternatives: put "
+            f"{source.file_name} into a folder and set {WEIGHTS_VARIABLE} to it; {alternatives}"
         ) from error
     return path
 
