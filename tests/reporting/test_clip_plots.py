@@ -66,7 +66,7 @@ def test_waveform_and_spectrogram_share_the_time_axis_to_the_pixel():
     assert above.get_xlim() == below.get_xlim() == (0, 1.25)
 
 
-def test_axes_say_seconds_hertz_and_decibels():
+def test_axes_have_seconds_hertz_and_decibels():
     above, below, bar = clip(tone(), title="Möwe, $5_a$.wav").axes
     assert above.get_title() == "Möwe, $5_a$.wav"
     assert (above.get_ylabel(), below.get_xlabel(), below.get_ylabel()) == ("Amplitude", "Time (s)", "Frequency (Hz)")
@@ -98,14 +98,16 @@ def test_click_is_drawn_at_its_time(ax):
 def test_frequency_ticks_are_octaves_that_do_not_touch(ax, sample_rate):
     config = MelConfig(sample_rate=sample_rate, n_fft=8192, f_max=sample_rate / 2)
     show_log_mel(np.zeros((128, 10), np.float32), config, ax=ax)
-    ticks = [int(label.get_text()) for label in ax.get_yticklabels()]
+    ticks = [float(label.get_text().replace("k", "e3")) for label in ax.get_yticklabels()]
     low, high = ax.get_ylim()
     assert len(ticks) >= 4
     assert all(above == 2 * below for above, below in pairwise(ticks))
-    assert np.abs(np.diff(ax.get_yticks())).min() >= 0.08 * (high - low)  # a number in a panel of spectag explain
+    assert np.abs(np.diff(ax.get_yticks())).min() >= 0.08 * (
+        high - low
+    )  # height of a number in a panel of spectag explain
 
 
-def test_values_are_drawn_as_they_were_before_they_were_scaled_for_a_network(ax):
+def test_values_are_drawn_without_the_scaling_for_a_network(ax):
     plain = MelConfig(log="ln", top_db=None)
     scaled = plain.model_copy(update={"mean": -4.5, "std": 5.0})
     waveform = tone(sample_rate=32_000)
@@ -128,7 +130,7 @@ def test_waveform_of_any_length_is_drawn_with_its_peaks(ax, n_samples):
     assert ax.get_ylim() == pytest.approx((-0.84, 0.84))
 
 
-def test_labels_stand_above_their_tiles_in_two_lines_at_most():
+def test_labels_are_above_their_tiles_in_at_most_two_lines():
     many = ("Electric guitar", "Bass drum", "Hi-hat", "Male speech and man speaking", "Child speech", "Zipper")
     figure = collage_figure(
         [tile("Möwe"), tile(), tile(*many), tile("A label without end " * 9), tile("$x_2$")], n_rows=2, n_columns=3
@@ -140,7 +142,7 @@ def test_labels_stand_above_their_tiles_in_two_lines_at_most():
     assert max(len(line) for title in titles(figure) for line in title.split("\n")) <= 36
 
 
-def test_titles_of_a_full_collage_overlap_nothing():
+def test_titles_of_a_full_collage_do_not_overlap():
     labels = ("Male speech and man speaking", "Child speech and kid speaking", "Zipper (clothing)")
     figure = collage_figure([tile(*labels, n_samples=100 * (n + 1)) for n in range(16)], n_rows=4, n_columns=4)
     figure.draw_without_rendering()
@@ -149,13 +151,13 @@ def test_titles_of_a_full_collage_overlap_nothing():
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
 
 
-def test_more_tiles_than_places_are_refused():
+def test_more_tiles_than_cells_are_refused():
     with pytest.raises(ValueError, match="at most 1 x 2 tiles, got 3"):
         collage_figure([tile()] * 3, n_rows=1, n_columns=2)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".JPG", ".pdf", ".svg"])
-def test_figure_is_saved_whole_and_leaves_nothing_else(tmp_path, suffix):
+def test_saving_a_figure_leaves_no_other_file(tmp_path, suffix):
     path = tmp_path / f"Möwe am Morgen{suffix}"
     save_figure(clip(tone()), path)
     assert path.stat().st_size > 1000
@@ -170,7 +172,7 @@ def test_figure_that_can_not_be_saved_is_an_error_with_the_path(tmp_path):
         save_figure(Figure(), tmp_path / "a.bmp")
 
 
-def test_a_folder_that_is_not_there_yet_is_made_for_a_figure(tmp_path):
+def test_missing_folder_is_created_for_a_figure(tmp_path):
     save_figure(Figure(), tmp_path / "new" / "a.png")
     assert (tmp_path / "new" / "a.png").stat().st_size > 0
 
@@ -183,27 +185,27 @@ def test_sound_of_any_length_and_rate_is_shown(tmp_path, n_samples, sample_rate)
     assert read_png(path).shape == (750, 1350, 3)
 
 
-def test_long_recording_is_shown_in_part_and_says_so(tmp_path, monkeypatch):
+def test_title_of_a_long_recording_names_the_part_shown(tmp_path, monkeypatch):
     write_audio(tmp_path / "a.wav", np.zeros(4000 * 3725, np.float32), 4000)
     figures = []
-    monkeypatch.setattr("spectag.system.figures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("spectag.reporting.clip_plots.save_figure", lambda figure, path: figures.append(figure))
     show(tmp_path / "a.wav", output=tmp_path / "a.png")
     assert figures[0].axes[0].get_title() == "a.wav   (first 60 s of 1:02:05 h, 4 kHz)"
     assert figures[0].axes[0].get_xlim() == (0, 60)
 
 
-def test_sound_is_shown_as_a_given_front_end_sees_it(tmp_path, monkeypatch):
+def test_sound_is_shown_with_given_mel_settings(tmp_path, monkeypatch):
     write_audio(tmp_path / "a.wav", tone(n_samples=44_100, sample_rate=44_100), 44_100)
     figures = []
-    monkeypatch.setattr("spectag.system.figures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("spectag.reporting.clip_plots.save_figure", lambda figure, path: figures.append(figure))
     show(tmp_path / "a.wav", output=tmp_path / "a.png", mel=CONFIG)
     assert figures[0].axes[0].get_title() == "a.wav   (1 s, 16 kHz)"
     assert figures[0].axes[1].images[0].get_array().shape == (128, 63)
 
 
-def test_manifest_is_shown_as_the_same_collage_for_the_same_seed(manifest, monkeypatch):
+def test_equal_seeds_give_equal_collages(manifest, monkeypatch):
     figures = []
-    monkeypatch.setattr("spectag.system.figures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("spectag.reporting.clip_plots.save_figure", lambda figure, path: figures.append(figure))
     for seed in (0, 0, 1):
         show(manifest, output="a.png", grid="1x3", seed=seed)
     same, again, other = map(titles, figures)
@@ -211,9 +213,9 @@ def test_manifest_is_shown_as_the_same_collage_for_the_same_seed(manifest, monke
     assert len(set(same)) == 3
 
 
-def test_manifest_smaller_than_the_grid_leaves_places_empty(manifest, monkeypatch):
+def test_small_manifest_leaves_cells_of_the_grid_empty(manifest, monkeypatch):
     figures = []
-    monkeypatch.setattr("spectag.system.figures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("spectag.reporting.clip_plots.save_figure", lambda figure, path: figures.append(figure))
     show(manifest, output="a.png")
     assert sorted(titles(figures[0])) == [f"Möwe {number}" for number in range(6)]
 
@@ -223,14 +225,14 @@ def test_manifest_of_images_is_shown_with_its_images(tmp_path, monkeypatch):
     Image.new("RGB", (30, 20), (0, 0, 255)).save(tmp_path / "b.png")
     (tmp_path / "labels.csv").write_text("fname,Bark,Knock\na.png,1,0\nb.png,0,1\n")
     figures = []
-    monkeypatch.setattr("spectag.system.figures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("spectag.reporting.clip_plots.save_figure", lambda figure, path: figures.append(figure))
     show(tmp_path / "labels.csv", output=tmp_path / "c.png", grid="1X2")
     assert sorted(titles(figures[0])) == ["Bark", "Knock"]
     assert figures[0].axes[0].get_xlabel() == "30 × 20"
 
 
 @pytest.mark.parametrize("grid", ["4", "4x", "x4", "0x4", "4x-1", "21x1", "four", "4x4x4", ""])
-def test_wrong_grid_is_told_the_right_form(manifest, tmp_path, grid):
+def test_error_about_a_wrong_grid_shows_the_right_form(manifest, tmp_path, grid):
     with pytest.raises(ConfigError, match=f"of 1 to 20 in the form '4x4', got '{grid}'"):
         show(manifest, output=tmp_path / "a.png", grid=grid)
 
@@ -241,24 +243,24 @@ def test_grid_for_a_sound_is_refused(tmp_path):
         show(tmp_path / "a.wav", output=tmp_path / "a.png", grid="4x4")
 
 
-def test_sound_that_can_not_be_read_writes_nothing(tmp_path):
+def test_unreadable_sound_leaves_no_figure(tmp_path):
     (tmp_path / "leer ä.wav").touch()
     with pytest.raises(AudioError, match=r"leer ä\.wav"):
         show(tmp_path / "leer ä.wav", output=tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
-def test_missing_matplotlib_is_an_error_that_names_the_extra(monkeypatch):
+def test_missing_matplotlib_is_an_error_with_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"spectag\[plots\]"):
         clip(tone())
 
 
-def test_matplotlib_is_imported_for_figures_only_and_pyplot_never(tmp_path):
+def test_matplotlib_is_imported_only_for_figures_and_pyplot_never(tmp_path):
     write_audio(tmp_path / "a.wav", tone(), 16_000)
     code = f"""
 import sys
-from spectag.plots import show
+from spectag.reporting.clip_plots import show
 assert "matplotlib" not in sys.modules
 show({str(tmp_path / "a.wav")!r}, output={str(tmp_path / "a.png")!r})
 assert "matplotlib.pyplot" not in sys.modules
@@ -271,7 +273,7 @@ assert "matplotlib.pyplot" not in sys.modules
 # ------------------------------------------------------------------------------------------------ learning
 
 
-def course(part, valid_lwlraps):
+def make_epochs(part, valid_lwlraps):
     return [
         Epoch(number, 1 / number, 0.5 + number / 100, None if score is None else 2 / number, score, part=part)
         for number, score in enumerate(valid_lwlraps, start=1)
@@ -279,12 +281,12 @@ def course(part, valid_lwlraps):
 
 
 def lines_of(ax):
-    """The curves of axes, without the rings and those that are empty."""
+    """The curves of axes, without rings and empty lines."""
     return [line for line in ax.get_lines() if len(line.get_xdata()) > 1 and not np.isnan(line.get_ydata()).all()]
 
 
-def test_each_training_has_its_colour_dashed_for_train_and_solid_for_valid():
-    figure = draw_learning_curves(course("fold 1", [0.5, 0.75, 0.625]) + course("fold 2", [0.25, 0.5, 0.5]))
+def test_each_training_has_a_colour_dashed_for_train_and_solid_for_valid():
+    figure = draw_learning_curves(make_epochs("fold 1", [0.5, 0.75, 0.625]) + make_epochs("fold 2", [0.25, 0.5, 0.5]))
     for ax in figure.axes:
         first_train, first_valid, second_train, second_valid = lines_of(ax)
         assert [line.get_linestyle() for line in lines_of(ax)] == ["--", "-", "--", "-"]
@@ -295,32 +297,32 @@ def test_each_training_has_its_colour_dashed_for_train_and_solid_for_valid():
     assert lines_of(figure.axes[1])[3].get_ydata().tolist() == [0.25, 0.5, 0.5]
 
 
-def test_the_legend_names_the_trainings_as_they_are_called():
-    figure = draw_learning_curves(course("fold $1$", [0.5, 0.75]) + course("all clips", [None, None]))
+def test_legend_names_the_trainings():
+    figure = draw_learning_curves(make_epochs("fold $1$", [0.5, 0.75]) + make_epochs("all clips", [None, None]))
     figure.draw_without_rendering()
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["fold $1$", "all clips", "train", "valid"]
 
 
-def test_a_ring_is_around_the_first_of_the_best_held_out_scores():
-    lwlrap_ax = draw_learning_curves(course("fold 1", [0.5, 0.75, None, 0.75])).axes[1]
+def test_first_of_the_best_validation_scores_has_a_ring():
+    lwlrap_ax = draw_learning_curves(make_epochs("fold 1", [0.5, 0.75, None, 0.75])).axes[1]
     [ring] = [line for line in lwlrap_ax.get_lines() if line.get_marker() == "o"]
     assert ring.get_xydata().tolist() == [[2, 0.75]]
 
 
-def test_without_held_out_clips_there_are_only_the_curves_of_training():
-    for ax in draw_learning_curves(course("all clips", [None, None])).axes:
+def test_without_validation_there_are_only_training_curves():
+    for ax in draw_learning_curves(make_epochs("all clips", [None, None])).axes:
         assert [line.get_linestyle() for line in lines_of(ax)] == ["--"]
 
 
 @pytest.mark.parametrize("n_parts", [1, 7, 8, 20])
-def test_every_training_has_a_colour_of_its_own(n_parts):
-    epochs = [epoch for number in range(n_parts) for epoch in course(f"fold {number}", [0.5, 0.75])]
+def test_every_training_has_a_different_colour(n_parts):
+    epochs = [epoch for number in range(n_parts) for epoch in make_epochs(f"fold {number}", [0.5, 0.75])]
     colors = {tuple(np.ravel(line.get_color())) for line in lines_of(draw_learning_curves(epochs).axes[0])}
     assert len(colors) == n_parts
 
 
-def test_a_single_epoch_is_a_point_that_is_seen(tmp_path):
+def test_single_epoch_is_drawn_as_a_point(tmp_path):
     figure = draw_learning_curves([Epoch(1, 0.5, None, None, None)], title="ein $Modell$")
     assert figure.axes[0].get_lines()[0].get_marker() == "."
     save_figure(figure, tmp_path / "epochs.png")
@@ -328,7 +330,7 @@ def test_a_single_epoch_is_a_point_that_is_seen(tmp_path):
 
 
 def test_no_epochs_are_an_error():
-    with pytest.raises(ValueError, match="there is no epoch to draw"):
+    with pytest.raises(ValueError, match="need at least one epoch, got none"):
         draw_learning_curves([])
 
 
@@ -337,7 +339,7 @@ def rate_curve(suggestion):
     return RateCurve(rates, np.linspace(2, 1, 20), np.r_[np.linspace(2, 1, 18), 9, 99], suggestion)
 
 
-def test_the_rate_curve_has_a_logarithmic_axis_and_marks_the_suggestion():
+def test_rate_curve_has_a_logarithmic_axis_and_marks_the_suggestion():
     curve = rate_curve(1e-3)
     [ax] = draw_rate_curve(curve, title="a.csv").axes
     points, average, mark = ax.get_lines()
@@ -345,12 +347,12 @@ def test_the_rate_curve_has_a_logarithmic_axis_and_marks_the_suggestion():
     assert points.get_ydata().tolist() == curve.losses.tolist()
     assert average.get_xydata().tolist() == np.column_stack([curve.rates, curve.smoothed]).tolist()
     assert mark.get_xdata() == [1e-3, 1e-3]
-    assert mark.get_label() == "steepest: 1.0e-03"
+    assert mark.get_label() == "steepest descent: 1.0e-03"
 
 
-def test_the_explosion_at_the_end_of_a_rate_curve_does_not_flatten_the_rest():
+def test_diverging_losses_at_the_end_do_not_flatten_the_rate_curve():
     assert draw_rate_curve(rate_curve(1e-3)).axes[0].get_ylim() == (0, 4)
 
 
-def test_a_rate_curve_without_a_suggestion_is_drawn():
+def test_rate_curve_without_a_suggestion_is_drawn():
     assert len(draw_rate_curve(rate_curve(None)).axes[0].get_lines()) == 2

@@ -1,4 +1,4 @@
-"""The first run, whole: made-up sounds, a tagger, its score, its tags, a picture and a report."""
+"""The demo from start to end: sounds, a model, its score, its tags, a figure and a report."""
 
 import csv
 import shlex
@@ -9,14 +9,14 @@ import spectag
 from spectag.audio.spectrogram_image import read_png
 from spectag.audio.synthesis import KINDS
 from spectag.data.manifest import read_manifest
-from spectag.scoring.scores import score
+from spectag.scoring.metrics import lwlrap
 
 
 def times_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_first_run_ends_with_a_tagger_its_score_and_the_next_command_and_runs_again(run, tmp_path):
+def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run, tmp_path):
     folder = tmp_path / "erste Schritte"
     done = run("demo", "-o", folder)
     assert done.status == 0
@@ -26,11 +26,11 @@ def test_first_run_ends_with_a_tagger_its_score_and_the_next_command_and_runs_ag
 
     first, *files, _, next_command, _ = done.out.splitlines()
     assert first.startswith("lwlrap 0.9")
-    assert "on 100 test clips that training never saw" in first
+    assert "on 100 test clips that were not used for training" in first
     assert [line.split(maxsplit=1) for line in files] == [
-        ["tagger", str(folder / "model")],
+        ["model", str(folder / "model")],
         ["tags", str(folder / "tags.csv")],
-        ["picture", str(folder / "heard.png")],
+        ["figure", str(folder / "tags.png")],
         ["report", str(folder / "evaluation" / "report.html")],
     ]
     assert "<title>" in (folder / "evaluation" / "report.html").read_text(encoding="utf-8")
@@ -39,20 +39,20 @@ def test_first_run_ends_with_a_tagger_its_score_and_the_next_command_and_runs_ag
     assert answers.labels.names == tuple(KINDS)
     tagger = spectag.load(folder / "model")
     y_score = np.stack([tagger.tag(clip.path).probabilities for clip in answers.clips])
-    own = score(answers.multi_hot(), y_score, rng=np.random.default_rng(0)).lwlrap
+    own = lwlrap(answers.multi_hot(), y_score)
     assert first.split()[1] == f"{own:.3f}"
 
     with (folder / "tags.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["label"] for row in rows} == set(KINDS)
     assert {row["file"] for row in rows} <= {str(clip.path) for clip in answers.clips}
-    assert read_png(folder / "heard.png").shape[2] == 3
+    assert read_png(folder / "tags.png").shape[2] == 3
 
-    words = next_command.removeprefix("next: ")
-    assert words.startswith(f"spectag tag '{folder / 'model'}' '{folder / 'data' / 'test'}/")
-    tried = run(*shlex.split(words)[1:])
-    assert tried.status == 0
-    assert len(tried.out.splitlines()) == 1 + 3
+    command = next_command.removeprefix("Next: ")
+    assert command.startswith(f"spectag tag '{folder / 'model'}' '{folder / 'data' / 'test'}/")
+    tagged = run(*shlex.split(command)[1:])
+    assert tagged.status == 0
+    assert len(tagged.out.splitlines()) == 1 + 3
 
     before = times_of(folder / "data")
     again = run("demo", "-o", folder)
@@ -61,7 +61,7 @@ def test_first_run_ends_with_a_tagger_its_score_and_the_next_command_and_runs_ag
     assert "nothing to do: 300 log_mels are in the bank" in again.err
 
 
-def test_folder_that_holds_something_else_is_left_alone(run, tmp_path):
+def test_folder_with_other_files_is_refused(run, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "diary.txt").write_text("")
     done = run("demo", "-o", tmp_path)

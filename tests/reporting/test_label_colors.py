@@ -1,3 +1,5 @@
+import re
+from importlib.resources import files
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -5,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectag.reporting.label_colors import COLORS, DASHES, color_of, dash_of
+from spectag.reporting.label_colors import COLORS, DASHES, LabelColors
 
-# How the colour-blind see linear RGB: Machado, Oliveira and Fernandes 2009, severity 1.
-SEEN_BY = {
-    "most": np.eye(3),
-    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+# Linear RGB as seen with colour blindness: Machado, Oliveira and Fernandes 2009, severity 1.
+COLOR_VISION = {
+    "full": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
 }
 
 
@@ -22,7 +24,7 @@ def linear(color):
 
 
 def oklab(rgb):
-    """Ottosson's Oklab, in which equal distances look about equal."""
+    """Oklab (Ottosson), in which equal distances look about equally different."""
     cones = np.cbrt(
         np.array(
             [
@@ -45,48 +47,55 @@ def oklab(rgb):
     )
 
 
-def contrast(color, ground):
-    """WCAG 2's."""
-    luminances = sorted(float(linear(each) @ [0.2126, 0.7152, 0.0722]) + 0.05 for each in (color, ground))
-    return luminances[1] / luminances[0]
+def contrast(color, background):
+    """Contrast ratio of WCAG 2."""
+    darker, lighter = sorted(float(linear(each) @ [0.2126, 0.7152, 0.0722]) + 0.05 for each in (color, background))
+    return lighter / darker
 
 
-@pytest.mark.parametrize("who", SEEN_BY)
-def test_everybody_tells_the_colours_apart(who):
-    for one, other in combinations(COLORS, 2):
-        seen = [oklab(np.array(SEEN_BY[who]) @ linear(color)) for color in (one, other)]
-        assert np.linalg.norm(seen[0] - seen[1]) > 0.07, (one, other)
+def page_backgrounds():
+    """The background colours of the style sheet, for light and dark pages."""
+    style = files("spectag.reporting").joinpath("templates", "style.css").read_text("utf-8")
+    light, dark = re.findall(r"--background: (#[0-9a-f]+);", style)[:2]
+    return ["#" + 2 * light[1:] if len(light) == 4 else light, dark]
 
 
-@pytest.mark.parametrize("ground", ["#ffffff", "#16151b"])
-def test_the_colours_are_seen_on_a_white_and_on_a_dark_page(ground):
-    assert min(contrast(color, ground) for color in COLORS) > 2
+@pytest.mark.parametrize("vision", COLOR_VISION)
+def test_colours_differ_with_any_colour_vision(vision):
+    for color, other in combinations(COLORS, 2):
+        seen = [oklab(np.array(COLOR_VISION[vision]) @ linear(each)) for each in (color, other)]
+        assert np.linalg.norm(seen[0] - seen[1]) > 0.07, (color, other)
 
 
-def test_the_contrast_of_black_on_white_is_21():
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+def test_colours_are_visible_on_light_and_dark_pages():
+    backgrounds = page_backgrounds()
+    assert contrast(*backgrounds) > 15
+    for background in backgrounds:
+        assert min(contrast(color, background) for color in COLORS) > 2
 
 
-def test_thirty_two_labels_differ_and_the_next_begins_anew():
+def test_32_labels_differ_and_the_next_repeats_the_first():
     labels = [f"label {i:02}" for i in range(33)]
-    looks = [(color_of(label, labels), dash_of(label, labels)) for label in labels]
-    assert len(set(looks)) == 32 == len(COLORS) * len(DASHES)
-    assert looks[32] == looks[0]
+    colors = LabelColors(labels)
+    styles = [(colors.color(label), colors.dash(label)) for label in labels]
+    assert len(set(styles)) == 32 == len(COLORS) * len(DASHES)
+    assert styles[32] == styles[0]
 
 
 @given(st.lists(st.text(), min_size=1, max_size=40, unique=True), st.randoms())
-def test_the_order_in_which_labels_are_given_changes_nothing(labels, random):
-    shuffled = random.sample(labels, len(labels))
+def test_order_of_labels_does_not_matter(labels, random):
+    colors, shuffled = LabelColors(labels), LabelColors(random.sample(labels, len(labels)))
     for label in labels:
-        assert color_of(label, labels) == color_of(label, shuffled)
-        assert dash_of(label, labels) == dash_of(label, shuffled)
+        assert colors.color(label) == shuffled.color(label)
+        assert colors.dash(label) == shuffled.dash(label)
 
 
 def test_neighbours_have_different_colours():
     labels = [chr(ord("a") + i) for i in range(20)]
-    assert all(color_of(one, labels) != color_of(other, labels) for one, other in pairwise(labels))
+    colors = LabelColors(labels)
+    assert all(colors.color(label) != colors.color(other) for label, other in pairwise(labels))
 
 
-def test_a_label_that_is_not_among_them_has_no_colour():
-    with pytest.raises(ValueError, match="'Cat' is none of the 1 labels"):
-        color_of("Cat", ["Dog"])
+def test_unknown_label_has_no_colour():
+    with pytest.raises(KeyError, match="Cat"):
+        LabelColors(["Dog"]).color("Cat")

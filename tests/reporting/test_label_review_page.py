@@ -1,4 +1,4 @@
-"""The page of a review: all that it shows is in it, nothing breaks out of it, and what it saves is read again."""
+"""The label review page is one file, escapes all names, and saves decisions that can be read as corrections."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import log_mel_to_image, write_png
 from spectag.config.base import ImageConfig
 from spectag.curation.label_review import review
-from spectag.data.corrections import COLUMNS, Correction, Corrections, read_corrections
+from spectag.data.corrections import CORRECTION_COLUMNS, Correction, Corrections, read_corrections
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
@@ -38,7 +38,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
-    """What a reader finds."""
+    """The cards, media and script data of the page."""
 
     def __init__(self, path):
         super().__init__()
@@ -51,7 +51,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         if tag == "article":
-            self.cards.append({"words": "", "boxes": {}, "kind": values["data-kind"], "clip": int(values["data-clip"])})
+            self.cards.append({"text": "", "boxes": {}, "kind": values["data-kind"], "clip": int(values["data-clip"])})
         if tag == "input" and values.get("type") == "checkbox" and self.cards:
             self.cards[-1]["boxes"][values["value"]] = "checked" in values
         if tag in ("image", "audio", "img"):
@@ -70,7 +70,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] == "script" and self.scripts[-1]:
             self.data += data
         elif "article" in self.open:
-            self.cards[-1]["words"] += data
+            self.cards[-1]["text"] += data
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def tagger(tmp_path):
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Sounds and labels whose names want to break out of the page."""
+    """Sounds and labels with names that must be escaped."""
     header = ",".join('"' + label.replace('"', '""') + '"' for label in LABELS)
     rows = [f"fname,{header}"]
     for number in range(24):
         true = LABELS[number % 3]
         write_audio(tmp_path / NAME.format(number), tone(PITCHES[true], 0.4 + number / 200), 16_000)
-        given = WRONG.get(number, true)
-        rows.append(f"{NAME.format(number)},{','.join(str(int(label == given)) for label in LABELS)}")
+        written = WRONG.get(number, true)
+        rows.append(f"{NAME.format(number)},{','.join(str(int(label == written)) for label in LABELS)}")
     (tmp_path / "clips.csv").write_text("\n".join(rows), encoding="utf-8")
     return tmp_path / "clips.csv"
 
@@ -95,8 +95,8 @@ def manifest(tmp_path):
 @pytest.fixture
 def write(tmp_path, tagger, manifest):
     def call(**options):
-        found = review(tagger, manifest, labels_only=True)
-        return Page(write_review_page(found, tmp_path / "out" / "review.html", tagger, **options))
+        result = review(tagger, manifest, labels_only=True)
+        return Page(write_review_page(result, tmp_path / "out" / "review.html", tagger, **options))
 
     return call
 
@@ -107,20 +107,20 @@ def content(uri, kind):
     return io.BytesIO(base64.b64decode(data, validate=True))
 
 
-def test_each_doubt_has_a_card_with_the_likely_labels_to_tick_and_the_given_ones_ticked(write):
+def test_each_finding_gets_a_card_with_the_current_labels_ticked(write):
     page = write()
     assert page.open == []
     assert {page.data["clips"][card["clip"]]["fname"] for card in page.cards} == {NAME.format(4), NAME.format(11)}
     for card in page.cards:
-        given = page.data["clips"][card["clip"]]["given"]
-        assert {label for label, ticked in card["boxes"].items() if ticked} == set(given)
+        labels = page.data["clips"][card["clip"]]["labels"]
+        assert {label for label, ticked in card["boxes"].items() if ticked} == set(labels)
         assert set(card["boxes"]) == set(LABELS)
         assert card["kind"] == "swapped label"
-        assert re.search(r"is likely wrong \(the tagger gives it 0\.\d\d\)", card["words"])
-        assert "100%" not in card["words"]
+        assert re.search(r"is probably wrong and “.*” right \(predicted probability 0\.\d\d\)", card["text"])
+        assert "100 %" not in card["text"]
 
 
-def test_the_picture_and_the_sound_are_those_of_the_clip(write, tmp_path):
+def test_spectrogram_and_sound_belong_to_the_clip(write, tmp_path):
     page = write()
     for card in page.cards:
         fname = page.data["clips"][card["clip"]]["fname"]
@@ -130,11 +130,11 @@ def test_the_picture_and_the_sound_are_those_of_the_clip(write, tmp_path):
         loudest = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
         assert loudest == pytest.approx({4: 1500, 11: 5000}[int(fname[4:6])], rel=0.15)
         assert Image.open(content(card["image"], "image/jpeg")).height == MEL.n_mels
-        assert "Hz" in card["words"]
-        assert "seconds" in card["words"]
+        assert "Hz" in card["text"]
+        assert "seconds" in card["text"]
 
 
-def test_no_name_breaks_out_of_the_page(write):
+def test_names_are_escaped(write):
     page = write()
     assert page.scripts == ["application/json", None]
     assert page.data["labels"] == list(LABELS)
@@ -143,7 +143,7 @@ def test_no_name_breaks_out_of_the_page(write):
     assert NAME.format(4) in unescape(page.text)
 
 
-def test_the_page_needs_no_network_and_runs_no_script_but_its_own(write):
+def test_page_loads_nothing_and_runs_only_its_own_script(write):
     page = write()
     assert all(source.startswith("data:") for source in page.sources)
     assert not re.search(r"https?://", page.text)
@@ -156,39 +156,39 @@ def test_the_page_needs_no_network_and_runs_no_script_but_its_own(write):
         assert media in page.text
 
 
-def test_earlier_corrections_are_in_the_table_that_the_page_saves(write):
+def test_table_saved_by_the_page_starts_with_earlier_corrections(write):
     row = Correction("Ada", datetime(2026, 5, 1, 12, tzinfo=UTC), "x.wav", (LABELS[1],), (), 0.5, 2.0, "so")
     page = write(earlier=Corrections("c.csv", (row,)))
-    assert page.data["columns"] == list(COLUMNS)
+    assert page.data["columns"] == list(CORRECTION_COLUMNS)
     assert page.data["earlier"] == [list(row.fields().values())]
-    assert list(row.fields()) == list(COLUMNS)
+    assert list(row.fields()) == list(CORRECTION_COLUMNS)
 
 
-def test_of_many_doubts_the_first_are_shown_and_the_page_says_so(write):
+def test_page_shows_the_first_findings_and_how_many_there_are(write):
     page = write(n_shown=1)
     assert len(page.cards) == 1
-    assert "Here are the first 1; review.csv has all of them." in page.text
-    assert "Nothing is in doubt" in write(n_shown=0).text
+    assert "The first 1 are shown here; review.csv lists all." in page.text
+    assert "No clip needs a review." in write(n_shown=0).text
 
 
-def test_a_clip_that_is_gone_is_named(tmp_path, tagger, manifest):
-    found = review(tagger, manifest, labels_only=True)
+def test_unreadable_clip_is_named(tmp_path, tagger, manifest):
+    result = review(tagger, manifest, labels_only=True)
     (tmp_path / NAME.format(4)).unlink()
-    page = Page(write_review_page(found, tmp_path / "review.html", tagger))
-    assert sum("It can’t be read now" in card["words"] for card in page.cards) == 1
+    page = Page(write_review_page(result, tmp_path / "review.html", tagger))
+    assert sum("This clip can no longer be read" in card["text"] for card in page.cards) == 1
 
 
-def test_faults_of_sounds_have_cards_without_a_suggestion_to_take(tmp_path, tagger, manifest):
+def test_audio_issue_gets_a_card_without_a_suggestion(tmp_path, tagger, manifest):
     write_audio(tmp_path / "silent.wav", np.zeros(8000, np.float32), 16_000)
     manifest.write_text(manifest.read_text(encoding="utf-8") + "\nsilent.wav,0,0,0", encoding="utf-8")
     page = Page(write_review_page(review(tagger, manifest, workers=1), tmp_path / "review.html", tagger))
     silent = next(card for card in page.cards if card["kind"] == "silent")
-    assert "No sample reaches -60 dBFS." in silent["words"]
-    assert "Take:" not in silent["words"]
-    assert "Leave: no label" in silent["words"]
+    assert "No sample reaches -60 dBFS." in silent["text"]
+    assert "Accept:" not in silent["text"]
+    assert "Leave: no label" in silent["text"]
 
 
-def test_images_are_shown_as_they_are(tmp_path):
+def test_image_is_shown_without_a_player(tmp_path):
     image = ImageConfig(height=24, width=32)
     tagger = Tagger(make_bundle(tmp_path / "seeing", make_info(front_end=FrontEnd(mel=None, image=image))))
     rows = ["fname,labels"]
@@ -204,11 +204,11 @@ def test_images_are_shown_as_they_are(tmp_path):
     assert "audio" not in card
 
 
-def test_a_page_that_can_not_be_written_leaves_nothing(tmp_path, tagger, manifest):
-    found = review(tagger, manifest, labels_only=True)
+def test_page_that_cannot_be_written_leaves_no_file(tmp_path, tagger, manifest):
+    result = review(tagger, manifest, labels_only=True)
     (tmp_path / "review.html").mkdir()
     with pytest.raises(DataError, match=r"review.html: the page can't be written"):
-        write_review_page(found, tmp_path / "review.html", tagger)
+        write_review_page(result, tmp_path / "review.html", tagger)
     assert list((tmp_path / "review.html").iterdir()) == []
 
 
@@ -219,10 +219,10 @@ URL.createObjectURL = (blob) => { saved = blob; return "#"; };
 const save = document.getElementById("download");
 save.click();
 const early = saved;
-who.value = 'Zoë "Z", Å';
-cards[0].querySelector(".take").click();
-cards[1].querySelector(".why").value = "no; heard,\\n twice";
-cards[1].querySelector(".keep").click();
+reviewer.value = 'Zoë "Z", Å';
+cards[0].querySelector(".accept").click();
+cards[1].querySelector(".comment").value = "no; clear,\\n twice";
+cards[1].querySelector(".leave").click();
 document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "j", bubbles: true }));
 document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "u", bubbles: true }));
 const undone = decisions.size;
@@ -238,7 +238,7 @@ saved.text().then((text) => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_what_the_page_saves_in_a_browser_corrects_the_manifest(write, tmp_path, manifest):
+def test_decisions_saved_in_a_browser_correct_the_manifest(write, tmp_path, manifest):
     page = write()
     text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.text).replace("</body>", DRIVE)
     (tmp_path / "driven.html").write_text(text, encoding="utf-8")
@@ -252,14 +252,22 @@ def test_what_the_page_saves_in_a_browser_corrects_the_manifest(write, tmp_path,
         check=True,
     )
     assert "CONSOLE" not in done.stderr
-    early, undone, state, table = json.loads(unescape(re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)[1]))
-    assert (early, undone, state) == (None, 1, "2 of 2 clips decided")
+    early, n_after_undo, state, table = json.loads(
+        unescape(re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)[1])
+    )
+    assert (early, n_after_undo, state) == (None, 1, "2 of 2 clips decided")
     (tmp_path / "corrections.csv").write_bytes(table.encode())
     rows = {row.fname: row for row in read_corrections(tmp_path / "corrections.csv").rows}
     first, second = (page.data["clips"][card["clip"]] for card in page.cards)
-    assert set(rows[first["fname"]].after) == set(LABELS)
-    kept = rows[second["fname"]]
-    assert (kept.who, kept.before, kept.changes) == ('Zoë "Z", Å', tuple(second["given"]), False)
-    assert kept.why.startswith("no; heard,")
+    assert set(rows[first["fname"]].new_labels) == set(LABELS)
+    unchanged = rows[second["fname"]]
+    assert (unchanged.reviewer, unchanged.old_labels, unchanged.changes) == (
+        'Zoë "Z", Å',
+        tuple(second["labels"]),
+        False,
+    )
+    assert unchanged.comment.startswith("no; clear,")
     corrected = read_manifest(manifest, corrections=tmp_path / "corrections.csv")
-    assert next(clip for clip in corrected.clips if clip.fname == first["fname"]).labels == rows[first["fname"]].after
+    assert (
+        next(clip for clip in corrected.clips if clip.fname == first["fname"]).labels == rows[first["fname"]].new_labels
+    )

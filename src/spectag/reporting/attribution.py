@@ -1,8 +1,8 @@
-"""Where in time and frequency a tagger looked for a label: what it no longer hears when parts of the sound are gone.
+"""Attribution: which parts of a spectrogram a model uses to detect a label, found by replacing parts at random.
 
-Only onnxruntime is asked, and nothing is known of the network: any architecture will do, and several networks that
-answer as one. Places are replaced by the clip's own background, at random and many at a time, and the map tells how
-much of the label's logit is lost with each place.
+Random parts of the spectrogram, many at a time, are replaced by the background of the clip. A map shows how much of a
+label's logit is lost with each part. Only the model's outputs are needed, so this works for every architecture and for
+ensembles.
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,24 @@ from spectag.models.tagger import Tagger
 from spectag.system.progress import Progress, silent
 
 N_PASSES = 192
-"""Random masks, each of which the network hears once; two more passes hear the clip as it is, and nothing of it."""
+"""Random masks. The model runs once for each, and twice more: on the whole clip and on nothing but background."""
 PATCH_SECONDS = 0.5
-"""What is replaced at once is about as long as this, and longer where a clip would have more than MOST_PATCHES."""
-MOST_PATCHES = 20
+"""Duration of the parts that are replaced together; longer if a clip would have more than MAX_TIME_PATCHES."""
+MAX_TIME_PATCHES = 20
 N_BAND_PATCHES = 6
-"""Patches over the whole range of frequencies, evenly spaced in mel."""
+"""Patches over the whole frequency range, evenly spaced in mel."""
+MIN_MAP_MAXIMUM = 0.05
+"""Logit that gets the strongest colour at least, so that a map without any attribution stays empty."""
 
-_SHARE_REPLACED = 0.75
+_FRACTION_REPLACED = 0.75
 _BACKGROUND_QUANTILE = 0.1
-_CELLS_A_PATCH = 4  # of the map, in either direction
-_OVERLAP = 1.5**2  # patches that are replaced with a place, when it is, more than without it
+_CELLS_PER_PATCH = 4  # of the map, along each axis
+_OVERLAP = 1.5**2  # patches replaced together with a place, on average, minus those replaced without it
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Where the map of a label is highest."""
+    """The maximum of a label's map."""
 
     seconds: float
     hertz: float
@@ -43,39 +45,38 @@ class Peak:
 
 
 @dataclass(frozen=True, eq=False)
-class Activation:
-    """Where a tagger looked, label by label.
+class Attribution:
+    """Which parts of a spectrogram a model uses, label by label.
 
-    A map tells how much of the label's logit is lost when a patch around a place is replaced by the background, on
-    average over what else is replaced; above 0, the place speaks for the label, and below 0, against it. The maps of
-    all labels have one unit. The mean of a map, times the number of patches, is the logit that is lost with all of
-    the sound.
+    The value of a map at a place is the mean loss of the label's logit when a patch around the place is replaced by
+    background. Positive values support the label, negative ones oppose it. All maps have the same unit. The mean of a
+    map times the number of patches is the logit that is lost if the whole sound is replaced.
     """
 
     labels: tuple[str, ...]
     time_edges: FloatArray
     """Seconds, of shape (n_times + 1,)."""
     band_edges: FloatArray
-    """Hz, of shape (n_bands + 1,), evenly spaced on the mel scale of the tagger's (first) front end."""
+    """Hz, of shape (n_bands + 1,), evenly spaced on the mel scale of the model's (first) MelConfig."""
     maps: Float32Array
     """Of shape (n_labels, n_bands, n_times), the lowest band first."""
 
     def map_of(self, label: str) -> Float32Array:
-        """The map (n_bands, n_times) of a label; a ValueError where there is none."""
+        """The map (n_bands, n_times) of a label; a ValueError if there is none."""
         if label not in self.labels:
-            raise ValueError(f"there is no map of {label!r}, only of {', '.join(map(repr, self.labels))}")
+            raise ValueError(f"no map of {label!r}; there are maps of {', '.join(map(repr, self.labels))}")
         chosen: Float32Array = self.maps[self.labels.index(label)]
         return chosen
 
     def peak(self, label: str) -> Peak:
-        """Where the map of a label is highest: the middle of that cell."""
+        """The maximum of a label's map, at the middle of its cell."""
         chosen = self.map_of(label)
         band, time = np.unravel_index(int(chosen.argmax()), chosen.shape)
         seconds, hertz = ((edges[1:] + edges[:-1]) / 2 for edges in (self.time_edges, self.band_edges))
         return Peak(float(seconds[time]), float(hertz[band]), float(chosen[band, time]))
 
 
-def activation(
+def attribute(
     tagger: Tagger,
     waveform: Waveform,
     sample_rate: int,
@@ -86,52 +87,51 @@ def activation(
     n_passes: int = N_PASSES,
     seed: int = 0,
     progress: Progress = silent,
-) -> Activation:
-    """Where a tagger looked for labels in a sound that it hears as a whole.
+) -> Attribution:
+    """Attribution maps of labels for a sound that the model receives as a whole.
 
     Parameters
     ----------
     tagger : Tagger
-        One that hears sounds, of one network or several.
+        A model of sounds, single or ensemble.
     waveform : float32 array of shape (n_samples,)
     sample_rate : int
         Hz.
     labels : sequence of str
-        Of the tagger. All maps come from the same passes, so more labels cost nothing.
+        Labels of the model. All maps come from the same passes, so more labels take no more time.
     patch_seconds : float
-        Length of what is replaced at once; a clip has at most 20 such patches, so those of a long one are longer.
+        Duration of the parts that are replaced together. A clip has at most 20, so those of a long clip are longer.
     n_band_patches : int
-        Patches over the range of frequencies.
+        Patches over the frequency range.
     n_passes : int
-        Random masks, at least 2. The network hears `n_passes` + 2 inputs, however long the sound.
+        Random masks, at least 2. The model runs `n_passes` + 2 times, however long the sound is.
     seed : int
-        The masks are random, but the same for the same seed.
+        Seed of the random masks.
     progress
-        Told how many passes are done.
+        Called with the number of finished passes.
 
     Raises
     ------
     DataError
-        If a label is none of the tagger's, or the tagger hears images of unknown making, in which neither seconds nor
-        Hz are known.
+        If the model does not know a label, or takes only images, whose seconds and Hz are not known.
     BundleError
         If a network can't be opened.
     ValueError
-        If the waveform is none, or a number of patches or passes is too small.
+        If the waveform is not valid, or a number of patches or passes is too small.
 
     Notes
     -----
-    Each mask replaces three quarters of the patches, softly, on a grid that is shifted at random. The background of a
-    band is the level that it exceeds nine tenths of the time, or, where that is lower, the level that nine tenths of
-    the log_mel exceed; a sound that never changes has a background, too. The lost logits are regressed on the masks,
-    place by place. An image keeps the range of the whole clip, whatever is replaced.
+    Each mask replaces three quarters of the patches, with soft edges, on a grid that is shifted at random. The
+    background of a band is its 10 % quantile over time, or the 10 % quantile of the whole log_mel if that is lower, so
+    that even a constant sound has a background. The lost logits are regressed on the masks, place by place. An image
+    keeps the value range of the whole clip, whatever is replaced.
 
     References
     ----------
     Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", BMVC 2018: random
     masks. Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014: occlusion.
     """
-    positions = [tagger.labels.index(label, where=str(tagger.folder)) for label in labels]
+    label_indices = [tagger.labels.index(label, where=str(tagger.folder)) for label in labels]
     if patch_seconds <= 0 or n_band_patches < 1 or n_passes < 2:
         raise ValueError(
             "need patch_seconds above 0, n_band_patches of 1 or more and n_passes of 2 or more, got "
@@ -139,80 +139,79 @@ def activation(
         )
     views = [_View.of(front_end, waveform, sample_rate) for front_end in tagger.front_ends]
     duration_seconds = len(waveform) / sample_rate
-    n_patches = n_band_patches, int(np.clip(round(duration_seconds / patch_seconds), 1, MOST_PATCHES))
-    scale = views[0].mel
-    lowest = min(float(hz_to_mel(view.mel.f_min, scale)) for view in views)
-    highest = max(float(hz_to_mel(view.mel.f_max, scale)) for view in views)
-    places = [view.places(scale, lowest, highest, duration_seconds) for view in views]
-    cells = _middles(n_patches[0] * _CELLS_A_PATCH), _middles(n_patches[1] * _CELLS_A_PATCH)
+    n_patches = n_band_patches, int(np.clip(round(duration_seconds / patch_seconds), 1, MAX_TIME_PATCHES))
+    mel = views[0].mel
+    lowest = min(float(hz_to_mel(view.mel.f_min, mel)) for view in views)
+    highest = max(float(hz_to_mel(view.mel.f_max, mel)) for view in views)
+    view_positions = [view.positions(mel, lowest, highest, duration_seconds) for view in views]
+    map_positions = _cell_middles(n_patches[0] * _CELLS_PER_PATCH), _cell_middles(n_patches[1] * _CELLS_PER_PATCH)
 
     def logits(masks: Sequence[Float32Array | float]) -> Float32Array:
-        inputs = {view.front_end: view.without(mask) for view, mask in zip(views, masks, strict=True)}
-        return tagger.logits_of_inputs(inputs)[positions]
+        inputs = {view.front_end: view.masked(mask) for view, mask in zip(views, masks, strict=True)}
+        return tagger.logits_of_inputs(inputs)[label_indices]
 
-    whole, nothing = logits([0.0] * len(views)), logits([1.0] * len(views))
+    whole, background = logits([0.0] * len(views)), logits([1.0] * len(views))
     rng = np.random.default_rng(seed)
-    seen, lost = [], []
+    masks, lost_logits = [], []
     for n_done in range(n_passes):
-        progress("looking", n_done, n_passes)
+        progress("explaining", n_done, n_passes)
         mask = _draw_mask(rng, n_patches)
-        seen.append(mask.at(*cells))
-        lost.append(whole - logits([mask.at(*place) for place in places]))
-    progress("looking", n_passes, n_passes)
-    mean_lost = (whole - nothing).astype(np.float64) / (n_patches[0] * n_patches[1])
-    maps = _lost_with_each_place(np.stack(seen), np.stack(lost), mean_lost)
+        masks.append(mask.at(*map_positions))
+        lost_logits.append(whole - logits([mask.at(*positions) for positions in view_positions]))
+    progress("explaining", n_passes, n_passes)
+    mean_lost = (whole - background).astype(np.float64) / (n_patches[0] * n_patches[1])
+    maps = _regress(np.stack(masks), np.stack(lost_logits), mean_lost)
     n_bands, n_times = maps.shape[1:]
-    return Activation(
+    return Attribution(
         tuple(labels),
         np.linspace(0, duration_seconds, n_times + 1),
-        np.asarray(mel_to_hz(np.linspace(lowest, highest, n_bands + 1), scale), np.float64),
+        np.asarray(mel_to_hz(np.linspace(lowest, highest, n_bands + 1), mel), np.float64),
         maps,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A clip as a front end sees it, and what it looks like where nothing is heard."""
+    """A clip as one network of the model receives it, and its background."""
 
     front_end: FrontEnd
     mel: MelConfig
-    drawing: FrontEnd  # the same, with the range of images fixed to that of the whole clip
+    fixed_range: FrontEnd  # the same, with the value range of images fixed to that of the whole clip
     log_mel: Float32Array
     background: Float32Array  # (n_mels, 1)
 
     @classmethod
     def of(cls, front_end: FrontEnd, waveform: Waveform, sample_rate: int) -> "_View":
-        rate = front_end.sample_rate  # an error of a tagger that hears images alone
+        rate = front_end.sample_rate  # raises an error if the model takes only images
         assert front_end.mel is not None
         log_mel = compute_log_mel(resample(waveform, sample_rate, rate), front_end.mel)
         return cls(front_end, front_end.mel, _with_range_of(log_mel, front_end), log_mel, _background(log_mel))
 
-    def places(
-        self, scale: MelConfig, lowest: float, highest: float, duration_seconds: float
+    def positions(
+        self, mel: MelConfig, lowest: float, highest: float, duration_seconds: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Bands (n_mels,) and frames (n_frames,) as places from 0 to 1 in the map."""
-        bands = (hz_to_mel(band_centers(self.mel), scale) - lowest) / (highest - lowest)
+        """Positions of the bands (n_mels,) and frames (n_frames,) on the axes of the map, from 0 to 1."""
+        bands = (hz_to_mel(band_centers(self.mel), mel) - lowest) / (highest - lowest)
         frames = np.arange(self.log_mel.shape[1]) * self.mel.hop_length / self.mel.sample_rate / duration_seconds
         return np.clip(bands, 0, 1), np.clip(frames, 0, 1)
 
-    def without(self, mask: Float32Array | float) -> Float32Array:
-        """The network's input, replaced by the background as far as the mask says."""
-        return self.drawing.input_of_log_mel(self.log_mel + mask * (self.background - self.log_mel))
+    def masked(self, mask: Float32Array | float) -> Float32Array:
+        """The network's input, replaced by the background in proportion to the mask."""
+        return self.fixed_range.input_of_log_mel(self.log_mel + mask * (self.background - self.log_mel))
 
 
 def _background(log_mel: Float32Array) -> Float32Array:
-    """The level (n_mels, 1) that each band exceeds nine tenths of the time.
+    """The 10 % quantile (n_mels, 1) of each band over time, limited to that of the whole log_mel.
 
-    A band that sounds without a pause would stay as it is; no band's level is above what nine tenths of the log_mel
-    exceed.
+    Without the limit, a band with a constant sound would not change when it is replaced.
     """
-    of_bands = np.quantile(log_mel, _BACKGROUND_QUANTILE, axis=1, keepdims=True)
-    background: Float32Array = np.minimum(of_bands, np.quantile(log_mel, _BACKGROUND_QUANTILE)).astype(np.float32)
+    band_quantiles = np.quantile(log_mel, _BACKGROUND_QUANTILE, axis=1, keepdims=True)
+    background: Float32Array = np.minimum(band_quantiles, np.quantile(log_mel, _BACKGROUND_QUANTILE)).astype(np.float32)
     return background
 
 
 def _with_range_of(log_mel: Float32Array, front_end: FrontEnd) -> FrontEnd:
-    """So that no place gets brighter because another one, that set the range, is gone."""
+    """The front end with a fixed value range, so that replacing the loudest part does not brighten the rest."""
     if front_end.image is None:
         return front_end
     _, (low, high) = log_mel_to_image(log_mel, front_end.image)
@@ -221,44 +220,44 @@ def _with_range_of(log_mel: Float32Array, front_end: FrontEnd) -> FrontEnd:
 
 @dataclass(frozen=True, eq=False)
 class _Mask:
-    """Which knots of a grid are replaced, 1 or 0, and where the grid begins; in between it is interpolated."""
+    """A random grid: knots that are replaced are 1, others 0, and in between the mask is interpolated."""
 
     knots: Float32Array  # (n_band_patches + 2, n_time_patches + 2)
-    shifts: tuple[float, float]  # in patches, below 1
+    shifts: tuple[float, float]  # of the grid, in patches, below 1
 
     def at(self, bands: FloatArray, times: FloatArray) -> Float32Array:
-        """Values (n_bands, n_times) from 0 to 1 at places from 0 to 1."""
-        over_bands = _hats(bands, self.knots.shape[0], self.shifts[0])
-        over_times = _hats(times, self.knots.shape[1], self.shifts[1])
-        return np.asarray(over_bands @ self.knots @ over_times.T, np.float32)
+        """Values (n_bands, n_times) from 0 to 1 at positions from 0 to 1."""
+        band_weights = _knot_weights(bands, self.knots.shape[0], self.shifts[0])
+        time_weights = _knot_weights(times, self.knots.shape[1], self.shifts[1])
+        return np.asarray(band_weights @ self.knots @ time_weights.T, np.float32)
 
 
-def _hats(places: FloatArray, n_knots: int, shift: float) -> Float32Array:
-    """Weight of each knot at each place, of shape (n_places, n_knots): 1 at the knot, 0 at the next ones."""
-    distances = np.abs(places[:, None] * (n_knots - 2) + shift - np.arange(n_knots))
+def _knot_weights(positions: FloatArray, n_knots: int, shift: float) -> Float32Array:
+    """Weights of linear interpolation, of shape (n_positions, n_knots): 1 at the knot, 0 at the neighbouring ones."""
+    distances = np.abs(positions[:, None] * (n_knots - 2) + shift - np.arange(n_knots))
     return np.asarray(np.maximum(1 - distances, 0), np.float32)
 
 
 def _draw_mask(rng: np.random.Generator, n_patches: tuple[int, int]) -> _Mask:
-    """One that replaces as many knots as the others do, so that how much is replaced does not blur where."""
+    """A mask that replaces a fixed number of knots, so that the total amount replaced adds no noise to the maps."""
     shape = n_patches[0] + 2, n_patches[1] + 2
     n_knots = shape[0] * shape[1]
-    is_replaced = rng.permutation(n_knots) < round(_SHARE_REPLACED * n_knots)
+    is_replaced = rng.permutation(n_knots) < round(_FRACTION_REPLACED * n_knots)
     return _Mask(is_replaced.reshape(shape).astype(np.float32), (float(rng.random()), float(rng.random())))
 
 
-def _middles(n_cells: int) -> FloatArray:
+def _cell_middles(n_cells: int) -> FloatArray:
     return (np.arange(n_cells) + 0.5) / n_cells
 
 
-def _lost_with_each_place(seen: Float32Array, lost: Float32Array, mean_lost: FloatArray) -> Float32Array:
-    """Maps (n_labels, n_bands, n_times) from masks (n_passes, n_bands, n_times) and lost logits (n_passes, n_labels).
+def _regress(masks: Float32Array, lost_logits: Float32Array, mean_lost: FloatArray) -> Float32Array:
+    """Maps (n_labels, n_bands, n_times) from masks (n_passes, n_bands, n_times) and losses (n_passes, n_labels).
 
-    The slope of what is lost over how far a place is replaced, in units of a patch, and with the mean that a label's
-    map must have to add up to all that is lost with the whole sound.
+    A map holds the slopes of the loss over the mask, in units of a patch. Its mean is set so that the map adds up to
+    the loss of the whole sound.
     """
-    seen, lost = seen - seen.mean(axis=0), lost - lost.mean(axis=0)
-    variation = np.maximum((seen**2).sum(axis=0), np.finfo(np.float32).tiny)
-    slopes: FloatArray = np.tensordot(lost, seen, axes=(0, 0)) / variation / _OVERLAP
+    masks, lost_logits = masks - masks.mean(axis=0), lost_logits - lost_logits.mean(axis=0)
+    variation = np.maximum((masks**2).sum(axis=0), np.finfo(np.float32).tiny)
+    slopes: FloatArray = np.tensordot(lost_logits, masks, axes=(0, 0)) / variation / _OVERLAP
     maps = slopes - slopes.mean(axis=(1, 2), keepdims=True) + mean_lost[:, None, None]
     return np.asarray(maps, np.float32)

@@ -1,44 +1,42 @@
-"""A page that shows augmentation to eyes and ears: a few clips before and after, each change alone and all together."""
+"""The augmentation page: a few clips before and after each change alone and all together, as pictures and sounds.
 
-import math
+Changes that can be applied to the waveform as well (mix, background, gain, roll) can be played. The others exist only
+in the spectrogram.
+"""
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from spectag.array_types import Float32Array, Pixels, Waveform
 from spectag.audio.files import find_audio, resample
 from spectag.audio.front_end import FrontEnd
-from spectag.audio.invert import waveform_of_log_mel
 from spectag.audio.mel import compute_log_mel
-from spectag.audio.spectrogram_image import image_to_log_mel, log_mel_to_image
-from spectag.config.backbones import front_end_of
+from spectag.config.backbones import resolve_mel
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.training import AugmentConfig
 from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import read_manifest
-from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
-from spectag.errors import ConfigError, DataError
-from spectag.reporting.augment_html import Axes, Cell, Heading, page_of_rows
-from spectag.system.atomic_files import unfinished_file
-from spectag.system.cache import cache_folder
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.errors import AudioError, ConfigError, DataError
+from spectag.reporting.clip_view import SpectrogramFigure, loudest_excerpt, spectrogram_figure
+from spectag.reporting.embedded_media import flac_uri, jpeg_uri
+from spectag.reporting.html_pages import check_page_path, render_page, write_page
+from spectag.reporting.spectrograms import in_decibels, spectrogram_pixels
+from spectag.system.progress import Progress, silent
 from spectag.training.inputs.augmenter import BACKGROUND_SPREAD_DB, Augmenter, Draw, augment_arrays, draw
 
-_SECONDS = 4.0  # shown of a clip: as much as training sees by default
-_BACKGROUND_SECONDS = 60.0  # looked at for the loudest stretch
-_HEARD_RATE = 16_000  # Hz
-_SHOWN_DB = 80.0  # below the loudest
-_COLORMAP = "magma"
-_IMAGE_SIDE = 224  # pixels of pictures whose size nobody named
-_IMAGE_KINDS = {
-    "random_crop": ("RandomCrop", "The image, moved over its edges by up to an eighth."),
-    "rand_augment": ("RandAugment", "Two of torchvision's changes of images, of middling strength."),
-    "trivial_augment_wide": ("TrivialAugmentWide", "One of torchvision's changes of images, of any strength."),
+_MAX_SECONDS = 4.0  # of a clip, as in training by default
+_MAX_BACKGROUND_SECONDS = 60.0  # searched for the loudest excerpt
+_PEAK = 0.9  # of the loudest sound of a clip
+_IMAGE_SIDE = 224  # pixels of images whose size is not given
+_IMAGE_TRANSFORMS = {
+    "random_crop": ("RandomCrop", "Moves the image over its edges by up to an eighth."),
+    "rand_augment": ("RandAugment", "Two of torchvision's image transforms, of medium strength."),
+    "trivial_augment_wide": ("TrivialAugmentWide", "One of torchvision's image transforms, of any strength."),
 }
-_OFF = {
+_SWITCHED_OFF = {
     "mix": 0.0,
     "mixup": 0.0,
     "gain_db": 0.0,
@@ -52,7 +50,7 @@ _OFF = {
 
 
 @dataclass(frozen=True)
-class AugmentPage:
+class AugmentationPage:
     """The page, and the clips that could not be read, each with the reason."""
 
     path: Path
@@ -61,48 +59,56 @@ class AugmentPage:
 
 @dataclass(frozen=True)
 class _Change:
-    """A kind of change, and the settings that make it alone, on every clip."""
+    """A kind of change, and the settings that apply it alone to every clip."""
 
-    heading: Heading
+    title: str
+    description: str
     config: AugmentConfig
+    option: str = ""
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """A sound or image as it is shown. An image of a log_mel knows the range that it was drawn in."""
+    """A clip or a background as the network receives it, and its sound; None for an image."""
 
     name: str
     input: Float32Array  # (channels, height, width)
-    low_high: tuple[float, float] = (0.0, 1.0)
+    waveform: Waveform | None
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A clip before or after a change, and what is to be read about it."""
+class _AugmentedSample:
+    """A clip before or after a change."""
 
-    input: Float32Array
-    alt: str
+    title: str
     labels: str
     notes: str
+    input: Float32Array
+    waveform: Waveform | None  # None if the change can't be applied to the waveform
 
 
 @dataclass(frozen=True)
-class _Show:
-    """All that the page is made of."""
+class _Cell:
+    """What a cell of the page's table shows."""
+
+    title: str
+    labels: str
+    notes: str
+    figure: SpectrogramFigure | None
+    image: str
+    sound: str
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The clips of the page, and what is needed to change them."""
 
     config: AugmentConfig
     front_end: FrontEnd
     manifest: Manifest
-    samples: list[_Sample]
+    clips: list[_Sample]
     backgrounds: list[_Sample] | None
-    n_frames: int | None
-    """Of the stretch that is shown; None for images, which don't tell how long they last."""
     seed: int
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether the inputs can be turned back to sounds."""
-        return self.n_frames is not None and self.front_end.n_channels == 1
 
 
 def augment(
@@ -115,12 +121,9 @@ def augment(
     image: ImageConfig | None = None,
     n_clips: int = 4,
     seed: int = 0,
-    cache: str | Path | None = None,
     audio_dir: str | Path | None = None,
-    workers: int | None = None,
     progress: Progress = silent,
-    log: Log = no_log,
-) -> AugmentPage:
+) -> AugmentationPage:
     """Show what augmentation does to some clips of a manifest, as pictures and as sounds.
 
     Parameters
@@ -128,300 +131,314 @@ def augment(
     manifest : path
         Sounds, or images of spectrograms, and their labels.
     output : path
-        The page, .html; written whole or not at all.
+        The page, .html. It is written completely or not at all.
     config : AugmentConfig, optional
-        Settings of the changes. Each is also shown alone on every clip, whether it is switched on or not.
+        Settings of the changes. Each change is also shown alone on every clip, even if it is switched off.
     backbone, mel, image
-        They name the front end, as in training. No weights are needed.
+        Feature extraction, as in training. No weights are needed.
     n_clips : int
-        Clips shown, of as many labels as there are.
+        Number of clips, with as many different labels as possible.
     seed : int
-        Chooses the clips and the changes.
-    bank : path, optional
-        Where the clips' log_mels are kept; by default in the user's cache.
+        Seed of the choice of clips and of the changes.
     audio_dir
         As in `read_manifest`.
-    workers : int, optional
-        Processes that make log_mels; by default one for each core.
-    progress, say
-        Told how far the work is, and what was found.
+    progress : Progress
+        Called with the number of clips drawn.
 
     Raises
     ------
     SpectagError
-        If the manifest, the settings or the disk do not allow it. Clips that can't be read are skipped and named in
-        the result.
+        If the manifest can't be read, settings are not valid, or the page can't be written. Unreadable clips are
+        skipped and named in the result.
     """
     output = Path(output)
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{output}: the page is an HTML file; change the suffix to .html")
+    check_page_path(output)
     if n_clips < 1:
-        raise ConfigError(f"clips: expected 1 or more to show, got {n_clips}")
+        raise ConfigError(f"n_clips: expected 1 or more clips to show, got {n_clips}")
     config = config or AugmentConfig()
     source = read_manifest(manifest, audio_dir=audio_dir)
     front_end = _front_end(source, backbone, mel, image)
-    Augmenter(config, front_end)  # refuses settings that do not fit, before the work begins
-    rng = np.random.default_rng(seed)
-    chosen = replace(source, clips=_various(source, max(n_clips, 2), rng))  # one clip alone has none to be mixed with
-    root = Path(cache) if cache else cache_folder() / "spectrograms"
-    opened_with = front_end if source.holds_images else FrontEnd(mel=front_end.mel)
-    clips = open_clips(chosen, opened_with, root, workers=workers, progress=progress, log=log)
-    samples, backgrounds, n_frames = _samples(clips, config, front_end, rng)
-    show = _Show(config, front_end, clips.manifest, samples, backgrounds, n_frames, seed)
-    text = _html(show, min(n_clips, len(samples)), progress)
-    try:
-        with unfinished_file(output) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{output}: the page can't be written: {error.strerror or error}") from error
-    return AugmentPage(output, clips.skipped)
+    Augmenter(config, front_end)  # raises an error early if settings do not fit
+    samples, skipped = _read_samples(source, config, front_end, max(n_clips, 2), seed)  # a mix needs a second clip
+    write_page(output, _page(samples, min(n_clips, len(samples.clips)), progress))
+    return AugmentationPage(output, skipped)
 
 
 def _front_end(manifest: Manifest, backbone: str, mel: MelConfig | None, image: ImageConfig | None) -> FrontEnd:
     if not manifest.holds_images:
-        return FrontEnd(mel=front_end_of(backbone, mel), image=image)
-    side = {"height": _IMAGE_SIDE, "width": _IMAGE_SIDE}
-    given = {} if image is None else image.model_dump(exclude_none=True)
-    return FrontEnd(mel=mel and front_end_of(backbone, mel), image=ImageConfig.model_validate(side | given))
+        return FrontEnd(mel=resolve_mel(backbone, mel), image=image)
+    size = {"height": _IMAGE_SIDE, "width": _IMAGE_SIDE}
+    settings = {} if image is None else image.model_dump(exclude_none=True)
+    return FrontEnd(mel=mel and resolve_mel(backbone, mel), image=ImageConfig.model_validate(size | settings))
 
 
-def _various(manifest: Manifest, n_clips: int, rng: np.random.Generator) -> tuple[Clip, ...]:
-    """Clips by chance, those first that bring labels not shown yet."""
+def _read_samples(
+    manifest: Manifest, config: AugmentConfig, front_end: FrontEnd, n_clips: int, seed: int
+) -> tuple[_Samples, tuple[tuple[Clip, str], ...]]:
+    """The first readable clips in random order, and those that could not be read."""
+    if manifest.holds_images and config.background is not None:
+        raise ConfigError(f"{manifest.source}: contains images, but augment.background adds sounds; leave it out")
+    rng = np.random.default_rng(seed)
+    waveforms: list[tuple[str, Waveform]] = []
+    images: list[_Sample] = []
+    clips, skipped = [], []
+    for clip in _varied_order(manifest, rng):
+        try:
+            if manifest.holds_images:
+                images.append(_Sample(clip.name, front_end.input_of_image(clip.path), None))
+            else:
+                waveforms.append((clip.name, _loudest_waveform(clip, front_end.sample_rate)))
+            clips.append(clip)
+        except (AudioError, DataError) as error:
+            skipped.append((clip, str(error)))
+        if len(clips) == n_clips:
+            break
+    if not clips:
+        raise DataError(f"{manifest.source}: none of the clips can be read: {skipped[0][1]}")
+    chosen = replace(manifest, clips=tuple(clips))
+    if manifest.holds_images:
+        return _Samples(config, front_end, chosen, images, None, seed), tuple(skipped)
+    n_samples = max(len(waveform) for _, waveform in waveforms)
+    samples = [_sample(name, waveform, n_samples, front_end) for name, waveform in waveforms]
+    backgrounds = None
+    if config.background is not None:
+        files = find_audio([config.background])
+        backgrounds = [
+            _read_background(files[index], n_samples, front_end)
+            for index in rng.integers(len(files), size=len(samples))
+        ]
+    return _Samples(config, front_end, chosen, samples, backgrounds, seed), tuple(skipped)
+
+
+def _varied_order(manifest: Manifest, rng: np.random.Generator) -> list[Clip]:
+    """All clips in random order, those first that have new labels."""
     first: list[Clip] = []
     later: list[Clip] = []
     seen: set[str] = set()
-    for i in rng.permutation(len(manifest.clips)):
-        clip = manifest.clips[i]
+    for index in rng.permutation(len(manifest.clips)):
+        clip = manifest.clips[index]
         (first if clip.labels and seen.isdisjoint(clip.labels) else later).append(clip)
         seen.update(clip.labels)
-    return tuple((first + later)[:n_clips])
+    return first + later
 
 
-def _samples(
-    clips: ClipInputs, config: AugmentConfig, front_end: FrontEnd, rng: np.random.Generator
-) -> tuple[list[_Sample], list[_Sample] | None, int | None]:
-    """The clips, a background for each where there is a folder, and the number of frames that all of them have."""
-    names = [clip.name for clip in clips.manifest.clips]
-    inputs = [clips.inputs(i) for i in range(len(names))]
-    if clips.manifest.holds_images or front_end.mel is None:
-        if config.background is not None:
-            raise ConfigError(
-                f"{clips.manifest.source}: holds images, and augment.background adds sounds; leave it out"
-            )
-        return [_Sample(name, image) for name, image in zip(names, inputs, strict=True)], None, None
-    longest = max(log_mel.shape[-1] for log_mel in inputs)
-    mel = front_end.mel
-    width = min(longest, max(1, round(_SECONDS * mel.sample_rate / mel.hop_length)))
-    samples = [_sample(name, log_mel[0], width, front_end) for name, log_mel in zip(names, inputs, strict=True)]
-    if config.background is None:
-        return samples, None, width
-    files = find_audio([config.background])
-    backgrounds = []
-    for i in rng.integers(len(files), size=len(samples)):
-        waveform = front_end.read_waveform(files[i], end_seconds=_BACKGROUND_SECONDS)
-        backgrounds.append(_sample(files[i].name, compute_log_mel(waveform, mel), width, front_end))
-    return samples, backgrounds, width
+def _loudest_waveform(clip: Clip, sample_rate: int) -> Waveform:
+    excerpt = loudest_excerpt(clip, _MAX_SECONDS)
+    return resample(excerpt.waveform, excerpt.sample_rate, sample_rate)
 
 
-def _sample(name: str, log_mel: Float32Array, width: int, front_end: FrontEnd) -> _Sample:
-    """The stretch of `width` frames with the greatest mean; what is shorter is repeated."""
-    n_frames = log_mel.shape[1]
-    sums = np.concatenate([[0.0], np.cumsum(log_mel.mean(axis=0, dtype=np.float64))])
-    start = int(np.argmax(sums[width:] - sums[:-width])) if n_frames > width else 0
-    stretch = np.take(log_mel, np.arange(start, start + width) % n_frames, axis=1)
+def _read_background(path: Path, n_samples: int, front_end: FrontEnd) -> _Sample:
+    clip = Clip(path, path.name, (), end_seconds=_MAX_BACKGROUND_SECONDS)
+    return _sample(path.name, _loudest_waveform(clip, front_end.sample_rate), n_samples, front_end)
+
+
+def _sample(name: str, waveform: Waveform, n_samples: int, front_end: FrontEnd) -> _Sample:
+    """A sound of this length; a shorter one is repeated."""
+    repeated = np.resize(waveform, n_samples)
+    return _Sample(name, front_end.input_of_waveform(repeated), repeated)
+
+
+def _changes(config: AugmentConfig, front_end: FrontEnd) -> Iterator[_Change]:
+    """Each change that is possible, alone and on every clip, then all as configured."""
+    switched_off = config.model_copy(update=_SWITCHED_OFF)
+
+    def alone(title: str, description: str, option: str, **settings: object) -> _Change:
+        text = f"--augment.{option.replace('_', '-')} {getattr(config, option)}"
+        return _Change(title, description, switched_off.model_copy(update=settings), text)
+
     if front_end.image is None:
-        return _Sample(name, stretch[None])
-    return _Sample(name, front_end.input_of_log_mel(stretch), log_mel_to_image(stretch, front_end.image)[1])
-
-
-def _changes(config: AugmentConfig, front_end: FrontEnd) -> list[_Change]:
-    """Each change that the front end allows, alone and on every clip, then all as configured."""
-    off = config.model_copy(update=_OFF)
-
-    def alone(title: str, about: str, option: str, **settings: object) -> _Change:
-        now = f"--augment.{option.replace('_', '-')} {getattr(config, option)}"
-        return _Change(Heading(title, about, now), off.model_copy(update=settings))
-
-    is_image = front_end.image is not None
-    mix = "The brighter pixel of two clips stays" if is_image else "Another clip is added in power"
-    level = "" if is_image else f", up to {config.mix_db:g} dB louder or softer"
-    gain = config.gain_db or AugmentConfig().gain_db
-    low, least = config.background_db, config.resized_crop_scale
-    changes = [
-        alone("Mix", f"{mix}{level}; the labels of both are true.", "mix", mix=1.0),
-        alone(
-            "Mixup",
-            f"Two clips are blended, and their labels alike, by a share drawn with alpha {config.mixup_alpha:g}.",
-            "mixup",
-            mixup=1.0,
-        ),
-        alone(
+        mix = f"Adds another clip, up to {config.mix_db:g} dB louder or softer"
+    else:
+        mix = "Takes the brighter pixel of two clips"
+    yield alone("Mix", f"{mix}. The result has the labels of both.", "mix", mix=1.0)
+    yield alone(
+        "Mixup",
+        "Averages two clips and their labels with the same random weight, drawn from a beta distribution with alpha "
+        f"{config.mixup_alpha:g}.",
+        "mixup",
+        mixup=1.0,
+    )
+    if config.background is not None:
+        low, high = config.background_db, config.background_db + BACKGROUND_SPREAD_DB
+        yield alone(
             "Background",
-            f"A sound of the folder is added, {low:g} to {low + BACKGROUND_SPREAD_DB:g} dB below the clip.",
+            f"Adds a sound of the background folder, {low:g} to {high:g} dB below the clip.",
             "background_share",
             background=config.background,
             background_share=1.0,
-        ),
-        alone("Gain", f"Louder or softer by up to {gain:g} dB.", "gain_db", gain_db=gain),
-        alone("Roll", "Moved in time; what goes out at the end comes in at the beginning.", "roll", roll=1.0),
-        alone("Masks", "Stretches of time and ranges of bands are silenced.", "masks", spec_augment=1.0),
-        alone("Warp", f"Frequencies are drawn apart or together by up to {config.warp_range:.0%}.", "warp", warp=1.0),
-        alone("Resized crop", f"{least:.0%} or more of time and bands fill it all.", "resized_crop", resized_crop=1.0),
-        *(alone(*words, "image", image=kind) for kind, words in _IMAGE_KINDS.items()),
-        _Change(Heading("All as configured", "What training sees: each change on its share of the clips."), config),
-    ]
-    left_out = set() if is_image else {title for title, _ in _IMAGE_KINDS.values()}
-    left_out |= {"Gain"} if _is_relative(front_end) else set()
-    left_out |= {"Background"} if config.background is None else set()
-    return [change for change in changes if change.heading.title not in left_out]
+        )
+    if not _is_relative(front_end):
+        gain_db = config.gain_db or AugmentConfig().gain_db
+        yield alone("Gain", f"Changes the level by up to {gain_db:g} dB.", "gain_db", gain_db=gain_db)
+    yield alone("Roll", "Moves the clip in time; what leaves at the end comes in at the start.", "roll", roll=1.0)
+    yield alone("Masks", "Silences intervals of time and ranges of bands.", "spec_augment", spec_augment=1.0)
+    yield alone("Warp", f"Stretches or squeezes the frequency axis by up to {config.warp_range:.0%}.", "warp", warp=1.0)
+    yield alone(
+        "Resized crop",
+        f"Enlarges a part with at least {config.resized_crop_scale:.0%} of the time and of the bands.",
+        "resized_crop",
+        resized_crop=1.0,
+    )
+    if front_end.image is not None:
+        for kind, (title, description) in _IMAGE_TRANSFORMS.items():
+            yield alone(title, description, "image", image=kind)
+    yield _Change("All as configured", "What training uses: each change on its fraction of the clips.", config)
 
 
 def _is_relative(front_end: FrontEnd) -> bool:
-    """Whether inputs do not tell how loud a sound is."""
+    """Whether the input does not depend on the level of the sound."""
     return front_end.image is not None or front_end.mel is None or front_end.mel.ref == "max"
 
 
-def _changed(show: _Show, change: _Change, number: int) -> list[_Shown]:
-    """All clips after a change, each with the next one as the other clip."""
-    n_samples = len(show.samples)
-    draws = [draw(change.config, np.random.default_rng([show.seed, number, i])) for i in range(n_samples)]
-    inputs = np.stack([sample.input for sample in show.samples]).astype(np.float32)
-    backgrounds = None if show.backgrounds is None else np.stack([sound.input for sound in show.backgrounds])
-    targets = show.manifest.multi_hot().astype(np.float32)
-    following = np.roll(np.arange(n_samples), -1)
-    augmenter = Augmenter(change.config, show.front_end)
-    changed, labels = augment_arrays(
-        augmenter, inputs, inputs[following], backgrounds, targets, targets[following], draws
-    )
-    after = f"after: {change.heading.title}"
+def _before(samples: _Samples) -> list[_AugmentedSample]:
+    targets = samples.manifest.multi_hot().astype(np.float32)
     return [
-        _Shown(
-            changed[i],
-            f"{show.samples[i].name} {after}",
-            _labels(labels[i], show.manifest),
-            "; ".join(_notes(draws[i], show, i)),
+        _AugmentedSample(
+            f"{clip.name} before", _labels_text(target, samples.manifest), clip.name, clip.input, clip.waveform
         )
-        for i in range(n_samples)
+        for clip, target in zip(samples.clips, targets, strict=True)
     ]
 
 
-def _labels(targets: Float32Array, manifest: Manifest) -> str:
-    """The labels that are true, each with its share where that is not all."""
-    named = [
+def _after(samples: _Samples, change: _Change, number: int) -> list[_AugmentedSample]:
+    """All clips after a change. The clip that is mixed into each is the next one."""
+    n_clips = len(samples.clips)
+    draws = [draw(change.config, np.random.default_rng([samples.seed, number, index])) for index in range(n_clips)]
+    inputs = np.stack([clip.input for clip in samples.clips]).astype(np.float32)
+    backgrounds = None if samples.backgrounds is None else np.stack([sound.input for sound in samples.backgrounds])
+    targets = samples.manifest.multi_hot().astype(np.float32)
+    following = np.roll(np.arange(n_clips), -1)
+    augmenter = Augmenter(change.config, samples.front_end)
+    changed, changed_targets = augment_arrays(
+        augmenter, inputs, inputs[following], backgrounds, targets, targets[following], draws
+    )
+    return [
+        _AugmentedSample(
+            f"{samples.clips[index].name} after: {change.title}",
+            _labels_text(changed_targets[index], samples.manifest),
+            "; ".join(_notes(draws[index], samples, index)),
+            changed[index],
+            _changed_waveform(draws[index], samples, index),
+        )
+        for index in range(n_clips)
+    ]
+
+
+def _changed_waveform(draw: Draw, samples: _Samples, index: int) -> Waveform | None:
+    """The sound of a clip after a change; None if the change exists only in the spectrogram."""
+    front_end, waveform = samples.front_end, samples.clips[index].waveform
+    is_added = draw.mix_db is not None or draw.background_db is not None
+    is_spectral = draw != Draw(
+        mix_db=draw.mix_db, background_db=draw.background_db, gain_db=draw.gain_db, roll=draw.roll
+    )
+    if waveform is None or front_end.mel is None or is_spectral or (is_added and front_end.image is not None):
+        return None
+    if draw.mix_db is not None:
+        other = samples.clips[(index + 1) % len(samples.clips)].waveform
+        waveform = _added(waveform, other, draw.mix_db, front_end.mel)
+    if draw.background_db is not None and samples.backgrounds is not None:
+        waveform = _added(waveform, samples.backgrounds[index].waveform, -draw.background_db, front_end.mel)
+    if not _is_relative(front_end):
+        waveform = waveform * np.float32(10 ** (draw.gain_db / 20))
+    return np.roll(waveform, round(draw.roll * len(waveform)))
+
+
+def _added(waveform: Waveform, added: Waveform | None, level_db: float, mel: MelConfig) -> Waveform:
+    """The sum of two sounds, with the mel power of the second this many dB above that of the first."""
+    assert added is not None
+    present, new = (_mean_mel_power(sound, mel) for sound in (waveform, added))
+    power_ratio = 10 ** (level_db / 10) * present / new if present and new else 1.0
+    return waveform + added * np.float32(np.sqrt(power_ratio))
+
+
+def _mean_mel_power(waveform: Waveform, mel: MelConfig) -> float:
+    """Mean over bands and frames; 0 for silence, whose level is not defined."""
+    if not waveform.any():
+        return 0.0
+    plain = {"log": "db", "ref": 1.0, "top_db": None, "mean": 0.0, "std": 1.0}
+    return float(np.mean(10 ** (compute_log_mel(waveform, mel.model_copy(update=plain)) / 10)))
+
+
+def _labels_text(targets: Float32Array, manifest: Manifest) -> str:
+    """The labels, with their weights if these are not 1."""
+    texts = [
         name if target > 0.995 else f"{name} {target:.0%}"
         for name, target in zip(manifest.labels.names, targets, strict=True)
         if target > 0.005
     ]
-    return ", ".join(named) or "(no label)"
+    return ", ".join(texts) or "(no label)"
 
 
-def _notes(draw: Draw, show: _Show, i: int) -> Iterator[str]:
-    """What was drawn for clip i, in words."""
-    other = show.samples[(i + 1) % len(show.samples)].name
+def _notes(draw: Draw, samples: _Samples, index: int) -> Iterator[str]:
+    """The random settings that were drawn for a clip."""
+    other = samples.clips[(index + 1) % len(samples.clips)].name
     if draw.mix_db is not None:
-        louder = f", {abs(draw.mix_db):.1f} dB {'louder' if draw.mix_db > 0 else 'softer'}"
-        yield f"with {other}{'' if show.front_end.image else louder}"
-    if draw.mixup_share is not None:
-        yield f"{draw.mixup_share:.0%} of {other}"
-    if draw.background_db is not None and show.backgrounds is not None:
-        yield f"{show.backgrounds[i].name}, {draw.background_db:.0f} dB below"
-    if draw.gain_db and not _is_relative(show.front_end):
+        level = f", {abs(draw.mix_db):.1f} dB {'louder' if draw.mix_db > 0 else 'softer'}"
+        yield f"with {other}{'' if samples.front_end.image else level}"
+    if draw.mixup_fraction is not None:
+        yield f"{draw.mixup_fraction:.0%} of {other}"
+    if draw.background_db is not None and samples.backgrounds is not None:
+        yield f"{samples.backgrounds[index].name}, {draw.background_db:.0f} dB below"
+    if draw.gain_db and not _is_relative(samples.front_end):
         yield f"{draw.gain_db:+.1f} dB"
     if draw.warp != 1:
-        yield f"{abs(draw.warp - 1):.1%} {'apart' if draw.warp > 1 else 'together'}"
+        yield f"{abs(draw.warp - 1):.1%} {'wider' if draw.warp > 1 else 'narrower'}"
     if draw.time_crop != (0.0, 1.0):
         time, bands = (end - start for start, end in (draw.time_crop, draw.band_crop))
         yield f"{time:.0%} of the time, {bands:.0%} of the bands"
     if draw.roll:
         yield f"{draw.roll:.0%} later"
     if draw.time_masks:
-        yield f"{len(draw.time_masks)} stretches of time, {len(draw.band_masks)} of bands"
+        yield f"{len(draw.time_masks)} intervals of time, {len(draw.band_masks)} ranges of bands"
 
 
-def _html(show: _Show, n_shown: int, progress: Progress) -> str:
-    changes = _changes(show.config, show.front_end)
-    before = [
-        _Shown(sample.input, f"{sample.name} before", _labels(targets, show.manifest), sample.name)
-        for sample, targets in zip(show.samples, show.manifest.multi_hot().astype(np.float32), strict=True)
-    ]
-    rows = [before, *(_changed(show, change, number) for number, change in enumerate(changes))]
+def _page(samples: _Samples, n_shown: int, progress: Progress) -> str:
+    changes = list(_changes(samples.config, samples.front_end))
+    rows = [_before(samples), *(_after(samples, change, number) for number, change in enumerate(changes))]
     columns = []
-    for i in range(n_shown):
-        progress("clips shown", i, n_shown)
-        columns.append(_column(show, [row[i] for row in rows], show.samples[i].low_high))
-    progress("clips shown", n_shown, n_shown)
-    headings = [Heading("Before"), *(change.heading for change in changes)]
-    mel = show.front_end.mel
-    return page_of_rows(
-        f"Augmentation of {show.manifest.source.name}",
-        _about(show),
-        list(zip(headings, zip(*columns, strict=True), strict=True)),
-        axes=None if mel is None or show.n_frames is None else Axes(mel, show.n_frames),
-        sample_rate=_HEARD_RATE if mel is None else min(mel.sample_rate, _HEARD_RATE),
+    for index in range(n_shown):
+        progress("clips drawn", index, n_shown)
+        columns.append(_column(samples.front_end, [row[index] for row in rows]))
+    progress("clips drawn", n_shown, n_shown)
+    before, *after = zip(*columns, strict=True)
+    return render_page(
+        "augmentation.html",
+        ("player.js",),
+        title=f"Augmentation of {samples.manifest.source.name}",
+        before=before,
+        rows=list(zip(changes, after, strict=True)),
+        has_sounds=not samples.manifest.holds_images,
+        has_common_colors=samples.front_end.image is None,
+        is_relative=_is_relative(samples.front_end),
     )
 
 
-def _about(show: _Show) -> str:
-    """What a reader has to know, one sentence each."""
-    known = [
-        "What training changes in clips, anew each time that it sees them: each change alone, then all as configured."
-    ]
-    if show.is_heard:
-        known.append(
-            "Before and after are both turned back from the network's input to sound in the same way, so what differs "
-            "between them is the change alone, and how both differ from the recording is not."
-        )
-    elif show.n_frames is None:
-        known.append("The manifest holds images, so there is nothing to hear.")
-    else:
-        known.append("The network is shown coloured images, which are not turned back to sound.")
-    if show.front_end.image is None:
-        known.append("All pictures of a clip have the same colour scale.")
-    if _is_relative(show.front_end):
-        known.append("Gain is left out: the input does not tell how loud a sound is.")
-    return " ".join(known)
-
-
-def _column(show: _Show, shown: Sequence[_Shown], low_high: tuple[float, float]) -> list[Cell]:
-    """A clip before and after all changes."""
-    inputs = [one.input for one in shown]
-    pictures = _pictures(show.front_end, inputs)
-    waveforms = _waveforms(show, inputs, low_high) if show.is_heard else [None] * len(inputs)
-    return [
-        Cell(picture, one.alt, waveform, one.labels, one.notes)
-        for one, picture, waveform in zip(shown, pictures, waveforms, strict=True)
-    ]
+def _column(front_end: FrontEnd, augmented: Sequence[_AugmentedSample]) -> list[_Cell]:
+    """A clip before and after all changes. Its pictures have one colour scale, its sounds one volume."""
+    pictures = _pictures(front_end, [sample.input for sample in augmented])
+    waveforms = [sample.waveform for sample in augmented if sample.waveform is not None]
+    peak = max((float(np.abs(waveform).max()) for waveform in waveforms), default=0.0)
+    gain = np.float32(_PEAK / peak if peak else 1.0)
+    cells = []
+    for sample, pixels in zip(augmented, pictures, strict=True):
+        figure, image, sound = None, "", ""
+        if augmented[0].waveform is None or front_end.mel is None:
+            image = jpeg_uri(pixels)
+        else:
+            seconds = len(augmented[0].waveform) / front_end.sample_rate
+            n_frames = 1 + len(augmented[0].waveform) // front_end.mel.hop_length
+            figure = spectrogram_figure(pixels, front_end.mel, n_frames, sample.title, seconds)
+        if sample.waveform is not None:
+            sound = flac_uri(sample.waveform * gain, front_end.sample_rate)
+        cells.append(_Cell(sample.title, sample.labels, sample.notes, figure, image, sound))
+    return cells
 
 
 def _pictures(front_end: FrontEnd, inputs: Sequence[Float32Array]) -> list[Pixels]:
-    """Inputs of a clip as pictures, log_mels all on one colour scale."""
+    """Inputs of a clip as pictures, log_mels with one colour scale."""
     if front_end.image is not None or front_end.mel is None:
         pixels = [np.rint(255 * image).clip(0, 255).astype(np.uint8) for image in inputs]
         return [image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in pixels]
-    high = max(float(log_mel.max()) for log_mel in inputs)
-    decibel = (1.0 if front_end.mel.log == "db" else math.log(10) / 10) / front_end.mel.std
-    low = max(min(float(log_mel.min()) for log_mel in inputs), high - _SHOWN_DB * decibel)
-    scale = ImageConfig(colormap=_COLORMAP, low=min(low, high - decibel), high=high)
-    return [log_mel_to_image(log_mel[0], scale)[0] for log_mel in inputs]
-
-
-def _waveforms(show: _Show, inputs: Sequence[Float32Array], low_high: tuple[float, float]) -> list[Waveform]:
-    """A clip's sounds, all on one scale, so that what is louder sounds louder."""
-    assert show.front_end.mel is not None
-    waveforms = []
-    for values in inputs:
-        log_mel = values[0] if show.front_end.image is None else _log_mel_of(values[0], low_high, show)
-        rng = np.random.default_rng(show.seed)  # the same phases to begin with, before and after
-        waveform, rate = waveform_of_log_mel(log_mel, show.front_end.mel, rng=rng)
-        waveforms.append(resample(waveform, rate, min(rate, _HEARD_RATE)))
-    peak = max(1.0, *(float(np.abs(waveform).max()) for waveform in waveforms))
-    return [waveform / np.float32(peak) for waveform in waveforms]
-
-
-def _log_mel_of(image: Float32Array, low_high: tuple[float, float], show: _Show) -> Float32Array:
-    """The log_mel of a grey image (height, width) from 0 to 1, of the shown number of frames."""
-    assert show.front_end.mel is not None
-    size = (show.n_frames or image.shape[1], show.front_end.mel.n_mels)
-    pixels = Image.fromarray(np.rint(255 * image).clip(0, 255).astype(np.uint8))
-    resized = pixels if pixels.size == size else pixels.resize(size, Image.Resampling.BILINEAR)
-    return image_to_log_mel(np.asarray(resized), low=low_high[0], high=low_high[1])
+    decibels = [in_decibels(log_mel[0], front_end.mel)[0] for log_mel in inputs]
+    high = max(float(log_mel.max()) for log_mel in decibels)
+    return [spectrogram_pixels(log_mel, high=high) for log_mel in decibels]

@@ -1,59 +1,47 @@
-"""The colour and the dashes of a label: the same in every figure, and told apart by the colour-blind.
+"""Colour and dash pattern of each label: the same in every figure, and distinguishable with colour blindness.
 
-Eight colours, then the same eight dashed, dotted and dash-dotted, so that 32 labels differ; after that they begin anew.
+The first eight labels have eight colours with solid lines, the next 24 the same colours dashed, dotted and dash-dotted.
+From the 33rd label on, the patterns repeat.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
+
+from spectag.system.figures import OKABE_ITO
 
 Dash = Literal["solid", "dashed", "dotted", "dashdot"]
 
-COLORS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#aa2211", "#773366"
-"""Okabe and Ito's without black and their yellow, one of which is lost on a dark page and the other on white; in their
-place a red and a plum, chosen as far from the others, seen by anybody, as those are from each other. No grey: that is
-for what is not pointed at."""
+COLORS = (*OKABE_ITO, "#aa2211", "#773366")
+"""A red and a plum extend the palette. They are as far from the other colours, with any colour vision, as those are
+from each other. Grey is left for lines that are not highlighted."""
 DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")
 
 
-def color_of(label: str, labels: Sequence[str]) -> str:
-    """Colour of a label, such as "#0072b2", by its place among a tagger's sorted labels.
+class LabelColors:
+    """Colours and dash patterns of a model's labels.
 
     Parameters
     ----------
-    label : str
     labels : sequence of str
-        All labels of the tagger, in any order.
-
-    Raises
-    ------
-    ValueError
-        If it is none of them.
-
-    References
-    ----------
-    Okabe and Ito, "Color universal design", 2008.
+        All labels of the model. Their order does not matter: colours follow the sorted names.
 
     Examples
     --------
-    >>> color_of("Rain", ["Rain", "Dog"]), dash_of("Rain", ["Rain", "Dog"])
-    ('#d55e00', 'solid')
+    >>> colors = LabelColors(["Rain", "Dog"])
+    >>> colors.color("Rain"), colors.dash("Rain"), "Cat" in colors
+    ('#d55e00', 'solid', False)
     """
-    return COLORS[_place(label, labels) % len(COLORS)]
 
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._index = {label: index for index, label in enumerate(sorted(labels))}
 
-def dash_of(label: str, labels: Sequence[str]) -> Dash:
-    """Dashes of a label's lines, as matplotlib names them; see `color_of`."""
-    return DASHES[_place(label, labels) // len(COLORS) % len(DASHES)]
+    def __contains__(self, label: object) -> bool:
+        return label in self._index
 
+    def color(self, label: str) -> str:
+        """Colour of a label, such as "#0072b2"; a KeyError if it is not one of the labels."""
+        return COLORS[self._index[label] % len(COLORS)]
 
-def _place(label: str, labels: Sequence[str]) -> int:
-    places = _places(tuple(labels))
-    if label not in places:
-        raise ValueError(f"{label!r} is none of the {len(places)} labels, so it has no colour")
-    return places[label]
-
-
-@lru_cache(maxsize=8)
-def _places(labels: tuple[str, ...]) -> dict[str, int]:
-    return {label: place for place, label in enumerate(sorted(labels))}
+    def dash(self, label: str) -> Dash:
+        """Dash pattern of a label's lines, by matplotlib's names."""
+        return DASHES[self._index[label] // len(COLORS) % len(DASHES)]

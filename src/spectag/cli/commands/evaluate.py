@@ -17,7 +17,6 @@ from spectag.cli.terminal import name_skipped, shown_work
 from spectag.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from spectag.evaluation.results import Comparison, Evaluation, Slice
@@ -84,19 +83,18 @@ def evaluate_command(
     json_output
         Print the content of metrics.json.
     """
-    from rich.console import Console
 
     from spectag.evaluation.evaluation import evaluate
     from spectag.evaluation.output import PYARROW_EXTRA, write_evaluation
     from spectag.models.bundle import INFO_FILE
     from spectag.system.parquet import load_pyarrow
 
-    if output is not None:  # what is wrong would else be found when all is done
+    if output is not None:  # checked before the work starts
         load_pyarrow(**PYARROW_EXTRA)
         if output.exists() and not output.is_dir():
             raise ConfigError(f"-o {output}: this is a file; give a folder")
         if (output / INFO_FILE).exists():
-            raise ConfigError(f"-o {output}: is a tagger's folder, which holds nothing else; give another")
+            raise ConfigError(f"-o {output}: this is the folder of a model; give another folder")
     with shown_work() as (progress, log):
         evaluation = evaluate(
             model,
@@ -114,16 +112,16 @@ def evaluate_command(
             log=log,
         )
         if output is not None:
-            (output / REPORT_FILE).unlink(missing_ok=True)  # of an earlier evaluation
+            (output / REPORT_FILE).unlink(missing_ok=True)  # left by an earlier evaluation
             write_evaluation(evaluation, output)
             if report:
                 _write_report(evaluation, output, progress)
-    skipped = list(dict.fromkeys(reason for one in evaluation.models for _, reason in one.skipped))
+    skipped = list(dict.fromkeys(reason for scored in evaluation.models for _, reason in scored.skipped))
     name_skipped(skipped)
     if json_output:
         print(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False))
     else:
-        print_evaluation(evaluation, Console(file=sys.stdout, highlight=False), by=by)
+        print_evaluation(evaluation, by=by)
         if output is not None:
             print(f"written to {output}")
     return SKIPPED_SOME if skipped else 0
@@ -136,17 +134,20 @@ def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") 
     write_report(evaluation, output / REPORT_FILE, command=command, progress=progress)
 
 
-def print_evaluation(evaluation: "Evaluation", console: "Console", *, by: tuple[str, ...] = ()) -> None:
-    """Print the scores with their intervals, what they stand on, the worst labels, and whether a gain is real."""
+def print_evaluation(evaluation: "Evaluation", *, by: tuple[str, ...] = ()) -> None:
+    """Print the scores with their intervals, how they were computed, the worst labels, slices and comparisons."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
     first = evaluation.models[0]
     console.print(_overall(evaluation))
     console.print()
-    for line in _basis(evaluation):
+    for line in _notes(evaluation):
         console.print(line, markup=False, soft_wrap=True, style="bold red" if line.startswith("WARNING") else None)
     if first.worst_labels:
         console.print()
         console.print(_worst_labels(evaluation))
-    chosen = [one for one in evaluation.slices if one.by in by]
+    chosen = [part for part in evaluation.slices if part.by in by]
     if chosen:
         console.print()
         console.print(_slices(chosen))
@@ -156,29 +157,35 @@ def print_evaluation(evaluation: "Evaluation", console: "Console", *, by: tuple[
         console.print(comparison.sentence, markup=False, soft_wrap=True)
 
 
-def _basis(evaluation: "Evaluation") -> Iterator[str]:
-    yield from (note for one in evaluation.models for note in one.notes)
+def _notes(evaluation: "Evaluation") -> Iterator[str]:
+    yield from (note for scored in evaluation.models for note in scored.notes)
     if evaluation.n_groups < 2:
-        yield "all clips are of one recording: there are no intervals"
+        yield "no intervals: all clips are of one recording"
     elif evaluation.n_resamples:
         yield (
-            f"{evaluation.confidence:.0%} intervals: {evaluation.n_resamples:,} resamples of "
+            f"{evaluation.confidence:.0%} intervals: {evaluation.n_resamples:,} bootstrap resamples of "
             f"{evaluation.n_groups:,} recordings"
         )
 
 
-def _overall(evaluation: "Evaluation") -> "Table":
-    """A row for each score of the model that is evaluated."""
+def _table(heading: str, *others: str) -> "Table":
+    """An empty table. All columns but the first, and the intervals, are aligned to the right."""
     from rich.markup import escape
     from rich.table import Table
 
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(heading, overflow="fold")
+    for name in others:
+        table.add_column(escape(name), justify="left" if name.endswith("interval") else "right", overflow="fold")
+    return table
+
+
+def _overall(evaluation: "Evaluation") -> "Table":
+    """A row for each score of the evaluated model."""
     from spectag.evaluation.results import METRIC_NAMES
 
     first = evaluation.models[0]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("score")
-    table.add_column(escape(first.name), justify="right", overflow="fold")
-    table.add_column(f"{evaluation.confidence:.0%} interval")
+    table = _table("score", first.name, f"{evaluation.confidence:.0%} interval")
     for metric, estimate in first.overall.items():
         table.add_row(METRIC_NAMES[metric], *_cells(estimate))
     table.add_row("calibration error", _number(first.calibration.ece_after), "")
@@ -187,64 +194,43 @@ def _overall(evaluation: "Evaluation") -> "Table":
 
 def _worst_labels(evaluation: "Evaluation") -> "Table":
     from rich.markup import escape
-    from rich.table import Table
 
     first = evaluation.models[0]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("worst labels", overflow="fold")
-    for name in ("clips", "average precision"):
-        table.add_column(name, justify="right")
-    table.add_column(f"{evaluation.confidence:.0%} interval")
-    for name in ("F1", "threshold"):
-        table.add_column(name, justify="right")
+    interval = f"{evaluation.confidence:.0%} interval"
+    table = _table("worst labels", "clips", "average precision", interval, "F1", "threshold")
     for label in first.worst_labels[:_N_WORST]:
-        number = first.labels.index(label)
+        index = first.labels.index(label)
         table.add_row(
             escape(label),
-            f"{first.n_clips_per_label[number]:,}",
-            *_cells(first.per_label["average_precision"][number]),
-            _number(first.per_label["f1"][number].value),
-            _number(float(first.thresholds[number])),
+            f"{first.n_clips_per_label[index]:,}",
+            *_cells(first.per_label["average_precision"][index]),
+            _number(first.per_label["f1"][index].value),
+            _number(float(first.thresholds[index])),
         )
     return table
 
 
 def _slices(slices: "list[Slice]") -> "Table":
     from rich.markup import escape
-    from rich.table import Table
 
     from spectag.evaluation.results import METRIC_NAMES
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("slice", overflow="fold")
-    for name in ("clips", "lwlrap"):
-        table.add_column(name, justify="right")
-    table.add_column("interval", no_wrap=True)
     others = [metric for metric in slices[0].overall if metric not in ("lwlrap", "f1_macro")]
-    for metric in others:
-        table.add_column(METRIC_NAMES[metric], justify="right")
-    for one in slices:
-        scores = [_number(one.overall[metric].value) for metric in others]
-        table.add_row(escape(f"{one.by}: {one.value}"), f"{one.n_clips:,}", *_cells(one.overall["lwlrap"]), *scores)
+    table = _table("slice", "clips", "lwlrap", "interval", *(METRIC_NAMES[metric] for metric in others))
+    for part in slices:
+        scores = [_number(part.overall[metric].value) for metric in others]
+        table.add_row(escape(f"{part.by}: {part.value}"), f"{part.n_clips:,}", *_cells(part.overall["lwlrap"]), *scores)
     return table
 
 
 def _comparison(comparison: "Comparison") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
     from spectag.evaluation.results import METRIC_NAMES
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("same clips")
-    for name in (comparison.first, comparison.other):
-        table.add_column(escape(name), justify="right", overflow="fold")
-    for name in ("difference", "interval", "p"):
-        table.add_column(name, justify="left" if name == "interval" else "right", no_wrap=True)
-    for metric, found in comparison.differences.items():
-        p_value = "-" if math.isnan(found.p_value) else f"{found.p_value:.3f}"
-        difference = _cells(found.difference, "+")
-        table.add_row(METRIC_NAMES[metric], _number(found.first), _number(found.other), *difference, p_value)
+    table = _table("same clips", comparison.first, comparison.other, "difference", "interval", "p-value")
+    for metric, result in comparison.differences.items():
+        p_value = "-" if math.isnan(result.p_value) else f"{result.p_value:.3f}"
+        difference = _cells(result.difference, "+")
+        table.add_row(METRIC_NAMES[metric], _number(result.first), _number(result.other), *difference, p_value)
     return table
 
 

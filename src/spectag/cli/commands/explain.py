@@ -51,7 +51,7 @@ def explain_command(
     from spectag.reporting.explanation import explain
 
     if output is None and not json_output:
-        raise CycloptsError(msg="spectag explain needs -o PICTURE, or --json; see spectag explain --help")
+        raise CycloptsError(msg="spectag explain needs -o FIGURE or --json; see spectag explain --help")
     if label and top is not None:
         raise CycloptsError(msg="--label and --top exclude each other; give one of them")
     with shown_work() as (progress, log):

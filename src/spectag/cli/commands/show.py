@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from spectag.cli.options import Output, Seed
 from spectag.config.base import MelConfig
 
-_FRONT_END = "Front end (by default what suits the sound; if some is given, as below)"
+_SPECTROGRAM = "Spectrogram (by default suited to the sound; if you set one, the others are as below)"
 
 
 def show_command(
@@ -18,7 +18,7 @@ def show_command(
     output: Output,
     grid: str | None = None,
     seed: Seed = 0,
-    mel: Annotated[MelConfig | None, Parameter(group=_FRONT_END)] = None,
+    mel: Annotated[MelConfig | None, Parameter(group=_SPECTROGRAM)] = None,
     audio_dir: Path | None = None,
 ) -> int:
     """Draw a sound, or a grid of a manifest's clips.

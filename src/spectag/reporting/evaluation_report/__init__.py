@@ -1,1 +1,1 @@
-"""report.html: an evaluation as one file that needs nothing else."""
+"""The evaluation report: report.html, a single file."""

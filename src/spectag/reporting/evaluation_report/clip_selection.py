@@ -1,4 +1,4 @@
-"""Which clips are worth showing: those a tagger did worst on, and those that surprise."""
+"""Which clips the report shows: the worst ones, and surprising ones."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -9,153 +9,147 @@ import numpy as np
 from spectag.evaluation.predictions import Predictions
 from spectag.scoring.metrics import average_precision
 
-WORST = (
-    "The clips whose true labels are ranked lowest among all labels (least lwlrap of the clip); of equals, those first "
-    "where a wrong label is furthest above the least probable true one."
-)
-SURPRISES = (
-    "Two kinds. Heard against the odds: all labels of the clip were given, and no wrong one, though they are often "
-    "missed; the chance of hearing them is the product of their recalls. Labels to look at again: a label was given "
-    "with great confidence that the clip is not said to have; the tagger may be wrong, or the label missing."
-)
+UNLIKELY_SUCCESS = "unlikely success"
+POSSIBLE_LABEL_ERROR = "possible label error"
 
-_GREATEST_CHANCE = 0.7  # of what was heard against the odds
-_LEAST_CONFIDENCE = 0.5  # in a label to look at again
-_MOST_ALIKE = 2  # clips that surprise by the same labels
-_MOST_LABELS = 5  # told of a clip
+_MAX_CHANCE = 0.7  # of an unlikely success
+_MIN_PROBABILITY = 0.5  # of a possible label error
+_MAX_SIMILAR = 2  # surprising clips with the same labels
+_MAX_LABELS = 5  # shown for a clip
 
 
 @dataclass(frozen=True)
 class ChosenClip:
-    """A clip to show: its row in the predictions, why, and the labels to tell of it."""
+    """A clip to show: its row in the predictions, why it was chosen, and the labels to show for it."""
 
     row: int
-    kind: str  # in a word or two
-    why: str  # in a sentence
+    kind: str
+    reason: str
     labels: tuple[int, ...]
 
 
 def worst_clips(predictions: Predictions, n: int) -> list[ChosenClip]:
-    """The clips that the tagger did worst on, at most n: see WORST. Clips without a fault are left out."""
+    """The clips with the lowest lwlrap, at most n; clips without an error are left out.
+
+    Among clips with equal lwlrap, those with the widest margin of a wrong label over a true one come first.
+    """
     scores = average_precision(predictions.y_true.T, predictions.probabilities.T)
-    true, given = predictions.y_true, predictions.probabilities >= predictions.thresholds
-    wrong = np.where(true, -np.inf, predictions.probabilities).max(axis=1)
-    least_true = np.where(true, predictions.probabilities, np.inf).min(axis=1)
-    rows = np.flatnonzero(true.any(axis=1) & ((scores < 1) | (given != true).any(axis=1)))
-    order = np.lexsort((rows, -(wrong - least_true)[rows], scores[rows]))
-    return [_worst(predictions, int(row)) for row in rows[order[:n]]]
+    y_true, predicted = predictions.y_true, predictions.probabilities >= predictions.thresholds
+    highest_wrong = np.where(y_true, -np.inf, predictions.probabilities).max(axis=1)
+    lowest_true = np.where(y_true, predictions.probabilities, np.inf).min(axis=1)
+    rows = np.flatnonzero(y_true.any(axis=1) & ((scores < 1) | (predicted != y_true).any(axis=1)))
+    order = np.lexsort((rows, -(highest_wrong - lowest_true)[rows], scores[rows]))
+    return [
+        ChosenClip(row, _error_kind(predictions, row), _error_reason(predictions, row), shown_labels(predictions, row))
+        for row in rows[order[:n]].tolist()
+    ]
 
 
-def _worst(predictions: Predictions, row: int) -> ChosenClip:
-    probabilities, true = predictions.probabilities[row], predictions.y_true[row]
-    names = predictions.labels.names
+def _error_reason(predictions: Predictions, row: int) -> str:
+    probabilities, y_true = predictions.probabilities[row], predictions.y_true[row]
     order = np.argsort(-probabilities, kind="stable")
-    lowest = next(int(label) for label in order[::-1] if true[label])
-    highest_wrong = next((int(label) for label in order if not true[label]), None)
-    threshold = predictions.thresholds[row, lowest]
-    if highest_wrong is not None and probabilities[highest_wrong] >= probabilities[lowest]:
-        rank = int((probabilities >= probabilities[lowest]).sum())
-        why = (
-            f"Its label {_said(names[lowest], probabilities[lowest])} came {_ordinal(rank)}, after "
-            f"{_said(names[highest_wrong], probabilities[highest_wrong])}."
-        )
-    elif probabilities[lowest] < threshold:
-        why = f"Its label {_said(names[lowest], probabilities[lowest])} was missed: the threshold is {threshold:.2f}."
-    else:
-        assert highest_wrong is not None
-        why = f"{_said(names[highest_wrong], probabilities[highest_wrong])} was given, which it does not have."
-    return ChosenClip(row, _kind_of_fault(predictions, row), why, told_labels(predictions, row))
+    true = next(int(label) for label in order[::-1] if y_true[label])
+    wrong = next((int(label) for label in order if not y_true[label]), None)
+    threshold = predictions.thresholds[row, true]
+    true_text = _label_text(predictions, row, true)
+    if wrong is not None and probabilities[wrong] >= probabilities[true]:
+        rank = _ordinal(int((probabilities >= probabilities[true]).sum()))
+        return f"The true label {true_text} is ranked {rank}, below {_label_text(predictions, row, wrong)}."
+    if probabilities[true] < threshold:
+        return f"The true label {true_text} is missed: its threshold is {threshold:.2f}."
+    assert wrong is not None
+    return f"{_label_text(predictions, row, wrong)} is predicted, but the clip does not have this label."
 
 
-def _kind_of_fault(predictions: Predictions, row: int) -> str:
-    given, true = predictions.probabilities[row] >= predictions.thresholds[row], predictions.y_true[row]
-    if (true & ~given).any():
-        return "taken for another" if (given & ~true).any() else "missed"
-    return "given too much" if (given & ~true).any() else "outranked"
+def _error_kind(predictions: Predictions, row: int) -> str:
+    predicted, y_true = predictions.probabilities[row] >= predictions.thresholds[row], predictions.y_true[row]
+    if (y_true & ~predicted).any():
+        return "confused" if (predicted & ~y_true).any() else "missed"
+    return "false positive" if (predicted & ~y_true).any() else "wrong order"
 
 
-def surprises(predictions: Predictions, n: int, *, without: Collection[int] = ()) -> list[ChosenClip]:
-    """The clips that surprise most, at most n, half of either kind where there are enough: see SURPRISES.
+def surprising_clips(predictions: Predictions, n: int, *, without: Collection[int] = ()) -> list[ChosenClip]:
+    """Unlikely successes and possible label errors, at most n, half of each kind if there are enough.
 
     Parameters
     ----------
     predictions : Predictions
     n : int
     without : collection of int
-        Rows of clips that are shown already.
+        Rows of clips that are already shown.
     """
-    heard = _heard_against_the_odds(predictions, n)
-    doubted = _doubted(predictions, n, without)
-    n_doubted = min(len(doubted), max(n // 2, n - len(heard)))
-    return [*heard[: n - n_doubted], *doubted[:n_doubted]]
+    successes = _unlikely_successes(predictions, n)
+    label_errors = _possible_label_errors(predictions, n, without)
+    n_label_errors = min(len(label_errors), max(n // 2, n - len(successes)))
+    return [*successes[: n - n_label_errors], *label_errors[:n_label_errors]]
 
 
-def _heard_against_the_odds(predictions: Predictions, n: int) -> list[ChosenClip]:
-    true, given = predictions.y_true, predictions.probabilities >= predictions.thresholds
-    recalls = (true & given).sum(axis=0) / np.maximum(true.sum(axis=0), 1)
-    chances = np.where(true, recalls, 1.0).prod(axis=1)
-    rows = np.flatnonzero(true.any(axis=1) & (given == true).all(axis=1) & (chances <= _GREATEST_CHANCE))
-    least = np.where(true, predictions.probabilities, np.inf).min(axis=1)
-    order = np.lexsort((rows, -least[rows], chances[rows]))
-    alike: Counter[bytes] = Counter()
+def _unlikely_successes(predictions: Predictions, n: int) -> list[ChosenClip]:
+    """Clips with exactly the right labels predicted although these are often missed."""
+    y_true, predicted = predictions.y_true, predictions.probabilities >= predictions.thresholds
+    recalls = (y_true & predicted).sum(axis=0) / np.maximum(y_true.sum(axis=0), 1)
+    chances = np.where(y_true, recalls, 1.0).prod(axis=1)
+    rows = np.flatnonzero(y_true.any(axis=1) & (predicted == y_true).all(axis=1) & (chances <= _MAX_CHANCE))
+    lowest_true = np.where(y_true, predictions.probabilities, np.inf).min(axis=1)
+    order = np.lexsort((rows, -lowest_true[rows], chances[rows]))
+    n_similar: Counter[bytes] = Counter()
     chosen: list[ChosenClip] = []
     for row in rows[order].tolist():
-        alike[true[row].tobytes()] += 1
-        if len(chosen) < n and alike[true[row].tobytes()] <= _MOST_ALIKE:
-            n_labels = int(true[row].sum())
-            heard = "Its label was heard" if n_labels == 1 else f"All {n_labels} labels were heard"
-            why = f"{heard}, and nothing else; the chance of hearing {_them(n_labels)} was {chances[row]:.0%}."
-            chosen.append(ChosenClip(row, "heard against the odds", why, told_labels(predictions, row)))
+        labels = y_true[row].tobytes()
+        n_similar[labels] += 1
+        if len(chosen) < n and n_similar[labels] <= _MAX_SIMILAR:
+            n_labels = int(y_true[row].sum())
+            subject = "The label is" if n_labels == 1 else f"All {n_labels} labels are"
+            reason = f"{subject} detected, and no wrong one; the chance of this was {chances[row]:.0%}."
+            chosen.append(ChosenClip(row, UNLIKELY_SUCCESS, reason, shown_labels(predictions, row)))
     return chosen
 
 
-def _them(n_labels: int) -> str:
-    return "it" if n_labels == 1 else "them all"
-
-
-def _doubted(predictions: Predictions, n: int, without: Collection[int]) -> list[ChosenClip]:
+def _possible_label_errors(predictions: Predictions, n: int, without: Collection[int]) -> list[ChosenClip]:
+    """Clips with a confident prediction of a label that they do not have."""
     wrong = ~predictions.y_true & (predictions.probabilities >= predictions.thresholds)
-    confidence = np.where(wrong, predictions.probabilities, 0).max(axis=1)
-    labels = np.where(wrong, predictions.probabilities, 0).argmax(axis=1)
-    alike: Counter[int] = Counter()
+    probabilities = np.where(wrong, predictions.probabilities, 0)
+    highest, labels = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    n_similar: Counter[int] = Counter()
     chosen: list[ChosenClip] = []
-    for row in np.argsort(-confidence, kind="stable").tolist():
+    for row in np.argsort(-highest, kind="stable").tolist():
         label = int(labels[row])
-        if len(chosen) == n or confidence[row] < _LEAST_CONFIDENCE:
+        if len(chosen) == n or highest[row] < _MIN_PROBABILITY:
             break
-        alike[label] += row not in without
-        if row not in without and alike[label] <= _MOST_ALIKE:
-            said = _said(predictions.labels.names[label], confidence[row])
-            why = f"{said} was given, and is not among its labels. Is it to be heard?"
-            chosen.append(ChosenClip(row, "a label to look at again", why, told_labels(predictions, row, label)))
+        if row in without:
+            continue
+        n_similar[label] += 1
+        if n_similar[label] <= _MAX_SIMILAR:
+            reason = f"{_label_text(predictions, row, label)} is predicted, but the clip does not have this label."
+            chosen.append(ChosenClip(row, POSSIBLE_LABEL_ERROR, reason, shown_labels(predictions, row, label)))
     return chosen
 
 
-def told_labels(predictions: Predictions, row: int, first: int | None = None) -> tuple[int, ...]:
-    """Labels to tell of a clip, most probable first: true ones and wrong ones that were given or came before those.
+def shown_labels(predictions: Predictions, row: int, required: int | None = None) -> tuple[int, ...]:
+    """At most five labels to show for a clip, most probable first.
+
+    True labels come before wrong ones that are predicted, and these before wrong ones ranked above a true label.
 
     Parameters
     ----------
     predictions : Predictions
     row : int
-    first : int, optional
-        A label that is told in any case.
+    required : int, optional
+        A label that is shown in any case.
     """
-    probabilities, true = predictions.probabilities[row], predictions.y_true[row]
-    given = probabilities >= predictions.thresholds[row]
-    order = [int(label) for label in np.argsort(-probabilities, kind="stable")]
-    wanted = [label for label in order if true[label]]
-    wanted += [label for label in order if given[label] and not true[label]]
-    least_true = probabilities[true].min() if true.any() else np.inf
-    wanted += [label for label in order if not true[label] and not given[label] and probabilities[label] > least_true]
-    if first is not None:
-        wanted.insert(0, first)
-    kept = set(list(dict.fromkeys(wanted))[:_MOST_LABELS])
+    probabilities, y_true = predictions.probabilities[row], predictions.y_true[row]
+    predicted = probabilities >= predictions.thresholds[row]
+    lowest_true = probabilities[y_true].min() if y_true.any() else np.inf
+    order = np.argsort(-probabilities, kind="stable").tolist()
+    candidates = [] if required is None else [required]
+    for is_candidate in (y_true, predicted, probabilities > lowest_true):
+        candidates += [label for label in order if is_candidate[label]]
+    kept = set(list(dict.fromkeys(candidates))[:_MAX_LABELS])
     return tuple(label for label in order if label in kept)
 
 
-def _said(name: str, probability: float) -> str:
-    return f"“{name}” ({probability:.2f})"
+def _label_text(predictions: Predictions, row: int, label: int) -> str:
+    return f"“{predictions.labels.names[label]}” ({predictions.probabilities[row, label]:.2f})"
 
 
 def _ordinal(rank: int) -> str:
