@@ -1,11 +1,11 @@
-"""Rung by rung from log-mel statistics to an ensemble: the score on the test, its time, memory and size.
+"""Methods from log-mel statistics to an ensemble: test score, training time, memory and model size of each.
 
-    python benchmarks/ladder.py COMPETITION [COMPETITION ...] [--answers answers.csv] [--budget 10m] [--rungs NAME ...]
+    python benchmarks/ladder.py COMPETITION [COMPETITION ...] [--answers FILE] [--budget 10m] [--methods NUMBER ...]
 
-A competition is a folder with train_curated.csv, train_noisy.csv, sample_submission.csv and their sounds, as
-benchmarks/competition.py makes one; the answers lie in it, or beside it. Each rung is the command itself, in a process
-of its own and with an empty bank, so that every time is that of all the work. lwlrap is that of the test, with a 95 %
-interval over its clips; with several competitions a last table has the mean over them.
+A competition is a folder with train_curated.csv, train_noisy.csv, sample_submission.csv and their sounds, as made by
+benchmarks/competition.py; the answers are in it or beside it. Each method is a `spectag` command in a separate process
+with an empty cache, so that its time includes everything. lwlrap is that of the test clips, with a 95 % interval over
+them; for several competitions, a last table has the means.
 """
 
 import argparse
@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from spectag.audio.front_end import FrontEnd
 from spectag.config.backbones import AUDIOSET_MEL
 from spectag.data.clips import Manifest
 from spectag.data.manifest import read_manifest
 from spectag.data.spectrograms.clip_inputs import open_clips
-from spectag.scoring.metrics import bootstrap_interval, lwlrap
+from spectag.scoring.scores import score_predictions
 from spectag.system.progress import no_log, silent
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, fit_heads
 
@@ -39,8 +40,8 @@ STATISTICS = "log-mel statistics, logistic regression"
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A way of training, as arguments of `spectag train`."""
+class Method:
+    """A method of training, as arguments of `spectag train`."""
 
     name: str
     arguments: list[str]
@@ -48,7 +49,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Result:
-    """What a rung gave."""
+    """The result of a method."""
 
     lwlrap: float
     interval: tuple[float, float]
@@ -57,92 +58,93 @@ class Result:
     size_mb: float
 
 
-def rungs(budget: str) -> list[Rung]:
-    """All rungs, from the lowest up."""
+def methods(budget: str) -> list[Method]:
+    """All methods, from the simplest to the best."""
     best = ["--recipe", "best", "--budget", budget]
     return [
-        Rung(STATISTICS, []),
-        Rung("small CNN from scratch", [*FINE_TUNED, "--backbone", "scratch", "--epochs", "8"]),
-        Rung("the post's way, lite0", [*LITE0, *POST, *POST_IMAGE]),
-        Rung("frozen, all stages, ImageNet (lite0)", LITE0),
-        Rung("frozen, all stages, AudioSet (mn04)", []),
-        Rung("the same, with the noisy set", NOISY),
-        Rung("fine-tuned mn04", [*FINE_TUNED, "--epochs", "15"]),
-        Rung("the same, with the noisy set", [*FINE_TUNED, "--epochs", "15", *NOISY]),
-        Rung(f"ensemble (best, {budget})", best),
-        Rung("the same, with the noisy set", [*best, *NOISY]),
+        Method(STATISTICS, []),
+        Method("small CNN from scratch", [*FINE_TUNED, "--backbone", "scratch", "--epochs", "8"]),
+        Method("as in the blog post, lite0", [*LITE0, *POST, *POST_IMAGE]),
+        Method("frozen, all stages, ImageNet (lite0)", LITE0),
+        Method("frozen, all stages, AudioSet (mn04)", []),
+        Method("the same, with the noisy set", NOISY),
+        Method("fine-tuned mn04", [*FINE_TUNED, "--epochs", "15"]),
+        Method("the same, with the noisy set", [*FINE_TUNED, "--epochs", "15", *NOISY]),
+        Method(f"ensemble (best, {budget})", best),
+        Method("the same, with the noisy set", [*best, *NOISY]),
     ]
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     chosen = [
-        rung
-        for number, rung in enumerate(rungs(arguments.budget), 1)
-        if not arguments.rungs or number in arguments.rungs
+        method
+        for number, method in enumerate(methods(arguments.budget), 1)
+        if not arguments.methods or number in arguments.methods
     ]
     tables = []
     for competition in arguments.competitions:
         print(f"\n{competition.name}\n", flush=True)
         print(
-            "| way | lwlrap (95 % interval) | minutes | peak memory, MB | size, MB |\n|---|---|---|---|---|", flush=True
+            "| method | lwlrap (95 % interval) | minutes | peak memory, MB | size, MB |\n|---|---|---|---|---|",
+            flush=True,
         )
         results = []
-        for rung in chosen:
-            results.append(climb(rung, competition, find_answers(competition, arguments.answers)))
-            print(_row(rung.name, results[-1]), flush=True)
+        for method in chosen:
+            results.append(measure(method, competition, find_answers(competition, arguments.answers)))
+            print(_row(method.name, results[-1]), flush=True)
         tables.append(results)
     if len(tables) > 1:
         print(f"\nmean of {len(tables)} competitions (standard deviation)\n")
-        print("| way | lwlrap | gain on the rung before |\n|---|---|---|")
+        print("| method | lwlrap | gain on the method before |\n|---|---|---|")
         scores = np.array([[result.lwlrap for result in results] for results in tables])
         gains = np.diff(scores, axis=1, prepend=np.nan)
-        for rung, score, gain in zip(chosen, scores.T, gains.T, strict=True):
+        for method, score, gain in zip(chosen, scores.T, gains.T, strict=True):
             pairs = ((score, ".4f"), (gain, "+.4f"))
-            known = [(values, form) for values, form in pairs if not np.isnan(values).any()]
-            cells = [f"{values.mean():{form}} ({values.std(ddof=1):.4f})" for values, form in known]
-            print(f"| {rung.name} | {' | '.join(cells)} |")
+            defined = [(values, form) for values, form in pairs if not np.isnan(values).any()]
+            cells = [f"{values.mean():{form}} ({values.std(ddof=1):.4f})" for values, form in defined]
+            print(f"| {method.name} | {' | '.join(cells)} |")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("competitions", nargs="+", type=lambda text: Path(text).resolve())
     parser.add_argument("--answers", type=Path, help="relative to the competition")
-    parser.add_argument("--budget", default="10m", help="of the ensemble")
-    parser.add_argument("--rungs", nargs="+", type=int, help="their numbers, from 1; all if not given")
+    parser.add_argument("--budget", default="10m", help="time budget of the ensemble")
+    parser.add_argument("--methods", nargs="+", type=int, help="numbers of methods, from 1; by default all")
     return parser
 
 
 def find_answers(competition: Path, given: Path | None) -> Path:
-    """The multi-hot truth of the test."""
-    places = [competition / given] if given else [competition / "answers.csv", competition.parent / "answers.csv"]
-    return next(place for place in places if place.exists())
+    """The table of the true labels of the test clips."""
+    paths = [competition / given] if given else [competition / "answers.csv", competition.parent / "answers.csv"]
+    return next(path for path in paths if path.exists())
 
 
-def climb(rung: Rung, competition: Path, answers: Path) -> Result:
-    """Train and tag in processes of their own, and judge."""
+def measure(method: Method, competition: Path, answers: Path) -> Result:
+    """Train and tag in separate processes, and score the submission."""
     with tempfile.TemporaryDirectory() as work:
-        model, submission, cache = Path(work, "model"), Path(work, "submission.csv"), Path(work, "bank")
+        model, submission, cache = Path(work, "model"), Path(work, "submission.csv"), Path(work, "cache")
         started = time.monotonic()
-        if rung.name == STATISTICS:
+        if method.name == STATISTICS:
             command = [sys.executable, __file__, "statistics", str(competition), str(cache), str(submission)]
             memory = _run(command, competition)
             size = 0.0
         else:
-            train = ["train", "train_curated.csv", "-o", str(model), "--cache", str(cache), *rung.arguments]
+            train = ["train", "train_curated.csv", "-o", str(model), "--cache", str(cache), *method.arguments]
             memory = _run([sys.executable, "-m", "spectag", *train], competition)
             template = ["--format", "submission", "--template", "sample_submission.csv", "-o", str(submission)]
             size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6
         minutes = (time.monotonic() - started) / 60
-        if rung.name != STATISTICS:
+        if method.name != STATISTICS:
             _run([sys.executable, "-m", "spectag", "tag", str(model), "test", *template], competition)
         y_true, y_score = _table(answers), _table(submission)
-    interval = bootstrap_interval(lwlrap, y_true > 0.5, y_score, rng=np.random.default_rng(0))
-    return Result(lwlrap(y_true > 0.5, y_score), interval, minutes, memory, size)
+    lwlrap = score_predictions(y_true > 0.5, y_score, range(len(y_true))).overall["lwlrap"]
+    return Result(lwlrap.value, (lwlrap.low, lwlrap.high), minutes, memory, size)
 
 
 def _run(command: list[str], folder: Path) -> float:
-    """Run a command to its end, and give its greatest memory in MB."""
+    """Run a command; return its peak memory in MB."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
@@ -154,7 +156,7 @@ def _run(command: list[str], folder: Path) -> float:
 
 
 def _table(path: Path) -> NDArray[np.float64]:
-    """The numbers of a table like sample_submission.csv, rows sorted by file name."""
+    """The numbers of a table like sample_submission.csv, with rows sorted by file name."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = sorted(list(csv.reader(file))[1:])
     return np.array([row[1:] for row in rows], np.float64)
@@ -169,7 +171,7 @@ def _row(name: str, result: Result) -> str:
 
 
 def statistics(competition: Path, cache: Path, submission: Path) -> None:
-    """The lowest rung: mean, deviation, least and greatest of every mel band, and logistic regression."""
+    """The simplest method: logistic regression on mean, deviation, minimum and maximum of every mel band."""
     train = read_manifest(competition / "train_curated.csv")
     with (competition / "sample_submission.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
@@ -177,7 +179,7 @@ def statistics(competition: Path, cache: Path, submission: Path) -> None:
     clips = tuple(type(train.clips[0])(path, fname, ()) for fname, path in test)
     features = _statistics(train, cache)
     head = fit_heads(features, train.multi_hot(), [features.shape[1]], (DEFAULT_WEIGHT_DECAY,))[0]
-    probabilities = head.probabilities(_statistics(Manifest(competition, clips, train.labels), cache))
+    probabilities = expit(head.logits(_statistics(Manifest(competition, clips, train.labels), cache)))
     with submission.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -187,9 +189,7 @@ def statistics(competition: Path, cache: Path, submission: Path) -> None:
 def _statistics(manifest: Manifest, cache: Path) -> NDArray[np.float32]:
     clips = open_clips(manifest, FrontEnd(mel=AUDIOSET_MEL), cache, workers=None, progress=silent, log=no_log)
     log_mels = (clips.inputs(i)[0] for i in range(len(clips.keys)))
-    return np.array(
-        [np.concatenate([part.mean(1), part.std(1), part.min(1), part.max(1)]) for part in log_mels], np.float32
-    )
+    return np.array([np.concatenate([mel.mean(1), mel.std(1), mel.min(1), mel.max(1)]) for mel in log_mels], np.float32)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from spectag.audio.front_end import FrontEnd
-from spectag.config.backbones import front_end_of
+from spectag.config.backbones import resolve_mel
 from spectag.config.recipe import Recipe
 from spectag.curation.embedding import Embedding
 from spectag.curation.facility_location import margin_uncertainty, select
@@ -119,7 +120,7 @@ def _clips(arguments: argparse.Namespace) -> tuple[Clips, Clips | None]:
 
 def _heard(manifest: Manifest, backbone: str) -> Clips:
     recipe, cache = Recipe(backbone=backbone), cache_folder() / "bank"
-    front_end = FrontEnd(mel=front_end_of(backbone, None))
+    front_end = FrontEnd(mel=resolve_mel(backbone, None))
     inputs = open_clips(manifest, front_end, cache, workers=None, progress=silent, log=no_log)
     store = FeatureStore(cache, recipe, front_end)
     features = store.compute(inputs.keys, inputs.inputs, progress=silent)
@@ -166,7 +167,7 @@ def _suggested(pool: Clips, labelled: IntArray, n: int, rng: np.random.Generator
     if len(labelled):
         has_empty = not pool.y_true[labelled].any(axis=1).all()
         head, _ = pool.head(labelled)
-        doubt = margin_uncertainty(head.probabilities(pool.features[rest]), none_is_an_answer=has_empty)
+        doubt = margin_uncertainty(expit(head.logits(pool.features[rest])), none_is_an_answer=has_empty)
     found = islice(select(vectors[rest], doubt=doubt, labelled=vectors[labelled], rng=rng), n)
     return rest[np.array([choice.index for choice in found], int)]
 

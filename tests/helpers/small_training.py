@@ -1,4 +1,4 @@
-"""Fine-tuning that is over in a moment: a few short made sounds, and a small network."""
+"""Fine-tuning that takes a moment: a few short synthetic sounds, and a small network."""
 
 import numpy as np
 import torch
@@ -7,17 +7,17 @@ from torch import nn
 
 from spectag.audio.files import write_audio
 from spectag.audio.front_end import FrontEnd
-from spectag.config.backbones import front_end_of
+from spectag.config.backbones import resolve_mel
 from spectag.config.base import MelConfig
 from spectag.config.recipe import Recipe
 from spectag.training.inputs.batches import Examples
 from spectag.training.members.clip_logits import ValidationClips
 from spectag.training.members.finetune_loop import FineTuning
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
-from spectag.training.networks.network import FeatureExtractor, Tagger, build_head
+from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
 
 SMALL_MEL = MelConfig(sample_rate=8000, n_fft=256, hop_length=160, n_mels=16, f_max=4000)
-MEL = front_end_of("scratch", SMALL_MEL)
+MEL = resolve_mel("scratch", SMALL_MEL)
 FRONT_END = FrontEnd(mel=MEL)
 LABELS = ("low", "middle", "high")
 SMALL = {
@@ -31,13 +31,13 @@ SMALL = {
 
 
 def small_recipe(**settings):
-    """The small recipe with other settings; those in `finetune` are laid over its own."""
+    """The small recipe with other settings; `finetune` is merged with its own."""
     finetune = SMALL["finetune"] | settings.pop("finetune", {})
     return Recipe(**SMALL | settings | {"finetune": finetune})
 
 
-def made_inputs(n_clips=12, n_frames=25, seed=0):
-    """Log_mels of noise with a loud third of the bands, and which third: inputs and y_true."""
+def make_inputs(n_clips=12, n_frames=25, seed=0):
+    """Inputs and y_true: log_mels of noise in which one third of the bands is loud, and which third."""
     rng = np.random.default_rng(seed)
     inputs = rng.normal(-2.0, 0.5, (n_clips, 1, 16, n_frames)).astype(np.float32)
     y_true = np.eye(3, dtype=bool)[np.arange(n_clips) % 3]
@@ -46,15 +46,15 @@ def made_inputs(n_clips=12, n_frames=25, seed=0):
     return inputs, y_true
 
 
-def made_examples(n_clips=12, n_noisy=0, seed=0):
-    """Examples of which the last ones have doubtful labels."""
-    inputs, y_true = made_inputs(n_clips + n_noisy, seed=seed)
+def make_examples(n_clips=12, n_noisy=0, seed=0):
+    """Examples; the last `n_noisy` have noisy labels."""
+    inputs, y_true = make_inputs(n_clips + n_noisy, seed=seed)
     is_noisy = np.arange(len(inputs)) >= n_clips
     return Examples(lambda i: inputs[i], y_true.astype(np.float32), np.ones(len(inputs), np.float32), is_noisy)
 
 
 class TinyBackbone(Backbone):
-    """Three stages, each a convolution and a batch normalisation, with dropout between them."""
+    """Three stages of convolution, batch normalisation and dropout."""
 
     def __init__(self):
         super().__init__()
@@ -72,21 +72,21 @@ class TinyBackbone(Backbone):
         return FeatureMaps(tuple(stages[1:]))
 
 
-def made_tagger(seed=0, n_labels=3):
-    """A small network of random weights."""
+def make_network(seed=0, n_labels=3):
+    """A small network with random weights."""
     torch.manual_seed(seed)
     extractor = FeatureExtractor(TinyBackbone(), "all")
     n_features = extractor(torch.zeros(1, 1, 16, 20)).shape[1]
-    return Tagger(extractor, build_head("linear", n_features, n_labels)).eval()
+    return TaggerNetwork(extractor, build_head("linear", n_features, n_labels)).eval()
 
 
-def made_training(recipe=None, *, examples=None, tagger=None, valid=None, **options):
-    """A fine-tuning that has not begun."""
+def make_training(recipe=None, *, examples=None, network=None, valid=None, **options):
+    """A fine-tuning run before its first step."""
     recipe = recipe or small_recipe()
     options = {"n_epochs": recipe.epochs} | options
     return FineTuning(
-        tagger or made_tagger(),
-        examples or made_examples(),
+        network or make_network(),
+        examples or make_examples(),
         valid,
         recipe,
         FRONT_END,
@@ -96,8 +96,8 @@ def made_training(recipe=None, *, examples=None, tagger=None, valid=None, **opti
 
 
 def held_out(n_clips=6):
-    """Clips that the small training does not learn from."""
-    inputs, y_true = made_inputs(n_clips, n_frames=40, seed=1)
+    """Clips that the small training is not trained on."""
+    inputs, y_true = make_inputs(n_clips, n_frames=40, seed=1)
     return ValidationClips(lambda i: inputs[i], np.arange(n_clips), y_true)
 
 

@@ -1,4 +1,4 @@
-"""What the members of a tagger share: the time, and clips whose labels may be wrong."""
+"""Members of an ensemble: their time, their noisy clips and their weights."""
 
 import csv
 from types import SimpleNamespace
@@ -10,19 +10,19 @@ from helpers.small_training import SMALL_MEL, small_recipe, write_sounds
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.scoring.blending import EnsembleWeights
-from spectag.system.progress import silent
-from spectag.training.ensemble import TrainingRun, _blend
+from spectag.training.ensemble import TrainingRun, _fit_weights
 from spectag.training.members.member import MemberFit
+from spectag.training.setup.callbacks import Callbacks
+from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.holdout import hold_out
-from spectag.training.setup.task import CrossValidation
 
 
 @pytest.fixture
 def run(tmp_path):
     def make(recipe, log=lambda _: None):
-        processes = Processes.started(for_frozen_alone=False)
-        return TrainingRun(recipe, tmp_path / "model", tmp_path / "bank", processes, False, silent, log, lambda _: None)
+        processes = Processes.connect(frozen_only=False)
+        return TrainingRun(recipe, tmp_path / "cache", tmp_path, processes, False, Callbacks(log=log))
 
     return make
 
@@ -38,56 +38,58 @@ def with_groups(table, groups):
     return read_manifest(table)
 
 
-def test_noisy_clips_of_a_group_that_is_held_out_are_not_learnt_from_there(tmp_path, run):
+def test_noisy_clips_of_a_held_out_group_are_left_out(tmp_path, run):
     """Groups 0 to 2 are in fold 0, groups 3 to 5 in fold 1; the noisy clips, other sounds, are of groups 1, 4 and 9."""
     manifest = with_groups(write_sounds(tmp_path / "true"), [i % 3 + 3 * (i // 3 % 2) for i in range(12)])
     noisy = with_groups(write_sounds(tmp_path / "noisy", seconds=0.6), [1] * 4 + [4] * 4 + [9] * 4)
-    said = []
+    lines = []
     recipe = Recipe(backbone="scratch", mel=SMALL_MEL, folds="given")
-    run = run(recipe, said.append)
-    [heard] = run.hear(manifest, noisy, 1)
-    task = run.with_noisy(CrossValidation.of(manifest.multi_hot(), hold_out(manifest, recipe)), heard)
-    kept = np.array([part.noisy.weights > 0 for part in task.all_folds])
+    run = run(recipe, lines.append)
+    [member_inputs] = run.open_inputs(manifest, noisy, 1)
+    cross_validation = run.with_noisy(
+        CrossValidation.of(manifest.multi_hot(), hold_out(manifest, recipe)), member_inputs
+    )
+    kept = np.array([fold.noisy.weights > 0 for fold in cross_validation.trainings])
     expected = [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1], [1] * 12]
     np.testing.assert_array_equal(kept, np.array(expected, bool))
-    assert any(line.startswith("8 noisy clips are of the manifest's own recordings or groups") for line in said)
+    assert any(line.startswith("8 noisy clips share a recording or group with clips of the manifest") for line in lines)
 
 
 def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, monkeypatch):
-    """A thousand seconds but for 20 for the bundle and 20 for each of two: 470 for each member, whatever is used."""
+    """Of 1000 s, 20 s are reserved for the bundle and 20 s for each of two members: each member has 470 s."""
     clock, seconds = SimpleNamespace(now=0.0), []
     monkeypatch.setattr("spectag.training.ensemble.time", SimpleNamespace(monotonic=lambda: clock.now))
 
-    def learn(heard, task, place, **_):
+    def fit(inputs, cross_validation, context, **_):
         for used in (100.0, 200.0):
-            seconds.append(place.seconds_left())
+            seconds.append(context.seconds_left())
             clock.now += used
         return MemberFit((), np.zeros((2, 1)))
 
-    monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", learn)
+    monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", fit)
     monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
     recipe = small_recipe()
     members = [SimpleNamespace(recipe=recipe), SimpleNamespace(recipe=recipe)]
-    task = CrossValidation(np.array([[True], [False]]), (), None)
-    run(Recipe(budget=1000)).fit(members, task)
+    cross_validation = CrossValidation(np.array([[True], [False]]), (), None)
+    run(Recipe(budget=1000)).fit(members, cross_validation)
     assert seconds == [470.0, 370.0, 660.0, 560.0]
 
 
-def test_member_without_which_held_out_clips_are_ranked_much_better_has_no_weight(rng, monkeypatch):
-    """A member whose logits lay near 0 got a huge weight once, and the blend was worse than the other alone."""
+def test_harmful_member_has_no_weight(rng, monkeypatch):
+    """A member with logits near 0 once got a huge weight, and the ensemble was worse than the other member alone."""
     monkeypatch.setattr(
         "spectag.training.ensemble.fit_ensemble_weights", lambda logits, _: EnsembleWeights(tuple(1.0 for _ in logits))
     )
     y_true = np.eye(4, dtype=bool)[np.arange(40) % 4]
     good, harmful, harmless = np.where(y_true, 1.0, -1.0), 5 * rng.normal(size=(40, 4)), rng.normal(size=(40, 4)) / 10
     for fits in ([good, harmful, harmless], [harmful, good, harmless]):
-        blend = _blend([MemberFit((), logits) for logits in fits], CrossValidation(y_true, (), None))
+        blend = _fit_weights([MemberFit((), logits) for logits in fits], CrossValidation(y_true, (), None))
         assert [weight > 0 for weight in blend.weights] == [logits is not harmful for logits in fits]
 
 
-def test_member_that_knows_other_things_has_weight(rng):
+def test_complementary_members_have_weight(rng):
     y_true = np.eye(4, dtype=bool)[np.arange(80) % 4]
     signal = np.where(y_true, 1.0, -1.0)
-    fits = [MemberFit((), signal * share + rng.normal(size=(80, 4))) for share in ([1, 1, 0, 0], [0, 0, 1, 1])]
-    blend = _blend(fits, CrossValidation(y_true, (), None))
+    fits = [MemberFit((), signal * knows + rng.normal(size=(80, 4))) for knows in ([1, 1, 0, 0], [0, 0, 1, 1])]
+    blend = _fit_weights(fits, CrossValidation(y_true, (), None))
     assert min(blend.weights) > 0

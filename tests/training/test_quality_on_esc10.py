@@ -1,11 +1,11 @@
-"""Floors under the quality of frozen training, on the 400 real recordings of ESC-10."""
+"""Minimum accuracy of frozen training on the 400 recordings of ESC-10."""
 
 import numpy as np
 import pytest
 
 from helpers.paths import SHARED
 from spectag.audio.front_end import FrontEnd
-from spectag.config.backbones import front_end_of
+from spectag.config.backbones import resolve_mel
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.data.spectrograms.clip_inputs import open_clips
@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
     ("backbone", "floor"),
     [pytest.param("mn04_audioset", 0.985, marks=needs_mn04), ("efficientnet_lite0", 0.905)],
 )
-def test_accuracy_over_the_given_folds_keeps_its_floor(tmp_path, cache, backbone, floor):
+def test_accuracy_over_the_manifest_folds_is_above_its_floor(tmp_path, cache, backbone, floor):
     result = train(MANIFEST, tmp_path / "model", Recipe(backbone=backbone, folds="given"), cache=cache)
     assert [(fold.name, fold.n_clips) for fold in result.folds] == [(name, 80) for name in "12345"]
     assert np.mean([fold.top1_accuracy for fold in result.folds]) >= floor
@@ -48,7 +48,7 @@ def test_accuracy_over_the_given_folds_keeps_its_floor(tmp_path, cache, backbone
 
 
 @needs_mn04
-def test_two_recordings_a_label_are_enough_for_a_good_tagger(cache):
+def test_two_recordings_per_label_are_enough_for_a_good_model(cache):
     """0.960 was measured over 20 draws."""
     manifest, features, group_sizes = features_by_mn04(cache)
     y_true, sources = manifest.multi_hot(), np.array(manifest.groups)
@@ -63,7 +63,7 @@ def test_two_recordings_a_label_are_enough_for_a_good_tagger(cache):
 
 def features_by_mn04(cache):
     recipe = Recipe(backbone="mn04_audioset")
-    front_end = FrontEnd(mel=front_end_of(recipe.backbone, None))
+    front_end = FrontEnd(mel=resolve_mel(recipe.backbone, None))
     manifest = read_manifest(MANIFEST, group_column="source")
     clips = open_clips(manifest, front_end, cache, workers=None, progress=silent, log=no_log)
     store = FeatureStore(cache, recipe, front_end)

@@ -1,4 +1,4 @@
-"""Fine-tuning that is killed and goes on: the same weights bit for bit, the same scores, and nothing left behind."""
+"""Fine-tuning that is killed and resumed: identical weights and scores, and no files left behind."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from helpers.paths import TESTS
-from helpers.small_training import held_out, made_examples, made_training, small_recipe, write_sounds
+from helpers.small_training import held_out, make_examples, make_training, small_recipe, write_sounds
 from spectag.config.base import to_toml
 from spectag.config.training import NoisyConfig
 from spectag.errors import BundleError, ConfigError
@@ -26,10 +26,10 @@ CLOCK = {"clips_per_second", "seconds_left"}
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from spectag.config import read_config
-from spectag.history import is_epoch_step
-from spectag.recipe import Recipe
-from spectag.train import train
+from helpers.configs import read_config
+from spectag.config.recipe import Recipe
+from spectag.system.epoch_log import is_epoch_step
+from spectag.training.pipeline import train
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -38,20 +38,20 @@ def progress(step, n_done, n_total):
     if is_epoch_step(step) and (step, n_done) == ({step!r}, {n_done}):
         die()
 
-def say(line):
+def log(line):
     if line == {line!r}:
         die()
 
-train({data!r}, {output!r}, read_config({recipe!r}, Recipe), resume={resume}, progress=progress, say=say)
+train({data!r}, {output!r}, read_config({recipe!r}, Recipe), resume={resume}, progress=progress, log=log)
 """
 
 
 class StopError(Exception):
-    """What stops a training in these tests, where it is not killed outright."""
+    """Stops a training in tests that do not kill the process."""
 
 
 def stop_at(step):
-    """A progress that stops a training within its step of this number, counted from 1."""
+    """A progress callback that stops a training in this step, counted from 1."""
     steps = count(1)
 
     def progress(name, *_):
@@ -61,22 +61,22 @@ def stop_at(step):
     return progress
 
 
-# ------------------------------------------------------------------------------------------- from any step at all
+# ------------------------------------------------------------------------------------------- from any step
 
 CASES = {
     "adamw, ema": {},
     "sgd, swa": {"optimizer": "sgd", "finetune": {"weight_averaging": "swa", "schedule": "one_cycle"}},
     "adam, no average": {"optimizer": "adam", "finetune": {"weight_averaging": "none", "batch_norm": "trained"}},
-    "an own head": {"noisy_labels": NoisyConfig(separate_head=True)},
+    "separate head": {"noisy_labels": NoisyConfig(separate_head=True)},
     "patience": {"learning_rate": 1e-9, "epochs": 4, "finetune": {"patience": 1}},
 }
 
 
-def made(case, checkpoint=None):
+def make_run(case, checkpoint=None):
     settings = {"learning_rate": 0.01, "epochs": 2, "batch_size": 4} | CASES[case]
     settings["finetune"] = {"checkpoint_steps": 2} | settings.get("finetune", {})
-    options = {"examples": made_examples(12, n_noisy=6), "valid": held_out(), "checkpoint": checkpoint}
-    return made_training(small_recipe(**settings), fingerprint="this one", **options)
+    options = {"examples": make_examples(12, n_noisy=6), "valid": held_out(), "checkpoint": checkpoint}
+    return make_training(small_recipe(**settings), fingerprint="this one", **options)
 
 
 def scores(epochs):
@@ -84,42 +84,42 @@ def scores(epochs):
 
 
 def assert_same(fit, expected):
-    torch.testing.assert_close(fit.tagger.state_dict(), expected.tagger.state_dict(), rtol=0, atol=0)
-    assert fit.others.keys() == expected.others.keys()
-    for name, tagger in fit.others.items():
-        torch.testing.assert_close(tagger.state_dict(), expected.others[name].state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(fit.network.state_dict(), expected.network.state_dict(), rtol=0, atol=0)
+    assert fit.other_weights.keys() == expected.other_weights.keys()
+    for name, tagger in fit.other_weights.items():
+        torch.testing.assert_close(tagger.state_dict(), expected.other_weights[name].state_dict(), rtol=0, atol=0)
     assert scores(fit.epochs) == scores(expected.epochs)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_training_that_was_stopped_ends_with_the_same_weights_and_scores(case, tmp_path):
-    """Epochs have 5 steps: it is stopped before the first checkpoint, within both epochs, and at their border."""
-    expected = made(case).run(lambda _: None, silent)
+def test_resumed_run_ends_with_the_same_weights_and_scores(case, tmp_path):
+    """Epochs have 5 steps. The run stops before the first checkpoint, within both epochs, and between them."""
+    expected = make_run(case).run(lambda _: None, silent)
     for step in (1, 4, 6, 8):
         checkpoint = tmp_path / f"{step}.pt"
         with pytest.raises(StopError):
-            made(case, checkpoint).run(lambda _: None, stop_at(step))
+            make_run(case, checkpoint).run(lambda _: None, stop_at(step))
         saved = read_checkpoint(checkpoint, "this one")
         assert (saved is None) == (step == 1)
-        run = made(case, checkpoint)
+        run = make_run(case, checkpoint)
         if saved is not None:
             run.load(saved)
-        told = []
-        assert_same(run.run(told.append, silent), expected)
-        assert scores(told) == scores(expected.epochs)
+        epochs = []
+        assert_same(run.run(epochs.append, silent), expected)
+        assert scores(epochs) == scores(expected.epochs)
 
 
-def test_checkpoints_are_written_as_often_as_asked_for(tmp_path, monkeypatch):
+def test_checkpoints_are_written_every_checkpoint_steps(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(FineTuning, "save", lambda run: written.append((run.state.epoch, run.state.step)))
-    made("adamw, ema", tmp_path / "c.pt").run(lambda _: None, silent)
+    make_run("adamw, ema", tmp_path / "c.pt").run(lambda _: None, silent)
     assert written == [(1, 2), (1, 4), (2, 0), (2, 2), (2, 4), (3, 0)]
 
 
-def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
+def test_checkpoint_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(BundleError, match=r"file/c\.pt: the checkpoint can't be written: .*exists"):
-        made("adamw, ema", tmp_path / "file" / "c.pt").run(lambda _: None, silent)
+    with pytest.raises(BundleError, match=r"file/c\.pt: cannot write the checkpoint: .*exists"):
+        make_run("adamw, ema", tmp_path / "file" / "c.pt").run(lambda _: None, silent)
 
 
 # ------------------------------------------------------------------------------------------------ whole trainings
@@ -153,7 +153,7 @@ def history(bundle):
 
 @pytest.fixture
 def kill(data, tmp_path):
-    """Train in a process of its own, which kills itself at a step of learning or at a line of news."""
+    """Train in a separate process, which kills itself at a training step or at a line of the log."""
     (tmp_path / "recipe.toml").write_text(to_toml(FOLDS), encoding="utf-8")
 
     def start(*, step="", n_done=0, line="", resume):
@@ -168,14 +168,14 @@ def kill(data, tmp_path):
     return start
 
 
-def test_a_run_killed_again_and_again_gives_the_same_files(undisturbed, kill, run, data, tmp_path):
-    """Within an epoch, between two folds, and at the last step of all."""
+def test_run_that_is_killed_repeatedly_gives_the_same_files(undisturbed, kill, run, data, tmp_path):
+    """Within an epoch, between two folds, and at the last step."""
     kill(step="fold 0 epoch 2", n_done=2, resume=False)
     kill(line="fold 1", resume=True)
     kill(step="fold 1 epoch 3", n_done=3, resume=True)
     done = run("train", data, "-o", tmp_path / "model", "--config", tmp_path / "recipe.toml", "--resume")
     assert done.status == 0
-    assert "going on from epoch 3, step 2" in done.err
+    assert "resuming from epoch 3, step 2" in done.err
     bundle = tmp_path / "model"
     assert (bundle / "weights.safetensors").read_bytes() == (undisturbed.bundle / "weights.safetensors").read_bytes()
     assert history(bundle) == history(undisturbed.bundle)
@@ -185,8 +185,8 @@ def test_a_run_killed_again_and_again_gives_the_same_files(undisturbed, kill, ru
 
 @pytest.fixture
 def without_bundle(monkeypatch):
-    """Writing the bundle takes longest, and is not looked at."""
-    monkeypatch.setattr("spectag.training.ensemble.pack", lambda *_: 0.0)
+    """Do not write the bundle, which takes longest."""
+    monkeypatch.setattr("spectag.training.ensemble.write_bundle", lambda *_: 0.0)
 
 
 def stopped(data, output, recipe, step, **options):
@@ -195,16 +195,18 @@ def stopped(data, output, recipe, step, **options):
 
 
 @pytest.mark.usefixtures("without_bundle")
-def test_a_run_of_other_settings_is_not_resumed(data, tmp_path):
+def test_run_of_other_settings_is_not_resumed(data, tmp_path):
     stopped(data, tmp_path / "model", FOLDS, 4)
     other = FOLDS.model_copy(update={"learning_rate": 0.5})
-    words = "had other settings, clips or labels, so it can't be resumed; give the same command, or leave --resume out"
-    with pytest.raises(ConfigError, match=words):
+    message = (
+        "had other settings, clips or labels, so it cannot be resumed; run the same command as before, or leave out"
+    )
+    with pytest.raises(ConfigError, match=message):
         train(data, tmp_path / "model", other, resume=True)
 
 
 @pytest.mark.usefixtures("without_bundle")
-def test_a_run_of_other_labels_is_not_resumed(data, tmp_path):
+def test_run_of_other_labels_is_not_resumed(data, tmp_path):
     stopped(data, tmp_path / "model", FOLDS, 4)
     changed = data.with_name("changed.csv")
     changed.write_text(data.read_text(encoding="utf-8").replace("00.wav,low", "00.wav,high"), encoding="utf-8")
@@ -214,44 +216,44 @@ def test_a_run_of_other_labels_is_not_resumed(data, tmp_path):
 
 @pytest.mark.usefixtures("without_bundle")
 @pytest.mark.parametrize("length", [0, 100, 5000])
-def test_a_damaged_checkpoint_is_named(data, tmp_path, length):
+def test_damaged_checkpoint_is_named(data, tmp_path, length):
     stopped(data, tmp_path / "model", FOLDS, 4)
     [checkpoint] = tmp_path.glob(".model-checkpoints/*/0.pt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:length])
-    with pytest.raises(BundleError, match=r"0\.pt: the checkpoint is damaged: .*; leave --resume out to begin anew"):
+    with pytest.raises(BundleError, match=r"0\.pt: the checkpoint is damaged: .*; leave out --resume to start again"):
         train(data, tmp_path / "model", FOLDS, resume=True)
 
 
-def test_a_checkpoint_runs_no_code(tmp_path):
+def test_checkpoint_runs_no_code(tmp_path):
     torch.save({"fingerprint": "this one", "step": Path("a class of its own")}, tmp_path / "c.pt")
     with pytest.raises(BundleError, match="the checkpoint is damaged"):
         read_checkpoint(tmp_path / "c.pt", "this one")
 
 
 @pytest.mark.usefixtures("without_bundle")
-def test_without_resume_a_stopped_run_is_cleared_away_and_said_to_be(data, tmp_path):
-    """Not even its settings matter then."""
-    said = []
+def test_without_resume_the_checkpoints_of_a_stopped_run_are_deleted(data, tmp_path):
+    """Even if its settings were different."""
+    lines = []
     stopped(data, tmp_path / "model", FOLDS.model_copy(update={"seed": 7}), 11)  # within the second fold
     assert len(list(tmp_path.glob(".model-checkpoints/*/*.pt"))) == 2
-    stopped(data, tmp_path / "model", FOLDS, 4, log=said.append)
+    stopped(data, tmp_path / "model", FOLDS, 4, log=lines.append)
     assert len(list(tmp_path.glob(".model-checkpoints/*/*.pt"))) == 1
-    assert "fine-tuning begins anew, for there is no --resume; what a stopped run left is cleared away" in said
+    assert "fine-tuning starts from the beginning and deletes the checkpoints of a stopped run (no --resume)" in lines
 
 
 @pytest.mark.usefixtures("without_bundle")
-def test_with_nothing_to_resume_it_begins_and_says_so(data, undisturbed, tmp_path):
-    said = []
-    result = train(data, tmp_path / "model", FOLDS, resume=True, log=said.append)
-    assert "no stopped run to resume: fine-tuning begins anew" in said
+def test_resume_without_checkpoint_starts_from_the_beginning(data, undisturbed, tmp_path):
+    lines = []
+    result = train(data, tmp_path / "model", FOLDS, resume=True, log=lines.append)
+    assert "no stopped run to resume: fine-tuning starts from the beginning" in lines
     assert scores(result.epochs) == scores(undisturbed.epochs)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("without_bundle")
-def test_the_number_of_epochs_that_fitted_the_budget_is_kept(data, tmp_path, monkeypatch):
+def test_resumed_run_keeps_its_number_of_epochs(data, tmp_path, monkeypatch):
     recipe = small_recipe(validation_fraction=0.25, epochs=9, budget=500.0, finetune={"checkpoint_steps": 1})
-    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 100.0)  # of 460 seconds for learning
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 100.0)  # of 460 seconds for training
     stopped(data, tmp_path / "model", recipe, 5)
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 1.0)
     result = train(data, tmp_path / "model", recipe, resume=True)
@@ -260,7 +262,7 @@ def test_the_number_of_epochs_that_fitted_the_budget_is_kept(data, tmp_path, mon
 
 
 @pytest.mark.usefixtures("without_bundle")
-def test_members_are_resumed_each_from_their_own(data, tmp_path):
+def test_each_member_is_resumed_from_its_own_checkpoint(data, tmp_path):
     members = ({"seed": 1}, {"seed": 2})
     recipe = small_recipe(validation_fraction=0.25, members=members, finetune={"checkpoint_steps": 1})
     expected = train(data, tmp_path / "whole", recipe)

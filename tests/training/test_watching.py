@@ -1,4 +1,4 @@
-"""Fine-tuning as it is watched, from end to end: its epochs on every channel, stopping early, and going on."""
+"""Fine-tuning from end to end: epochs in every output, patience, and resuming."""
 
 import csv
 import re
@@ -57,9 +57,9 @@ def read_csv(path):
 
 @pytest.fixture(scope="module")
 def watched(manifest, tmp_path_factory):
-    """A training that was killed in its third epoch and resumed, and what was told of its epochs each time."""
+    """A training that was stopped in its third epoch and resumed, and the epochs it reported each time."""
     folder = tmp_path_factory.mktemp("watched")
-    places = {"output": folder / "model", "bank": folder / "bank", "tensorboard": folder / "tb"}
+    places = {"output": folder / "model", "cache": folder / "cache", "tensorboard": folder / "tb"}
     before, after = [], []
 
     def until_killed(epoch):
@@ -73,16 +73,16 @@ def watched(manifest, tmp_path_factory):
     return folder, before, after, result
 
 
-def test_patience_ends_training_so_many_epochs_after_the_best(watched):
+def test_training_ends_after_patience_epochs_without_improvement(watched):
     *_, result = watched
     scores = [epoch.valid_lwlrap for epoch in result.epochs]
     assert len(scores) == 1 + int(np.argmax(scores)) + PATIENCE < MOST_EPOCHS
 
 
-def test_the_weights_taken_are_those_of_the_best_epoch_and_the_last_are_kept_beside_them(watched):
+def test_best_weights_are_used_and_the_last_are_kept(watched):
     folder, *_, result = watched
     best = max(epoch.valid_lwlrap for epoch in result.epochs)
-    assert best > result.epochs[-1].valid_lwlrap  # or the weights of the end would pass, too
+    assert best > result.epochs[-1].valid_lwlrap  # otherwise the last weights would pass too
     assert result.scores.lwlrap == pytest.approx(best)
     taken, last = (load_file(folder / "model" / f"{name}.safetensors") for name in ("weights", "last"))
     assert taken.keys() == last.keys()
@@ -90,7 +90,7 @@ def test_the_weights_taken_are_those_of_the_best_epoch_and_the_last_are_kept_bes
     assert not (folder / "model" / "best.safetensors").exists()
 
 
-def test_a_run_that_goes_on_tells_the_epochs_before_again(watched):
+def test_resumed_run_repeats_its_earlier_epochs(watched):
     _, before, after, result = watched
     assert [epoch.epoch for epoch in before] == [1, 2]
     assert after[:2] == before
@@ -102,11 +102,11 @@ def test_tensorboard_has_every_epoch_of_a_resumed_run_once(watched):
     folder, *_, result = watched
     events = EventAccumulator(str(folder / "tb" / "model" / "valid")).Reload()
     for name, field in (("loss/train", "train_loss"), ("lwlrap/valid", "valid_lwlrap")):
-        told = [(event.step, event.value) for event in events.Scalars(name)]
-        assert told == [(epoch.epoch, pytest.approx(getattr(epoch, field))) for epoch in result.epochs]
+        points = [(event.step, event.value) for event in events.Scalars(name)]
+        assert points == [(epoch.epoch, pytest.approx(getattr(epoch, field))) for epoch in result.epochs]
 
 
-def test_the_table_of_epochs_in_the_bundle_says_the_same(watched):
+def test_table_of_epochs_in_the_bundle_agrees(watched):
     folder, *_, result = watched
     rows = read_csv(folder / "model" / "epochs.csv")
     assert [float(row["valid_lwlrap"]) for row in rows] == [epoch.valid_lwlrap for epoch in result.epochs]
@@ -114,7 +114,7 @@ def test_the_table_of_epochs_in_the_bundle_says_the_same(watched):
     assert all(float(row["clips_per_second"]) > 0 for row in rows)
 
 
-def test_the_command_logs_draws_and_without_patience_takes_the_last_epoch(run, manifest, tmp_path):
+def test_command_logs_and_draws_epochs_and_uses_the_last_without_patience(run, manifest, tmp_path):
     settings = tmp_path / "settings.toml"
     settings.write_text(to_toml(RECIPE))
     model = tmp_path / "model"
@@ -128,11 +128,11 @@ def test_the_command_logs_draws_and_without_patience_takes_the_last_epoch(run, m
     assert read_info(model).metrics["lwlrap"] == pytest.approx(scores[-1])
     assert (model / "best.safetensors").exists() == (int(np.argmax(scores)) != 3)
     assert (model / "epochs.png").read_bytes().startswith(b"\x89PNG")
-    check_output(model)  # the picture is nothing foreign that the next training would have to spare
+    check_output(model)  # the figure is not a foreign file
 
 
-def test_a_frozen_head_that_is_solved_has_no_epochs_for_tensorboard(run, manifest, tmp_path):
+def test_tensorboard_with_lbfgs_is_refused_by_the_command(run, manifest, tmp_path):
     done = run("train", manifest, "-o", tmp_path / "model", "--backbone", "scratch", "--tensorboard", tmp_path / "tb")
     assert done.status == 1
-    assert "TensorBoard shows epochs, and optimizer lbfgs solves the head without any" in done.err
+    assert "TensorBoard shows epochs, but optimizer lbfgs fits the head without epochs" in done.err
     assert not (tmp_path / "tb").exists()

@@ -1,11 +1,11 @@
-"""The members of a tagger: what they hear, how much time each gets to learn, and what each says beside the others."""
+"""Train all members of an ensemble within the time budget, and fit the weights of their logits."""
 
 import dataclasses
 import hashlib
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,279 +16,297 @@ from spectag.config.recipe import Recipe
 from spectag.config.training import NoisyConfig
 from spectag.data.clips import Manifest, shares_recording
 from spectag.data.labels import LabelSet
-from spectag.data.readers.delimited_text import some_of
+from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import read_info
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_weights
 from spectag.scoring.metrics import lwlrap
-from spectag.system.epoch_log import OnEpoch, checkpoints_of
-from spectag.system.progress import Log, Progress, no_log
-from spectag.training.bundle_writer import Member, TrainingRecord, pack
-from spectag.training.heads.per_fold import relabel_parts
-from spectag.training.members.member import Heard, MemberFit, fit_frozen, front_end_for, hear
+from spectag.system.epoch_log import Epoch
+from spectag.system.progress import no_log
+from spectag.training.bundle_writer import TrainingRecord, write_bundle
+from spectag.training.heads.per_fold import relabel_noisy_clips
+from spectag.training.members.bundle_member import BundleMember
+from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
+from spectag.training.setup.callbacks import Callbacks
+from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.noisy_labels import relabel_report
-from spectag.training.setup.task import CrossValidation
 
-_RESERVE_SECONDS = 20.0
-"""Of a budget, for writing the bundle; and for each fine-tuned network to be exported as much again."""
-_RESERVE_SHARE = 0.1
-"""Of a budget at most."""
-_HARM = 0.01
-"""Held-out lwlrap that a blend may lose by a member before the member is left out."""
-_LATEST_FROZEN = 0.5
-"""Share of the budget after which no further frozen member is begun."""
+_RESERVED_SECONDS = 20.0
+"""Part of a budget that is kept for writing the bundle, and again for the export of each fine-tuned member."""
+_MAX_RESERVED_FRACTION = 0.1
+"""Largest fraction of a budget that is reserved."""
+_TOLERATED_LOSS = 0.01
+"""Held-out lwlrap that the ensemble may lose by a member before the member is left out."""
+_LATEST_FROZEN_START = 0.5
+"""Fraction of the budget after which no further frozen member is started."""
 
 
 @dataclass(frozen=True)
 class MemberScore:
-    """How good a member is on held-out clips, alone and blended with those before it; None where none are held out."""
+    """Held-out lwlrap of a member and of the ensemble up to this member; None if no labelled clip is held out."""
 
     name: str
     lwlrap: float | None
-    blended: float | None
+    ensemble_lwlrap: float | None
     weight: float
     seconds: float
 
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.seconds), 60)
+        duration = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+        if self.lwlrap is None or self.ensemble_lwlrap is None:
+            return f"{self.name}: {duration}"
+        return f"{self.name}: held-out lwlrap {self.lwlrap:.4f}, ensemble so far {self.ensemble_lwlrap:.4f}, {duration}"
 
+
+@dataclass(frozen=True)
+class EnsembleFit:
+    """The trained members, their inputs and scores, and the weights of their logits."""
+
+    inputs: tuple[MemberInputs, ...]
+    fits: tuple[MemberFit, ...]
+    weights: EnsembleWeights
+    scores: tuple[MemberScore, ...]
+
+    @property
+    def logits(self) -> FloatArray:
+        """Held-out logits (n_clips, n_labels) of the ensemble; NaN for clips that were never held out."""
+        return self.weights([fit.logits for fit in self.fits])
+
+    @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """The epochs of all members."""
+        return tuple(epoch for fit in self.fits for epoch in fit.epochs)
+
+    def bundle_members(self) -> tuple[list[BundleMember], EnsembleWeights]:
+        """All networks and their weights. The networks of one member share its weight equally."""
+        members, weights = [], []
+        for inputs, fit, weight in zip(self.inputs, self.fits, self.weights.weights, strict=True):
+            for network in fit.networks:
+                is_frozen = network.extractor is inputs.store.extractor
+                members.append(
+                    BundleMember(
+                        recipe=inputs.recipe,
+                        front_end=inputs.front_end,
+                        network=network,
+                        inputs=inputs.clips.inputs,
+                        features_onnx=inputs.store.onnx_file(inputs.clips.inputs(0)) if is_frozen else None,
+                        weights_sha256=inputs.store.weights_sha256,
+                        other_weights=fit.other_weights,
+                    )
+                )
+                weights.append(weight / len(fit.networks))
+        return members, EnsembleWeights(tuple(weights), self.weights.bias)
+
+
+@dataclass
 class TrainingRun:
-    """One call of `train`: what its steps share."""
+    """The settings and callbacks that all steps of one training share."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        output: Path,
-        root: Path,
-        processes: Processes,
-        resume: bool,
-        progress: Progress,
-        log: Log,
-        on_epoch: OnEpoch,
-    ) -> None:
-        self.recipe, self.output, self.root, self.processes, self.resume = recipe, output, root, processes, resume
-        self.progress, self.log, self.on_epoch = progress, log, on_epoch
-        self.started = time.monotonic()
-        self.checkpoints = checkpoints_of(output)
+    recipe: Recipe
+    root: Path  # of the spectrogram cache
+    checkpoints: Path
+    processes: Processes
+    resume: bool
+    callbacks: Callbacks
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def seconds_left(self) -> float | None:
-        """What is left of the budget for learning, by the first process' clock."""
+        """Time of the budget that is left for training, by the main process's clock; None without a budget."""
         if self.recipe.budget is None:
             return None
-        return self.processes.broadcast(self.recipe.budget - self._reserve - (time.monotonic() - self.started))
+        return self.processes.broadcast(self.recipe.budget - self._reserved - (time.monotonic() - self.started))
 
     @property
-    def _reserve(self) -> float:
-        """Seconds of the budget that are kept for writing the bundle, and again for each fine-tuned member."""
-        return min(_RESERVE_SECONDS, _RESERVE_SHARE * (self.recipe.budget or 0.0))
+    def _reserved(self) -> float:
+        """Seconds that are kept for writing the bundle, and again for each fine-tuned member."""
+        return min(_RESERVED_SECONDS, _MAX_RESERVED_FRACTION * (self.recipe.budget or 0.0))
 
-    def hear(self, manifest: Manifest, noisy: Manifest | None, workers: int | None) -> list[Heard]:
-        """The inputs of every member."""
+    def open_inputs(self, manifest: Manifest, noisy: Manifest | None, workers: int | None) -> list[MemberInputs]:
+        """The inputs of every member, without the clips of `leave_out`."""
         n_clips = len(manifest.clips)
         manifest = manifest.without(self.recipe.leave_out)
         noisy = noisy and noisy.without(self.recipe.leave_out)
         if self.recipe.leave_out:
-            n_left_out, n_named = n_clips - len(manifest.clips), len(self.recipe.leave_out)
-            self.log(f"leave_out: {n_left_out} clips of the manifest are left out; the recipe names {n_named}")
+            n_left_out, n_listed = n_clips - len(manifest.clips), len(self.recipe.leave_out)
+            self.callbacks.log(
+                f"leave_out: {n_left_out} clips of the manifest are left out; the recipe lists {n_listed}"
+            )
         if noisy is None and self.recipe.noisy_labels != NoisyConfig():
-            self.log("noisy_labels settings do nothing, for there is no manifest of noisy labels (--noisy)")
-        heard: list[Heard] = []
-        for member in self.recipe.member_recipes():
-            if member.init is not None:
-                _check_init(member.init, member, manifest.labels)
+            self.callbacks.log("noisy_labels settings have no effect without a manifest of noisy labels (--noisy)")
+        members: list[MemberInputs] = []
+        for recipe in self.recipe.member_recipes():
+            if recipe.init is not None:
+                _check_init(recipe.init, recipe, manifest.labels)
             with self.processes.main_process_first():
-                opened = hear(
-                    manifest,
-                    noisy,
-                    member,
-                    front_end_for(member, manifest),
-                    self.root,
-                    workers=workers,
-                    progress=self.progress,
-                    log=self.log if not heard else no_log,
-                )
-            if heard and opened.read_clips != heard[0].read_clips:
-                raise DataError(f"{manifest.source}: not all members could read the same clips; train again")
-            heard.append(opened)
-        if not heard[0].clips.manifest.multi_hot().any():
-            raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to learn from")
-        return heard
+                callbacks = dataclasses.replace(self.callbacks, log=no_log) if members else self.callbacks
+                front_end = front_end_for(recipe, manifest)
+                inputs = open_inputs(manifest, noisy, recipe, front_end, self.root, callbacks, workers=workers)
+            if members and inputs.readable_clips != members[0].readable_clips:
+                raise DataError(f"{manifest.source}: the members could not all read the same clips; train again")
+            members.append(inputs)
+        if not members[0].clips.manifest.multi_hot().any():
+            raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to train on")
+        return members
 
-    def with_noisy(self, task: CrossValidation, heard: Heard) -> CrossValidation:
-        """The task with what its parts may learn from doubtful labels, in the opinion of the first member."""
-        if heard.noisy is None:
-            return task
-        given = heard.noisy.manifest.multi_hot()
+    def with_noisy(self, cross_validation: CrossValidation, inputs: MemberInputs) -> CrossValidation:
+        """Add clips with noisy labels to each training, with targets and weights by the first member's predictions."""
+        if inputs.noisy is None:
+            return cross_validation
+        labels = inputs.noisy.manifest.multi_hot()
         with self.processes.main_process_first():
-            data = heard.frozen_features(task.y_true, progress=self.progress, with_mixes=False)
-        relabelled = relabel_parts(data, given, task, heard.recipe)
-        copies = np.isin(heard.noisy.keys, heard.clips.keys)
-        if copies.any():
-            self.log(f"{copies.sum()} noisy clips are copies of others in the manifest, and are left out")
-        relatives = [
-            shares_recording(heard.noisy.manifest, heard.clips.manifest, part.valid) for part in task.all_folds
+            data = inputs.frozen_features(cross_validation.y_true, progress=self.callbacks.progress, with_mixed=False)
+        relabelled = relabel_noisy_clips(data, labels, cross_validation, inputs.recipe)
+        is_copy = np.isin(inputs.noisy.keys, inputs.clips.keys)
+        if is_copy.any():
+            self.callbacks.log(f"{is_copy.sum()} noisy clips are copies of clips in the manifest, and are left out")
+        shares_held_out = [
+            shares_recording(inputs.noisy.manifest, inputs.clips.manifest, fold.valid)
+            for fold in cross_validation.trainings
         ]
-        if np.any(relatives):
-            self.log(
-                f"{np.any(relatives, axis=0).sum()} noisy clips are of the manifest's own recordings or groups; where "
-                "those are held out, they are left out"
+        if np.any(shares_held_out):
+            self.callbacks.log(
+                f"{np.any(shares_held_out, axis=0).sum()} noisy clips share a recording or group with clips of the "
+                "manifest; they are left out where those clips are held out"
             )
         relabelled = [
-            dataclasses.replace(noisy, weights=np.where(copies | kin, 0, noisy.weights))
-            for noisy, kin in zip(relabelled, relatives, strict=True)
+            dataclasses.replace(noisy, weights=np.where(is_copy | is_left_out, 0, noisy.weights))
+            for noisy, is_left_out in zip(relabelled, shares_held_out, strict=True)
         ]
-        for line in relabel_report(relabelled[-1], given, heard.noisy.manifest.labels.names):
-            self.log(line)
-        return task.with_noisy(relabelled)
+        for line in relabel_report(relabelled[-1], labels, inputs.noisy.manifest.labels.names):
+            self.callbacks.log(line)
+        return cross_validation.with_noisy(relabelled)
 
-    def fit(
-        self, heard: list[Heard], task: CrossValidation
-    ) -> tuple[list[MemberFit], EnsembleWeights, tuple[MemberScore, ...]]:
-        """Let every member learn that there is time for; `heard` keeps those that did."""
+    def fit(self, members: Sequence[MemberInputs], cross_validation: CrossValidation) -> EnsembleFit:
+        """Train every member for which there is time.
+
+        Raises
+        ------
+        ConfigError
+            If the budget is too short for any member.
+        """
+        trained: list[MemberInputs] = []
         fits: list[MemberFit] = []
         scores: list[MemberScore] = []
-        names = _names([member.recipe for member in heard])
-        alone = len(heard) == 1
-        for number, (name, member) in enumerate(zip(names, list(heard), strict=True), start=1):
+        weights = ONE_MODEL
+        names = _member_names([inputs.recipe for inputs in members])
+        alone = len(members) == 1
+        for number, (name, inputs) in enumerate(zip(names, members, strict=True), start=1):
             started = time.monotonic()
-            label = "" if alone else f"{name}, "
-            n_waiting = _n_fine_tuned(heard[len(fits) :])
-            fit = self._fit_member(member, task, number, label, n_waiting=n_waiting, is_first=not fits)
+            n_waiting = max(1, sum(waiting.recipe.mode == "finetune" for waiting in members[number - 1 :]))
+            prefix = "" if alone else f"{name}, "
+            if inputs.recipe.mode == "frozen":
+                fit = self._fit_frozen(inputs, cross_validation, prefix, must_fit=not fits)
+            else:
+                fit = self._fit_finetuned(inputs, cross_validation, prefix, number, n_waiting)
             if fit is None:
-                self.log(f"{name}: left out, for the budget is used up")
-                heard.remove(member)
+                self.callbacks.log(f"{name}: left out, because the budget is used up")
                 continue
+            trained.append(inputs)
             fits.append(fit)
-            blend = _blend(fits, task)
-            scores.append(
-                MemberScore(
-                    name,
-                    task.score(fit.logits),
-                    task.score(blend([fit.logits for fit in fits])),
-                    0.0,
-                    time.monotonic() - started,
-                )
-            )
+            weights = _fit_weights(fits, cross_validation)
+            ensemble_score = cross_validation.score(weights([fit.logits for fit in fits]))
+            seconds = time.monotonic() - started
+            scores.append(MemberScore(name, cross_validation.score(fit.logits), ensemble_score, 0.0, seconds))
             if not alone:
-                self.log(_in_words(scores[-1]))
+                self.callbacks.log(str(scores[-1]))
         if not fits:
             raise ConfigError(
-                f"budget = {self.recipe.budget:g} s is too short for any of the training; give more, or take a smaller "
+                f"budget = {self.recipe.budget:g} s is too short to train any member; increase it, or use a smaller "
                 "backbone or --mode frozen"
             )
-        blend = _blend(fits, task)
-        weighted = [
-            dataclasses.replace(member, weight=weight) for member, weight in zip(scores, blend.weights, strict=True)
+        scores = [
+            dataclasses.replace(score, weight=weight) for score, weight in zip(scores, weights.weights, strict=True)
         ]
         if not alone:
-            self.log("weights: " + ", ".join(f"{member.name} {member.weight:.2f}" for member in weighted))
-            for idle in (member.name for member in weighted if member.weight == 0):
-                self.log(f"{idle}: not in the tagger, for held-out clips are ranked much better without it")
-        return fits, blend, tuple(weighted)
+            self._log_weights(scores)
+        return EnsembleFit(tuple(trained), tuple(fits), weights, tuple(scores))
 
-    def _fit_member(
-        self, member: Heard, task: CrossValidation, number: int, label: str, *, n_waiting: int, is_first: bool
+    def _log_weights(self, scores: Sequence[MemberScore]) -> None:
+        self.callbacks.log("weights: " + ", ".join(f"{score.name} {score.weight:.2f}" for score in scores))
+        for score in scores:
+            if score.weight == 0:
+                self.callbacks.log(f"{score.name}: not in the model, because held-out lwlrap is much better without it")
+
+    def _fit_frozen(
+        self, inputs: MemberInputs, cross_validation: CrossValidation, prefix: str, *, must_fit: bool
     ) -> MemberFit | None:
-        if member.recipe.mode == "frozen":
-            left, budget = self.seconds_left, self.recipe.budget
-            if left is not None and budget is not None and not is_first and left < budget * _LATEST_FROZEN:
-                return None
-            with self.processes.main_process_first():
-                data = member.frozen_features(task.y_true, progress=self.progress)
-            return fit_frozen(
-                member, data, task, name=label, progress=self.progress, log=self.log, on_epoch=self.on_epoch
-            )
+        left, budget = self.seconds_left, self.recipe.budget
+        if left is not None and budget is not None and not must_fit and left < budget * _LATEST_FROZEN_START:
+            return None
+        with self.processes.main_process_first():
+            data = inputs.frozen_features(cross_validation.y_true, progress=self.callbacks.progress)
+        return fit_frozen(inputs, data, cross_validation, self.callbacks, name=prefix)
+
+    def _fit_finetuned(
+        self, inputs: MemberInputs, cross_validation: CrossValidation, prefix: str, number: int, n_waiting: int
+    ) -> MemberFit | None:
+        """Fine-tune a member in its share of the time for the `n_waiting` members that are still to be fine-tuned."""
         from spectag.training.members.finetuned import FinetuneContext, fit_finetuned
 
         left, started = self.seconds_left, time.monotonic()
-        share = None if left is None else (left - self._reserve * n_waiting) / n_waiting
+        limit = None if left is None else (left - self._reserved * n_waiting) / n_waiting
 
         def seconds_left() -> float | None:
-            return None if share is None else self.processes.broadcast(share - (time.monotonic() - started))
+            return None if limit is None else self.processes.broadcast(limit - (time.monotonic() - started))
 
-        place = FinetuneContext(
+        context = FinetuneContext(
             self.processes,
             self.checkpoints / f"member-{number}",
             self.resume,
-            _fingerprint(member, task),
+            _fingerprint(inputs, cross_validation),
             seconds_left,
             self.root,
         )
-        return fit_finetuned(
-            member, task, place, name=label, progress=self.progress, log=self.log, on_epoch=self.on_epoch
-        )
+        return fit_finetuned(inputs, cross_validation, context, self.callbacks, name=prefix)
 
-    def pack(
-        self, record: TrainingRecord, heard: Sequence[Heard], fits: Sequence[MemberFit], blend: EnsembleWeights
-    ) -> float:
-        """Write the bundle from the first process, and clear away what was kept for resuming."""
+    def write_bundle(self, output: Path, record: TrainingRecord, ensemble: EnsembleFit) -> float:
+        """Write the bundle from the main process, and delete the checkpoints.
+
+        Returns the largest difference in probability between ONNX and PyTorch, 0 in the other processes.
+        """
         difference = 0.0
-        if self.processes.is_first:
-            self.log("writing the bundle, and checking model.onnx against torch")
-            members, weights = _members(heard, fits, blend)
-            difference = pack(
-                self.output, record, members, EnsembleWeights(weights, blend.bias) if len(members) > 1 else blend
-            )
+        if self.processes.is_main:
+            self.callbacks.log("writing the model, and comparing model.onnx with torch")
+            members, weights = ensemble.bundle_members()
+            difference = write_bundle(output, record, members, weights)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.processes.wait()
         return difference
 
 
-def _members(
-    heard: Sequence[Heard], fits: Sequence[MemberFit], blend: EnsembleWeights
-) -> tuple[list[Member], tuple[float, ...]]:
-    """The networks of the bundle and their weights: those of a member share its weight."""
-    members, weights = [], []
-    for member, fit, weight in zip(heard, fits, blend.weights, strict=True):
-        for tagger in fit.taggers:
-            is_frozen = tagger.extractor is member.store.extractor
-            members.append(
-                Member(
-                    recipe=member.recipe,
-                    front_end=member.front_end,
-                    tagger=tagger,
-                    inputs=member.clips.inputs,
-                    features_onnx=member.store.onnx_file(member.clips.inputs(0)) if is_frozen else None,
-                    weights_sha256=member.store.weights_sha256,
-                    other_weights=fit.others,
-                )
-            )
-            weights.append(weight / len(fit.taggers))
-    return members, tuple(weights)
+def _fit_weights(fits: Sequence[MemberFit], cross_validation: CrossValidation) -> EnsembleWeights:
+    """Weights of the members, fitted on held-out clips; equal weights if no labelled clip is held out.
 
-
-def _blend(fits: Sequence[MemberFit], task: CrossValidation) -> EnsembleWeights:
-    """Weights of the members, fitted on held-out clips; all alike where there are none.
-
-    A member without which held-out clips are ranked much better has no weight. A little does not count: held-out scores
-    may flatter one member, and on other recordings the blend is then better than they say.
+    A member without which held-out lwlrap is much better has no weight. A small gain does not count: held-out scores
+    may favour one member by chance, and the ensemble is then better on other recordings.
     """
-    seen = ~np.isnan([fit.logits for fit in fits]).any(axis=(0, 2)) & task.y_true.any(axis=1)
-    if len(fits) == 1 or not seen.any():
-        return ONE_MODEL if len(fits) == 1 else EnsembleWeights(tuple(1 / len(fits) for _ in fits))
-    logits, y_true = [fit.logits[seen] for fit in fits], task.y_true[seen]
+    if len(fits) == 1:
+        return ONE_MODEL
+    rows = ~np.isnan([fit.logits for fit in fits]).any(axis=(0, 2)) & cross_validation.y_true.any(axis=1)
+    if not rows.any():
+        return EnsembleWeights(tuple(1 / len(fits) for _ in fits))
+    logits, y_true = [fit.logits[rows] for fit in fits], cross_validation.y_true[rows]
     best: tuple[int, ...] = (0,)
     for newest in range(1, len(fits)):
-        choices = ((*best, newest), best, (newest,))
-        found = [lwlrap(y_true, _blend_of(members, logits, y_true)(logits)) for members in choices]
-        best = choices[next(i for i, value in enumerate(found) if value >= max(found) - _HARM)]
-    return _blend_of(best, logits, y_true)
+        candidates = ((*best, newest), best, (newest,))
+        scores = [lwlrap(y_true, _weights_of(members, logits, y_true)(logits)) for members in candidates]
+        best = candidates[next(i for i, score in enumerate(scores) if score >= max(scores) - _TOLERATED_LOSS)]
+    return _weights_of(best, logits, y_true)
 
 
-def _blend_of(members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray) -> EnsembleWeights:
-    """The fitted blend of some members; the others have no weight."""
+def _weights_of(members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray) -> EnsembleWeights:
+    """Fitted weights of the members with these indices, and 0 for the others."""
     fitted = ONE_MODEL if len(members) == 1 else fit_ensemble_weights([logits[i] for i in members], y_true)
     weights = np.zeros(len(logits))
     weights[list(members)] = fitted.weights
     return EnsembleWeights(tuple(weights.tolist()), fitted.bias)
 
 
-def _n_fine_tuned(heard: Sequence[Heard]) -> int:
-    return max(1, sum(member.recipe.mode == "finetune" for member in heard))
-
-
-def _names(recipes: Sequence[Recipe]) -> list[str]:
-    """What each member is called, such as "mn04_audioset fine-tuned"."""
+def _member_names(recipes: Sequence[Recipe]) -> list[str]:
+    """A name for each member, such as "mn04_audioset fine-tuned"."""
     names: list[str] = []
     for recipe in recipes:
         name = f"{recipe.backbone} {'frozen' if recipe.mode == 'frozen' else 'fine-tuned'}"
@@ -297,46 +315,38 @@ def _names(recipes: Sequence[Recipe]) -> list[str]:
     return names
 
 
-def _in_words(member: MemberScore) -> str:
-    minutes, seconds = divmod(round(member.seconds), 60)
-    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    if member.lwlrap is None or member.blended is None:
-        return f"{member.name}: {took}"
-    return f"{member.name}: held-out lwlrap {member.lwlrap:.4f}, blended so far {member.blended:.4f}, {took}"
-
-
-def _fingerprint(member: Heard, task: CrossValidation) -> str:
-    """Of all that decides how fine-tuning goes, but for the time that there is."""
-    recipe = member.recipe.model_copy(update={"budget": None})
+def _fingerprint(inputs: MemberInputs, cross_validation: CrossValidation) -> str:
+    """A hash of everything that determines the fine-tuning of a member, except the time budget."""
+    recipe = inputs.recipe.model_copy(update={"budget": None})
     digest = hashlib.blake2b(digest_size=16)
-    for words in (
+    for text in (
         version("spectag"),
         recipe.model_dump_json(),
-        member.front_end.model_dump_json(),
-        member.store.weights_sha256,
-        *member.clips.keys,
+        inputs.front_end.model_dump_json(),
+        inputs.store.weights_sha256,
+        *inputs.clips.keys,
     ):
-        digest.update(f"{words}\n".encode())
-    digest.update(task.y_true.tobytes())
-    for part in task.all_folds:
-        digest.update(part.valid.tobytes())
-        if part.noisy is not None and member.noisy is not None:
-            digest.update(" ".join(member.noisy.keys).encode())
-            digest.update(part.noisy.targets.tobytes() + part.noisy.weights.tobytes())
+        digest.update(f"{text}\n".encode())
+    digest.update(cross_validation.y_true.tobytes())
+    for fold in cross_validation.trainings:
+        digest.update(fold.valid.tobytes())
+        if fold.noisy is not None and inputs.noisy is not None:
+            digest.update(" ".join(inputs.noisy.keys).encode())
+            digest.update(fold.noisy.targets.tobytes() + fold.noisy.weights.tobytes())
     return digest.hexdigest()
 
 
 def _check_init(bundle: Path, recipe: Recipe, labels: LabelSet) -> None:
-    """Refuse an earlier bundle whose network or head is built otherwise, or whose labels are others."""
+    """Refuse an initial bundle with another architecture, head or labels."""
     info = read_info(bundle)
-    theirs = (info.backbone.name, info.backbone.features, info.backbone.head)
-    own = (recipe.backbone, recipe.features, recipe.head)
-    problem = f"{bundle}: it can't be the beginning of this one"
+    found = (info.backbone.name, info.backbone.features, info.backbone.head)
+    needed = (recipe.backbone, recipe.features, recipe.head)
+    problem = f"{bundle}: training cannot start from this model"
     if info.members:
-        raise ConfigError(f"{problem}: it is an ensemble; give a tagger of one network")
-    if theirs != own:
-        words = "backbone {}, features {}, head {}"
-        raise ConfigError(f"{problem}: it has {words.format(*theirs)}; this one has {words.format(*own)}")
+        raise ConfigError(f"{problem}: it is an ensemble; use a model with one network")
+    if found != needed:
+        text = "backbone {}, features {}, head {}"
+        raise ConfigError(f"{problem}: it has {text.format(*found)}; this training has {text.format(*needed)}")
     if info.labels != labels.names:
         different = sorted(set(info.labels) ^ set(labels.names))
-        raise ConfigError(f"{problem}: the labels differ: {some_of(different) if different else 'by their order'}")
+        raise ConfigError(f"{problem}: its labels differ: {abbreviate(different) if different else 'another order'}")

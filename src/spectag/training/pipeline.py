@@ -1,7 +1,8 @@
-"""From a manifest to a bundle: inputs, held-out scores, networks that have learnt, and files that are checked."""
+"""From a manifest to a model: inputs, held-out clips, training, scores, and the bundle."""
 
 import dataclasses
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,35 +13,37 @@ from spectag.array_types import BoolArray, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import read_corrections
-from spectag.data.manifest import manifest_of, read_manifest
+from spectag.data.manifest import as_manifest, read_manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.errors import ConfigError
-from spectag.models.out_of_fold import OutOfFoldPredictions, group_names, names_of_clips
+from spectag.models.out_of_fold import OutOfFoldPredictions, portable_clip_names, portable_group_names
+from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.calibration import Calibration, CrossFitted, fit_calibration, probabilities_of
 from spectag.scoring.metrics import lwlrap, top1_accuracy
-from spectag.scoring.scores import Scores, score
+from spectag.scoring.scores import Scores, score_predictions
 from spectag.scoring.thresholds import fit_thresholds
 from spectag.system.cache import cache_folder
-from spectag.system.epoch_log import Epoch, OnEpoch
+from spectag.system.epoch_log import Epoch, OnEpoch, checkpoint_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output
-from spectag.training.ensemble import MemberScore, TrainingRun
+from spectag.training.ensemble import EnsembleFit, MemberScore, TrainingRun
+from spectag.training.members.member import MemberInputs
+from spectag.training.setup.callbacks import Callbacks
+from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.holdout import HeldOut, hold_out
-from spectag.training.setup.task import CrossValidation
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning
-    from spectag.training.tensorboard import TensorBoardLog
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training made.
+    """The result of a training.
 
-    `scores` are those of held-out clips, None where none were held out. `predictions` are their probabilities
-    (n_clips, n_labels), calibrated without the clip's own fold, in the order of the clips that could be read; NaN for
-    those that were not held out.
+    `scores` are those of held-out clips, None if no clips were held out. `predictions` are their probabilities
+    (n_clips, n_labels), calibrated without the clip's own fold, in the order of the readable clips; NaN for clips that
+    were not held out.
     """
 
     bundle: Path
@@ -53,7 +56,7 @@ class TrainResult:
     members: tuple[MemberScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores and what was skipped, for JSON."""
+        """The scores and the skipped clips, for JSON."""
         return {
             "bundle": str(self.bundle),
             "scores": self.scores and self.scores.to_dict(),
@@ -82,7 +85,7 @@ def train(
     log: Log = no_log,
     on_epoch: OnEpoch = lambda _: None,
 ) -> TrainResult:
-    """Train a tagger and write its bundle, whole or not at all.
+    """Train a model and write its bundle. The bundle appears only when it is complete.
 
     Parameters
     ----------
@@ -91,167 +94,184 @@ def train(
     output : path
         Folder of the bundle; an earlier bundle there is replaced.
     recipe : Recipe, optional
-        How to train. The default freezes `mn04_audioset` and fits a linear head.
+        How to train. The default is a linear head on the frozen backbone `mn04_audioset`.
     noisy : path or Manifest, optional
-        Clips whose labels may be wrong. They are never just added: see `Recipe.noisy_labels`.
+        Clips whose labels may be wrong; see `Recipe.noisy_labels` for how they are used.
     resume : bool
-        Go on with fine-tuning that was killed, to the same weights. What it left lies beside the output.
-    bank : path, optional
-        Where log_mels and features are kept; by default in the user's cache.
+        Resume fine-tuning that was stopped, with the same weights as without the stop. Its checkpoints are beside the
+        output.
+    cache : path, optional
+        Folder of spectrograms and features; by default in the user's cache folder.
     audio_dir, group_column, corrections
         As in `read_manifest`.
     workers : int, optional
-        Processes that make log_mels; by default one for each core.
+        Processes that compute spectrograms; by default one per core.
     tensorboard : path, optional
-        Folder for TensorBoard: gets a folder named like the output, and in it a run for each training by epochs.
-    progress, say, on_epoch
-        Told how far the work is, what was found, and of each epoch.
+        Folder for TensorBoard: gets a subfolder with the name of the output, with a run for each training by epochs.
+    progress, log, on_epoch
+        Called with the progress of each step, with messages, and with each epoch.
 
     Raises
     ------
     SpectagError
-        If the manifest, the settings, the weights or the disk do not allow it. Clips that can't be read are skipped
-        and named in the result.
+        If the manifest, the settings, the pretrained weights or the disk do not allow it. Clips that cannot be read
+        are skipped and listed in the result.
     """
     recipe = recipe or Recipe()
     output = Path(output)
     check_output(output)
-    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-    if noisy is not None and not isinstance(noisy, Manifest):
-        noisy = read_manifest(noisy, labels=manifest.labels)
-    if corrections is not None:
-        log(read_corrections(corrections).in_words())
-    n_without = sum(not clip.labels for clip in manifest.clips)
-    if n_without:
-        log(f"clips without labels: {n_without}; they are taken for examples of none of the labels")
-    if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
-        log("--resume does nothing here: only fine-tuning is resumed, and frozen features are kept anyhow")
-    root = Path(cache) if cache else cache_folder() / "spectrograms"
-    if tensorboard is not None:
-        _check_epochs(recipe)
-    processes = _met(recipe)
-    tensorboard_log = None
-    if not processes.is_first:
-        progress, log, on_epoch = silent, no_log, lambda _: None
-    elif tensorboard is not None:
-        tensorboard_log = _open_log(Path(tensorboard), output)
-        on_epoch = _both(on_epoch, tensorboard_log)
-    run = TrainingRun(recipe, output, root, processes, resume, progress, log, on_epoch)
-    if processes.note:
-        log(processes.note)
-    heard = run.hear(manifest, noisy, workers)
-    clips = heard[0].clips
-    held_out = hold_out(clips.manifest, recipe)
-    log(f"held out: {held_out.note}")
-    task = run.with_noisy(CrossValidation.of(clips.manifest.multi_hot(), held_out), heard[0])
-    with tensorboard_log or nullcontext():
-        fits, blend, members = run.fit(heard, task)
-    said = _held_out_clips(clips, held_out, task.y_true, blend([fit.logits for fit in fits]))
-    judged = said.judged(method=recipe.calibration)
-    calibration, thresholds = _adjusted(said, recipe)
-    scores, folds = _judge(said, held_out, judged, recipe.seed)
-    epochs = tuple(epoch for fit in fits for epoch in fit.epochs)
-    learnt = said if heard[0].noisy is None else said.with_training_clips(_never_held_out(heard[0].noisy))
-    record = TrainingRecord(
-        clips.manifest, clips.keys, recipe, scores, folds, said, judged, calibration, thresholds, epochs, learnt
+    manifest, noisy = read_training_data(
+        manifest, noisy, audio_dir=audio_dir, group_column=group_column, corrections=corrections
     )
-    onnx_difference = run.pack(record, heard, fits, blend)
-    return TrainResult(output, scores, folds, epochs, judged.probabilities, clips.skipped, onnx_difference, members)
+    if corrections is not None:
+        log(read_corrections(corrections).summary())
+    _log_notes(manifest, recipe, resume, log)
+    if tensorboard is not None:
+        _check_has_epochs(recipe)
+    processes, callbacks = _connect_processes(recipe), Callbacks(progress, log, on_epoch)
+    if not processes.is_main:
+        tensorboard, callbacks = None, Callbacks()
+    with _with_tensorboard(callbacks, tensorboard, output) as callbacks:
+        run = TrainingRun(recipe, _cache_root(cache), checkpoint_folder(output), processes, resume, callbacks)
+        if processes.note:
+            callbacks.log(processes.note)
+        return _train(run, run.open_inputs(manifest, noisy, workers), output)
+
+
+def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path) -> TrainResult:
+    recipe, clips = run.recipe, inputs[0].clips
+    ensemble, held_out, out_of_fold = _cross_validate(run, inputs, train_on_all=True)
+    cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
+    calibration, thresholds = _fit_calibration_and_thresholds(out_of_fold, recipe)
+    scores, folds = _score(out_of_fold, held_out, cross_fitted, Resampling(seed=recipe.seed))
+    record = TrainingRecord(
+        clips.manifest,
+        clips.keys,
+        recipe,
+        scores,
+        folds,
+        out_of_fold,
+        cross_fitted,
+        calibration,
+        thresholds,
+        ensemble.epochs,
+        _with_noisy_clips(out_of_fold, inputs[0].noisy),
+    )
+    onnx_difference = run.write_bundle(output, record, ensemble)
+    return TrainResult(
+        output,
+        scores,
+        folds,
+        ensemble.epochs,
+        cross_fitted.probabilities,
+        clips.skipped,
+        onnx_difference,
+        ensemble.scores,
+    )
 
 
 def first_fine_tuning(
-    manifest: str | Path | Manifest,
+    manifest: Manifest,
+    noisy: Manifest | None,
     recipe: Recipe,
+    callbacks: Callbacks,
     *,
-    noisy: str | Path | Manifest | None = None,
-    cache: str | Path | None = None,
-    audio_dir: str | Path | None = None,
-    group_column: str | None = None,
-    corrections: str | Path | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
+    cache: str | Path | None,
+    workers: int | None,
 ) -> "FineTuning":
-    """The first fine-tuning that `train` would begin with the same arguments, to try something on and throw away.
+    """The first fine-tuning run that `train` would start with the same arguments, for experiments.
 
     Raises
     ------
     ConfigError
         If no member of the recipe is fine-tuned.
     """
-    tuned = next((member for member in recipe.member_recipes() if member.mode == "finetune"), None)
-    if tuned is None:
-        raise ConfigError("no network of this recipe is fine-tuned; give --mode finetune")
-    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-    if noisy is not None and not isinstance(noisy, Manifest):
-        noisy = read_manifest(noisy, labels=manifest.labels)
-    root = Path(cache) if cache else cache_folder() / "spectrograms"
-    processes = _met(tuned)
-    run = TrainingRun(tuned, Path(), root, processes, False, progress, log, lambda _: None)
-    [heard] = run.hear(manifest, noisy, workers)
-    clips = heard.clips.manifest
-    task = run.with_noisy(CrossValidation.of(clips.multi_hot(), hold_out(clips, recipe)), heard)
-    from spectag.training.members.finetuned import trial
+    member = next((member for member in recipe.member_recipes() if member.mode == "finetune"), None)
+    if member is None:
+        raise ConfigError("this recipe fine-tunes no network; set --mode finetune")
+    processes, root = _connect_processes(member), _cache_root(cache)
+    run = TrainingRun(member, root, Path(), processes, False, callbacks)
+    [inputs] = run.open_inputs(manifest, noisy, workers)
+    clips = inputs.clips.manifest
+    cross_validation = run.with_noisy(CrossValidation.of(clips.multi_hot(), hold_out(clips, recipe)), inputs)
+    from spectag.training.members.finetuned import first_run
 
-    return trial(heard, task, processes, root, progress=progress)
+    return first_run(inputs, cross_validation, processes, root, progress=callbacks.progress)
 
 
 @dataclass(frozen=True)
-class HeldOutScore:
-    """How good held-out clips find a recipe, and the clips that could not be read."""
+class RecipeScore:
+    """The scores of a recipe on held-out clips, and the clips that cannot be read."""
 
     scores: Scores
     skipped: tuple[tuple[Clip, str], ...]
 
 
-def held_out_score(
+def score_recipe(
     manifest: Manifest,
+    noisy: Manifest | None,
     recipe: Recipe,
+    callbacks: Callbacks,
     *,
     checkpoints: Path,
-    noisy: Manifest | None = None,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
-    on_epoch: OnEpoch = lambda _: None,
-) -> HeldOutScore:
-    """The scores that `train` would give with the same arguments, but no bundle and no training on all clips.
+    cache: str | Path | None,
+    workers: int | None,
+) -> RecipeScore:
+    """The scores that `train` would give with the same arguments, without a bundle and without training on all clips.
 
     Parameters
     ----------
     checkpoints : Path
-        Folder where fine-tuning is kept while it lasts, to be resumed. It is the caller's to remove.
+        Folder of the checkpoints of fine-tuning, which is resumed from them. The caller deletes it.
 
     Raises
     ------
     ConfigError
-        If the recipe holds no clips out. Else as `train`.
+        If the recipe holds out no clips. Other errors are those of `train`.
     """
-    root = Path(cache) if cache else cache_folder() / "spectrograms"
-    run = TrainingRun(recipe, Path(), root, _met(recipe), resume, progress, log, on_epoch)
-    run.checkpoints = checkpoints
-    heard = run.hear(manifest, noisy, workers)
-    clips = heard[0].clips
-    held_out = hold_out(clips.manifest, recipe)
-    log(f"held out: {held_out.note}")
-    task = dataclasses.replace(CrossValidation.of(clips.manifest.multi_hot(), held_out), whole=None)
-    task = run.with_noisy(task, heard[0])
-    fits, blend, _ = run.fit(heard, task)
-    said = _held_out_clips(clips, held_out, task.y_true, blend([fit.logits for fit in fits]))
-    scores, _ = _judge(said, held_out, said.judged(method=recipe.calibration), recipe.seed)
+    run = TrainingRun(recipe, _cache_root(cache), checkpoints, _connect_processes(recipe), True, callbacks)
+    inputs = run.open_inputs(manifest, noisy, workers)
+    _, held_out, out_of_fold = _cross_validate(run, inputs, train_on_all=False)
+    cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
+    scores, _ = _score(out_of_fold, held_out, cross_fitted, Resampling(n_resamples=0))
     if scores is None:
         raise ConfigError(
-            "no labelled clip is held out, so there is no score; give --validation-fraction 0.2, or --folds 5"
+            "no labelled clip is held out, so there is no score; set --validation-fraction 0.2, or --folds 5"
         )
-    return HeldOutScore(scores, clips.skipped)
+    return RecipeScore(scores, inputs[0].clips.skipped)
 
 
-def _met(recipe: Recipe) -> Processes:
-    """The processes that train together, once it is sure that their devices can do what the recipe asks for."""
+def read_training_data(
+    manifest: str | Path | Manifest,
+    noisy: str | Path | Manifest | None,
+    *,
+    audio_dir: str | Path | None = None,
+    group_column: str | None = None,
+    corrections: str | Path | None = None,
+) -> tuple[Manifest, Manifest | None]:
+    """The manifest, and that of clips with noisy labels, which must have the same labels."""
+    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    if noisy is None or isinstance(noisy, Manifest):
+        return manifest, noisy
+    return manifest, read_manifest(noisy, labels=manifest.labels)
+
+
+def _cache_root(cache: str | Path | None) -> Path:
+    return Path(cache) if cache else cache_folder() / "spectrograms"
+
+
+def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> None:
+    n_unlabelled = sum(not clip.labels for clip in manifest.clips)
+    if n_unlabelled:
+        log(f"clips without labels: {n_unlabelled}; they are negative examples of every label")
+    if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
+        log("--resume has no effect: only fine-tuning can be resumed; features of frozen networks are cached anyway")
+
+
+def _connect_processes(recipe: Recipe) -> Processes:
+    """Connect to the processes that train together, and check that their devices support the recipe."""
     fine_tuned = [member for member in recipe.member_recipes() if member.mode == "finetune"]
-    processes = Processes.started(for_frozen_alone=not fine_tuned)
+    processes = Processes.connect(frozen_only=not fine_tuned)
     if processes.accelerator is not None:
         from spectag.training.members.finetune_loop import precision_on
 
@@ -260,82 +280,105 @@ def _met(recipe: Recipe) -> Processes:
     return processes
 
 
-def _check_epochs(recipe: Recipe) -> None:
+def _check_has_epochs(recipe: Recipe) -> None:
     if all(member.optimizer == "lbfgs" for member in recipe.member_recipes()):
         raise ConfigError(
-            "TensorBoard shows epochs, and optimizer lbfgs solves the head without any; leave --tensorboard out, or "
-            "take another optimizer or --mode finetune"
+            "TensorBoard shows epochs, but optimizer lbfgs fits the head without epochs; leave out --tensorboard, or "
+            "use another optimizer or --mode finetune"
         )
 
 
-def _open_log(folder: Path, output: Path) -> "TensorBoardLog":
-    from spectag.training.tensorboard import TensorBoardLog
+@contextmanager
+def _with_tensorboard(callbacks: Callbacks, folder: str | Path | None, output: Path) -> Iterator[Callbacks]:
+    """The callbacks; if there is a folder, each epoch is also written for TensorBoard."""
+    if folder is None:
+        yield callbacks
+        return
+    from spectag.training.setup.tensorboard import TensorBoardLog
 
-    return TensorBoardLog(folder / output.resolve().name)
+    with TensorBoardLog(Path(folder) / output.resolve().name) as tensorboard:
+
+        def on_epoch(epoch: Epoch) -> None:
+            callbacks.on_epoch(epoch)
+            tensorboard(epoch)
+
+        yield dataclasses.replace(callbacks, on_epoch=on_epoch)
 
 
-def _both(first: OnEpoch, second: OnEpoch) -> OnEpoch:
-    def on_epoch(epoch: Epoch) -> None:
-        first(epoch)
-        second(epoch)
+def _cross_validate(
+    run: TrainingRun, inputs: list[MemberInputs], *, train_on_all: bool
+) -> tuple[EnsembleFit, HeldOut, OutOfFoldPredictions]:
+    """Train all members on each fold and, if wanted, on all clips; the held-out clips and their predictions."""
+    clips = inputs[0].clips
+    held_out = hold_out(clips.manifest, run.recipe)
+    run.callbacks.log(f"held out: {held_out.note}")
+    cross_validation = CrossValidation.of(clips.manifest.multi_hot(), held_out)
+    if not train_on_all:
+        cross_validation = dataclasses.replace(cross_validation, all_clips=None)
+    ensemble = run.fit(inputs, run.with_noisy(cross_validation, inputs[0]))
+    return ensemble, held_out, _out_of_fold(clips, held_out, ensemble.logits)
 
-    return on_epoch
 
-
-def _judge(
-    said: OutOfFoldPredictions, held_out: HeldOut, judged: CrossFitted, seed: int
+def _score(
+    out_of_fold: OutOfFoldPredictions, held_out: HeldOut, cross_fitted: CrossFitted, resampling: Resampling
 ) -> tuple[Scores | None, tuple[FoldScore, ...]]:
-    """Scores of the held-out clips, all together, with intervals over recordings, and part by part."""
-    y_true, predictions = said.y_true, judged.probabilities
-    seen = ~np.isnan(predictions).any(axis=1)
-    if not (seen & y_true.any(axis=1)).any():
+    """Scores of all held-out clips, with intervals over recordings, and of each fold; None without labelled clips."""
+    y_true, predictions = out_of_fold.y_true, cross_fitted.probabilities
+    rows = ~np.isnan(predictions).any(axis=1)
+    if not y_true[rows].any():
         return None, ()
     folds = tuple(
-        _judge_fold(name, y_true[rows], predictions[rows])
-        for name, rows in zip(held_out.names, held_out.rows, strict=True)
-        if y_true[rows].any() and not np.isnan(predictions[rows]).any()
+        _score_fold(name, y_true[in_fold], predictions[in_fold])
+        for name, in_fold in zip(held_out.names, held_out.rows, strict=True)
+        if y_true[in_fold].any() and not np.isnan(predictions[in_fold]).any()
     )
-    rng = np.random.default_rng(seed)
-    groups = np.array(said.groups)[seen]
-    scores = score(y_true[seen], predictions[seen], thresholds=judged.thresholds[seen], rng=rng, groups=groups)
+    groups = np.array(out_of_fold.groups)[rows].tolist()
+    scores = score_predictions(
+        y_true[rows], predictions[rows], groups, thresholds=cross_fitted.thresholds[rows], resampling=resampling
+    )
     return scores, folds
 
 
-def _judge_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldScore:
-    is_single = bool((y_true.sum(axis=1) == 1).all())
-    accuracy = top1_accuracy(y_true, predictions) if is_single else None
+def _score_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldScore:
+    is_single_label = bool((y_true.sum(axis=1) == 1).all())
+    accuracy = top1_accuracy(y_true, predictions) if is_single_label else None
     return FoldScore(name, len(y_true), lwlrap(y_true, predictions), accuracy)
 
 
-def _held_out_clips(
-    clips: ClipInputs, held_out: HeldOut, y_true: BoolArray, logits: FloatArray
-) -> OutOfFoldPredictions:
+def _out_of_fold(clips: ClipInputs, held_out: HeldOut | None, logits: FloatArray | None) -> OutOfFoldPredictions:
     """All training clips, with the logits (n_clips, n_labels) of those that were held out."""
     manifest = clips.manifest
+    y_true = manifest.multi_hot()
     folds = np.full(len(manifest.clips), "", object)
-    for name, rows in zip(held_out.names, held_out.rows, strict=True):
-        folds[rows] = name
+    if held_out is not None:
+        for name, rows in zip(held_out.names, held_out.rows, strict=True):
+            folds[rows] = name
     return OutOfFoldPredictions(
         labels=manifest.labels,
-        fnames=names_of_clips(manifest),
-        stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in manifest.clips),
+        fnames=portable_clip_names(manifest),
+        spans=tuple((clip.start_seconds, clip.end_seconds) for clip in manifest.clips),
         folds=tuple(folds),
-        groups=group_names(manifest),
+        groups=portable_group_names(manifest),
         keys=clips.keys,
         y_true=y_true,
-        logits=logits,
+        logits=np.full(y_true.shape, np.nan) if logits is None else logits,
     )
 
 
-def _never_held_out(clips: ClipInputs) -> OutOfFoldPredictions:
-    """Clips that are learnt from alone, as those with doubtful labels are."""
-    y_true = clips.manifest.multi_hot()
-    return _held_out_clips(clips, HeldOut((), (), is_share=False, note=""), y_true, np.full(y_true.shape, np.nan))
+def _with_noisy_clips(out_of_fold: OutOfFoldPredictions, noisy: ClipInputs | None) -> OutOfFoldPredictions:
+    """The training clips and those with noisy labels, which are never held out."""
+    return out_of_fold if noisy is None else out_of_fold.with_training_clips(_out_of_fold(noisy, None, None))
 
 
-def _adjusted(said: OutOfFoldPredictions, recipe: Recipe) -> tuple[Calibration | None, FloatArray]:
-    """The calibration, and the thresholds (n_labels,) of best F1, NaN where there are too few clips."""
-    if not said.seen.any():
-        return None, np.full(len(said.labels), np.nan)
-    calibration = fit_calibration(said.logits, said.y_true, method=recipe.calibration, parts=said.parts)
-    return calibration, fit_thresholds(said.y_true[said.seen], probabilities_of(said.logits[said.seen], calibration))
+def _fit_calibration_and_thresholds(
+    out_of_fold: OutOfFoldPredictions, recipe: Recipe
+) -> tuple[Calibration | None, FloatArray]:
+    """The calibration, and the thresholds (n_labels,) of the best F1, NaN for labels with too few clips."""
+    rows = out_of_fold.has_prediction
+    if not rows.any():
+        return None, np.full(len(out_of_fold.labels), np.nan)
+    calibration = fit_calibration(
+        out_of_fold.logits, out_of_fold.y_true, method=recipe.calibration, folds=out_of_fold.fold_indices
+    )
+    probabilities = probabilities_of(out_of_fold.logits[rows], calibration)
+    return calibration, fit_thresholds(out_of_fold.y_true[rows], probabilities)

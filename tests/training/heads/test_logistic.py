@@ -10,10 +10,10 @@ from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS,
 
 
 def made_up(rng, n_clips, n_features, n_labels=3):
-    """Features of very different sizes, and labels that they tell with some noise."""
+    """Features on very different scales, and labels that depend on them with some noise."""
     hidden = rng.standard_normal((n_clips, n_features))
-    told = hidden @ rng.standard_normal((n_features, n_labels)) / np.sqrt(n_features)
-    y_true = told + 0.5 * rng.standard_normal(told.shape) > 0.5
+    signal = hidden @ rng.standard_normal((n_features, n_labels)) / np.sqrt(n_features)
+    y_true = signal + 0.5 * rng.standard_normal(signal.shape) > 0.5
     features = 10 + hidden * 10.0 ** rng.uniform(-2, 2, n_features)
     return features.astype(np.float32), y_true
 
@@ -26,9 +26,9 @@ def loss(x, y_true, weights, bias, weight_decay):
 # ------------------------------------------------------------------------------------------------ standardization
 
 
-def test_standardised_features_have_mean_0_and_a_stage_has_one_deviation_that_grows_with_depth(rng):
+def test_standardised_features_have_mean_0_and_deviations_that_grow_with_the_stage(rng):
     features, _ = made_up(rng, 200, 12)
-    x = Standardization.of(features, [4, 4, 4])(features)
+    x = Standardization.fit(features, [4, 4, 4])(features)
     assert x.mean(axis=0) == pytest.approx(np.zeros(12), abs=1e-6)
     deviation = x.std(axis=0)
     assert deviation == pytest.approx(np.repeat(deviation[::4], 4), rel=1e-5)
@@ -36,9 +36,9 @@ def test_standardised_features_have_mean_0_and_a_stage_has_one_deviation_that_gr
     assert deviation[4] / deviation[-1] == pytest.approx((1 + head_fit.SHALLOWEST) / 2, rel=1e-5)
 
 
-def test_one_stage_alone_has_mean_square_norm_1(rng):
+def test_single_stage_has_mean_squared_norm_1(rng):
     features, _ = made_up(rng, 200, 12)
-    x = Standardization.of(features, [12])(features)
+    x = Standardization.fit(features, [12])(features)
     assert (x**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_no_step_from_the_solution_lowers_the_loss(rng, n_clips, n_features, wei
 
 
 @pytest.mark.parametrize(("n_clips", "n_features"), [(150, 20), (40, 200)])
-def test_heads_are_those_of_sklearn_label_by_label(rng, n_clips, n_features):
+def test_heads_equal_sklearn_for_each_label(rng, n_clips, n_features):
     features, y_true = made_up(rng, n_clips, n_features)
     sizes = [n_features // 4, n_features - n_features // 4]
     for weight_decay, head in zip(WEIGHT_DECAYS, fit_heads(features, y_true, sizes, WEIGHT_DECAYS), strict=True):
@@ -95,7 +95,7 @@ def test_more_features_than_clips_have_the_solution_of_all_of_them(rng, monkeypa
     assert by_basis.logits(new) == pytest.approx(by_all.logits(new), rel=1e-2, abs=1e-3)
 
 
-def test_clips_that_are_there_twice_do_not_disturb_the_basis(rng):
+def test_duplicate_clips_do_not_change_the_solution(rng):
     features, y_true = made_up(rng, 15, 60)
     once = fit_heads(features, y_true, [60], (1e-3,))[0]
     twice = fit_heads(np.repeat(features, 2, axis=0), np.repeat(y_true, 2, axis=0), [60], (1e-3,))[0]
@@ -107,7 +107,7 @@ def test_strongest_decay_gives_each_clip_the_base_rate(rng):
     head = fit_heads(features, y_true, [5], (1e6,))[0]
     base_rate = y_true.mean(axis=0)
     assert head.logits(features) == pytest.approx(np.tile(logit(base_rate), (100, 1)), abs=1e-4)
-    assert head.probabilities(features) == pytest.approx(np.tile(base_rate, (100, 1)), abs=1e-4)
+    assert expit(head.logits(features)) == pytest.approx(np.tile(base_rate, (100, 1)), abs=1e-4)
 
 
 def test_weaker_decay_gives_greater_weights(rng):
@@ -116,14 +116,14 @@ def test_weaker_decay_gives_greater_weights(rng):
     assert norms == sorted(norms)
 
 
-def test_each_head_is_the_same_alone_and_in_company(rng):
+def test_each_weight_decay_gives_the_same_head_alone_and_with_others(rng):
     features, y_true = made_up(rng, 60, 10)
     together = fit_heads(features, y_true, [10], WEIGHT_DECAYS)[-1]
     alone = fit_heads(features, y_true, [10], WEIGHT_DECAYS[-1:])[0]
     assert alone.logits(features) == pytest.approx(together.logits(features), abs=1e-3)
 
 
-def test_labels_do_not_disturb_each_other(rng):
+def test_labels_are_fitted_independently(rng):
     features, y_true = made_up(rng, 60, 10, n_labels=4)
     together = fit_heads(features, y_true, [10], (1e-3,))[0].logits(features)
     alone = fit_heads(features, y_true[:, 2:3], [10], (1e-3,))[0].logits(features)
@@ -141,7 +141,7 @@ def test_order_and_scale_of_the_features_do_not_matter(rng):
 # ------------------------------------------------------------------------------------------------ odd clips
 
 
-def test_clips_that_a_line_parts_have_finite_weights_and_right_sides():
+def test_separable_clips_have_finite_weights_and_correct_predictions():
     features = np.linspace(-1, 1, 20, dtype=np.float32)[:, np.newaxis]
     y_true = features > 0
     head = fit_heads(features, y_true, [1], WEIGHT_DECAYS)[-1]
@@ -150,7 +150,7 @@ def test_clips_that_a_line_parts_have_finite_weights_and_right_sides():
 
 
 @pytest.mark.parametrize("n_clips", [1, 2, 5])
-def test_label_that_all_or_no_clips_have_is_told_as_sure_and_finite(rng, n_clips):
+def test_label_of_all_or_no_clips_has_confident_finite_logits(rng, n_clips):
     features = rng.standard_normal((n_clips, 30)).astype(np.float32)
     y_true = np.tile([True, False], (n_clips, 1))
     for head in fit_heads(features, y_true, [30], WEIGHT_DECAYS):
@@ -166,38 +166,38 @@ def test_one_clip_for_each_label_is_enough():
     assert head.logits(features).argmax(axis=1).tolist() == [0, 1, 2, 3]
 
 
-def test_clips_that_are_all_alike_have_the_base_rate():
+def test_identical_clips_have_the_base_rate():
     features = np.ones((4, 7), np.float32)
     y_true = np.array([[True], [False], [False], [False]])
-    assert fit_heads(features, y_true, [7], (1e-3,))[0].probabilities(features) == pytest.approx(0.25, abs=1e-4)
+    assert fit_heads(features, y_true, [7], (1e-3,))[0].logits(features) == pytest.approx(logit(0.25), abs=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------ weights, soft labels
 
 
-def logits_of(features, targets, *, asked=None, **settings):
-    """Of the clips asked about, or those learnt from, by the solved head."""
+def logits_of(features, targets, *, test=None, **settings):
+    """Logits of test clips, or of the training clips, by a fitted head."""
     (head,) = fit_heads(features, targets, [features.shape[1]], (1e-3,), **settings)
-    return head.logits(features if asked is None else asked)
+    return head.logits(features if test is None else test)
 
 
 @pytest.mark.parametrize("n_features", [8, 60])
-def test_weight_2_is_a_clip_that_is_there_twice(rng, n_features):
+def test_weight_2_equals_a_duplicate_clip(rng, n_features):
     features, y_true = made_up(rng, 40, n_features)
     twice = np.concatenate([np.arange(40), [3, 5]])
     weights = np.ones(40)
     weights[[3, 5]] = 2
-    expected = logits_of(features[twice], y_true[twice], asked=features)
+    expected = logits_of(features[twice], y_true[twice], test=features)
     assert logits_of(features, y_true, clip_weights=weights) == pytest.approx(expected, rel=1e-2, abs=2e-3)
     assert np.abs(logits_of(features, y_true) - expected).max() > 0.01
 
 
-def test_weight_near_0_is_a_clip_that_is_not_there(rng):
+def test_weight_near_0_equals_a_missing_clip(rng):
     features, y_true = made_up(rng, 40, 8)
     spoilt, weights = features.copy(), np.ones(40)
     spoilt[:5], weights[:5] = 500, 1e-12
     expected = logits_of(features[5:], y_true[5:])
-    assert logits_of(spoilt, y_true, asked=features[5:], clip_weights=weights) == pytest.approx(expected, abs=2e-3)
+    assert logits_of(spoilt, y_true, test=features[5:], clip_weights=weights) == pytest.approx(expected, abs=2e-3)
 
 
 def test_only_the_proportion_of_the_weights_counts(rng):
@@ -209,7 +209,7 @@ def test_only_the_proportion_of_the_weights_counts(rng):
 
 
 @pytest.mark.parametrize("target", [0.5, 0.25])
-def test_soft_target_is_a_clip_that_is_there_true_and_false_with_so_much_weight(rng, target):
+def test_soft_target_equals_a_true_and_a_false_clip_with_these_weights(rng, target):
     features, y_true = made_up(rng, 40, 8)
     soft = y_true.astype(np.float64)
     soft[:10] = target
@@ -217,27 +217,21 @@ def test_soft_target_is_a_clip_that_is_there_true_and_false_with_so_much_weight(
     hard, weights = y_true[rows], np.ones(50)
     hard[:10], hard[40:] = True, False
     weights[:10], weights[40:] = target, 1 - target
-    expected = logits_of(features[rows], hard, asked=features, clip_weights=weights)
+    expected = logits_of(features[rows], hard, test=features, clip_weights=weights)
     assert logits_of(features, soft) == pytest.approx(expected, abs=2e-3)
 
 
-def test_half_true_is_the_same_clip_once_true_and_once_false(rng):
+def test_target_of_one_half_equals_one_true_and_one_false_clip(rng):
     features, y_true = made_up(rng, 30, 6)
     soft = np.full(y_true.shape, 0.5)
     soft[10:] = y_true[10:]
     twice = np.repeat(features, 2, axis=0)
     hard = np.repeat(y_true, 2, axis=0)
     hard[:20] = (np.arange(20) % 2 == 0)[:, np.newaxis]
-    assert logits_of(features, soft) == pytest.approx(logits_of(twice, hard, asked=features), abs=2e-3)
+    assert logits_of(features, soft) == pytest.approx(logits_of(twice, hard, test=features), abs=2e-3)
 
 
 def test_true_and_false_are_the_targets_1_and_0(rng):
     features, y_true = made_up(rng, 40, 8)
     assert np.array_equal(logits_of(features, y_true), logits_of(features, y_true.astype(np.float64)))
     assert np.array_equal(logits_of(features, y_true), logits_of(features, y_true.astype(np.float32)))
-
-
-def test_probabilities_are_the_sigmoid_of_the_logits(rng):
-    features, y_true = made_up(rng, 30, 5)
-    head = fit_heads(features, y_true, [5], (1e-3,))[0]
-    assert np.array_equal(head.probabilities(features), expit(head.logits(features)))

@@ -105,12 +105,12 @@ def test_power_is_the_mel_power_before_the_logarithm(mel, rng):
 
 
 @ABSOLUTE_MELS
-def test_no_power_is_what_the_log_mel_of_silence_holds(mel):
+def test_level_of_no_power_is_the_log_mel_of_silence(mel):
     assert_close(log_mel(np.zeros(4000, np.float32), mel).mean().item(), level_of_no_power(mel), rtol=0, atol=1e-5)
 
 
 @MELS
-def test_a_mix_of_two_tones_is_the_log_mel_of_their_sum(mel):
+def test_mix_of_two_tones_is_the_log_mel_of_their_sum(mel):
     first, second = tone(500, loudness=0.4), tone(4000, loudness=0.2)
     level = 10 * np.log10(mean_power(second, mel) / mean_power(first, mel))  # so that nothing is scaled
     mixed = augmented(log_mel(first, mel), Draw(mix_db=level), others=log_mel(second, mel), front_end=FrontEnd(mel=mel))
@@ -123,7 +123,7 @@ def test_a_mix_of_two_tones_is_the_log_mel_of_their_sum(mel):
 
 @MELS
 @pytest.mark.parametrize("mix_db", [-6.0, 0.0, 5.0])
-def test_the_added_clip_lies_as_far_above_as_was_drawn_however_loud_it_was(mel, mix_db, rng):
+def test_added_clip_has_the_drawn_level_whatever_its_loudness(mel, mix_db, rng):
     low = noise(rng)
     high = tone(6000, loudness=0.03)
     mixed = augmented(log_mel(low, mel), Draw(mix_db=mix_db), others=log_mel(high, mel), front_end=FrontEnd(mel=mel))
@@ -136,7 +136,7 @@ def test_the_added_clip_lies_as_far_above_as_was_drawn_however_loud_it_was(mel, 
 
 
 @MELS
-def test_silence_adds_nothing_and_to_silence_all_is_added(mel, rng):
+def test_adding_silence_changes_nothing_and_silence_becomes_the_added_clip(mel, rng):
     clip, silence = log_mel(noise(rng), mel), log_mel(np.zeros(32_000, np.float32), mel)
     front_end = FrontEnd(mel=mel)
     assert_close(augmented(clip, Draw(mix_db=3.0), others=silence, front_end=front_end), clip, atol=1e-4, rtol=0)
@@ -158,7 +158,7 @@ def test_gain_does_nothing_where_levels_are_relative(front_end, rng):
     assert augmented(clip, Draw(gain_db=6.0), front_end=front_end).equal(clip)
 
 
-def test_background_lies_as_far_below_the_clip_as_was_drawn(rng):
+def test_background_has_the_drawn_level(rng):
     clip, background = noise(rng), tone(6000, loudness=0.9)
     changed = augmented(log_mel(clip), Draw(background_db=10.0), backgrounds=log_mel(background))
     mixed = augmented(log_mel(clip), Draw(mix_db=-10.0), others=log_mel(background))
@@ -169,7 +169,7 @@ def test_background_lies_as_far_below_the_clip_as_was_drawn(rng):
 # ------------------------------------------------------------------------------------------------------ labels
 
 
-def test_joined_targets_are_those_of_either_clip_and_unknown_stays_unknown_but_beside_a_true_one():
+def test_joined_targets_are_those_of_either_clip_and_unknown_unless_one_is_true():
     ours = torch.tensor([[0.0, 0.0, 1.0, 0.5, NAN, NAN, 1.0, NAN, 0.3]])
     theirs = torch.tensor([[0.0, 1.0, 1.0, 0.5, 0.0, 1.0, NAN, NAN, NAN]])
     expected = torch.tensor([[0.0, 1.0, 1.0, 0.75, NAN, 1.0, 1.0, NAN, NAN]])
@@ -177,12 +177,12 @@ def test_joined_targets_are_those_of_either_clip_and_unknown_stays_unknown_but_b
     assert_close(joined_targets(theirs, ours), expected, equal_nan=True)
 
 
-def test_labels_are_joined_where_clips_are_mixed_blended_where_they_are_blended_and_else_left(rng):
+def test_targets_are_joined_by_mixing_interpolated_by_mixup_and_unchanged_otherwise(rng):
     clips = torch.rand(3, 1, 8, 9)
     others = torch.rand(3, 1, 8, 9)
     targets = torch.tensor([[1.0, 0.0]] * 3)
     other_targets = torch.tensor([[0.0, 1.0]] * 3)
-    draws = [Draw(mix_db=0.0), Draw(mixup_share=0.25), Draw()]
+    draws = [Draw(mix_db=0.0), Draw(mixup_fraction=0.25), Draw()]
     augmenter = Augmenter(OFF, FrontEnd(mel=AUDIOSET_MEL))
     changed, labels = augmenter(clips, others, None, targets, other_targets, draws)
     assert_close(labels, torch.tensor([[1.0, 1.0], [0.75, 0.25], [1.0, 0.0]]))
@@ -190,11 +190,11 @@ def test_labels_are_joined_where_clips_are_mixed_blended_where_they_are_blended_
     assert changed[2].equal(clips[2])
 
 
-def test_a_blend_with_an_unknown_label_is_unknown():
+def test_mixup_with_an_unknown_label_is_unknown():
     clips = torch.rand(1, 1, 4, 4)
     augmenter = Augmenter(OFF, FrontEnd(mel=AUDIOSET_MEL))
     _, labels = augmenter(
-        clips, clips, None, torch.tensor([[1.0, NAN]]), torch.tensor([[NAN, 1.0]]), [Draw(mixup_share=0.5)]
+        clips, clips, None, torch.tensor([[1.0, NAN]]), torch.tensor([[NAN, 1.0]]), [Draw(mixup_fraction=0.5)]
     )
     assert labels.isnan().all()
 
@@ -202,7 +202,7 @@ def test_a_blend_with_an_unknown_label_is_unknown():
 # ------------------------------------------------------------------------------------------- time and frequency
 
 
-def test_roll_is_numpys():
+def test_roll_equals_numpy():
     clip = torch.rand(2, 1, 4, 10)
     rolled = augmented(clip, Draw(roll=0.3), Draw())
     assert rolled[0].equal(torch.from_numpy(np.roll(clip[0].numpy(), 3, axis=-1)))
@@ -210,27 +210,27 @@ def test_roll_is_numpys():
 
 
 @pytest.mark.parametrize(("warp", "frequency"), [(1.1, 2000.0), (0.9, 2000.0), (1.1, 300.0), (0.9, 9000.0)])
-def test_a_warp_moves_a_tone_up_the_bands_by_its_factor(warp, frequency):
+def test_warp_moves_a_tone_up_the_bands_by_its_factor(warp, frequency):
     clip = log_mel(tone(frequency))
     band = int(np.abs(band_centers(AUDIOSET_MEL) - frequency).argmin())
     assert abs(clip.mean(dim=-1).argmax() - band) <= 1
     assert abs(augmented(clip, Draw(warp=warp)).mean(dim=-1).argmax() - band * warp) <= 1.5
 
 
-def test_a_warp_of_an_image_leaves_its_lowest_row_where_it_is(rng):
+def test_warp_of_an_image_leaves_its_lowest_row_where_it_is(rng):
     image = torch.from_numpy(GREY.input_of_waveform(noise(rng)))[None]
     for warp in (0.9, 1.1):
         assert_close(augmented(image, Draw(warp=warp), front_end=GREY)[..., -1, :], image[..., -1, :])
 
 
-def test_beyond_the_highest_band_a_warp_finds_silence(rng):
+def test_warp_fills_bands_above_the_highest_with_silence(rng):
     squeezed = augmented(log_mel(noise(rng)), Draw(warp=0.9))
     floor = torch.full_like(squeezed[..., -12:, :], level_of_no_power(AUDIOSET_MEL))
     assert_close(squeezed[..., -12:, :], floor)
     assert squeezed[..., -14, :].min() > floor[0, 0, 0, 0] + 0.1
 
 
-def test_a_crop_is_stretched_over_all_of_the_input():
+def test_crop_is_resized_to_the_whole_input():
     ramp = torch.linspace(0, 1, 101)
     clip = ramp[None, None, None, :] + 10 * ramp[None, None, :, None]
     cropped = augmented(clip, Draw(time_crop=(0.2, 0.7), band_crop=(0.1, 0.9)))
@@ -241,7 +241,7 @@ def test_a_crop_is_stretched_over_all_of_the_input():
 
 
 @ABSOLUTE_MELS
-def test_masks_hold_what_silence_would_have_been(mel, rng):
+def test_masks_contain_the_value_of_silence(mel, rng):
     waveform = np.concatenate([noise(rng), np.zeros(32_000, np.float32)])
     clip = log_mel(waveform, mel)
     draw = Draw(time_masks=((0.0, 0.25),), band_masks=((0.5, 0.75),))
@@ -254,7 +254,7 @@ def test_masks_hold_what_silence_would_have_been(mel, rng):
     assert masked[..., : mel.n_mels // 2, n_frames // 4 + 1 :].equal(clip[..., : mel.n_mels // 2, n_frames // 4 + 1 :])
 
 
-def test_masks_hold_the_clips_least_where_levels_are_relative(rng):
+def test_masks_contain_the_minimum_of_the_clip_if_levels_are_relative(rng):
     clip = torch.cat([log_mel(noise(rng), IMAGE_MEL), log_mel(tone(900), IMAGE_MEL)])
     masked = augmented(clip, *[Draw(time_masks=((0.5, 0.6),), band_masks=())] * 2, front_end=FrontEnd(mel=IMAGE_MEL))
     middle = int(0.55 * clip.shape[-1])
@@ -265,7 +265,7 @@ def test_masks_hold_the_clips_least_where_levels_are_relative(rng):
 # ------------------------------------------------------------------------------------------------------ images
 
 
-def test_of_two_images_the_brighter_pixel_stays_and_a_background_is_darkened_first():
+def test_images_are_added_by_their_brighter_pixel_and_backgrounds_are_darkened():
     images, others = torch.rand(2, 1, 6, 7), torch.rand(2, 1, 6, 7)
     changed = augmented(
         images, Draw(mix_db=-3.0), Draw(background_db=20.0), others=others, backgrounds=others, front_end=GREY
@@ -284,7 +284,7 @@ def test_masks_of_coloured_images_have_the_colour_of_silence(rng):
 
 
 @pytest.mark.parametrize("kind", ["random_crop", "rand_augment", "trivial_augment_wide"])
-def test_torchvisions_changes_follow_the_clips_own_seed_and_leave_torchs_own_alone(kind):
+def test_torchvision_transforms_use_the_seed_of_the_clip_only(kind):
     config = AugmentConfig(mix=0, image=kind)
     front_end = FrontEnd(mel=IMAGE_MEL, image=ImageConfig(colormap="magma"))
     image = torch.linspace(0, 1, 3 * 32 * 32).view(1, 3, 32, 32)
@@ -294,7 +294,7 @@ def test_torchvisions_changes_follow_the_clips_own_seed_and_leave_torchs_own_alo
     torch.manual_seed(99)
     again = augmented(image, seeded(7), front_end=front_end, config=config)
     assert again[0].equal(several[7])
-    assert len({bytes((255 * one).byte().numpy()) for one in several}) > 4
+    assert len({bytes((255 * image).byte().numpy()) for image in several}) > 4
     assert_close(several * 255, (several * 255).round())
     assert 0 <= several.min() <= several.max() <= 1
 
@@ -303,7 +303,7 @@ def seeded(seed):
     return Draw(image_seed=seed)
 
 
-def test_a_random_crop_is_the_image_moved_over_its_edges():
+def test_random_crop_shifts_the_image_beyond_its_edges():
     config = AugmentConfig(mix=0, image="random_crop")
     image = torch.ones(1, 1, 32, 40)
     moved = augmented(image.expand(50, -1, -1, -1), *map(seeded, range(50)), front_end=GREY, config=config)
@@ -313,12 +313,12 @@ def test_a_random_crop_is_the_image_moved_over_its_edges():
     assert_close((moved > 0).flatten(1).sum(dim=1), n_rows * n_columns)
 
 
-def test_changes_of_images_are_refused_for_a_network_that_hears_log_mels():
-    with pytest.raises(ConfigError, match=r"augment.image = rand_augment changes 8-bit images.*efficientnet_lite0"):
+def test_image_transforms_are_refused_for_a_network_that_takes_log_mels():
+    with pytest.raises(ConfigError, match=r"augment.image = rand_augment transforms 8-bit images.*efficientnet_lite0"):
         Augmenter(AugmentConfig(image="rand_augment"), FrontEnd(mel=AUDIOSET_MEL))
 
 
-def test_torchvision_is_loaded_for_images_alone():
+def test_torchvision_is_imported_only_for_images():
     script = "import sys, spectag.training.inputs.augmenter; print('torchvision' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
@@ -329,9 +329,9 @@ def test_torchvision_is_loaded_for_images_alone():
 
 
 @MELS
-def test_a_batch_of_three_equals_three_singles(mel, rng):
+def test_batch_of_three_equals_three_single_clips(mel, rng):
     clips, others, backgrounds = (torch.cat([log_mel(noise(rng), mel) for _ in range(3)]) for _ in range(3))
-    draws = [EVERYTHING, replace(EVERYTHING, mix_db=None, mixup_share=0.4, roll=0.0), Draw(gain_db=2.0)]
+    draws = [EVERYTHING, replace(EVERYTHING, mix_db=None, mixup_fraction=0.4, roll=0.0), Draw(gain_db=2.0)]
     front_end = FrontEnd(mel=mel)
     batch = augmented(clips, *draws, others=others, backgrounds=backgrounds, front_end=front_end)
     for i in range(3):
@@ -342,7 +342,7 @@ def test_a_batch_of_three_equals_three_singles(mel, rng):
         assert_close(batch[part], single, atol=1e-4, rtol=0)
 
 
-def test_what_is_given_is_left_as_it_was_and_what_no_draw_asks_for_is_not_looked_at(rng):
+def test_arguments_are_not_changed_and_unused_rows_are_ignored(rng):
     clips = torch.cat([log_mel(noise(rng))] * 2)
     others = torch.cat([log_mel(tone(900)), torch.full_like(clips[:1], NAN)])
     before = clips.clone()
@@ -352,7 +352,7 @@ def test_what_is_given_is_left_as_it_was_and_what_no_draw_asks_for_is_not_looked
     assert augmented(clips, Draw(), Draw()).equal(clips)
 
 
-def test_arrays_are_changed_as_tensors_are(rng):
+def test_arrays_are_augmented_like_tensors(rng):
     clip, other = log_mel(noise(rng)), log_mel(tone(900))
     targets = np.eye(2, dtype=np.float32)
     augmenter = Augmenter(OFF, FrontEnd(mel=AUDIOSET_MEL))
@@ -362,11 +362,11 @@ def test_arrays_are_changed_as_tensors_are(rng):
     assert labels.tolist() == [[1.0, 1.0]]
 
 
-def test_what_a_draw_asks_for_must_be_there():
+def test_inputs_that_a_draw_needs_must_be_given():
     clip = torch.zeros(1, 1, 4, 5)
-    with pytest.raises(ValueError, match=r"asks for others of shape \(1, 1, 4, 5\), got none"):
+    with pytest.raises(ValueError, match=r"needs others of shape \(1, 1, 4, 5\), got None"):
         augmented(clip, Draw(mix_db=0.0))
-    with pytest.raises(ValueError, match=r"asks for backgrounds of shape \(1, 1, 4, 5\), got \(1, 1, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"needs backgrounds of shape \(1, 1, 4, 5\), got \(1, 1, 4, 6\)"):
         augmented(clip, Draw(background_db=0.0), backgrounds=torch.zeros(1, 1, 4, 6))
     with pytest.raises(ValueError, match=r"a draw for each clip, got 2 for 1"):
         augmented(clip, Draw(), Draw())
@@ -376,16 +376,16 @@ def test_what_a_draw_asks_for_must_be_there():
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_draw_stays_within_the_settings(seed):
+def test_draw_stays_within_the_settings(seed):
     config = AugmentConfig(
         mix=0.5, mixup=0.5, roll=0.5, spec_augment=0.5, warp=0.5, resized_crop=0.5, background="noises"
     )
     drawn = draw(config, np.random.default_rng(seed))
     assert drawn == draw(config, np.random.default_rng(seed))
-    assert drawn.mix_db is None or (abs(drawn.mix_db) <= 6 and drawn.mixup_share is None)
-    assert drawn.mixup_share is None or 0 <= drawn.mixup_share <= 1
+    assert drawn.mix_db is None or (abs(drawn.mix_db) <= 6 and drawn.mixup_fraction is None)
+    assert drawn.mixup_fraction is None or 0 <= drawn.mixup_fraction <= 1
     assert drawn.background_db is None or 6 <= drawn.background_db <= 30
-    assert drawn.needs_other == (drawn.mix_db is not None or drawn.mixup_share is not None)
+    assert drawn.needs_other == (drawn.mix_db is not None or drawn.mixup_fraction is not None)
     assert drawn.needs_background == (drawn.background_db is not None)
     assert abs(drawn.gain_db) <= 6
     assert 0.9 <= drawn.warp <= 1.1
@@ -399,20 +399,20 @@ def test_a_draw_stays_within_the_settings(seed):
     assert drawn.image_seed is None
 
 
-def test_each_change_comes_to_its_share_of_the_clips(rng):
+def test_each_augmentation_has_its_probability(rng):
     config = AugmentConfig(mix=0.7, mixup=0.5, roll=0.2, spec_augment=0.3, background="noises", background_share=0.4)
     draws = [draw(config, rng) for _ in range(4000)]
     shares = [
-        np.mean([one.mix_db is not None for one in draws]),
-        np.mean([one.mixup_share is not None for one in draws]),
-        np.mean([one.roll > 0 for one in draws]),
-        np.mean([len(one.time_masks) == 2 for one in draws]),
-        np.mean([one.needs_background for one in draws]),
+        np.mean([drawn.mix_db is not None for drawn in draws]),
+        np.mean([drawn.mixup_fraction is not None for drawn in draws]),
+        np.mean([drawn.roll > 0 for drawn in draws]),
+        np.mean([len(drawn.time_masks) == 2 for drawn in draws]),
+        np.mean([drawn.needs_background for drawn in draws]),
     ]
     assert shares == pytest.approx([0.7, 0.3 * 0.5, 0.2, 0.3, 0.4], abs=0.03)
 
 
-def test_where_all_is_off_nothing_is_drawn(rng):
+def test_nothing_is_drawn_if_all_probabilities_are_0(rng):
     assert draw(OFF, rng) == Draw()
     assert draw(AugmentConfig(mix=0, gain_db=0, background_share=1), rng) == Draw()
     assert not Draw().needs_other

@@ -15,7 +15,7 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.training import AugmentConfig, FinetuneConfig
 from spectag.errors import DataError
 from spectag.training.inputs.augmenter import Augmenter
-from spectag.training.inputs.batches import Batches, Examples, silence_of, stretch
+from spectag.training.inputs.batches import Batches, Examples, crop_or_pad, silence_of
 
 MEL = MelConfig(sample_rate=8000, n_fft=256, hop_length=128, n_mels=4, f_max=4000, top_db=None)
 FRONT_END = FrontEnd(mel=MEL)
@@ -24,18 +24,18 @@ LIVELY = AugmentConfig(mix=0.5, mixup=0.5, roll=0.5, spec_augment=0.5)
 
 
 def clip_of(number):
-    """A clip that tells its number in the rows and the time in the columns; every third is shorter than a stretch."""
+    """A clip that encodes its number and the time; every third clip is shorter than an excerpt."""
     n_frames = 4 if number % 3 == 0 else 10
     return (number + np.arange(n_frames) / 100 + np.zeros((1, 4, 1))).astype(np.float32)
 
 
-def examples_of(n_certain, n_noisy=0, *, inputs=clip_of, backgrounds=()):
-    n_clips = n_certain + n_noisy
+def examples_of(n_clean, n_noisy=0, *, inputs=clip_of, backgrounds=()):
+    n_clips = n_clean + n_noisy
     return Examples(
         inputs,
         np.eye(n_clips, dtype=np.float32),
-        np.where(np.arange(n_clips) < n_certain, 1.0, 0.25).astype(np.float32),
-        np.arange(n_clips) >= n_certain,
+        np.where(np.arange(n_clips) < n_clean, 1.0, 0.25).astype(np.float32),
+        np.arange(n_clips) >= n_clean,
         backgrounds,
     )
 
@@ -62,7 +62,7 @@ def rows_shown(batches, number=1, **settings):
 
 
 @pytest.mark.parametrize("n_clips", [1, 2, 7, 8, 9, 30])
-def test_each_certain_clip_comes_exactly_once_in_an_epoch(n_clips):
+def test_each_clean_clip_comes_exactly_once_in_an_epoch(n_clips):
     batches = batches_of(examples_of(n_clips))
     shown = rows_shown(batches, augmented=True)
     assert sorted(shown) == list(range(n_clips))
@@ -70,7 +70,7 @@ def test_each_certain_clip_comes_exactly_once_in_an_epoch(n_clips):
 
 
 @pytest.mark.parametrize(("weight", "n_noisy", "n_shown"), [(1.0, 3, 3), (1.0, 40, 10), (0.3, 10, 3), (0.3, 40, 10)])
-def test_noisy_clips_are_as_many_as_they_weigh_and_at_most_as_many_as_certain_ones(weight, n_noisy, n_shown):
+def test_number_of_noisy_clips_is_their_weight_and_at_most_that_of_clean_ones(weight, n_noisy, n_shown):
     examples = examples_of(10, n_noisy)
     examples.weights[10:] = weight
     batches = batches_of(examples)
@@ -82,7 +82,7 @@ def test_noisy_clips_are_as_many_as_they_weigh_and_at_most_as_many_as_certain_on
     assert (set(epochs[0]) != set(epochs[1])) == (n_noisy > n_shown)
 
 
-def test_noisy_clips_that_weigh_more_come_more_often():
+def test_noisy_clips_are_sampled_by_weight():
     examples = examples_of(10, 40)
     examples.weights[10:30], examples.weights[30:] = 1.0, 0.1
     batches = batches_of(examples)
@@ -92,14 +92,14 @@ def test_noisy_clips_that_weigh_more_come_more_often():
     assert 0 < n_light < 0.25 * n_heavy
 
 
-def test_clips_that_weigh_nothing_are_never_shown():
+def test_clips_of_weight_0_are_never_used():
     examples = examples_of(4, 4)
     examples.weights[5] = 0
     assert 5 not in rows_shown(batches_of(examples), augmented=True)
 
 
 @pytest.mark.parametrize(("n_clips", "batch_size"), [(30, 8), (16, 8), (5, 8), (9, 1), (17, 16)])
-def test_steps_are_as_few_as_the_batch_size_allows_and_of_like_size(n_clips, batch_size):
+def test_steps_are_as_few_as_the_batch_size_allows_and_of_similar_size(n_clips, batch_size):
     batches = batches_of(examples_of(n_clips), batch_size=batch_size)
     sizes = [len(batch.draws) for batch in batches.epoch(1, augmented=True)]
     assert len(sizes) == batches.n_steps == -(-n_clips // batch_size)
@@ -107,7 +107,7 @@ def test_steps_are_as_few_as_the_batch_size_allows_and_of_like_size(n_clips, bat
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_mix_with_a_noisy_clip_is_noisy_and_weighs_as_little():
+def test_mix_with_a_noisy_clip_is_noisy_and_has_its_weight():
     augment = AugmentConfig(mix=1.0)
     for batch in batches_of(examples_of(6, 6), augment=augment).epoch(1, augmented=True):
         is_noisy = (batch.targets.argmax(1) >= 6) | (batch.other_targets.argmax(1) >= 6)
@@ -119,7 +119,7 @@ def test_a_mix_with_a_noisy_clip_is_noisy_and_weighs_as_little():
 
 
 @pytest.mark.parametrize("augmented", [True, False])
-def test_a_run_that_goes_on_sees_what_it_would_have_seen(augmented):
+def test_epoch_from_a_later_step_gives_the_same_batches(augmented):
     examples = examples_of(24, 12)
     whole = [clips_in(batch) for batch in batches_of(examples).epoch(2, augmented=augmented)]
     rest = [clips_in(batch) for batch in batches_of(examples).epoch(2, augmented=augmented, first_step=2)]
@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(augmented):
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
-def test_processes_together_see_what_one_sees(n_ranks):
+def test_several_processes_together_get_the_batches_of_one(n_ranks):
     examples = examples_of(20, 7)
     alone = list(batches_of(examples).epoch(1, augmented=True))
     shared = [batches_of(examples, rank=rank, n_ranks=n_ranks).epoch(1, augmented=True) for rank in range(n_ranks)]
@@ -151,7 +151,7 @@ def test_epochs_and_seeds_differ():
 @given(n_clips=st.integers(1, 60), batch_size=st.integers(1, 40), n_ranks=st.integers(1, 5))
 def test_every_process_has_a_clip_in_every_step(n_clips, batch_size, n_ranks):
     if n_clips < n_ranks:
-        with pytest.raises(DataError, match=f"^{n_clips} clips to learn from are too few for {n_ranks} processes"):
+        with pytest.raises(DataError, match=f"^{n_clips} training clips are too few for {n_ranks} processes"):
             batches_of(examples_of(n_clips), batch_size=batch_size, n_ranks=n_ranks)
         return
     n_steps = batches_of(examples_of(n_clips), batch_size=batch_size, n_ranks=n_ranks).n_steps
@@ -166,7 +166,7 @@ def test_without_augmentation_nothing_is_drawn():
     torch.testing.assert_close(targets, batch.targets, rtol=0, atol=0)
 
 
-def test_backgrounds_are_stretches_of_the_sounds_given(tmp_path):
+def test_backgrounds_are_excerpts_of_the_given_sounds(tmp_path):
     augment = AugmentConfig(mix=0.0, background=tmp_path, background_share=0.5)
     batches = batches_of(examples_of(8, backgrounds=[clip_of(-5)]), augment=augment)
     (batch,) = batches.epoch(1, augmented=True)
@@ -183,7 +183,7 @@ def loader_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
 
-def test_an_error_of_a_loader_comes_out_and_what_waits_is_not_loaded(monkeypatch):
+def test_error_of_a_loader_is_raised_and_waiting_batches_are_not_loaded(monkeypatch):
     monkeypatch.setattr("spectag.training.inputs.batches.n_usable_cores", lambda: 1)
     loaded = []
 
@@ -195,11 +195,11 @@ def test_an_error_of_a_loader_comes_out_and_what_waits_is_not_loaded(monkeypatch
     epoch = batches_of(examples_of(400, inputs=inputs), batch_size=1).epoch(1, augmented=True)
     with pytest.raises(OSError, match="the disk is gone"):
         next(epoch)
-    assert len(loaded) <= 3  # of the five that were asked for
+    assert len(loaded) <= 3  # of the five that were requested
     assert not loader_threads()
 
 
-def test_an_epoch_left_early_ends_its_threads():
+def test_epoch_left_early_ends_its_threads():
     epoch = batches_of(examples_of(400), batch_size=1).epoch(1, augmented=True)
     next(epoch)
     assert loader_threads()
@@ -207,53 +207,53 @@ def test_an_epoch_left_early_ends_its_threads():
     assert not loader_threads()
 
 
-def test_a_whole_epoch_ends_its_threads():
+def test_whole_epoch_ends_its_threads():
     assert len(list(batches_of(examples_of(20)).epoch(1, augmented=True))) == 3
     assert not loader_threads()
 
 
-# ------------------------------------------------------------------------------------------------ stretches
+# ------------------------------------------------------------------------------------------------ excerpts
 
 
 @given(n_frames=st.integers(1, 30), width=st.integers(1, 30), seed=st.integers(0, 99))
-def test_stretch_of_a_long_clip_is_a_part_of_it(n_frames, width, seed):
+def test_excerpt_of_a_long_clip_is_a_part_of_it(n_frames, width, seed):
     clip = np.arange(n_frames + width, dtype=np.float32)[np.newaxis, np.newaxis]
-    part = stretch(clip, width, -1.0, np.random.default_rng(seed))[0, 0]
+    part = crop_or_pad(clip, width, -1.0, np.random.default_rng(seed))[0, 0]
     np.testing.assert_array_equal(part, part[0] + np.arange(width))
     assert 0 <= part[0] <= n_frames
 
 
 @given(n_frames=st.integers(1, 30), more=st.integers(1, 30), seed=st.integers(0, 99))
-def test_short_clip_is_repeated_or_laid_whole_into_silence(n_frames, more, seed):
+def test_short_clip_is_repeated_or_padded_with_silence(n_frames, more, seed):
     clip = np.arange(1, n_frames + 1, dtype=np.float32)[np.newaxis, np.newaxis]
     width = n_frames + more
-    wrapped = stretch(clip, width, -1.0, np.random.default_rng(seed), short="wrap")[0, 0]
+    wrapped = crop_or_pad(clip, width, -1.0, np.random.default_rng(seed), short="wrap")[0, 0]
     np.testing.assert_array_equal(wrapped, 1 + np.arange(width) % n_frames)
-    padded = stretch(clip, width, -1.0, np.random.default_rng(seed), short="pad")[0, 0]
+    padded = crop_or_pad(clip, width, -1.0, np.random.default_rng(seed), short="pad")[0, 0]
     assert (padded == -1).sum() == more
     start = int((padded != -1).argmax())
     np.testing.assert_array_equal(padded[start : start + n_frames], clip[0, 0])
-    either = stretch(clip, width, -1.0, np.random.default_rng(seed), short="both")[0, 0]
+    either = crop_or_pad(clip, width, -1.0, np.random.default_rng(seed), short="both")[0, 0]
     assert len(either) == width
     assert set(clip[0, 0]) <= set(either) <= set(clip[0, 0]) | {-1.0}
 
 
-def test_both_is_now_the_one_and_now_the_other():
+def test_both_repeats_or_pads_at_random():
     clip = np.ones((1, 1, 3), np.float32)
-    n_wrapped = sum((stretch(clip, 5, 0.0, np.random.default_rng(i), short="both") == 1).all() for i in range(400))
+    n_wrapped = sum((crop_or_pad(clip, 5, 0.0, np.random.default_rng(i), short="both") == 1).all() for i in range(400))
     assert 150 < n_wrapped < 250
 
 
-def test_every_place_of_a_clip_comes_up():
+def test_every_position_in_a_clip_is_drawn():
     clip = np.arange(6, dtype=np.float32)[np.newaxis, np.newaxis]
-    starts = [stretch(clip, 4, 0.0, np.random.default_rng(i))[0, 0, 0] for i in range(100)]
+    starts = [crop_or_pad(clip, 4, 0.0, np.random.default_rng(i))[0, 0, 0] for i in range(100)]
     assert set(starts) == {0, 1, 2}
     short = clip[..., 1:3]
-    places = [int(stretch(short, 4, 0.0, np.random.default_rng(i))[0, 0].argmax()) for i in range(100)]
-    assert set(places) == {1, 2, 3}
+    positions = [int(crop_or_pad(short, 4, 0.0, np.random.default_rng(i))[0, 0].argmax()) for i in range(100)]
+    assert set(positions) == {1, 2, 3}
 
 
-def test_clips_of_one_width_are_taken_as_they_are():
+def test_clips_of_one_width_are_used_unchanged():
     (batch,) = batches_of(examples_of(3, inputs=lambda i: np.full((1, 4, 9), i, np.float32)), width=None).epoch(
         1, augmented=False
     )
@@ -265,7 +265,7 @@ def test_clips_of_one_width_are_taken_as_they_are():
 
 @pytest.mark.parametrize("top_db", [None, 30.0, 80.0])
 @pytest.mark.parametrize("scale", [{"log": "db"}, {"log": "ln"}, {"log": "ln", "mean": -4.5, "std": 5.0}], ids=str)
-def test_silence_is_what_the_front_end_makes_of_silence(rng, scale, top_db):
+def test_silence_has_the_value_of_the_front_end(rng, scale, top_db):
     config = MelConfig(**MEL.model_dump() | scale | {"top_db": top_db, "amin": 1e-5})
     noise = rng.normal(size=4000)
     noise_then_silence = np.concatenate([noise, np.zeros(4000)]).astype(np.float32)
@@ -274,7 +274,7 @@ def test_silence_is_what_the_front_end_makes_of_silence(rng, scale, top_db):
     np.testing.assert_allclose(silence_of(inputs, FrontEnd(mel=config)), expected, atol=1e-4)
 
 
-def test_silence_beside_a_clip_relative_to_its_loudest_lies_top_db_below(rng):
+def test_silence_is_top_db_below_a_clip_relative_to_its_maximum(rng):
     config = MelConfig(**MEL.model_dump() | {"ref": "max", "top_db": 60.0})
     inputs = compute_log_mel(rng.normal(size=4000).astype(np.float32), config)[np.newaxis]
     assert silence_of(inputs, FrontEnd(mel=config)) == pytest.approx(-60, abs=1e-4)
@@ -283,10 +283,10 @@ def test_silence_beside_a_clip_relative_to_its_loudest_lies_top_db_below(rng):
 
 
 @pytest.mark.parametrize("log", ["db", "ln"])
-def test_silent_clip_laid_into_silence_is_all_alike(rng, log):
+def test_padded_silent_clip_is_constant(rng, log):
     config = MEL.model_copy(update={"log": log})
     inputs = compute_log_mel(np.zeros(2000, np.float32), config)[np.newaxis]
-    laid = stretch(inputs, 50, silence_of(inputs, FrontEnd(mel=config)), rng)
+    laid = crop_or_pad(inputs, 50, silence_of(inputs, FrontEnd(mel=config)), rng)
     assert laid.min() == laid.max()
 
 

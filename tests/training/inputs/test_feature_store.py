@@ -1,4 +1,4 @@
-"""Features on disk: worked out once, told apart by all that makes them, and safe to kill."""
+"""Features on disk: computed once, separate for different settings, and safe if the process is killed."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def store(root, *, mel=MEL, image=None, **recipe):
 
 
 class Inputs:
-    """The inputs of five clips, and which of them were asked for."""
+    """The inputs of five clips; remembers which of them were requested."""
 
     def __init__(self, rng, *, height=HEIGHT):
         self.values = [rng.random((1, height, width), np.float32) for width in (7, 20, 1, 33, 20)]
-        self.asked = []
+        self.requested = []
 
     def __call__(self, i):
-        self.asked.append(i)
+        self.requested.append(i)
         return self.values[i]
 
 
@@ -48,10 +48,10 @@ def files(folder):
 
 
 def never(i):
-    raise AssertionError(f"clip {i} was looked at")
+    raise AssertionError(f"clip {i} was requested")
 
 
-def test_features_are_torchs_in_the_order_of_the_clips(tmp_path, inputs):
+def test_features_equal_torch_in_the_order_of_the_clips(tmp_path, inputs):
     features = store(tmp_path)
     computed = features.compute(KEYS, inputs, progress=silent)
     np.testing.assert_allclose(computed, features_by_torch(features, inputs), rtol=1e-4, atol=1e-5)
@@ -59,22 +59,22 @@ def test_features_are_torchs_in_the_order_of_the_clips(tmp_path, inputs):
     assert sum(features.group_sizes(inputs.values[0])) == computed.shape[1] == 2 * (32 + 64 + 128 + 256)
 
 
-def test_features_are_worked_out_once(tmp_path, inputs):
+def test_features_are_computed_once(tmp_path, inputs):
     first = store(tmp_path).compute(KEYS, inputs, progress=silent)
     again = store(tmp_path).compute(KEYS[::-1], never, progress=silent)
     np.testing.assert_array_equal(again, first[::-1])
 
 
-def test_only_clips_that_are_new_are_looked_at(tmp_path, inputs):
+def test_only_new_clips_are_computed(tmp_path, inputs):
     store(tmp_path).compute(KEYS[:2], inputs, progress=silent)
-    inputs.asked.clear()
+    inputs.requested.clear()
     steps = []
     store(tmp_path).compute(KEYS, inputs, progress=lambda *step: steps.append(step))
-    assert set(inputs.asked) == {2, 3, 4}
+    assert set(inputs.requested) == {2, 3, 4}
     assert steps == [("features by scratch", n_done, 3) for n_done in range(4)]
 
 
-def test_clips_of_one_content_are_worked_out_once(tmp_path, inputs):
+def test_clips_of_the_same_content_are_computed_once(tmp_path, inputs):
     steps = []
     features = store(tmp_path).compute([KEYS[0]] * 3, inputs, progress=lambda *step: steps.append(step))
     assert steps[-1] == ("features by scratch", 1, 1)
@@ -102,7 +102,7 @@ def test_settings_of_the_head_keep_the_folder(tmp_path, same):
     assert store(tmp_path, **same).folder == store(tmp_path).folder
 
 
-def test_what_a_killed_run_left_is_harmless_and_goes(tmp_path, inputs):
+def test_files_of_a_killed_run_are_harmless_and_deleted(tmp_path, inputs):
     features = store(tmp_path)
     left = features.folder / ".work-killed"
     left.mkdir(parents=True)
@@ -113,7 +113,7 @@ def test_what_a_killed_run_left_is_harmless_and_goes(tmp_path, inputs):
     assert not left.exists()
 
 
-def test_a_stopped_run_keeps_what_it_did_and_the_next_goes_on(tmp_path, rng, inputs):
+def test_stopped_run_keeps_its_features_and_the_next_continues(tmp_path, rng, inputs):
     undisturbed = store(tmp_path / "undisturbed").compute(KEYS, inputs, progress=silent)
     features = store(tmp_path / "stopped")
 
@@ -125,9 +125,9 @@ def test_a_stopped_run_keeps_what_it_did_and_the_next_goes_on(tmp_path, rng, inp
         features.compute(KEYS, inputs, progress=stop)
     assert {f"{key[:2]}/{key}.npy" for key in KEYS[:2]} <= files(features.folder)
     assert not list(features.folder.glob(".work-*"))
-    inputs.asked.clear()
+    inputs.requested.clear()
     np.testing.assert_array_equal(features.compute(KEYS, inputs, progress=silent), undisturbed)
-    assert not {0, 1} & set(inputs.asked)
+    assert not {0, 1} & set(inputs.requested)
 
 
 def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path, inputs):
@@ -139,36 +139,34 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path, inputs)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00cut", b"no features"])
-def test_a_damaged_file_of_features_is_named(tmp_path, inputs, content):
+def test_damaged_file_of_features_is_named(tmp_path, inputs, content):
     features = store(tmp_path)
     features.compute(KEYS, inputs, progress=silent)
     (path,) = features.folder.rglob(f"{KEYS[2]}.npy")
     path.write_bytes(content)
-    with pytest.raises(
-        SpectrogramCacheError, match=rf"{KEYS[2]}\.npy: the features can't be read: .+; delete the file"
-    ):
+    with pytest.raises(SpectrogramCacheError, match=rf"{KEYS[2]}\.npy: cannot read the features: .+; delete the file"):
         features.compute(KEYS, inputs, progress=silent)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, inputs):
+def test_folder_that_cannot_be_written_is_named(tmp_path, inputs):
     (tmp_path / "features").write_text("a file where the folder should be")
     with pytest.raises(
-        SpectrogramCacheError, match=r"features.scratch-\w+: the features can't be written: Not a directory"
+        SpectrogramCacheError, match=r"features.scratch-\w+: cannot write the features: Not a directory"
     ):
         store(tmp_path).compute(KEYS, inputs, progress=silent)
 
 
-def test_a_size_that_the_network_does_not_take_is_an_error_with_advice(tmp_path, inputs):
+def test_size_that_the_network_does_not_take_is_an_error_with_advice(tmp_path, inputs):
     features = store(tmp_path, backbone="timm/vit_tiny_patch16_224", pretrained=False)
     message = (
-        r"backbone timm/vit_tiny_patch16_224 can't take inputs of 16 rows and 7 columns: Input height \(16\) doesn't "
-        r"match model \(224\); set image\.height and image\.width"
+        r"backbone timm/vit_tiny_patch16_224 does not accept inputs of 16 rows and 7 columns: Input height \(16\) "
+        r"doesn't match model \(224\); set image\.height and image\.width"
     )
     with pytest.raises(ConfigError, match=message):
         features.compute(KEYS, inputs, progress=silent)
 
 
-def test_the_exported_extractor_is_written_once_and_shared_by_all_banks(tmp_path, monkeypatch, inputs):
+def test_exported_extractor_is_written_once_for_all_caches(tmp_path, monkeypatch, inputs):
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache ü"))
     first = store(tmp_path / "a").onnx_file(inputs.values[0])
     written = first.stat().st_mtime_ns
@@ -178,7 +176,7 @@ def test_the_exported_extractor_is_written_once_and_shared_by_all_banks(tmp_path
     assert not list(first.parent.glob(".work-*"))
 
 
-def test_a_front_end_of_another_height_is_exported_anew(tmp_path, rng, inputs):
+def test_front_end_of_another_height_is_exported_again(tmp_path, rng, inputs):
     taller = Inputs(rng, height=24)
     features = store(tmp_path)
     assert features.onnx_file(inputs.values[0]) != features.onnx_file(taller.values[0])

@@ -1,4 +1,4 @@
-"""Mixed clips: of which two each is, what it is labelled, and that it is heard once."""
+"""Mixed clips: their parents, labels and levels, and that each is computed once."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.system.progress import silent
 from spectag.training.inputs.feature_store import FeatureStore
-from spectag.training.inputs.mixed_clips import Mixes, make_mixes
+from spectag.training.inputs.mixed_clips import MixedClips, mix_clips
 
 MEL = MelConfig(sample_rate=8000, n_fft=256, hop_length=128, n_mels=16, f_max=4000, top_db=None)
 KEYS = [f"{number:032x}" for number in range(4)]
@@ -27,77 +27,77 @@ def inputs(rng):
     return [compute_log_mel(sound, MEL)[None] for sound in sounds]
 
 
-class Ear:
-    """Stands for a store of features: keeps what it hears, clip by clip, and makes one feature of it."""
+class RecordingStore:
+    """In place of a FeatureStore: keeps the inputs of new clips, and computes one feature of each."""
 
     def __init__(self, front_end):
         self.front_end = front_end
-        self.heard = {}
+        self.inputs = {}
         self.features = {}
 
     def compute(self, keys, inputs, *, progress):
-        self.heard = {i: inputs(i) for i, key in enumerate(keys) if key not in self.features}
-        self.features |= {keys[i]: values.mean(keepdims=True)[0, 0] for i, values in self.heard.items()}
+        self.inputs = {i: inputs(i) for i, key in enumerate(keys) if key not in self.features}
+        self.features |= {keys[i]: values.mean(keepdims=True)[0, 0] for i, values in self.inputs.items()}
         return np.stack([self.features[key] for key in keys])
 
 
 @pytest.fixture
-def ear():
-    return Ear(FrontEnd(mel=MEL))
+def store():
+    return RecordingStore(FrontEnd(mel=MEL))
 
 
 def mixes_of(store, inputs, *, y_true=Y_TRUE, **recipe):
     recipe = Recipe(backbone="scratch", **{"n_mixed_clips": 12} | recipe)
-    return make_mixes(store, KEYS[: len(inputs)], inputs.__getitem__, y_true, recipe, progress=silent)
+    return mix_clips(store, KEYS[: len(inputs)], inputs.__getitem__, y_true, recipe, progress=silent)
 
 
-def test_labels_are_those_of_both_parents(ear, inputs):
-    mixes = mixes_of(ear, inputs)
+def test_labels_are_those_of_both_parents(store, inputs):
+    mixes = mixes_of(store, inputs)
     assert mixes.features.shape == (12, 1)
     for target, (first, second) in zip(mixes.targets, mixes.parents, strict=True):
         assert first != second
         assert np.flatnonzero(target).tolist() == sorted([first, second])
 
 
-def test_a_mix_is_as_loud_as_its_parents_and_as_long_as_the_longer(ear, inputs):
+def test_mixed_clip_is_as_loud_as_its_parents_and_as_long_as_the_longer(store, inputs):
     """Powers add: with the second at the level of the first, and no gain, a mix has twice the first's power."""
-    mixes = mixes_of(ear, inputs, n_mixed_clips=30, augment={"mix_db": 0.0, "gain_db": 0.0})
-    of_noises = [number for number in ear.heard if 3 not in mixes.parents[number]]
+    mixes = mixes_of(store, inputs, n_mixed_clips=30, augment={"mix_db": 0.0, "gain_db": 0.0})
+    of_noises = [number for number in store.inputs if 3 not in mixes.parents[number]]
     assert of_noises
     for number in of_noises:
-        mix, (first, second) = ear.heard[number], (inputs[i] for i in mixes.parents[number])
+        mix, (first, second) = store.inputs[number], (inputs[i] for i in mixes.parents[number])
         assert mix.shape[-1] == max(first.shape[-1], second.shape[-1])
         assert (10 ** (mix / 10)).sum() == pytest.approx(2 * (10 ** (first / 10)).sum(), rel=1e-3)
 
 
-def test_a_mix_with_silence_is_the_other_clip_with_silence_around_it(ear, inputs):
-    mixes = mixes_of(ear, inputs, n_mixed_clips=30, augment={"gain_db": 0.0})
-    with_silence = [number for number in ear.heard if 3 in mixes.parents[number]]
+def test_mix_with_silence_is_the_other_clip_with_silence_around_it(store, inputs):
+    mixes = mixes_of(store, inputs, n_mixed_clips=30, augment={"gain_db": 0.0})
+    with_silence = [number for number in store.inputs if 3 in mixes.parents[number]]
     assert with_silence
     for number in with_silence:
         (other,) = (inputs[i] for i in mixes.parents[number] if i != 3)
-        np.testing.assert_allclose(ear.heard[number], other, atol=1e-3)
+        np.testing.assert_allclose(store.inputs[number], other, atol=1e-3)
 
 
-def test_mixes_are_heard_once_and_the_first_are_the_same_however_many_follow(tmp_path, inputs):
+def test_mixed_clips_are_computed_once_and_do_not_depend_on_their_number(tmp_path, inputs):
     store = FeatureStore(tmp_path, Recipe(backbone="scratch"), FrontEnd(mel=MEL))
-    asked = []
+    requested = []
 
     class Clips:
         def __getitem__(self, i):
-            asked.append(i)
+            requested.append(i)
             return inputs[i]
 
         def __len__(self):
             return len(inputs)
 
     first = mixes_of(store, Clips())
-    assert set(asked) == set(first.parents.ravel())
-    asked.clear()
+    assert set(requested) == set(first.parents.ravel())
+    requested.clear()
     np.testing.assert_array_equal(mixes_of(store, Clips()).features, first.features)
-    assert not asked
+    assert not requested
     more = mixes_of(store, Clips(), n_mixed_clips=15)
-    assert set(asked) == set(more.parents[12:].ravel())
+    assert set(requested) == set(more.parents[12:].ravel())
     np.testing.assert_array_equal(more.features[:12], first.features)
     np.testing.assert_array_equal(more.parents[:12], first.parents)
 
@@ -105,35 +105,35 @@ def test_mixes_are_heard_once_and_the_first_are_the_same_however_many_follow(tmp
 @pytest.mark.parametrize(
     "change", [{"augment": {"spec_augment": 1.0}}, {"augment": {"mix_db": 1.0}}, {"seed": 1}], ids=str
 )
-def test_other_settings_are_other_mixes(ear, inputs, change):
-    mixes_of(ear, inputs)
-    mixes_of(ear, inputs, **change)
-    assert len(ear.heard) == 12
+def test_other_settings_give_other_mixed_clips(store, inputs, change):
+    mixes_of(store, inputs)
+    mixes_of(store, inputs, **change)
+    assert len(store.inputs) == 12
 
 
 @pytest.mark.parametrize("same", [{"augment": {"mix": 0.1}}, {"weight_decay": 0.1}], ids=str)
-def test_settings_that_do_nothing_to_mixes_keep_them(ear, inputs, same):
-    mixes_of(ear, inputs)
-    mixes_of(ear, inputs, **same)
-    assert not ear.heard
+def test_settings_without_effect_on_mixed_clips_keep_them(store, inputs, same):
+    mixes_of(store, inputs)
+    mixes_of(store, inputs, **same)
+    assert not store.inputs
 
 
-def test_a_folder_of_backgrounds_is_for_fine_tuning_alone(ear, inputs):
-    mixes_of(ear, inputs, augment={"background": Path("noises"), "background_share": 1.0})
-    assert len(ear.heard) == 12
+def test_backgrounds_are_not_used_in_mixed_clips(store, inputs):
+    mixes_of(store, inputs, augment={"background": Path("noises"), "background_share": 1.0})
+    assert len(store.inputs) == 12
 
 
-def test_one_clip_is_mixed_with_itself(ear, inputs):
-    mixes = mixes_of(ear, inputs[:1], y_true=np.ones((1, 2), bool))
+def test_one_clip_is_mixed_with_itself(store, inputs):
+    mixes = mixes_of(store, inputs[:1], y_true=np.ones((1, 2), bool))
     assert (mixes.parents == 0).all()
     assert (mixes.targets == 1).all()
 
 
 def test_images_are_mixed_by_their_brighter_pixels(rng):
     images = [rng.random((1, 16, 16), np.float32) for _ in range(3)]
-    ear = Ear(FrontEnd(mel=None, image=ImageConfig(height=16, width=16)))
-    mixes = mixes_of(ear, images, y_true=Y_TRUE[:3])
-    for number, mix in ear.heard.items():
+    store = RecordingStore(FrontEnd(mel=None, image=ImageConfig(height=16, width=16)))
+    mixes = mixes_of(store, images, y_true=Y_TRUE[:3])
+    for number, mix in store.inputs.items():
         np.testing.assert_array_equal(mix, np.maximum(*(images[i] for i in mixes.parents[number])))
 
 
@@ -141,7 +141,9 @@ def test_images_are_mixed_by_their_brighter_pixels(rng):
     parents=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8),
     rows=st.sets(st.integers(0, 5)),
 )
-def test_mixes_within_some_clips_are_those_whose_parents_are_both_there(parents, rows):
-    mixes = Mixes(np.zeros((len(parents), 1), np.float32), np.zeros((len(parents), 1), np.float32), np.array(parents))
+def test_mixed_clips_within_rows_have_both_parents_there(parents, rows):
+    mixes = MixedClips(
+        np.zeros((len(parents), 1), np.float32), np.zeros((len(parents), 1), np.float32), np.array(parents)
+    )
     within = mixes.within(np.isin(np.arange(6), list(rows)))
     assert within.tolist() == [first in rows and second in rows for first, second in parents]

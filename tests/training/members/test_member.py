@@ -1,39 +1,40 @@
-"""What a member hears and learns: where fine-tuning begins, how long it may take, and what is kept of folds."""
+"""Members: the initial network of fine-tuning, its time limit, and the networks that are kept."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 from helpers.small_training import FRONT_END, SMALL_MEL, small_recipe, write_sounds
 from spectag.audio.files import write_audio
+from spectag.config.base import ImageConfig
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
-from spectag.models.tagger import Tagger as RuntimeTagger
-from spectag.system.progress import no_log, silent
+from spectag.models.tagger import Tagger
+from spectag.system.progress import silent
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY
 from spectag.training.heads.per_fold import fit_by_lbfgs
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.finetune_loop import FineTuning
-from spectag.training.members.finetuned import FinetuneContext, fit_finetuned, trial
-from spectag.training.members.member import fit_frozen, hear, kept_networks, mean_of_weights
+from spectag.training.members.finetuned import FinetuneContext, first_run, fit_finetuned
+from spectag.training.members.member import average_weights, final_networks, fit_frozen, front_end_for, open_inputs
 from spectag.training.networks.network import build_head
 from spectag.training.pipeline import train
+from spectag.training.setup.callbacks import Callbacks
+from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.noisy_labels import Relabelled
-from spectag.training.setup.task import CrossValidation, Fold
-
-TOLD_NOTHING = {"name": "", "progress": silent, "say": no_log, "on_epoch": lambda _: None}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_cache(tmp_path_factory):
-    """The cache of all tests, also for what the module makes once."""
+    """The cache of all tests, also for fixtures of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
@@ -46,18 +47,18 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("bank")
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
-def heard_by(data, cache):
-    """What a member of a recipe hears of the sounds."""
+def inputs_for(data, cache):
+    """A function from a recipe to its inputs for the sounds."""
 
-    def listen(recipe, noisy=None):
+    def make(recipe, noisy=None):
         manifest = read_manifest(data)
-        return hear(manifest, noisy, recipe, FRONT_END, cache, workers=1, progress=silent, log=no_log)
+        return open_inputs(manifest, noisy, recipe, FRONT_END, cache, Callbacks(), workers=1)
 
-    return listen
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -65,120 +66,142 @@ def y_true(data):
     return read_manifest(data).multi_hot()
 
 
-def one_part(y_true, n_held_out=3, noisy=None):
+def single_split(y_true, n_held_out=3, noisy=None):
     valid = np.arange(len(y_true)) < n_held_out
     return CrossValidation(y_true, (Fold("valid", ~valid, valid, noisy),), None)
 
 
 def two_folds(y_true):
     valid = np.arange(len(y_true)) % 2 == 0
-    everything = Fold("all clips", np.ones(len(y_true), bool), np.zeros(len(y_true), bool))
-    return CrossValidation(y_true, (Fold("fold 0", ~valid, valid), Fold("fold 1", valid, ~valid)), everything)
+    all_clips = Fold("all clips", np.ones(len(y_true), bool), np.zeros(len(y_true), bool))
+    return CrossValidation(y_true, (Fold("fold 0", ~valid, valid), Fold("fold 1", valid, ~valid)), all_clips)
 
 
 @pytest.fixture
-def place(tmp_path, cache):
+def context(tmp_path, cache):
     def make(seconds=None):
-        processes = Processes.started(for_frozen_alone=False)
+        processes = Processes.connect(frozen_only=False)
         return FinetuneContext(processes, tmp_path / "checkpoints", False, "this one", lambda: seconds, cache)
 
     return make
 
 
-def logits_of(tagger, heard):
+def logits_of(tagger, member_inputs):
     with torch.inference_mode():
-        return np.concatenate([tagger(torch.from_numpy(heard.clips.inputs(i)[None].copy())) for i in range(12)])
+        return np.concatenate([tagger(torch.from_numpy(member_inputs.clips.inputs(i)[None].copy())) for i in range(12)])
 
 
-# ------------------------------------------------------------------------------------------------ where it begins
+# ------------------------------------------------------------------------------------------------ front end
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A manifest of grey images."""
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / label / "image.png")
+    return read_manifest(tmp_path)
+
+
+def test_audioset_networks_refuse_images(images):
+    with pytest.raises(ConfigError, match="mn04_audioset takes log_mels and was not trained on images; use a backbone"):
+        front_end_for(Recipe(), images)
+
+
+def test_images_need_one_size(images):
+    with pytest.raises(ConfigError, match=r"image\.height and image\.width are needed"):
+        front_end_for(Recipe(backbone="scratch", image=ImageConfig(height=64)), images)
+
+
+# ------------------------------------------------------------------------------------------------ initial network
 
 
 @pytest.fixture
 def as_if_pretrained(monkeypatch):
-    """The small network from scratch is taken for one that has learnt."""
+    """Treat the small network as a pretrained one."""
     monkeypatch.setattr("spectag.training.members.finetuned.has_pretrained_weights", lambda _: True)
 
 
-def test_network_that_has_not_learnt_begins_with_a_random_head_whose_features_are_as_they_are(heard_by, y_true, cache):
-    """Its features change as soon as batch normalisation learns: a head solved on them began with huge losses."""
-    begun = trial(
-        heard_by(small_recipe()), one_part(y_true), Processes.started(for_frozen_alone=False), cache, progress=silent
+def test_untrained_network_starts_with_a_random_head_on_raw_features(inputs_for, y_true, cache):
+    """Its features change with the batch normalisation statistics: a fitted head started with huge losses."""
+    run = first_run(
+        inputs_for(small_recipe()), single_split(y_true), Processes.connect(frozen_only=False), cache, progress=silent
     )
-    head = begun.network_with_noisy_head.tagger.head
+    head = run.model.network.head
     assert not head.center.any()
     assert (head.scale == 1).all()
     assert head.linear.weight.abs().max() <= head.linear.in_features**-0.5
 
 
-def test_fine_tuning_begins_with_the_head_of_the_frozen_network(as_if_pretrained, heard_by, y_true, cache):
-    heard = heard_by(small_recipe())
-    task = one_part(y_true)
+def test_fine_tuning_starts_with_the_head_of_the_frozen_network(as_if_pretrained, inputs_for, y_true, cache):
+    member_inputs = inputs_for(small_recipe())
+    cross_validation = single_split(y_true)
     frozen_recipe = Recipe(backbone="scratch", mel=SMALL_MEL, weight_decay=DEFAULT_WEIGHT_DECAY)
-    data = heard.frozen_features(y_true, progress=silent)
-    frozen = fit_by_lbfgs(data, task, frozen_recipe, progress=silent, log=no_log)
-    begun = trial(
-        heard, task, Processes.started(for_frozen_alone=False), cache, progress=silent
-    ).network_with_noisy_head.tagger.eval()
-    np.testing.assert_allclose(logits_of(begun, heard)[:3], frozen.logits[:3], atol=1e-3)
+    data = member_inputs.frozen_features(y_true, progress=silent)
+    frozen = fit_by_lbfgs(data, cross_validation, frozen_recipe, Callbacks())
+    run = first_run(
+        member_inputs, cross_validation, Processes.connect(frozen_only=False), cache, progress=silent
+    ).model.network.eval()
+    np.testing.assert_allclose(logits_of(run, member_inputs)[:3], frozen.logits[:3], atol=1e-3)
 
 
-def test_a_head_of_layer_norm_is_first_fitted_too(as_if_pretrained, heard_by, y_true, cache):
-    """It knows the clips that it learns from before the network learns at all."""
-    processes = Processes.started(for_frozen_alone=False)
+def test_layer_norm_head_is_fitted_first_too(as_if_pretrained, inputs_for, y_true, cache):
+    """Its loss on the training clips is lower before the first step."""
+    processes = Processes.connect(frozen_only=False)
     losses = {}
     for linear_probe_first in (True, False):
-        heard = heard_by(small_recipe(head="layer_norm", finetune={"linear_probe_first": linear_probe_first}))
-        begun = trial(heard, one_part(y_true), processes, cache, progress=silent).network_with_noisy_head.tagger.eval()
-        logits = torch.from_numpy(logits_of(begun, heard)[3:])
+        member_inputs = inputs_for(small_recipe(head="layer_norm", finetune={"linear_probe_first": linear_probe_first}))
+        run = first_run(member_inputs, single_split(y_true), processes, cache, progress=silent).model.network.eval()
+        logits = torch.from_numpy(logits_of(run, member_inputs)[3:])
         targets = torch.from_numpy(y_true[3:].astype(np.float32))
         losses[linear_probe_first] = float(nn.functional.binary_cross_entropy_with_logits(logits, targets))
     assert losses[True] < 0.9 * losses[False]
 
 
-def test_without_head_first_the_head_is_random_but_its_features_are_standardised(
-    as_if_pretrained, heard_by, y_true, cache
-):
-    heard = heard_by(small_recipe(finetune={"linear_probe_first": False}))
-    head = trial(
-        heard, one_part(y_true), Processes.started(for_frozen_alone=False), cache, progress=silent
-    ).network_with_noisy_head
-    features = heard.frozen_features(y_true, progress=silent).clips[3:]
+def test_without_linear_probe_the_head_is_random_on_standardised_features(as_if_pretrained, inputs_for, y_true, cache):
+    member_inputs = inputs_for(small_recipe(finetune={"linear_probe_first": False}))
+    head = first_run(
+        member_inputs, single_split(y_true), Processes.connect(frozen_only=False), cache, progress=silent
+    ).model
+    features = member_inputs.frozen_features(y_true, progress=silent).clips[3:]
     np.testing.assert_allclose(head.tagger.head.center.numpy(), features.mean(axis=0), rtol=1e-4, atol=1e-6)
     assert head.tagger.head.linear.weight.abs().max() <= features.shape[1] ** -0.5
 
 
-def test_noisy_clips_that_are_kept_are_learnt_after_the_others(heard_by, y_true, data, cache):
+def test_noisy_clips_follow_the_others_in_the_examples(inputs_for, y_true, data, cache):
     """A clip of weight 0 is left out; targets are the probabilities."""
-    heard = heard_by(small_recipe(), noisy=read_manifest(data))
+    member_inputs = inputs_for(small_recipe(), noisy=read_manifest(data))
     targets = np.full((12, 3), 0.25)
     weights = np.array([1.0, 0.0, 0.3] + [0.0] * 9)
-    nobody = np.zeros(12, bool)
-    task = one_part(y_true, noisy=Relabelled(targets, weights, nobody, nobody, rates=None))
-    run = trial(heard, task, Processes.started(for_frozen_alone=False), cache, progress=silent)
+    no_clips = np.zeros(12, bool)
+    cross_validation = single_split(y_true, noisy=Relabelled(targets, weights, no_clips, no_clips, rates=None))
+    run = first_run(member_inputs, cross_validation, Processes.connect(frozen_only=False), cache, progress=silent)
     examples = run.batches._examples
     assert len(examples) == 9 + 2
     assert examples.is_noisy.tolist() == [False] * 9 + [True] * 2
     np.testing.assert_allclose(examples.weights, [1] * 9 + [1.0, 0.3])
     np.testing.assert_allclose(examples.targets[9:], 0.25)
-    np.testing.assert_array_equal(examples.inputs(10), heard.noisy.inputs(2))
+    np.testing.assert_array_equal(examples.inputs(10), member_inputs.noisy.inputs(2))
 
 
-def test_an_empty_folder_of_backgrounds_is_named(heard_by, y_true, cache, tmp_path):
-    heard = heard_by(small_recipe(augment={"background": tmp_path}))
+def test_empty_background_folder_is_named(inputs_for, y_true, cache, tmp_path):
+    member_inputs = inputs_for(small_recipe(augment={"background": tmp_path}))
     with pytest.raises(ConfigError, match=r"augment\.background: .*: no sound found"):
-        trial(heard, one_part(y_true), Processes.started(for_frozen_alone=False), cache, progress=silent)
+        first_run(member_inputs, single_split(y_true), Processes.connect(frozen_only=False), cache, progress=silent)
 
 
-def test_backgrounds_change_what_is_learnt(heard_by, y_true, place, tmp_path, rng):
+def test_backgrounds_change_the_result(inputs_for, y_true, context, tmp_path, rng):
     write_audio(tmp_path / "waves.wav", rng.normal(0, 0.1, 8000).astype(np.float32), 8000)
     fits = [
-        fit_finetuned(heard_by(small_recipe(epochs=1, augment=augment)), one_part(y_true), place(), **TOLD_NOTHING)
+        fit_finetuned(
+            inputs_for(small_recipe(epochs=1, augment=augment)), single_split(y_true), context(), Callbacks(), name=""
+        )
         for augment in ({"mix": 0.0}, {"mix": 0.0, "background": tmp_path, "background_share": 1.0})
     ]
     assert not np.array_equal(fits[0].logits, fits[1].logits, equal_nan=True)
 
 
-# ------------------------------------------------------------------------------------------------ what is kept
+# ------------------------------------------------------------------------------------------------ final networks
 
 
 def constant(value):
@@ -188,64 +211,68 @@ def constant(value):
     return layer
 
 
-def test_the_mean_of_weights_is_the_mean_of_each():
-    mean = mean_of_weights([constant(1.0), constant(4.0)])
+def test_averaged_weights_are_the_mean_of_each():
+    mean = average_weights([constant(1.0), constant(4.0)])
     assert (mean.weight.unique().tolist(), mean.bias.tolist()) == ([2.5], [-2.5])
 
 
-def test_counts_of_batches_stay_whole_numbers():
-    """And the networks that the mean is of stay as they are."""
+def test_averaged_batch_counts_are_integers():
+    """The averaged networks themselves do not change."""
     networks = [nn.BatchNorm1d(2), nn.BatchNorm1d(2)]
     networks[1].num_batches_tracked.fill_(3)
-    assert mean_of_weights(networks).num_batches_tracked == 1
+    assert average_weights(networks).num_batches_tracked == 1
     assert [int(network.num_batches_tracked) for network in networks] == [0, 3]
 
 
 @pytest.mark.parametrize(("final_model", "weights"), [("refit", [7.0]), ("average", [1.5]), ("ensemble", [1.0, 2.0])])
-def test_of_folds_that_is_kept_which_the_recipe_asks_for(y_true, keep, weights):
+def test_final_networks_are_those_of_the_recipe(y_true, final_model, weights):
     networks = [constant(value) for value in (1.0, 2.0, 7.0)]
-    kept = kept_networks(networks, two_folds(y_true), Recipe(keep=keep))
+    kept = final_networks(networks, two_folds(y_true), Recipe(final_model=final_model))
     assert [network.weight[0, 0].item() for network in kept] == weights
 
 
-def test_of_a_share_held_out_its_only_network_is_kept(y_true):
-    assert len(kept_networks([constant(1.0)], one_part(y_true), Recipe(final_model="average"))) == 1
+def test_single_split_keeps_its_only_network(y_true):
+    assert len(final_networks([constant(1.0)], single_split(y_true), Recipe(final_model="average"))) == 1
 
 
 @pytest.mark.parametrize(
     ("final_model", "n_trainings", "n_kept"), [("refit", 3, 1), ("average", 2, 1), ("ensemble", 2, 2)]
 )
-def test_fine_tuning_holds_out_each_clip_once(heard_by, y_true, place, keep, n_trainings, n_kept):
-    """Its logits are those of the tagger that did not see the clip."""
-    heard = heard_by(small_recipe(keep=keep, epochs=1, folds=2))
-    fit = fit_finetuned(heard, two_folds(y_true), place(), **TOLD_NOTHING)
+def test_fine_tuning_holds_out_each_clip_once(inputs_for, y_true, context, final_model, n_trainings, n_kept):
+    """Its logits are those of the network that was not trained on the clip."""
+    member_inputs = inputs_for(small_recipe(final_model=final_model, epochs=1, folds=2))
+    fit = fit_finetuned(member_inputs, two_folds(y_true), context(), Callbacks(), name="")
     assert len(fit.epochs) == n_trainings
-    assert len(fit.taggers) == n_kept
+    assert len(fit.networks) == n_kept
     assert np.isfinite(fit.logits).all()
-    if keep == "folds":
-        np.testing.assert_allclose(logits_of(fit.taggers[0], heard)[::2], fit.logits[::2], atol=1e-4)
-        np.testing.assert_allclose(logits_of(fit.taggers[1], heard)[1::2], fit.logits[1::2], atol=1e-4)
+    if final_model == "ensemble":
+        np.testing.assert_allclose(logits_of(fit.networks[0], member_inputs)[::2], fit.logits[::2], atol=1e-4)
+        np.testing.assert_allclose(logits_of(fit.networks[1], member_inputs)[1::2], fit.logits[1::2], atol=1e-4)
 
 
-def test_a_member_that_is_frozen_holds_out_each_clip_once(heard_by, y_true):
-    heard = heard_by(Recipe(backbone="scratch", mel=SMALL_MEL, final_model="ensemble"))
-    fit = fit_frozen(heard, heard.frozen_features(y_true, progress=silent), two_folds(y_true), **TOLD_NOTHING)
-    np.testing.assert_allclose(logits_of(fit.taggers[0], heard)[::2], fit.logits[::2], atol=1e-3)
-    assert [tagger.extractor for tagger in fit.taggers] == [heard.store.extractor] * 2
+def test_frozen_member_holds_out_each_clip_once(inputs_for, y_true):
+    member_inputs = inputs_for(Recipe(backbone="scratch", mel=SMALL_MEL, final_model="ensemble"))
+    fit = fit_frozen(
+        member_inputs, member_inputs.frozen_features(y_true, progress=silent), two_folds(y_true), Callbacks(), name=""
+    )
+    np.testing.assert_allclose(logits_of(fit.networks[0], member_inputs)[::2], fit.logits[::2], atol=1e-3)
+    assert [tagger.extractor for tagger in fit.networks] == [member_inputs.store.extractor] * 2
 
 
-# ------------------------------------------------------------------------------------------------ within the time
+# ------------------------------------------------------------------------------------------------ time limit
 
 
 @pytest.mark.parametrize(("seconds", "n_epochs"), [(35.0, 3), (47.0, 4), (1e6, 6), (None, 6)])
-def test_as_many_epochs_are_learnt_as_fit(heard_by, y_true, place, monkeypatch, seconds, n_epochs):
-    """Where an epoch takes 10 seconds."""
+def test_number_of_epochs_fits_the_time(inputs_for, y_true, context, monkeypatch, seconds, n_epochs):
+    """An epoch takes 10 seconds."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
-    fit = fit_finetuned(heard_by(small_recipe(epochs=6)), one_part(y_true), place(seconds), **TOLD_NOTHING)
+    fit = fit_finetuned(
+        inputs_for(small_recipe(epochs=6)), single_split(y_true), context(seconds), Callbacks(), name=""
+    )
     assert [epoch.n_epochs for epoch in fit.epochs] == [n_epochs] * n_epochs
 
 
-def test_what_finding_the_speed_takes_is_no_time_for_epochs(heard_by, y_true, place, monkeypatch):
+def test_time_of_the_speed_measurement_is_subtracted(inputs_for, y_true, context, monkeypatch):
     left = [60.0]
 
     def measure(_):
@@ -253,52 +280,60 @@ def test_what_finding_the_speed_takes_is_no_time_for_epochs(heard_by, y_true, pl
         return 10.0
 
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", measure)
-    timed = dataclasses.replace(place(), seconds_left=lambda: left[0])
-    fit = fit_finetuned(heard_by(small_recipe(epochs=6)), one_part(y_true), timed, **TOLD_NOTHING)
+    timed = dataclasses.replace(context(), seconds_left=lambda: left[0])
+    fit = fit_finetuned(inputs_for(small_recipe(epochs=6)), single_split(y_true), timed, Callbacks(), name="")
     assert len(fit.epochs) == 4
 
 
 @pytest.mark.parametrize("seconds", [29.0, 0.0, -5.0])
-def test_without_time_for_three_epochs_none_is_begun(heard_by, y_true, place, monkeypatch, seconds):
+def test_no_run_starts_without_time_for_three_epochs(inputs_for, y_true, context, monkeypatch, seconds):
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
-    said = []
-    told = TOLD_NOTHING | {"say": said.append}
-    assert fit_finetuned(heard_by(small_recipe(epochs=6)), one_part(y_true), place(seconds), **told) is None
-    assert said == [f"no time to fine-tune: an epoch takes 10 s and there are {max(seconds, 0):.0f} s"]
+    lines = []
+    assert (
+        fit_finetuned(
+            inputs_for(small_recipe(epochs=6)),
+            single_split(y_true),
+            context(seconds),
+            Callbacks(log=lines.append),
+            name="",
+        )
+        is None
+    )
+    assert lines == [f"no time to fine-tune: an epoch takes 10 s and {max(seconds, 0):.0f} s are left"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "parts"),
+    ("seconds", "names"),
     [
         (130.0, ["fold 0"] * 6 + ["fold 1"] * 6),
-        (119.0, ["fold 0"] * 6),  # one fold for long enough rather than two for too short
+        (119.0, ["fold 0"] * 6),  # one fold with enough epochs rather than two with too few
         (40.0, ["fold 0"] * 4),
     ],
 )
-def test_folds_for_which_there_is_no_time_are_left_out(heard_by, y_true, place, monkeypatch, seconds, parts):
+def test_folds_that_do_not_fit_the_time_are_left_out(inputs_for, y_true, context, monkeypatch, seconds, names):
     """An epoch takes 10 s, and six are enough."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
     recipe = small_recipe(epochs=6, final_model="average", folds=2)
-    fit = fit_finetuned(heard_by(recipe), two_folds(y_true), place(seconds), **TOLD_NOTHING)
-    assert [epoch.part for epoch in fit.epochs] == parts
-    assert len(fit.taggers) == 1
-    np.testing.assert_array_equal(np.isnan(fit.logits).all(axis=1), (np.arange(12) % 2 == 1) & (len(set(parts)) == 1))
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(seconds), Callbacks(), name="")
+    assert [epoch.part for epoch in fit.epochs] == names
+    assert len(fit.networks) == 1
+    np.testing.assert_array_equal(np.isnan(fit.logits).all(axis=1), (np.arange(12) % 2 == 1) & (len(set(names)) == 1))
 
 
-def test_with_little_time_the_network_of_all_clips_comes_before_the_folds(heard_by, y_true, place, monkeypatch):
-    """It is what final_model = refit keeps."""
+def test_with_a_time_limit_the_network_of_all_clips_is_trained_first(inputs_for, y_true, context, monkeypatch):
+    """It is the network that final_model = refit keeps."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
     recipe = small_recipe(epochs=6, final_model="refit", folds=2)
-    fit = fit_finetuned(heard_by(recipe), two_folds(y_true), place(119.0), **TOLD_NOTHING)
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(119.0), Callbacks(), name="")
     assert {epoch.part for epoch in fit.epochs} == {"all clips"}
-    fit = fit_finetuned(heard_by(recipe), two_folds(y_true), place(1e6), **TOLD_NOTHING)
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(1e6), Callbacks(), name="")
     assert [epoch.part for epoch in fit.epochs] == ["all clips"] * 6 + ["fold 0"] * 6 + ["fold 1"] * 6
-    free = fit_finetuned(heard_by(recipe), two_folds(y_true), place(), **TOLD_NOTHING)
-    torch.testing.assert_close(fit.taggers[0].state_dict(), free.taggers[0].state_dict())
+    free = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(), Callbacks(), name="")
+    torch.testing.assert_close(fit.networks[0].state_dict(), free.networks[0].state_dict())
 
 
-def test_mean_of_weights_of_linear_heads_is_the_mean_of_their_logits(rng):
-    """Also where each head centres and scales features in its own way."""
+def test_averaged_linear_heads_give_the_mean_of_their_logits(rng):
+    """Even if the heads standardise features differently."""
     heads = [build_head("linear", 6, 3) for _ in range(3)]
     for head in heads:
         head.center.copy_(torch.from_numpy(rng.normal(size=6)))
@@ -307,66 +342,69 @@ def test_mean_of_weights_of_linear_heads_is_the_mean_of_their_logits(rng):
     features = torch.from_numpy(rng.normal(size=(5, 6)).astype(np.float32))
     with torch.inference_mode():
         expected = torch.stack([head(features) for head in heads]).mean(dim=0)
-        torch.testing.assert_close(mean_of_weights(heads)(features), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(average_weights(heads)(features), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_trying_the_speed_leaves_no_trace(heard_by, y_true, place):
-    """The weights are those of a run of as many epochs without a limit."""
+def test_speed_measurement_does_not_change_the_weights(inputs_for, y_true, context):
+    """The result is that of a run with the same number of epochs without a limit."""
     limited, free = (
-        fit_finetuned(heard_by(small_recipe(epochs=3)), one_part(y_true), place(seconds), **TOLD_NOTHING)
+        fit_finetuned(inputs_for(small_recipe(epochs=3)), single_split(y_true), context(seconds), Callbacks(), name="")
         for seconds in (1e6, None)
     )
     np.testing.assert_array_equal(limited.logits, free.logits)
 
 
-def test_to_compile_without_a_gpu_is_said_to_do_nothing(heard_by, y_true, place):
-    said = []
+def test_compile_without_gpu_is_reported(inputs_for, y_true, context):
+    lines = []
     recipe = small_recipe(epochs=1, finetune={"compile": True})
-    fit_finetuned(heard_by(recipe), one_part(y_true), place(), **TOLD_NOTHING | {"say": said.append})
-    assert said == ["finetune.compile does nothing here: there is no GPU"]
+    fit_finetuned(inputs_for(recipe), single_split(y_true), context(), Callbacks(log=lines.append), name="")
+    assert lines == ["finetune.compile has no effect: there is no GPU"]
 
 
 # ------------------------------------------------------------------------------------------------ in a bundle
 
 
 @pytest.fixture(scope="module")
-def packed(data, cache, tmp_path_factory):
+def in_bundle(data, cache, tmp_path_factory):
     recipe = small_recipe(validation_fraction=0.25, learning_rate=0.01, calibration="none")
-    with pytest.MonkeyPatch.context() as patch:  # or its head would be nearly blind
+    with pytest.MonkeyPatch.context() as patch:  # for a better head
         patch.setattr("spectag.training.members.finetuned.has_pretrained_weights", lambda _: True)
-        return train(data, tmp_path_factory.mktemp("packed") / "model", recipe, cache=cache)
+        return train(data, tmp_path_factory.mktemp("bundle") / "model", recipe, cache=cache)
 
 
-def test_held_out_scores_are_those_of_the_tagger_that_is_packed(packed, data):
-    tagger = RuntimeTagger(packed.bundle)
+def test_held_out_predictions_are_those_of_the_model_in_the_bundle(in_bundle, data):
+    tagger = Tagger(in_bundle.bundle)
     manifest = read_manifest(data)
-    rows = np.flatnonzero(~np.isnan(packed.predictions).any(axis=1))
+    rows = np.flatnonzero(~np.isnan(in_bundle.predictions).any(axis=1))
     assert len(rows) == 3
     for row in rows:
         tagged = tagger.tag(manifest.clips[row].path).probabilities
-        np.testing.assert_allclose(packed.predictions[row], tagged, atol=1e-4)
-    assert packed.epochs[-1].valid_lwlrap == pytest.approx(packed.members[0].lwlrap)
+        np.testing.assert_allclose(in_bundle.predictions[row], tagged, atol=1e-4)
+    assert in_bundle.epochs[-1].valid_lwlrap == pytest.approx(in_bundle.members[0].lwlrap)
 
 
-def test_a_long_clip_is_judged_as_the_packed_tagger_tags_it(packed, heard_by, tmp_path, rng):
-    """Two minutes and a half, changing all the time: three parts."""
-    heard = heard_by(small_recipe())
-    task, processes = one_part(heard.clips.manifest.multi_hot()), Processes.started(for_frozen_alone=False)
+def test_logits_of_a_long_clip_match_the_model_in_the_bundle(in_bundle, inputs_for, tmp_path, rng):
+    """Two and a half minutes with a rising level: three chunks."""
+    member_inputs = inputs_for(small_recipe())
+    cross_validation, processes = (
+        single_split(member_inputs.clips.manifest.multi_hot()),
+        Processes.connect(frozen_only=False),
+    )
     waveform = (rng.normal(size=150 * 8000) * np.linspace(0.001, 0.3, 150 * 8000)).astype(np.float32)
     write_audio(tmp_path / "long.wav", waveform, 8000)
-    tagger = trial(heard, task, processes, tmp_path, progress=silent).network_with_noisy_head.tagger
-    tagger.load_state_dict(load_file(packed.bundle / "weights.safetensors"))
+    network = first_run(member_inputs, cross_validation, processes, tmp_path, progress=silent).model.network
+    network.load_state_dict(load_file(in_bundle.bundle / "weights.safetensors"))
     inputs = FRONT_END.input_of_waveform(waveform)
-    asked = ValidationClips(lambda _: inputs, np.array([0]), np.ones((1, 3), bool))
-    logits = logits_of_clips(tagger, asked, FRONT_END, processes.accelerator)
-    tagged = RuntimeTagger(packed.bundle).tag(tmp_path / "long.wav").probabilities
+    clips = ValidationClips(lambda _: inputs, np.array([0]), np.ones((1, 3), bool))
+    logits = logits_of_clips(network, clips, FRONT_END, processes.accelerator)
+    tagged = Tagger(in_bundle.bundle).tag(tmp_path / "long.wav").probabilities
     np.testing.assert_allclose(1 / (1 + np.exp(-logits[0])), tagged, atol=1e-4)
 
 
-def test_a_store_is_not_changed_by_fine_tuning(heard_by, y_true, place, cache):
+def test_fine_tuning_does_not_change_the_feature_store(inputs_for, y_true, context, cache):
     recipe = small_recipe(epochs=1, learning_rate=0.1)
-    heard = heard_by(recipe)
-    before = {name: values.clone() for name, values in heard.store.extractor.state_dict().items()}
-    fit_finetuned(heard, one_part(y_true), place(), **TOLD_NOTHING)
-    torch.testing.assert_close(heard.store.extractor.state_dict(), before, rtol=0, atol=0)
-    assert FeatureStore(cache, recipe, FRONT_END).weights_sha256 == heard.store.weights_sha256
+    member_inputs = inputs_for(recipe)
+    before = {name: values.clone() for name, values in member_inputs.store.extractor.state_dict().items()}
+    fit_finetuned(member_inputs, single_split(y_true), context(), Callbacks(), name="")
+    torch.testing.assert_close(member_inputs.store.extractor.state_dict(), before, rtol=0, atol=0)
+    assert FeatureStore(cache, recipe, FRONT_END).weights_sha256 == member_inputs.store.weights_sha256

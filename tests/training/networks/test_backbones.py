@@ -1,4 +1,4 @@
-"""Backbones: equal to the networks that their authors published, and clear about weights that can't be had."""
+"""Backbones: equal to the published networks, with clear errors about missing weights."""
 
 import csv
 from itertools import pairwise
@@ -82,7 +82,7 @@ def test_mn04_gives_the_published_probabilities_of_real_clips(mn04):
     ("clip", "label"),
     [("001 - Dog bark/1-30344-A.ogg", "Dog"), ("009 - Rooster/1-27724-A.ogg", "Chicken, rooster")],
 )
-def test_the_top_label_of_a_real_clip_is_right(mn04, audioset_labels, clip, label):
+def test_top_label_of_a_real_clip_is_right(mn04, audioset_labels, clip, label):
     assert audioset_labels[mn04(log_mel_of(ESC10 / clip)).argmax()] == label
 
 
@@ -101,7 +101,7 @@ def test_the_top_label_of_a_real_clip_is_right(mn04, audioset_labels, clip, labe
         ("010 - Fire crackling", "Fire"),
     ],
 )
-def test_what_is_in_real_clips_is_among_their_top_five_labels(mn04, audioset_labels, folder, label):
+def test_label_of_real_clips_is_among_the_top_five(mn04, audioset_labels, folder, label):
     clips = sorted((ESC10 / folder).glob("*.ogg"))[:4]
     order = np.mean([mn04(log_mel_of(clip)) for clip in clips], axis=0).argsort()
     assert label in [audioset_labels[position] for position in order[-5:]]
@@ -110,7 +110,7 @@ def test_what_is_in_real_clips_is_among_their_top_five_labels(mn04, audioset_lab
 @pytest.mark.parametrize(
     ("width", "millions"), [(0.4, 0.98), (0.5, 1.43), (1.0, 4.88), (2.0, 17.91), (3.0, 39.09), (4.0, 68.43)]
 )
-def test_each_mobilenet_has_as_many_parameters_as_was_published(width, millions):
+def test_each_mobilenet_has_the_published_number_of_parameters(width, millions):
     with torch.device("meta"):
         network = MobileNet(width)
     assert sum(values.numel() for values in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
@@ -127,7 +127,7 @@ def test_every_block_of_a_mobilenet_is_a_stage_and_its_embedding_is_the_layer_be
         torch.testing.assert_close(backbone.network.classifier[-1](maps.embedding), backbone.network(log_mel))
 
 
-def test_published_weights_are_taken_from_the_users_folder(tmp_path, monkeypatch):
+def test_published_weights_are_read_from_the_users_folder(tmp_path, monkeypatch):
     torch.manual_seed(1)
     published = MobileNet(0.5).state_dict()
     torch.save(published, tmp_path / "mn05_as_mAP_443.pt")
@@ -148,7 +148,7 @@ def one_of_another_shape(weights):
 
 
 @pytest.mark.parametrize("spoil", [one_missing, one_too_many, one_of_another_shape])
-def test_weights_that_do_not_fit_exactly_are_refused(tmp_path, monkeypatch, spoil):
+def test_weights_that_do_not_match_exactly_are_refused(tmp_path, monkeypatch, spoil):
     weights = MobileNet(0.5).state_dict()
     spoil(weights)
     torch.save(weights, tmp_path / "mn05_as_mAP_443.pt")
@@ -158,10 +158,12 @@ def test_weights_that_do_not_fit_exactly_are_refused(tmp_path, monkeypatch, spoi
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"<html>404</html>"])
-def test_a_damaged_file_of_weights_is_named(tmp_path, monkeypatch, content):
+def test_damaged_file_of_weights_is_named(tmp_path, monkeypatch, content):
     (tmp_path / "mn05_as_mAP_443.pt").write_bytes(content)
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
-    message = r"mn05_as_mAP_443\.pt: not the published weights of mn05_audioset: .+; delete the file and fetch it again"
+    message = (
+        r"mn05_as_mAP_443\.pt: not the published weights of mn05_audioset: .+; delete the file and download it again"
+    )
     with pytest.raises(WeightsError, match=message) as caught:
         build_backbone("mn05_audioset")
     assert "\n" not in str(caught.value)
@@ -179,10 +181,10 @@ def test_efficientnet_lite0_equals_the_reference_network(rng):
         reference_input = (images * 255 - 127) / 128
         last_maps, logits = reference.extract_features(reference_input), reference(reference_input)
         torch.testing.assert_close(backbone(images).stages[-1], last_maps, rtol=0, atol=1e-4)
-        torch.testing.assert_close(backbone.network(backbone.picture(images)), logits, rtol=0, atol=1e-4)
+        torch.testing.assert_close(backbone.network(backbone.normalize(images)), logits, rtol=0, atol=1e-4)
 
 
-def test_efficientnet_lite0_shows_its_stem_its_16_blocks_and_its_last_convolution():
+def test_efficientnet_lite0_has_stem_16_blocks_and_last_convolution_as_stages():
     maps = feature_maps(build_backbone("efficientnet_lite0"), torch.zeros(1, 1, 224, 96))
     assert shapes(maps.stages)[:4] == [(32, 112, 48), (16, 112, 48), (24, 56, 24), (24, 56, 24)]
     assert shapes(maps.stages)[-2:] == [(320, 7, 3), (1280, 7, 3)]
@@ -191,7 +193,7 @@ def test_efficientnet_lite0_shows_its_stem_its_16_blocks_and_its_last_convolutio
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "convnext_tiny"])
 @pytest.mark.parametrize(("height", "width"), [(64, 1), (64, 101), (50, 64)])
-def test_a_size_that_does_not_fill_the_stride_is_seen_with_silence_added(monkeypatch, rng, name, height, width):
+def test_size_that_does_not_fill_the_stride_is_padded_with_silence(monkeypatch, rng, name, height, width):
     monkeypatch.setattr(imagenet, "convnext_tiny", small_convnext)
     backbone = build_backbone(name, pretrained=False)
     images = torch.from_numpy(rng.random((1, 1, height, width), np.float32))
@@ -201,7 +203,7 @@ def test_a_size_that_does_not_fill_the_stride_is_seen_with_silence_added(monkeyp
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "convnext_tiny", "timm/test_resnet"])
-def test_a_grey_image_is_the_same_as_one_with_three_equal_channels(monkeypatch, rng, name):
+def test_grey_image_is_the_same_as_one_with_three_equal_channels(monkeypatch, rng, name):
     monkeypatch.setattr(imagenet, "convnext_tiny", small_convnext)
     backbone = build_backbone(name, pretrained=False)
     grey = torch.from_numpy(rng.random((1, 1, 64, 64), np.float32))
@@ -209,7 +211,7 @@ def test_a_grey_image_is_the_same_as_one_with_three_equal_channels(monkeypatch, 
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
-def test_the_fixed_padding_is_that_of_tensorflow_on_maps_of_even_size(rng, kernel_size):
+def test_constant_padding_equals_tensorflow_for_maps_of_even_size(rng, kernel_size):
     conv = Conv2dSame(4, 6, kernel_size, stride=2, groups=2)
     parent = torch.nn.Sequential(conv)
     assert imagenet._fix_same_padding(parent)
@@ -223,7 +225,7 @@ def small_convnext():
     return ConvNeXt([CNBlockConfig(now, after, 1) for now, after in pairwise([8, 16, 24, 32, None])])
 
 
-def test_convnext_tiny_shows_its_four_stages_and_the_last_is_what_torchvision_pools(rng):
+def test_convnext_tiny_has_four_stages_and_the_last_is_what_torchvision_pools(rng):
     backbone = build_backbone("convnext_tiny", pretrained=False)
     images = torch.from_numpy(rng.random((1, 3, 64, 96), np.float32))
     stages = feature_maps(backbone, images).stages
@@ -243,7 +245,7 @@ def test_convnext_weights_come_from_the_users_folder(tmp_path, monkeypatch):
     torch.testing.assert_close(build_backbone("convnext_tiny").network.state_dict(), published, rtol=0, atol=0)
 
 
-def test_a_damaged_file_of_convnext_is_named(tmp_path, monkeypatch):
+def test_damaged_file_of_convnext_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(imagenet, "convnext_tiny", small_convnext)
     (tmp_path / "convnext_tiny-983f1562.pth").write_bytes(b"cut")
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
@@ -251,23 +253,23 @@ def test_a_damaged_file_of_convnext_is_named(tmp_path, monkeypatch):
         build_backbone("convnext_tiny")
 
 
-WAYS_OUT = (
-    r"put their file into a folder and set SPECTAG_WEIGHTS to it; take --backbone efficientnet_lite0, whose weights "
-    r"come with the package; or train without them by --no-pretrained"
+ADVICE = (
+    r"Put the file into a folder and set SPECTAG_WEIGHTS to that folder; or use --backbone efficientnet_lite0, whose "
+    r"weights are part of the package; or train without pretrained weights with --no-pretrained"
 )
 
 
-def test_convnext_weights_that_cannot_be_had_are_an_error_with_the_ways_out(monkeypatch):
+def test_missing_convnext_weights_are_an_error_with_advice(monkeypatch):
     def no_network(*args, **options):
         raise URLError("Name or service not known")
 
     monkeypatch.setattr(imagenet, "convnext_tiny", small_convnext)
     monkeypatch.setattr(type(ConvNeXt_Tiny_Weights.IMAGENET1K_V1), "get_state_dict", no_network)
-    with pytest.raises(WeightsError, match=rf"weights of convnext_tiny can't be had: .*not known.*{WAYS_OUT}"):
+    with pytest.raises(WeightsError, match=rf"cannot download the weights of convnext_tiny: .*not known.*{ADVICE}"):
         build_backbone("convnext_tiny")
 
 
-def test_timm_weights_that_cannot_be_had_are_an_error_with_the_ways_out(monkeypatch):
+def test_missing_timm_weights_are_an_error_with_advice(monkeypatch):
     create_model = timm.create_model
 
     def no_network(name, *, pretrained):
@@ -276,7 +278,7 @@ def test_timm_weights_that_cannot_be_had_are_an_error_with_the_ways_out(monkeypa
         return create_model(name)
 
     monkeypatch.setattr(timm, "create_model", no_network)
-    message = rf"weights of timm/test_resnet can't be had: can't reach the hub\. Ways out: {WAYS_OUT}"
+    message = rf"cannot download the weights of timm/test_resnet: can't reach the hub\. {ADVICE}"
     with pytest.raises(WeightsError, match=message):
         build_backbone("timm/test_resnet")
 
@@ -297,37 +299,37 @@ def test_timm_weights_come_from_the_users_folder(tmp_path, monkeypatch):
     ],
     ids=["convolutions", "tokens", "another convolution after the last stage"],
 )
-def test_networks_of_timm_show_their_stages(name, size, expected):
+def test_stages_of_timm_networks(name, size, expected):
     maps = feature_maps(build_backbone(f"timm/{name}", pretrained=False), torch.zeros(1, 1, *size))
     assert shapes(maps.stages) == expected
 
 
-def test_a_network_that_keeps_its_channels_last_shows_them_first():
+def test_channels_last_network_returns_channels_first():
     maps = feature_maps(build_backbone("timm/test_mambaout", pretrained=False), torch.zeros(1, 1, 64, 96))
     assert shapes(maps.stages) == [(16, 16, 24), (32, 8, 12), (48, 4, 6), (64, 2, 3)]
 
 
-def test_tensorflows_networks_give_what_they_give_in_timm(rng):
+def test_tensorflow_networks_give_the_same_as_in_timm(rng):
     backbone = build_backbone("timm/tf_mobilenetv3_small_minimal_100", pretrained=False)
     original = timm.create_model("tf_mobilenetv3_small_minimal_100").eval()
     original.load_state_dict(backbone.network.state_dict())
     images = torch.from_numpy(rng.random((1, 3, 64, 96), np.float32))
     with torch.inference_mode():
-        expected = original.forward_features(backbone.picture(images))
+        expected = original.forward_features(backbone.normalize(images))
     torch.testing.assert_close(feature_maps(backbone, images).stages[-1], expected)
 
 
-def test_an_unknown_network_of_timm_gets_a_suggestion():
+def test_unknown_network_of_timm_gets_a_suggestion():
     with pytest.raises(ConfigError, match=r"timm has no network 'resnet81'; did you mean 'resnet"):
         build_backbone("timm/resnet81")
 
 
-def test_an_unknown_backbone_gets_a_suggestion():
+def test_unknown_backbone_gets_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean 'efficientnet_lite0'"):
         build_backbone("efficientnet_light0")
 
 
-def test_scratch_halves_its_maps_four_times_and_sees_colours_as_their_mean(rng):
+def test_scratch_halves_its_maps_four_times_and_averages_colours(rng):
     torch.manual_seed(0)
     backbone = build_backbone("scratch")
     colours = torch.from_numpy(rng.random((2, 3, 64, 37), np.float32))
@@ -337,12 +339,12 @@ def test_scratch_halves_its_maps_four_times_and_sees_colours_as_their_mean(rng):
     torch.testing.assert_close(stages, grey)
 
 
-def test_scratch_takes_the_shortest_clip():
+def test_scratch_accepts_the_shortest_clip():
     maps = feature_maps(build_backbone("scratch"), torch.zeros(1, 1, 128, 1))
     assert shapes(maps.stages)[-1] == (256, 8, 1)
 
 
-def test_a_backbone_is_in_evaluation_mode(rng):
+def test_backbone_is_in_evaluation_mode(rng):
     backbone = build_backbone("mn05_audioset", pretrained=False)
     log_mel = torch.from_numpy(rng.normal(size=(1, 1, 128, 50)).astype(np.float32))
     assert not backbone.training

@@ -83,12 +83,12 @@ def gradient(loss, logits):
         (partial(lq, q=0.5), 2 - math.sqrt(3), 1.0),
     ],
 )
-def test_losses_are_those_worked_by_hand(loss, if_true, if_false):
+def test_losses_worked_by_hand(loss, if_true, if_false):
     losses = loss(tensor([math.log(3), math.log(3)]), tensor([1, 0]))
     torch.testing.assert_close(losses, tensor([if_true, if_false]))
 
 
-def test_lsep_is_that_worked_by_hand():
+def test_lsep_worked_by_hand():
     odds = tensor([2, 1, 3]).log()
     # 1/2 and 3/2 for the pairs of the first label: 1 + 2
     torch.testing.assert_close(lsep(odds, tensor([1, 0, 0])), tensor(3).log())
@@ -101,7 +101,7 @@ def test_lsep_is_that_worked_by_hand():
     torch.testing.assert_close(lsep(odds, tensor([1, 1, 0]), known=known), tensor(4).log())
 
 
-def test_lsep_weighs_soft_pairs_by_how_true_and_how_false_their_labels_are():
+def test_lsep_weights_soft_pairs_by_their_targets():
     # true 0.5, false 0.75, odds 2/1: 0.75. The other way: true 0.25, false 0.5, odds 1/2: 0.0625. Never with itself.
     losses = lsep(tensor([1, 2]).log(), tensor([0.5, 0.25]))
     torch.testing.assert_close(losses, tensor(1 + 0.75 + 0.0625).log())
@@ -115,38 +115,38 @@ def test_lsep_sums_over_all_pairs_of_a_true_and_a_false_label(logits, truth):
     torch.testing.assert_close(lsep(logits, truth), tensor(*expected))
 
 
-def test_lsep_falls_as_a_true_label_is_pushed_above_the_false_ones():
+def test_lsep_falls_as_a_true_label_rises_above_the_false_ones():
     pushed = tensor([-5, 0, 1], [-1, 0, 1], [0.5, 0, 1], [2, 0, 1], [9, 0, 1])
     losses = lsep(pushed, tensor([1, 0, 0]).expand(5, 3))
     assert (losses.diff() < 0).all()
     assert losses[-1] < 0.001
 
 
-def test_lsep_sees_differences_of_logits_only(logits, soft):
+def test_lsep_depends_only_on_differences_of_logits(logits, soft):
     torch.testing.assert_close(lsep(logits + 7, soft), lsep(logits, soft))
 
 
 @pytest.mark.parametrize("targets", [[0, 0, 0], [1, 1, 1], [1, 1, NAN], [NAN, NAN, 0]])
-def test_lsep_of_a_clip_without_true_or_without_false_labels_is_0_and_teaches_nothing(targets):
+def test_lsep_of_a_clip_without_pairs_is_0_and_has_no_gradient(targets):
     loss = partial(clip_losses, targets=tensor(targets), config=LossConfig(kind="lsep"))
     logits = tensor([100, -100, 3])
     assert loss(logits).tolist() == [0]
     assert gradient(loss, logits).tolist() == [[0, 0, 0]]
 
 
-def test_bce_is_that_of_torch(logits, soft):
+def test_bce_equals_torch(logits, soft):
     mean = clip_losses(logits, soft, LossConfig(kind="bce")).mean()
     torch.testing.assert_close(mean, binary_cross_entropy_with_logits(logits, soft))
 
 
-def test_weighted_bce_is_that_of_torch(logits, soft):
+def test_weighted_bce_equals_torch(logits, soft):
     weights = tensor(0.5, 1, 2, 1, 0.5)
     mean = clip_losses(logits, soft, LossConfig(kind="bce"), label_weights=weights).mean()
     torch.testing.assert_close(mean, binary_cross_entropy_with_logits(logits, soft, weight=weights))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1, 2, 5])
-def test_focal_is_that_of_torchvision(logits, truth, gamma):
+def test_focal_equals_torchvision(logits, truth, gamma):
     torch.testing.assert_close(focal(logits, truth, gamma=gamma), sigmoid_focal_loss(logits, truth, -1, gamma))
 
 
@@ -159,7 +159,7 @@ def test_focal_is_that_of_torchvision(logits, truth, gamma):
         partial(lq, q=1e-9),
     ],
 )
-def test_at_its_end_a_loss_is_cross_entropy(loss, logits, soft):
+def test_losses_with_neutral_parameters_are_cross_entropy(loss, logits, soft):
     torch.testing.assert_close(loss(logits, soft), bce(logits, soft))
 
 
@@ -172,7 +172,7 @@ def test_asymmetric_with_equal_gammas_and_no_margin_is_focal(logits, soft):
     torch.testing.assert_close(losses, focal(logits, soft, gamma=2))
 
 
-def test_a_false_label_less_probable_than_the_margin_costs_and_teaches_nothing():
+def test_false_label_below_the_margin_has_no_loss_and_no_gradient():
     loss = partial(asymmetric, targets=tensor([0, 0]), gamma_positive=1, gamma_negative=0.5, margin=0.2)
     logits = tensor([-1.5, -1.3])  # probabilities 0.18 and 0.21
     free, costly = loss(logits)[0]
@@ -181,21 +181,21 @@ def test_a_false_label_less_probable_than_the_margin_costs_and_teaches_nothing()
     assert free == 0 < costly
 
 
-def test_bootstrap_learns_through_the_probability_of_the_network_itself():
+def test_gradient_of_bootstrap_flows_through_the_probability():
     # Cross-entropy's p - t times beta, and the entropy's -logit p (1 - p) times 1 - beta
-    learnt = gradient(partial(bootstrap, targets=tensor([1]), beta=0.8), tensor([math.log(3)]))
-    torch.testing.assert_close(learnt, tensor([0.8 * -1 / 4 - 0.2 * math.log(3) * 3 / 16]))
+    computed = gradient(partial(bootstrap, targets=tensor([1]), beta=0.8), tensor([math.log(3)]))
+    torch.testing.assert_close(computed, tensor([0.8 * -1 / 4 - 0.2 * math.log(3) * 3 / 16]))
 
 
 @pytest.mark.parametrize("loss", [partial(bootstrap, beta=0.7), partial(lq, q=0.7)])
-def test_losses_for_noisy_labels_pull_less_than_cross_entropy_at_a_label_that_looks_wrong(loss):
+def test_losses_for_noisy_labels_have_smaller_gradients_at_a_label_that_looks_wrong(loss):
     surely_not = tensor([-4])
-    l2_penalty, full_pull = (gradient(partial(kind, targets=tensor([1])), surely_not) for kind in (loss, bce))
-    assert full_pull < l2_penalty < 0
+    smaller, full = (gradient(partial(kind, targets=tensor([1])), surely_not) for kind in (loss, bce))
+    assert full < smaller < 0
 
 
 @label_loss
-def test_a_soft_target_costs_its_share_of_both_sides(loss, logits, soft):
+def test_loss_of_a_soft_target_is_interpolated(loss, logits, soft):
     both = soft * loss(logits, torch.ones_like(soft)) + (1 - soft) * loss(logits, torch.zeros_like(soft))
     torch.testing.assert_close(loss(logits, soft), both)
 
@@ -241,27 +241,27 @@ def test_gradients_are_the_finite_differences(kind, logits, soft):
 
 @every_kind
 @pytest.mark.parametrize("wild", [0.0, 100.0, math.inf, NAN])
-def test_an_unknown_label_is_as_if_it_were_not_there(kind, wild):
+def test_unknown_label_has_no_effect(kind, wild):
     config = LossConfig(kind=kind, label_smoothing=0.1)
     known_logits, known_targets = tensor([0.4, -1.2, 2.0]), tensor([1, 0, 0.3])
     with_unknown = tensor([0.4, wild, -1.2, 2.0])
     loss = partial(clip_losses, targets=tensor([1, NAN, 0, 0.3]), config=config)
     torch.testing.assert_close(loss(with_unknown), clip_losses(known_logits, known_targets, config))
-    learnt = gradient(loss, with_unknown)
-    assert learnt[0, 1] == 0
+    computed = gradient(loss, with_unknown)
+    assert computed[0, 1] == 0
     expected = gradient(partial(clip_losses, targets=known_targets, config=config), known_logits)
-    torch.testing.assert_close(learnt[:, [0, 2, 3]], expected)
+    torch.testing.assert_close(computed[:, [0, 2, 3]], expected)
 
 
 @every_kind
-def test_a_clip_of_which_nothing_is_known_costs_and_teaches_nothing(kind):
+def test_clip_without_known_labels_has_no_loss_and_no_gradient(kind):
     loss = partial(clip_losses, targets=tensor([NAN, NAN]), config=LossConfig(kind=kind))
     assert loss(tensor([1, -1])).tolist() == [0]
     assert gradient(loss, tensor([1, -1])).tolist() == [[0, 0]]
 
 
 @every_kind
-def test_a_batch_of_three_is_three_singles(kind, logits, soft):
+def test_batch_of_three_is_three_singles(kind, logits, soft):
     soft[1, 2] = NAN
     loss = partial(clip_losses, config=LossConfig(kind=kind))
     singles = torch.cat([loss(logits[row : row + 1], soft[row : row + 1]) for row in range(3)])
@@ -280,13 +280,13 @@ def test_a_batch_of_three_is_three_singles(kind, logits, soft):
         (LossConfig(kind="lq", q=0.4), partial(lq, q=0.4)),
     ],
 )
-def test_the_settings_reach_the_loss(config, expected, logits, soft):
+def test_settings_have_an_effect_on_the_loss(config, expected, logits, soft):
     torch.testing.assert_close(clip_losses(logits, soft, config), expected(logits, soft).mean(dim=1))
 
 
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_loss_of_logits_in_half_precision_is_computed_in_single(kind, dtype, logits, truth):
+def test_loss_of_logits_in_half_precision_is_computed_in_single(kind, dtype, logits, truth):
     config, halves = LossConfig(kind=kind, label_smoothing=0.1), logits.to(dtype)
     losses = clip_losses(halves, truth.bool(), config)
     assert losses.dtype == torch.float32
@@ -294,18 +294,18 @@ def test_the_loss_of_logits_in_half_precision_is_computed_in_single(kind, dtype,
 
 
 @every_kind
-def test_the_loss_is_no_finer_than_the_logits(kind, logits, soft):
+def test_loss_of_half_precision_logits_matches_their_rounded_values(kind, logits, soft):
     """Else targets and weights from NumPy, in double precision, would slow the network's steps."""
     losses = clip_losses(logits.float(), soft, LossConfig(kind=kind), label_weights=tensor(1, 2, 1, 2, 1))
     assert losses.dtype == torch.float32
 
 
-def test_smoothing_takes_half_its_amount_off_each_end():
+def test_smoothing_moves_both_ends_by_half_its_amount():
     smooth = smoothed(tensor([0, 1, 0.5, NAN]), 0.2)
     torch.testing.assert_close(smooth, tensor([0.1, 0.9, 0.5, NAN]), equal_nan=True)
 
 
-def test_smoothing_comes_before_the_loss(logits, truth):
+def test_targets_are_smoothed_before_the_loss(logits, truth):
     losses = clip_losses(logits, truth, LossConfig(label_smoothing=0.2))
     torch.testing.assert_close(losses, bce(logits, 0.1 + 0.8 * truth).mean(dim=1))
 
@@ -316,13 +316,13 @@ def test_class_weights_fall_with_the_root_of_the_count_and_have_mean_1():
     torch.testing.assert_close(weights, torch.tensor([16 / 11, 8 / 11, 4 / 11, 16 / 11]))
 
 
-def test_lsep_weighs_true_labels_by_their_weights(logits, truth):
+def test_lsep_uses_the_weights_of_true_labels(logits, truth):
     weights = tensor(0.5, 1, 2, 1, 0.5)
     losses = clip_losses(logits, truth, LossConfig(kind="lsep"), label_weights=weights)
     torch.testing.assert_close(losses, lsep(logits - weights.log() * truth, truth))
 
 
-def test_shapes_that_do_not_fit_are_told():
+def test_shapes_that_do_not_match_are_refused():
     two, three = torch.zeros(2, 4), torch.zeros(3, 4)
     with pytest.raises(ValueError, match=r"of one shape \(batch, n_labels\), got \(2, 4\) and \(3, 4\)"):
         clip_losses(two, three, LossConfig())

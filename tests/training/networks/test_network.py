@@ -7,7 +7,13 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 from spectag.training.networks.backbones.build import build_backbone
-from spectag.training.networks.network import FeatureExtractor, LayerNormHead, StandardizedLinear, Tagger, build_head
+from spectag.training.networks.network import (
+    FeatureExtractor,
+    LayerNormHead,
+    StandardizedLinear,
+    TaggerNetwork,
+    build_head,
+)
 
 
 class GivenMaps(Backbone):
@@ -27,25 +33,25 @@ def stages(rng):
     return [rng.normal(3, 2, (2, *shape)).astype(np.float32) for shape in [(4, 6, 5), (3, 2, 7)]]
 
 
-def test_all_features_are_mean_and_deviation_of_each_stage_shallow_first(stages):
+def test_all_features_are_mean_and_deviation_of_each_stage_in_order(stages):
     features = FeatureExtractor(GivenMaps(stages), "all")(torch.zeros(2, 1, 1, 1)).numpy()
     pooled = [pool(stage, axis=(2, 3)) for stage in stages for pool in (np.mean, np.std)]
     np.testing.assert_allclose(features, np.concatenate(pooled, axis=1), rtol=1e-5)
 
 
-def test_an_embedding_of_the_networks_own_comes_last(stages):
+def test_embedding_of_the_network_comes_last(stages):
     embedding = torch.arange(6.0).reshape(2, 3)
     groups = FeatureExtractor(GivenMaps(stages, embedding), "all").groups(torch.zeros(2, 1, 1, 1))
     assert [group.shape for group in groups] == [(2, 8), (2, 6), (2, 3)]
     torch.testing.assert_close(groups[-1], embedding)
 
 
-def test_last_features_are_the_mean_of_the_last_stage_alone(stages):
+def test_last_features_are_the_mean_of_the_last_stage(stages):
     extractor = FeatureExtractor(GivenMaps(stages, torch.ones(2, 3)), "last")
     np.testing.assert_allclose(extractor(torch.zeros(2, 1, 1, 1)), stages[-1].mean(axis=(2, 3)), rtol=1e-5)
 
 
-def test_a_flat_map_has_next_to_no_deviation_and_a_finite_gradient():
+def test_constant_map_has_almost_no_deviation_and_a_finite_gradient():
     maps = torch.full((1, 2, 3, 4), 0.5, requires_grad=True)
     backbone = GivenMaps([])
     backbone.maps = FeatureMaps((maps,))
@@ -60,7 +66,7 @@ def test_a_flat_map_has_next_to_no_deviation_and_a_finite_gradient():
     [("mn04_audioset", (1, 128, 75)), ("efficientnet_lite0", (3, 64, 75)), ("scratch", (1, 40, 75))],
 )
 @pytest.mark.parametrize("kind", ["all", "last"])
-def test_a_batch_of_three_equals_three_singles(rng, name, shape, kind):
+def test_batch_of_three_equals_three_single_clips(rng, name, shape, kind):
     torch.manual_seed(0)
     extractor = FeatureExtractor(build_backbone(name, pretrained=False), kind).eval()
     inputs = torch.from_numpy(rng.random((3, *shape), np.float32))
@@ -69,7 +75,7 @@ def test_a_batch_of_three_equals_three_singles(rng, name, shape, kind):
         torch.testing.assert_close(extractor(inputs), singles, rtol=1e-4, atol=1e-5)
 
 
-def test_the_linear_head_centres_and_scales_before_its_weights(rng):
+def test_linear_head_standardises_features_first(rng):
     features = rng.normal(5, 3, (7, 4)).astype(np.float32)
     head = StandardizedLinear(4, 2)
     head.center.copy_(torch.from_numpy(features.mean(axis=0)))
@@ -81,7 +87,7 @@ def test_the_linear_head_centres_and_scales_before_its_weights(rng):
     assert [name for name, _ in head.named_parameters()] == ["linear.weight", "linear.bias"]
 
 
-def test_the_layer_norm_head_is_torchvisions_classifier_of_convnext(rng):
+def test_layer_norm_head_is_torchvisions_classifier_of_convnext(rng):
     torchvisions = ConvNeXt([CNBlockConfig(24, None, 2)], num_classes=5).classifier
     head = build_head("layer_norm", 24, 5)
     assert isinstance(head, LayerNormHead)
@@ -92,8 +98,8 @@ def test_the_layer_norm_head_is_torchvisions_classifier_of_convnext(rng):
     torch.testing.assert_close(head(pooled[:, :, 0, 0]), torchvisions(pooled), rtol=0, atol=0)
 
 
-def test_a_tagger_is_its_head_on_its_features(stages):
+def test_network_is_its_head_on_its_features(stages):
     extractor = FeatureExtractor(GivenMaps(stages), "all")
     head = build_head("linear", 14, 3)
     inputs = torch.zeros(2, 1, 1, 1)
-    torch.testing.assert_close(Tagger(extractor, head)(inputs), head(extractor(inputs)))
+    torch.testing.assert_close(TaggerNetwork(extractor, head)(inputs), head(extractor(inputs)))

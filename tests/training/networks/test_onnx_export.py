@@ -1,4 +1,4 @@
-"""ONNX files say what torch says, for every width, and say nothing of the machine that made them."""
+"""ONNX files give the outputs of torch for every width, and contain nothing about this machine."""
 
 import copy
 import getpass
@@ -13,8 +13,8 @@ import torch
 from spectag.models.tagger import open_session
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 from spectag.training.networks.backbones.build import build_backbone
-from spectag.training.networks.network import FeatureExtractor, Tagger, build_head
-from spectag.training.networks.onnx_export import export_features, export_tagger, trace_features, with_weights
+from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
+from spectag.training.networks.onnx_export import export_features, export_network, trace_features, with_weights
 
 N_LABELS = 4
 WIDTHS = (1, 13, 100, 101, 517, 2001)  # short, odd, long
@@ -51,9 +51,9 @@ class Exported:
         extractor = FeatureExtractor(backbone, "all").eval()
         self.graph = trace_features(extractor, torch.rand(2, 1, height, 96))  # takes seconds
         head = head_for(extractor, torch.rand(4, 1, height, 96))
-        self.tagger = Tagger(extractor, head).eval()
+        self.tagger = TaggerNetwork(extractor, head).eval()
         self.path = folder / "model.onnx"
-        export_tagger(with_weights(self.graph, extractor), head, head.center.numel(), self.path)
+        export_network(with_weights(self.graph, extractor), head, head.center.numel(), self.path)
         self.session = open_session(self.path, n_threads=1)
 
     def __call__(self, inputs):
@@ -85,20 +85,20 @@ def test_probabilities_features_and_logits_are_torchs_at_any_width(model, rng, w
     np.testing.assert_allclose(result["features"], features, rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_of_three_equals_three_singles_of_the_exported_tagger(model, rng):
+def test_exported_network_gives_the_same_for_a_batch_and_for_single_clips(model, rng):
     inputs = rng.random((3, 1, model.height, 75), np.float32)
     singles = np.concatenate([model(single[None])["probabilities"] for single in inputs])
     np.testing.assert_allclose(model(inputs)["probabilities"], singles, atol=1e-5)
 
 
-def test_silence_is_exported_as_torch_hears_it(model):
+def test_silence_gives_the_same_output_in_onnx_and_torch(model):
     inputs = np.zeros((1, 1, model.height, 50), np.float32)
     probabilities, features, _ = model.by_torch(inputs)
     np.testing.assert_allclose(model(inputs)["probabilities"], probabilities, atol=1e-4)
     np.testing.assert_allclose(model(inputs)["features"], features, rtol=1e-4, atol=1e-4)
 
 
-def test_the_file_names_its_ends_and_tells_nothing_of_this_machine(model):
+def test_file_names_its_inputs_and_outputs_and_contains_no_local_paths(model):
     proto = onnx.load(model.path)
     assert [value.name for value in proto.graph.input] == ["inputs"]
     assert [value.name for value in proto.graph.output] == ["probabilities", "features", "logits"]
@@ -111,7 +111,7 @@ def test_the_file_names_its_ends_and_tells_nothing_of_this_machine(model):
     onnx.checker.check_model(model.path)
 
 
-def test_the_weights_are_in_the_one_file(model):
+def test_weights_are_in_the_one_file(model):
     assert [path.name for path in model.path.parent.iterdir()] == ["model.onnx"]
 
 
@@ -122,14 +122,14 @@ class Pixels(Backbone):
         return FeatureMaps((inputs,))
 
 
-def test_a_layer_norm_head_is_exported_too(tmp_path, rng):
+def test_layer_norm_head_is_exported_too(tmp_path, rng):
     extractor = exported(Pixels(), tmp_path / "features.onnx", channels=3, height=8)
     head = build_head("layer_norm", 6, N_LABELS)
-    export_tagger(onnx.load(tmp_path / "features.onnx"), head, 6, tmp_path / "model.onnx")
+    export_network(onnx.load(tmp_path / "features.onnx"), head, 6, tmp_path / "model.onnx")
     inputs = rng.random((2, 3, 8, 33), np.float32)
     probabilities = run(tmp_path / "model.onnx", inputs)[0]
     with torch.inference_mode():
-        expected = torch.sigmoid(Tagger(extractor, head)(torch.from_numpy(inputs)))
+        expected = torch.sigmoid(TaggerNetwork(extractor, head)(torch.from_numpy(inputs)))
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
@@ -140,7 +140,7 @@ class Flat(Backbone):
         return FeatureMaps((torch.relu(inputs - 2),))
 
 
-def test_the_deviation_of_a_flat_map_is_exported_as_it_is_in_torch(tmp_path):
+def test_deviation_of_a_constant_map_is_the_same_in_onnx_and_torch(tmp_path):
     extractor = exported(Flat(), tmp_path / "features.onnx", height=8)
     inputs = np.zeros((1, 1, 8, 9), np.float32)
     features = run(tmp_path / "features.onnx", inputs)[0]
@@ -157,7 +157,7 @@ def shaken(extractor):
     return other
 
 
-def test_a_graph_traced_once_serves_other_weights(model, tmp_path, rng):
+def test_traced_graph_can_be_used_with_other_weights(model, tmp_path, rng):
     """Batch normalisation is folded into the weights before it, so it must be folded anew."""
     extractor = model.tagger.extractor
     inputs = rng.random((2, 1, model.height, 77), np.float32)
@@ -171,7 +171,7 @@ def test_a_graph_traced_once_serves_other_weights(model, tmp_path, rng):
     assert np.abs(answers[0] - answers[1]).max() > 0.01
 
 
-def test_a_graph_has_every_weight_that_the_features_need_by_its_name(model):
+def test_graph_has_every_weight_that_the_features_need_by_its_name(model):
     weights = model.tagger.extractor.state_dict()
     assert {initializer.name for initializer in model.graph.graph.initializer} <= set(weights)
 
@@ -187,7 +187,7 @@ class OneWidth(Backbone):
         return FeatureMaps((self.network(inputs),))
 
 
-def test_a_network_of_one_width_is_exported_for_that_width_and_batches_of_any_size(tmp_path, rng):
+def test_network_of_one_width_is_exported_for_that_width_and_batches_of_any_size(tmp_path, rng):
     extractor = exported(OneWidth(), tmp_path / "features.onnx", height=8, width=16)
     inputs = rng.random((3, 1, 8, 16), np.float32)
     with torch.inference_mode():
@@ -195,7 +195,7 @@ def test_a_network_of_one_width_is_exported_for_that_width_and_batches_of_any_si
     np.testing.assert_allclose(run(tmp_path / "features.onnx", inputs)[0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_error_of_the_network_is_not_hidden(tmp_path):
+def test_error_of_the_network_is_raised(tmp_path):
     with pytest.raises(Exception, match="Backbone has no feature_maps"):
         exported(Backbone(), tmp_path / "features.onnx")
     assert not list(tmp_path.iterdir())

@@ -7,8 +7,8 @@ from torch import nn
 from spectag.config.training import FinetuneConfig
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 from spectag.training.networks.backbones.build import build_backbone
-from spectag.training.networks.network import FeatureExtractor, Tagger, build_head
-from spectag.training.networks.parameter_groups import learning_groups, parameters_by_stage
+from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
+from spectag.training.networks.parameter_groups import optimizer_groups, parameters_by_stage
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
@@ -52,7 +52,7 @@ def of(*layers):
 
 
 def tagger_of(network, n_features=8):
-    return Tagger(FeatureExtractor(network, "all"), build_head("linear", n_features, 2))
+    return TaggerNetwork(FeatureExtractor(network, "all"), build_head("linear", n_features, 2))
 
 
 @pytest.mark.parametrize("kind", ["all", "last"])
@@ -60,12 +60,12 @@ def test_each_layer_is_in_the_first_stage_that_depends_on_it_and_unused_ones_in_
     assert names_by_stage(MadeByHand(), kind=kind) == [of("first"), of("second"), of("third", "skip")]
 
 
-def test_layer_before_the_embedding_comes_last_where_the_head_sees_the_embedding():
+def test_layer_before_the_embedding_is_last_if_the_head_uses_the_embedding():
     assert names_by_stage(WithEmbedding())[-1] == of("hidden")
     assert of("hidden") not in names_by_stage(WithEmbedding(), kind="last")
 
 
-def test_real_network_has_every_used_parameter_once_and_from_shallow_to_deep():
+def test_real_network_has_every_used_parameter_once_from_first_to_last_stage():
     network = build_backbone("mn04_audioset", pretrained=False)
     stages = names_by_stage(network, example=torch.zeros(1, 1, 128, 40))
     all_names = [name for stage in stages for name in stage]
@@ -77,7 +77,7 @@ def test_real_network_has_every_used_parameter_once_and_from_shallow_to_deep():
     assert stages[-1] == of("network.classifier.2")
 
 
-def test_statistics_of_the_network_stay_as_they_are():
+def test_finding_the_stages_changes_no_statistics():
     network = build_backbone("scratch", pretrained=False)
     before = {name: values.clone() for name, values in network.state_dict().items()}
     parameters_by_stage(FeatureExtractor(network, "all"), torch.randn(1, 1, 32, 32))
@@ -89,10 +89,10 @@ def rates(groups):
     return [group["lr"] for group in groups]
 
 
-def test_rates_fall_from_the_deepest_stage_to_the_first_and_the_head_has_its_own():
+def test_learning_rates_decay_from_the_last_stage_to_the_first_and_the_head_has_its_own():
     config = FinetuneConfig(layer_decay=0.5, head_lr_multiplier=3.0)
     tagger = tagger_of(MadeByHand())
-    groups = learning_groups(tagger, EXAMPLE, 0.1, config)
+    groups = optimizer_groups(tagger, EXAMPLE, 0.1, config)
     assert rates(groups) == pytest.approx([0.025, 0.05, 0.1, 0.3])
     assert groups[-1]["params"] == list(tagger.head.parameters())
 
@@ -101,9 +101,9 @@ def test_rates_fall_from_the_deepest_stage_to_the_first_and_the_head_has_its_own
     ("n_trained", "learning"),
     [(1, of("third", "skip")), (2, of("second", "third", "skip")), (9, of("first", "second", "third", "skip"))],
 )
-def test_only_the_deepest_stages_and_the_head_learn(n_trained, learning):
+def test_only_the_last_stages_and_the_head_are_trained(n_trained, learning):
     tagger = tagger_of(MadeByHand())
-    groups = learning_groups(tagger, EXAMPLE, 0.1, FinetuneConfig(unfreeze=n_trained))
+    groups = optimizer_groups(tagger, EXAMPLE, 0.1, FinetuneConfig(unfreeze=n_trained))
     found = [name for name, parameter in tagger.named_parameters() if parameter.requires_grad]
     assert sorted(found) == sorted([f"extractor.backbone.{name}" for name in learning] + of("head.linear"))
     in_groups = {id(parameter) for group in groups for parameter in group["params"]}
@@ -111,10 +111,10 @@ def test_only_the_deepest_stages_and_the_head_learn(n_trained, learning):
     assert rates(groups)[-2] == 0.1
 
 
-def test_stages_frozen_once_can_learn_again():
+def test_frozen_stages_can_be_trained_again():
     tagger = tagger_of(MadeByHand())
-    learning_groups(tagger, EXAMPLE, 0.1, FinetuneConfig(unfreeze=1))
-    again = learning_groups(tagger, EXAMPLE, 0.1, FinetuneConfig())
+    optimizer_groups(tagger, EXAMPLE, 0.1, FinetuneConfig(unfreeze=1))
+    again = optimizer_groups(tagger, EXAMPLE, 0.1, FinetuneConfig())
     assert len(again) == 4
 
 

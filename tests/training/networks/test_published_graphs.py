@@ -7,16 +7,16 @@ import torch
 from spectag.config.backbones import PUBLISHED
 from spectag.models import pretrained as published
 from spectag.training.networks.backbones.mobilenet import MobileNet
-from spectag.training.networks.published_graphs import weightless_graph
+from spectag.training.networks.published_graphs import graph_without_weights
 
 
 @pytest.fixture(scope="module")
 def traced():
-    return weightless_graph(0.5).SerializeToString()  # takes seconds
+    return graph_without_weights(0.5).SerializeToString()  # takes seconds
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 128, 1), (3, 1, 128, 201)])
-def test_graph_that_is_traced_today_the_one_in_the_package_and_torch_say_the_same(traced, shape, rng):
+def test_new_graph_packaged_graph_and_torch_give_the_same_probabilities(traced, shape, rng):
     torch.manual_seed(0)
     network = MobileNet(0.5).eval()
     tensors = {name: values.numpy() for name, values in network.state_dict().items() if values.ndim}

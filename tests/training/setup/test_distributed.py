@@ -1,4 +1,4 @@
-"""Two processes that train together, started as a user starts them: the weights of one, written by one."""
+"""Two processes that train together give the weights of one process, and only the main one writes."""
 
 import json
 import math
@@ -17,14 +17,14 @@ from spectag.config.recipe import Recipe
 from spectag.errors import ConfigError, SpectagError
 from spectag.models.bundle import read_info
 from spectag.training.pipeline import train
-from spectag.training.setup.distributed import Processes, n_started
+from spectag.training.setup.distributed import Processes, n_launched
 
 SCRIPT = """
 import contextlib, io, json, os, sys
 from pathlib import Path
 from spectag.cli import main
 from spectag.errors import SpectrogramCacheError, SpectagError
-from spectag.processes import Processes
+from spectag.training.setup.distributed import Processes
 
 def call(*arguments):
     out, err = io.StringIO(), io.StringIO()
@@ -39,8 +39,8 @@ done = {
     "frozen": call("train", data, "-o", folder / "frozen double", "--config", folder / "frozen.toml"),
     "refused": call("train", folder / "nothing.csv", "-o", folder / "refused"),
 }
-processes = Processes.started(for_frozen_alone=False)
-done["agreed"] = processes.agreed(f"said by {rank}")
+processes = Processes.connect(frozen_only=False)
+done["received"] = processes.broadcast(f"sent by {rank}")
 done["first"] = processes.broadcast_from_main(lambda: f"made by {rank}")
 order = folder / "order.txt"
 with processes.main_process_first():
@@ -60,7 +60,7 @@ os._exit(0)  # as `python -m spectag` ends one of several processes
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Sounds, an earlier tagger (whose batch normalisation has statistics), and what one process makes of them."""
+    """Sounds, an earlier model (whose batch normalisation has statistics), and what one process trains from them."""
     folder = tmp_path_factory.mktemp("processes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTAG_CACHE", str(folder / "cache"))
@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def launched(folder):
-    """What each of two processes saw."""
+    """The results of both processes."""
     (folder / "launched.py").write_text(SCRIPT, encoding="utf-8")
     flags = ["--multi_gpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no"]
     flags += ["--dynamo_backend", "no", "--main_process_port", free_port()]
@@ -109,7 +109,7 @@ def test_two_processes_fine_tune_to_the_weights_of_one(launched, folder):
     single, double, before = (weights(folder / name) for name in ("single", "double", "frozen"))
     torch.testing.assert_close(double, single, rtol=1e-4, atol=1e-7)
     assert distance(single, before) > 1e-3
-    assert distance(single, double) < 1e-4 * distance(single, before)  # beside what was learnt
+    assert distance(single, double) < 1e-4 * distance(single, before)  # compared with the change by training
     scores = [read_info(folder / name).metrics["lwlrap"] for name in ("single", "double")]
     assert scores[1] == pytest.approx(scores[0])
 
@@ -121,27 +121,27 @@ def test_two_processes_fit_the_frozen_head_of_one(launched, folder):
     ).read_bytes()
 
 
-def test_only_the_first_process_tells_and_writes(launched, folder):
+def test_only_the_main_process_prints_and_writes(launched, folder):
     first, second = launched
     for run in ("tuned", "frozen"):
-        assert f"tagger: {folder}" in first[run]["out"]
+        assert f"model: {folder}" in first[run]["out"]
         assert "2 processes share each batch (cpu)" in first[run]["err"]
         assert "held out" in first[run]["err"]
         assert second[run]["err"] == ""
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
 
 
-def test_an_error_in_the_arguments_is_one_in_every_process(launched):
+def test_error_in_the_arguments_is_raised_in_every_process(launched):
     assert [done["refused"]["status"] for done in launched] == [1, 1]
 
 
-def test_an_error_of_the_first_process_is_one_in_every_process(launched):
+def test_error_of_the_main_process_is_raised_in_every_process(launched):
     assert [done["error"] for done in launched] == ["the disk is full"] * 2
 
 
-def test_the_first_process_goes_first_and_decides(launched, folder):
+def test_main_process_goes_first_and_its_value_is_sent_to_all(launched, folder):
     assert (folder / "order.txt").read_text() == "01"
-    assert [(done["agreed"], done["first"]) for done in launched] == [("said by 0", "made by 0")] * 2
+    assert [(done["received"], done["first"]) for done in launched] == [("sent by 0", "made by 0")] * 2
 
 
 # ------------------------------------------------------------------------------------------------ one process
@@ -149,8 +149,8 @@ def test_the_first_process_goes_first_and_decides(launched, folder):
 
 def test_one_process_needs_no_accelerator_for_frozen_networks(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    alone = Processes.started(for_frozen_alone=True)
-    assert (alone.accelerator, alone.is_first, alone.are_several) == (None, True, False)
+    alone = Processes.connect(frozen_only=True)
+    assert (alone.accelerator, alone.is_main, alone.is_distributed) == (None, True, False)
     assert alone.broadcast(3) == 3
     assert alone.broadcast_from_main(lambda: 4) == 4
     with pytest.raises(SpectagError, match="full"), alone.main_process_first():
@@ -161,26 +161,28 @@ def test_one_process_needs_no_accelerator_for_frozen_networks(monkeypatch):
 @pytest.mark.parametrize(
     ("environment", "n"), [({}, 1), ({"WORLD_SIZE": "4"}, 4), ({"OMPI_COMM_WORLD_SIZE": "2"}, 2)], ids=str
 )
-def test_launchers_tell_how_many_they_started(monkeypatch, environment, n):
+def test_launchers_set_the_number_of_processes(monkeypatch, environment, n):
     monkeypatch.setattr("os.environ", environment)
-    assert n_started() == n
+    assert n_launched() == n
 
 
-def test_a_launcher_that_started_fewer_than_asked_for_is_not_passed_over(monkeypatch):
+def test_launcher_that_started_fewer_processes_than_requested_gives_a_note(monkeypatch):
     """As `accelerate launch --cpu --num_processes 2` does."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert Processes().note == ""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     assert Processes().note == ""
     monkeypatch.setenv("MASTER_PORT", "29500")
-    assert "one process trains alone: accelerate launch starts several only with --multi_gpu" in Processes().note
+    assert "only one process is training: accelerate launch starts several only with --multi_gpu" in Processes().note
 
 
-def test_a_network_in_parts_is_refused(monkeypatch):
+def test_split_network_is_refused(monkeypatch):
     class Sharded:
         class distributed_type:  # noqa: N801
             value = "FSDP"
 
     monkeypatch.setattr("accelerate.Accelerator", lambda **_: Sharded)
-    with pytest.raises(ConfigError, match="told to train by FSDP, but each process of spectag needs the whole network"):
-        Processes.started(for_frozen_alone=False)
+    with pytest.raises(
+        ConfigError, match="accelerate is configured for FSDP, but each spectag process needs the whole network"
+    ):
+        Processes.connect(frozen_only=False)

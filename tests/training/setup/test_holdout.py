@@ -1,4 +1,4 @@
-"""Which clips are held out, and what is said of it."""
+"""Which clips are held out, and the note about it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from spectag.errors import DataError
 from spectag.training.setup.holdout import hold_out, recordings_per_label
 
 
-def manifest_of(*clips):
+def as_manifest(*clips):
     """A manifest of clips without files."""
     return Manifest(Path("clips.csv"), clips, LabelSet.collect(clip.labels for clip in clips))
 
@@ -24,7 +24,7 @@ def clip(number, *labels, fold=None, group=None):
 
 
 def manifest_with(n_per_label, *, n_labels=3, n_folds=None, clips_per_group=None):
-    return manifest_of(
+    return as_manifest(
         *(
             clip(
                 number,
@@ -48,30 +48,30 @@ def assert_each_clip_once(held_out, manifest):
 
 
 @pytest.mark.parametrize(("n_per_label", "n_folds"), [(3, 3), (4, 4), (5, 5), (40, 5)])
-def test_folds_are_as_many_as_the_typical_label_has_recordings_up_to_five(n_per_label, n_folds):
+def test_number_of_folds_is_the_recordings_of_the_median_label_at_most_five(n_per_label, n_folds):
     manifest = manifest_with(n_per_label)
     held_out = hold_out(manifest, Recipe())
     assert_each_clip_once(held_out, manifest)
     assert held_out.names == tuple("12345"[:n_folds])
-    assert not held_out.is_share
-    assert held_out.note == f"{n_folds} folds, balanced by label, each recording in one of them"
+    assert not held_out.is_single_split
+    assert held_out.note == f"{n_folds} folds, balanced by label, each recording in one fold"
 
 
 @pytest.mark.parametrize("n_per_label", [1, 2])
-def test_one_or_two_clips_a_label_are_too_few_and_it_is_said(n_per_label):
+def test_one_or_two_clips_a_label_are_too_few_for_folds(n_per_label):
     held_out = hold_out(manifest_with(n_per_label), Recipe())
-    assert (held_out.names, held_out.rows, held_out.is_share) == ((), (), False)
+    assert (held_out.names, held_out.rows, held_out.is_single_split) == ((), (), False)
     assert held_out.note == (
-        f"too few recordings for folds (the typical label has {n_per_label}, folds need 3): default regularisation, "
-        "no scores, and thresholds are not fitted"
+        f"no clips: too few recordings for folds (the median label has {n_per_label}, folds need 3); default weight "
+        "decay, no scores, and thresholds are not fitted"
     )
 
 
-def test_parts_of_one_recording_count_once():
+def test_clips_of_one_recording_count_once():
     whole = manifest_with(8, n_labels=1)
     parts = manifest_with(8, n_labels=1, clips_per_group=4)
     assert len(hold_out(whole, Recipe()).names) == 5
-    assert "the typical label has 2" in hold_out(parts, Recipe()).note
+    assert "the median label has 2" in hold_out(parts, Recipe()).note
 
 
 def test_clips_of_one_file_without_a_group_count_once():
@@ -81,7 +81,7 @@ def test_clips_of_one_file_without_a_group_count_once():
 
 
 def test_rare_label_does_not_keep_the_others_from_folds():
-    manifest = manifest_of(*manifest_with(6).clips, clip("rare", "z"))
+    manifest = as_manifest(*manifest_with(6).clips, clip("rare", "z"))
     assert len(hold_out(manifest, Recipe()).names) == 5
 
 
@@ -92,20 +92,20 @@ def test_label_that_no_clip_has_does_not_count():
 
 
 def test_clips_without_any_label_hold_out_nothing():
-    assert hold_out(manifest_of(clip(1), clip(2), clip(3)), Recipe()).names == ()
+    assert hold_out(as_manifest(clip(1), clip(2), clip(3)), Recipe()).names == ()
 
 
-def test_given_folds_are_taken_where_there_are_three_or_more():
+def test_three_or_more_manifest_folds_are_used():
     manifest = manifest_with(2, n_folds=3)
     held_out = hold_out(manifest, Recipe())
     assert_each_clip_once(held_out, manifest)
     assert held_out.note == "the 3 folds of the manifest"
 
 
-def test_own_folds_are_made_where_only_two_are_given_or_some_clips_have_none():
+def test_new_folds_are_made_if_the_manifest_has_only_two_or_clips_without_fold():
     assert "balanced by label" in hold_out(manifest_with(6, n_folds=2), Recipe()).note
-    some = manifest_of(*manifest_with(6, n_folds=3).clips, clip("more", "a"))
-    assert "balanced by label" in hold_out(some, Recipe()).note
+    partly = as_manifest(*manifest_with(6, n_folds=3).clips, clip("more", "a"))
+    assert "balanced by label" in hold_out(partly, Recipe()).note
 
 
 # ------------------------------------------------------------------------------------------------ fine-tuning
@@ -116,10 +116,10 @@ FINETUNE = Recipe(mode="finetune")
 def test_fine_tuning_holds_out_a_fifth_of_each_label():
     manifest = manifest_with(10)
     held_out = hold_out(manifest, FINETUNE)
-    assert held_out.is_share
+    assert held_out.is_single_split
     assert held_out.names == ("valid",)
     assert manifest.multi_hot()[held_out.rows[0]].sum(axis=0).tolist() == [2, 2, 2]
-    assert held_out.note == "6 of 30 clips: balanced by label, each recording on one side"
+    assert held_out.note == "6 of 30 clips: balanced by label, each recording either held out or not"
 
 
 @pytest.mark.parametrize("n_labels", [1, 3])
@@ -132,59 +132,62 @@ def test_fine_tuning_on_too_few_recordings_holds_out_none():
     assert hold_out(manifest_with(2), FINETUNE).names == ()
 
 
-def test_fine_tuning_takes_the_folds_that_are_given_or_asked_for():
+def test_fine_tuning_uses_requested_or_manifest_folds():
     assert len(hold_out(manifest_with(10), FINETUNE.model_copy(update={"folds": 4})).names) == 4
     assert len(hold_out(manifest_with(4, n_folds=3), FINETUNE).names) == 3
 
 
-# ------------------------------------------------------------------------------------------------ asked for
+# ------------------------------------------------------------------------------------------------ requested
 
 
 def test_given_folds_keep_their_names_and_clips_in_the_order_of_numbers():
     folds = ["10", "2", "1", "2", "10"]
-    manifest = manifest_of(*(clip(i, "a", fold=fold) for i, fold in enumerate(folds)))
+    manifest = as_manifest(*(clip(i, "a", fold=fold) for i, fold in enumerate(folds)))
     held_out = hold_out(manifest, Recipe(folds="given"))
     assert held_out.names == ("1", "2", "10")
     assert [np.flatnonzero(rows).tolist() for rows in held_out.rows] == [[2], [1, 3], [0, 4]]
 
 
-def test_given_folds_that_are_missing_are_told_with_an_example():
-    manifest = manifest_of(clip(1, "a", fold="1"), clip(2, "a"), clip(3, "b", fold="2"), clip(4, "b"))
-    with pytest.raises(DataError, match=r"clips\.csv: 2 of 4 clips have no fold, such as 2\.wav; .* --folds 5"):
+def test_missing_folds_are_an_error_with_an_example():
+    manifest = as_manifest(clip(1, "a", fold="1"), clip(2, "a"), clip(3, "b", fold="2"), clip(4, "b"))
+    with pytest.raises(DataError, match=r"clips\.csv: 2 of 4 clips have no fold, such as 2\.wav; .*--folds 5"):
         hold_out(manifest, Recipe(folds="given"))
 
 
-def test_one_given_fold_is_none():
-    with pytest.raises(DataError, match=r"clips\.csv: all clips are in fold 1; need two or more, or --folds 5"):
+def test_single_manifest_fold_is_refused():
+    with pytest.raises(
+        DataError,
+        match=r"clips\.csv: all clips are in fold 1; two or more folds are needed; let spectag make them with",
+    ):
         hold_out(manifest_with(3, n_folds=1), Recipe(folds="given"))
 
 
-def test_folds_asked_for_are_made_even_where_others_are_given():
+def test_requested_folds_replace_those_of_the_manifest():
     manifest = manifest_with(8, n_folds=5)
     held_out = hold_out(manifest, Recipe(folds=4))
     assert_each_clip_once(held_out, manifest)
     assert held_out.names == ("1", "2", "3", "4")
 
 
-def test_more_folds_than_recordings_are_told():
-    with pytest.raises(DataError, match="can't make 5 folds of 2 groups of clips"):
+def test_more_folds_than_recordings_are_refused():
+    with pytest.raises(DataError, match="can't split 2 groups of clips into 5 folds"):
         hold_out(manifest_with(4, n_labels=2, clips_per_group=4), Recipe(folds=5))
 
 
-def test_no_folds_hold_out_nothing_and_it_is_said():
+def test_folds_none_holds_out_no_clips():
     held_out = hold_out(manifest_with(8), Recipe(folds="none"))
     assert (held_out.names, held_out.rows) == ((), ())
-    assert held_out.note == "none: no scores, and thresholds are not fitted"
+    assert held_out.note == "no clips: no scores, and thresholds are not fitted"
 
 
 @pytest.mark.parametrize(
     "recipe",
     [Recipe(), Recipe(folds=3), Recipe(validation_fraction=0.3), Recipe(mode="finetune")],
-    ids=["auto", "own", "share", "finetune"],
+    ids=["auto", "new folds", "fraction", "finetune"],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_groups_are_never_split(recipe, seed, rng):
-    manifest = manifest_of(
+    manifest = as_manifest(
         *(clip(i, "abc"[rng.integers(3)], group=f"site {rng.integers(12)}") for i in range(60)),
     )
     held_out = hold_out(manifest, recipe.model_copy(update={"seed": seed}))
@@ -194,29 +197,29 @@ def test_groups_are_never_split(recipe, seed, rng):
         assert not set(groups[rows]) & set(groups[~rows])
 
 
-# ------------------------------------------------------------------------------------------------ a share
+# ------------------------------------------------------------------------------------------------ a fraction
 
 
-@pytest.mark.parametrize(("n_per_label", "share", "seed"), [(10, 0.25, 42), (11, 0.25, 0), (7, 0.1, 3)])
-def test_random_share_holds_out_the_rows_of_train_test_split(n_per_label, share, seed):
+@pytest.mark.parametrize(("n_per_label", "fraction", "seed"), [(10, 0.25, 42), (11, 0.25, 0), (7, 0.1, 3)])
+def test_random_fraction_holds_out_the_rows_of_train_test_split(n_per_label, fraction, seed):
     manifest = manifest_with(n_per_label)
     n_clips = len(manifest.clips)
-    held_out = hold_out(manifest, Recipe(validation_fraction=share, validation_split="random", seed=seed))
-    _, expected = train_test_split(range(n_clips), test_size=share, random_state=seed)
-    assert held_out.is_share
+    held_out = hold_out(manifest, Recipe(validation_fraction=fraction, validation_split="random", seed=seed))
+    _, expected = train_test_split(range(n_clips), test_size=fraction, random_state=seed)
+    assert held_out.is_single_split
     assert held_out.names == ("valid",)
     assert np.flatnonzero(held_out.rows[0]).tolist() == sorted(expected)
     assert held_out.note == (
-        f"{len(expected)} of {n_clips} clips: the rows of train_test_split(test_size={share:g}, random_state={seed})"
+        f"{len(expected)} of {n_clips} clips: the rows of train_test_split(test_size={fraction:g}, random_state={seed})"
     )
 
 
-def test_balanced_share_holds_out_that_much_of_each_label():
+def test_balanced_fraction_holds_out_that_much_of_each_label():
     manifest = manifest_with(8)
     held_out = hold_out(manifest, Recipe(validation_fraction=0.25))
-    assert held_out.is_share
+    assert held_out.is_single_split
     assert manifest.multi_hot()[held_out.rows[0]].sum(axis=0).tolist() == [2, 2, 2]
-    assert held_out.note == "6 of 24 clips: balanced by label, each recording on one side"
+    assert held_out.note == "6 of 24 clips: balanced by label, each recording either held out or not"
 
 
 def test_one_seed_gives_one_choice_and_another_seed_another():
@@ -228,12 +231,12 @@ def test_one_seed_gives_one_choice_and_another_seed_another():
 
 @pytest.mark.parametrize("name", ["valid", "val", "validation"])
 @pytest.mark.parametrize("folds", ["auto", "given"])
-def test_a_train_and_a_valid_part_in_the_manifest_are_a_share_held_out(name, folds):
+def test_train_and_valid_folds_of_the_manifest_are_a_single_split(name, folds):
     manifest = manifest_with(6)
     clips = tuple(
         replace(clip, fold=name if number % 3 == 0 else "train") for number, clip in enumerate(manifest.clips)
     )
     held_out = hold_out(replace(manifest, clips=clips), Recipe(folds=folds))
     assert held_out.names == (name,)
-    assert held_out.is_share
+    assert held_out.is_single_split
     np.testing.assert_array_equal(held_out.rows[0], [clip.fold == name for clip in clips])

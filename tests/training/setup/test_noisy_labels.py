@@ -1,4 +1,4 @@
-"""Noisy labels: rates found again in simulated ones, Bayes' rule by hand, and which clips are kept and why."""
+"""Noisy labels: recovered rates of simulated labels, Bayes' rule by hand, and which clips are kept."""
 
 import re
 
@@ -15,7 +15,7 @@ SURE, UNSURE = 8.0, 0.0
 
 
 def simulated(rng, sensitivity, false_rate, *, n_clips=4000, n_labels=10):
-    """A tagger's honest logits, and labels given to the clips with these rates."""
+    """Calibrated logits, and labels given to the clips with these rates."""
     logits = rng.normal(-2.0, 3.0, (n_clips, n_labels))
     y_true = rng.random(logits.shape) < expit(logits)
     given = np.where(y_true, rng.random(logits.shape) < sensitivity, rng.random(logits.shape) < false_rate)
@@ -34,47 +34,47 @@ def bayes(prior, is_given, rates):
 
 
 @pytest.mark.parametrize(("sensitivity", "false_rate"), [(0.9, 0.02), (0.7, 0.05), (0.5, 0.2), (0.3, 0.01)])
-def test_rates_of_simulated_labels_are_found_again(rng, sensitivity, false_rate):
+def test_rates_of_simulated_labels_are_recovered(rng, sensitivity, false_rate):
     logits, _, given = simulated(rng, sensitivity, false_rate)
-    rates = relabel(logits, given, keeps_doubtful=True).rates
+    rates = relabel(logits, given, keep_doubtful=True).rates
     assert rates.sensitivity == pytest.approx(sensitivity, abs=0.03)
     assert rates.false_rate == pytest.approx(false_rate, abs=0.01)
 
 
-def test_probabilities_of_labels_come_true(rng):
+def test_probabilities_of_labels_are_calibrated(rng):
     logits, y_true, given = simulated(rng, 0.6, 0.1)
-    result = relabel(logits, given, keeps_doubtful=True)
-    doubted = ~result.agrees
-    targets, truth = result.targets[doubted], y_true[doubted]
+    result = relabel(logits, given, keep_doubtful=True)
+    doubtful = ~result.agrees
+    targets, truth = result.targets[doubtful], y_true[doubtful]
     for low, high in ((0.05, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
-        some = (targets > low) & (targets < high)
-        assert truth[some].mean() == pytest.approx(targets[some].mean(), abs=0.05)
+        rows = (targets > low) & (targets < high)
+        assert truth[rows].mean() == pytest.approx(targets[rows].mean(), abs=0.05)
 
 
-def test_targets_are_nearer_to_the_truth_than_the_labels_and_than_the_tagger(rng):
+def test_targets_are_closer_to_the_truth_than_the_labels_and_than_the_predictions(rng):
     logits, y_true, given = simulated(rng, 0.7, 0.1)
-    targets = relabel(logits, given, keeps_doubtful=True).targets
+    targets = relabel(logits, given, keep_doubtful=True).targets
     error = np.abs((targets > 0.5) ^ y_true).mean()
     assert error < 0.9 * (given ^ y_true).mean()
     assert error < 0.9 * ((logits > 0) ^ y_true).mean()
 
 
-def test_rates_worked_by_hand_where_the_tagger_knows_all():
-    """Two labels are true and one of them was given; of the two that are not, none, and then one."""
+def test_rates_worked_by_hand_for_certain_predictions():
+    """One of the two true labels is given; of the two false ones, first none and then one."""
     logits = np.array([[SURE, -SURE], [-SURE, SURE]]) * 3
-    rates = relabel(logits, np.array([[True, False], [False, False]]), keeps_doubtful=True).rates
+    rates = relabel(logits, np.array([[True, False], [False, False]]), keep_doubtful=True).rates
     assert (rates.sensitivity, rates.false_rate) == pytest.approx((1 / 2, 1e-4), abs=1e-6)
-    rates = relabel(logits, np.array([[True, False], [True, True]]), keeps_doubtful=True).rates
+    rates = relabel(logits, np.array([[True, False], [True, True]]), keep_doubtful=True).rates
     assert (rates.sensitivity, rates.false_rate) == pytest.approx((0.99, 1 / 2), abs=1e-6)
 
 
 def test_targets_are_bayes_rule_worked_by_hand():
-    """Sure clips fix the rates at 0.8 and 0.2; the last clip's labels have the priors 0.1 and 0.5."""
+    """Certain clips set the rates to 0.8 and 0.2; the last clip's labels have the priors 0.1 and 0.5."""
     given = np.array([[True, False]] * 50)
     logits = np.where(given, 3 * SURE, -3 * SURE)
     given[:10] ^= True
     logits, given = np.vstack([logits, logit([[0.1, 0.5]])]), np.vstack([given, [[True, False]]])
-    result = relabel(logits, given, keeps_doubtful=True)
+    result = relabel(logits, given, keep_doubtful=True)
     assert (result.rates.sensitivity, result.rates.false_rate) == pytest.approx((0.8, 0.2), abs=0.02)
     by_hand = [0.1 * 0.8 / (0.1 * 0.8 + 0.9 * 0.2), 0.5 * 0.2 / (0.5 * 0.2 + 0.5 * 0.8)]  # 0.31, 0.2
     assert result.targets[-1] == pytest.approx(by_hand, abs=0.02)
@@ -82,27 +82,27 @@ def test_targets_are_bayes_rule_worked_by_hand():
     assert result.targets[-1] == pytest.approx(exact, abs=1e-6)
 
 
-def test_a_given_label_never_makes_itself_less_probable():
-    """Even beside a tagger that says the opposite of the labels."""
+def test_given_label_never_lowers_its_own_probability():
+    """Even if the predictions are the opposite of the labels."""
     given = np.array([[True, False]] * 8)
     logits = np.where(given, -1.0, 1.0)
-    targets = relabel(logits, given, keeps_doubtful=True).targets
+    targets = relabel(logits, given, keep_doubtful=True).targets
     assert (targets[given] >= expit(logits[given]) - 1e-12).all()
     assert (targets[~given] <= expit(logits[~given]) + 1e-12).all()
 
 
-def test_label_without_anyones_doubt_is_given_always_and_never_else():
+def test_labels_that_all_agree_with_the_predictions_have_extreme_rates():
     given = np.tile(np.eye(4, dtype=bool), (50, 1))
-    result = relabel(np.where(given, SURE, -SURE), given, keeps_doubtful=True)
+    result = relabel(np.where(given, SURE, -SURE), given, keep_doubtful=True)
     assert (result.rates.sensitivity, result.rates.false_rate) == pytest.approx((0.99, 1e-4), abs=1e-3)
     assert result.agrees.all()
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e300])
 @pytest.mark.parametrize("given", [np.ones((3, 1), bool), np.zeros((3, 2), bool), np.eye(2, dtype=bool)])
-def test_results_are_numbers_however_sure_the_tagger_is(given, size):
+def test_results_are_finite_for_any_logits(given, size):
     for logits in (np.full(given.shape, size), np.full(given.shape, -size)):
-        result = relabel(logits, given, keeps_doubtful=True)
+        result = relabel(logits, given, keep_doubtful=True)
         assert np.isfinite(result.targets).all()
         assert 0 < result.rates.false_rate < 1
 
@@ -110,93 +110,94 @@ def test_results_are_numbers_however_sure_the_tagger_is(given, size):
 # ------------------------------------------------------------------------------------------------ what is kept
 
 
-def one_doubted(n_agreeing=6):
-    """Clips of two labels, of which the tagger doubts the last alone: it hears the label that was not given."""
+def one_doubtful(n_agreeing=6):
+    """Clips of two labels; only for the last clip the model predicts the label that was not given."""
     given = np.array([[True, False]] * n_agreeing + [[True, False]])
     logits = np.where(given, SURE, -SURE)
     logits[-1] = [-SURE, SURE]
     return logits, given
 
 
-def test_clips_that_agree_keep_their_labels_exactly_and_weigh_all():
-    logits, given = one_doubted()
-    result = relabel(logits, given, keeps_doubtful=True, weight=0.5)
+def test_clips_that_agree_keep_their_labels_and_have_full_weight():
+    logits, given = one_doubtful()
+    result = relabel(logits, given, keep_doubtful=True, weight=0.5)
     assert result.agrees.tolist() == [True] * 6 + [False]
     np.testing.assert_array_equal(result.targets[:6], given[:6])
     assert result.weights == pytest.approx([0.5] * 6 + [0.5 * DOUBTFUL_WEIGHT])
     assert result.targets[6, 0] < 0.5 < result.targets[6, 1]
 
 
-def test_select_leaves_doubted_clips_out():
-    logits, given = one_doubted()
-    assert relabel(logits, given, keeps_doubtful=False).weights.tolist() == [1.0] * 6 + [0.0]
+def test_select_leaves_out_doubtful_clips():
+    logits, given = one_doubtful()
+    assert relabel(logits, given, keep_doubtful=False).weights.tolist() == [1.0] * 6 + [0.0]
 
 
-def test_clip_without_a_given_label_is_never_sure():
-    logits, given = one_doubted()
+def test_clip_without_labels_never_agrees():
+    logits, given = one_doubtful()
     logits, given = np.vstack([logits, [-SURE, -SURE]]), np.vstack([given, [False, False]])
-    assert not relabel(logits, given, keeps_doubtful=False).agrees[-1]
+    assert not relabel(logits, given, keep_doubtful=False).agrees[-1]
 
 
-def test_limit_keeps_the_surest_of_each_label():
+def test_limit_keeps_the_most_probable_clips_of_each_label():
     given = np.array([[True, False]] * 4 + [[False, True]] * 2)
     logits = np.where(given, [[3.0], [6.0], [4.0], [5.0], [3.0], [3.0]], -SURE)
-    result = relabel(logits, given, keeps_doubtful=True, per_label=2)
+    result = relabel(logits, given, keep_doubtful=True, per_label=2)
     assert result.agrees.all()
     assert result.over_limit.tolist() == [True, False, True, False, False, False]
     assert result.weights.tolist() == [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
 
 
-def test_clip_of_two_labels_is_as_sure_as_the_less_sure_one():
+def test_clip_of_two_labels_counts_by_the_less_probable_one():
     given = np.array([[True, True], [True, False]])
     logits = np.array([[9.0, 3.0], [5.0, -SURE]])
-    assert relabel(logits, given, keeps_doubtful=True, per_label=1).over_limit.tolist() == [True, False]
+    assert relabel(logits, given, keep_doubtful=True, per_label=1).over_limit.tolist() == [True, False]
 
 
 @for_any(
     logits=arrays.arrays(float, (7, 3), elements=st.floats(-50, 50)),
     given=arrays.arrays(bool, (7, 3)),
-    keeps_doubtful=st.booleans(),
+    keep_doubtful=st.booleans(),
     per_label=st.none() | st.integers(1, 3),
     weight=st.floats(0.01, 1),
 )
-def test_each_clip_is_kept_doubted_or_over_the_limit_and_the_report_adds_up(
-    logits, given, keeps_doubtful, per_label, weight
+def test_each_clip_is_kept_doubtful_or_over_the_limit_and_the_report_adds_up(
+    logits, given, keep_doubtful, per_label, weight
 ):
-    result = relabel(logits, given, keeps_doubtful=keeps_doubtful, per_label=per_label, weight=weight)
+    result = relabel(logits, given, keep_doubtful=keep_doubtful, per_label=per_label, weight=weight)
     kept = result.agrees & ~result.over_limit
     assert ((result.targets >= 0) & (result.targets <= 1)).all()
     assert not (result.over_limit & ~result.agrees).any()
     np.testing.assert_array_equal(result.targets[kept], given[kept])
-    np.testing.assert_allclose(result.weights, weight * (kept + DOUBTFUL_WEIGHT * keeps_doubtful * ~result.agrees))
+    np.testing.assert_allclose(result.weights, weight * (kept + DOUBTFUL_WEIGHT * keep_doubtful * ~result.agrees))
     if per_label is not None:
         assert (given[kept].sum(axis=0) <= per_label).all()
     first, _, head, *rows = relabel_report(result, given, ["a", "bb", "a long name"])
-    assert [int(number) for number in re.findall(r"\d+", first)] == [7, kept.sum(), (~result.agrees).sum()]
+    assert [int(number) for number in re.findall(r"\d+", first)] == [kept.sum(), 7, (~result.agrees).sum()]
     assert len({len(line) for line in (head, *rows)}) == 1
     for row, column in zip(rows, given.T, strict=True):
-        n_given, n_kept, n_doubted, n_over, n_added = (int(count) for count in row[11:].split())
-        assert n_given == column.sum() == n_kept + n_doubted + n_over
-        assert n_added == 0 or (keeps_doubtful and n_added <= (~column).sum())
+        n_given, n_kept, n_doubtful, n_over, n_added = (int(count) for count in row[11:].split())
+        assert n_given == column.sum() == n_kept + n_doubtful + n_over
+        assert n_added == 0 or (keep_doubtful and n_added <= (~column).sum())
 
 
-def test_report_says_what_happens_to_each_label():
-    logits, given = one_doubted()
-    relabelled = relabel(logits, given, keeps_doubtful=True, per_label=4)
+def test_report_counts_the_clips_of_each_label():
+    logits, given = one_doubtful()
+    relabelled = relabel(logits, given, keep_doubtful=True, per_label=4)
     assert relabel_report(relabelled, given, ["bark", "mew"]) == [
-        "noisy labels: of 7 clips 4 are kept; 1 are doubted and count less, their labels as probabilities",
-        f"a label that is true was given {relabelled.rates.sensitivity:.0%} of the time, one that is not "
-        f"{relabelled.rates.false_rate:.1%}",
-        "label  given  kept  doubted  over the limit  added",
-        "bark       7     4        1               2      0",
-        "mew        0     0        0               0      1",
+        "noisy labels: 4 of 7 clips are kept; the model disagrees with 1, which count less, with label probabilities "
+        "as targets",
+        f"estimated label quality: {relabelled.rates.sensitivity:.0%} of the true labels are given, and "
+        f"{relabelled.rates.false_rate:.1%} of the false ones",
+        "label  given  kept  doubtful  over the limit  added",
+        "bark       7     4         1               2      0",
+        "mew        0     0         0               0      1",
     ]
 
 
 def test_report_of_a_selection_adds_no_label():
-    logits, given = one_doubted()
-    report = relabel_report(relabel(logits, given, keeps_doubtful=False), given, ["bark", "mew"])
-    assert report[0] == "noisy labels: of 7 clips 6 are kept; 1 are doubted and are left out"
+    logits, given = one_doubtful()
+    report = relabel_report(relabel(logits, given, keep_doubtful=False), given, ["bark", "mew"])
+    assert report[0] == "noisy labels: 6 of 7 clips are kept; the model disagrees with 1, which are left out"
     assert [row.split()[-1] for row in report[3:]] == ["0", "0"]
 
 
@@ -205,4 +206,4 @@ def test_shapes_that_differ_are_refused(shape):
     other = (0, 2) if 0 in shape else (3, 2)
     message = re.escape(f"need logits and labels of one shape, got {shape} and {other}")
     with pytest.raises(ValueError, match=message):
-        relabel(np.zeros(shape), np.zeros(other, bool), keeps_doubtful=True)
+        relabel(np.zeros(shape), np.zeros(other, bool), keep_doubtful=True)

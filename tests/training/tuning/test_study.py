@@ -1,4 +1,4 @@
-"""The search for settings: what is searched over, and a study that goes on however it ended."""
+"""Tuning: the search space, and a study that can be resumed after any stop."""
 
 import csv
 import importlib
@@ -17,15 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.command import write_manifest
-from spectag.config.backbones import front_end_of
-from spectag.config.base import MelConfig, read_config
+from helpers.configs import read_config
+from spectag.config.backbones import resolve_mel
+from spectag.config.base import MelConfig
 from spectag.config.recipe import Recipe
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.system.epoch_log import Epoch
 from spectag.training.tuning.figures import study_figure
 from spectag.training.tuning.search_space import GROUPS, Range, search_space, value_of, with_values
-from spectag.training.tuning.study import BEST_TOML, FIGURE, JOURNAL, TRIALS_CSV, tune
+from spectag.training.tuning.study import BEST_TOML, FIGURE, TRIALS_CSV, tune
+from spectag.training.tuning.study_storage import JOURNAL
 
 MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32, f_max=8000.0)
 SCRATCH = Recipe(backbone="scratch", mel=MEL, folds=2, n_mixed_clips=0)
@@ -38,17 +40,17 @@ def manifest(tmp_path_factory):
 
 
 @dataclass
-class Rehearsals:
-    """In the place of training: the held-out lwlrap is what `lwlrap` makes of a recipe."""
+class FakeTraining:
+    """In place of training: the held-out lwlrap is `lwlrap` of the recipe."""
 
     recipes: list = field(default_factory=list)
     folders: list = field(default_factory=list)
 
-    def __call__(self, manifest, recipe, *, checkpoints, on_epoch, **_):
+    def __call__(self, manifest, noisy, recipe, callbacks, *, checkpoints, **_):
         self.recipes.append(recipe)
         self.folders.append(checkpoints)
         checkpoints.mkdir(exist_ok=True)
-        score = self.lwlrap(recipe, on_epoch)
+        score = self.lwlrap(recipe, callbacks.on_epoch)
         return SimpleNamespace(scores=SimpleNamespace(lwlrap=score), skipped=())
 
     @staticmethod
@@ -58,11 +60,11 @@ class Rehearsals:
 
 
 @pytest.fixture
-def rehearsals(monkeypatch):
-    made, module = Rehearsals(), importlib.import_module("spectag.training.tuning.study")
-    monkeypatch.setattr(module, "held_out_score", made)
+def fake_training(monkeypatch):
+    fake, module = FakeTraining(), importlib.import_module("spectag.training.tuning.study")
+    monkeypatch.setattr(module, "score_recipe", fake)
     monkeypatch.setattr(module, "save_figure", lambda *_: None)  # drawing takes longer than all the rest
-    return made
+    return fake
 
 
 def rows(folder):
@@ -74,7 +76,7 @@ def names_of(recipe, over=GROUPS):
     return set(search_space(recipe, over).settings)
 
 
-# What is searched over
+# Search space
 
 
 @pytest.mark.parametrize(
@@ -88,8 +90,8 @@ def names_of(recipe, over=GROUPS):
         ),
         (
             Recipe(mode="finetune", loss=LossConfig(kind="lsep"), augment=AugmentConfig(mix=0.7, warp=0.0)),
-            {"augment.spec-augment", "augment.gain_db", "augment.mixup", "loss.label_smoothing", "learning_rate"}
-            | {"finetune.layer_decay", "finetune.schedule", "finetune.weight-averaging"},
+            {"augment.spec_augment", "augment.gain_db", "augment.mixup", "loss.label_smoothing", "learning_rate"}
+            | {"finetune.layer_decay", "finetune.schedule", "finetune.weight_averaging"},
         ),
         (
             Recipe(backbone="scratch", weight_decay=1e-3, features="all", n_mixed_clips=0, mel=MelConfig(n_mels=64)),
@@ -97,11 +99,11 @@ def names_of(recipe, over=GROUPS):
         ),
         (
             Recipe(n_mixed_clips=100, weight_decay=1e-3, features="all"),
-            {"augment.mix_db", "augment.gain_db", "augment.spec-augment", "augment.warp"},
+            {"augment.mix_db", "augment.gain_db", "augment.spec_augment", "augment.warp"},
         ),
     ],
 )
-def test_what_is_left_open_and_does_something_is_searched_over_and_nothing_else(recipe, expected):
+def test_settings_that_are_not_set_and_have_an_effect_are_searched_over(recipe, expected):
     assert names_of(recipe) == expected
 
 
@@ -110,29 +112,29 @@ def test_what_is_left_open_and_does_something_is_searched_over_and_nothing_else(
     mode=st.sampled_from(["frozen", "finetune"]),
     data=st.data(),
 )
-def test_value_that_is_given_is_never_searched_over_and_all_that_is_searched_fits_the_recipe(backbone, mode, data):
+def test_set_values_are_never_searched_over_and_all_searched_values_are_valid(backbone, mode, data):
     recipe = Recipe(backbone=backbone, mode=mode)
     space = search_space(recipe).settings
-    some = data.draw(st.lists(st.sampled_from(sorted(space)), unique=True, max_size=len(space) - 1))
+    names = data.draw(st.lists(st.sampled_from(sorted(space)), unique=True, max_size=len(space) - 1))
     drawn = {
         name: data.draw(
             st.floats(domain.low, domain.high) if isinstance(domain, Range) else st.sampled_from(domain.values)
         )
         for name, domain in space.items()
     }
-    given_some = with_values(recipe, {name: drawn[name] for name in some})
-    assert names_of(given_some).isdisjoint(some)
-    whole = with_values(recipe, drawn)
-    assert {name: value_of(whole, name) for name in drawn} == drawn
+    partly_set = with_values(recipe, {name: drawn[name] for name in names})
+    assert names_of(partly_set).isdisjoint(names)
+    all_set = with_values(recipe, drawn)
+    assert {name: value_of(all_set, name) for name in drawn} == drawn
 
 
-def test_setting_counts_as_given_though_it_has_the_usual_value():
+def test_setting_with_its_default_value_counts_as_set():
     assert "weight_decay" not in names_of(Recipe(weight_decay=None))
     assert "finetune.schedule" not in names_of(Recipe(mode="finetune", finetune=FinetuneConfig(schedule="cosine")))
 
 
-def test_mel_settings_lie_around_those_of_the_backbone_and_never_ask_for_more_bands_than_the_fft_tells_apart():
-    own = front_end_of("scratch", MEL)
+def test_mel_settings_are_around_those_of_the_backbone_with_at_most_n_fft_over_8_bands():
+    own = resolve_mel("scratch", MEL)
     space = search_space(Recipe(backbone="scratch", mel=MelConfig(sample_rate=16_000, n_fft=512, f_max=8000))).settings
     assert set(space) >= {"mel.n_mels", "mel.hop_length"}
     assert own.n_fft == 512
@@ -143,54 +145,62 @@ def test_mel_settings_lie_around_those_of_the_backbone_and_never_ask_for_more_ba
 @pytest.mark.parametrize(
     ("recipe", "over", "words"),
     [
-        (Recipe(), ["mel"], "no search over mel: mn04_audioset was trained with one front end"),
-        (Recipe(), ["learning_rate"], "optimizer lbfgs solves the head without any; take --optimizer adam"),
-        (Recipe(n_mixed_clips=0), ["augment"], "no search over augment: mixes are given; leave out what"),
-        (Recipe(), ["heads"], "can't search over 'heads'; did you mean 'head'"),
+        (Recipe(), ["mel"], "no search over mel: mn04_audioset was trained with fixed mel settings"),
+        (Recipe(), ["learning_rate"], "optimizer lbfgs has no learning rate; use --optimizer adam"),
+        (
+            Recipe(n_mixed_clips=0),
+            ["augment"],
+            "no search over augment: the recipe sets n_mixed_clips; leave out settings",
+        ),
+        (Recipe(), ["heads"], "cannot search over 'heads'; did you mean 'head'"),
         (Recipe(), [], "nothing is left to search over"),
         (
             Recipe(members=({"n_mixed_clips": 9}, {"n_mixed_clips": 0})),
             GROUPS,
-            "one network is tuned at a time.* 2 members",
+            "only one network can be tuned at a time.* 2 members",
         ),
     ],
 )
-def test_nothing_to_search_over_is_told_with_the_reason(recipe, over, words):
+def test_reason_is_given_if_nothing_is_left_to_search_over(recipe, over, words):
     with pytest.raises(ConfigError, match=words):
         search_space(recipe, over)
 
 
-def test_images_have_their_mel_settings_behind_them():
-    with pytest.raises(ConfigError, match="the clips are images"):
+def test_mel_settings_are_not_searched_over_for_images():
+    with pytest.raises(ConfigError, match="mel settings have no effect on images"):
         search_space(Recipe(backbone="scratch"), ["mel"], holds_images=True)
 
 
 # A study
 
 
-def test_first_trial_is_the_recipe_itself_and_the_best_recipe_is_that_of_the_best_trial(manifest, tmp_path, rehearsals):
+def test_first_trial_is_the_recipe_itself_and_the_best_recipe_is_that_of_the_best_trial(
+    manifest, tmp_path, fake_training
+):
     recipe = SCRATCH.model_copy(update={"seed": 3})
     study = tune(manifest, tmp_path / "s", recipe, trials=16)
-    assert rehearsals.recipes[0].model_dump() == recipe.model_dump()
+    assert fake_training.recipes[0].model_dump() == recipe.model_dump()
     assert study.trials[0].settings["weight_decay"] is None
-    assert len(study.trials) == len(rehearsals.recipes) == 16
+    assert len(study.trials) == len(fake_training.recipes) == 16
     best = max(study.trials, key=lambda trial: trial.lwlrap)
     assert study.best == best == study.ranked[0]
     assert best.lwlrap > 0.85
     assert read_config(tmp_path / "s" / BEST_TOML, Recipe) == study.recipe
     assert {name: value_of(study.recipe, name) for name in best.settings} == best.settings
-    assert study.recipe == rehearsals.recipes[best.number]
-    assert {(tried.mixes, tried.folds, tried.seed, tried.mel.n_mels) for tried in rehearsals.recipes} == {(0, 2, 3, 32)}
+    assert study.recipe == fake_training.recipes[best.number]
+    assert {(tried.n_mixed_clips, tried.folds, tried.seed, tried.mel.n_mels) for tried in fake_training.recipes} == {
+        (0, 2, 3, 32)
+    }
 
 
-def test_recipe_that_nothing_beats_stays_as_it_was_given(manifest, tmp_path, rehearsals):
-    rehearsals.lwlrap = lambda recipe, _: 0.5
+def test_best_recipe_is_unchanged_if_no_trial_is_better(manifest, tmp_path, fake_training):
+    fake_training.lwlrap = lambda recipe, _: 0.5
     study = tune(manifest, tmp_path / "s", Recipe(seed=3), trials=3)
     assert study.best.number == 0
     assert (tmp_path / "s" / BEST_TOML).read_text().splitlines()[-1] == "seed = 3"
 
 
-def test_table_tells_every_trial_with_all_its_settings(manifest, tmp_path, rehearsals):
+def test_table_has_every_trial_with_all_its_settings(manifest, tmp_path, fake_training):
     study = tune(manifest, tmp_path / "s", SCRATCH, trials=4)
     table = rows(tmp_path / "s")
     assert list(table[0]) == ["number", "state", "lwlrap", "seconds", *study.trials[0].settings, "reason"]
@@ -203,15 +213,15 @@ def test_table_tells_every_trial_with_all_its_settings(manifest, tmp_path, rehea
     ]
 
 
-def test_stopped_study_goes_on_and_tries_the_settings_that_were_under_way_again(manifest, tmp_path, rehearsals):
+def test_stopped_study_is_continued_and_retries_the_interrupted_settings(manifest, tmp_path, fake_training):
     folder, calls = tmp_path / "s", itertools.count(1)
 
     def stopped(recipe, on_epoch):
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return Rehearsals.lwlrap(recipe, on_epoch)
+        return FakeTraining.lwlrap(recipe, on_epoch)
 
-    rehearsals.lwlrap = stopped
+    fake_training.lwlrap = stopped
     with pytest.raises(KeyboardInterrupt):
         tune(manifest, folder, SCRATCH, trials=7)
     before = rows(folder)
@@ -223,24 +233,24 @@ def test_stopped_study_goes_on_and_tries_the_settings_that_were_under_way_again(
     assert after[:3] == before
     assert [trial.state for trial in study.trials] == ["complete"] * 3 + ["stopped"] + ["complete"] * 4
     assert study.trials[4].settings == study.trials[3].settings
-    assert rehearsals.recipes[3] == rehearsals.recipes[4]
-    assert rehearsals.folders[3] == rehearsals.folders[4]  # where its fine-tuning can be resumed
+    assert fake_training.recipes[3] == fake_training.recipes[4]
+    assert fake_training.folders[3] == fake_training.folders[4]  # so that fine-tuning can be resumed
     assert len({tuple(trial.settings.values()) for trial in study.trials}) == 7
     assert not list(folder.glob(".trial-*"))
-    assert "twin" not in (folder / JOURNAL).read_text()  # nothing was proposed twice
+    assert "duplicate" not in (folder / JOURNAL).read_text()  # no settings were proposed twice
 
 
-def test_settings_at_which_the_run_was_stopped_twice_are_not_tried_a_third_time(manifest, tmp_path, rehearsals):
+def test_settings_interrupted_twice_are_not_tried_a_third_time(manifest, tmp_path, fake_training):
     def stopped(recipe, on_epoch):
         if recipe.weight_decay is not None:
             raise KeyboardInterrupt
         return 0.5
 
-    rehearsals.lwlrap = stopped
+    fake_training.lwlrap = stopped
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             tune(manifest, tmp_path / "s", SCRATCH, trials=3)
-    rehearsals.lwlrap = Rehearsals.lwlrap
+    fake_training.lwlrap = FakeTraining.lwlrap
     study = tune(manifest, tmp_path / "s", SCRATCH, trials=3)
     assert [trial.state for trial in study.trials] == ["complete", "stopped", "stopped", "complete", "complete"]
     assert study.trials[2].settings == study.trials[1].settings
@@ -248,15 +258,15 @@ def test_settings_at_which_the_run_was_stopped_twice_are_not_tried_a_third_time(
     assert not list((tmp_path / "s").glob(".trial-*"))
 
 
-def test_run_that_was_stopped_before_the_first_score_begins_anew(manifest, tmp_path, rehearsals):
-    rehearsals.lwlrap = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+def test_run_stopped_before_the_first_score_starts_again(manifest, tmp_path, fake_training):
+    fake_training.lwlrap = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         tune(manifest, tmp_path / "s", SCRATCH, trials=2)
-    rehearsals.lwlrap = Rehearsals.lwlrap
+    fake_training.lwlrap = FakeTraining.lwlrap
     assert [trial.state for trial in tune(manifest, tmp_path / "s", SCRATCH, trials=2).trials] == ["complete"] * 2
 
 
-def test_line_that_a_kill_left_half_written_is_cut_off_and_its_lock_let_go(manifest, tmp_path, rehearsals):
+def test_incomplete_line_and_lock_of_a_killed_run_are_removed(manifest, tmp_path, fake_training):
     folder = tmp_path / "s"
     tune(manifest, folder, SCRATCH, trials=3)
     with (folder / JOURNAL).open("a") as journal:
@@ -267,29 +277,29 @@ def test_line_that_a_kill_left_half_written_is_cut_off_and_its_lock_let_go(manif
     assert all(json.loads(line) for line in (folder / JOURNAL).read_text().splitlines())
 
 
-def test_study_that_is_done_is_only_told_again(manifest, tmp_path, rehearsals):
+def test_finished_study_is_returned_again(manifest, tmp_path, fake_training):
     first = tune(manifest, tmp_path / "s", SCRATCH, trials=3)
     again = tune(manifest, tmp_path / "s", SCRATCH, trials=3)
     assert (again.trials, again.recipe) == (first.trials, first.recipe)
-    assert len(rehearsals.recipes) == 3
+    assert len(fake_training.recipes) == 3
     assert again.ended == "3 trials are done"
 
 
-def test_no_trial_is_begun_that_would_not_fit_the_budget(manifest, tmp_path, rehearsals, monkeypatch):
+def test_no_trial_starts_that_would_exceed_the_budget(manifest, tmp_path, fake_training, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(
         importlib.import_module("spectag.training.tuning.study"), "time", SimpleNamespace(monotonic=lambda: clock[0])
     )
 
     def lasting(recipe, on_epoch):
-        clock[0] += 50 if len(rehearsals.recipes) == 1 else 10  # the first one makes the spectrograms
-        return Rehearsals.lwlrap(recipe, on_epoch)
+        clock[0] += 50 if len(fake_training.recipes) == 1 else 10  # the first trial computes the spectrograms
+        return FakeTraining.lwlrap(recipe, on_epoch)
 
-    rehearsals.lwlrap = lasting
+    fake_training.lwlrap = lasting
     budget = {"budget": 139}
     study = tune(manifest, tmp_path / "s", SCRATCH.model_copy(update=budget))
     assert [trial.seconds for trial in study.trials] == [50.0] + [10.0] * 8  # 130 s; a tenth would end at 140 s
-    assert study.ended == "130 s of 139 s are spent, and a trial takes 10.0 s; give more to go on"
+    assert study.ended == "130 s of 139 s are used, and a trial takes 10.0 s; increase the budget to continue"
     longer = tune(manifest, tmp_path / "s", SCRATCH.model_copy(update={"budget": 150}))
     assert len(longer.trials) == 11
     short = tune(manifest, tmp_path / "short", SCRATCH.model_copy(update={"budget": 1}))
@@ -297,31 +307,31 @@ def test_no_trial_is_begun_that_would_not_fit_the_budget(manifest, tmp_path, reh
     assert "budget" not in (tmp_path / "s" / BEST_TOML).read_text()
 
 
-def test_search_needs_an_end(manifest, tmp_path):
-    with pytest.raises(ConfigError, match="give --budget, such as 30m, or --trials, such as 50"):
+def test_search_needs_a_limit(manifest, tmp_path):
+    with pytest.raises(ConfigError, match="set --budget, such as 30m, or --trials, such as 50"):
         tune(manifest, tmp_path / "s", SCRATCH)
     assert not (tmp_path / "s").exists()
 
 
-def test_trial_that_fails_by_its_settings_is_noted_and_the_search_goes_on(manifest, tmp_path, rehearsals):
+def test_trial_with_invalid_settings_is_recorded_and_the_search_goes_on(manifest, tmp_path, fake_training):
     def failing(recipe, on_epoch):
         if recipe.features == "last":
             raise ConfigError("learning_rate 0.1 is too large")
-        return Rehearsals.lwlrap(recipe, on_epoch)
+        return FakeTraining.lwlrap(recipe, on_epoch)
 
-    rehearsals.lwlrap = failing
+    fake_training.lwlrap = failing
     study = tune(manifest, tmp_path / "s", SCRATCH, trials=8)
     failed = [trial for trial in study.trials if trial.state == "failed"]
     assert failed
     assert all(trial.lwlrap is None and trial.settings["features"] == "last" for trial in failed)
-    told = [row["reason"] for row in rows(tmp_path / "s") if row["state"] == "failed"]
-    assert set(told) == {"learning_rate 0.1 is too large"}
+    reasons = [row["reason"] for row in rows(tmp_path / "s") if row["state"] == "failed"]
+    assert set(reasons) == {"learning_rate 0.1 is too large"}
     assert len(study.trials) == 8
     assert not list((tmp_path / "s").glob(".trial-*"))
 
 
-def test_fault_that_would_meet_every_trial_ends_the_run(manifest, tmp_path, rehearsals):
-    rehearsals.lwlrap = lambda *_: (_ for _ in ()).throw(DataError("fold 2 has no clips"))
+def test_error_that_would_affect_every_trial_ends_the_run(manifest, tmp_path, fake_training):
+    fake_training.lwlrap = lambda *_: (_ for _ in ()).throw(DataError("fold 2 has no clips"))
     with pytest.raises(DataError, match="fold 2 has no clips"):
         tune(manifest, tmp_path / "s", SCRATCH, trials=3)
     full = itertools.chain([0.5], itertools.repeat(None))
@@ -332,77 +342,85 @@ def test_fault_that_would_meet_every_trial_ends_the_run(manifest, tmp_path, rehe
             raise SpectrogramCacheError("no space left")
         return score
 
-    rehearsals.lwlrap = on_full_disk
+    fake_training.lwlrap = on_full_disk
     with pytest.raises(SpectrogramCacheError, match="no space left"):
         tune(manifest, tmp_path / "s", SCRATCH, trials=3)
 
 
-def test_trial_whose_epochs_promise_little_is_not_learnt_to_the_end(manifest, tmp_path, rehearsals):
+def test_trial_whose_epochs_are_below_the_median_is_pruned(manifest, tmp_path, fake_training):
     n_seen = []
 
     def by_epochs(recipe, on_epoch):
-        promise = 0.1 if len(rehearsals.recipes) == 7 else 0.5 + 0.01 * len(rehearsals.recipes)
+        score = 0.1 if len(fake_training.recipes) == 7 else 0.5 + 0.01 * len(fake_training.recipes)
         for fold, number in itertools.product("12", range(1, 7)):
-            n_seen.append((len(rehearsals.recipes), fold, number))
-            on_epoch(Epoch(number, 1.0, None, 1.0, promise, n_epochs=6, part=fold))
-        return promise
+            n_seen.append((len(fake_training.recipes), fold, number))
+            on_epoch(Epoch(number, 1.0, None, 1.0, score, n_epochs=6, part=fold))
+        return score
 
-    rehearsals.lwlrap = by_epochs
+    fake_training.lwlrap = by_epochs
     study = tune(manifest, tmp_path / "s", TUNED, trials=8, over=["learning_rate"])
     assert [trial.state for trial in study.trials] == ["complete"] * 6 + ["pruned", "complete"]
     assert study.trials[6].lwlrap is None
-    assert study.trials[6].reason.startswith("not learnt to the end: lwlrap 0.1000 after")
+    assert study.trials[6].reason.startswith("pruned: lwlrap 0.1000 after")
     assert 1 <= sum(number == 7 for number, _, _ in n_seen) <= 4
     assert [seen[1:] for seen in n_seen if seen[0] == 8] == list(itertools.product("12", range(1, 7)))
 
 
-def test_settings_are_not_tried_twice_and_the_search_ends_when_all_were(manifest, tmp_path, rehearsals):
+def test_settings_are_not_tried_twice_and_the_search_ends_when_all_are_used(manifest, tmp_path, fake_training):
     study = tune(manifest, tmp_path / "s", Recipe(weight_decay=1e-3), trials=50)
     tried = [tuple(trial.settings.values()) for trial in study.trials]
     assert sorted(tried) == sorted(itertools.product((0, 1000, 3000), ("all", "last")))
-    assert "hardly anything new" in study.ended
+    assert "hardly any new settings" in study.ended
 
 
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        (SCRATCH.model_copy(update={"seed": 1}), "has other settings: seed not given, here 1"),
+        (SCRATCH.model_copy(update={"seed": 1}), "has other settings: seed not set, here 1"),
         (with_values(SCRATCH, {"mel.n_mels": 64}), "has other settings: mel.n_mels 32, here 64"),
-        (with_values(SCRATCH, {"folds": 3}), "folds 2, here 3; give the command that began it, or another -o"),
+        (
+            with_values(SCRATCH, {"folds": 3}),
+            "folds 2, here 3; run the command that started it, or choose another folder",
+        ),
     ],
 )
-def test_study_of_another_recipe_is_refused(manifest, tmp_path, rehearsals, recipe, words):
+def test_study_of_another_recipe_is_refused(manifest, tmp_path, fake_training, recipe, words):
     tune(manifest, tmp_path / "s", SCRATCH, trials=1)
     with pytest.raises(ConfigError, match=words):
         tune(manifest, tmp_path / "s", recipe, trials=2)
-    assert len(rehearsals.recipes) == 1
+    assert len(fake_training.recipes) == 1
 
 
-def test_study_over_other_settings_is_refused(manifest, tmp_path, rehearsals):
+def test_study_over_other_settings_is_refused(manifest, tmp_path, fake_training):
     tune(manifest, tmp_path / "s", Recipe(), trials=1)
-    tune(manifest, tmp_path / "s", Recipe(), trials=1, over=["head", "augment"])  # in other words the same
-    with pytest.raises(ConfigError, match="there searches over mixes, weight_decay, features, in the limits"):
+    tune(manifest, tmp_path / "s", Recipe(), trials=1, over=["head", "augment"])  # the same settings, named explicitly
+    with pytest.raises(ConfigError, match="there searches over n_mixed_clips, weight_decay, features, with the ranges"):
         tune(manifest, tmp_path / "s", Recipe(), trials=1, over=["head"])
 
 
-def test_study_of_other_clips_is_refused(manifest, tmp_path, rehearsals):
+def test_study_of_other_clips_is_refused(manifest, tmp_path, fake_training):
     tune(manifest, tmp_path / "s", SCRATCH, trials=1)
     other = write_manifest(tmp_path / "other", n_clips=9)
     for further in ({"manifest": other}, {"manifest": manifest, "noisy": manifest}):
         source = further.pop("manifest")
-        with pytest.raises(ConfigError, match="the study there has other clips, labels or folds; give the command"):
+        with pytest.raises(ConfigError, match="the study there has other clips, labels or folds; run the command"):
             tune(source, tmp_path / "s", SCRATCH, trials=2, **further)
 
 
-def test_study_that_another_run_works_on_is_refused(manifest, tmp_path, rehearsals):
+def test_study_in_use_by_another_process_is_refused(manifest, tmp_path, fake_training):
     (tmp_path / "s").mkdir()
-    with FileLock(tmp_path / "s" / ".lock"), pytest.raises(ConfigError, match="another run works on the study there"):
+    with (
+        FileLock(tmp_path / "s" / ".lock"),
+        pytest.raises(ConfigError, match="another process is using the study there"),
+    ):
         tune(manifest, tmp_path / "s", SCRATCH, trials=2)
 
 
-def test_journal_that_is_none_is_told(manifest, tmp_path, rehearsals):
+def test_damaged_journal_is_named(manifest, tmp_path, fake_training):
     (tmp_path / JOURNAL).write_text("once upon a time\nthere was\n")
-    with pytest.raises(ConfigError, match=rf"{JOURNAL}: can't be read as a study: .*delete it, or give another -o"):
+    with pytest.raises(
+        ConfigError, match=rf"{JOURNAL}: cannot read the study: .*delete the file, or choose another folder"
+    ):
         tune(manifest, tmp_path, SCRATCH, trials=2)
 
 
@@ -411,47 +429,47 @@ def test_journal_that_is_none_is_told(manifest, tmp_path, rehearsals):
 
 def test_without_held_out_clips_there_is_no_score(manifest, tmp_path):
     with pytest.raises(
-        ConfigError, match="no labelled clip is held out, so there is no score; give --validation-fraction"
+        ConfigError, match="no labelled clip is held out, so there is no score; set --validation-fraction"
     ):
         tune(manifest, tmp_path / "s", SCRATCH.model_copy(update={"folds": "none"}), trials=2)
 
 
-def test_tagger_trained_with_the_best_recipe_has_the_score_of_the_best_trial(run, manifest, tmp_path):
+def test_model_trained_with_the_best_recipe_has_the_score_of_the_best_trial(run, manifest, tmp_path):
     settings = ["--backbone=scratch", "--folds=2", "--n-mixed-clips=0", "--mel.sample-rate=16000", "--mel.f-max=8000"]
     settings += ["--mel.n-mels=32", "--mel.hop-length=256", "--over", "head", "--trials", "4"]
     done = run("tune", manifest, "-o", tmp_path / "a study", *settings, "--json")
     assert done.status == 0, done.err
-    told = json.loads(done.out)
-    assert len(told["trials"]) == 4
+    tuned = json.loads(done.out)
+    assert len(tuned["trials"]) == 4
     assert (tmp_path / "a study" / FIGURE).read_bytes().startswith(b"\x89PNG")
     table = run("tune", manifest, "-o", tmp_path / "a study", *settings).out.splitlines()
-    assert table[1].startswith("0 (as given)")
-    command = shlex.split(table[-1].removeprefix("to train with the best: "))[1:]
+    assert table[1].startswith("0 (recipe)")
+    command = shlex.split(table[-1].removeprefix("to train with the best settings: "))[1:]
     assert command[-1] == str(tmp_path / "a study" / BEST_TOML)
     command[command.index("model")] = str(tmp_path / "model")
     trained = json.loads(run(*command, "--json").out)
-    assert trained["scores"]["lwlrap"] == pytest.approx(told["best"]["lwlrap"], abs=1e-12)
+    assert trained["scores"]["lwlrap"] == pytest.approx(tuned["best"]["lwlrap"], abs=1e-12)
 
 
-def test_help_lists_the_command_and_tells_whose_time_the_budget_is(run):
+def test_help_lists_the_command_and_explains_the_budget(run):
     assert "tune" in run("--help").out
     assert "Time for all trials" in " ".join(run("tune", "--help").out.replace("│", " ").split())
 
 
-def test_settings_file_of_training_is_one_of_tuning(manifest, tmp_path, rehearsals, run):
+def test_settings_file_of_training_works_for_tuning(manifest, tmp_path, fake_training, run):
     (tmp_path / "r.toml").write_text("backbone = 'scratch'\nfolds = 2\nbudget = '1s'\n")
     done = run("tune", manifest, "-o", tmp_path / "s", "--config", tmp_path / "r.toml", "--seed", 4, "--over", "head")
     assert done.status == 0, done.err
-    assert [(recipe.backbone, recipe.seed) for recipe in rehearsals.recipes][:1] == [("scratch", 4)]
+    assert [(recipe.backbone, recipe.seed) for recipe in fake_training.recipes][:1] == [("scratch", 4)]
 
 
-def test_package_that_is_missing_is_told_with_its_extra(run, manifest, tmp_path, monkeypatch):
+def test_missing_optuna_is_reported_with_its_extra(run, manifest, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = run("tune", manifest, "-o", tmp_path / "s", "--trials", 2)
     assert done == (1, "", "spectag: tuning needs the package optuna: pip install 'spectag[tune]'\n")
 
 
-def test_figure_shows_scores_in_order_and_over_each_setting():
+def test_figure_shows_scores_by_trial_and_by_setting():
     scores = [0.5, 0.7, math.nan, 0.6]
     settings = {
         "learning_rate": [1e-3, 1e-1, 1e-4, 1e-2],

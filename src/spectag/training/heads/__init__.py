@@ -1,1 +1,1 @@
-"""Heads on the features of a frozen network."""
+"""Linear heads on the features of a frozen network, without PyTorch."""

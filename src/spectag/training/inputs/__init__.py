@@ -1,1 +1,1 @@
-"""What networks are trained on: augmented and mixed clips in batches, and stored features."""
+"""Training inputs: augmentation, batches, mixed clips, and features kept on disk."""

@@ -1,4 +1,4 @@
-"""Clips changed anew each time that the network sees them: drawn clip by clip, done for a whole batch at once."""
+"""Augmentation of clips: parameters are drawn clip by clip, then applied to a whole batch at once."""
 
 import math
 from collections.abc import Sequence
@@ -16,104 +16,104 @@ from spectag.config.base import MelConfig
 from spectag.config.training import AugmentConfig
 from spectag.errors import ConfigError
 
-Stretch = tuple[float, float]  # where something begins and ends, as shares of an axis
+Span = tuple[float, float]  # start and end, as fractions of an axis
 
-_WHOLE: Stretch = (0.0, 1.0)
+_WHOLE: Span = (0.0, 1.0)
 BACKGROUND_SPREAD_DB = 24.0
-_IMAGE_DB = 80.0  # from black to white, where the front end does not tell
-_TINY = 1e-30  # least power where only its ratio to the loudest counts
-_NEPERS = math.log(10) / 10  # in a decibel of power
+_IMAGE_DB = 80.0  # from black to white, if the front end does not define it
+_TINY = 1e-30  # smallest power if only its ratio to the maximum counts
+_NEPERS_PER_DB = math.log(10) / 10  # of power
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance chose for one clip. Shares are of the input's width or height."""
+    """Augmentation parameters drawn for one clip. Positions are fractions of the input's width or height."""
 
     mix_db: float | None = None
-    """How far the added clip lies above this one; None: none is added."""
-    mixup_share: float | None = None
-    """Share of the other clip in a blend; None: no blend."""
+    """Level of the added clip relative to this one; None: no clip is added."""
+    mixup_fraction: float | None = None
+    """Weight of the other clip in mixup; None: no mixup."""
     background_db: float | None = None
-    """How far the background lies below the clip; None: no background."""
+    """How many decibels the background is below the clip; None: no background."""
     gain_db: float = 0.0
     warp: float = 1.0
-    """Factor by which the bands lie further from the lowest."""
-    time_crop: Stretch = _WHOLE
-    """What is stretched over the whole width."""
-    band_crop: Stretch = _WHOLE
-    """What is stretched over the whole height, in the input's order of rows."""
+    """Factor on the distance of each band from the lowest band."""
+    time_crop: Span = _WHOLE
+    """Part that is resized to the whole width."""
+    band_crop: Span = _WHOLE
+    """Part that is resized to the whole height, in the input's order of rows."""
     roll: float = 0.0
-    """Share of the width by which all moves to the right, and around."""
-    time_masks: tuple[Stretch, ...] = ()
-    band_masks: tuple[Stretch, ...] = ()
+    """Fraction of the width by which the input is rolled to the right."""
+    time_masks: tuple[Span, ...] = ()
+    band_masks: tuple[Span, ...] = ()
     image_seed: int | None = None
-    """Of torchvision's transform; None: no transform."""
+    """Seed of torchvision's transform; None: no transform."""
 
     @property
     def needs_other(self) -> bool:
-        """Whether a second clip takes part."""
-        return self.mix_db is not None or self.mixup_share is not None
+        """Whether a second clip is added or mixed in."""
+        return self.mix_db is not None or self.mixup_fraction is not None
 
     @property
     def needs_background(self) -> bool:
-        """Whether a background takes part."""
+        """Whether a background is added."""
         return self.background_db is not None
 
 
 def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
-    """The changes of one clip, chosen by its own random numbers alone."""
+    """Draw the augmentation parameters of one clip."""
 
-    def happens(share: float) -> bool:
-        return rng.random() < share
+    def happens(probability: float) -> bool:
+        return rng.random() < probability
 
     mixes = happens(config.mix)
-    blends = not mixes and happens(config.mixup)
+    mixup = not mixes and happens(config.mixup)
     has_background = config.background is not None and happens(config.background_share)
     crops, masks = happens(config.resized_crop), happens(config.spec_augment)
     n_masks = config.n_masks if masks else 0
     return Draw(
         mix_db=rng.uniform(-config.mix_db, config.mix_db) if mixes else None,
-        mixup_share=rng.beta(config.mixup_alpha, config.mixup_alpha) if blends else None,
+        mixup_fraction=rng.beta(config.mixup_alpha, config.mixup_alpha) if mixup else None,
         background_db=config.background_db + rng.uniform(0, BACKGROUND_SPREAD_DB) if has_background else None,
         gain_db=rng.uniform(-config.gain_db, config.gain_db),
         warp=rng.uniform(1 - config.warp_range, 1 + config.warp_range) if happens(config.warp) else 1.0,
-        time_crop=_stretch(rng, config.resized_crop_scale, 1.0) if crops else _WHOLE,
-        band_crop=_stretch(rng, config.resized_crop_scale, 1.0) if crops else _WHOLE,
+        time_crop=_random_span(rng, config.resized_crop_scale, 1.0) if crops else _WHOLE,
+        band_crop=_random_span(rng, config.resized_crop_scale, 1.0) if crops else _WHOLE,
         roll=rng.random() if happens(config.roll) else 0.0,
-        time_masks=tuple(_stretch(rng, 0.0, config.time_mask) for _ in range(n_masks)),
-        band_masks=tuple(_stretch(rng, 0.0, config.band_mask) for _ in range(n_masks)),
+        time_masks=tuple(_random_span(rng, 0.0, config.time_mask) for _ in range(n_masks)),
+        band_masks=tuple(_random_span(rng, 0.0, config.band_mask) for _ in range(n_masks)),
         image_seed=int(rng.integers(2**32)) if config.image != "none" else None,
     )
 
 
-def _stretch(rng: np.random.Generator, shortest: float, longest: float) -> Stretch:
+def _random_span(rng: np.random.Generator, shortest: float, longest: float) -> Span:
     length = rng.uniform(shortest, longest)
     start = rng.uniform(0, 1 - length)
     return start, start + length
 
 
 class Augmenter:
-    """Does to a batch what was drawn for each of its clips, on the batch's own device.
+    """Applies the drawn parameters to each clip of a batch, on the batch's device.
 
     Parameters
     ----------
     config : AugmentConfig
     front_end : FrontEnd
-        Tells what the inputs mean. Log_mels are mixed in power. Of two 8-bit images the brighter pixel stays, for an
-        image does not tell its level; so gain does nothing to images, nor to log_mels relative to their loudest.
+        Defines the scale of the inputs. Log_mels are mixed in power. Of two 8-bit images the brighter pixel is taken,
+        because an image has no absolute level. Gain has no effect on images and on log_mels relative to their maximum.
 
     Raises
     ------
     ConfigError
-        If changes of images are asked for and the front end makes none.
+        If image transforms are requested but the front end makes no images.
     """
 
     def __init__(self, config: AugmentConfig, front_end: FrontEnd) -> None:
         if config.image != "none" and front_end.image is None:
             raise ConfigError(
-                f"augment.image = {config.image} changes 8-bit images, but this network takes log_mels as they are; "
-                "leave it out, or train on images (such as --image.colormap grey) with a backbone that takes them "
-                "(such as efficientnet_lite0)"
+                f"augment.image = {config.image} transforms 8-bit images, but this network takes log_mels; leave it "
+                "out, or train on images (such as --image.colormap grey) with a backbone that takes them (such as "
+                "efficientnet_lite0)"
             )
         self.config = config
         self.front_end = front_end
@@ -127,15 +127,15 @@ class Augmenter:
         other_targets: Tensor | None,
         draws: Sequence[Draw],
     ) -> tuple[Tensor, Tensor]:
-        """The changed clips and their labels.
+        """The augmented clips and their targets.
 
         Parameters
         ----------
         inputs : float tensor of shape (batch, channels, height, width)
         others, backgrounds : float tensors of the same shape, or None
-            The clip and the sound that may be added to each. Those that no draw asks for may hold anything.
+            The clip and the background sound for each clip. Rows that no draw uses may contain anything.
         targets, other_targets : float tensors of shape (batch, n_labels)
-            From 0 to 1; NaN where it is unknown. Mixed clips have the labels of both.
+            From 0 to 1; NaN if unknown. Added clips join the targets of both.
         draws : sequence of Draw
             One for each clip.
 
@@ -146,19 +146,20 @@ class Augmenter:
         Raises
         ------
         ValueError
-            If the draws are not as many as the clips, or what they ask for is missing or of another shape.
+            If the number of draws is not the number of clips, or an input that a draw needs is missing or has another
+            shape.
         """
         _check(inputs, others, backgrounds, targets, other_targets, draws)
         inputs, targets = inputs.clone(), targets.clone()
         if others is not None and other_targets is not None:
-            _blend(inputs, others, targets, other_targets, draws)
+            _mixup(inputs, others, targets, other_targets, draws)
             rows = _rows([draw.mix_db is not None for draw in draws], targets)
             targets[rows] = joined_targets(targets[rows], other_targets[rows])
         if self.front_end.image is not None:
             self._add_images(inputs, others, backgrounds, draws)
         elif self.front_end.mel is not None:
             _add_in_power(inputs, others, backgrounds, draws, self.front_end.mel)
-        self._move(inputs, draws)
+        self._warp_crop_and_roll(inputs, draws)
         self._transform_images(inputs, draws)
         self._mask(inputs, draws)
         return inputs, targets
@@ -175,17 +176,17 @@ class Augmenter:
             darker = (backgrounds[rows] - below / _decibels_in_image(self.front_end)).clamp_min(0)
             images[rows] = torch.maximum(images[rows], darker)
 
-    def _move(self, inputs: Tensor, draws: Sequence[Draw]) -> None:
+    def _warp_crop_and_roll(self, inputs: Tensor, draws: Sequence[Draw]) -> None:
         """Warp, resized crop and roll, in place."""
-        is_moved = [(draw.warp, draw.time_crop, draw.band_crop) != (1.0, _WHOLE, _WHOLE) for draw in draws]
-        if any(is_moved):
-            rows = _rows(is_moved, inputs)
-            lowest_row = -1 if self.front_end.image is None else 1  # an image has its highest band in row 0
+        is_warped = [(draw.warp, draw.time_crop, draw.band_crop) != (1.0, _WHOLE, _WHOLE) for draw in draws]
+        if any(is_warped):
+            rows = _rows(is_warped, inputs)
+            lowest_row = -1 if self.front_end.image is None else 1  # row 0 of an image is its highest band
             silence = self._silence(inputs[rows])
-            maps = torch.tensor([_map_to_input(draw, lowest_row) for draw in compress(draws, is_moved)]).to(inputs)
+            maps = torch.tensor([_map_to_input(draw, lowest_row) for draw in compress(draws, is_warped)]).to(inputs)
             grid = functional.affine_grid(maps, list(inputs[rows].shape), align_corners=True)
-            moved = functional.grid_sample(inputs[rows] - silence, grid, align_corners=True)  # 0 beyond the edges
-            inputs[rows] = moved + silence
+            warped = functional.grid_sample(inputs[rows] - silence, grid, align_corners=True)  # 0 beyond the edges
+            inputs[rows] = warped + silence
         is_rolled = [draw.roll > 0 for draw in draws]
         if any(is_rolled):
             rows = _rows(is_rolled, inputs)
@@ -199,25 +200,24 @@ class Augmenter:
     def _transform_images(self, images: Tensor, draws: Sequence[Draw]) -> None:
         seeds = [draw.image_seed for draw in draws if draw.image_seed is not None]
         if seeds:
-            from spectag.training.inputs.image_transforms import (
-                transform_images,  # torchvision takes a second to import
-            )
+            # torchvision takes a second to import
+            from spectag.training.inputs.image_transforms import transform_images
 
             rows = _rows([draw.image_seed is not None for draw in draws], images)
             images[rows] = transform_images(images[rows], self.config.image, seeds)
 
     def _mask(self, inputs: Tensor, draws: Sequence[Draw]) -> None:
-        is_masked_at_all = [bool(draw.time_masks or draw.band_masks) for draw in draws]
-        if any(is_masked_at_all):
-            rows, chosen = _rows(is_masked_at_all, inputs), list(compress(draws, is_masked_at_all))
+        has_masks = [bool(draw.time_masks or draw.band_masks) for draw in draws]
+        if any(has_masks):
+            rows, chosen = _rows(has_masks, inputs), list(compress(draws, has_masks))
             clips = inputs[rows]
-            is_masked_time = _covered([draw.time_masks for draw in chosen], clips.shape[-1], inputs.device)
-            is_masked_band = _covered([draw.band_masks for draw in chosen], clips.shape[-2], inputs.device)
+            is_masked_time = _is_covered([draw.time_masks for draw in chosen], clips.shape[-1], inputs.device)
+            is_masked_band = _is_covered([draw.band_masks for draw in chosen], clips.shape[-2], inputs.device)
             is_masked = is_masked_time[:, None, None, :] | is_masked_band[:, None, :, None]
             inputs[rows] = torch.where(is_masked, self._silence(clips), clips)
 
     def _silence(self, inputs: Tensor) -> Tensor:
-        """What silence looks like in each clip, of shape (batch, channels or 1, 1, 1)."""
+        """Input values of silence for each clip, of shape (batch, channels or 1, 1, 1)."""
         mel = self.front_end.mel
         if self.front_end.image is not None or mel is None:
             pixels = inputs.flatten(2)
@@ -226,20 +226,20 @@ class Augmenter:
         if mel.ref == "max":
             return inputs.amin(dim=(1, 2, 3), keepdim=True)
         floor = torch.full_like(inputs[:, :1, :1, :1], level_of_no_power(mel))
-        return floor if mel.top_db is None else torch.maximum(floor, _cut_off(inputs, mel))
+        return floor if mel.top_db is None else torch.maximum(floor, _top_db_floor(inputs, mel))
 
 
 def power_of(log_mel: Tensor, config: MelConfig) -> Tensor:
-    """Mel power of log_mels of shape (..., n_mels, n_frames); with `ref="max"`, relative to the loudest."""
+    """Mel power of log_mels of shape (..., n_mels, n_frames); with `ref="max"`, relative to the maximum."""
     slope, offset = _line(config)
-    power = (log_mel * slope).add_(offset).exp_()  # in place where it can be: most of the time goes into memory
+    power = (log_mel * slope).add_(offset).exp_()  # in place if possible: memory access takes most of the time
     return power.sub_(config.amin).clamp_min_(0) if config.log == "ln" and config.ref != "max" else power
 
 
 def log_mel_of(power: Tensor, config: MelConfig) -> Tensor:
     """Log_mels of mel power of shape (..., n_mels, n_frames), as `compute_log_mel` makes them.
 
-    With `ref="max"` the power's own scale does not matter, nor does `amin`, which has none to be compared with.
+    With `ref="max"`, the scale of the power and `amin` have no effect.
     """
     slope, offset = _line(config)
     if config.ref == "max":
@@ -250,17 +250,17 @@ def log_mel_of(power: Tensor, config: MelConfig) -> Tensor:
     else:
         power = power.clamp_min(config.amin)
     log_mel = power.log_().sub_(offset).mul_(1 / slope)
-    return log_mel if config.top_db is None else torch.maximum(log_mel, _cut_off(log_mel, config))
+    return log_mel if config.top_db is None else torch.maximum(log_mel, _top_db_floor(log_mel, config))
 
 
 def level_of_no_power(config: MelConfig) -> float:
-    """What a log_mel holds where there is no power at all, but for `top_db`; not defined with `ref="max"`."""
+    """The log_mel value of zero power, without `top_db`; not defined with `ref="max"`."""
     slope, offset = _line(config)
     return (math.log(config.amin) - offset) / slope
 
 
 def joined_targets(targets: Tensor, other_targets: Tensor) -> Tensor:
-    """Whether a label is of either clip: 1 - (1 - a) (1 - b); 1 beside an unknown is 1, else unknown stays so."""
+    """Targets of two added clips: 1 - (1 - a) (1 - b). Unknown (NaN) joined with 1 is 1, otherwise NaN."""
     is_certain = (targets == 1) | (other_targets == 1)
     return torch.where(is_certain, 1.0, 1 - (1 - targets) * (1 - other_targets))
 
@@ -274,7 +274,7 @@ def augment_arrays(
     other_targets: Float32Array,
     draws: Sequence[Draw],
 ) -> tuple[Float32Array, Float32Array]:
-    """What the augmenter makes of arrays."""
+    """Apply the augmenter to NumPy arrays."""
     changed, changed_targets = augmenter(
         torch.from_numpy(inputs),
         torch.from_numpy(others),
@@ -298,18 +298,18 @@ def _check(
         raise ValueError(f"expected a draw for each clip, got {len(draws)} for {len(inputs)} ({len(targets)} targets)")
     needs_other = any(draw.needs_other for draw in draws)
     needs_background = any(draw.needs_background for draw in draws)
-    for name, asked_for, given, model in (
+    for name, is_needed, values, like in (
         ("others", needs_other, others, inputs),
         ("other_targets", needs_other, other_targets, targets),
         ("backgrounds", needs_background, backgrounds, inputs),
     ):
-        if asked_for and (given is None or given.shape != model.shape):
-            came = "none" if given is None else tuple(given.shape)
-            raise ValueError(f"a draw asks for {name} of shape {tuple(model.shape)}, got {came}")
+        if is_needed and (values is None or values.shape != like.shape):
+            shape = None if values is None else tuple(values.shape)
+            raise ValueError(f"a draw needs {name} of shape {tuple(like.shape)}, got {shape}")
 
 
 def _rows(flags: Sequence[bool], like: Tensor) -> Tensor:
-    """Positions of the clips that are meant."""
+    """Indices of the clips whose flag is set."""
     return torch.tensor([i for i, flag in enumerate(flags) if flag], dtype=torch.long, device=like.device)
 
 
@@ -318,18 +318,18 @@ def _column(numbers: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(numbers, dtype=like.dtype, device=like.device)[:, None, None, None]
 
 
-def _blend(inputs: Tensor, others: Tensor, targets: Tensor, other_targets: Tensor, draws: Sequence[Draw]) -> None:
+def _mixup(inputs: Tensor, others: Tensor, targets: Tensor, other_targets: Tensor, draws: Sequence[Draw]) -> None:
     """Mixup, in place (Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018)."""
-    rows = _rows([draw.mixup_share is not None for draw in draws], inputs)
-    share = _column([draw.mixup_share for draw in draws if draw.mixup_share is not None], inputs)
-    inputs[rows] = torch.lerp(inputs[rows], others[rows], share)
-    targets[rows] = torch.lerp(targets[rows], other_targets[rows], share[:, 0, 0].to(targets.dtype))
+    rows = _rows([draw.mixup_fraction is not None for draw in draws], inputs)
+    fraction = _column([draw.mixup_fraction for draw in draws if draw.mixup_fraction is not None], inputs)
+    inputs[rows] = torch.lerp(inputs[rows], others[rows], fraction)
+    targets[rows] = torch.lerp(targets[rows], other_targets[rows], fraction[:, 0, 0].to(targets.dtype))
 
 
 def _add_in_power(
     inputs: Tensor, others: Tensor | None, backgrounds: Tensor | None, draws: Sequence[Draw], mel: MelConfig
 ) -> None:
-    """Add clips and backgrounds, and make louder or softer, in place; only what changes is taken out of its log."""
+    """Add clips and backgrounds and apply the gain, in place; only clips that change are converted to power."""
     gains = [0.0 if mel.ref == "max" else draw.gain_db for draw in draws]
     is_changed = [
         gain != 0 or draw.mix_db is not None or draw.needs_background for draw, gain in zip(draws, gains, strict=True)
@@ -349,20 +349,20 @@ def _add_in_power(
 
 
 def _add_at(power: Tensor, added: Tensor, levels_db: Sequence[float | None], mel: MelConfig) -> None:
-    """Add sounds to power, in place, each that has a level at this level above the mean of what is there."""
+    """Add sounds to power, in place, each at its level relative to the mean power of the clip; None: not added."""
     rows = _rows([level is not None for level in levels_db], power)
     added_power = _audible_power(added[rows], mel)
     ratio = 10 ** (_column([level for level in levels_db if level is not None], power) / 10)
     present = power.mean(dim=(1, 2, 3), keepdim=True)[rows]
     new = added_power.mean(dim=(1, 2, 3), keepdim=True)
-    scale = torch.where((present > 0) & (new > 0), ratio * present / new, 1.0)  # silence has no level to keep to
+    scale = torch.where((present > 0) & (new > 0), ratio * present / new, 1.0)  # silence has no level
     power.index_add_(0, rows, added_power.mul_(scale))
 
 
 def _audible_power(log_mel: Tensor, mel: MelConfig) -> Tensor:
-    """Power of clips (batch, 1, n_mels, n_frames), none where a clip is nothing but the floor of its log_mel.
+    """Power of clips (batch, 1, n_mels, n_frames); 0 for a clip of digital silence, whose log_mel is constant.
 
-    Digital silence would else be noise as loud as the other clip, once both are brought to one level.
+    Scaled to the level of another clip, the floor of its log_mel would be loud noise.
     """
     lowest, highest = torch.aminmax(log_mel.flatten(1), dim=1)
     return power_of(log_mel, mel).mul_((highest > lowest)[:, None, None, None])
@@ -371,24 +371,24 @@ def _audible_power(log_mel: Tensor, mel: MelConfig) -> Tensor:
 def _line(config: MelConfig) -> tuple[float, float]:
     """Slope and offset from a log_mel to the natural logarithm of its power."""
     ref = 1.0 if config.ref == "max" else max(config.ref, config.amin)
-    return config.std * _nepers(config), config.mean * _nepers(config) + math.log(ref)
+    return config.std * _nepers_per_unit(config), config.mean * _nepers_per_unit(config) + math.log(ref)
 
 
-def _nepers(config: MelConfig) -> float:
-    """Nepers of power in the unit that log_mels have before they are standardised."""
-    return _NEPERS if config.log == "db" else 1.0
+def _nepers_per_unit(config: MelConfig) -> float:
+    """Nepers of power per unit of a log_mel before standardisation."""
+    return _NEPERS_PER_DB if config.log == "db" else 1.0
 
 
-def _cut_off(log_mel: Tensor, config: MelConfig) -> Tensor:
-    """Where top_db cuts each clip off, of shape (..., 1, 1)."""
+def _top_db_floor(log_mel: Tensor, config: MelConfig) -> Tensor:
+    """The smallest value of each clip according to top_db, of shape (..., 1, 1)."""
     assert config.top_db is not None
-    return log_mel.amax(dim=(-2, -1), keepdim=True) - config.top_db * _NEPERS / _line(config)[0]
+    return log_mel.amax(dim=(-2, -1), keepdim=True) - config.top_db * _NEPERS_PER_DB / _line(config)[0]
 
 
 def _map_to_input(draw: Draw, lowest_row: int) -> list[list[float]]:
-    """Where each point of the output lies in the input, as `affine_grid` takes it: rows x and y, from -1 to 1.
+    """The position in the input of each output point, as for `affine_grid`: rows x and y, from -1 to 1.
 
-    The lowest band, at y = lowest_row, is the warp's fixed point. The crop is out of what has been warped.
+    The lowest band, at y = lowest_row, is the fixed point of the warp. The crop comes after the warp.
     """
     (left, right), (top, bottom) = draw.time_crop, draw.band_crop
     x = [right - left, 0.0, right + left - 1]
@@ -396,18 +396,18 @@ def _map_to_input(draw: Draw, lowest_row: int) -> list[list[float]]:
     return [x, [0.0, y[1] / draw.warp, y[2] / draw.warp + lowest_row * (1 - 1 / draw.warp)]]
 
 
-def _covered(masks: Sequence[Sequence[Stretch]], size: int, device: torch.device) -> Tensor:
-    """Which frames (or bands) have their middle in one of a clip's masks, of shape (n_clips, size)."""
-    middles = (torch.arange(size, device=device) + 0.5) / size
+def _is_covered(masks: Sequence[Sequence[Span]], size: int, device: torch.device) -> Tensor:
+    """Which frames (or bands) have their centre in one of a clip's masks, of shape (n_clips, size)."""
+    centers = (torch.arange(size, device=device) + 0.5) / size
     start, end = torch.tensor(masks, device=device).view(len(masks), len(masks[0]), 2).unbind(-1)
-    return ((middles >= start[..., None]) & (middles < end[..., None])).any(dim=1)
+    return ((centers >= start[..., None]) & (centers < end[..., None])).any(dim=1)
 
 
 def _decibels_in_image(front_end: FrontEnd) -> float:
-    """Decibels of power from an image's black to its white."""
+    """Decibels of power from black to white in an image."""
     image, mel = front_end.image, front_end.mel
     if image is None or mel is None:
         return _IMAGE_DB
     if image.low is not None and image.high is not None:
-        return (image.high - image.low) * mel.std * _nepers(mel) / _NEPERS
+        return (image.high - image.low) * mel.std * _nepers_per_unit(mel) / _NEPERS_PER_DB
     return mel.top_db or _IMAGE_DB

@@ -1,7 +1,7 @@
-"""Clips on their way into fine-tuning: stretches of one length, drawn anew each time, in batches.
+"""Batches for fine-tuning: random excerpts of the clips, all of one length.
 
-What a clip looks like depends on the seed, the epoch and its place in it alone: not on the batches before it, on how
-many processes share the work, or on where a killed run went on.
+An excerpt and its augmentation depend only on the seed, the epoch and the clip's position in the epoch: not on earlier
+batches, on the number of processes, or on the step from which a run was resumed.
 """
 
 from collections import deque
@@ -23,17 +23,17 @@ from spectag.training.inputs.augmenter import Augmenter, Draw, draw, level_of_no
 
 Inputs = Callable[[int], Float32Array]
 
-_NO_CHANGES = Draw()
+_NO_AUGMENTATION = Draw()
 _N_BATCHES_AHEAD = 4
-_ROUNDING = 1e-3  # of log_mels, and more
+_TOLERANCE = 1e-3  # above the rounding errors of log_mels
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Clips to learn from.
+    """Clips to train on.
 
-    `inputs(i)` is the input (channels, height, width) of clip i. `targets` has shape (n_clips, n_labels); `weights`
-    and `is_noisy` (clips whose labels are doubtful) have shape (n_clips,). `backgrounds` are inputs of noise to add.
+    `inputs(i)` is the input (channels, height, width) of clip i. `targets` has shape (n_clips, n_labels); `weights` and
+    `is_noisy` (clips with noisy labels) have shape (n_clips,). `backgrounds` are inputs of noise to add.
     """
 
     inputs: Inputs
@@ -48,7 +48,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips on their way to the network, still on the CPU and not yet augmented."""
+    """Clips of one step, on the CPU and not yet augmented."""
 
     inputs: Tensor
     others: Tensor | None
@@ -59,22 +59,22 @@ class Batch:
     is_noisy: Tensor
     draws: tuple[Draw, ...]
     n_in_step: int
-    """Clips of this step over all processes."""
+    """Number of clips of this step in all processes together."""
 
     def augmented(self, augmenter: Augmenter, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Inputs and targets as the network is to see them, on its device."""
+        """Augmented inputs and targets, on the device."""
 
-        def there(values: Tensor | None) -> Tensor | None:
+        def moved(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(device, non_blocking=True)
 
         inputs, targets = self.inputs.to(device, non_blocking=True), self.targets.to(device, non_blocking=True)
         return augmenter(
-            inputs, there(self.others), there(self.backgrounds), targets, there(self.other_targets), self.draws
+            inputs, moved(self.others), moved(self.backgrounds), targets, moved(self.other_targets), self.draws
         )
 
 
-class _Shown(NamedTuple):
-    """One clip as it is shown once: its row and that of the clip to add, their stretches, and what is to happen."""
+class _LoadedClip(NamedTuple):
+    """One clip of a batch: its row and that of the clip to add, their excerpts, and the drawn augmentation."""
 
     row: int
     other_row: int
@@ -85,21 +85,21 @@ class _Shown(NamedTuple):
 
 
 class Batches:
-    """The batches of every epoch, loaded by threads while the network works.
+    """The batches of every epoch, loaded by threads during training.
 
     Parameters
     ----------
     examples : Examples
     front_end : FrontEnd
-        Tells what silence is.
+        Defines the values of silence.
     width : int or None
-        Frames of a stretch; None: inputs have one width already.
+        Frames of an excerpt; None if all inputs have one width.
     finetune, augment : configs
     batch_size : int
-        Clips a step, over all processes.
+        Clips of one step in all processes together.
     seed : int
     rank, n_ranks : int
-        This process' place among those that share each batch.
+        Index of this process, and number of processes that share each batch.
 
     Raises
     ------
@@ -127,78 +127,80 @@ class Batches:
         self._augment = augment
         self._seed = seed
         self._rank, self._n_ranks = rank, n_ranks
-        self._doubtful = np.flatnonzero(examples.is_noisy & (examples.weights > 0))
-        self._certain = np.flatnonzero(~examples.is_noisy)
-        weights = examples.weights[self._doubtful].astype(np.float64)
-        self._chances = weights / weights.sum() if len(weights) else weights
-        n_doubtful = min(len(self._certain), len(self._doubtful), max(1, round(float(weights.sum()))))
-        self.n_clips = len(self._certain) + n_doubtful
-        """Clips of an epoch: those with true labels, and of the doubtful as many as they weigh, at most as many."""
+        self._noisy = np.flatnonzero(examples.is_noisy & (examples.weights > 0))
+        self._clean = np.flatnonzero(~examples.is_noisy)
+        weights = examples.weights[self._noisy].astype(np.float64)
+        self._noisy_probabilities = weights / weights.sum() if len(weights) else weights
+        n_noisy = min(len(self._clean), len(self._noisy), max(1, round(float(weights.sum()))))
+        self.n_clips = len(self._clean) + n_noisy
+        """Clips of an epoch: all clean ones, and as many noisy ones as their weights add up to, at most as many."""
         if self.n_clips < n_ranks:
-            raise DataError(f"{self.n_clips} clips to learn from are too few for {n_ranks} processes; start fewer")
-        n_full = self.n_clips // n_ranks  # steps in which each process has a clip
+            raise DataError(
+                f"{self.n_clips} training clips are too few for {n_ranks} processes; launch fewer processes"
+            )
+        n_full = self.n_clips // n_ranks  # most steps in which each process has a clip
         self.n_steps = min(-(-self.n_clips // batch_size), n_full)
 
     def epoch(self, number: int, *, augmented: bool, first_step: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from a step on; without `augmented`, stretches of the clips as they are."""
+        """The batches of an epoch from `first_step` on; without `augmented`, excerpts without augmentation."""
         rng = np.random.default_rng((self._seed, number))
-        n_doubtful = self.n_clips - len(self._certain)
-        chosen = self._doubtful  # those that weigh more come more often
-        if n_doubtful < len(chosen):
-            chosen = rng.choice(chosen, n_doubtful, replace=False, p=self._chances)
-        order = rng.permutation(np.concatenate([self._certain, chosen]))
+        n_noisy = self.n_clips - len(self._clean)
+        chosen = self._noisy  # sampled in proportion to their weight
+        if n_noisy < len(chosen):
+            chosen = rng.choice(chosen, n_noisy, replace=False, p=self._noisy_probabilities)
+        order = rng.permutation(np.concatenate([self._clean, chosen]))
         steps = np.array_split(np.arange(len(order)), self.n_steps)[first_step:]
         pool = ThreadPoolExecutor(n_usable_cores())
         waiting: deque[Future[Batch]] = deque()
         try:
-            for places in steps:
-                waiting.append(pool.submit(self._load, number, places, order, augmented))
+            for positions in steps:
+                waiting.append(pool.submit(self._load, number, positions, order, augmented))
                 if len(waiting) > _N_BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error, or where nobody asks for more
+            pool.shutdown(cancel_futures=True)  # also after an error, or if the caller stops early
 
-    def _load(self, number: int, places: IntArray, order: IntArray, augmented: bool) -> Batch:
+    def _load(self, number: int, positions: IntArray, order: IntArray, augmented: bool) -> Batch:
         examples = self._examples
-        own = np.array_split(places, self._n_ranks)[self._rank]
-        shown = [self._show(number, int(place), order, augmented) for place in own]
-        rows, other_rows, inputs, others, backgrounds, draws = map(list, zip(*shown, strict=True))
-        mixes = any(drawn.needs_other for drawn in draws)
+        own = np.array_split(positions, self._n_ranks)[self._rank]
+        clips = [self._load_clip(number, int(position), order, augmented) for position in own]
+        rows, other_rows, inputs, others, backgrounds, draws = map(list, zip(*clips, strict=True))
+        needs_other = any(drawn.needs_other for drawn in draws)
         return Batch(
             _stacked(inputs),
-            _stacked(others) if mixes else None,
+            _stacked(others) if needs_other else None,
             _stacked(backgrounds) if any(drawn.needs_background for drawn in draws) else None,
             torch.from_numpy(examples.targets[rows]),
-            torch.from_numpy(examples.targets[other_rows]) if mixes else None,
+            torch.from_numpy(examples.targets[other_rows]) if needs_other else None,
             torch.from_numpy(np.minimum(examples.weights[rows], examples.weights[other_rows])),
             torch.from_numpy(examples.is_noisy[rows] | examples.is_noisy[other_rows]),
             tuple(draws),
-            len(places),
+            len(positions),
         )
 
-    def _show(self, number: int, place: int, order: IntArray, augmented: bool) -> _Shown:
-        examples, row = self._examples, int(order[place])
-        rng = np.random.default_rng((self._seed, number, 1 + place))  # with 0 it would be that of the order
-        drawn = draw(self._augment, rng) if augmented else _NO_CHANGES
-        inputs = self._stretch(examples.inputs(row), rng)
+    def _load_clip(self, number: int, position: int, order: IntArray, augmented: bool) -> _LoadedClip:
+        examples, row = self._examples, int(order[position])
+        rng = np.random.default_rng((self._seed, number, 1 + position))  # 0 would repeat the stream of the order
+        drawn = draw(self._augment, rng) if augmented else _NO_AUGMENTATION
+        inputs = self._excerpt(examples.inputs(row), rng)
         other_row, other, background = row, inputs, inputs
         if drawn.needs_other:
             other_row = int(rng.choice(order))
-            other = self._stretch(examples.inputs(other_row), rng)
+            other = self._excerpt(examples.inputs(other_row), rng)
         if drawn.needs_background:
-            background = self._stretch(examples.backgrounds[int(rng.integers(len(examples.backgrounds)))], rng)
-        return _Shown(row, other_row, inputs, other, background, drawn)
+            background = self._excerpt(examples.backgrounds[int(rng.integers(len(examples.backgrounds)))], rng)
+        return _LoadedClip(row, other_row, inputs, other, background, drawn)
 
-    def _stretch(self, inputs: Float32Array, rng: np.random.Generator) -> Float32Array:
+    def _excerpt(self, inputs: Float32Array, rng: np.random.Generator) -> Float32Array:
         if self._width is None:
             return inputs
-        return stretch(inputs, self._width, silence_of(inputs, self._front_end), rng, short=self._short)
+        return crop_or_pad(inputs, self._width, silence_of(inputs, self._front_end), rng, short=self._short)
 
 
 def silence_of(inputs: Float32Array, front_end: FrontEnd) -> float:
-    """What a silent frame beside an input (channels, height, width) would hold."""
+    """The value of a silent frame next to an input (channels, height, width)."""
     lowest, mel = float(inputs.min()), front_end.mel
     if front_end.image is not None or mel is None or (mel.ref == "max" and mel.top_db is None):
         return lowest
@@ -207,22 +209,22 @@ def silence_of(inputs: Float32Array, front_end: FrontEnd) -> float:
     else:
         loudest = power_of(torch.tensor([[float(inputs.max())]], dtype=torch.float64), mel)
         silence = float(log_mel_of(torch.cat([loudest, torch.zeros_like(loudest)], dim=1), mel).min())
-    return lowest if lowest - silence < _ROUNDING else silence  # a silent clip stays all alike
+    return lowest if lowest - silence < _TOLERANCE else silence  # a silent clip stays constant
 
 
-def stretch(
+def crop_or_pad(
     inputs: Float32Array, width: int, silence: float, rng: np.random.Generator, *, short: str = "pad"
 ) -> Float32Array:
-    """`width` frames of an input (channels, height, frames) from a random place.
+    """`width` frames of an input (channels, height, n_frames) from a random position.
 
     Parameters
     ----------
     inputs : float array
     width : int
     silence : float
-        What an input shorter than that is laid into.
+        Value that fills up a shorter input.
     short : "pad", "wrap" or "both"
-        Lay a shorter input into silence, repeat it, or the one or the other by chance.
+        Pad a shorter input with silence at a random position, repeat it, or do either at random.
     """
     n_frames = inputs.shape[-1]
     if n_frames >= width:

@@ -1,4 +1,4 @@
-"""Features of clips by onnxruntime, each worked out once and kept on disk."""
+"""Features of clips, computed once by onnxruntime and kept on disk."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.models.tagger import open_session
 from spectag.system.cache import cache_folder
 from spectag.system.progress import Progress
-from spectag.system.work_folder import ended_work, work_folder
+from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import n_usable_cores
 from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.backbones.build import build_backbone
@@ -25,19 +25,19 @@ from spectag.training.networks.network import FeatureExtractor, load_part
 from spectag.training.networks.onnx_export import export_features
 
 FEATURES_VERSION = 2
-"""Raised when the same backbone gives other features than before."""
+"""Increased when the features of a backbone change."""
 
 
 class FeatureStore:
-    """Features of one extractor behind one front end, a file for each clip.
+    """Features by one extractor and one front end, in one file per clip.
 
     Parameters
     ----------
     root : Path
-        The bank's folder; features lie in its sub-folder `features`.
+        Folder of the spectrogram cache; features are in its subfolder `features`.
     recipe : Recipe
-        Names the backbone and which features. Its weights are the published ones, those of the bundle that `init`
-        names, or (without pretraining) drawn from the seed.
+        Its settings `backbone` and `features`. The weights are the published ones, those of the bundle `init`, or
+        (without pretraining) random, drawn with the seed.
     front_end : FrontEnd
     """
 
@@ -59,35 +59,35 @@ class FeatureStore:
     ) -> Float32Array:
         """Features (n_clips, n_features) of the clips with these keys; `inputs(i)` gives the input of clip i.
 
-        Clips whose features are on disk are not looked at.
+        Inputs are requested only for clips that have no features on disk.
 
         Raises
         ------
         ConfigError
-            If the backbone can't take inputs of this size.
+            If the backbone does not accept inputs of this size.
         DataError
             If features are not finite.
         SpectrogramCacheError
-            If features can't be written or read.
+            If features cannot be written or read.
         """
-        positions = {key: i for i, key in enumerate(keys)}  # clips of the same content stand once
-        missing = [i for key, i in positions.items() if not self._path(key).exists()]
+        index_by_key = {key: i for i, key in enumerate(keys)}  # one index for each content
+        missing = [i for key, i in index_by_key.items() if not self._path(key).exists()]
         try:
             if missing:
                 self._make(missing, keys, inputs, progress)
         except OSError as error:
             raise SpectrogramCacheError(
-                f"{self.folder}: the features can't be written: {error.strerror or error}"
+                f"{self.folder}: cannot write the features: {error.strerror or error}"
             ) from error
         return np.stack([self._load(key) for key in keys])
 
     def group_sizes(self, example: Float32Array) -> list[int]:
-        """The number of features of each stage, shallow first."""
+        """The number of features of each stage, first stage first."""
         try:
             with torch.inference_mode():
                 return [group.shape[1] for group in self.extractor.groups(torch.from_numpy(example[None].copy()))]
-        except Exception as error:  # networks refuse a size with errors of all kinds
-            raise self._refusal(example, error) from error
+        except Exception as error:  # networks raise errors of any class for a size that they do not accept
+            raise self._size_error(example, error) from error
 
     def onnx_file(self, example: Float32Array) -> Path:
         """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
@@ -97,17 +97,17 @@ class FeatureStore:
         folder = cache_folder() / "onnx"
         path = folder / name
         if not path.exists():
-            self.group_sizes(example)  # says more than the exporter where the size does not fit
+            self.group_sizes(example)  # its message about a wrong size is clearer than the exporter's
             with _cleared_work_folder(folder) as work:
                 export_features(self.extractor, torch.from_numpy(np.stack([example, example])), work / name)
                 (work / name).replace(path)
         return path
 
-    def _refusal(self, example: Float32Array, error: Exception) -> ConfigError:
+    def _size_error(self, example: Float32Array, error: Exception) -> ConfigError:
         _, height, width = example.shape
         return ConfigError(
-            f"backbone {self.name} can't take inputs of {height} rows and {width} columns: {first_line(error)}; set "
-            "image.height and image.width to a size that it takes"
+            f"backbone {self.name} does not accept inputs of {height} rows and {width} columns: {first_line(error)}; "
+            "set image.height and image.width to a size that it accepts"
         )
 
     def _path(self, key: str) -> Path:
@@ -119,7 +119,7 @@ class FeatureStore:
             features: Float32Array = np.load(path)
         except (OSError, EOFError, ValueError) as error:
             raise SpectrogramCacheError(
-                f"{path}: the features can't be read: {error}; delete the file and train again"
+                f"{path}: cannot read the features: {error}; delete the file and train again"
             ) from error
         return features
 
@@ -135,11 +135,11 @@ class FeatureStore:
                 example = inputs(i)
                 try:
                     features = session.run(["features"], {"inputs": example[None]})[0][0]
-                except Exception as error:  # onnxruntime's errors share no class
-                    raise self._refusal(example, error) from error
+                except Exception as error:  # onnxruntime's errors have no common class
+                    raise self._size_error(example, error) from error
                 if not np.isfinite(features).all():
                     raise DataError(
-                        f"the backbone's features of clip {keys[i]} are not finite; its weights are damaged"
+                        f"the backbone's features of clip {keys[i]} are not finite; its weights may be damaged"
                     )
                 unfinished = work / f"{keys[i]}.npy"
                 np.save(unfinished, features)
@@ -150,22 +150,22 @@ class FeatureStore:
                 for n_done, _ in enumerate(pool.map(make, missing), start=1):
                     progress(step, n_done, len(missing))
             finally:
-                pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the clips that are left
+                pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining clips
 
 
 @contextmanager
 def _cleared_work_folder(parent: Path) -> Iterator[Path]:
-    """A work folder that is gone after the `with` block, as is what killed runs have left."""
+    """A work folder that is removed after the `with` block, together with those of killed runs."""
     try:
         with work_folder(parent) as work:
             yield work
     finally:
-        with ended_work(parent):
+        with abandoned_work(parent):
             pass
 
 
 def _fingerprint(extractor: FeatureExtractor) -> str:
-    """SHA-256 of the weights, and of how features are made of them."""
+    """SHA-256 of the weights and the features version."""
     digest = hashlib.sha256(f"{FEATURES_VERSION}".encode())
     for name, values in extractor.state_dict().items():
         digest.update(name.encode())

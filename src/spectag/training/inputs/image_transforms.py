@@ -1,4 +1,4 @@
-"""torchvision's changes of pictures, each picture by a seed of its own."""
+"""torchvision's image transforms, with a seed for each image."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-_PADDING = 1 / 8  # of each side, for RandomCrop: 4 of 32 pixels, as it is used on CIFAR
+_PADDING = 1 / 8  # of each side, for RandomCrop: 4 of 32 pixels, as is usual for CIFAR
 
 
 def transform_images(images: Tensor, kind: str, seeds: Sequence[int]) -> Tensor:
-    """Pictures after torchvision's transform, of the same size.
+    """Images after torchvision's transform, of the same size.
 
     Parameters
     ----------
     images : float tensor of shape (n_images, channels, height, width)
-        From 0 to 1; rounded to 8 bits, which the transforms are made for.
+        From 0 to 1; rounded to 8 bits, as the transforms expect.
     kind : str
-        random_crop (out of the picture with an eighth of black around it), rand_augment or trivial_augment_wide.
+        random_crop (from the image with black padding of an eighth of its size), rand_augment or
+        trivial_augment_wide.
     seeds : sequence of int
-        A picture's change depends on its own seed alone. torch's own random numbers go on as if nothing had been.
+        An image's transform depends on its own seed only. torch's random state is left unchanged.
 
     Returns
     -------

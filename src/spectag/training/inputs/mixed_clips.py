@@ -1,4 +1,4 @@
-"""Features of clips that were made by mixing two training clips, for heads on frozen networks."""
+"""Features of clips made by mixing two training clips, for heads on frozen networks."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,28 +11,30 @@ from spectag.array_types import BoolArray, Float32Array, IntArray
 from spectag.config.recipe import Recipe
 from spectag.system.progress import Progress
 from spectag.training.inputs.augmenter import Augmenter, draw
-from spectag.training.inputs.batches import silence_of, stretch
+from spectag.training.inputs.batches import crop_or_pad, silence_of
 from spectag.training.inputs.feature_store import FeatureStore
 
 MIXES_VERSION = 1
-"""Raised when the same clips are mixed otherwise than before."""
+"""Increased when the same settings mix clips in another way."""
 
 
 @dataclass(frozen=True)
-class Mixes:
-    """Mixed clips: `features` (n_mixes, n_features), `targets` (n_mixes, n_labels) and the positions of the two clips
-    that each is made of, `parents` (n_mixes, 2)."""
+class MixedClips:
+    """Mixed clips: `features` (n_mixed, n_features), `targets` (n_mixed, n_labels) and `parents` (n_mixed, 2).
+
+    Parents are the indices of the two clips that a mixed clip is made of.
+    """
 
     features: Float32Array
     targets: Float32Array
     parents: IntArray
 
     def within(self, rows: BoolArray) -> BoolArray:
-        """The mixes both of whose parents are among some rows of the clips."""
+        """The mixed clips (a bool array of shape (n_mixed,)) whose two parents are both among `rows`."""
         return np.asarray(rows[self.parents].all(axis=1), bool)
 
 
-def make_mixes(
+def mix_clips(
     store: FeatureStore,
     keys: Sequence[str],
     inputs: Callable[[int], Float32Array],
@@ -40,11 +42,11 @@ def make_mixes(
     recipe: Recipe,
     *,
     progress: Progress,
-) -> Mixes:
-    """Mix `recipe.n_mixed_clips` pairs of clips as `recipe.augment` says, but for backgrounds, and get their features.
+) -> MixedClips:
+    """Features of `recipe.n_mixed_clips` pairs of clips, mixed as in `recipe.augment` but without backgrounds.
 
-    A pair is of two clips where there are two. The first mixes are the same however many follow. `keys` and `inputs`
-    are as in `FeatureStore.compute`, whose errors these are.
+    The two clips of a pair differ if there are two. The first mixed clips do not depend on the number of mixed clips.
+    `keys`, `inputs` and the errors are those of `FeatureStore.compute`.
     """
     augment = recipe.augment.model_copy(update={"mix": 1.0, "background": None})
     augmenter = Augmenter(augment, store.front_end)
@@ -53,29 +55,27 @@ def make_mixes(
 
     def mixed(number: int) -> Float32Array:
         rng = np.random.default_rng((recipe.seed, 1 + number))
-        pair = [inputs(int(i)) for i in parents[number]]
-        width = max(part.shape[-1] for part in pair)
-        first, second = (_batch(stretch(part, width, silence_of(part, store.front_end), rng)) for part in pair)
-        made, _ = augmenter(first, second, None, no_targets, no_targets, [draw(augment, rng)])
-        array: Float32Array = made[0].numpy()
+        pair = [inputs(int(index)) for index in parents[number]]
+        width = max(clip.shape[-1] for clip in pair)
+        first, second = (
+            torch.from_numpy(
+                np.array(crop_or_pad(clip, width, silence_of(clip, store.front_end), rng)[None], np.float32)
+            )
+            for clip in pair
+        )
+        result, _ = augmenter(first, second, None, no_targets, no_targets, [draw(augment, rng)])
+        array: Float32Array = result[0].numpy()
         return array
 
-    how = f"{MIXES_VERSION} {recipe.seed} {augment.model_dump_json()}"
-    names = [_key(f"mix {number} of {keys[i]} {keys[j]}: {how}") for number, (i, j) in enumerate(parents)]
-    features = store.compute(names, mixed, progress=progress)
+    settings = f"{MIXES_VERSION} {recipe.seed} {augment.model_dump_json()}"
+    descriptions = [f"mix {number} of {keys[i]} {keys[j]}: {settings}" for number, (i, j) in enumerate(parents)]
+    mixed_keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in descriptions]
+    features = store.compute(mixed_keys, mixed, progress=progress)
     targets = y_true[parents[:, 0]] | y_true[parents[:, 1]]
-    return Mixes(features, targets.astype(np.float32), parents)
+    return MixedClips(features, targets.astype(np.float32), parents)
 
 
 def _pairs(n_clips: int, n_pairs: int, rng: np.random.Generator) -> IntArray:
-    """Positions (n_pairs, 2) of two clips each."""
+    """Indices (n_pairs, 2) of two clips each."""
     first, distance = rng.integers([n_clips, max(n_clips - 1, 1)], size=(n_pairs, 2)).T
     return np.stack([first, (first + 1 + distance) % n_clips], axis=1)
-
-
-def _batch(inputs: Float32Array) -> torch.Tensor:
-    return torch.from_numpy(np.array(inputs[None], np.float32))
-
-
-def _key(what: str) -> str:
-    return hashlib.blake2b(what.encode(), digest_size=16).hexdigest()

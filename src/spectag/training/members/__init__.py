@@ -1,1 +1,1 @@
-"""A member of an ensemble: one network, frozen or fine-tuned."""
+"""Ensemble members: trained heads on a frozen network, or a fine-tuned network."""

@@ -1,9 +1,10 @@
-"""One network of a tagger: what it hears, and how it learns its task, frozen or fine-tuned."""
+"""The inputs of an ensemble member, training of a frozen member, and which of its networks are kept."""
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,24 +12,28 @@ from torch import nn
 from spectag.array_types import BoolArray, FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import read_png
-from spectag.config.backbones import backbone_spec, front_end_of
+from spectag.config.backbones import backbone_spec, resolve_mel
 from spectag.config.base import ImageConfig
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
-from spectag.system.epoch_log import Epoch, OnEpoch
-from spectag.system.progress import Log, Progress
-from spectag.training.heads.per_fold import FrozenFeatures, fit_by_gradient, fit_by_lbfgs
+from spectag.system.epoch_log import Epoch
+from spectag.system.progress import Progress
+from spectag.training.heads.per_fold import FrozenFeatures, fit_by_lbfgs
 from spectag.training.inputs.feature_store import FeatureStore
-from spectag.training.inputs.mixed_clips import make_mixes
-from spectag.training.networks.network import StandardizedLinear, Tagger
-from spectag.training.setup.task import CrossValidation
+from spectag.training.inputs.mixed_clips import mix_clips
+from spectag.training.members.head_training import TrainedHeads, fit_by_gradient, head_module
+from spectag.training.networks.network import StandardizedLinear, TaggerNetwork
+from spectag.training.setup.callbacks import Callbacks
+from spectag.training.setup.cross_validation import CrossValidation
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What one member hears of the manifests' clips."""
+class MemberInputs:
+    """The inputs of one ensemble member for the clips of the manifests. `noisy` are the clips with noisy labels."""
 
     recipe: Recipe
     front_end: FrontEnd
@@ -37,133 +42,133 @@ class Heard:
     noisy: ClipInputs | None
 
     @property
-    def read_clips(self) -> tuple[Clip, ...]:
-        """The clips that could be read, those with doubtful labels last."""
+    def readable_clips(self) -> tuple[Clip, ...]:
+        """The clips that can be read, those with noisy labels last."""
         return self.clips.manifest.clips + (self.noisy.manifest.clips if self.noisy else ())
 
-    def frozen_features(self, y_true: BoolArray, *, progress: Progress, with_mixes: bool = True) -> FrozenFeatures:
-        """Features of all clips by the network as it was published."""
+    def frozen_features(self, y_true: BoolArray, *, progress: Progress, with_mixed: bool = True) -> FrozenFeatures:
+        """Features of all clips by the frozen network."""
         clips = self.store.compute(self.clips.keys, self.clips.inputs, progress=progress)
-        noisy = None
+        noisy = mixed = None
         if self.noisy is not None:
             noisy = self.store.compute(self.noisy.keys, self.noisy.inputs, progress=progress)
-        mixes = None
-        if self.recipe.n_mixed_clips and with_mixes:
-            mixes = make_mixes(self.store, self.clips.keys, self.clips.inputs, y_true, self.recipe, progress=progress)
-        return FrozenFeatures(clips, self.store.group_sizes(self.clips.inputs(0)), noisy, mixes)
+        if self.recipe.n_mixed_clips and with_mixed:
+            mixed = mix_clips(self.store, self.clips.keys, self.clips.inputs, y_true, self.recipe, progress=progress)
+        return FrozenFeatures(clips, self.store.group_sizes(self.clips.inputs(0)), noisy, mixed)
 
 
 @dataclass(frozen=True)
 class MemberFit:
-    """What a member has learnt.
+    """The result of training a member.
 
-    `taggers` answer together, with equal weights. `others` are taggers of other epochs by their names. `logits`
-    (n_clips, n_labels) are those of held-out clips, NaN where there are none.
+    The predictions of `networks` are averaged with equal weights. `logits` (n_clips, n_labels) are those of held-out
+    clips, NaN for the others. `other_weights` are networks of other epochs by name: best, last.
     """
 
-    taggers: tuple[Tagger, ...]
+    networks: tuple[TaggerNetwork, ...]
     logits: FloatArray
     epochs: tuple[Epoch, ...] = ()
-    others: dict[str, Tagger] = field(default_factory=dict)
+    other_weights: dict[str, TaggerNetwork] = field(default_factory=dict)
 
 
-def hear(
+def open_inputs(
     manifest: Manifest,
     noisy: Manifest | None,
     recipe: Recipe,
     front_end: FrontEnd,
     root: Path,
+    callbacks: Callbacks,
     *,
     workers: int | None,
-    progress: Progress,
-    log: Log,
-) -> Heard:
-    """Open the inputs of a member, the bank made where it is missing."""
+) -> MemberInputs:
+    """Open the inputs of a member. Spectrograms that are missing in the cache folder `root` are computed."""
     store = FeatureStore(root, recipe, front_end)
+    progress, log = callbacks.progress, callbacks.log
     clips = open_clips(manifest, front_end, root, workers=workers, progress=progress, log=log)
     if noisy is None:
-        return Heard(recipe, front_end, store, clips, None)
-    doubtful = open_clips(noisy, front_end, root, workers=workers, progress=progress, log=log)
-    return Heard(recipe, front_end, store, clips, doubtful)
+        return MemberInputs(recipe, front_end, store, clips, None)
+    noisy_clips = open_clips(noisy, front_end, root, workers=workers, progress=progress, log=log)
+    return MemberInputs(recipe, front_end, store, clips, noisy_clips)
 
 
 def front_end_for(recipe: Recipe, manifest: Manifest) -> FrontEnd:
-    """What a member's network is to hear, or see, of a manifest's clips.
+    """The feature extraction between a manifest's clips and a member's network.
 
     Raises
     ------
     ConfigError
-        If the network can't take them, or settings of images are missing.
+        If the network does not accept the clips, or image settings are missing.
     """
     if not manifest.holds_images and recipe.image is None:
-        return FrontEnd(mel=front_end_of(recipe.backbone, recipe.mel))
+        return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel))
     if backbone_spec(recipe.backbone).mel_is_fixed:
         raise ConfigError(
-            f"backbone {recipe.backbone} hears log_mels and was never shown images; choose one that takes images, "
-            "such as --backbone efficientnet_lite0 or convnext_tiny"
+            f"backbone {recipe.backbone} takes log_mels and was not trained on images; use a backbone that takes "
+            "images, such as --backbone efficientnet_lite0 or convnext_tiny"
         )
     if not manifest.holds_images:
-        return FrontEnd(mel=front_end_of(recipe.backbone, recipe.mel), image=recipe.image)
+        return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel), image=recipe.image)
     image = recipe.image or ImageConfig(colormap=_colormap(manifest), height=224, width=224)
     if recipe.image is None and recipe.mel is not None and image.colormap != "grey":
         raise ConfigError(
-            f"{manifest.source}: its images are coloured, and to draw sounds as they were drawn their colour map must "
-            "be known; give it as image.colormap, such as magma, with image.height and image.width"
+            f"{manifest.source}: its images have colours, and the colour map is needed to draw sounds in the same way; "
+            "set image.colormap, such as magma, with image.height and image.width"
         )
     if image.height is None or image.width is None:
         raise ConfigError("images may differ in size, so image.height and image.width are needed, such as 224 and 224")
-    return FrontEnd(mel=recipe.mel and front_end_of(recipe.backbone, recipe.mel), image=image)
+    return FrontEnd(mel=recipe.mel and resolve_mel(recipe.backbone, recipe.mel), image=image)
 
 
 def _colormap(manifest: Manifest) -> str:
-    """Grey for grey images, and for coloured ones the map that the field draws with."""
+    """Grey for grey images; magma, the most common colour map of spectrograms, for images with colours."""
     for clip in manifest.clips:
         try:
             return "grey" if read_png(clip.path).ndim == 2 else "magma"
-        except SpectagError:  # named later, when all are read
+        except SpectagError:  # reported later, when all clips are read
             continue
     return "grey"
 
 
 def fit_frozen(
-    heard: Heard,
+    inputs: MemberInputs,
     data: FrozenFeatures,
-    task: CrossValidation,
+    cross_validation: CrossValidation,
+    callbacks: Callbacks,
     *,
     name: str,
-    progress: Progress,
-    log: Log,
-    on_epoch: OnEpoch,
 ) -> MemberFit:
-    """Fit heads on what the frozen network makes of the clips, its `Heard.frozen_features`."""
-    recipe = heard.recipe
+    """Fit heads on the features of the frozen network, its `MemberInputs.frozen_features`."""
+    recipe = inputs.recipe
     if recipe.optimizer == "lbfgs":
-        fit = fit_by_lbfgs(data, task, recipe, progress=progress, log=log)
+        linear = fit_by_lbfgs(data, cross_validation, recipe, callbacks)
+        fit = TrainedHeads(tuple(head_module(head) for head in linear.heads), linear.logits, ())
     else:
-        fit = fit_by_gradient(data, task, recipe, name=name, log=log, on_epoch=on_epoch)
-    heads = kept_networks(fit.heads, task, recipe)
-    return MemberFit(tuple(Tagger(heard.store.extractor, head).eval() for head in heads), fit.logits, fit.epochs)
+        fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
+    heads = final_networks(fit.heads, cross_validation, recipe)
+    return MemberFit(
+        tuple(TaggerNetwork(inputs.store.extractor, head).eval() for head in heads), fit.logits, fit.epochs
+    )
 
 
-def kept_networks(networks: Sequence[nn.Module], task: CrossValidation, recipe: Recipe) -> list[nn.Module]:
-    """Of the networks of all parts those that the recipe keeps."""
-    if task.whole is None:
+def final_networks(networks: Sequence[N], cross_validation: CrossValidation, recipe: Recipe) -> list[N]:
+    """The final networks that the recipe keeps, from those of all trainings."""
+    if cross_validation.all_clips is None:
         return list(networks)
     if recipe.final_model == "refit":
         return [networks[-1]]
-    parts = networks[: len(task.parts)]
-    return [mean_of_weights(parts)] if recipe.final_model == "average" else list(parts)
+    of_folds = networks[: len(cross_validation.folds)]
+    return [average_weights(of_folds)] if recipe.final_model == "average" else list(of_folds)
 
 
-def mean_of_weights(networks: Sequence[nn.Module]) -> nn.Module:
-    """A network with the mean of the weights of several that began alike.
+def average_weights(networks: Sequence[N]) -> N:
+    """A network with the mean weights of several networks that started from the same weights.
 
     References
     ----------
     Wortsman et al., "Model soups", ICML 2022.
     """
     networks = [copy.deepcopy(network) for network in networks]
-    _bring_to_one_scale(networks)
+    _share_standardization(networks)
     states = [network.state_dict() for network in networks]
     mean = {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
@@ -173,9 +178,9 @@ def mean_of_weights(networks: Sequence[nn.Module]) -> nn.Module:
     return networks[0]
 
 
-def _bring_to_one_scale(networks: Sequence[nn.Module]) -> None:
-    """Let the linear heads centre and scale features alike, so that the mean of weights is that of what they do."""
-    heads = [part for network in networks for part in network.modules() if isinstance(part, StandardizedLinear)]
+def _share_standardization(networks: Sequence[nn.Module]) -> None:
+    """Give all linear heads the same center and scale, so that averaging their weights averages their logits."""
+    heads = [module for network in networks for module in network.modules() if isinstance(module, StandardizedLinear)]
     if heads:
         center = torch.stack([head.center for head in heads]).mean(dim=0)
         scale = torch.stack([head.scale for head in heads]).mean(dim=0)

@@ -1,8 +1,8 @@
-"""Losses of several labels at once, from logits.
+"""Multi-label losses of logits.
 
-A target is 1 where the label is true, 0 where it is not, in between where it is partly so or was smoothed or blended,
-and for `clip_losses` NaN where nobody knows. A target t costs t times what a true label costs and 1 - t times what a
-false one does (LSEP: its pairs weigh so much). Every loss and its gradient stay finite for logits of ±100.
+A target is 1 for a true label, 0 for a false one, in between for a label probability, label smoothing or mixup, and, in
+`clip_losses`, NaN if unknown. The loss of a target t is t times the loss of a true label plus 1 - t times that of a
+false one (LSEP weights its pairs so). Every loss and its gradient are finite for logits of ±100.
 """
 
 import torch
@@ -13,16 +13,16 @@ from spectag.config.training import LossConfig
 
 
 def bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of each label: (batch, n_labels) as both arguments."""
+    """Binary cross-entropy of each label; all arrays have shape (batch, n_labels)."""
     return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def focal(logits: Tensor, targets: Tensor, *, gamma: float) -> Tensor:
-    """Focal loss of each label: cross-entropy times (1 - probability of the truth) ** gamma.
+    """Focal loss of each label: cross-entropy times (1 - probability of the true state) ** gamma.
 
     References
     ----------
-    Lin et al., "Focal loss for dense object detection", ICCV 2017; without its alpha, for which class weights stand.
+    Lin et al., "Focal loss for dense object detection", ICCV 2017; without alpha, which class weights replace.
     """
     return asymmetric(logits, targets, gamma_positive=gamma, gamma_negative=gamma, margin=0.0)
 
@@ -30,71 +30,71 @@ def focal(logits: Tensor, targets: Tensor, *, gamma: float) -> Tensor:
 def asymmetric(
     logits: Tensor, targets: Tensor, *, gamma_positive: float, gamma_negative: float, margin: float
 ) -> Tensor:
-    """Asymmetric loss of each label: focal, with a gamma for the true and one for the false labels.
+    """Asymmetric loss of each label: focal loss with one gamma for true and one for false labels.
 
-    A false label counts as less probable by `margin`, and no longer at all from there down.
+    The probability of a false label is reduced by `margin`; below the margin its loss is 0.
 
     References
     ----------
     Ridnik et al., "Asymmetric loss for multi-label classification", ICCV 2021. As in its equations, the gradient flows
-    through the factor of gamma too.
+    through the factor with gamma too.
     """
     tiny = torch.finfo(logits.dtype).tiny  # the gradient of a root is infinite at 0
     factor = torch.sigmoid(-logits).clamp(min=tiny) ** gamma_positive
     if_true = -factor * logsigmoid(logits)
     shifted_factor = (torch.sigmoid(logits) - margin).clamp(min=tiny) ** gamma_negative
-    log_margin = logits.new_full((), margin).log()  # -inf for none
+    log_margin = logits.new_full((), margin).log()  # -inf for a margin of 0
     if_false = -shifted_factor * torch.logaddexp(logsigmoid(-logits), log_margin).clamp(max=0)
-    return _blend(if_true, if_false, targets)
+    return _interpolated(if_true, if_false, targets)
 
 
 def bootstrap(logits: Tensor, targets: Tensor, *, beta: float) -> Tensor:
     """Cross-entropy of each label with the target beta * target + (1 - beta) * probability.
 
-    The gradient flows through the network's own probability as well, as in the paper: that rewards being sure. Held
-    constant, it would do nothing but scale the gradient of cross-entropy by beta.
+    The gradient also flows through the network's probability, as in the paper, which rewards confident predictions. A
+    constant probability would only scale the gradient of the cross-entropy by beta.
 
     References
     ----------
-    Reed et al., "Training deep neural networks on noisy labels with bootstrapping", ICLR 2015 workshop; the soft one.
+    Reed et al., "Training deep neural networks on noisy labels with bootstrapping", ICLR 2015 workshop (soft version).
     """
     return bce(logits, beta * targets + (1 - beta) * torch.sigmoid(logits))
 
 
 def lq(logits: Tensor, targets: Tensor, *, q: float) -> Tensor:
-    """L_q loss of each label: (1 - probability of the truth ** q) / q, for q above 0 up to 1.
+    """L_q loss of each label: (1 - probability of the true state ** q) / q, for 0 < q <= 1.
 
     References
     ----------
     Zhang and Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels",
-    NeurIPS 2018; here each label is a choice between two classes.
+    NeurIPS 2018; here with two classes for each label.
     """
-    if_true, if_false = (-torch.expm1(q * logsigmoid(side)) / q for side in (logits, -logits))
-    return _blend(if_true, if_false, targets)
+    if_true, if_false = (-torch.expm1(q * logsigmoid(values)) / q for values in (logits, -logits))
+    return _interpolated(if_true, if_false, targets)
 
 
-def _blend(if_true: Tensor, if_false: Tensor, targets: Tensor) -> Tensor:
+def _interpolated(if_true: Tensor, if_false: Tensor, targets: Tensor) -> Tensor:
     return targets * if_true + (1 - targets) * if_false
 
 
 def lsep(
     logits: Tensor, targets: Tensor, *, known: Tensor | None = None, label_weights: Tensor | None = None
 ) -> Tensor:
-    """Rank loss of each clip: log(1 + sum of exp(logit of false label - logit of true label) over all such pairs).
+    """Ranking loss of each clip: log(1 + sum over all pairs of exp(logit of false label - logit of true label)).
 
     Parameters
     ----------
     logits, targets : Tensor of shape (batch, n_labels)
-        The pair of labels v and u weighs targets_v * (1 - targets_u); no label makes a pair with itself.
+        The weight of a pair of labels v and u is targets_v * (1 - targets_u); a label is not paired with itself.
     known : bool Tensor of shape (batch, n_labels), optional
-        Only pairs of two known labels count.
+        Only pairs of known labels count.
     label_weights : Tensor of shape (n_labels,), optional
-        Weigh the pairs by their true label.
+        Weights of the pairs by their true label.
 
     Returns
     -------
     Tensor of shape (batch,)
-        0, without a gradient, for clips that have no pair. It takes memory for batch * n_labels ** 2 numbers.
+        0, without a gradient, for clips without a pair. Needs memory for batch * n_labels ** 2 numbers.
 
     References
     ----------
@@ -106,46 +106,46 @@ def lsep(
     if known is not None:
         positive, negative = positive * known, negative * known
     weights = positive[:, :, None] * negative[:, None, :]  # (batch, true label, false label)
-    itself = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-    pairs = logits[:, None, :] - logits[:, :, None] + weights.masked_fill(itself, 0).log()
-    one = logits.new_zeros(len(logits), 1)  # exp(0): the 1 in the logarithm
-    return torch.cat([one, pairs.flatten(1)], dim=1).logsumexp(dim=1)
+    diagonal = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    pairs = logits[:, None, :] - logits[:, :, None] + weights.masked_fill(diagonal, 0).log()
+    zero = logits.new_zeros(len(logits), 1)  # exp(0) is the 1 in the logarithm
+    return torch.cat([zero, pairs.flatten(1)], dim=1).logsumexp(dim=1)
 
 
 def smoothed(targets: Tensor, amount: float) -> Tensor:
-    """Targets from amount / 2 to 1 - amount / 2; NaN stays NaN."""
+    """Targets scaled to the range from amount / 2 to 1 - amount / 2; NaN stays NaN."""
     return (1 - amount) * targets + amount / 2
 
 
 def class_weights(n_clips_per_label: Tensor) -> Tensor:
-    """Balanced weights (n_labels,): as 1 / sqrt(clips), with mean 1; a label without a clip counts as having one."""
+    """Weights (n_labels,) proportional to 1 / sqrt(max(clips, 1)), with mean 1."""
     weights = n_clips_per_label.clamp(min=1).rsqrt()
     return weights / weights.mean()
 
 
 def clip_losses(logits: Tensor, targets: Tensor, config: LossConfig, *, label_weights: Tensor | None = None) -> Tensor:
-    """The loss of each clip, as the settings want it.
+    """The loss of each clip according to the settings.
 
     Parameters
     ----------
     logits : Tensor of shape (batch, n_labels)
-        In half precision too; the loss is then computed in single.
+        If in half precision, the loss is computed in single precision.
     targets : Tensor of shape (batch, n_labels)
-        In [0, 1]; NaN is an unknown label, which adds nothing to the loss or the gradient.
+        From 0 to 1; NaN is an unknown label, which adds nothing to the loss or the gradient.
     label_weights : Tensor of shape (n_labels,), optional
-        Such as `class_weights`. They multiply the losses of the labels; in lsep, the pairs of the true labels.
+        Such as `class_weights`: factors of the losses of the labels; in lsep, of the pairs by their true label.
 
     Returns
     -------
     Tensor of shape (batch,)
-        The mean over the clip's known labels (a sum of weighted losses is also divided by their number), so that the
-        mean over clips without unknown labels is that of torch's `binary_cross_entropy_with_logits`. lsep has one
-        loss for all labels together. 0 for a clip of which nothing is known.
+        The sum of the (weighted) losses of the clip's known labels divided by their number, so that the mean over
+        clips without unknown labels is torch's `binary_cross_entropy_with_logits`; lsep has one loss for all labels
+        together. 0 for a clip without known labels.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not match.
     """
     if logits.ndim != 2 or logits.shape != targets.shape:
         shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"

@@ -1,4 +1,4 @@
-"""The network as a whole: a backbone, its stages pooled into features, and a head."""
+"""The whole network: a backbone, its stages pooled to features, and a head."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,8 +22,8 @@ class FeatureExtractor(nn.Module):
     ----------
     backbone : Backbone
     kind : "all" or "last"
-        all: mean and standard deviation over frequency and time of every stage, then the network's own embedding
-        where it has one. last: the mean of the last stage.
+        all: mean and standard deviation over frequency and time of every stage, then the backbone's embedding if it
+        has one. last: the mean of the last stage.
     """
 
     def __init__(self, backbone: Backbone, kind: Literal["all", "last"]) -> None:
@@ -32,7 +32,7 @@ class FeatureExtractor(nn.Module):
         self.kind = kind
 
     def groups(self, inputs: Tensor) -> list[Tensor]:
-        """Features (batch, n) of each stage, shallow first."""
+        """Features (batch, n) of each stage, first stage first."""
         maps = self.backbone(inputs)
         if self.kind == "last":
             return [maps.stages[-1].mean(dim=(2, 3))]
@@ -46,12 +46,12 @@ class FeatureExtractor(nn.Module):
 
 def _mean_and_deviation(maps: Tensor) -> Tensor:
     variance, mean = torch.var_mean(maps, dim=(2, 3), correction=0)
-    deviation = torch.sqrt(variance.clamp(min=1e-10))  # not a sum: the exporter drops a term this small
+    deviation = torch.sqrt(variance.clamp(min=1e-10))  # clamp, not a sum: the exporter drops such a small term
     return torch.cat([mean, deviation], dim=1)
 
 
 class StandardizedLinear(nn.Module):
-    """A linear layer on features that are first centred and scaled by fixed numbers."""
+    """A linear layer on standardised features: (features - center) * scale."""
 
     center: Tensor
     scale: Tensor
@@ -69,9 +69,9 @@ class StandardizedLinear(nn.Module):
 
     @torch.no_grad()
     def rebase(self, center: Tensor, scale: Tensor) -> None:
-        """Take another centre and scale, and the weights that give the same logits with them.
+        """Replace center and scale, and adapt the weights so that the logits stay the same.
 
-        Features whose new scale is 0 no longer count.
+        Features with a new scale of 0 are ignored from then on.
         """
         weight, bias = self.linear.weight.double(), self.linear.bias.double()
         slopes = weight * self.scale.double()
@@ -85,7 +85,7 @@ class StandardizedLinear(nn.Module):
 
 
 class LayerNormHead(nn.Module):
-    """torchvision's head of ConvNeXt on pooled features: LayerNorm2d, Flatten, Linear."""
+    """The head of torchvision's ConvNeXt on pooled features: LayerNorm2d, Flatten, Linear."""
 
     def __init__(self, n_features: int, n_labels: int) -> None:
         super().__init__()
@@ -100,11 +100,11 @@ class LayerNormHead(nn.Module):
 
 
 def build_head(kind: HeadKind, n_features: int, n_labels: int) -> StandardizedLinear | LayerNormHead:
-    """A head of random weights."""
+    """A head with random weights."""
     return StandardizedLinear(n_features, n_labels) if kind == "linear" else LayerNormHead(n_features, n_labels)
 
 
-class Tagger(nn.Module):
+class TaggerNetwork(nn.Module):
     """Inputs (batch, channels, height, width) to logits (batch, n_labels)."""
 
     def __init__(self, extractor: FeatureExtractor, head: nn.Module) -> None:
@@ -113,24 +113,24 @@ class Tagger(nn.Module):
         self.head = head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits; their sigmoid is each label's probability."""
+        """Logits (batch, n_labels); their sigmoid is the probability of each label."""
         logits: Tensor = self.head(self.extractor(inputs))
         return logits
 
 
-def load_part(part: nn.Module, name: str, bundle: Path) -> None:
-    """Load the weights of a tagger's part, "extractor" or "head", from a bundle.
+def load_part(module: nn.Module, name: str, bundle: Path) -> None:
+    """Load the weights of a part of the network, "extractor" or "head", from a bundle into a module.
 
     Raises
     ------
     BundleError
-        If the bundle's weights are damaged or do not fit.
+        If the bundle's weights are damaged or do not match.
     """
     path = bundle / WEIGHTS_FILE
     try:
         saved = load_file(path)
-        part.load_state_dict(
+        module.load_state_dict(
             {key.removeprefix(f"{name}."): values for key, values in saved.items() if key.startswith(f"{name}.")}
         )
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise BundleError(f"{path}: damaged: {first_line(error)}; train that bundle again") from error
+        raise BundleError(f"{path}: cannot load the weights: {first_line(error)}; train that bundle again") from error

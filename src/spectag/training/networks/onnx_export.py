@@ -1,4 +1,4 @@
-"""ONNX files of the parts of a tagger."""
+"""ONNX files of a feature extractor and of a whole network."""
 
 import warnings
 from pathlib import Path
@@ -20,26 +20,26 @@ OUTPUTS = ("probabilities", "features", "logits")
 
 
 def trace_features(extractor: FeatureExtractor, example: Tensor) -> onnx.ModelProto:
-    """An extractor's graph, inputs (batch, channels, height, width) to features (batch, n_features), as torch has it.
+    """The graph of an extractor: inputs (batch, channels, height, width) to features (batch, n_features).
 
-    Nothing is folded yet: each weight is an initializer by its name in the state dict. So the graph serves every
-    extractor that is built alike, and the seconds that tracing takes are needed once; see `with_weights`.
+    It is not optimized: each weight is an initializer with its name in the state dict. Tracing takes seconds, so one
+    graph is used for all extractors of one architecture; see `with_weights`.
 
     Parameters
     ----------
     extractor : FeatureExtractor
     example : float tensor of shape (2, channels, height, width)
-        Any input. Width may differ later on, but for networks that take one size only; height may not.
+        Any input. The width is dynamic unless the network accepts only one size; the height is fixed.
     """
     extractor.eval()
     try:
         return trace(extractor, example, "inputs", ["features"], {0: Dynamic, 3: Dynamic}, optimize=False)
-    except Exception:  # vision transformers take one width only
+    except Exception:  # vision transformers accept only one width
         return trace(extractor, example, "inputs", ["features"], {0: Dynamic}, optimize=False)
 
 
 def with_weights(graph: onnx.ModelProto, extractor: FeatureExtractor) -> onnx.ModelProto:
-    """A traced graph with the weights of an extractor that is built as the traced one, folded for speed."""
+    """A traced graph with the weights of an extractor of the same architecture, optimized for speed."""
     weights = extractor.state_dict()
     model = onnx.ModelProto()
     model.CopyFrom(graph)
@@ -64,7 +64,7 @@ def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) ->
     _save(with_weights(trace_features(extractor, example), extractor), path)
 
 
-def export_tagger(
+def export_network(
     features: onnx.ModelProto,
     head: nn.Module,
     n_features: int,
@@ -72,23 +72,23 @@ def export_tagger(
     *,
     calibration: Calibration | None = None,
 ) -> None:
-    """Write an ONNX file from that of the features and a head: inputs to `probabilities`, `features` and `logits`."""
+    """Write an ONNX file of a features graph and a head: inputs to `probabilities`, `features` and `logits`."""
     model = trace(
-        _Answers(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
+        _HeadOutputs(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
     )
-    above = compose.add_prefix(model, "head/", rename_inputs=False, rename_outputs=False)
-    above.ir_version = features.ir_version
+    head_graph = compose.add_prefix(model, "head/", rename_inputs=False, rename_outputs=False)
+    head_graph.ir_version = features.ir_version
     merged = compose.merge_models(
-        features, above, io_map=[("features", "pooled")], outputs=list(OUTPUTS), producer_name=PRODUCER
+        features, head_graph, io_map=[("features", "pooled")], outputs=list(OUTPUTS), producer_name=PRODUCER
     )
-    versions = {opset.domain: opset for opset in merged.opset_import}  # named twice, which some tools refuse
+    versions = {opset.domain: opset for opset in merged.opset_import}  # without duplicates, which some tools refuse
     del merged.opset_import[:]
     merged.opset_import.extend(versions.values())
     merged.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))
     _save(with_calibration(merged, calibration), path)
 
 
-class _Answers(nn.Module):
+class _HeadOutputs(nn.Module):
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
@@ -101,22 +101,22 @@ class _Answers(nn.Module):
 def trace(
     network: nn.Module,
     example: Tensor,
-    source: str,
-    results: list[str],
-    free: dict[int, Any],
+    input_name: str,
+    output_names: list[str],
+    dynamic_axes: dict[int, Any],
     *,
     optimize: bool = True,
 ) -> onnx.ModelProto:
-    """The graph of a network with one input and some results, as torch's exporter makes it."""
+    """The graph of a network with one input, made by torch's exporter. `dynamic_axes` are axes of the input."""
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter warns of its own workings
+        warnings.simplefilter("ignore")  # the exporter warns about its own implementation
         program: Any = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
-            input_names=[source],
-            output_names=results,
-            dynamic_shapes=(free,),
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=(dynamic_axes,),
             optimize=optimize,
             verbose=False,
         )
@@ -124,9 +124,14 @@ def trace(
     return model
 
 
+def strip_notes(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes, for example source code paths of this machine."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+
+
 def _save(model: onnx.ModelProto, path: Path) -> None:
-    del model.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]  # where in the source code each node comes from: paths of this machine
-        node.doc_string = ""
+    strip_notes(model)
     onnx.save(model, path)

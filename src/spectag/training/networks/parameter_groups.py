@@ -1,4 +1,4 @@
-"""Which parameters belong to which stage of a network: what learns fast, slowly, or not at all."""
+"""Parameter groups for fine-tuning: a learning rate for each stage of the network, and which stages are frozen."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from spectag.config.training import FinetuneConfig
-from spectag.training.networks.network import FeatureExtractor, Tagger
+from spectag.training.networks.network import FeatureExtractor, TaggerNetwork
 
 
 def parameters_by_stage(extractor: FeatureExtractor, example: Tensor) -> list[list[nn.Parameter]]:
-    """The parameters of each stage, shallow first: those on which its features depend, and no earlier stage's.
+    """The parameters of each stage, first stage first: those on which its features depend but no earlier stage's do.
 
     Parameters
     ----------
@@ -18,31 +18,31 @@ def parameters_by_stage(extractor: FeatureExtractor, example: Tensor) -> list[li
     example : float tensor of shape (1, channels, height, width)
         Any input.
     """
-    left = [parameter for parameter in extractor.parameters() if parameter.requires_grad]
+    remaining = [parameter for parameter in extractor.parameters() if parameter.requires_grad]
     stages = []
     for stage_sum in _stage_sums(extractor, example):
-        if not left or not stage_sum.requires_grad:
+        if not remaining or not stage_sum.requires_grad:
             continue
-        gradients = torch.autograd.grad(stage_sum, left, retain_graph=True, allow_unused=True)
-        stages.append([parameter for parameter, g in zip(left, gradients, strict=True) if g is not None])
-        left = [parameter for parameter, g in zip(left, gradients, strict=True) if g is None]
+        gradients = torch.autograd.grad(stage_sum, remaining, retain_graph=True, allow_unused=True)
+        stages.append([parameter for parameter, g in zip(remaining, gradients, strict=True) if g is not None])
+        remaining = [parameter for parameter, g in zip(remaining, gradients, strict=True) if g is None]
     return [stage for stage in stages if stage]
 
 
 def _stage_sums(extractor: FeatureExtractor, example: Tensor) -> list[Tensor]:
-    """A number for each stage that depends on all that the stage depends on, whether the head sees the stage or not."""
+    """A scalar for each stage that depends on all parameters of the stage, even if the head does not use it."""
     maps = extractor.backbone(example)
     sums = [stage.sum() for stage in maps.stages]
     return sums if maps.embedding is None or extractor.kind == "last" else [*sums, maps.embedding.sum()]
 
 
-def learning_groups(
-    tagger: Tagger, example: Tensor, learning_rate: float, config: FinetuneConfig
+def optimizer_groups(
+    tagger: TaggerNetwork, example: Tensor, learning_rate: float, config: FinetuneConfig
 ) -> list[dict[str, Any]]:
-    """Groups of parameters with their learning rates; parameters in none of them are frozen, here and now.
+    """Parameter groups with their learning rates. All other parameters are frozen by this call.
 
-    The deepest stage learns at `learning_rate`, each one before it slower by the factor `layer_decay`, the head at
-    `head_lr_multiplier` times the learning rate. Only the deepest `unfreeze` learn.
+    The last stage has `learning_rate`, and each stage before it `layer_decay` times the rate of the next; the head has
+    `head_lr_multiplier` times `learning_rate`. Only the last `unfreeze` stages are trained.
     """
     tagger.requires_grad_(True)
     stages = parameters_by_stage(tagger.extractor, example)
@@ -53,7 +53,7 @@ def learning_groups(
         for depth, stage in enumerate(trained)
     ]
     groups.append({"params": list(tagger.head.parameters()), "lr": learning_rate * config.head_lr_multiplier})
-    learning = {id(parameter) for group in groups for parameter in group["params"]}
+    trained_ids = {id(parameter) for group in groups for parameter in group["params"]}
     for parameter in tagger.parameters():
-        parameter.requires_grad_(id(parameter) in learning)
+        parameter.requires_grad_(id(parameter) in trained_ids)
     return groups

@@ -1,7 +1,7 @@
-"""The graphs of the published taggers without their weights, as they lie in the package.
+"""ONNX graphs of the published AudioSet networks without their weights, which are part of the package.
 
-Such a graph and a published file make a tagger without torch: see `spectag.models.pretrained`. When a network changes,
-`python -m spectag.training.networks.published_graphs src/spectag/audioset` writes the graphs anew.
+With such a graph and the published weights, a model runs without torch: see `spectag.models.pretrained`. After a change
+of a network, run `python -m spectag.training.networks.published_graphs src/spectag/models/audioset`.
 """
 
 import gzip
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from spectag.config.backbones import AUDIOSET_MEL, PUBLISHED
 from spectag.training.networks.backbones.mobilenet import MobileNetBackbone
 from spectag.training.networks.network import FeatureExtractor
-from spectag.training.networks.onnx_export import OUTPUTS, PRODUCER, Dynamic, trace
+from spectag.training.networks.onnx_export import OUTPUTS, PRODUCER, Dynamic, strip_notes, trace
 
-_NETWORK = "extractor.backbone.network."  # before the published names of the weights
-_N_FRAMES = 500  # 5 s; any other number is as good
+_NETWORK = "extractor.backbone.network."  # prefix of the published names of the weights
+_N_FRAMES = 500  # 5 s; the number does not matter
 
 
 class PublishedNetwork(nn.Module):
-    """Inputs (batch, 1, n_mels, n_frames) to the probabilities, features and logits that a bundle gives."""
+    """Inputs (batch, 1, n_mels, n_frames) to probabilities, features and logits, as in a bundle."""
 
     def __init__(self, backbone: MobileNetBackbone) -> None:
         super().__init__()
@@ -39,11 +39,10 @@ class PublishedNetwork(nn.Module):
         return torch.sigmoid(logits), torch.cat(groups, dim=1), logits
 
 
-def weightless_graph(width: float) -> onnx.ModelProto:
-    """The graph of a published network of this width.
+def graph_without_weights(width: float) -> onnx.ModelProto:
+    """The graph of the published network of this width.
 
-    Its weights are initializers by their names in the published state dict, of which there is nothing but the shape:
-    onnxruntime takes them as external initializers.
+    Its weights are external initializers with the names of the published state dict: only their shapes are stored.
     """
     network = PublishedNetwork(MobileNetBackbone(width)).eval()
     example = torch.zeros(2, 1, AUDIOSET_MEL.n_mels, _N_FRAMES)
@@ -54,18 +53,10 @@ def weightless_graph(width: float) -> onnx.ModelProto:
         model.graph.initializer.append(_without_values(weight, name.removeprefix(_NETWORK)))
     for node in model.graph.node:
         node.input[:] = [name.removeprefix(_NETWORK) for name in node.input]
-    _strip(model)
-    return model
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Take off the exporter's notes, such as where in the source code each node comes from: paths of this machine."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    del graph.value_info[:]
+    strip_notes(model)
+    del model.graph.value_info[:]
     model.producer_name, model.producer_version = PRODUCER, ""
+    return model
 
 
 def _is_weight(initializer: onnx.TensorProto) -> bool:
@@ -73,12 +64,12 @@ def _is_weight(initializer: onnx.TensorProto) -> bool:
 
 
 def _simplified(model: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
-    """The graph with all folded that does not depend on the weights; they are no longer in it."""
+    """The graph without its weights, and with everything that does not depend on them folded."""
     own_inputs = list(model.graph.input)
     others = [initializer for initializer in model.graph.initializer if not _is_weight(initializer)]
     del model.graph.initializer[:]
     model.graph.initializer.extend(others)
-    for name, weight in weights.items():  # as inputs they are unknown to the optimizer
+    for name, weight in weights.items():  # as inputs, so that the optimizer does not fold them
         model.graph.input.append(helper.make_tensor_value_info(name, weight.data_type, list(weight.dims)))
     simplified: onnx.ModelProto = optimizer.optimize(model)
     del simplified.graph.input[:]
@@ -88,18 +79,18 @@ def _simplified(model: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) ->
 
 def _without_values(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
     empty = TensorProto(name=name, data_type=weight.data_type, dims=weight.dims, data_location=TensorProto.EXTERNAL)
-    place: dict[str, Any] = {"location": "weights", "offset": 0, "length": len(weight.raw_data)}
-    for key, value in place.items():
+    location: dict[str, Any] = {"location": "weights", "offset": 0, "length": len(weight.raw_data)}
+    for key, value in location.items():
         empty.external_data.add(key=key, value=str(value))
     return empty
 
 
 def write_graphs(folder: Path) -> None:
-    """Write the graphs of all published taggers."""
-    for tagger in PUBLISHED.values():
-        width = int(tagger.backbone.removeprefix("mn")[:2]) / 10
-        content = weightless_graph(width).SerializeToString(deterministic=True)
-        (folder / f"{tagger.backbone}.onnx.gz").write_bytes(gzip.compress(content, mtime=0))
+    """Write the graphs of all published networks."""
+    for model in PUBLISHED.values():
+        width = int(model.backbone.removeprefix("mn")[:2]) / 10
+        content = graph_without_weights(width).SerializeToString(deterministic=True)
+        (folder / f"{model.backbone}.onnx.gz").write_bytes(gzip.compress(content, mtime=0))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What is settled before training: folds, hold-outs, weights of labels, devices."""
+"""Set-up of a training: held-out clips, folds, label weights, optimizer, processes."""

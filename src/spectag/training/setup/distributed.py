@@ -1,4 +1,4 @@
-"""The processes that train together: what the first does before the others, and what they must agree on."""
+"""Processes that train together: which one is the main process, and how they exchange values."""
 
 import atexit
 import os
@@ -16,72 +16,72 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = timedelta(days=2)
-"""Of one process for another, as while the first makes the bank."""
-_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-_KNOWN_KINDS = {"NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_HPU"}
+_TIMEOUT = timedelta(days=2)
+"""How long a process waits for the others, for example while the main process fills the spectrogram cache."""
+_COUNT_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_SUPPORTED = {"NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_HPU"}
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together, mostly the only one, which may do without an accelerator."""
+    """This process and the others that train with it. A single process may work without an accelerator."""
 
     accelerator: "Accelerator | None" = None
 
     @classmethod
-    def started(cls, *, for_frozen_alone: bool) -> "Processes":
-        """Meet the processes that `accelerate launch` started, if any did.
+    def connect(cls, *, frozen_only: bool) -> "Processes":
+        """Connect to the other processes that `accelerate launch` started, if any.
 
         Raises
         ------
         ConfigError
-            If they are to hold parts of the network each.
+            If accelerate is configured to split the network between processes.
         """
-        if for_frozen_alone and n_started() == 1:
+        if frozen_only and n_launched() == 1:
             return cls()
         from accelerate import Accelerator, InitProcessGroupKwargs
 
         accelerator = Accelerator(
-            cpu=True if n_started() > 1 and not _can_meet_on_gpus() else None,  # None: as accelerate was told
+            cpu=True if n_launched() > 1 and not _has_distributed_gpus() else None,  # None: as accelerate is configured
             mixed_precision="no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
         )
         kind = accelerator.distributed_type.value
-        if kind not in _KNOWN_KINDS:
+        if kind not in _SUPPORTED:
             raise ConfigError(
-                f"accelerate was told to train by {kind}, but each process of spectag needs the whole network; answer "
-                "accelerate config anew, or launch with --multi_gpu"
+                f"accelerate is configured for {kind}, but each spectag process needs the whole network; run "
+                "accelerate config again, or launch with --multi_gpu"
             )
         if accelerator.num_processes > 1:
-            _part_in_the_end()
+            _leave_group_at_exit()
         return cls(accelerator)
 
     @property
-    def are_several(self) -> bool:
-        """Whether there is another than this one."""
+    def is_distributed(self) -> bool:
+        """Whether two or more processes train together."""
         return self.accelerator is not None and self.accelerator.num_processes > 1
 
     @property
-    def is_first(self) -> bool:
-        """Whether this is the one that writes and tells."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and prints messages."""
         return self.accelerator is None or self.accelerator.is_main_process
 
     @property
     def note(self) -> str:
-        """What is to be said of who trains; nothing where one process was started and no more were asked for."""
-        if self.accelerator is not None and self.are_several:
+        """A line for the log about the processes; empty if one process was launched and no more were requested."""
+        if self.accelerator is not None and self.is_distributed:
             return f"{self.accelerator.num_processes} processes share each batch ({self.accelerator.device.type})"
-        if n_started() == 1 and {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys():
+        if n_launched() == 1 and {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys():
             return (
-                "one process trains alone: accelerate launch starts several only with --multi_gpu, which works without "
-                "a GPU too; leave --cpu out"
+                "only one process is training: accelerate launch starts several only with --multi_gpu, which works "
+                "without a GPU too; leave out --cpu"
             )
         return ""
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """A block that the first process runs before the others; its foreseen error is an error in all of them."""
-        if self.is_first:
+        """Run the block in the main process, then in the others. A SpectagError there is raised in all of them."""
+        if self.is_main:
             try:
                 yield
             except SpectagError as error:
@@ -94,16 +94,16 @@ class Processes:
             yield
 
     def broadcast_from_main(self, make: Callable[[], T]) -> T | None:
-        """What the first process makes, in all of them; so is its foreseen error."""
-        made = None
+        """Call `make` in the main process; return its result, or raise its SpectagError, in all processes."""
+        result = None
         with self.main_process_first():
-            if self.is_first:
-                made = make()
-        return self.broadcast(made)
+            if self.is_main:
+                result = make()
+        return self.broadcast(result)
 
     def broadcast(self, value: T) -> T:
-        """The first process' value, in all of them."""
-        if not self.are_several:
+        """The main process's value, in all processes."""
+        if not self.is_distributed:
             return value
         from accelerate.utils import broadcast_object_list
 
@@ -112,29 +112,29 @@ class Processes:
         return values[0]
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes reach this call."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
 
 
 @cache
-def _part_in_the_end() -> None:
-    """Take leave of the other processes before this one ends; threads that still wait for them would abort it."""
+def _leave_group_at_exit() -> None:
+    """Leave the process group before Python exits: threads that still wait for other processes would abort it."""
     from torch import distributed
 
-    def part() -> None:
+    def leave() -> None:
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
-    atexit.register(part)
+    atexit.register(leave)
 
 
-def n_started() -> int:
-    """How many processes the launcher started, by what it left in the environment."""
-    return max(int(os.environ.get(name, "1")) for name in _COUNTS)
+def n_launched() -> int:
+    """Number of processes that the launcher started, according to the environment variables that it set."""
+    return max(int(os.environ.get(name, "1")) for name in _COUNT_VARIABLES)
 
 
-def _can_meet_on_gpus() -> bool:
+def _has_distributed_gpus() -> bool:
     import torch
 
     return torch.accelerator.is_available() and not torch.backends.mps.is_available()

@@ -1,4 +1,4 @@
-"""What every training by gradient steps needs: tensors with weights, an optimiser, checks and scores."""
+"""What every training with gradient steps needs: weighted tensors, an optimizer, checks and scores."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,22 +14,20 @@ from spectag.training.networks.losses import class_weights, clip_losses
 
 
 class WeightedTensors(NamedTuple):
-    """Inputs (n_clips, ...), what they should give (n_clips, n_labels), and how much each counts (n_clips,)."""
+    """Inputs (n_clips, ...), targets (n_clips, n_labels) and weights (n_clips,) of clips."""
 
     inputs: Tensor
     targets: Tensor
     weights: Tensor
 
 
-def weights_of_labels(train: WeightedTensors, recipe: Recipe) -> Tensor | None:
-    """How much each label counts, None where all count alike."""
-    if recipe.loss.class_weights == "none":
-        return None
-    return class_weights(train.targets.nansum(dim=0))
+def label_weights_for(targets: Tensor, recipe: Recipe) -> Tensor | None:
+    """Loss weights (n_labels,) for targets (n_clips, n_labels); None if all labels have the same weight."""
+    return None if recipe.loss.class_weights == "none" else class_weights(targets.nansum(dim=0))
 
 
 def make_optimizer(groups: list[dict[str, Any]], recipe: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that a recipe names, for groups of parameters with a learning rate each."""
+    """The recipe's optimizer for parameter groups, each with its own learning rate."""
     decay = recipe.weight_decay or 0.0
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, weight_decay=decay)
@@ -48,8 +46,11 @@ def check_finite(epoch: Epoch, recipe: TrainSettings) -> None:
         raise ConfigError(f"{epoch}: learning_rate {recipe.learning_rate:g} is too large")
 
 
-def judge(logits: Tensor, targets: Tensor, recipe: Recipe) -> tuple[float, float | None]:
-    """Mean loss of logits (n_clips, n_labels), and their lwlrap where a clip has a label."""
+def mean_loss_and_lwlrap(logits: Tensor, targets: Tensor, recipe: Recipe) -> tuple[float, float | None]:
+    """Mean loss and lwlrap of logits (n_clips, n_labels).
+
+    lwlrap is None if the loss is not finite or no clip has a label.
+    """
     loss = float(clip_losses(logits, targets, recipe.loss).mean())
     y_true = targets.numpy() > 0.5
     has_score = math.isfinite(loss) and y_true.any()

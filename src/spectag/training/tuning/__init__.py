@@ -1,1 +1,1 @@
-"""Search for settings and for the learning rate."""
+"""Search for settings: the learning-rate finder, and studies with Optuna."""

@@ -1,4 +1,4 @@
-"""The learning rate to fine-tune with: try every one for a step, and see where the loss falls fastest."""
+"""Find a learning rate for fine-tuning: the rate rises in every step, and the loss falls fastest at a good one."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -14,22 +14,23 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.errors import ConfigError
 from spectag.system.progress import Log, Progress, no_log, silent
-from spectag.training.pipeline import first_fine_tuning
+from spectag.training.pipeline import first_fine_tuning, read_training_data
+from spectag.training.setup.callbacks import Callbacks
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1.0
 N_STEPS = 100
 STEP_NAME = "learning rates"
 
-_TRUST = 0.9  # of the moving average in what it was, from step to step
-_HOPELESS = 4.0  # times the lowest loss: from there it only gets worse
+_SMOOTHING = 0.9  # weight of the earlier losses in the moving average
+_DIVERGENCE = 4.0  # the search ends when the average is this many times its minimum
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """Learning rates that were tried, and what came of them.
+    """The loss at each learning rate.
 
-    `losses` are those of the batches as they came, `smoothed` their moving average, both of shape (n_rates,).
-    `suggestion` is the rate to train with; see `suggest_rate`.
+    `losses` are those of single batches, `smoothed` their moving average, both of shape (n_rates,). `suggestion` is the
+    learning rate to train with; see `suggest_rate`.
     """
 
     rates: FloatArray
@@ -56,27 +57,26 @@ def find_learning_rate(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> RateCurve:
-    """Fine-tune for some steps while the learning rate rises from 1e-6 to 1, and suggest one to train with.
+    """Fine-tune for some steps with a learning rate that rises from 1e-6 to 1, and suggest a rate to train with.
 
-    The network, its head, the clips and their augmentation are those of `train` with the same arguments, in the first
-    of its trainings. Nothing is written but the bank.
+    Network, head, clips and augmentation are those of the first run of `train` with the same arguments. Nothing is
+    written except the cache.
 
     Parameters
     ----------
-    manifest, noisy, bank, audio_dir, group_column, corrections, workers, progress, say
+    manifest, noisy, cache, audio_dir, group_column, corrections, workers, progress, log
         As in `train`.
     recipe : Recipe
-        How to fine-tune; of several members, the first that is fine-tuned is looked at. Its learning rate does not
-        matter.
+        How to fine-tune. With several members, the first fine-tuned one is used. Its learning rate has no effect.
     n_steps : int
-        Rates to try, evenly spaced in their logarithm. The last are left out if the loss explodes before.
+        Number of learning rates, evenly spaced on a logarithmic scale. The search ends early if the loss diverges.
 
     Raises
     ------
     ConfigError
-        If nothing is fine-tuned, or the loss is not finite from the start.
+        If the recipe fine-tunes no network, or the loss is not finite from the start.
     ValueError
-        If there are fewer than 20 steps.
+        If `n_steps` is below 20.
 
     References
     ----------
@@ -86,32 +86,25 @@ def find_learning_rate(
         raise ValueError(f"n_steps must be 20 or more, got {n_steps}")
     if all(member.mode == "frozen" for member in recipe.member_recipes()):
         raise ConfigError(
-            "learning rates are tried in fine-tuning, and this recipe has none (optimizer lbfgs solves the head of a "
-            "frozen network without any rate); give --mode finetune"
+            "the learning-rate finder needs fine-tuning, but this recipe has none (optimizer lbfgs fits the head of a "
+            "frozen network without a learning rate); set --mode finetune"
         )
-    training = first_fine_tuning(
-        manifest,
-        recipe,
-        noisy=noisy,
-        cache=cache,
-        audio_dir=audio_dir,
-        group_column=group_column,
-        corrections=corrections,
-        workers=workers,
-        progress=progress,
-        log=log,
+    manifest, noisy = read_training_data(
+        manifest, noisy, audio_dir=audio_dir, group_column=group_column, corrections=corrections
     )
+    callbacks = Callbacks(progress, log)
+    training = first_fine_tuning(manifest, noisy, recipe, callbacks, cache=cache, workers=workers)
     rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps)
 
-    def told() -> Iterator[float]:
+    def losses_with_progress() -> Iterator[float]:
         for n_done, loss in enumerate(training.losses_at(rates.tolist()), start=1):
             progress(STEP_NAME, n_done, n_steps)
             yield loss
 
-    losses = until_hopeless(told())
+    losses = until_divergence(losses_with_progress())
     if not len(losses):
         raise ConfigError(
-            f"the loss is not finite even at a learning rate of {LOWEST_RATE:g}; look at the clips' sounds"
+            f"the loss is not finite even at a learning rate of {LOWEST_RATE:g}; check the clips with spectag inspect"
         )
     smoothed = smooth(losses)
     rates = rates[: len(losses)]
@@ -119,46 +112,46 @@ def find_learning_rate(
 
 
 def smooth(losses: FloatArray) -> FloatArray:
-    """The moving average of losses (n_steps,), each step's as if the ones before it were all that there ever was."""
-    n_seen = np.arange(1, len(losses) + 1)
-    averages = lfilter([1 - _TRUST], [1, -_TRUST], losses)
-    corrected: FloatArray = averages / (1 - _TRUST**n_seen)
+    """The exponential moving average of losses (n_steps,), with bias correction as in Adam."""
+    n_losses = np.arange(1, len(losses) + 1)
+    averages = lfilter([1 - _SMOOTHING], [1, -_SMOOTHING], losses)
+    corrected: FloatArray = averages / (1 - _SMOOTHING**n_losses)
     return corrected
 
 
-def until_hopeless(losses: Iterable[float]) -> FloatArray:
-    """The losses up to where their moving average is above 4 times its lowest, or no longer finite."""
+def until_divergence(losses: Iterable[float]) -> FloatArray:
+    """The losses until their moving average is above 4 times its minimum, or a loss is not finite."""
     kept: list[float] = []
     average, lowest = 0.0, math.inf
-    for n_seen, loss in enumerate(losses, start=1):
+    for n_losses, loss in enumerate(losses, start=1):
         if not math.isfinite(loss):
             break
         kept.append(loss)
-        average = _TRUST * average + (1 - _TRUST) * loss
-        smoothed = average / (1 - _TRUST**n_seen)
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+        smoothed = average / (1 - _SMOOTHING**n_losses)
         lowest = min(lowest, smoothed)
-        if smoothed > _HOPELESS * lowest:
+        if smoothed > _DIVERGENCE * lowest:
             break
     return np.array(kept)
 
 
 def suggest_rate(rates: FloatArray, smoothed: FloatArray) -> float | None:
-    """The learning rate around which the loss falls most steeply, None where it falls nowhere.
+    """The learning rate around which the loss falls fastest; None if it falls nowhere.
 
-    Through the losses of every tenfold range of rates a straight line is laid, over the logarithm of the rate; the
-    suggestion is the middle of the range whose line falls most steeply. From one step to the next the batches differ
-    more than the rates do, so a slope between two steps would say nothing.
+    A line is fitted to the losses of every range in which the rate rises tenfold, on a logarithmic scale. The
+    suggestion is the middle of the range with the steepest descent. Slopes between single steps would be mostly noise,
+    because the batches differ more than the rates.
 
     Parameters
     ----------
     rates, smoothed : float arrays of shape (n_rates,)
-        Rates that rise evenly in their logarithm, and the moving average of the loss.
+        Rates evenly spaced on a logarithmic scale, and the moving average of the loss.
     """
     if len(rates) < 2:
         return None
     half = max(1, int(math.log(10.0) / 2 / math.log(rates[1] / rates[0])))
     if len(rates) < 2 * half + 1:
         return None
-    slopes = np.correlate(smoothed, np.arange(-half, half + 1), mode="valid")  # but for a factor, by least squares
+    slopes = np.correlate(smoothed, np.arange(-half, half + 1), mode="valid")  # least squares, up to a constant factor
     steepest = int(np.argmin(slopes))
     return float(rates[steepest + half]) if slopes[steepest] < 0 else None

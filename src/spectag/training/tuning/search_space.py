@@ -1,4 +1,4 @@
-"""What tuning may change in a recipe: the settings that were not given, each with its range or its choices."""
+"""The search space of tuning: the settings that a recipe does not set, each with its range or its choices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from spectag.config.backbones import backbone_spec, front_end_of
-from spectag.config.base import MelConfig, parse_config
-from spectag.config.recipe import Recipe, laid_over
+from spectag.config.backbones import backbone_spec, resolve_mel
+from spectag.config.base import parse_config
+from spectag.config.recipe import Recipe, merge_settings
 from spectag.errors import ConfigError, did_you_mean
 
 GROUPS = ("mel", "augment", "head", "learning_rate")
-"""Kinds of settings to search over."""
+"""Kinds of settings that can be searched over."""
 
 Value = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, drawn evenly or evenly in their logarithm."""
+    """Numbers from `low` to `high`, drawn uniformly or, with `log`, log-uniformly."""
 
     low: float
     high: float
@@ -30,8 +30,8 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One of some values."""
+class SettingChoice:
+    """One of these values."""
 
     values: tuple[Value, ...]
 
@@ -41,48 +41,51 @@ class Choice:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Settings to search over, by their names such as augment.mix, and what a person should know of those left out."""
+    """Settings to search over by name, such as augment.mix, and notes on settings that are left out."""
 
-    settings: dict[str, Range | Choice]
+    settings: dict[str, Range | SettingChoice]
     notes: tuple[str, ...]
 
 
 def search_space(recipe: Recipe, over: Sequence[str] = GROUPS, *, holds_images: bool = False) -> SearchSpace:
-    """The settings of some groups that the recipe leaves open and that do something for it.
+    """The settings of some groups that the recipe does not set and that have an effect on it.
 
     Parameters
     ----------
     recipe : Recipe
-        What is set in it, be it to the usual value, is never searched over.
+        Settings that it sets, even to the default value, are never searched over.
     over : names of GROUPS
     holds_images : bool
-        Whether the clips are images, whose mel settings are past.
+        Whether the clips are images, for which mel settings have no effect.
 
     Raises
     ------
     ConfigError
-        If a group is not known, the recipe has members, or nothing is left to search over.
+        If a group is unknown, the recipe has members, or nothing is left to search over.
     """
     unknown = [name for name in over if name not in GROUPS]
     if unknown:
         raise ConfigError(
-            f"can't search over {unknown[0]!r}{did_you_mean(unknown[0], GROUPS) or ':'} there are {', '.join(GROUPS)}"
+            f"cannot search over {unknown[0]!r}{did_you_mean(unknown[0], GROUPS) or ':'} the groups are "
+            f"{', '.join(GROUPS)}"
         )
     if recipe.members:
         raise ConfigError(
-            f"one network is tuned at a time, and this recipe has {len(recipe.members)} members; give the settings of "
-            "one of them, and put the best ones in its place"
+            f"only one network can be tuned at a time, but this recipe has {len(recipe.members)} members; tune the "
+            "settings of one member, and copy the best ones to the recipe"
         )
-    given = _given(recipe)
-    settings: dict[str, Range | Choice] = {}
+    explicit = _explicit_names(recipe)
+    settings: dict[str, Range | SettingChoice] = {}
     notes = []
     for group in dict.fromkeys(over):
-        known, reason = _SPACES[group](recipe, holds_images)
-        left = {name: domain for name, domain in known.items() if name not in given}
-        if not known:
+        available, reason = _SPACES[group](recipe, holds_images)
+        left = {name: domain for name, domain in available.items() if name not in explicit}
+        if not available:
             notes.append(f"no search over {group}: {reason}")
         elif not left:
-            notes.append(f"no search over {group}: {', '.join(known)} are given; leave out what is to be searched over")
+            notes.append(
+                f"no search over {group}: the recipe sets {', '.join(available)}; leave out settings to search over"
+            )
         settings |= left
     if not settings:
         raise ConfigError("; ".join(["nothing is left to search over", *notes]))
@@ -90,115 +93,111 @@ def search_space(recipe: Recipe, over: Sequence[str] = GROUPS, *, holds_images: 
 
 
 def value_of(recipe: Recipe, name: str) -> Value:
-    """What a recipe says of a setting such as learning_rate, augment.mix or mel.n_mels."""
+    """The value of a recipe's setting such as learning_rate, augment.mix or mel.n_mels."""
     if name.startswith("mel."):
-        value: Value = getattr(front_end_of(recipe.backbone, recipe.mel), name.removeprefix("mel."))
+        value: Value = getattr(resolve_mel(recipe.backbone, recipe.mel), name.removeprefix("mel."))
         return value
-    part: Any = recipe
+    current: Any = recipe
     for key in name.split("."):
-        part = getattr(part, key)
-    return part  # type: ignore[no-any-return]
+        current = getattr(current, key)
+    return current  # type: ignore[no-any-return]
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Value]) -> Recipe:
-    """A recipe with settings, such as augment.mix, changed, and without a budget.
+    """The recipe with other values of settings such as augment.mix, and without a budget.
 
     Raises
     ------
     ConfigError
-        If the settings do not go together.
+        If the settings contradict each other.
     """
     changes: dict[str, Any] = {}
     for name, value in values.items():
         *table, key = name.split(".")
         (changes.setdefault(table[0], {}) if table else changes)[key] = value
-    changed = parse_config(laid_over(as_it_was_set(recipe), changes), Recipe, source="tune")
+    changed = parse_config(merge_settings(explicit_settings(recipe), changes), Recipe, source="tune")
     if "mel" in changes:
-        front_end_of(changed.backbone, changed.mel)  # refuses what does not go together with the backbone's own
+        resolve_mel(changed.backbone, changed.mel)  # an error if they contradict those of the backbone
     return changed
 
 
-def as_it_was_set(recipe: Recipe) -> dict[str, Any]:
-    """The settings that were given, for JSON; tables in tables. The budget is the search's own."""
+def explicit_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that the recipe sets, as nested dicts for JSON, without the budget."""
     return recipe.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
 
 
-def _given(recipe: Recipe) -> set[str]:
+def _explicit_names(recipe: Recipe) -> set[str]:
     names = set(recipe.model_fields_set)
     for table in recipe.model_fields_set:
-        part = getattr(recipe, table)
-        if isinstance(part, BaseModel):
-            names |= {f"{table}.{key}" for key in part.model_fields_set}
+        value = getattr(recipe, table)
+        if isinstance(value, BaseModel):
+            names |= {f"{table}.{key}" for key in value.model_fields_set}
     return names
 
 
-_Known = tuple[dict[str, Range | Choice], str]
-"""Settings, and why there are none."""
+_Available = tuple[dict[str, Range | SettingChoice], str]
+"""Settings, and the reason if there are none."""
 
 
-def _mel(recipe: Recipe, holds_images: bool) -> _Known:
+def _mel(recipe: Recipe, holds_images: bool) -> _Available:
     if holds_images:
-        return {}, "the clips are images, whose mel settings are past"
+        return {}, "mel settings have no effect on images"
     if backbone_spec(recipe.backbone).mel_is_fixed:
-        return {}, f"{recipe.backbone} was trained with one front end and can't take another"
+        return {}, f"{recipe.backbone} was trained with fixed mel settings"
     if recipe.init is not None:
-        return {}, "the tagger to begin with (init) has learnt with one front end"
-    usual = front_end_of(recipe.backbone, recipe.mel)
+        return {}, "the initial model (init) was trained with fixed mel settings"
+    default = resolve_mel(recipe.backbone, recipe.mel)
     return {
-        "mel.n_mels": _around(usual.n_mels, [n for n in (64, 96, 128, 160, 224) if n <= _most_bands(usual)]),
-        "mel.hop_length": _around(usual.hop_length, [usual.hop_length * part // 4 for part in (2, 3, 6)]),
-        "mel.f_min": _around(usual.f_min, [20.0, 50.0, 100.0]),
-        "mel.f_max": _around(usual.f_max, [usual.sample_rate * part / 16 for part in (4, 6, 7, 8)]),
-        "mel.ref": _around(usual.ref, [1.0, "max"]),
-        "mel.top_db": _around(usual.top_db, [60.0, 80.0, 100.0]),
+        # with more bands than n_fft / 8, the lowest would be narrower than the resolution of the FFT
+        "mel.n_mels": _choice(default.n_mels, [n for n in (64, 96, 128, 160, 224) if n <= default.n_fft // 8]),
+        "mel.hop_length": _choice(default.hop_length, [default.hop_length * quarters // 4 for quarters in (2, 3, 6)]),
+        "mel.f_min": _choice(default.f_min, [20.0, 50.0, 100.0]),
+        "mel.f_max": _choice(default.f_max, [default.sample_rate * sixteenths / 16 for sixteenths in (4, 6, 7, 8)]),
+        "mel.ref": _choice(default.ref, [1.0, "max"]),
+        "mel.top_db": _choice(default.top_db, [60.0, 80.0, 100.0]),
     }, ""
 
 
-def _most_bands(config: MelConfig) -> int:
-    """With more, the lowest bands would be narrower than the distance of the FFT's frequencies."""
-    return config.n_fft // 8
+def _choice(default: Value, others: Sequence[Value]) -> SettingChoice:
+    return SettingChoice(tuple(dict.fromkeys([default, *others])))
 
 
-def _around(usual: Value, others: Sequence[Value]) -> Choice:
-    return Choice(tuple(dict.fromkeys([usual, *others])))
-
-
-def _augment(recipe: Recipe, holds_images: bool) -> _Known:
-    every: dict[str, Range | Choice] = {
+def _augment(recipe: Recipe, holds_images: bool) -> _Available:
+    always: dict[str, Range | SettingChoice] = {
         "augment.gain_db": Range(0, 12),
-        "augment.spec-augment": Range(0, 1),
+        "augment.spec_augment": Range(0, 1),
         "augment.warp": Range(0, 1),
     }
     if recipe.mode == "finetune":
-        return {"augment.mix": Range(0, 1), "augment.mixup": Range(0, 1)} | every, ""
+        return {"augment.mix": Range(0, 1), "augment.mixup": Range(0, 1)} | always, ""
     if not recipe.n_mixed_clips:
-        return {"n_mixed_clips": Choice((0, 1000, 3000))}, ""
-    return {"augment.mix_db": Range(0, 12)} | every, ""
+        return {"n_mixed_clips": SettingChoice((0, 1000, 3000))}, ""
+    return {"augment.mix_db": Range(0, 12)} | always, ""
 
 
-def _head(recipe: Recipe, holds_images: bool) -> _Known:
-    loss: dict[str, Range | Choice] = {
-        "loss.kind": Choice(("bce", "focal", "asymmetric")),
+def _head(recipe: Recipe, holds_images: bool) -> _Available:
+    loss: dict[str, Range | SettingChoice] = {
+        "loss.kind": SettingChoice(("bce", "focal", "asymmetric")),
         "loss.label_smoothing": Range(0, 0.2),
     }
     if recipe.mode == "finetune":
         return loss, ""
-    settings: dict[str, Range | Choice] = {"weight_decay": Range(1e-5, 1e-1, log=True)}
+    settings: dict[str, Range | SettingChoice] = {"weight_decay": Range(1e-5, 1e-1, log=True)}
     if recipe.init is None:
-        settings["features"] = Choice(("all", "last"))
+        settings["features"] = SettingChoice(("all", "last"))
     return settings | (loss if recipe.optimizer != "lbfgs" else {}), ""
 
 
-def _learning_rate(recipe: Recipe, holds_images: bool) -> _Known:
+def _learning_rate(recipe: Recipe, holds_images: bool) -> _Available:
     if recipe.mode == "finetune":
         return {
             "learning_rate": Range(1e-4, 3e-3, log=True),
             "finetune.layer_decay": Range(0.6, 1),
-            "finetune.schedule": Choice(("cosine", "one_cycle", "constant")),
-            "finetune.weight-averaging": Choice(("ema", "swa", "none")),
+            "finetune.schedule": SettingChoice(("cosine", "one_cycle", "constant")),
+            "finetune.weight_averaging": SettingChoice(("ema", "swa", "none")),
         }, ""
     if recipe.optimizer == "lbfgs":
-        return {}, "optimizer lbfgs solves the head without any; take --optimizer adam, or --mode finetune"
+        return {}, "optimizer lbfgs has no learning rate; use --optimizer adam, or --mode finetune"
     return {"learning_rate": Range(1e-4, 1e-1, log=True)}, ""
 
 

@@ -1,1 +1,1 @@
-"""Networks that turn a spectrogram into features."""
+"""Backbones: networks from a spectrogram to feature maps."""

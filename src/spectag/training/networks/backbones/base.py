@@ -1,4 +1,4 @@
-"""What every backbone offers."""
+"""The interface of all backbones."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class FeatureMaps(NamedTuple):
-    """What a network made of a batch.
+    """Outputs of a backbone for a batch.
 
-    `stages` are feature maps (batch, channels, height, width), shallow first; `embedding` (batch, n) is the layer
-    before the network's own labels, where it has one of its own.
+    `stages` are feature maps (batch, channels, height, width), first stage first. `embedding` (batch, n) is the layer
+    before the labels of the pretraining task, if the network has such a layer.
     """
 
     stages: tuple[Tensor, ...]
@@ -18,7 +18,7 @@ class FeatureMaps(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A network that shows all its stages."""
+    """A network that returns the feature maps of all its stages."""
 
     network: nn.Module
 
@@ -31,18 +31,18 @@ class Backbone(nn.Module):
         return self.feature_maps(inputs)
 
     def local_file(self) -> Path | None:
-        """Published weights that are here already in a place of the network's own."""
+        """A file of published weights in a place that only this network uses; None if there is none."""
         return None
 
     def load_published(self, path: Path) -> None:
-        """Load a published file strictly; whatever does not fit is an error of torch's."""
+        """Load a published file strictly; torch raises an error if it does not match."""
         raise TypeError(f"{type(self).__name__} has no published weights")
 
     def fetch_published(self) -> None:
-        """Load the weights by the own download of the library that publishes them."""
-        raise TypeError(f"{type(self).__name__} has no download of its own")
+        """Load the weights with the download function of the library that publishes them."""
+        raise TypeError(f"{type(self).__name__} has no download function")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, for a message of one line."""
+    """The first line of an error's text, for one-line messages."""
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

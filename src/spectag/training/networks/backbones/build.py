@@ -1,4 +1,4 @@
-"""Networks below the head. Each turns inputs (batch, channels, height, width) into feature maps, shallow first.
+"""Build a backbone: inputs (batch, channels, height, width) to feature maps, first stage first.
 
 Height is frequency and width is time.
 """
@@ -12,21 +12,21 @@ from spectag.training.networks.backbones.scratch import ScratchBackbone
 
 
 def build_backbone(name: str, *, pretrained: bool = True) -> Backbone:
-    """Build a network by name, in evaluation mode.
+    """Build a backbone by name, in evaluation mode.
 
     Parameters
     ----------
     name : str
-        A name of the catalogue, or timm/NAME.
+        A name in `spectag.config.backbones`, or timm/NAME.
     pretrained : bool
         Load the published weights; otherwise they are random.
 
     Raises
     ------
     ConfigError
-        If there is no backbone of that name.
+        If no backbone has this name.
     WeightsError
-        If the published weights can't be had or do not fit.
+        If the published weights are not available or do not match.
     """
     spec = backbone_spec(name)
     backbone = _architecture(spec)
@@ -56,18 +56,19 @@ def _load_published(backbone: Backbone, spec: BackboneSpec) -> None:
         return
     try:
         backbone.load_published(path)
-    except Exception as error:  # torch's unpickler and loader raise whatever they meet
+    except Exception as error:  # torch's loader raises errors of any class
         raise WeightsError(
-            f"{path}: not the published weights of {spec.name}: {first_line(error)}; delete the file and fetch it again"
+            f"{path}: not the published weights of {spec.name}: {first_line(error)}; delete the file and download it "
+            "again"
         ) from error
 
 
 def _fetch_published(backbone: Backbone, name: str) -> None:
     try:
         backbone.fetch_published()
-    except Exception as error:  # the hubs' clients raise kinds of their own
+    except Exception as error:  # download clients raise errors of any class
         raise WeightsError(
-            f"the weights of {name} can't be had: {first_line(error)}. Ways out: put their file into a folder and set "
-            f"{WEIGHTS_VARIABLE} to it; take --backbone efficientnet_lite0, whose weights come with the package; "
-            "or train without them by --no-pretrained"
+            f"cannot download the weights of {name}: {first_line(error)}. Put the file into a folder and set "
+            f"{WEIGHTS_VARIABLE} to that folder; or use --backbone efficientnet_lite0, whose weights are part of the "
+            "package; or train without pretrained weights with --no-pretrained"
         ) from error

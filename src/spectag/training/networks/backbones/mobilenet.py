@@ -1,6 +1,6 @@
-"""MobileNetV3 for log_mels with one input channel, as EfficientAT trained it on AudioSet (MIT).
+"""MobileNetV3 for log_mels with one input channel, as trained on AudioSet by EfficientAT (MIT licence).
 
-The module names follow the published state dicts, which load strictly.
+The module names are those of the published state dicts, which are loaded strictly.
 
 References
 ----------
@@ -19,7 +19,7 @@ from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 N_AUDIOSET_LABELS = 527
 
 
-class _Row(NamedTuple):
+class _BlockConfig(NamedTuple):
     """One inverted residual block of MobileNetV3-Large, at width 1."""
 
     kernel: int
@@ -30,30 +30,30 @@ class _Row(NamedTuple):
     stride: int
 
 
-_ROWS = (
-    _Row(3, 16, 16, False, nn.ReLU, 1),
-    _Row(3, 64, 24, False, nn.ReLU, 2),
-    _Row(3, 72, 24, False, nn.ReLU, 1),
-    _Row(5, 72, 40, True, nn.ReLU, 2),
-    _Row(5, 120, 40, True, nn.ReLU, 1),
-    _Row(5, 120, 40, True, nn.ReLU, 1),
-    _Row(3, 240, 80, False, nn.Hardswish, 2),
-    _Row(3, 200, 80, False, nn.Hardswish, 1),
-    _Row(3, 184, 80, False, nn.Hardswish, 1),
-    _Row(3, 184, 80, False, nn.Hardswish, 1),
-    _Row(3, 480, 112, True, nn.Hardswish, 1),
-    _Row(3, 672, 112, True, nn.Hardswish, 1),
-    _Row(5, 672, 160, True, nn.Hardswish, 2),
-    _Row(5, 960, 160, True, nn.Hardswish, 1),
-    _Row(5, 960, 160, True, nn.Hardswish, 1),
+_BLOCKS = (
+    _BlockConfig(3, 16, 16, False, nn.ReLU, 1),
+    _BlockConfig(3, 64, 24, False, nn.ReLU, 2),
+    _BlockConfig(3, 72, 24, False, nn.ReLU, 1),
+    _BlockConfig(5, 72, 40, True, nn.ReLU, 2),
+    _BlockConfig(5, 120, 40, True, nn.ReLU, 1),
+    _BlockConfig(5, 120, 40, True, nn.ReLU, 1),
+    _BlockConfig(3, 240, 80, False, nn.Hardswish, 2),
+    _BlockConfig(3, 200, 80, False, nn.Hardswish, 1),
+    _BlockConfig(3, 184, 80, False, nn.Hardswish, 1),
+    _BlockConfig(3, 184, 80, False, nn.Hardswish, 1),
+    _BlockConfig(3, 480, 112, True, nn.Hardswish, 1),
+    _BlockConfig(3, 672, 112, True, nn.Hardswish, 1),
+    _BlockConfig(5, 672, 160, True, nn.Hardswish, 2),
+    _BlockConfig(5, 960, 160, True, nn.Hardswish, 1),
+    _BlockConfig(5, 960, 160, True, nn.Hardswish, 1),
 )
 
 
 def _scaled(n_channels: int, width: float) -> int:
-    """The multiple of 8 nearest to n_channels * width, at most a tenth below it."""
-    wanted = n_channels * width
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
+    """The multiple of 8 closest to n_channels * width, at most 10 % below it."""
+    exact = n_channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 def _conv(
@@ -67,7 +67,7 @@ def _conv(
 
 
 class _ChannelSqueeze(nn.Module):
-    """The factor for each channel, from the channels' means over frequency and time."""
+    """A factor for each channel, from the channel means over frequency and time."""
 
     def __init__(self, n_channels: int, n_squeezed: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class _ChannelSqueeze(nn.Module):
 
 
 class _ConcurrentSqueeze(nn.Module):
-    """Squeeze-excitation; of the published kinds (channel, frequency, time) the released networks use the channel's."""
+    """Squeeze-excitation over channels, the only kind (of channel, frequency, time) in the released networks."""
 
     def __init__(self, n_channels: int, n_squeezed: int) -> None:
         super().__init__()
@@ -93,18 +93,20 @@ class _ConcurrentSqueeze(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    def __init__(self, n_in: int, row: _Row, width: float) -> None:
+    def __init__(self, n_in: int, block: _BlockConfig, width: float) -> None:
         super().__init__()
-        n_expanded, n_out = _scaled(row.n_expanded, width), _scaled(row.n_out, width)
+        n_expanded, n_out = _scaled(block.n_expanded, width), _scaled(block.n_out, width)
         layers: list[nn.Module] = []
         if n_expanded != n_in:
-            layers.append(_conv(n_in, n_expanded, 1, row.activation))
-        layers.append(_conv(n_expanded, n_expanded, row.kernel, row.activation, stride=row.stride, groups=n_expanded))
-        if row.squeeze:
+            layers.append(_conv(n_in, n_expanded, 1, block.activation))
+        layers.append(
+            _conv(n_expanded, n_expanded, block.kernel, block.activation, stride=block.stride, groups=n_expanded)
+        )
+        if block.squeeze:
             layers.append(_ConcurrentSqueeze(n_expanded, _scaled(n_expanded // 4, 1)))
         layers.append(_conv(n_expanded, n_out, 1, None))
         self.block = nn.Sequential(*layers)
-        self.adds_input = row.stride == 1 and n_in == n_out
+        self.adds_input = block.stride == 1 and n_in == n_out
 
     def forward(self, maps: Tensor) -> Tensor:
         out: Tensor = self.block(maps)
@@ -112,21 +114,21 @@ class _InvertedResidual(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """MobileNetV3-Large of a given width, with AudioSet's classifier.
+    """MobileNetV3-Large of any width, with AudioSet's classifier.
 
     Parameters
     ----------
     width : float
-        Factor on the channels: 0.4 for mn04, 1.0 for mn10, ...
+        Factor on the number of channels: 0.4 for mn04, 1.0 for mn10, ...
     """
 
     def __init__(self, width: float) -> None:
         super().__init__()
         n_in = _scaled(16, width)
         layers: list[nn.Module] = [_conv(1, n_in, 3, nn.Hardswish, stride=2)]
-        for row in _ROWS:
-            layers.append(_InvertedResidual(n_in, row, width))
-            n_in = _scaled(row.n_out, width)
+        for block in _BLOCKS:
+            layers.append(_InvertedResidual(n_in, block, width))
+            n_in = _scaled(block.n_out, width)
         n_last = 6 * n_in
         layers.append(_conv(n_in, n_last, 1, nn.Hardswish))
         self.features = nn.Sequential(*layers)
@@ -147,7 +149,7 @@ class MobileNet(nn.Module):
 
 
 class MobileNetBackbone(Backbone):
-    """A MobileNet whose every block is a stage; its embedding is the layer before AudioSet's labels."""
+    """A MobileNet. Every block is a stage; the embedding is the layer before AudioSet's labels."""
 
     def __init__(self, width: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A small network without pretraining, for sounds that are like nothing that others trained on."""
+"""A small network without pretraining, for sounds unlike those of the pretrained networks."""
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ class ScratchBackbone(Backbone):
         self.network = nn.Sequential(*blocks)
 
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
-        maps, stages = inputs.mean(dim=1, keepdim=True), []  # (batch, 1, height, width): colours as their mean
+        maps, stages = inputs.mean(dim=1, keepdim=True), []  # (batch, 1, height, width): mean of the colours
         for block in self.network:  # type: ignore[attr-defined]
             maps = block(maps)
             stages.append(maps)

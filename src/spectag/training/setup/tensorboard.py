@@ -1,4 +1,4 @@
-"""Epochs as TensorBoard shows them: a run for each training, a curve for each number."""
+"""TensorBoard event files: one run for each training, one curve for each number."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -9,26 +9,26 @@ from spectag.system.epoch_log import Epoch
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-_FLUSH_SECONDS = 5  # so that curves grow while somebody watches
+_FLUSH_SECONDS = 5  # so that the curves grow during training
 
 
 class TensorBoardLog:
-    """Writes every epoch that it is called with, until the `with` block ends.
+    """Writes each epoch that it is called with, until the `with` block ends.
 
-    Epochs of one part after the other are expected, each part from its first epoch on. Where the folder holds curves
-    of the same part already, as after a run that was stopped, the new ones take their place from the first epoch told.
+    All epochs of one training must come before those of the next. If the folder already has curves of the same
+    training, for example from a run that was stopped, the new ones replace them from the first new epoch on.
 
     Parameters
     ----------
     folder : Path
-        Gets a folder of event files for each part, named like it.
+        Gets a subfolder of event files for each training, with its name.
 
     Raises
     ------
     MissingExtraError
         If tensorboard is not installed.
     ConfigError
-        If the folder can't be made.
+        If the folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,10 +40,10 @@ class TensorBoardLog:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"{folder}: events for TensorBoard can't be written there: {error.strerror}; choose another folder"
+                f"{folder}: cannot create the folder for TensorBoard events: {error.strerror}; choose another folder"
             ) from error
         self._folder = folder
-        self._part: str | None = None
+        self._training: str | None = None
         self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> Self:
@@ -53,20 +53,20 @@ class TensorBoardLog:
         self._close()
 
     def __call__(self, epoch: Epoch) -> None:
-        """Write the numbers of an epoch that are known."""
+        """Write the numbers of an epoch, without those that are None."""
         writer = self._writer_for(epoch)
         for name, value in _scalars(epoch).items():
             if value is not None:
                 writer.add_scalar(name, value, epoch.epoch)
 
     def _writer_for(self, epoch: Epoch) -> "SummaryWriter":
-        if self._writer is None or epoch.part != self._part:
+        if self._writer is None or epoch.part != self._training:
             from torch.utils.tensorboard import SummaryWriter
 
             self._close()
             folder = self._folder / _folder_name(epoch.part)
             self._writer = SummaryWriter(str(folder), purge_step=epoch.epoch, flush_secs=_FLUSH_SECONDS)
-            self._part = epoch.part
+            self._training = epoch.part
         return self._writer
 
     def _close(self) -> None:
@@ -86,6 +86,6 @@ def _scalars(epoch: Epoch) -> dict[str, float | None]:
     }
 
 
-def _folder_name(part: str) -> str:
-    """Backbones such as timm/NAME have a slash, which would be a folder."""
-    return part.replace("/", "_").replace("\\", "_")
+def _folder_name(name: str) -> str:
+    """The training's name without slashes, which names of backbones such as timm/NAME contain."""
+    return name.replace("/", "_").replace("\\", "_")

@@ -1,4 +1,4 @@
-"""Events as TensorBoard's own reader finds them."""
+"""Event files, read with TensorBoard's own reader."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from helpers.command import run_without, write_manifest
 from spectag.errors import ConfigError
 from spectag.system.epoch_log import Epoch
-from spectag.training.tensorboard import TensorBoardLog
+from spectag.training.setup.tensorboard import TensorBoardLog
 
 FULL = Epoch(
     1,
@@ -47,7 +47,7 @@ def test_every_number_of_an_epoch_is_a_point_of_its_curve(tmp_path):
     assert curves["clips_per_second"] == [(1, 100.0), (2, 100.0)]
 
 
-def test_what_is_not_known_has_no_point(tmp_path):
+def test_missing_number_has_no_point(tmp_path):
     write(tmp_path, Epoch(1, 0.5, None, None, None))
     assert read(tmp_path) == {"loss/train": [(1, 0.5)]}
 
@@ -59,25 +59,25 @@ def test_each_training_is_a_run(tmp_path):
     assert read(tmp_path / "fold 1")["loss/train"] == [(1, 0.5)]
 
 
-def test_a_run_that_tells_its_epochs_again_writes_none_twice(tmp_path):
+def test_repeated_epochs_are_written_once(tmp_path):
     write(tmp_path, *(replace(FULL, epoch=number) for number in (1, 2, 3)))
     write(tmp_path, *(replace(FULL, epoch=number, train_loss=0.25) for number in (1, 2, 3, 4)))
     assert read(tmp_path / "fold 1")["loss/train"] == [(number, 0.25) for number in (1, 2, 3, 4)]
 
 
-def test_a_run_that_tells_only_its_new_epochs_keeps_those_before(tmp_path):
+def test_run_that_goes_on_keeps_the_epochs_before(tmp_path):
     write(tmp_path, *(replace(FULL, epoch=number) for number in (1, 2, 3)))
     write(tmp_path, *(replace(FULL, epoch=number, train_loss=0.25) for number in (3, 4)))
     assert read(tmp_path / "fold 1")["loss/train"] == [(1, 0.5), (2, 0.5), (3, 0.25), (4, 0.25)]
 
 
-def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
+def test_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/tb: events for TensorBoard can't be written there: Not a directory"):
+    with pytest.raises(ConfigError, match=r"file/tb: cannot create the folder for TensorBoard events: Not a directory"):
         TensorBoardLog(tmp_path / "file" / "tb")
 
 
-def test_without_tensorboard_the_extra_is_named_before_any_work(tmp_path):
+def test_missing_tensorboard_is_reported_before_any_work(tmp_path):
     manifest = write_manifest(tmp_path / "data", 3)
     options = ("--backbone", "scratch", "--optimizer", "adam", "--tensorboard", tmp_path / "tb")
     done = run_without({"tensorboard"}, "train", manifest, "-o", tmp_path / "model", *options)

@@ -1,0 +1,95 @@
+"""The networks of a bundle: their files, and their outputs in PyTorch and onnxruntime."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from spectag.array_types import Float32Array
+from spectag.audio.front_end import FrontEnd
+from spectag.config.recipe import Recipe
+from spectag.models.bundle import ONNX_FILE, WEIGHTS_FILE
+from spectag.scoring.calibration import Calibration
+from spectag.training.networks.network import TaggerNetwork
+from spectag.training.networks.onnx_export import export_network, trace_features, with_weights
+
+OTHER_WEIGHTS = ("best", "last")
+NETWORK_FILES = {ONNX_FILE, WEIGHTS_FILE, *(f"{name}.safetensors" for name in OTHER_WEIGHTS)}
+
+
+@dataclass(frozen=True)
+class BundleMember:
+    """One network of a bundle, and its inputs."""
+
+    recipe: Recipe  # of this member
+    front_end: FrontEnd
+    network: TaggerNetwork  # on the CPU
+    inputs: Callable[[int], Float32Array]  # its input for training clip i
+    features_onnx: Path | None  # its extractor as ONNX, if there is a file of it
+    weights_sha256: str  # of the network before training
+    other_weights: Mapping[str, TaggerNetwork] = field(default_factory=dict)  # of other epochs: best, last
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.other_weights) - set(OTHER_WEIGHTS))
+        if unknown:
+            raise ValueError(f"other_weights are {' or '.join(OTHER_WEIGHTS)}, got {', '.join(unknown)}")
+
+    def scaled(self, weight: float, bias: float) -> "BundleMember":
+        """A copy whose logits are `weight` times this member's, plus `bias`."""
+        other_weights = {name: _scaled(network, weight, bias) for name, network in self.other_weights.items()}
+        return replace(self, network=_scaled(self.network, weight, bias), other_weights=other_weights)
+
+    def outputs(self, session: Any, index: int) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """For a training clip: probabilities and logits by an onnxruntime session, and logits by PyTorch."""
+        batch = np.array(self.inputs(index)[None])
+        probabilities, logits = session.run(["probabilities", "logits"], {"inputs": batch})
+        with torch.inference_mode():
+            return probabilities, logits, self.network(torch.from_numpy(batch)).numpy()
+
+
+def _scaled(network: TaggerNetwork, weight: float, bias: float) -> TaggerNetwork:
+    scaled = copy.deepcopy(network)
+    last = [module for module in scaled.head.modules() if isinstance(module, nn.Linear)][-1]  # every head ends in one
+    with torch.no_grad():
+        last.weight.mul_(weight)
+        last.bias.mul_(weight).add_(bias)
+    return scaled
+
+
+def write_networks(folders: Sequence[Path], members: Sequence[BundleMember], calibration: Calibration | None) -> None:
+    """Write model.onnx and the weights of each member into its folder. `calibration` becomes part of model.onnx."""
+    graphs: dict[tuple[object, ...], onnx.ModelProto] = {}  # by architecture, as tracing takes seconds
+    for folder, member in zip(folders, members, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_onnx(folder / ONNX_FILE, member, calibration, graphs)
+        _save_weights(member.network, folder / WEIGHTS_FILE)
+        for name, network in member.other_weights.items():
+            _save_weights(network, folder / f"{name}.safetensors")
+
+
+def _write_onnx(
+    path: Path, member: BundleMember, calibration: Calibration | None, graphs: dict[tuple[object, ...], onnx.ModelProto]
+) -> None:
+    extractor, example = member.network.extractor, torch.zeros(2, *member.inputs(0).shape)
+    if member.features_onnx is not None:
+        features = onnx.load(member.features_onnx)
+    else:
+        architecture = (member.recipe.backbone, member.recipe.features, example.shape)
+        if architecture not in graphs:
+            graphs[architecture] = trace_features(extractor, example)
+        features = with_weights(graphs[architecture], extractor)
+    with torch.inference_mode():
+        n_features = extractor(example).shape[1]
+    export_network(features, member.network.head, n_features, path, calibration=calibration)
+
+
+def _save_weights(network: TaggerNetwork, path: Path) -> None:
+    save_file(network.state_dict(), path)
+    path.chmod(0o644)  # safetensors makes the file readable by its owner only
