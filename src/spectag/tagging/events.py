@@ -13,7 +13,7 @@ from spectag.config.base import SegmentConfig
 from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, pool_windows, segments
+from spectag.models.timeline import Timeline, find_segments, pool_windows
 from spectag.tagging.parallel import TaggedFile
 
 _BATCH_WINDOWS = 4096  # sorted at once: sorting needs memory for each label of each window
@@ -121,7 +121,7 @@ def segment_events(
     """The segments that `spectag.models.timeline.segments` finds, ordered by start, then by label."""
     return tuple(
         Event(segment.start_seconds, segment.end_seconds, labels[segment.label_index], segment.probability)
-        for segment in segments(timeline, thresholds, config)
+        for segment in find_segments(timeline, thresholds, config)
     )
 
 
