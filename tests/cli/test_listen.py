@@ -1,4 +1,4 @@
-"""spectag listen: raw sound on stdin, and a microphone that is made up."""
+"""spectag listen: raw sound on stdin, and a simulated microphone."""
 
 import io
 import json
@@ -33,14 +33,14 @@ def pcm(waveform):
     return (np.clip(waveform, -1, 1) * 32_767).astype("<i2").tobytes()
 
 
-def noise(seconds):
-    """What the made-up network takes for nothing."""
+def background(seconds):
+    """A sound in which the test model detects no label."""
     return tone("low", seconds)
 
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """Puts bytes on stdin."""
+    """A function that replaces stdin by these bytes."""
 
     def put(data, *, is_terminal=False):
         stream = io.TextIOWrapper(io.BytesIO(data))
@@ -53,8 +53,8 @@ def stdin(monkeypatch):
 # ------------------------------------------------------------------------------------------------ stdin
 
 
-def test_changes_are_lines_on_stdout_and_news_are_on_stderr(run, model, stdin):
-    stdin(pcm(np.concatenate([noise(1.0), tone("middle", 1.0), noise(1.0)])))
+def test_events_go_to_stdout_and_messages_to_stderr(run, model, stdin):
+    stdin(pcm(np.concatenate([background(1.0), tone("middle", 1.0), background(1.0)])))
     done = run("listen", model, "-", *WINDOWS)
     assert done.status == 0
     line = r"0:00:0{}\.\d\d  {}  0\.\d\d  +\d+ ms  middle"
@@ -62,8 +62,8 @@ def test_changes_are_lines_on_stdout_and_news_are_on_stderr(run, model, stdin):
     assert re.fullmatch(line.format("[01]", "on "), on)
     assert re.fullmatch(line.format("[12]", "off"), off)
     assert done.err.splitlines() == [
-        "listening to stdin at 16,000 Hz; Ctrl-C ends",
-        "time in the sound, on or off, probability, latency, label",
+        "listening to stdin at 16,000 Hz; press Ctrl-C to stop",
+        "time, on or off, probability, latency, label",
     ]
 
 
@@ -77,7 +77,7 @@ def test_json_lines_have_time_label_probability_and_latency(run, model, stdin):
     assert 0 <= on["latency_seconds"] < 60
 
 
-def test_rate_channels_and_encoding_are_as_told(run, model, stdin):
+def test_rate_channels_and_encoding_are_options(run, model, stdin):
     sound = tone("middle", 1.0, 48_000)
     stdin(np.stack([sound, 0 * sound], axis=1).astype("<f4").tobytes())
     done = run("listen", model, "-", "--rate", "48000", "--channels", "2", "--encoding", "f32le", *WINDOWS, "--json")
@@ -85,7 +85,7 @@ def test_rate_channels_and_encoding_are_as_told(run, model, stdin):
     assert "listening to stdin at 48,000 Hz" in done.err
 
 
-def test_odd_bytes_at_the_end_are_left_out_and_told(run, model, stdin):
+def test_incomplete_sample_at_the_end_is_left_out_with_a_message(run, model, stdin):
     stdin(pcm(tone("middle", 1.0)) + b"x")
     done = run("listen", model, "-")
     assert done.status == 0
@@ -93,19 +93,19 @@ def test_odd_bytes_at_the_end_are_left_out_and_told(run, model, stdin):
     assert "stdin: left out 1 bytes at the end, too few for a sample of 2 bytes" in done.err
 
 
-def test_sound_in_which_nothing_is_heard_is_told_on_stderr(run, model, stdin):
-    stdin(pcm(noise(1.0)))
+def test_sound_without_any_label_gives_a_message(run, model, stdin):
+    stdin(pcm(background(1.0)))
     done = run("listen", model, "-")
     assert (done.status, done.out) == (0, "")
-    assert done.err.splitlines()[-1].startswith("nothing heard: no label reached its threshold")
+    assert done.err.splitlines()[-1].startswith("no label detected: none reached its threshold")
 
 
-def test_file_in_place_of_raw_samples_is_an_error_that_tells_the_way(run, model, stdin, tmp_path):
+def test_file_in_place_of_raw_samples_is_an_error_with_advice(run, model, stdin, tmp_path):
     write_audio(tmp_path / "a.wav", tone("middle", 1.0), RATE)
     stdin((tmp_path / "a.wav").read_bytes())
     done = run("listen", model, "-")
     assert (done.status, done.out) == (1, "")
-    assert "stdin: a wav file comes" in done.err
+    assert "stdin: expected raw samples without a header, got a wav file; " in done.err
     assert "ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - | spectag listen MODEL - --rate 16000" in done.err
 
 
@@ -114,9 +114,9 @@ def test_file_in_place_of_raw_samples_is_an_error_that_tells_the_way(run, model,
     [
         ([], "spectag listen needs MODEL"),
         (["-"], "spectag listen needs MODEL"),
-        (["m", "a.wav"], "not expected: 'a.wav'"),
+        (["m", "a.wav"], "unexpected argument: 'a.wav'"),
         (["m", "--jsn", "-"], "Unknown option: --jsn. Did you mean --json?"),
-        (["m", "--encoding", "s16le"], "--encoding s16le is that of raw sound on stdin; give - with it"),
+        (["m", "--encoding", "s16le"], "--encoding s16le is for raw sound on stdin; add - to read it"),
         (["m", "-", "--device", "1"], "--device 1 is a microphone, and - is stdin"),
         (["m", "-", "--encoding", "mp3"], "s16le"),
         (["m", "-", "--rate", "0"], "--rate"),
@@ -125,7 +125,7 @@ def test_file_in_place_of_raw_samples_is_an_error_that_tells_the_way(run, model,
         (["m", "-"], "for example: ffmpeg -i FILE -f s16le -ac 1 -ar 32000 - | spectag listen MODEL - --rate 32000"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line_with_status_2(run, stdin, arguments, words):
+def test_wrong_usage_is_one_line_with_status_2(run, stdin, arguments, words):
     stdin(b"", is_terminal=True)
     done = run("listen", *arguments)
     assert (done.status, done.out) == (2, "")
@@ -135,7 +135,7 @@ def test_wrong_usage_is_told_in_one_line_with_status_2(run, stdin, arguments, wo
 
 @pytest.fixture
 def listener(model):
-    """The command in a process of its own, on a pipe."""
+    """The command in its own process, reading a pipe."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = start("listen", model, "-", *WINDOWS, "--json", stdin=subprocess.PIPE, env=environment)
     yield process
@@ -146,14 +146,15 @@ def listener(model):
 
 
 def first_record(process):
-    """What the command tells while its stdin is still open."""
+    """The first line that the command prints while its stdin is open."""
     process.stdin.buffer.write(pcm(tone("middle", 1.0)))
     process.stdin.flush()
-    assert select.select([process.stdout], [], [], 60)[0], "nothing came"
+    assert select.select([process.stdout], [], [], 60)[0], "no output"
     return json.loads(process.stdout.readline())
 
 
-def test_change_is_told_before_the_sound_ends(listener):
+@pytest.mark.slow
+def test_event_is_printed_before_the_sound_ends(listener):
     assert first_record(listener)["on"]
     assert listener.poll() is None
     listener.stdin.close()
@@ -162,17 +163,19 @@ def test_change_is_told_before_the_sound_ends(listener):
     assert listener.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_the_sound_and_what_is_on_goes_off(listener, number):
+def test_signal_ends_the_sound_with_the_offsets(listener, number):
     first_record(listener)
-    time.sleep(0.1)  # until it waits for more
+    time.sleep(0.1)  # so that it waits for more
     listener.send_signal(number)
     assert listener.wait(timeout=60) == 0
     assert not json.loads(listener.stdout.readline())["on"]
     assert "Traceback" not in listener.stderr.read()
 
 
-def test_reader_that_goes_away_makes_no_traceback(listener):
+@pytest.mark.slow
+def test_closed_stdout_makes_no_traceback(listener):
     first_record(listener)
     listener.stdout.close()
     listener.stdin.close()
@@ -181,15 +184,15 @@ def test_reader_that_goes_away_makes_no_traceback(listener):
     listener.stdout = io.StringIO()
 
 
-# ------------------------------------------------------------------------------------------------ a microphone
+# ------------------------------------------------------------------------------------------------ microphone
 
 
 class PortAudioError(Exception):
-    """As sounddevice has it."""
+    """The exception of sounddevice."""
 
 
-class MadeUpDevices:
-    """sounddevice with a stereo microphone at 44.1 kHz, which gives what `blocks` holds as soon as it is opened."""
+class SimulatedDevices:
+    """sounddevice with a stereo microphone at 44.1 kHz, which records `blocks` as soon as it is opened."""
 
     def __init__(self):
         self.blocks = []  # (samples (n_samples, n_channels), whether sound was lost before)
@@ -203,16 +206,16 @@ class MadeUpDevices:
     def query_devices(self, device=None, kind=None):
         if device is None and kind is None:
             return self.devices
-        heard = [each for each in self.devices if each["max_input_channels"]]
-        if not heard:
+        inputs = [device for device in self.devices if device["max_input_channels"]]
+        if not inputs:
             raise PortAudioError("Error querying device -1")
         if isinstance(device, str):
-            heard = [each for each in heard if device.lower() in each["name"].lower()]
-            if not heard:
+            inputs = [each for each in inputs if device.lower() in each["name"].lower()]
+            if not inputs:
                 raise ValueError(f"No input device matching {device!r}")
         elif device not in (None, 1):
             raise PortAudioError(f"Error querying device {device}")
-        return heard[0]
+        return inputs[0]
 
     def module(self):
         devices = self
@@ -233,7 +236,7 @@ class MadeUpDevices:
             def _give(self, samples, is_lost=False):
                 buffer = samples.copy()
                 self._callback(buffer, len(samples), None, types.SimpleNamespace(input_overflow=is_lost))
-                buffer[:] = np.nan  # PortAudio uses it again
+                buffer[:] = np.nan  # PortAudio reuses it
 
             def close(self):
                 devices.n_closed += 1
@@ -249,13 +252,13 @@ class MadeUpDevices:
 
 @pytest.fixture
 def devices(monkeypatch):
-    devices = MadeUpDevices()
+    devices = SimulatedDevices()
     monkeypatch.setitem(sys.modules, "sounddevice", devices.module())
-    monkeypatch.setattr(microphone, "_LONGEST_SILENCE", 0.01)
+    monkeypatch.setattr(microphone, "_TIMEOUT_SECONDS", 0.01)
     return devices
 
 
-def test_blocks_are_what_came_since_the_last_mono(devices, rng):
+def test_block_is_the_mono_sound_since_the_last_one(devices, rng):
     parts = rng.uniform(-1, 1, (3, 100, 2)).astype(np.float32)
     devices.blocks = [(part, False) for part in parts]
     with microphone.open_microphone(n_channels=2) as sound:
@@ -267,7 +270,7 @@ def test_blocks_are_what_came_since_the_last_mono(devices, rng):
     assert devices.n_closed == 1
 
 
-def test_microphone_that_falls_silent_is_an_error_and_what_is_on_goes_off_before(run, model, devices):
+def test_microphone_that_stops_is_an_error_after_the_offsets(run, model, devices):
     sound = tone("middle", 1.0, 44_100)[:, None]
     devices.blocks = [(sound[:20_000], False), (sound[20_000:], False)]
     done = run("listen", model, *WINDOWS, "--json")
@@ -278,30 +281,30 @@ def test_microphone_that_falls_silent_is_an_error_and_what_is_on_goes_off_before
     assert devices.n_closed == 1
 
 
-def test_lost_sound_is_told_once(devices):
-    said = []
+def test_lost_sound_is_reported_once(devices):
+    lines = []
     devices.blocks = [(np.zeros((10, 1), np.float32), is_lost) for is_lost in (False, True, True)]
-    with microphone.open_microphone(log=said.append) as sound:
+    with microphone.open_microphone(log=lines.append) as sound:
         assert len(next(sound.blocks).waveform) == 30
         with pytest.raises(AudioError, match="has given no sound"):
             next(sound.blocks)
-    assert [line[:28] for line in said] == ["Mikrofon groß: sound was lost"[:28]]
+    assert [line[:28] for line in lines] == ["Mikrofon groß: sound was lost"[:28]]
 
 
-def test_what_waits_has_a_bound_and_what_finds_no_room_is_told(devices, monkeypatch):
-    monkeypatch.setattr(microphone, "_MOST_WAITING", 2)
-    said = []
+def test_queue_is_bounded_and_lost_sound_is_reported(devices, monkeypatch):
+    monkeypatch.setattr(microphone, "_MAX_WAITING_BLOCKS", 2)
+    lines = []
     devices.blocks = [(np.full((10, 1), number, np.float32), False) for number in range(4)]
-    with microphone.open_microphone(log=said.append) as sound:
+    with microphone.open_microphone(log=lines.append) as sound:
         assert len(next(sound.blocks).waveform) == 20
-        assert said == []
-        devices.give(np.zeros((10, 1), np.float32))  # the first that finds room again tells
+        assert lines == []
+        devices.give(np.zeros((10, 1), np.float32))  # reported by the first block that has room again
         next(sound.blocks)
-        assert len(said) == 1
+        assert len(lines) == 1
 
 
 @pytest.mark.parametrize("device", ["1", "mikro"])
-def test_microphone_is_chosen_by_number_or_by_a_part_of_its_name_and_opened_as_asked(devices, device):
+def test_microphone_is_chosen_by_number_or_part_of_its_name(devices, device):
     with microphone.open_microphone(device, sample_rate=16_000) as sound:
         assert (sound.name, sound.sample_rate) == ("Mikrofon groß", 16_000)
     assert devices.opened == [(16_000, 1)]
@@ -310,21 +313,21 @@ def test_microphone_is_chosen_by_number_or_by_a_part_of_its_name_and_opened_as_a
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--device", "0"], "Error querying device 0; `spectag listen --list-devices` shows what is here"),
+        (["--device", "0"], "Error querying device 0; `spectag listen --list-devices` shows the microphones"),
         (["--device", "USB"], "No input device matching 'USB'"),
-        (["--channels", "3"], "Mikrofon groß can't be heard: Error opening InputStream: Invalid number of channels;"),
+        (["--channels", "3"], "Mikrofon groß can't be opened: Error opening InputStream: Invalid number of channels;"),
     ],
 )
-def test_microphone_that_can_not_be_opened_is_told_in_one_line(run, model, devices, arguments, words):
+def test_microphone_that_can_not_be_opened_is_a_one_line_error(run, model, devices, arguments, words):
     done = run("listen", model, *arguments)
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert words in done.err
 
 
-def test_list_of_devices_shows_what_hears(run, devices):
+def test_list_of_devices_shows_microphones(run, devices):
     assert run("listen", "--list-devices") == (0, "*   1  Mikrofon groß  (2 channels, 44,100 Hz)\n", "")
-    [found] = json.loads(run("listen", "--list-devices", "--json").out)
-    assert found == {
+    [device] = json.loads(run("listen", "--list-devices", "--json").out)
+    assert device == {
         "number": 1,
         "name": "Mikrofon groß",
         "n_channels": 2,
@@ -332,15 +335,15 @@ def test_list_of_devices_shows_what_hears(run, devices):
         "is_default": True,
     }
     devices.devices = []
-    assert run("listen", "--list-devices") == (0, "", "no microphone is here\n")
+    assert run("listen", "--list-devices") == (0, "", "this machine has no microphone\n")
 
 
-def test_without_sounddevice_the_error_names_the_extra(model):
+def test_error_without_sounddevice_names_the_extra(model):
     done = run_without(["sounddevice"], "listen", model)
     assert done == (1, "", "spectag: a microphone needs the package sounddevice: pip install 'spectag[listen]'\n")
 
 
-def test_without_portaudio_the_error_names_the_library(run, model, monkeypatch, tmp_path):
+def test_error_without_portaudio_names_the_library(run, model, monkeypatch, tmp_path):
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)

@@ -1,4 +1,4 @@
-"""spectag models: what can be had, what is here, and fetching it ahead."""
+"""spectag models: the list of published models, and their download."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def content(tmp_path_factory):
 
 @pytest.fixture
 def server(content, monkeypatch):
-    """A server that has mn05's file, at the address that the catalogue names."""
+    """A server of the weights of mn05, at the URL in the catalogue."""
     server = FileServer(content)
     spec = BACKBONES["mn05_audioset"]
     source = catalogue.WeightsSource(FILE_NAME, server.url, None, spec.weights.n_bytes)
@@ -42,18 +42,18 @@ def server(content, monkeypatch):
     server.close()
 
 
-def test_table_names_all_with_size_licence_score_and_what_is_here(run, cache):
+def test_table_has_size_licence_score_and_status_of_all_models(run, cache):
     done = run("models")
     assert (done.status, done.err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.startswith("audioset-")}
     assert list(rows) == list(PUBLISHED)
     assert rows["audioset-mn04"] == ["527", "32", "0.432", "4.1", "MIT", "to", "download"]
     assert rows["audioset-mn10"] == ["527", "32", "0.471", "about", "19.6", "MIT", "to", "download"]
-    assert f"kept in: {cache / 'models'}" in done.out
+    assert f"folder: {cache / 'models'}" in done.out
     assert not cache.exists()
 
 
-def test_json_is_the_same_for_programs(run, tmp_path, monkeypatch):
+def test_json_has_the_same_information(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / FILE_NAME).touch()
     done = run("models", "--json")
@@ -72,51 +72,54 @@ def test_json_is_the_same_for_programs(run, tmp_path, monkeypatch):
     }
 
 
-def test_download_fetches_and_makes_ready_and_the_list_says_so(run, server, cache):
+def test_download_makes_a_model_ready(run, server, cache):
     done = run("models", "download", NAME)
     assert (done.status, done.out) == (0, f"{cache / 'models' / NAME}\n")
     n_kb = len(server.content) // 1000
-    assert f"fetching {FILE_NAME}, kB: {n_kb}/{n_kb}" in done.err
-    assert f"{NAME}: made of {cache / 'weights' / FILE_NAME}, kept in {cache / 'models' / NAME}" in done.err
+    assert f"downloading {FILE_NAME}, kB: {n_kb}/{n_kb}" in done.err
+    assert f"{NAME}: built from {cache / 'weights' / FILE_NAME}, stored in {cache / 'models' / NAME}" in done.err
     assert "ready" in next(line for line in run("models").out.splitlines() if line.startswith(NAME))
     assert run("models", "download", NAME, NAME).out.splitlines() == [str(cache / "models" / NAME)] * 2
     assert server.n_requests == 1
 
 
-def test_download_that_breaks_off_says_how_to_go_on_and_does(run, server):
-    server.longest, server.statuses = 3_210_000, [200, *[503] * 4]
+def test_interrupted_download_can_be_continued(run, server):
+    server.max_bytes, server.statuses = 3_210_000, [200, *[503] * 4]
     done = run("models", "download", NAME)
     assert done.status == 1
-    assert f"the weights of {NAME} can't be had from {server.url}: " in done.err
-    assert re.search(r"; running again goes on from 3\.[12] MB\. Ways out: put mn05_as_mAP_443\.pt into a ", done.err)
+    assert f"cannot download the weights of {NAME} from {server.url}: " in done.err
+    assert re.search(
+        r"; run it again to continue after 3\.[12] MB\. Alternatives: put mn05_as_mAP_443\.pt into ", done.err
+    )
     assert "--no-pretrained" not in done.err
-    server.longest = None
+    server.max_bytes = None
     assert run("models", "download", NAME).status == 0
     assert server.ranges[-1] is not None
 
 
-def test_misspelt_name_is_told_before_anything_is_fetched(run, server, cache):
+def test_misspelt_name_is_an_error_before_any_download(run, server, cache):
     done = run("models", "download", NAME, "audioset-mn50")
     assert (done.status, done.out) == (1, "")
-    assert "no published tagger is called 'audioset-mn50'; did you mean 'audioset-mn" in done.err
+    assert "no published tagger has the name 'audioset-mn50'; did you mean 'audioset-mn" in done.err
     assert server.n_requests == 0
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["download"], "needs NAME"), (["fetch"], "not expected: 'fetch'")])
-def test_wrong_usage_is_told(run, arguments, message):
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["download"], "needs NAME"), (["fetch"], "unexpected argument: 'fetch'")]
+)
+def test_wrong_usage_is_an_error(run, arguments, message):
     done = run("models", *arguments)
     assert done.status == 2
     assert message in done.err
 
 
-def test_weights_folder_that_is_none_is_told(run, tmp_path, monkeypatch):
+def test_missing_weights_folder_is_an_error(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path / "gone"))
     done = run("models")
     assert done.status == 1
-    assert "SPECTAG_WEIGHTS names" in done.err
+    assert "is not a folder; correct or unset the variable" in done.err
 
 
 def test_every_parameter_of_download_is_explained(run):
     done = run("models", "download", "--help")
-    assert "A published tagger, such as audioset-mn04." in done.out
-    assert "More of them." in done.out
+    assert "Names of published models, such as audioset-mn04." in done.out

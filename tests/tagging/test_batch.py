@@ -263,7 +263,7 @@ def test_full_disk_loses_no_tagged_file(model, sounds, tmp_path, monkeypatch):
     output = str(tmp_path / "out")
 
     def raise_disk_full(*_, **__):
-        raise DataError("tags.csv: can't be written: No space left on device")
+        raise DataError("tags.csv: cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(batch, "write", raise_disk_full)
@@ -302,7 +302,7 @@ def test_submission_with_an_unreadable_clip_is_not_written(run, model, sounds, t
     (tmp_path / "t.csv").write_text("fname,low\nlow 00.wav,0\ntext.wav,0\n")
     done = run("tag", model, sounds, "--template", "t.csv", *output)
     assert (done.status, done.out) == (1, "")
-    assert "1 of its 2 clips can't be tagged" in done.err
+    assert "1 of its 2 clips cannot be tagged" in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "submission.csv").exists()
 

@@ -94,7 +94,7 @@ def test_list_from_stdin_may_contain_undecodable_names(monkeypatch):
 
 
 def test_missing_list_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.txt: can't read the list of files: No such file"):
+    with pytest.raises(DataError, match=r"gone\.txt: cannot read the list of files: No such file"):
         list(read_list(str(tmp_path / "gone.txt")))
 
 

@@ -74,7 +74,7 @@ def test_each_key_has_its_own_results(tmp_path):
 
 def test_skipped_file_is_tried_again(tmp_path):
     with open_journal(tmp_path / "j", key="k") as journal:
-        journal.add(TaggedFile("a.wav", None, "a.wav: can't read the sound"), "1")
+        journal.add(TaggedFile("a.wav", None, "a.wav: cannot read the sound"), "1")
         assert journal.fingerprints() == {}
 
 
@@ -104,7 +104,7 @@ def test_second_run_on_the_same_output_is_an_error(tmp_path):
 def test_file_that_is_no_database_is_an_error(tmp_path):
     (tmp_path / "j").mkdir()
     (tmp_path / "j" / "k.sqlite").write_text("no database, but long enough to be mistaken for one by its size")
-    with pytest.raises(DataError, match=r"k\.sqlite: the journal can't be read: file is not a database; delete it"):
+    with pytest.raises(DataError, match=r"k\.sqlite: the journal cannot be read: file is not a database; delete it"):
         open_journal(tmp_path / "j", key="k").__enter__()
 
 

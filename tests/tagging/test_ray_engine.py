@@ -116,7 +116,7 @@ def test_ray_is_not_started_without_files(folder):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "no address"])
 def test_unreachable_cluster_raises_an_error(folder, address):
-    with pytest.raises(ClusterError, match=rf"^--address {address}: can't reach a Ray cluster there"):
+    with pytest.raises(ClusterError, match=rf"^--address {address}: cannot reach a Ray cluster there"):
         list(tag_on_ray(Tagger("model"), None, make_chunks("sounds"), address=address))
 
 
@@ -220,7 +220,7 @@ def test_all_files_of_a_model_are_sent_to_the_machines(connected, folder, model)
 @pytest.mark.slow
 def test_error_of_a_worker_is_raised_unchanged(connected, folder):
     (folder / "model" / ONNX_FILE).write_bytes(b"damaged")
-    with pytest.raises(BundleError, match=rf"^model/{ONNX_FILE}: can't be opened by onnxruntime") as caught:
+    with pytest.raises(BundleError, match=rf"^model/{ONNX_FILE}: onnxruntime cannot open it") as caught:
         list(tag_on_ray(Tagger("model"), None, make_chunks("sounds")))
     assert "On the machine" in caught.value.__notes__[0]
 

@@ -87,7 +87,7 @@ def tag_to_tables(
         A file that lists more of them, one in each line; - is stdin.
     output : str, optional
         A table or a folder: see `spectag.tagging.output_paths`. Each table is written completely or not at all. By
-        default one table is written to stdout, file by file, and the run can't be resumed.
+        default one table is written to stdout, file by file, and the run cannot be resumed.
     shard : Shard, optional
         Tag these files only.
     engine : callable, optional
@@ -106,8 +106,8 @@ def tag_to_tables(
     ConfigError
         If the formats do not fit the output.
     DataError
-        If a table or the journal can't be written; files tagged so far stay tagged. If the template of a submission
-        can't be read, or a clip that it names can't be tagged.
+        If a table or the journal cannot be written; files tagged so far stay tagged. If the template of a submission
+        cannot be read, or a clip that it names cannot be tagged.
     BundleError
         If the model is damaged.
     """
@@ -158,7 +158,7 @@ class _Run:
     def write_to_stdout(self) -> None:
         """Write one table; a file is written as soon as those before it are tagged."""
         if len(self._settings.formats) > 1:
-            raise ConfigError(f"{len(self._settings.formats)} formats can't share stdout; give a folder as -o")
+            raise ConfigError(f"{len(self._settings.formats)} formats cannot share stdout; give a folder as -o")
         self._check_formats(in_folder=False)
         tagged: Iterable[TaggedFile] = tag(
             self._tagger,

@@ -99,7 +99,7 @@ def read_list(path: str) -> Iterator[str]:
     Raises
     ------
     DataError
-        If the file can't be read.
+        If the file cannot be read.
     """
     if path == STDIN:
         if isinstance(sys.stdin, TextIOWrapper):
@@ -110,7 +110,7 @@ def read_list(path: str) -> Iterator[str]:
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
             yield from _non_empty(file)
     except OSError as error:
-        raise DataError(f"{path}: can't read the list of files: {error.strerror}") from error
+        raise DataError(f"{path}: cannot read the list of files: {error.strerror}") from error
 
 
 def _non_empty(file: Iterable[str]) -> Iterator[str]:

@@ -115,7 +115,7 @@ def open_journal(folder: Path, *, key: str) -> Iterator[Journal]:
     Raises
     ------
     DataError
-        If the journal can't be read or written, for example because the disk is full: what is committed is kept. Also
+        If the journal cannot be read or written, for example because the disk is full: what is committed is kept. Also
         if another run uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,9 +134,9 @@ def open_journal(folder: Path, *, key: str) -> Iterator[Journal]:
         raise DataError(f"{folder}: another run writes to this output; wait for it, or give another -o") from error
     except sqlite3.OperationalError as error:
         raise DataError(
-            f"{path}: the journal can't be written: {error}; free some space and run the same command again"
+            f"{path}: the journal cannot be written: {error}; free some space and run the same command again"
         ) from error
     except sqlite3.Error as error:
         raise DataError(
-            f"{path}: the journal can't be read: {error}; delete it, and the same command starts over"
+            f"{path}: the journal cannot be read: {error}; delete it, and the same command starts over"
         ) from error

@@ -1,21 +1,24 @@
 """Tagging live sound: windows are tagged as they arrive, and the onsets and offsets of labels are reported."""
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
+from types import FrameType
 
 import numpy as np
 
 from spectag.array_types import BoolArray, Float32Array
-from spectag.audio.live_stream import LiveStream
+from spectag.audio.live_stream import Block, LiveStream
 from spectag.audio.windows import Window, WindowCutter
 from spectag.config.base import WindowConfig
 from spectag.config.listening import ListenSettings
 from spectag.errors import AudioError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import median_filtered
+from spectag.models.timeline import divide_overlap, median_filtered
 from spectag.system.progress import Log, no_log
 
 Clock = Callable[[], float]
@@ -125,9 +128,7 @@ class OnOffDetector:
         """The onsets and offsets that the next window causes."""
         onset = offset = window.start_seconds
         if self._last is not None:
-            offset = self._last.end_seconds
-            if onset < offset:  # the windows overlap: as in `Timeline.cells`
-                onset = offset = (onset + offset) / 2
+            offset, onset = map(float, divide_overlap(self._last.end_seconds, window.start_seconds))
         self._last = window
         limits = np.where(self._is_on, self._low, self._high)
         return self._switch(window.probabilities >= limits, window, onset, offset)
@@ -248,3 +249,38 @@ def _complete_windows(stream: LiveStream, cutter: WindowCutter) -> Iterator[list
         yield [(window, began_at + window.end_seconds) for window in cutter.push(block.waveform)]
     for window in cutter.finish():
         yield [(window, began_at + window.end_seconds)]
+
+
+@contextmanager
+def stopped_by_signals(stream: LiveStream) -> Iterator[LiveStream]:
+    """The same stream, ended by Ctrl-C or SIGTERM between two blocks, so that offsets are still reported.
+
+    A second signal raises a KeyboardInterrupt.
+    """
+    is_stopped = is_waiting = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal is_stopped
+        is_repeated, is_stopped = is_stopped, True
+        if is_waiting or is_repeated:
+            raise KeyboardInterrupt
+
+    def blocks() -> Iterator[Block]:
+        nonlocal is_waiting
+        try:
+            while True:
+                is_waiting = True
+                block = None if is_stopped else next(stream.blocks, None)
+                is_waiting = False
+                if block is None:
+                    return
+                yield block
+        except KeyboardInterrupt:
+            return
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield replace(stream, blocks=blocks())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

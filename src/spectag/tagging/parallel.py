@@ -1,4 +1,4 @@
-"""Tagging many files on all cores: results come in order, and a file that can't be read is skipped with a reason."""
+"""Tagging many files on all cores: results come in order, and a file that cannot be read is skipped with a reason."""
 
 import math
 import os
@@ -67,7 +67,7 @@ class TaggedFile:
     file: str
     """A path, or a URL such as s3://bucket/a.wav."""
     timeline: Timeline | None
-    """None: the file can't be read."""
+    """None: the file cannot be read."""
     reason: str | None = None
     """Why there is no timeline."""
     network_outputs: NetworkOutputs | None = None
@@ -190,7 +190,7 @@ def tag_chunks(
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
-        tagger = Tagger(tagger.folder)  # an open session can't be sent to another process
+        tagger = Tagger(tagger.folder)  # an open session cannot be sent to another process
         function = partial(tag_chunk, tagger, window, n_threads, features=features)
         yield from _tag_in_processes(function, chunks, n_processes)
         return

@@ -43,7 +43,7 @@ _BLOCKS_PER_CPU = 8  # at least, if there are enough chunks, so that all finish 
 
 
 class ClusterError(SpectagError):
-    """A Ray cluster that can't be reached or can't do the work."""
+    """A Ray cluster that cannot be reached or cannot do the work."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def tag_on_ray(
     MissingExtraError
         If Ray is not installed.
     ClusterError
-        If the cluster can't be reached or has another version of spectag, if a machine does not see a file that exists
+        If the cluster cannot be reached or has another version of spectag, if a machine does not see a file that exists
         here, or if the processes that tag a chunk die again and again.
     """
     _load_ray()
@@ -283,7 +283,7 @@ def _connected(address: str | None, n_workers: int | None) -> Iterator[None]:
             )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ClusterError(
-                f"--address {address}: can't reach a Ray cluster there: {error} (if the cluster needs a token, set "
+                f"--address {address}: cannot reach a Ray cluster there: {error} (if the cluster needs a token, set "
                 "RAY_AUTH_MODE=token here, too)"
             ) from error
         with ExitStack() as at_exit:

@@ -1,29 +1,22 @@
 """spectag listen."""
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from io import BufferedIOBase
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Parameter
-from cyclopts.validators import Number
 
-from spectag.cli.options import Json
-from spectag.cli.terminal import shown_work
+from spectag.cli.options import Count, Flag, Json
+from spectag.cli.terminal import print_json, shown_work
 from spectag.config.listening import Encoding, ListenSettings
 
 if TYPE_CHECKING:
-    from spectag.audio.live_stream import Block, LiveSound
-    from spectag.models.tagger import Tagger
+    from spectag.audio.live_stream import LiveStream
     from spectag.tagging.listening import LabelEvent
 
-_COLUMNS = "time in the sound, on or off, probability, latency, label"
-
-Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
+_COLUMNS = "time, on or off, probability, latency, label"
 
 
 def listen_command(
@@ -32,138 +25,108 @@ def listen_command(
     *,
     stdin: Annotated[bool, Parameter(name="-", negative="", show_default=False)] = False,
     settings: Annotated[ListenSettings | None, Parameter(name="*")] = None,
-    rate: Count = None,
-    channels: Count = None,
+    rate: Count | None = None,
+    channels: Count | None = None,
     encoding: Encoding | None = None,
     device: str | None = None,
-    list_devices: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    list_devices: Flag = False,
     json_output: Json = False,
 ) -> None:
-    """Tell when labels go on and off in what a microphone hears, or in raw sound on stdin.
+    """Tag live sound from a microphone or stdin.
+
+    Prints the onset and the offset of each label.
 
     Parameters
     ----------
     model
-        Folder of a tagger that spectag train made, or the name of a published one: see spectag models.
+        Folder of a model from spectag train, or the name of a published one: see spectag models.
     stdin
-        Hear raw sound that another program writes to stdin. By default a microphone is heard.
+        Read raw sound that another program writes to stdin. By default a microphone is recorded.
     rate
-        Samples a second. By default the microphone's own; on stdin, what the tagger hears at.
+        Sample rate in Hz. By default that of the microphone; for stdin, that of the model.
     channels
-        How many there are, whose mean is heard. By default 1.
+        Number of channels, which are mixed to mono. By default 1.
     encoding
-        How the samples on stdin are written, by ffmpeg's names. By default s16le.
+        Sample format of stdin, by its ffmpeg name. By default s16le.
     device
-        The microphone: its number, or a part of its name. By default the system's own choice.
+        The microphone: its number, or a part of its name. By default the default device of the system.
     list_devices
-        Show the microphones that are here.
+        List the microphones of this machine.
     json_output
-        Print JSON lines.
+        Print JSON Lines.
     """
     if list_devices:
         _print_microphones(as_json=json_output)
         return
     if model is None:
         raise CycloptsError(msg="spectag listen needs MODEL; see spectag listen --help")
-    from spectag.audio.live_stream import ffmpeg_line
+    _check_usage(stdin=stdin, rate=rate, encoding=encoding, device=device)
     from spectag.models.pretrained import tagger_folder
     from spectag.models.tagger import Tagger
-    from spectag.tagging.listening import listen
+    from spectag.tagging.listening import listen, stopped_by_signals
 
-    if stdin:
-        _check_stdin(device, ffmpeg_line(rate or 32_000))
-    elif encoding is not None:
-        raise CycloptsError(msg=f"--encoding {encoding} is that of raw sound on stdin; give - with it")
     with shown_work() as (progress, log):
         tagger = Tagger(tagger_folder(model, progress=progress, log=log))
-    is_silent = True
+    n_events = 0
     with (
-        _opened(tagger, rate, channels or 1, encoding, device, is_raw=stdin) as sound,
-        _ended_by_signals(sound) as heard,
+        _open_stdin(rate or tagger.sample_rates[0], channels or 1, encoding or "s16le")
+        if stdin
+        else _open_microphone(device, rate, channels or 1) as source,
+        stopped_by_signals(source) as stream,
     ):
-        _log(f"listening to {sound.name} at {sound.sample_rate:,} Hz; Ctrl-C ends")
+        _print_log(f"listening to {source.name} at {source.sample_rate:,} Hz; press Ctrl-C to stop")
         if not json_output:
-            _log(_COLUMNS)
-        for change in listen(tagger, heard, settings, log=_log):
-            print(_record(change) if json_output else _line(change), flush=True)
-            is_silent = False
-    if is_silent:
-        _log("nothing heard: no label reached its threshold; --min-confidence sets another")
+            _print_log(_COLUMNS)
+        for event in listen(tagger, stream, settings, log=_print_log):
+            print(_json_line(event) if json_output else _text_line(event), flush=True)
+            n_events += 1
+    if n_events == 0:
+        _print_log("no label detected: none reached its threshold; set a lower one with --min-confidence")
 
 
-def _check_stdin(device: str | None, example: str) -> None:
+def _check_usage(*, stdin: bool, rate: int | None, encoding: Encoding | None, device: str | None) -> None:
+    """Raise a CycloptsError if two arguments exclude each other, or stdin is not a pipe."""
+    if not stdin:
+        if encoding is not None:
+            raise CycloptsError(msg=f"--encoding {encoding} is for raw sound on stdin; add - to read it")
+        return
     if device is not None:
         raise CycloptsError(msg=f"--device {device} is a microphone, and - is stdin; leave one out")
     if sys.stdin is None or sys.stdin.isatty():
-        raise CycloptsError(msg=f"- hears raw sound that another program writes to stdin; for example: {example}")
+        from spectag.audio.live_stream import ffmpeg_command
+
+        example = ffmpeg_command(rate or 32_000)
+        raise CycloptsError(msg=f"- reads raw sound that another program writes to stdin; for example: {example}")
 
 
-@contextmanager
-def _opened(
-    tagger: "Tagger", rate: int | None, channels: int, encoding: Encoding | None, device: str | None, *, is_raw: bool
-) -> Iterator["LiveSound"]:
-    """The sound to listen to."""
-    if is_raw:
-        from spectag.audio.live_stream import read_raw
+def _open_stdin(rate: int, channels: int, encoding: Encoding) -> "AbstractContextManager[LiveStream]":
+    from spectag.audio.live_stream import read_raw
 
-        stream = sys.stdin.buffer
-        assert isinstance(stream, BufferedIOBase)
-        rate = rate or tagger.sample_rates[0]
-        yield read_raw(stream, sample_rate=rate, n_channels=channels, encoding=encoding or "s16le", log=_log)
-    else:
-        from spectag.audio.microphone import open_microphone
-
-        with open_microphone(device, sample_rate=rate, n_channels=channels, log=_log) as sound:
-            yield sound
+    source = sys.stdin.buffer
+    assert isinstance(source, BufferedIOBase)
+    return nullcontext(read_raw(source, sample_rate=rate, n_channels=channels, encoding=encoding, log=_print_log))
 
 
-@contextmanager
-def _ended_by_signals(sound: "LiveSound") -> Iterator["LiveSound"]:
-    """The same sound, which Ctrl-C or SIGTERM ends: between two blocks, so nothing is torn apart."""
-    is_ended = is_waiting = False
+def _open_microphone(device: str | None, rate: int | None, channels: int) -> "AbstractContextManager[LiveStream]":
+    from spectag.audio.microphone import open_microphone
 
-    def end(_signal: int, _frame: Any) -> None:
-        nonlocal is_ended
-        is_pressed_again, is_ended = is_ended, True
-        if is_waiting or is_pressed_again:
-            raise KeyboardInterrupt
-
-    def blocks() -> "Iterator[Block]":
-        nonlocal is_waiting
-        try:
-            while True:
-                is_waiting = True
-                block = None if is_ended else next(sound.blocks, None)
-                is_waiting = False
-                if block is None:
-                    return
-                yield block
-        except KeyboardInterrupt:
-            return
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield replace(sound, blocks=blocks())
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return open_microphone(device, sample_rate=rate, n_channels=channels, log=_print_log)
 
 
-def _line(change: "LabelEvent") -> str:
-    minutes, seconds = divmod(change.time_seconds, 60)
+def _text_line(event: "LabelEvent") -> str:
+    minutes, seconds = divmod(event.time_seconds, 60)
     clock = f"{int(minutes) // 60}:{int(minutes) % 60:02}:{seconds:05.2f}"
-    latency = f"{1000 * change.latency_seconds:,.0f} ms"
-    return f"{clock}  {'on ' if change.is_on else 'off'}  {change.probability:.2f}  {latency:>7}  {change.label}"
+    latency = f"{1000 * event.latency_seconds:,.0f} ms"
+    return f"{clock}  {'on ' if event.is_onset else 'off'}  {event.probability:.2f}  {latency:>7}  {event.label}"
 
 
-def _record(change: "LabelEvent") -> str:
-    """The same as JSON."""
+def _json_line(event: "LabelEvent") -> str:
     record = {
-        "time": round(change.time_seconds, 3),
-        "label": change.label,
-        "on": change.is_on,
-        "probability": round(change.probability, 6),
-        "latency_seconds": round(change.latency_seconds, 4),
+        "time": round(event.time_seconds, 3),
+        "label": event.label,
+        "on": event.is_onset,
+        "probability": round(event.probability, 6),
+        "latency_seconds": round(event.latency_seconds, 4),
     }
     return json.dumps(record, ensure_ascii=False)
 
@@ -171,16 +134,16 @@ def _record(change: "LabelEvent") -> str:
 def _print_microphones(*, as_json: bool) -> None:
     from spectag.audio.microphone import microphones
 
-    found = microphones()
+    devices = microphones()
     if as_json:
-        print(json.dumps([microphone.to_dict() for microphone in found], indent=2, ensure_ascii=False))
+        print_json([device.to_dict() for device in devices])
         return
-    if not found:
-        _log("no microphone is here")
-    for one in found:
-        mark = "*" if one.is_default else " "
-        print(f"{mark} {one.number:3}  {one.name}  ({one.n_channels} channels, {one.sample_rate:,} Hz)")
+    if not devices:
+        _print_log("this machine has no microphone")
+    for device in devices:
+        mark = "*" if device.is_default else " "
+        print(f"{mark} {device.number:3}  {device.name}  ({device.n_channels} channels, {device.sample_rate:,} Hz)")
 
 
-def _log(line: str) -> None:
+def _print_log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,13 +1,11 @@
 """spectag models."""
 
-import json
-import sys
 from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from spectag.cli.options import Json
-from spectag.cli.terminal import shown_work
+from spectag.cli.terminal import new_table, print_json, shown_work, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,18 +27,16 @@ def models_command(*, json_output: Json = False) -> None:
     json_output
         Print the list as JSON.
     """
-    from rich.console import Console
-
     from spectag.models.pretrained import models_folder, published_taggers
 
-    taggers = published_taggers()
+    models = published_taggers()
     if json_output:
-        print(json.dumps([tagger.to_dict() for tagger in taggers], indent=2, ensure_ascii=False))
+        print_json([model.to_dict() for model in models])
         return
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(_table(taggers))
+    console = stdout_console()
+    console.print(_table(models))
     console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
-    console.print(f"kept in: {models_folder()}", markup=False, soft_wrap=True)
+    console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)
 
 
 @app.command(name="download")
@@ -54,33 +50,24 @@ def download_command(names: list[str], /) -> None:
     """
     from spectag.models.pretrained import check_published_name, fetch
 
-    wanted = [check_published_name(name) for name in names]  # check all before downloading one
+    checked = [check_published_name(name) for name in names]  # check all before downloading one
     with shown_work() as (progress, log):
-        folders = [fetch(tagger, progress=progress, log=log) for tagger in wanted]
+        folders = [fetch(name, progress=progress, log=log) for name in checked]
     for folder in folders:
         print(folder)
 
 
-def _table(taggers: "list[PublishedTaggerStatus]") -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("name", no_wrap=True)
-    table.add_column("labels", justify="right")
-    table.add_column("kHz", justify="right")
-    table.add_column("mAP", justify="right")
-    table.add_column("MB", justify="right")
-    table.add_column("licence")
-    table.add_column("here", no_wrap=True)
-    for tagger in taggers:
-        about = "" if tagger.n_bytes_is_exact else "about "
+def _table(models: "list[PublishedTaggerStatus]") -> "Table":
+    table = new_table("name", "labels", "kHz", "mAP", "MB", "licence", "status", right=("labels", "kHz", "mAP", "MB"))
+    for model in models:
+        about = "" if model.n_bytes_is_exact else "about "
         table.add_row(
-            tagger.name,
-            f"{tagger.n_labels}",
-            f"{tagger.sample_rate / 1000:g}",
-            f"{tagger.mean_average_precision:.3f}",
-            f"{about}{tagger.n_bytes / 1e6:.1f}",
-            tagger.licence,
-            tagger.state,
+            model.name,
+            f"{model.n_labels}",
+            f"{model.sample_rate / 1000:g}",
+            f"{model.mean_average_precision:.3f}",
+            f"{about}{model.n_bytes / 1e6:.1f}",
+            model.licence,
+            model.state,
         )
     return table

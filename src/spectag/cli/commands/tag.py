@@ -10,7 +10,7 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Workers
+from spectag.cli.options import Flag, Workers
 from spectag.cli.terminal import duration, name_skipped, print_profile, shown_work
 from spectag.config.base import parse_config
 from spectag.config.tagging import TagSettings
@@ -34,7 +34,7 @@ def tag_command(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     workers: Workers = None,
-    profile: Annotated[bool, Parameter(negative="")] = False,
+    profile: Flag = False,
 ) -> int:
     """Tag recordings of any length and number.
 

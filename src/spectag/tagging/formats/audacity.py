@@ -28,7 +28,7 @@ def write_audacity(files: Iterable[FileEvents], folder: str | Path, *, root: Par
     Raises
     ------
     DataError
-        If a track can't be written, or a file is an image, which has no times.
+        If a track cannot be written, or a file is an image, which has no times.
     """
     paths = TablePaths(folder, root, ".txt")
     for file in files:

@@ -134,7 +134,7 @@ def write(
     Raises
     ------
     DataError
-        If the output can't be written, or a file does not fit the format: an image has no times.
+        If the output cannot be written, or a file does not fit the format: an image has no times.
     MissingExtraError
         If the format needs a package that is not installed.
     """

@@ -50,7 +50,7 @@ def write_raven(
     Raises
     ------
     DataError
-        If a table can't be written, or a file is an image, which has no times.
+        If a table cannot be written, or a file is an image, which has no times.
     """
     paths = TablePaths(folder, root, RAVEN_SUFFIX)
     for file in files:

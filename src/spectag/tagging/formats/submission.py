@@ -32,7 +32,7 @@ class Template:
         Raises
         ------
         DataError
-            If it can't be read, or has a label that the model does not know.
+            If it cannot be read, or has a label that the model does not know.
         """
         text = read_text(path)
         header = "".join(first_lines(text, 1))
@@ -75,10 +75,10 @@ class Template:
         return files[0] if files else None
 
     def refuse_skipped(self, reasons: Sequence[str]) -> None:
-        """Raise a DataError that names the clips that can't be tagged, if there are any."""
+        """Raise a DataError that names the clips that cannot be tagged, if there are any."""
         if reasons:
             raise DataError(
-                f"{self.path}: {len(reasons)} of its {len(self.fnames)} clips can't be tagged, and a submission needs "
+                f"{self.path}: {len(reasons)} of its {len(self.fnames)} clips cannot be tagged, and a submission needs "
                 f"all of them: {'; '.join(reasons[:_MAX_REASONS])}"
             )
 
