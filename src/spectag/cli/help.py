@@ -32,24 +32,31 @@ _LONGEST_CHOICES = 20  # a longer list of choices stands in the text
 
 _NAMES_BY_METAVAR = {
     "COLUMN": "by group_column",
+    "DATE": "after before",
     "DURATION": "budget",
     "FILE": "background corrections files_from template",
     "FOLDER": "audio_dir cache png tensorboard",
     "FORMATS": "format",
+    "FRACTION": "accept_above hysteresis min_confidence precision recall threshold",
     "HZ": "f_max f_min rate sample_rate",
     "K/N": "shard",
     "LABEL": "label not_label",
     "LABEL=THRESHOLD": "set_by_hand",
     "MANIFEST": "labelled noisy",
     "MODEL": "compare init model",
+    "NAME": "backbone reviewer",
     "NAME|FILE": "recipe",
+    "NAMES": "over",
+    "NUMBER|NAME": "device",
+    "PATH": "output",
+    "PATTERN": "within",
     "POWER": "amin",
     "ROWSxCOLUMNS": "grid",
     "SAMPLES": "hop_length n_fft win_length",
     "SECONDS": "end overlap seconds start window",
 }
 _METAVARS = {name: metavar for metavar, names in _NAMES_BY_METAVAR.items() for name in names.split()}
-_METAVARS_BY_ENDING = {"_seconds": "SECONDS", "_db": "DB", "_fraction": "FRACTION", "_share": "FRACTION"}
+_METAVARS_BY_ENDING = {"_seconds": "SECONDS", "_db": "DB", "_fraction": "FRACTION"}
 _METAVARS_BY_TYPE = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 

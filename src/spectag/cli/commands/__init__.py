@@ -63,7 +63,7 @@ COMMANDS = {
         "lr-find": CommandHelp(
             "Find a learning rate for fine-tuning.",
             "spectag lr-find labels.csv -o curve.png --backbone efficientnet_lite0",
-            "output recipe backbone optimizer batch-size noisy corrections audio-dir group-column json",
+            "output recipe backbone batch-size noisy corrections audio-dir group-column json",
         ),
     },
     "Tag": {

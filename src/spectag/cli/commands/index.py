@@ -44,14 +44,14 @@ def index_command(
         Folder of a model from spectag train, or the name of a published model. By default audioset-mn04, or the
         model that built the existing index.
     window
-        Compare excerpts of this length. [default: 10]
+        Compare excerpts of this length. (default: 10)
     overlap
-        Overlap of consecutive excerpts. [default: 0]
+        Overlap of consecutive excerpts. (default: 0)
     files_from
         Read the file names from this list, one per line; - reads stdin.
     engine
         Search exactly, or with a graph (usearch), which is faster for millions of excerpts. auto takes usearch
-        from 200,000 excerpts on, if it is installed. [default: auto]
+        from 200,000 excerpts on, if it is installed. (default: auto)
     workers
         Number of cores to use. By default all, or one for a few files.
     """

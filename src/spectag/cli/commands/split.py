@@ -38,7 +38,7 @@ def split_command(
     output
         Write the manifest with a column fold to this CSV. By default only the balance is printed.
     folds
-        Number of folds. [default: 5]
+        Number of folds. (default: 5)
     validation_fraction
         Instead of folds, hold out this fraction of the clips.
     seed
