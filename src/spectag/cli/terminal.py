@@ -151,13 +151,13 @@ def stdout_console(width: int | None = None) -> "Console":
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """A table without borders; the columns named in `right` are right-aligned and not wrapped."""
+    """A table without borders; the columns named in `right` are right-aligned."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        is_right = column in right
-        table.add_column(column, justify="right" if is_right else "left", overflow="fold", no_wrap=is_right)
+        table.add_column(escape(column), justify="right" if column in right else "left", overflow="fold")
     return table
 
 

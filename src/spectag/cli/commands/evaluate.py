@@ -1,6 +1,5 @@
 """spectag evaluate."""
 
-import json
 import math
 import shlex
 import sys
@@ -13,7 +12,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
-from spectag.cli.terminal import name_skipped, shown_work
+from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
 from spectag.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +82,6 @@ def evaluate_command(
     json_output
         Print the content of metrics.json.
     """
-
     from spectag.evaluation.evaluation import evaluate
     from spectag.evaluation.output import PYARROW_EXTRA, write_evaluation
     from spectag.models.bundle import INFO_FILE
@@ -119,7 +117,7 @@ def evaluate_command(
     skipped = list(dict.fromkeys(reason for scored in evaluation.models for _, reason in scored.skipped))
     name_skipped(skipped)
     if json_output:
-        print(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False))
+        print_json(evaluation.to_dict())
     else:
         print_evaluation(evaluation, by=by)
         if output is not None:
@@ -136,9 +134,7 @@ def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") 
 
 def print_evaluation(evaluation: "Evaluation", *, by: tuple[str, ...] = ()) -> None:
     """Print the scores with their intervals, how they were computed, the worst labels, slices and comparisons."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False)
+    console = stdout_console()
     first = evaluation.models[0]
     console.print(_overall(evaluation))
     console.print()
@@ -170,14 +166,7 @@ def _notes(evaluation: "Evaluation") -> Iterator[str]:
 
 def _table(heading: str, *others: str) -> "Table":
     """An empty table. All columns but the first, and the intervals, are aligned to the right."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(heading, overflow="fold")
-    for name in others:
-        table.add_column(escape(name), justify="left" if name.endswith("interval") else "right", overflow="fold")
-    return table
+    return new_table(heading, *others, right=[name for name in others if not name.endswith("interval")])
 
 
 def _overall(evaluation: "Evaluation") -> "Table":
