@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -48,21 +48,6 @@ class AudioInfo:
         return self.n_samples / self.sample_rate
 
 
-class Sound(Protocol):
-    """An open sound file."""
-
-    sample_rate: int
-
-    def info(self) -> AudioInfo:
-        """Sample rate, channels and length, without decoding."""
-
-    def read(self, start_seconds: float, end_seconds: float | None) -> Waveform:
-        """The samples of an excerpt, mono."""
-
-    def blocks(self) -> Iterator[Waveform]:
-        """All samples from the start, mono, in blocks of limited size."""
-
-
 class _RefusedError(Exception):
     """soundfile can't open a file, or would read it wrongly."""
 
@@ -75,7 +60,7 @@ class _UnknownLengthError(_RefusedError):
 
 
 @contextmanager
-def open_sound(path: str | Path, *, sequential: bool = False) -> Iterator[Sound]:
+def open_sound(path: str | Path, *, sequential: bool = False) -> Iterator["_SoundfileSound | _AvSound"]:
     """Open a sound file with soundfile, or with PyAV if soundfile refuses it.
 
     Parameters
@@ -94,21 +79,12 @@ def open_sound(path: str | Path, *, sequential: bool = False) -> Iterator[Sound]
     path = _existing_file(Path(path))
     try:
         file = _open_with_soundfile(path, sequential=sequential)
-    except _RefusedError as error:
-        refusal = error
-    else:
-        with file:
-            yield _SoundfileSound(path, file)
+    except _RefusedError as refusal:
+        with _open_with_av(path, refusal) as sound:
+            yield sound
         return
-    _check_av(path, refusal)
-    import av
-
-    with (
-        _av_errors(path, refusal),
-        path.open("rb") as file,
-        av.open(file, options={"format_whitelist": _AV_FORMATS}) as container,
-    ):
-        yield _AvSound(path, container)
+    with file:
+        yield _SoundfileSound(path, file)
 
 
 def mean_of_channels(samples: Float32Array) -> Waveform:
@@ -180,9 +156,11 @@ class _SoundfileSound:
         self._file = file
 
     def info(self) -> AudioInfo:
+        """Sample rate, channels and length, without decoding."""
         return AudioInfo(self.sample_rate, self._file.channels, self._file.frames, self._file.format)
 
     def read(self, start_seconds: float, end_seconds: float | None) -> Waveform:
+        """The samples of an excerpt, mono."""
         n_samples = self._file.frames
         start = min(round(start_seconds * self.sample_rate), n_samples)
         end = n_samples if end_seconds is None else min(round(end_seconds * self.sample_rate), n_samples)
@@ -195,6 +173,7 @@ class _SoundfileSound:
             raise AudioError(f"{self._path}: {size} do not fit into memory; read it in excerpts") from error
 
     def blocks(self) -> Iterator[Waveform]:
+        """All samples from the start, mono, in blocks of limited size."""
         n_block = min(_BLOCK_SAMPLES, _BLOCK_SECONDS * self.sample_rate)
         samples = self._decode(n_block, seek_to=0)  # like `read`: without the seek, an mp3 differs in the last bit
         while len(samples) == n_block:
@@ -260,29 +239,25 @@ def _mp3_bit_rates(data: bytes, position: int) -> Iterator[int]:
 # PyAV
 
 
-def _check_av(path: Path, refusal: _RefusedError) -> None:
+@contextmanager
+def _open_with_av(path: Path, refusal: _RefusedError) -> Iterator["_AvSound"]:
+    """Open a sound. What FFmpeg reports in the `with` block is an AudioError."""
     try:
-        import av  # noqa: F401
+        import av
     except ImportError as error:
         if path.suffix.lower() in AV_SUFFIXES or isinstance(refusal, _UnknownLengthError):
             raise MissingExtraError("av", "av", f"{path}: reading this file ({refusal})") from error
         raise AudioError(f"{path}: not a sound that soundfile can read: {refusal}") from error
-
-
-@contextmanager
-def _av_errors(path: Path, refusal: _RefusedError) -> Iterator[None]:
-    """Raise what FFmpeg reports as an AudioError."""
-    import av
-
     try:
-        yield
+        with path.open("rb") as file, av.open(file, options={"format_whitelist": _AV_FORMATS}) as container:
+            yield _AvSound(path, container)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AudioError(f"{path}: not a sound, or a damaged one: {refusal} (soundfile); {reason} (FFmpeg)") from error
 
 
 class _AvSound:
-    """The first audio stream of a container, decoded by PyAV."""
+    """The first audio stream of a container, decoded by PyAV. The methods are those of `_SoundfileSound`."""
 
     def __init__(self, path: Path, container: Any) -> None:
         if not container.streams.audio:

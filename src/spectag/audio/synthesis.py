@@ -120,13 +120,7 @@ def tick(
     noise = _noise(rng, len(seconds))
     times = _regular_times(rng, duration_seconds, ticks_per_second)
     ticks, tocks = (
-        _repeat(
-            decay * _band(noise, sample_rate, 0.85 * pitch, 1.2 * pitch),
-            times,
-            np.ones(len(times)),
-            n_samples,
-            sample_rate,
-        )
+        _repeat(decay * _band(noise, sample_rate, 0.85 * pitch, 1.2 * pitch), times, 1.0, n_samples, sample_rate)
         for pitch, times in ((high, times[0::2]), (high * rng.uniform(0.7, 0.9), times[1::2]))
     )
     return _to_peak(ticks + tocks)
@@ -311,11 +305,11 @@ def _grouped_times(
 
 
 def _repeat(
-    sound: AnyFloatArray, times: AnyFloatArray, gains: AnyFloatArray, n_samples: int, sample_rate: int
+    sound: AnyFloatArray, times: AnyFloatArray, gains: AnyFloatArray | float, n_samples: int, sample_rate: int
 ) -> AnyFloatArray:
     """The sound once at each time, cut at the end."""
     waveform = np.zeros(n_samples)
-    for start, gain in zip((times * sample_rate).astype(int), gains, strict=True):
+    for start, gain in zip((times * sample_rate).astype(int), np.broadcast_to(gains, times.shape), strict=True):
         n_audible = min(len(sound), n_samples - start)
         waveform[start : start + n_audible] += gain * sound[:n_audible]
     return waveform

@@ -1,6 +1,7 @@
 """The backbones by name: their mel settings, the source of their weights and their licence."""
 
 from dataclasses import dataclass
+from itertools import starmap
 
 from spectag.config.base import MelConfig, parse_config
 from spectag.errors import ConfigError, did_you_mean
@@ -83,40 +84,35 @@ class PublishedTagger:
     """On the AudioSet evaluation clips, as published."""
 
 
-def _mobilenet(name: str, file_name: str, n_bytes: int, sha256: str | None = None) -> BackboneSpec:
+_EFFICIENTAT = (  # name, mean average precision in thousandths, bytes of the parameters, SHA-256
+    ("mn04", 432, 4_066_513, "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"),
+    ("mn05", 443, 5_774_732, None),
+    ("mn10", 471, 19_605_292, None),
+    ("mn20", 478, 71_832_716, None),
+    ("mn30", 482, 156_638_636, None),
+    ("mn40", 484, 274_099_980, None),
+)
+
+
+def _efficientat(name: str, precision: int, n_bytes: int, sha256: str | None) -> BackboneSpec:
+    file_name = f"{name}_as_mAP_{precision}.pt"
     source = WeightsSource(file_name, f"{EFFICIENTAT_RELEASE}/{file_name}", sha256, n_bytes)
-    return BackboneSpec(name, AUDIOSET_MEL, True, "AudioSet, 527 labels", "MIT", source)
+    return BackboneSpec(f"{name}_audioset", AUDIOSET_MEL, True, "AudioSet, 527 labels", "MIT", source)
 
 
 _SPECS = (
-    _mobilenet(
-        "mn04_audioset",
-        "mn04_as_mAP_432.pt",
-        4_066_513,
-        "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
-    ),
-    _mobilenet("mn05_audioset", "mn05_as_mAP_443.pt", 5_774_732),
-    _mobilenet("mn10_audioset", "mn10_as_mAP_471.pt", 19_605_292),
-    _mobilenet("mn20_audioset", "mn20_as_mAP_478.pt", 71_832_716),
-    _mobilenet("mn30_audioset", "mn30_as_mAP_482.pt", 156_638_636),
-    _mobilenet("mn40_audioset", "mn40_as_mAP_484.pt", 274_099_980),
+    *starmap(_efficientat, _EFFICIENTAT),
     BackboneSpec("efficientnet_lite0", IMAGE_MEL, False, "ImageNet", "Apache-2.0"),
     BackboneSpec("convnext_tiny", IMAGE_MEL, False, "ImageNet", "BSD-3-Clause"),
     BackboneSpec("scratch", IMAGE_MEL, False, "nothing", "Apache-2.0"),
 )
-
 BACKBONES = {spec.name: spec for spec in _SPECS}
 TIMM = "timm/"
 
-_TAGGERS = (
-    PublishedTagger("audioset-mn04", "mn04_audioset", 0.432),
-    PublishedTagger("audioset-mn05", "mn05_audioset", 0.443),
-    PublishedTagger("audioset-mn10", "mn10_audioset", 0.471),
-    PublishedTagger("audioset-mn20", "mn20_audioset", 0.478),
-    PublishedTagger("audioset-mn30", "mn30_audioset", 0.482),
-    PublishedTagger("audioset-mn40", "mn40_audioset", 0.484),
-)
-PUBLISHED = {tagger.name: tagger for tagger in _TAGGERS}
+PUBLISHED = {
+    f"audioset-{name}": PublishedTagger(f"audioset-{name}", f"{name}_audioset", precision / 1000)
+    for name, precision, _, _ in _EFFICIENTAT
+}
 """The models of Schmid et al. (2023); scores from the README of github.com/fschmid56/EfficientAT."""
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from spectag.errors import ConfigError, did_you_mean
 
@@ -125,10 +126,27 @@ class WindowConfig(Config):
         return self
 
 
+def check_window_options(window: float | None, overlap: float | None) -> None:
+    """Raise a ValueError if the options --window and --overlap (seconds) contradict each other."""
+    if window is None and overlap is not None:
+        raise ValueError(f"--overlap {overlap:g} needs --window, the length of the windows")
+    if window is not None and (overlap or 0.0) >= window:
+        raise ValueError(f"need overlap < window, got {overlap:g} s and {window:g} s")
+
+
+def _check_odd(number: int) -> int:
+    if number % 2 == 0:
+        raise PydanticCustomError("odd_number", "Input should be an odd number")
+    return number
+
+
+OddNumber = Annotated[int, Field(ge=1), AfterValidator(_check_odd)]
+
+
 class SegmentConfig(Config):
     """How the windows of a recording become segments; see `spectag.models.timeline.segments`."""
 
-    smooth_windows: int | None = Field(None, ge=1)
+    smooth_windows: OddNumber | None = None
     """Median filter over this odd number of windows; 1: off; none: 3 if three windows in a row overlap, else 1."""
     hysteresis: float = Field(0.7, ge=0, le=1)
     """A segment ends when the probability falls below this fraction of the threshold."""
@@ -136,15 +154,6 @@ class SegmentConfig(Config):
     """Remove segments shorter than this many seconds."""
     max_gap_seconds: float = Field(0.0, ge=0)
     """Merge segments of a label with a gap of up to this many seconds."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.smooth_windows is not None and self.smooth_windows % 2 == 0:
-            raise ValueError(
-                f"need an odd number of smooth_windows, got {self.smooth_windows}; "
-                f"take {self.smooth_windows - 1} or {self.smooth_windows + 1}"
-            )
-        return self
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

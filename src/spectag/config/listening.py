@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from spectag.config.base import Config, WindowConfig
+from spectag.config.base import Config, OddNumber, WindowConfig, check_window_options
 from spectag.config.tagging import SEGMENT_WINDOW
 
 Encoding = Literal["s16le", "s24le", "s32le", "f32le"]
@@ -17,25 +17,20 @@ DEFAULT_STEP_SECONDS = 0.5
 class ListenSettings(Config):
     """Settings of `spectag listen`."""
 
-    window: float | None = Field(None, gt=0, allow_inf_nan=False)
+    window: float | None = Field(None, gt=0)
     """Window length in seconds. By default, the length that the model was trained on, or 1.5."""
-    overlap: float | None = Field(None, ge=0, allow_inf_nan=False)
+    overlap: float | None = Field(None, ge=0)
     """Overlap with the previous window in seconds. By default, a window starts every 0.5 s."""
-    min_confidence: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    min_confidence: float | None = Field(None, ge=0, le=1)
     """Switch a label on at this probability, from 0 to 1. By default, the model's threshold for each label."""
     hysteresis: float = Field(0.7, ge=0, le=1)
     """Switch a label off when its probability falls below this fraction of its threshold."""
-    smooth_windows: int = Field(1, ge=1)
+    smooth_windows: OddNumber = 1
     """Median filter over this odd number of windows. Every two more windows delay a change by one window."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.window is None and self.overlap is not None:
-            raise ValueError(f"--overlap {self.overlap:g} needs --window, the length of the windows")
-        if self.window is not None and (self.overlap or 0.0) >= self.window:
-            raise ValueError(f"need overlap < window, got {self.overlap:g} s and {self.window:g} s")
-        if self.smooth_windows % 2 == 0:
-            raise ValueError(f"need an odd number of windows, got --smooth-windows {self.smooth_windows}")
+        check_window_options(self.window, self.overlap)
         return self
 
     def windows(self, trained_on: WindowConfig) -> WindowConfig:

@@ -10,22 +10,14 @@ from spectag.config.base import Config, ImageConfig, MelConfig, parse_config
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError, did_you_mean
 
-Folds = int | Literal["auto", "given", "none"]
+Folds = Annotated[int, Field(ge=2)] | Literal["auto", "given", "none"]
 
 _GRADIENT_SETTINGS = ("learning_rate", "momentum", "epochs", "batch_size")
 _FINETUNE_DEFAULTS = {"optimizer": "adamw", "batch_size": 32, "weight_decay": 1e-4, "final_model": "average"}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
-_SAME_FOR_ALL_MEMBERS = (
-    "members",
-    "leave_out",
-    "budget",
-    "folds",
-    "validation_fraction",
-    "validation_split",
-    "init",
-    "calibration",
-)
+# settings that cannot differ between the members of an ensemble
+_GLOBAL = ("members", "leave_out", "budget", "folds", "validation_fraction", "validation_split", "init", "calibration")
 
 
 def parse_duration(value: Any) -> Any:
@@ -112,12 +104,6 @@ class TrainSettings(Config):
 
     budget: Duration | None = Field(None, gt=0)
     """Time limit of the training, such as 90s, 30m or 1h30m. Members and epochs that do not fit are left out."""
-
-    @model_validator(mode="after")
-    def _check_folds(self) -> Self:
-        if isinstance(self.folds, int) and self.folds < 2:
-            raise ValueError(f"folds must be 2 or more, got {self.folds}; folds = none trains without folds")
-        return self
 
 
 def _toml_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +215,7 @@ class Recipe(TrainSettings):
 
     def _check_members(self) -> None:
         for number, member in enumerate(self.members, start=1):
-            shared = [name for name in _SAME_FOR_ALL_MEMBERS if name in member]
+            shared = [name for name in _GLOBAL if name in member]
             if shared:
                 raise ValueError(f"member {number}: {', '.join(shared)} can't differ between members; set it for all")
         try:
@@ -280,7 +266,7 @@ def apply_flags(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]
     """The settings of a file, replaced by flags; also in each member if the flag has an effect on it."""
     result = merge_settings(values, flags)
     if "members" in values:
-        member_flags = {name: value for name, value in flags.items() if name not in _SAME_FOR_ALL_MEMBERS}
+        member_flags = {name: value for name, value in flags.items() if name not in _GLOBAL}
         result["members"] = [_with_member_flags(values, member, member_flags) for member in values["members"]]
     return result
 

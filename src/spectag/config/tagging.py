@@ -6,7 +6,7 @@ from typing import Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
-from spectag.config.base import SegmentConfig, WindowConfig
+from spectag.config.base import SegmentConfig, WindowConfig, check_window_options
 from spectag.errors import did_you_mean
 
 FORMAT_NAMES = (
@@ -37,13 +37,13 @@ class TagSettings(SegmentConfig):
     rows and columns of --template. By default, chosen by --template or the suffix of the output, else csv."""
     template: Path | None = None
     """sample_submission.csv of a competition: write the probabilities of all labels for its clips."""
-    window: float | None = Field(None, gt=0, allow_inf_nan=False)
+    window: float | None = Field(None, gt=0)
     """Window length in seconds. By default, recordings are tagged as a whole."""
-    overlap: float | None = Field(None, ge=0, allow_inf_nan=False)
+    overlap: float | None = Field(None, ge=0)
     """Overlap with the previous window in seconds."""
     top: int | None = Field(None, ge=1)
     """Report this many labels, the most probable ones."""
-    min_confidence: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    min_confidence: float | None = Field(None, ge=0, le=1)
     """Report labels with at least this probability, from 0 to 1."""
     pool: Literal["max", "mean"] | None = None
     """Report each recording as a whole, with the maximum or the mean of its windows."""
@@ -94,12 +94,9 @@ class TagSettings(SegmentConfig):
 
     @model_validator(mode="after")
     def _check_windows(self) -> Self:
-        if self.window is None and self.overlap is not None:
-            raise ValueError(f"--overlap {self.overlap:g} needs --window, the length of the windows")
+        check_window_options(self.window, self.overlap)
         if self.window is None and self.pool is not None:
             raise ValueError(f"--pool {self.pool} needs --window, the length of the windows")
-        if self.window is not None and (self.overlap or 0.0) >= self.window:
-            raise ValueError(f"need overlap < window, got {self.overlap:g} s and {self.window:g} s")
         return self
 
     @model_validator(mode="after")

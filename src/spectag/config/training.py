@@ -41,7 +41,7 @@ class AugmentConfig(Config):
     """Minimum fraction of the frames and of the bands that a crop keeps."""
     background: Path | None = None
     """Folder of sounds that are added as background noise."""
-    background_share: float = Field(0.5, ge=0, le=1)
+    background_fraction: float = Field(0.5, ge=0, le=1)
     """Fraction of clips with background noise, if there is a folder."""
     background_db: float = Field(6.0, ge=0)
     """Minimum level of the clip over the background in dB; the maximum is 24 dB more."""
