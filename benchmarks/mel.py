@@ -1,6 +1,6 @@
-"""Time of a log_mel by librosa and by spectag, side by side, on one core: python benchmarks/mel.py [RECORDING ...]
+"""Time of a log-mel spectrogram with librosa and with spectag on one core: python benchmarks/mel.py [RECORDING ...]
 
-Both are called in turn, and the medians compared, so that whatever else the machine does falls on both alike.
+The calls alternate, and the table compares the medians, so that other load on the machine affects both equally.
 """
 
 import argparse
@@ -23,12 +23,12 @@ CLIP_SECONDS = 5
 SETTINGS = {
     "blog post": MelConfig(sample_rate=44_100, n_fft=2560, f_max=22_050, ref="max"),
     "librosa's defaults": MelConfig(sample_rate=22_050, f_min=0, f_max=11_025),
-    "mn04 (Kaldi's family)": AUDIOSET_MEL,
+    "mn04 (Kaldi)": AUDIOSET_MEL,
 }
 
 
 def librosa_log_mel(waveform: Float32Array, config: MelConfig) -> Float32Array:
-    """The same by librosa; for Kaldi's family the nearest that it has, which is as much work."""
+    """The log_mel by librosa. For Kaldi settings, the closest that librosa has, which is the same amount of work."""
     if config.pre_emphasis:
         waveform = waveform[1:] - np.float32(config.pre_emphasis) * waveform[:-1]
     power = librosa.feature.melspectrogram(
@@ -50,8 +50,8 @@ def librosa_log_mel(waveform: Float32Array, config: MelConfig) -> Float32Array:
     return librosa.power_to_db(power, ref=ref, amin=config.amin, top_db=config.top_db)
 
 
-def made_up_clips(sample_rate: int) -> dict[str, Float32Array]:
-    """White noise, and noise that falls by 6 dB an octave as wind and engines do: more of it needs float64."""
+def synthetic_clips(sample_rate: int) -> dict[str, Float32Array]:
+    """White noise, and brown noise, which needs float64 in more frames (as wind and engines)."""
     white = 0.1 * np.random.default_rng(0).standard_normal(CLIP_SECONDS * sample_rate)
     wind = np.cumsum(white) - np.cumsum(white).mean()
     return {"white noise": white.astype(np.float32), "brown noise": (wind / np.abs(wind).max()).astype(np.float32)}
@@ -63,7 +63,7 @@ def recorded_clip(path: Path, sample_rate: int) -> Float32Array:
 
 
 def interleaved_medians(*functions: Callable[[], object], n_repeats: int) -> list[float]:
-    """Median milliseconds of each function, called in turn."""
+    """Median milliseconds of each function; the calls alternate."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(n_repeats + 1):
         for function, durations in zip(functions, times, strict=True):
@@ -79,10 +79,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=31)
     arguments = parser.parse_args()
 
-    print(f"{CLIP_SECONDS} s clips, 128 bands, one core, median of {arguments.repeats} calls in turn\n")
+    print(f"{CLIP_SECONDS} s clips, 128 bands, one core, median of {arguments.repeats} calls\n")
     print(f"{'settings':<22} {'sound':<28} {'librosa':>10} {'spectag':>10} {'ratio':>7}")
     for name, config in SETTINGS.items():
-        clips = made_up_clips(config.sample_rate)
+        clips = synthetic_clips(config.sample_rate)
         clips |= {path.name: recorded_clip(path, config.sample_rate) for path in arguments.recordings}
         for sound, waveform in clips.items():
             theirs, ours = interleaved_medians(

@@ -1,11 +1,11 @@
-"""Time to turn clips into spectrograms, beside a loop of librosa and matplotlib: python benchmarks/prepare.py [WAV ...]
+"""Time to compute spectrograms, compared with a loop of librosa and matplotlib: python benchmarks/prepare.py [WAV ...]
 
-The loop is the blog post's way: librosa's log_mel drawn by matplotlib, with axes, and saved at 400 dpi. Its time goes
-with the size of the figure, so two are tried: matplotlib's default of 6.4 x 4.8 inches, and 14 x 8 inches, which comes
-near the 539 ms that the post's conversion was measured to take. Against it stand the bank, and the bank with PNG images
-of it, on all cores, with the start of their processes. Every round measures all of them, and the medians of the rounds'
-ratios are given, so that whatever else the machine does falls on all alike. Before, the greatest memory of all
-processes together is given, for some clips and for ten times as many.
+The loop is the method of the blog post: the log_mel of librosa, drawn by matplotlib with axes, and saved at 400 dpi.
+Its time depends on the size of the figure, so there are two: the default of 6.4 x 4.8 inches, and 14 x 8 inches, which
+is close to the measured 539 ms of the blog post. It is compared with the spectrogram cache, and with the cache and its
+PNG images, on all cores, including the start of the processes. Every round measures all of them, and the table shows
+medians of the ratios, so that other load on the machine affects all equally. The first lines show the peak memory of
+all processes, for some clips and for ten times as many.
 """
 
 import argparse
@@ -44,19 +44,19 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         wavs = arguments.wavs or _make_wavs(Path(folder) / "wavs", 40)
-        many = _copy_up_to(arguments.n_clips, wavs, Path(folder) / "many")
+        many = _make_copies(arguments.n_clips, wavs, Path(folder) / "many")
         print(f"{len(many)} clips, {n_usable_cores()} cores, {arguments.rounds} rounds")
-        _compare_memory(many, Path(folder))  # first: a process's peak counts what its parent held when it started it
+        _compare_memory(many, Path(folder))  # first: a peak includes the memory of the parent process
         _compare_speed(many, Path(folder), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wavs", nargs="*", type=Path, metavar="WAV", help="clips at 44.1 kHz; made up by default")
+    parser.add_argument("wavs", nargs="*", type=Path, metavar="WAV", help="clips at 44.1 kHz; default: synthetic")
     parser.add_argument("--n-clips", type=int, default=2000, help="number of clips; the WAVs are repeated (2000)")
     parser.add_argument("--n-loop-clips", type=int, default=10, help="clips per round for the loop (10)")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
-    parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder by default")
+    parser.add_argument("--folder", type=Path, help="folder for the files; by default, a temporary one")
     parser.add_argument("--prepare-only", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
 
@@ -71,8 +71,8 @@ def _make_wavs(folder: Path, n_wavs: int) -> list[Path]:
     return paths
 
 
-def _copy_up_to(n_clips: int, wavs: list[Path], folder: Path) -> list[Path]:
-    """As many files as asked, no two of the same bytes: a byte after the sound tells them apart."""
+def _make_copies(n_clips: int, wavs: list[Path], folder: Path) -> list[Path]:
+    """`n_clips` files with different bytes: each has its number after the sound."""
     folder.mkdir()
     copies = [folder / f"{index:06}.wav" for index in range(n_clips)]
     for index, copy in enumerate(copies):
@@ -84,15 +84,15 @@ def _copy_up_to(n_clips: int, wavs: list[Path], folder: Path) -> list[Path]:
 
 def _compare_speed(wavs: list[Path], folder: Path, arguments: argparse.Namespace) -> None:
     sample = wavs[:: max(1, len(wavs) // arguments.n_loop_clips)]
-    rounds = []  # of seconds per clip: the loop with each figure, the bank, bank and PNG
+    rounds = []  # seconds per clip: the loop with each figure, the cache, cache and PNG
     for number in range(arguments.rounds):
         loops = [_seconds_per_clip_of_the_loop(sample, folder / "loop.png", figure) for figure in FIGURES]
-        ours = _prepare_in_a_fresh_process(wavs, folder / f"round {number}")
-        cache, both = ours["bank_seconds"] / len(wavs), (ours["bank_seconds"] + ours["png_seconds"]) / len(wavs)
-        rounds.append((*loops, cache, both))
+        measured = _prepare_in_a_fresh_process(wavs, folder / f"round {number}")
+        cache, png = (measured[name] / len(wavs) for name in ("cache_seconds", "png_seconds"))
+        rounds.append((*loops, cache, cache + png))
     names = [f"loop at {width:g} x {height:g} in" for width, height in FIGURES]
     print(f"{'':24}{'ms a clip':>12}{'clips/s':>12}" + "".join(f"{'x ' + name:>24}" for name in names))
-    for column, name in enumerate([*names, "bank", "bank and PNG"]):
+    for column, name in enumerate([*names, "cache", "cache and PNG"]):
         seconds = statistics.median(times[column] for times in rounds)
         ratios = [statistics.median(times[loop] / times[column] for times in rounds) for loop in range(len(names))]
         print(f"{name:24}{1000 * seconds:12.2f}{1 / seconds:12.1f}" + "".join(f"{ratio:24.1f}" for ratio in ratios))
@@ -100,8 +100,8 @@ def _compare_speed(wavs: list[Path], folder: Path, arguments: argparse.Namespace
 
 def _compare_memory(wavs: list[Path], folder: Path) -> None:
     for n_clips in (max(1, len(wavs) // 10), len(wavs)):
-        ours = _prepare_in_a_fresh_process(wavs[:n_clips], folder / f"memory {n_clips}")
-        print(f"peak memory for {n_clips:6} clips: {ours['peak_megabytes']:6.1f} MB in all processes")
+        measured = _prepare_in_a_fresh_process(wavs[:n_clips], folder / f"memory {n_clips}")
+        print(f"peak memory for {n_clips:6} clips: {measured['peak_megabytes']:6.1f} MB in all processes")
 
 
 def _seconds_per_clip_of_the_loop(wavs: list[Path], png: Path, figure_inches: tuple[float, float]) -> float:
@@ -123,7 +123,7 @@ def _seconds_per_clip_of_the_loop(wavs: list[Path], png: Path, figure_inches: tu
         figure.savefig(png, dpi=400)
         pyplot.close(figure)
 
-    convert(wavs[0])  # imports, and compiles what librosa compiles
+    convert(wavs[0])  # the first call imports and compiles
     started = time.perf_counter()
     for path in wavs:
         convert(path)
@@ -133,22 +133,22 @@ def _seconds_per_clip_of_the_loop(wavs: list[Path], png: Path, figure_inches: tu
 def _prepare_in_a_fresh_process(wavs: list[Path], folder: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--prepare-only", str(folder), *map(str, wavs)]
     measured: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return measured  # the folder stays: where many files were just deleted, ext4 is slow to make new ones
+    return measured  # the folder stays, because ext4 creates files slowly after many deletions
 
 
 def _prepare(wavs: list[Path], folder: Path) -> dict[str, float]:
     clips = tuple(Clip(path, path.name, ()) for path in wavs)
-    cache = SpectrogramCache(folder / "bank", CONFIG)
+    cache = SpectrogramCache(folder / "cache", CONFIG)
     report = cache.prepare(clips)
     manifest = Manifest(folder / "clips.csv", clips, LabelSet(()))
     images = export_png(cache, manifest, report.keys, folder / "png", ImageConfig())
     if (report.n_new, images.n_new) != (len(wavs), len(wavs)):
-        raise SystemExit(f"not all is new: {report}, {images}")
+        raise SystemExit(f"some files are not new: {report}, {images}")
     own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # kB
     return {
-        "bank_seconds": report.seconds,
+        "cache_seconds": report.seconds,
         "png_seconds": images.seconds,
-        "peak_megabytes": (own + n_usable_cores() * child) / 1024,  # no child is greater than the greatest
+        "peak_megabytes": (own + n_usable_cores() * child) / 1024,  # the peak of the largest child
     }
 
 

@@ -1,8 +1,8 @@
-"""What all tests share."""
+"""Fixtures and settings for all tests."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; threads of torch would wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in parallel; torch threads would wait for each other
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from hypothesis import settings
 from helpers.command import Done
 from spectag.cli.app import main
 
-settings.register_profile("spectag", deadline=None)  # a busy machine is no failure
+settings.register_profile("spectag", deadline=None)  # a slow machine is not a failure
 settings.load_profile("spectag")
 
 
@@ -24,14 +24,14 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's own cache, nor finds the user's weights."""
+    """Keep tests away from the cache and the weights of the user."""
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("SPECTAG_WEIGHTS", raising=False)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """The command line, in this process."""
+    """The command line, called in this process."""
 
     def call(*arguments: object) -> Done:
         status = main([str(argument) for argument in arguments])

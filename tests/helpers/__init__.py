@@ -1,1 +1,1 @@
-"""What several tests share."""
+"""Functions and data for several test modules."""

@@ -1,4 +1,4 @@
-"""A bundle made by hand, whose network needs no training: it hears which third of the mel bands is loud."""
+"""A model bundle without training: its network detects which third of the mel bands is loud."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +18,18 @@ MEL = MelConfig(
 MEL_32K = MelConfig(
     sample_rate=32_000, n_fft=1024, hop_length=320, n_mels=48, f_min=50.0, f_max=8000.0, mean=-40.0, std=20.0, ref="max"
 )
-PITCHES = {"low": 200.0, "middle": 1500.0, "high": 5000.0}  # Hz, in the middle of each third
+PITCHES = {"low": 200.0, "middle": 1500.0, "high": 5000.0}  # Hz, in the middle of each third of the bands
 
 
 def tone(label: str, seconds: float, sample_rate: int = 16_000) -> np.ndarray:
-    """A sound that the network knows: a hum of five tones near a label's pitch."""
+    """A sound of a label: five tones close to its pitch."""
     t = np.arange(round(seconds * sample_rate)) / sample_rate
     pitches = PITCHES[label] * np.array([0.9, 0.95, 1, 1.05, 1.1])
     return (np.sin(2 * np.pi * np.outer(pitches, t)).sum(axis=0) / 10).astype(np.float32)
 
 
 def make_info(**changes: object) -> BundleInfo:
-    """What the bundle says of itself."""
+    """The metadata of a bundle with one network."""
     values = {
         "labels": LABELS,
         "front_end": FrontEnd(mel=MEL),
@@ -47,10 +47,10 @@ def make_info(**changes: object) -> BundleInfo:
 
 
 def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = False, with_logits: bool = True) -> None:
-    """Inputs (batch, 1, n_mels, n) to the mean of each band over time and to a probability for each third of them.
+    """A network with inputs (batch, 1, n_mels, n_frames), one feature per band and one logit per third of the bands.
 
-    The logits are the sums of a third's bands. Networks made before there were ensembles do not give them.
-    An image has its highest band on top, so there `top_is_low` is False, and the log_mel's lowest band comes first.
+    A feature is the mean of a band over time, and a logit is the sum of the features of its third. `top_is_low` is
+    False for images, whose first row is the highest band. Old networks have no logits output.
     """
     third = np.repeat(np.eye(3, dtype=np.float32), n_mels // 3, axis=0)
     weights = third if top_is_low else third[::-1]
@@ -78,7 +78,7 @@ def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = Fa
 
 
 def make_bundle(folder: Path, info: BundleInfo | None = None) -> Path:
-    """A bundle that tags."""
+    """A bundle that can tag sounds."""
     info = info or make_info()
     folder.mkdir(parents=True)
     write_info(folder, info)
@@ -87,7 +87,7 @@ def make_bundle(folder: Path, info: BundleInfo | None = None) -> Path:
 
 
 def make_ensemble_info(front_ends: Sequence[FrontEnd], weights: Sequence[float], bias: float = 0.0) -> BundleInfo:
-    """What a bundle of several networks says of itself."""
+    """The metadata of a bundle with several networks."""
     backbone = make_info().backbone
     members = tuple(
         MemberInfo(folder=f"members/{number}", weight=weight, front_end=front_end, backbone=backbone)
@@ -97,7 +97,7 @@ def make_ensemble_info(front_ends: Sequence[FrontEnd], weights: Sequence[float],
 
 
 def make_ensemble(folder: Path, info: BundleInfo) -> Path:
-    """A bundle of several networks that tags."""
+    """A bundle of several networks that can tag sounds."""
     folder.mkdir(parents=True)
     write_info(folder, info)
     for member in info.members:

@@ -1,4 +1,4 @@
-"""The command in other processes, and small things to give it."""
+"""The command line in other processes, and small sounds and manifests for it."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from spectag.audio.files import write_audio
 
 
 class Done(NamedTuple):
-    """What a command gave."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -17,19 +17,20 @@ class Done(NamedTuple):
 
 
 def start(*arguments, **options):
-    """The command, in a process and a process group of its own, as a shell starts it."""
+    """Start the command in a new process and process group, as a shell does."""
     command = [sys.executable, "-m", "spectag", *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, text=True, start_new_session=True, **streams)
 
 
 def python(script):
+    """Run Python code in a new process."""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 def run_without(packages, *arguments):
-    """The command where some packages are not installed."""
+    """Run the command as if some packages were not installed."""
     return python(f"""
 import sys
 
@@ -53,7 +54,7 @@ def write_tones(folder, n_files, seconds=0.3):
 
 
 def write_manifest(folder, n_clips=12):
-    """A manifest of tones, a third of them for each label."""
+    """A manifest of tones; each label has a third of them."""
     names = write_tones(folder / "clips", n_clips)
     rows = ["fname,labels", *(f"{name},{name.split()[0]}" for name in names)]
     (folder / "clips.csv").write_text("\n".join(rows), encoding="utf-8")

@@ -5,4 +5,4 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 PROJECT = TESTS.parent
 SHARED = PROJECT.parent / "shared"
-"""Sounds and weights that are not part of the project; tests that need them are skipped where they are absent."""
+"""Sounds and weights outside the project. Tests that need them are skipped if they are missing."""
