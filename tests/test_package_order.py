@@ -1,9 +1,10 @@
-"""Packages import one way: a package knows only those before it in ORDER."""
+"""The packages: each imports only the packages above it, and a name means one thing."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules, walk_packages
 
@@ -28,7 +29,7 @@ ORDER = [
 BELOW = {"array_types", "errors"}  # modules that every package may use
 SIBLINGS = {frozenset({"tagging", "training"})}  # neither imports the other
 TRAINING_LIBRARIES = {"torch", "timm", "torchvision", "accelerate", "tensorboard"}
-TORCH_PLACES = ("networks", "inputs", "members", "setup")  # of training: heads, features and folds need none
+TORCH_PACKAGES = ("networks", "inputs", "members", "setup")  # of training; heads and tuning do not need torch
 
 ROOT = Path(spectag.__file__).parent
 FILES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*.py"))
@@ -39,7 +40,7 @@ def package_of(file: Path) -> str:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Dotted names of everything that a file imports, inside functions and for type checkers too."""
+    """Dotted names of everything that a file imports, also inside functions and for type checkers."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -58,7 +59,7 @@ def test_every_module_belongs_to_a_package():
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_a_package_imports_only_packages_before_it(file):
+def test_package_imports_only_packages_above_it(file):
     package = package_of(file)
     allowed = {*BELOW, *ORDER[: ORDER.index(package) + 1]}
     imported = {name.split(".")[1] for name in imports(file) if name.startswith("spectag.")}
@@ -66,15 +67,29 @@ def test_a_package_imports_only_packages_before_it(file):
     assert not any({package, other} in SIBLINGS for other in imported - {package})
 
 
-def test_torch_and_what_comes_with_it_are_imported_only_where_networks_are_trained():
+def test_only_four_packages_of_training_import_torch_and_its_companions():
     for file in FILES:
         found = libraries(file) & TRAINING_LIBRARIES
-        assert not found or package_of(file) == "training", f"{file} imports {found}"
+        places = file.relative_to(ROOT).parts[:2]
+        assert not found or places in [("training", name) for name in TORCH_PACKAGES], f"{file} imports {found}"
+
+
+def test_no_public_class_or_function_is_defined_in_two_modules():
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def test_heads_and_the_training_pipeline_do_not_import_torch():
+    for file in (ROOT / "training").rglob("*.py"):
+        assert file.relative_to(ROOT / "training").parts[0] in TORCH_PLACES or not libraries(file) & TRAINING_LIBRARIES
 
 
 def test_no_child_of_a_package_has_the_name_of_a_public_function():
-    packages = [spectag, *(sys.modules[name] for name in map(_imported, _package_names()))]
-    for package in packages:
+    for package in [spectag, *map(import_module, _package_names())]:
         children = {module.name for module in iter_modules(package.__path__)}
         assert not children & set(getattr(package, "__all__", ())), package.__name__
 
@@ -83,24 +98,19 @@ def _package_names() -> list[str]:
     return [module.name for module in walk_packages(spectag.__path__, "spectag.") if module.ispkg]
 
 
-def _imported(name: str) -> str:
-    __import__(name)
-    return name
-
-
 @pytest.mark.parametrize("package", ["spectag", *(f"spectag.{name}" for name in ORDER)])
-def test_every_public_name_is_there(package):
-    module = sys.modules[_imported(package)]
+def test_every_public_name_exists(package):
+    module = import_module(package)
     assert module.__all__
     for name in module.__all__:
         assert getattr(module, name).__name__ == name
 
 
-def test_matplotlib_is_imported_only_where_it_draws():
+def test_matplotlib_is_imported_only_inside_functions():
     for file in FILES:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        assert not any("matplotlib" in ast.unparse(node) for node in at_import), file
+        top_level = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any("matplotlib" in ast.unparse(node) for node in top_level), file
 
 
 def test_only_the_entry_point_imports_the_command_line():
@@ -108,7 +118,7 @@ def test_only_the_entry_point_imports_the_command_line():
     assert users == {"cli"}
 
 
-def test_tagging_loads_nothing_of_training():
+def test_tagging_does_not_import_the_training_libraries():
     script = f"""
 import sys, spectag
 spectag.load, spectag.tag, spectag.Tagger

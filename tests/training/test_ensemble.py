@@ -39,7 +39,7 @@ def with_groups(table, groups):
 
 
 def test_noisy_clips_of_a_held_out_group_are_left_out(tmp_path, run):
-    """Groups 0 to 2 are in fold 0, groups 3 to 5 in fold 1; the noisy clips, other sounds, are of groups 1, 4 and 9."""
+    """Groups 0 to 2 are in fold 0, groups 3 to 5 in fold 1; the noisy clips (other sounds) are in groups 1, 4, 9."""
     manifest = with_groups(write_sounds(tmp_path / "true"), [i % 3 + 3 * (i // 3 % 2) for i in range(12)])
     noisy = with_groups(write_sounds(tmp_path / "noisy", seconds=0.6), [1] * 4 + [4] * 4 + [9] * 4)
     lines = []

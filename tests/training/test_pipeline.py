@@ -100,7 +100,7 @@ def table(tmp_path, sounds):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, data):
-    """PNGs of the demo's clips and a multi-hot CSV, as anyone makes them."""
+    """PNGs of the demo's clips, and a multi-hot CSV of their labels."""
     folder = tmp_path_factory.mktemp("images")
     manifest = read_manifest(data.train_curated)
     names = [f"{clip.path.stem}.png" for clip in manifest.clips]
@@ -424,7 +424,7 @@ def test_members_that_do_not_fit_the_budget_are_left_out(table):
 
 
 def test_first_fine_tuning_is_the_first_fold_of_the_first_fine_tuned_member(table):
-    """As `train` would begin it: with the clips of the first fold held out."""
+    """As `train` would start it: with the clips of the first fold held out."""
     manifest = read_manifest(table(columns=("fname", "labels", "fold")))
     members = ({}, {**TUNED, "mel": MEL.model_dump(), "batch_size": 5})
     recipe = Recipe(**FROZEN, members=members, folds="given")

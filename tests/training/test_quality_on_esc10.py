@@ -18,7 +18,10 @@ from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.pipeline import train
 
 MANIFEST = SHARED / "data" / "esc10" / "esc10.csv"
-pytestmark = pytest.mark.skipif(not MANIFEST.exists(), reason="needs ../shared/data/esc10")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not MANIFEST.exists(), reason="needs ../shared/data/esc10"),
+]
 needs_mn04 = pytest.mark.skipif(not (SHARED / "weights").exists(), reason="needs ../shared/weights")
 N_DRAWS = 10
 

@@ -127,7 +127,7 @@ def test_checkpoint_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_cache(tmp_path_factory):
-    """The cache of all tests, also for what the module makes once."""
+    """The cache of all tests, also for fixtures of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
@@ -168,6 +168,7 @@ def kill(data, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_repeatedly_gives_the_same_files(undisturbed, kill, run, data, tmp_path):
     """Within an epoch, between two folds, and at the last step."""
     kill(step="fold 0 epoch 2", n_done=2, resume=False)
@@ -194,6 +195,7 @@ def stopped(data, output, recipe, step, **options):
         train(data, output, recipe, progress=stop_at(step), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 def test_run_of_other_settings_is_not_resumed(data, tmp_path):
     stopped(data, tmp_path / "model", FOLDS, 4)
@@ -205,6 +207,7 @@ def test_run_of_other_settings_is_not_resumed(data, tmp_path):
         train(data, tmp_path / "model", other, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 def test_run_of_other_labels_is_not_resumed(data, tmp_path):
     stopped(data, tmp_path / "model", FOLDS, 4)
@@ -214,6 +217,7 @@ def test_run_of_other_labels_is_not_resumed(data, tmp_path):
         train(changed, tmp_path / "model", FOLDS, resume=True, audio_dir=data.parent / "clips")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 @pytest.mark.parametrize("length", [0, 100, 5000])
 def test_damaged_checkpoint_is_named(data, tmp_path, length):
@@ -230,6 +234,7 @@ def test_checkpoint_runs_no_code(tmp_path):
         read_checkpoint(tmp_path / "c.pt", "this one")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 def test_without_resume_the_checkpoints_of_a_stopped_run_are_deleted(data, tmp_path):
     """Even if its settings were different."""
@@ -241,6 +246,7 @@ def test_without_resume_the_checkpoints_of_a_stopped_run_are_deleted(data, tmp_p
     assert "fine-tuning starts from the beginning and deletes the checkpoints of a stopped run (no --resume)" in lines
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 def test_resume_without_checkpoint_starts_from_the_beginning(data, undisturbed, tmp_path):
     lines = []
@@ -250,6 +256,7 @@ def test_resume_without_checkpoint_starts_from_the_beginning(data, undisturbed, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 def test_resumed_run_keeps_its_number_of_epochs(data, tmp_path, monkeypatch):
     recipe = small_recipe(validation_fraction=0.25, epochs=9, budget=500.0, finetune={"checkpoint_steps": 1})
@@ -261,12 +268,13 @@ def test_resumed_run_keeps_its_number_of_epochs(data, tmp_path, monkeypatch):
     assert {epoch.n_epochs for epoch in result.epochs} == {4}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_bundle")
 def test_each_member_is_resumed_from_its_own_checkpoint(data, tmp_path):
     members = ({"seed": 1}, {"seed": 2})
     recipe = small_recipe(validation_fraction=0.25, members=members, finetune={"checkpoint_steps": 1})
     expected = train(data, tmp_path / "whole", recipe)
-    stopped(data, tmp_path / "model", recipe, 9)  # of 3 steps an epoch: in the second member
+    stopped(data, tmp_path / "model", recipe, 9)  # 3 steps per epoch: in the second member
     result = train(data, tmp_path / "model", recipe, resume=True)
     assert scores(result.epochs) == scores(expected.epochs)
     np.testing.assert_array_equal(result.predictions, expected.predictions)

@@ -1,4 +1,4 @@
-"""The linear head is where its loss is least, by finite differences and by scikit-learn."""
+"""The linear head minimises its loss, compared with finite differences and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_constant_features_are_ignored_whatever_they_are_later(rng, constant):
     later = with_constant.copy()
     later[:, 8:] = 1e9
     assert np.array_equal(head.logits(later), head.logits(with_constant))
-    alone = fit_heads(features, y_true, [8], (2e-3,))[0]  # half the features, so the square norm is twice as great
+    alone = fit_heads(features, y_true, [8], (2e-3,))[0]  # half the features, so the squared norm is twice as large
     assert head.logits(with_constant) == pytest.approx(alone.logits(features), abs=1e-3)
 
 

@@ -71,7 +71,7 @@ def log_mel(waveform, mel=AUDIOSET_MEL):
 
 
 def mean_power(waveform, mel):
-    """On a scale that two clips share, whatever the config's own is."""
+    """Mean power on an absolute scale, for any config."""
     return float(power_of(log_mel(waveform, absolute := mel.model_copy(update={"ref": 1.0})), absolute).mean())
 
 
@@ -129,8 +129,8 @@ def test_added_clip_has_the_drawn_level_whatever_its_loudness(mel, mix_db, rng):
     mixed = augmented(log_mel(low, mel), Draw(mix_db=mix_db), others=log_mel(high, mel), front_end=FrontEnd(mel=mel))
     power = power_of(mixed, mel)
     alone = power_of(log_mel(low, mel), mel)
-    elsewhere = slice(0, mel.n_mels // 2)  # where the tone is not
-    alone *= power[..., elsewhere, :].mean() / alone[..., elsewhere, :].mean()  # relative scales are made one
+    elsewhere = slice(0, mel.n_mels // 2)  # without the tone
+    alone *= power[..., elsewhere, :].mean() / alone[..., elsewhere, :].mean()  # to the same scale
     added = (power - alone).mean()
     assert 10 * torch.log10(added / alone.mean()) == pytest.approx(mix_db, abs=0.2)
 
@@ -400,7 +400,7 @@ def test_draw_stays_within_the_settings(seed):
 
 
 def test_each_augmentation_has_its_probability(rng):
-    config = AugmentConfig(mix=0.7, mixup=0.5, roll=0.2, spec_augment=0.3, background="noises", background_share=0.4)
+    config = AugmentConfig(mix=0.7, mixup=0.5, roll=0.2, spec_augment=0.3, background="noises", background_fraction=0.4)
     draws = [draw(config, rng) for _ in range(4000)]
     shares = [
         np.mean([drawn.mix_db is not None for drawn in draws]),
@@ -414,6 +414,6 @@ def test_each_augmentation_has_its_probability(rng):
 
 def test_nothing_is_drawn_if_all_probabilities_are_0(rng):
     assert draw(OFF, rng) == Draw()
-    assert draw(AugmentConfig(mix=0, gain_db=0, background_share=1), rng) == Draw()
+    assert draw(AugmentConfig(mix=0, gain_db=0, background_fraction=1), rng) == Draw()
     assert not Draw().needs_other
     assert not Draw().needs_background

@@ -1,4 +1,4 @@
-"""Clips on their way into fine-tuning: the same whoever loads them, each once, and errors that come out."""
+"""Batches: reproducible for any number of processes, each clip once, and errors are raised."""
 
 import threading
 import time
@@ -46,7 +46,7 @@ def batches_of(examples, *, width=WIDTH, augment=LIVELY, short_clips="both", **s
 
 
 def clips_in(batch):
-    """All that is known of each clip of a batch, augmented."""
+    """Everything about each clip of a batch, augmented."""
     inputs, targets = batch.augmented(Augmenter(LIVELY, FRONT_END), torch.device("cpu"))
     return [
         (inputs[i].numpy().tobytes(), targets[i].numpy().tobytes(), float(batch.weights[i]), bool(batch.is_noisy[i]))
@@ -167,7 +167,7 @@ def test_without_augmentation_nothing_is_drawn():
 
 
 def test_backgrounds_are_excerpts_of_the_given_sounds(tmp_path):
-    augment = AugmentConfig(mix=0.0, background=tmp_path, background_share=0.5)
+    augment = AugmentConfig(mix=0.0, background=tmp_path, background_fraction=0.5)
     batches = batches_of(examples_of(8, backgrounds=[clip_of(-5)]), augment=augment)
     (batch,) = batches.epoch(1, augmented=True)
     has_background = [drawn.needs_background for drawn in batch.draws]

@@ -119,7 +119,7 @@ def test_settings_without_effect_on_mixed_clips_keep_them(store, inputs, same):
 
 
 def test_backgrounds_are_not_used_in_mixed_clips(store, inputs):
-    mixes_of(store, inputs, augment={"background": Path("noises"), "background_share": 1.0})
+    mixes_of(store, inputs, augment={"background": Path("noises"), "background_fraction": 1.0})
     assert len(store.inputs) == 12
 
 

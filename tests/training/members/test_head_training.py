@@ -171,7 +171,9 @@ def test_unknown_labels_have_no_gradient(data):
 
 def test_balanced_class_weights_make_rare_labels_count_more(data):
     features, _ = data
-    y_true = np.arange(N_CLIPS)[:, np.newaxis] % np.array([1, 4, 4, 4]) == 0  # of all clips, and of a quarter thrice
+    y_true = (
+        np.arange(N_CLIPS)[:, np.newaxis] % np.array([1, 4, 4, 4]) == 0
+    )  # one label of all clips, three of a quarter
     plain, balanced = (one_step((features, y_true), loss={"class_weights": kind}) for kind in ("none", "balanced"))
     weights = np.array([1, 2, 2, 2]) / 1.75  # as 1 / sqrt(clips), with mean 1
     np.testing.assert_allclose(balanced, plain * weights[:, np.newaxis], atol=1e-6)

@@ -196,7 +196,7 @@ def test_backgrounds_change_the_result(inputs_for, y_true, context, tmp_path, rn
         fit_finetuned(
             inputs_for(small_recipe(epochs=1, augment=augment)), single_split(y_true), context(), Callbacks(), name=""
         )
-        for augment in ({"mix": 0.0}, {"mix": 0.0, "background": tmp_path, "background_share": 1.0})
+        for augment in ({"mix": 0.0}, {"mix": 0.0, "background": tmp_path, "background_fraction": 1.0})
     ]
     assert not np.array_equal(fits[0].logits, fits[1].logits, equal_nan=True)
 

@@ -221,7 +221,7 @@ def test_constant_padding_equals_tensorflow_for_maps_of_even_size(rng, kernel_si
 
 
 def small_convnext():
-    """Four stages as in ConvNeXt-Tiny, of a few channels."""
+    """Four stages as in ConvNeXt-Tiny, with few channels."""
     return ConvNeXt([CNBlockConfig(now, after, 1) for now, after in pairwise([8, 16, 24, 32, None])])
 
 

@@ -1,4 +1,4 @@
-"""Losses: worked by hand, held against torch and torchvision, and against finite differences."""
+"""Losses: worked by hand, and compared with torch, torchvision and finite differences."""
 
 import math
 from functools import partial
@@ -71,7 +71,7 @@ def gradient(loss, logits):
         (partial(focal, gamma=2), math.log(4 / 3) / 16, math.log(4) * 9 / 16),
         # true: times 1/4. False: 3/4 - 1/4 = 1/2 is left, so (1/2)^2 times -ln(1 - 1/2)
         (partial(asymmetric, gamma_positive=1, gamma_negative=2, margin=0.25), math.log(4 / 3) / 4, math.log(2) / 4),
-        # false, no factor: -ln(1 - 1/2). The margin is nothing to a true label
+        # false, no factor: -ln(1 - 1/2). The margin has no effect on a true label
         (partial(asymmetric, gamma_positive=0, gamma_negative=0, margin=0.25), math.log(4 / 3), math.log(2)),
         # targets 0.8 * 1 + 0.2 * 3/4 = 0.95, and 0.2 * 3/4 = 0.15
         (
@@ -94,7 +94,7 @@ def test_lsep_worked_by_hand():
     torch.testing.assert_close(lsep(odds, tensor([1, 0, 0])), tensor(3).log())
     # 3/2 and 3/1 for the pairs with the last: 1 + 4.5
     torch.testing.assert_close(lsep(odds, tensor([1, 1, 0])), tensor(5.5).log())
-    # the first pair weighs twice: 1 + 3 + 3
+    # the first pair counts twice: 1 + 3 + 3
     torch.testing.assert_close(lsep(odds, tensor([1, 1, 0]), label_weights=tensor(2, 1, 9)), tensor(7).log())
     # the first label is unknown: 1 + 3
     known = torch.tensor([[False, True, True]])
@@ -295,7 +295,7 @@ def test_loss_of_logits_in_half_precision_is_computed_in_single(kind, dtype, log
 
 @every_kind
 def test_loss_of_half_precision_logits_matches_their_rounded_values(kind, logits, soft):
-    """Else targets and weights from NumPy, in double precision, would slow the network's steps."""
+    """Otherwise double-precision targets and weights from NumPy would make the steps slow."""
     losses = clip_losses(logits.float(), soft, LossConfig(kind=kind), label_weights=tensor(1, 2, 1, 2, 1))
     assert losses.dtype == torch.float32
 

@@ -1,4 +1,4 @@
-"""Pooling and heads: numbers that numpy and torchvision give too."""
+"""Pooling and heads, compared with NumPy and torchvision."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from spectag.training.networks.network import (
 
 
 class GivenMaps(Backbone):
-    """A backbone that shows the maps that it was made with."""
+    """A backbone that returns the given maps."""
 
     def __init__(self, stages, embedding=None):
         super().__init__()

@@ -21,7 +21,7 @@ WIDTHS = (1, 13, 100, 101, 517, 2001)  # short, odd, long
 
 
 def exported(network, path, channels=1, height=64, width=96):
-    """The features' ONNX file of a backbone and its extractor."""
+    """Export the features of a backbone to ONNX; return its extractor."""
     extractor = FeatureExtractor(network, "all").eval()
     export_features(extractor, torch.rand(2, channels, height, width), path)
     return extractor
@@ -33,7 +33,7 @@ def run(path, inputs):
 
 @torch.inference_mode()
 def head_for(extractor, example):
-    """A head of random weights on features that are centred and scaled as they are after training."""
+    """A head with random weights that standardises features."""
     features = extractor(example)
     head = build_head("linear", features.shape[1], N_LABELS)
     head.center.copy_(features.mean(dim=0))
@@ -42,7 +42,7 @@ def head_for(extractor, example):
 
 
 class Exported:
-    """A tagger in torch, and the same as an ONNX file."""
+    """A network in torch, and the same network as an ONNX file."""
 
     def __init__(self, folder, name, height):
         torch.manual_seed(0)
@@ -104,7 +104,7 @@ def test_file_names_its_inputs_and_outputs_and_contains_no_local_paths(model):
     assert [value.name for value in proto.graph.output] == ["probabilities", "features", "logits"]
     assert proto.producer_name == "spectag"
     for weights in proto.graph.initializer:
-        weights.ClearField("raw_data")  # any bytes may stand there
+        weights.ClearField("raw_data")  # may contain any bytes
     text = proto.SerializeToString().decode("latin-1")
     for private in (str(Path.home()), str(Path.cwd()), sys.prefix, "site-packages", ".py", f"/{getpass.getuser()}"):
         assert private not in text, private
@@ -134,7 +134,7 @@ def test_layer_norm_head_is_exported_too(tmp_path, rng):
 
 
 class Flat(Backbone):
-    """Maps without any deviation, as dead channels have them."""
+    """Constant maps, like those of dead channels."""
 
     def feature_maps(self, inputs):
         return FeatureMaps((torch.relu(inputs - 2),))
@@ -147,8 +147,8 @@ def test_deviation_of_a_constant_map_is_the_same_in_onnx_and_torch(tmp_path):
     np.testing.assert_allclose(features, extractor(torch.from_numpy(inputs)), rtol=1e-6, atol=0)
 
 
-def shaken(extractor):
-    """Another extractor that is built alike, whose every weight and statistic is its own."""
+def with_other_weights(extractor):
+    """Another extractor of the same architecture, with other weights and statistics."""
     other = copy.deepcopy(extractor)
     torch.manual_seed(1)
     for values in other.state_dict().values():
@@ -158,11 +158,11 @@ def shaken(extractor):
 
 
 def test_traced_graph_can_be_used_with_other_weights(model, tmp_path, rng):
-    """Batch normalisation is folded into the weights before it, so it must be folded anew."""
+    """Batch normalisation is folded into the weights before it, so it must be folded again."""
     extractor = model.tagger.extractor
     inputs = rng.random((2, 1, model.height, 77), np.float32)
     answers = []
-    for number, each in enumerate((shaken(extractor), extractor)):
+    for number, each in enumerate((with_other_weights(extractor), extractor)):
         onnx.save(with_weights(model.graph, each), tmp_path / f"{number}.onnx")
         answers.append(run(tmp_path / f"{number}.onnx", inputs)[0])
         with torch.inference_mode():
@@ -177,7 +177,7 @@ def test_graph_has_every_weight_that_the_features_need_by_its_name(model):
 
 
 class OneWidth(Backbone):
-    """A network that takes 16 columns and no other number."""
+    """A network that accepts only 16 columns."""
 
     def __init__(self):
         super().__init__()

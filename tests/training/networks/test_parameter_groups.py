@@ -1,4 +1,4 @@
-"""Which parameters belong to which stage, on networks made by hand and on a real one."""
+"""The stages of parameters, for small networks and a real one."""
 
 import pytest
 import torch
@@ -14,12 +14,14 @@ EXAMPLE = torch.zeros(1, 1, 8, 8)
 
 
 class MadeByHand(Backbone):
-    """Three convolutions in a row, a skip branch into the last, and a layer that nothing uses."""
+    """Three convolutions in a row, a skip branch into the last, and an unused layer."""
 
     def __init__(self):
         super().__init__()
         self.unused = nn.Linear(2, 2)
-        self.third, self.second, self.first = (nn.Conv2d(1, 1, 3, padding=1) for _ in range(3))  # not in their order
+        self.third, self.second, self.first = (
+            nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)
+        )  # not in the order of use
         self.skip = nn.Conv2d(1, 1, 1)
 
     def feature_maps(self, inputs):
@@ -71,7 +73,7 @@ def test_real_network_has_every_used_parameter_once_from_first_to_last_stage():
     all_names = [name for stage in stages for name in stage]
     assert len(all_names) == len(set(all_names))
     unused = {name for name, _ in network.named_parameters()} - set(all_names)
-    assert unused == set(of("network.classifier.5"))  # AudioSet's own labels
+    assert unused == set(of("network.classifier.5"))  # the labels of AudioSet
     for number, stage in enumerate(stages[:-1]):
         assert {name.split(".")[2] for name in stage} == {str(number)}
     assert stages[-1] == of("network.classifier.2")

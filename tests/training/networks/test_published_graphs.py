@@ -1,4 +1,4 @@
-"""The graphs in the package are those that the networks have today."""
+"""The graphs in the package are those of the current networks."""
 
 import numpy as np
 import pytest

@@ -104,6 +104,7 @@ def distance(first, second):
     return math.sqrt(sum(((first[name] - second[name]).double() ** 2).sum() for name in first))
 
 
+@pytest.mark.slow
 def test_two_processes_fine_tune_to_the_weights_of_one(launched, folder):
     assert [done["tuned"]["status"] for done in launched] == [0, 0]
     single, double, before = (weights(folder / name) for name in ("single", "double", "frozen"))
@@ -114,6 +115,7 @@ def test_two_processes_fine_tune_to_the_weights_of_one(launched, folder):
     assert scores[1] == pytest.approx(scores[0])
 
 
+@pytest.mark.slow
 def test_two_processes_fit_the_frozen_head_of_one(launched, folder):
     assert [done["frozen"]["status"] for done in launched] == [0, 0]
     assert (folder / "frozen double" / "weights.safetensors").read_bytes() == (
@@ -121,6 +123,7 @@ def test_two_processes_fit_the_frozen_head_of_one(launched, folder):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_only_the_main_process_prints_and_writes(launched, folder):
     first, second = launched
     for run in ("tuned", "frozen"):
@@ -131,14 +134,17 @@ def test_only_the_main_process_prints_and_writes(launched, folder):
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.slow
 def test_error_in_the_arguments_is_raised_in_every_process(launched):
     assert [done["refused"]["status"] for done in launched] == [1, 1]
 
 
+@pytest.mark.slow
 def test_error_of_the_main_process_is_raised_in_every_process(launched):
     assert [done["error"] for done in launched] == ["the disk is full"] * 2
 
 
+@pytest.mark.slow
 def test_main_process_goes_first_and_its_value_is_sent_to_all(launched, folder):
     assert (folder / "order.txt").read_text() == "01"
     assert [(done["received"], done["first"]) for done in launched] == [("sent by 0", "made by 0")] * 2

@@ -84,7 +84,7 @@ def test_search_that_never_diverges_runs_to_the_end():
 
 @pytest.mark.parametrize("steepest", [1e-5, 1e-3, 1e-2])
 def test_suggestion_is_where_a_falling_curve_is_steepest(steepest):
-    falling = 1 / (1 + (RATES / steepest) ** 2)  # steepest, over the logarithm, at this rate
+    falling = 1 / (1 + (RATES / steepest) ** 2)  # steepest at this rate, on a logarithmic scale
     assert suggest_rate(RATES, falling) == pytest.approx(steepest, rel=0.15)  # neighbours are 15 % apart
 
 

@@ -63,7 +63,7 @@ class FakeTraining:
 def fake_training(monkeypatch):
     fake, module = FakeTraining(), importlib.import_module("spectag.training.tuning.study")
     monkeypatch.setattr(module, "score_recipe", fake)
-    monkeypatch.setattr(module, "save_figure", lambda *_: None)  # drawing takes longer than all the rest
+    monkeypatch.setattr(module, "save_figure", lambda *_: None)  # drawing takes longer than everything else
     return fake
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spectag.array_types import BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.scoring.calibration_curves import fit_line
+from spectag.system.epoch_log import Epoch
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, LinearHead, fit_heads
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
@@ -17,6 +18,8 @@ from spectag.training.setup.noisy_labels import Relabelled, relabel
 
 if TYPE_CHECKING:
     from spectag.training.inputs.mixed_clips import MixedClips
+
+H = TypeVar("H")
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,20 @@ class FrozenFeatures:
 
 
 @dataclass(frozen=True)
-class LinearHeads:
+class HeadFit(Generic[H]):
     """A head for each of `CrossValidation.trainings`, and the held-out logits (n_clips, n_labels) of the folds' heads.
 
-    Logits are NaN for clips that were never held out.
+    Logits are NaN for clips that were never held out. There are epochs only if the heads were trained by epochs.
     """
 
-    heads: tuple[LinearHead, ...]
+    heads: tuple[H, ...]
     logits: FloatArray
+    epochs: tuple[Epoch, ...] = ()
 
 
 def fit_by_lbfgs(
     data: FrozenFeatures, cross_validation: CrossValidation, recipe: Recipe, callbacks: Callbacks
-) -> LinearHeads:
+) -> HeadFit[LinearHead]:
     """Linear heads fitted to convergence, with the weight decay that has the best lwlrap on held-out clips."""
     y_true, folds = cross_validation.y_true, cross_validation.folds
     decays = _weight_decays(recipe, can_compare=any(y_true[fold.valid].any() for fold in folds))
@@ -79,7 +83,7 @@ def fit_by_lbfgs(
     chosen = [heads[decays.index(best)] for heads in heads_by_fold]
     if cross_validation.all_clips is not None:
         chosen += _fit_fold(data, cross_validation.all_clips, y_true, (best,))
-    return LinearHeads(tuple(chosen), logits[best])
+    return HeadFit(tuple(chosen), logits[best])
 
 
 def _weight_decays(recipe: Recipe, *, can_compare: bool) -> tuple[float, ...]:

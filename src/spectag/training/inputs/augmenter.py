@@ -68,7 +68,7 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
 
     mixes = happens(config.mix)
     mixup = not mixes and happens(config.mixup)
-    has_background = config.background is not None and happens(config.background_share)
+    has_background = config.background is not None and happens(config.background_fraction)
     crops, masks = happens(config.resized_crop), happens(config.spec_augment)
     n_masks = config.n_masks if masks else 0
     return Draw(

@@ -34,12 +34,7 @@ from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.losses import clip_losses
 from spectag.training.networks.network import TaggerNetwork
 from spectag.training.networks.parameter_groups import optimizer_groups
-from spectag.training.setup.optimization import (
-    check_finite,
-    label_weights_for,
-    make_optimizer,
-    mean_loss_and_lwlrap,
-)
+from spectag.training.setup.optimization import check_losses_finite, label_weights_for, make_optimizer, mean_loss_and_lwlrap
 
 
 @dataclass(frozen=True)
@@ -240,7 +235,7 @@ class FineTuning:
             on_epoch(epoch)
         while state.epoch <= self.n_epochs and not self._is_out_of_patience():
             epoch = self._train_epoch(progress)
-            check_finite(epoch, self.recipe)
+            check_losses_finite(epoch, self.recipe)
             state.epochs.append(epoch)
             if epoch.valid_lwlrap is not None and epoch.valid_lwlrap > state.best_lwlrap:
                 state.best_lwlrap, state.best_epoch = epoch.valid_lwlrap, epoch.epoch

@@ -149,12 +149,7 @@ def _validation_clips(inputs: MemberInputs, fold: Fold, y_true: BoolArray) -> Va
 
 
 def _start_or_resume(
-    start: "partial[FineTuning]",
-    network: TaggerNetwork,
-    n_epochs: int,
-    n_left: int,
-    context: FinetuneContext,
-    log: Log,
+    start: "partial[FineTuning]", network: TaggerNetwork, n_epochs: int, n_left: int, context: FinetuneContext, log: Log
 ) -> tuple[FineTuning | None, int]:
     """The next run (None if there is no time for it), and the number of runs from it on that there is time for."""
     saved = context.read_checkpoint(start.keywords["checkpoint"])

@@ -1,6 +1,5 @@
 """Heads on frozen features trained by epochs (Adam, AdamW or SGD), and heads as PyTorch modules."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,39 +7,27 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from spectag.array_types import BoolArray, Float32Array, FloatArray
+from spectag.array_types import BoolArray, Float32Array
 from spectag.config.recipe import Recipe
 from spectag.system.epoch_log import Epoch, OnEpoch
 from spectag.training.heads.logistic import LinearHead, Standardization
-from spectag.training.heads.per_fold import FrozenFeatures
+from spectag.training.heads.per_fold import FrozenFeatures, HeadFit
 from spectag.training.networks.losses import clip_losses
 from spectag.training.networks.network import StandardizedLinear, build_head, load_part
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.optimization import (
     WeightedTensors,
-    check_finite,
+    check_losses_finite,
     label_weights_for,
     make_optimizer,
     mean_loss_and_lwlrap,
 )
 
 
-@dataclass(frozen=True)
-class TrainedHeads:
-    """A head for each of `CrossValidation.trainings`, and the held-out logits (n_clips, n_labels) of the folds' heads.
-
-    Logits are NaN for clips that were never held out.
-    """
-
-    heads: tuple[nn.Module, ...]
-    logits: FloatArray
-    epochs: tuple[Epoch, ...]
-
-
 def fit_by_gradient(
     data: FrozenFeatures, cross_validation: CrossValidation, recipe: Recipe, callbacks: Callbacks, *, name: str
-) -> TrainedHeads:
+) -> HeadFit[nn.Module]:
     """Heads trained by epochs with the recipe's optimizer. `name` is a prefix of the epochs' names."""
     logits = np.full(cross_validation.y_true.shape, np.nan)
     heads, epochs = [], []
@@ -56,7 +43,7 @@ def fit_by_gradient(
         with torch.inference_mode():
             logits[fold.valid] = head(torch.from_numpy(data.clips[fold.valid])).numpy()
         heads.append(head)
-    return TrainedHeads(tuple(heads), logits, tuple(epochs))
+    return HeadFit(tuple(heads), logits, tuple(epochs))
 
 
 def train_fold_head(
@@ -125,7 +112,7 @@ def train_head(
             n_epochs=recipe.epochs,
             part=name,
         )
-        check_finite(epoch, recipe)
+        check_losses_finite(epoch, recipe)
         on_epoch(epoch)
 
 

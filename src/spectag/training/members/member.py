@@ -20,10 +20,10 @@ from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
-from spectag.training.heads.per_fold import FrozenFeatures, fit_by_lbfgs
+from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_by_lbfgs
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.inputs.mixed_clips import mix_clips
-from spectag.training.members.head_training import TrainedHeads, fit_by_gradient, head_module
+from spectag.training.members.head_training import fit_by_gradient, head_module
 from spectag.training.networks.network import StandardizedLinear, TaggerNetwork
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -130,18 +130,13 @@ def _colormap(manifest: Manifest) -> str:
 
 
 def fit_frozen(
-    inputs: MemberInputs,
-    data: FrozenFeatures,
-    cross_validation: CrossValidation,
-    callbacks: Callbacks,
-    *,
-    name: str,
+    inputs: MemberInputs, data: FrozenFeatures, cross_validation: CrossValidation, callbacks: Callbacks, *, name: str
 ) -> MemberFit:
     """Fit heads on the features of the frozen network, its `MemberInputs.frozen_features`."""
     recipe = inputs.recipe
     if recipe.optimizer == "lbfgs":
         linear = fit_by_lbfgs(data, cross_validation, recipe, callbacks)
-        fit = TrainedHeads(tuple(head_module(head) for head in linear.heads), linear.logits, ())
+        fit = HeadFit[nn.Module](tuple(map(head_module, linear.heads)), linear.logits)
     else:
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
     heads = final_networks(fit.heads, cross_validation, recipe)

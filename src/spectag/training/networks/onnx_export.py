@@ -65,12 +65,7 @@ def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) ->
 
 
 def export_network(
-    features: onnx.ModelProto,
-    head: nn.Module,
-    n_features: int,
-    path: Path,
-    *,
-    calibration: Calibration | None = None,
+    features: onnx.ModelProto, head: nn.Module, n_features: int, path: Path, *, calibration: Calibration | None = None
 ) -> None:
     """Write an ONNX file of a features graph and a head: inputs to `probabilities`, `features` and `logits`."""
     model = trace(

@@ -35,7 +35,7 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: TrainSettings) -> torch
     return kind(groups, recipe.learning_rate, weight_decay=decay)
 
 
-def check_finite(epoch: Epoch, recipe: TrainSettings) -> None:
+def check_losses_finite(epoch: Epoch, recipe: TrainSettings) -> None:
     """Refuse an epoch whose loss is not finite.
 
     Raises

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from spectag.config.backbones import backbone_spec, resolve_mel
 from spectag.config.base import parse_config
 from spectag.config.recipe import Recipe, merge_settings
@@ -74,7 +72,7 @@ def search_space(recipe: Recipe, over: Sequence[str] = GROUPS, *, holds_images: 
             f"only one network can be tuned at a time, but this recipe has {len(recipe.members)} members; tune the "
             "settings of one member, and copy the best ones to the recipe"
         )
-    explicit = _explicit_names(recipe)
+    explicit = flatten(explicit_settings(recipe))
     settings: dict[str, Range | SettingChoice] = {}
     notes = []
     for group in dict.fromkeys(over):
@@ -126,13 +124,12 @@ def explicit_settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
 
 
-def _explicit_names(recipe: Recipe) -> set[str]:
-    names = set(recipe.model_fields_set)
-    for table in recipe.model_fields_set:
-        value = getattr(recipe, table)
-        if isinstance(value, BaseModel):
-            names |= {f"{table}.{key}" for key in value.model_fields_set}
-    return names
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dict, with names such as augment.mix."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 _Available = tuple[dict[str, Range | SettingChoice], str]

@@ -14,7 +14,7 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.errors import ConfigError, MissingExtraError
 from spectag.system.output import open_output
-from spectag.training.tuning.search_space import SearchSpace, Value, explicit_settings
+from spectag.training.tuning.search_space import SearchSpace, Value, explicit_settings, flatten
 
 if TYPE_CHECKING:
     import optuna
@@ -130,7 +130,7 @@ def _check_identity(folder: Path, study: "optuna.Study", identity: dict[str, Any
 
 
 def _differences(found: dict[str, Any], current: dict[str, Any]) -> str:
-    before, now = _flat(found), _flat(current)
+    before, now = flatten(found), flatten(current)
 
     def text(settings: Mapping[str, Any], name: str) -> str:
         return format_value(settings[name]) if name in settings else "not set"
@@ -140,13 +140,6 @@ def _differences(found: dict[str, Any], current: dict[str, Any]) -> str:
         for name in sorted(before.keys() | now.keys())
         if (name in before, before.get(name)) != (name in now, now.get(name))
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def format_value(value: Value) -> str:

@@ -16,14 +16,16 @@ from spectag.models.bundle import read_info
 from spectag.training.bundle_writer import check_output
 from spectag.training.pipeline import train
 
-PATIENCE, MOST_EPOCHS = 2, 40
+pytestmark = pytest.mark.slow
+
+PATIENCE, MAX_EPOCHS = 2, 40
 RECIPE = Recipe(
     mode="finetune",
     backbone="scratch",
     features="last",
     head="layer_norm",
     mel=MelConfig(sample_rate=16_000, n_fft=512, hop_length=512, n_mels=16, f_max=8000.0),
-    epochs=MOST_EPOCHS,
+    epochs=MAX_EPOCHS,
     batch_size=8,
     learning_rate=0.01,
     validation_fraction=0.5,
@@ -76,7 +78,7 @@ def watched(manifest, tmp_path_factory):
 def test_training_ends_after_patience_epochs_without_improvement(watched):
     *_, result = watched
     scores = [epoch.valid_lwlrap for epoch in result.epochs]
-    assert len(scores) == 1 + int(np.argmax(scores)) + PATIENCE < MOST_EPOCHS
+    assert len(scores) == 1 + int(np.argmax(scores)) + PATIENCE < MAX_EPOCHS
 
 
 def test_best_weights_are_used_and_the_last_are_kept(watched):
@@ -110,7 +112,7 @@ def test_table_of_epochs_in_the_bundle_agrees(watched):
     folder, *_, result = watched
     rows = read_csv(folder / "model" / "epochs.csv")
     assert [float(row["valid_lwlrap"]) for row in rows] == [epoch.valid_lwlrap for epoch in result.epochs]
-    assert {row["n_epochs"] for row in rows} == {str(MOST_EPOCHS)}
+    assert {row["n_epochs"] for row in rows} == {str(MAX_EPOCHS)}
     assert all(float(row["clips_per_second"]) > 0 for row in rows)
 
 
