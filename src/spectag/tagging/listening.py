@@ -182,7 +182,7 @@ def _with_ends_repeated(windows: Iterable[TaggedWindow], n_times: int) -> Iterat
 def tag_stream(
     tagger: Tagger,
     stream: LiveStream,
-    window: WindowConfig,
+    config: WindowConfig,
     *,
     log: Log = no_log,
     clock: Clock = time.monotonic,
@@ -195,33 +195,33 @@ def tag_stream(
     ----------
     tagger, stream, log, clock
         See `listen`.
-    window : WindowConfig
+    config : WindowConfig
 
     Raises
     ------
     AudioError
         If the stream breaks off.
     ValueError
-        If `window` has no length.
+        If `config` has no window length.
     """
-    if window.window_seconds is None:
+    if config.window_seconds is None:
         raise ValueError("need the length of a window, got window_seconds=None")
-    _open_networks(tagger, window.window_seconds)
+    _open_networks(tagger, config.window_seconds)
     cutter = WindowCutter(
         stream.sample_rate,
         tagger.sample_rates,
-        window_seconds=window.window_seconds,
-        overlap_seconds=window.overlap_seconds,
+        window_seconds=config.window_seconds,
+        overlap_seconds=config.overlap_seconds,
     )
-    step = window.window_seconds - window.overlap_seconds
+    step = config.window_seconds - config.overlap_seconds
     n_windows = n_left_out = 0
     for complete in _complete_windows(stream, cutter):
         n_windows += len(complete)
-        for found, captured_at in complete if stream.waits else complete[-1:]:
+        for window, captured_at in complete if stream.waits else complete[-1:]:
             begin = clock()
-            probabilities = tagger.probabilities_of_window(found)
+            probabilities = tagger.probabilities_of_window(window)
             seconds = clock() - begin
-            yield TaggedWindow(found.start_seconds, found.end_seconds, probabilities, captured_at)
+            yield TaggedWindow(window.start_seconds, window.end_seconds, probabilities, captured_at)
         if len(complete) > 1 and not stream.waits:
             if n_left_out == 0:
                 log(

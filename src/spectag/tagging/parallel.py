@@ -236,13 +236,13 @@ def tag_chunk(
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[tuple[_FileJob, Future[Float32Array]]] = deque()
         for job in jobs:
-            for found in job.windows(window):
-                waiting.append((job, pool.submit(row_of_window, found)))
+            for audio_window in job.windows(window):
+                waiting.append((job, pool.submit(row_of_window, audio_window)))
                 if len(waiting) > _WINDOWS_AHEAD * n_threads:
                     earliest, row = waiting.popleft()
                     earliest.add(row.result())
                 if on_window is not None:
-                    on_window(found)
+                    on_window(audio_window)
         for job, row in waiting:
             job.add(row.result())
     files = tuple(job.result(whole=window is None or window.window_seconds is None) for job in jobs)
@@ -277,9 +277,9 @@ class _FileJob:
                     self.add(self._row_of_image(path))
                     return
                 with self._tagger.open_windows(path, window, start_seconds=start, end_seconds=end) as windows:
-                    for found in windows:
-                        self._times.extend((found.start_seconds, found.end_seconds))
-                        yield found
+                    for audio_window in windows:
+                        self._times.extend((audio_window.start_seconds, audio_window.end_seconds))
+                        yield audio_window
         except (AudioError, DataError, MissingExtraError) as error:
             self._reason = str(error)
 

@@ -206,30 +206,27 @@ def _tag_table(job: _Job, table: Any) -> Any:
     """On a worker: tag the chunks of a table."""
     import pyarrow
 
-    results = [pickle.dumps(_tag_counted(job, **row)) for row in table.to_pylist()]
+    results = [pickle.dumps(_tag(job, **row)) for row in table.to_pylist()]
     return pyarrow.table({"index": table["index"], "result": pyarrow.array(results, pyarrow.large_binary())})
 
 
-def _tag_counted(job: _Job, index: int, chunk: bytes) -> _WorkerResult:
+def _tag(job: _Job, index: int, chunk: bytes) -> _WorkerResult:
+    """The result for a pickled chunk. An error is returned, too, because Ray would wrap it if it were raised."""
     import ray
 
+    machine = socket.gethostname()
     if not ray.get(job.attempts.start.remote(index)):
-        return _WorkerResult(None, socket.gethostname())
-    result = _tag(job, pickle.loads(chunk))
+        return _WorkerResult(None, machine)
+    files = pickle.loads(chunk)
+    try:
+        tagged = tag_chunk(_open_tagger(job), job.window, 1, files)
+        skipped = [file.file for file in tagged.files if file.timeline is None and not is_url(file.file)]
+        result = _WorkerResult(tagged, machine, tuple(file for file in skipped if not Path(file).exists()))
+    except Exception as error:
+        error.add_note(f"On the machine {machine}, with {files}:\n{traceback.format_exc()}")
+        result = _WorkerResult(error, machine)
     job.attempts.finish.remote(index)
     return result
-
-
-def _tag(job: _Job, chunk: Chunk) -> _WorkerResult:
-    """The result for a chunk. An error is returned, too, because Ray would wrap it if it were raised."""
-    machine = socket.gethostname()
-    try:
-        tagged = tag_chunk(_open_tagger(job), job.window, 1, chunk)
-    except Exception as error:
-        error.add_note(f"On the machine {machine}, with {chunk}:\n{traceback.format_exc()}")
-        return _WorkerResult(error, machine)
-    skipped = [file.file for file in tagged.files if file.timeline is None and not is_url(file.file)]
-    return _WorkerResult(tagged, machine, tuple(file for file in skipped if not Path(file).exists()))
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from helpers.file_events import (
     make_recording,
     make_recording_with_labels,
 )
+from spectag.data.labels import LabelSet
 from spectag.errors import MissingExtraError
 from spectag.models.timeline import Timeline
 from spectag.system.output import open_binary_output, open_output
@@ -39,13 +40,16 @@ def random_recording(file, n_windows, rng):
 
 def written_wide(path, files, labels=LABELS):
     with open_output(path) as out:
-        write_wide(files, labels, out)
+        write_wide(files, out, labels=LabelSet(tuple(labels)))
     return path
 
 
-def written_parquet(path, *arguments):
+def written_parquet(path, files, labels=None):
     with open_binary_output(path) as out:
-        (write_wide_parquet if len(arguments) > 1 else write_parquet)(*arguments, out)
+        if labels is None:
+            write_parquet(files, out)
+        else:
+            write_wide_parquet(files, out, labels=LabelSet(tuple(labels)))
     return path
 
 
@@ -68,7 +72,8 @@ def test_wide_table_has_the_index_and_columns_of_opensoundscape_predictions(tmp_
 def test_wide_table_keeps_every_bit_of_every_probability(values):
     timeline = Timeline(np.zeros(1), np.ones(1), np.array([values], np.float32))
     out = io.StringIO()
-    write_wide([make_recording("a.wav", timeline=timeline)], [str(i) for i in range(len(values))], out)
+    labels = LabelSet(tuple(map(str, range(len(values)))))
+    write_wide([make_recording("a.wav", timeline=timeline)], out, labels=labels)
     _, row = csv.reader(out.getvalue().splitlines())
     assert np.array(row[3:], np.float64).astype(np.float32).tobytes() == timeline.probabilities.tobytes()
 

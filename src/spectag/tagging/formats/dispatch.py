@@ -25,7 +25,7 @@ from spectag.tagging.formats.wide import write_wide
 
 @dataclass(frozen=True)
 class TableContext:
-    """What writers need to know beside the events."""
+    """What writers may need to know beside the events: their keyword arguments."""
 
     labels: LabelSet
     """All labels of the model."""
@@ -45,10 +45,14 @@ class Format(NamedTuple):
 
     suffix: str
     """Of its file, or of each file in its folder."""
-    write: Callable[[Iterable[FileEvents], Any, TableContext], None]
+    write: Callable[..., None]
     """Writes one table for all recordings to an open file."""
-    write_folder: Callable[[Iterable[FileEvents], str | Path, TableContext], None] | None = None
+    options: tuple[str, ...] = ()
+    """The fields of a `TableContext` that `write` takes as keyword arguments."""
+    write_folder: Callable[..., None] | None = None
     """Writes a file for each recording into a folder, in formats that have one."""
+    folder_options: tuple[str, ...] = ()
+    """The fields of a `TableContext` that `write_folder` takes as keyword arguments."""
     is_binary: bool = False
     has_all_labels: bool = False
     """Whether the table has a probability for every label, not only for detected ones."""
@@ -56,50 +60,20 @@ class Format(NamedTuple):
     """Name of the file in an output folder, without the suffix. No two formats share stem and suffix."""
 
 
+_BAND = ("low_hz", "high_hz")
+
 FORMATS: dict[str, Format] = {
-    "csv": Format(".csv", lambda files, out, _: write_csv(files, out)),
-    "jsonl": Format(".jsonl", lambda files, out, context: write_jsonl(files, out, by_window=context.by_window)),
-    "parquet": Format(".parquet", lambda files, out, _: write_parquet(files, out), is_binary=True),
-    "wide": Format(
-        ".wide.csv", lambda files, out, context: write_wide(files, context.labels.names, out), has_all_labels=True
-    ),
-    "wide-parquet": Format(
-        ".wide.parquet",
-        lambda files, out, context: write_wide_parquet(files, context.labels.names, out),
-        is_binary=True,
-        has_all_labels=True,
-    ),
-    "raven": Format(
-        RAVEN_SUFFIX,
-        lambda files, out, context: write_raven_combined(files, out, low_hz=context.low_hz, high_hz=context.high_hz),
-        lambda files, folder, context: write_raven(
-            files, folder, root=context.root, low_hz=context.low_hz, high_hz=context.high_hz
-        ),
-    ),
-    "raven-combined": Format(
-        ".selections.txt",
-        lambda files, out, context: write_raven_combined(files, out, low_hz=context.low_hz, high_hz=context.high_hz),
-    ),
-    "audacity": Format(
-        ".txt",
-        lambda files, out, _: write_audacity_track(files, out),
-        lambda files, folder, context: write_audacity(files, folder, root=context.root),
-    ),
-    "kaleidoscope": Format(
-        ".kaleidoscope.csv", lambda files, out, context: write_kaleidoscope(files, out, root=context.root)
-    ),
-    "submission": Format(
-        ".csv",
-        lambda files, out, context: write_submission(files, _template(context), context.labels, out),
-        has_all_labels=True,
-        stem="submission",
-    ),
+    "csv": Format(".csv", write_csv),
+    "jsonl": Format(".jsonl", write_jsonl, ("by_window",)),
+    "parquet": Format(".parquet", write_parquet, is_binary=True),
+    "wide": Format(".wide.csv", write_wide, ("labels",), has_all_labels=True),
+    "wide-parquet": Format(".wide.parquet", write_wide_parquet, ("labels",), is_binary=True, has_all_labels=True),
+    "raven": Format(RAVEN_SUFFIX, write_raven_combined, _BAND, write_raven, ("root", *_BAND)),
+    "raven-combined": Format(".selections.txt", write_raven_combined, _BAND),
+    "audacity": Format(".txt", write_audacity_track, (), write_audacity, ("root",)),
+    "kaleidoscope": Format(".kaleidoscope.csv", write_kaleidoscope, ("root",)),
+    "submission": Format(".csv", write_submission, ("labels", "template"), has_all_labels=True, stem="submission"),
 }
-
-
-def _template(context: TableContext) -> Template:
-    assert context.template is not None, "TagSettings requires a template for a submission"
-    return context.template
 
 
 def check_installed(names: Iterable[str]) -> None:
@@ -140,8 +114,10 @@ def write(
     """
     table_format = FORMATS[name]
     if table_format.write_folder is not None and in_folder and location is not None:
-        table_format.write_folder(files, location, context)
+        options = {option: getattr(context, option) for option in table_format.folder_options}
+        table_format.write_folder(files, location, **options)
         return
+    options = {option: getattr(context, option) for option in table_format.options}
     opened: Any = open_binary_output(location) if table_format.is_binary else open_output(location)
     with opened as out:
-        table_format.write(files, out, context)
+        table_format.write(files, out, **options)

@@ -1,12 +1,13 @@
 """Tables as Parquet, written one row group at a time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import BinaryIO
 
 import numpy as np
 
 from spectag.array_types import Float32Array, FloatArray
+from spectag.data.labels import LabelSet
 from spectag.system.output import unicode_text
 from spectag.system.parquet import load_pyarrow
 from spectag.tagging.events import FileEvents
@@ -42,7 +43,7 @@ def write_parquet(files: Iterable[FileEvents], out: BinaryIO) -> None:
             writer.write_table(arrow.table(arrays, schema=schema))
 
 
-def write_wide_parquet(files: Iterable[FileEvents], labels: Sequence[str], out: BinaryIO) -> None:
+def write_wide_parquet(files: Iterable[FileEvents], out: BinaryIO, *, labels: LabelSet) -> None:
     """Write the table of `write_wide` as Parquet: times as float64, probabilities as float32.
 
     A label with the name of a time column gets a second column of that name, which not every reader accepts.
@@ -53,7 +54,7 @@ def write_wide_parquet(files: Iterable[FileEvents], labels: Sequence[str], out: 
         If pyarrow is not installed.
     """
     arrow, parquet = load_pyarrow()
-    names = [*TIME_COLUMNS, *map(unicode_text, labels)]
+    names = [*TIME_COLUMNS, *map(unicode_text, labels.names)]
     types = [arrow.string(), arrow.float64(), arrow.float64(), *[arrow.float32()] * len(labels)]
     schema = arrow.schema(list(zip(names, types, strict=True)))
     n_rows = max(1, _GROUP_PROBABILITIES // max(1, len(labels)))

@@ -83,7 +83,7 @@ class Template:
             )
 
 
-def write_submission(files: Iterable[FileEvents], template: Template, labels: LabelSet, out: TextIO) -> None:
+def write_submission(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet, template: Template) -> None:
     """Write exactly the template's rows and columns, filled with probabilities in full precision.
 
     Parameters
@@ -91,10 +91,10 @@ def write_submission(files: Iterable[FileEvents], template: Template, labels: La
     files : iterable of FileEvents
         One for each row, in the order of the rows (`Template.files`), each with one window: the whole clip. Check with
         `Template.refuse_skipped` first that every clip was tagged.
-    template : Template
+    out : text file
     labels : LabelSet
         All labels of the model.
-    out : text file
+    template : Template
 
     Raises
     ------

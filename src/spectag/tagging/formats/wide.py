@@ -1,8 +1,9 @@
 """The probabilities of all labels: a row for each window, a column for each label."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TextIO
 
+from spectag.data.labels import LabelSet
 from spectag.system.output import csv_writer
 from spectag.tagging.events import FileEvents
 
@@ -10,7 +11,7 @@ TIME_COLUMNS = ("file", "start_time", "end_time")
 _BATCH_WINDOWS = 1000  # turned into text at once
 
 
-def write_wide(files: Iterable[FileEvents], labels: Sequence[str], out: TextIO) -> None:
+def write_wide(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet) -> None:
     """Write a CSV with the columns file, start_time, end_time (seconds) and one for each label.
 
     This is the table that OpenSoundscape's `predict` returns: read it with pandas.read_csv(path, index_col=[0, 1, 2]).
@@ -20,12 +21,12 @@ def write_wide(files: Iterable[FileEvents], labels: Sequence[str], out: TextIO) 
     ----------
     files : iterable of FileEvents
         Their timelines are written.
-    labels : sequence of str
-        All labels of the model. A label with the name of a time column gets a second column of that name.
     out : text file
+    labels : LabelSet
+        All labels of the model. A label with the name of a time column gets a second column of that name.
     """
     write_row = csv_writer(out)
-    write_row([*TIME_COLUMNS, *labels])
+    write_row([*TIME_COLUMNS, *labels.names])
     for file in files:
         timeline = file.timeline
         for begin in range(0, len(timeline.starts), _BATCH_WINDOWS):
