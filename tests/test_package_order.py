@@ -83,11 +83,6 @@ def test_no_public_class_or_function_is_defined_in_two_modules():
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
-def test_heads_and_the_training_pipeline_do_not_import_torch():
-    for file in (ROOT / "training").rglob("*.py"):
-        assert file.relative_to(ROOT / "training").parts[0] in TORCH_PLACES or not libraries(file) & TRAINING_LIBRARIES
-
-
 def test_no_child_of_a_package_has_the_name_of_a_public_function():
     for package in [spectag, *map(import_module, _package_names())]:
         children = {module.name for module in iter_modules(package.__path__)}
