@@ -34,7 +34,12 @@ from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.losses import clip_losses
 from spectag.training.networks.network import TaggerNetwork
 from spectag.training.networks.parameter_groups import optimizer_groups
-from spectag.training.setup.optimization import check_losses_finite, label_weights_for, make_optimizer, mean_loss_and_lwlrap
+from spectag.training.setup.optimization import (
+    check_losses_finite,
+    label_weights_for,
+    make_optimizer,
+    mean_loss_and_lwlrap,
+)
 
 
 @dataclass(frozen=True)
