@@ -6,7 +6,6 @@ A location is a string, because pathlib would replace the two slashes of a URL w
 import errno
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -49,11 +48,8 @@ def local_copy(location: str) -> Iterator[Path]:
     MissingExtraError
         If fsspec is not installed.
     """
-    if not is_url(location):
-        yield Path(location)
-        return
-    filesystem, name = _open_filesystem(location)
-    if _is_local(filesystem):
+    filesystem, name = _resolve(location)
+    if filesystem is None:
         with _url_in_errors(location, Path(name)):
             yield Path(name)
         return
@@ -67,28 +63,8 @@ def local_copy(location: str) -> Iterator[Path]:
 def unfinished_copy(location: str) -> Iterator[Path]:
     """A local path to write to. The file appears at `location` only if the `with` block succeeds.
 
-    For a path, see `unfinished_file`. For a URL, the file is uploaded after the block.
-
-    Raises
-    ------
-    DataError
-        If the URL can't be written.
-    OSError
-        If the path can't be written.
-    """
-    if not is_url(location):
-        with unfinished_file(Path(location)) as unfinished:
-            yield unfinished
-        return
-    with _temporary_file(location) as copy, _url_in_errors(location, copy):
-        yield copy
-        upload(copy, location)
-
-
-def upload(path: Path, url: str) -> None:
-    """Copy a file to a URL, and replace the file there. Missing folders are created.
-
-    In object stores and for file:// URLs, the file appears only when it is complete.
+    For a path and for a file:// URL, see `unfinished_file`. For other URLs, the file is uploaded after the block, and
+    object stores show it only when it is complete.
 
     Raises
     ------
@@ -96,14 +72,18 @@ def upload(path: Path, url: str) -> None:
         If the URL can't be written.
     MissingExtraError
         If fsspec is not installed.
+    OSError
+        If the path can't be written.
     """
-    filesystem, name = _open_filesystem(url)
-    with _filesystem_errors(url, "can't be written", DataError):
-        if _is_local(filesystem):
-            with unfinished_file(Path(name)) as unfinished:
-                shutil.copyfile(path, unfinished)
-        else:
-            filesystem.put_file(str(path), name)
+    filesystem, name = _resolve(location)
+    if filesystem is None:
+        with unfinished_file(Path(name)) as unfinished:
+            yield unfinished
+        return
+    with _temporary_file(location) as copy, _url_in_errors(location, copy):
+        yield copy
+        with _filesystem_errors(location, "can't be written", DataError):
+            filesystem.put_file(str(copy), name)
 
 
 def find_in_url(url: str, suffixes: Collection[str]) -> list[str]:
@@ -158,11 +138,13 @@ def size_and_version(location: str) -> tuple[int, str]:
     MissingExtraError
         If fsspec is not installed.
     """
-    if not is_url(location):
-        return _size_and_mtime(location, location)
-    filesystem, name = _open_filesystem(location)
-    if _is_local(filesystem):
-        return _size_and_mtime(name, location)
+    filesystem, name = _resolve(location)
+    if filesystem is None:
+        try:
+            status = os.stat(name)  # noqa: PTH116 - faster than a Path
+        except (OSError, ValueError) as error:  # ValueError: not a valid file name
+            raise AudioError(f"{location}: can't read the sound: {getattr(error, 'strerror', error)}") from error
+        return status.st_size, str(status.st_mtime_ns)
     with _filesystem_errors(location, "can't read the sound"):
         info = filesystem.info(name)
     version = next((info[key] for key in _VERSION_KEYS if info.get(key) is not None), "")
@@ -179,12 +161,12 @@ def file_fingerprint(location: str) -> str:
         return ""
 
 
-def _size_and_mtime(path: str, location: str) -> tuple[int, str]:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - faster than a Path
-    except (OSError, ValueError) as error:  # ValueError: not a valid file name
-        raise AudioError(f"{location}: can't read the sound: {getattr(error, 'strerror', error)}") from error
-    return status.st_size, str(status.st_mtime_ns)
+def _resolve(location: str) -> tuple[Any, str]:
+    """The file system of a location and the name of the file there; None and a path for a file on this machine."""
+    if not is_url(location):
+        return None, location
+    filesystem, name = _open_filesystem(location)
+    return (None if getattr(filesystem, "local_file", False) is True else filesystem), name
 
 
 def _open_filesystem(url: str) -> tuple[Any, str]:
@@ -203,10 +185,6 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
     except Exception as error:  # the exceptions of file systems have no common class
         raise AudioError(f"{url}: can't be reached: {_reason(error)}") from error
     return filesystem, name + colons + rest
-
-
-def _is_local(filesystem: Any) -> bool:
-    return getattr(filesystem, "local_file", False) is True
 
 
 def _download(filesystem: Any, name: str, copy: Path) -> None:
@@ -257,11 +235,12 @@ def _temporary_file(location: str) -> Iterator[Path]:
 
 @contextmanager
 def _url_in_errors(url: str, path: Path) -> Iterator[None]:
-    """Name the URL instead of the path in the messages of expected errors."""
+    """Name the URL instead of the path in the messages of expected errors; no change if it is not a URL."""
     try:
         yield
     except SpectagError as error:
-        error.args = tuple(str(argument).replace(str(path), url) for argument in error.args)
+        if is_url(url):
+            error.args = tuple(str(argument).replace(str(path), url) for argument in error.args)
         raise
 
 
