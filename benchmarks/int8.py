@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
+from spectag.audio.files import read_audio
 from spectag.data.manifest import read_manifest
 from spectag.models.bundle import ONNX_FILE
 from spectag.models.tagger import Tagger, open_session
@@ -42,7 +43,7 @@ def main() -> None:
     tagger, manifest = Tagger(arguments.model), read_manifest(arguments.manifest)
     inputs = []
     for clip in manifest.clips:
-        waveform = tagger.front_end.read_waveform(clip.path)
+        waveform, _ = read_audio(clip.path, sample_rate=tagger.front_end.sample_rate)
         inputs.append(tagger.front_end.input_of_waveform(waveform))
     columns = [tagger.labels.index(label) for label in manifest.labels.names]
     y_true = manifest.multi_hot()

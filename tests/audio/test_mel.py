@@ -170,8 +170,8 @@ def test_long_clip_equals_its_excerpts_except_for_frames_across_the_cut(rng):
     waveform = (0.1 * rng.standard_normal(32_000 * 20)).astype(np.float32)  # several blocks of frames
     config = MelConfig(top_db=None)
     whole, start = compute_log_mel(waveform, config), 512 * 600
-    part = compute_log_mel(waveform[start : start + 512 * 100], config)
-    np.testing.assert_allclose(part[:, 3:-4], whole[:, 603:697], atol=1e-3)
+    excerpt = compute_log_mel(waveform[start : start + 512 * 100], config)
+    np.testing.assert_allclose(excerpt[:, 3:-4], whole[:, 603:697], atol=1e-3)
 
 
 @pytest.mark.parametrize("config", [MelConfig(), MelConfig(mel_scale="htk")])
@@ -201,7 +201,7 @@ def test_filter_bank_is_read_only():
 
 
 @pytest.mark.parametrize(
-    ("waveform", "words"),
+    ("waveform", "message"),
     [
         (np.zeros(0, np.float32), "at least 1 sample, got an empty one"),
         (np.zeros((2, 100), np.float32), r"shape \(n_samples,\), got shape \(2, 100\)"),
@@ -210,8 +210,8 @@ def test_filter_bank_is_read_only():
         (np.array([0, 0, -np.inf], np.float32), "finite samples, got -inf at sample 2"),
     ],
 )
-def test_invalid_waveform_raises_an_error(waveform, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_waveform_raises_an_error(waveform, message):
+    with pytest.raises(ValueError, match=message):
         compute_log_mel(waveform, MelConfig())
 
 

@@ -99,6 +99,6 @@ def test_sound_without_samples_raises_an_error(tmp_path):
 
 def test_missing_or_invalid_file_raises_an_error_at_once(tmp_path):
     (tmp_path / "text.wav").write_text("text that is long enough to be analysed by the decoder")
-    for name, words in [("gone.wav", "can't read"), ("text.wav", "not a sound")]:
-        with pytest.raises(AudioError, match=rf"{name}: {words}"), open_stream(tmp_path / name):
+    for name, message in [("gone.wav", "can't read"), ("text.wav", "not a sound")]:
+        with pytest.raises(AudioError, match=rf"{name}: {message}"), open_stream(tmp_path / name):
             pass

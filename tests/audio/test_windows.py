@@ -48,11 +48,11 @@ def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window,
     waveform = noise(n_samples)
     seconds, overlap = n_window / rate, overlap_fraction * n_window / rate
     options = {"window_seconds": seconds, "overlap_seconds": overlap, "keep_tail": keep_tail}
-    found = list(cut_windows(split_into_blocks(waveform, sizes), rate, [rate], **options))
+    windows = list(cut_windows(split_into_blocks(waveform, sizes), rate, [rate], **options))
     whole = list(cut_windows([waveform], rate, [rate], **options))
-    assert len(found) == len(whole)
+    assert len(windows) == len(whole)
     covered = 0
-    for cut_window, same in zip(found, whole, strict=True):
+    for cut_window, same in zip(windows, whole, strict=True):
         start, end = round(cut_window.start_seconds * rate), round(cut_window.end_seconds * rate)
         assert np.array_equal(cut_window.waveforms[rate], waveform[start:end])
         assert (cut_window.start_seconds, cut_window.end_seconds) == (same.start_seconds, same.end_seconds)
@@ -63,14 +63,14 @@ def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window,
     starts = np.arange(0, max(n_samples - n_window, 0) + hop, hop)
     if not keep_tail:
         starts = np.minimum(starts, max(0, n_samples - n_window))
-    assert [round(cut_window.start_seconds * rate) for cut_window in found] == list(starts)
+    assert [round(cut_window.start_seconds * rate) for cut_window in windows] == list(starts)
 
 
 def test_last_window_has_full_length_or_is_the_rest():
     ends = {}
     for keep_tail in (False, True):
-        found = list(cut_windows([noise(2_300)], 1_000, [1_000], window_seconds=1.0, keep_tail=keep_tail))
-        ends[keep_tail] = [(cut_window.start_seconds, cut_window.end_seconds) for cut_window in found]
+        windows = list(cut_windows([noise(2_300)], 1_000, [1_000], window_seconds=1.0, keep_tail=keep_tail))
+        ends[keep_tail] = [(cut_window.start_seconds, cut_window.end_seconds) for cut_window in windows]
     assert ends[False] == [(0.0, 1.0), (1.0, 2.0), (1.3, 2.3)]
     assert ends[True] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.3)]
 

@@ -16,13 +16,13 @@ def test_default_windows_are_those_of_the_model_or_of_segments():
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"overlap": 1.0}, "--overlap 1 needs --window"),
         ({"window": 1.0, "overlap": 1.0}, "need overlap < window, got 1 s and 1 s"),
         ({"smooth_windows": 2}, "smooth_windows\n  Input should be an odd number"),
     ],
 )
-def test_contradictory_settings_are_an_error(values, words):
-    with pytest.raises(ValueError, match=words):
+def test_contradictory_settings_are_an_error(values, message):
+    with pytest.raises(ValueError, match=message):
         ListenSettings(**values)

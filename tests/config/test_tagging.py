@@ -41,7 +41,7 @@ def test_every_format_can_be_written():
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"overlap": 1.0}, "--overlap 1 needs --window"),
         ({"window": 1.0, "overlap": 1.0}, "need overlap < window, got 1 s and 1 s"),
@@ -65,8 +65,8 @@ def test_every_format_can_be_written():
         ({"windw": 2}, "not permitted"),
     ],
 )
-def test_contradicting_settings_raise_an_error(values, words):
-    with pytest.raises(ValidationError, match=words):
+def test_contradicting_settings_raise_an_error(values, message):
+    with pytest.raises(ValidationError, match=message):
         TagSettings(**values)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from pydantic import model_validator
 
 from spectag.array_types import Float32Array, Pixels, Waveform
-from spectag.audio.files import read_audio
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import image_to_input, log_mel_to_image, read_png
 from spectag.config.base import Config, ImageConfig, MelConfig
@@ -64,13 +63,6 @@ class FrontEnd(Config):
         if self.image is None:
             raise DataError(f"{path}: this tagger takes log-mel spectrograms, not images; give it the sound file")
         return self._input_of_pixels(read_png(path), self.image)
-
-    def read_waveform(
-        self, path: str | Path, *, start_seconds: float = 0.0, end_seconds: float | None = None
-    ) -> Waveform:
-        """An excerpt of a sound file at `sample_rate`."""
-        rate = self.mel.sample_rate if self.mel else None
-        return read_audio(path, sample_rate=rate, start_seconds=start_seconds, end_seconds=end_seconds)[0]
 
     def _input_of_pixels(self, pixels: Pixels, image: ImageConfig) -> Float32Array:
         height, width = pixels.shape[:2]

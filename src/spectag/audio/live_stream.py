@@ -117,7 +117,7 @@ def decode_pcm(data: bytes, encoding: Encoding) -> Waveform:
 
     Examples
     --------
-    >>> decoded(bytes([0, 128, 0, 64]), "s16le")
+    >>> decode_pcm(bytes([0, 128, 0, 64]), "s16le")
     array([-1. ,  0.5], dtype=float32)
     """
     if encoding == "f32le":

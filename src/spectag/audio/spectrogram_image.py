@@ -1,4 +1,4 @@
-"""Spectrogram images: log_mel to 8-bit image and back, with low frequencies at the bottom."""
+"""Spectrogram images: 8-bit images of log_mels with low frequencies at the bottom, and their PNG files."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -56,20 +56,6 @@ def log_mel_to_image(log_mel: Float32Array, config: ImageConfig) -> tuple[Pixels
     if config.colormap != "grey":
         image = _color_table(config.colormap)[image]
     return image, (low, high)
-
-
-def image_to_log_mel(image: Pixels, *, low: float, high: float) -> Float32Array:
-    """The log_mel of a grey image (height, width). The rounding error is at most (high - low) / 510.
-
-    Raises
-    ------
-    ValueError
-        If the image is not grey: colours are not converted back.
-    """
-    if image.ndim != 2:
-        raise ValueError(f"expected a grey image of shape (height, width), got shape {image.shape}")
-    log_mel: Float32Array = (low + image[::-1] * ((high - low) / 255)).astype(np.float32)
-    return log_mel
 
 
 def image_to_input(image: Pixels, *, height: int, width: int, channels: int) -> Float32Array:
