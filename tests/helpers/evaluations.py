@@ -29,7 +29,7 @@ PER_LABEL = ("lwlrap", "average_precision", "roc_auc", "f1", "precision", "recal
 LABELS = ("Bark", "Doorbell", "Meow", "Rain", "Sea waves")
 
 
-def made_predictions(
+def random_predictions(
     rng: np.random.Generator,
     *,
     n_clips: int = 60,
@@ -72,7 +72,9 @@ def made_predictions(
     )
 
 
-def made_model(predictions: Predictions, *, name: str = "my tagger", tagger: Tagger | None = None) -> ModelEvaluation:
+def make_model_evaluation(
+    predictions: Predictions, *, name: str = "my tagger", tagger: Tagger | None = None
+) -> ModelEvaluation:
     """The scores of predictions, with synthetic intervals."""
     scores = score_predictions(
         predictions.y_true,
@@ -114,7 +116,7 @@ def estimate(value: float, reach: float = 0.03) -> Estimate:
     return Estimate(float(value), max(float(value) - reach, 0.0), min(float(value) + reach, max(1.0, float(value))))
 
 
-def made_evaluation(*models: ModelEvaluation) -> Evaluation:
+def make_evaluation(*models: ModelEvaluation) -> Evaluation:
     """The first of the models, compared with the others, sliced by fold and by duration."""
     first = models[0]
     predictions = first.predictions

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.evaluations import made_predictions
+from helpers.evaluations import random_predictions
 from spectag.config.backbones import AUDIOSET_MEL
 from spectag.data.clips import Clip
 from spectag.data.labels import LabelSet
@@ -175,7 +175,7 @@ def test_confident_wrong_label_is_a_possible_label_error():
 
 
 def test_no_clip_is_shown_twice(rng):
-    predictions = made_predictions(rng, n_clips=300)
+    predictions = random_predictions(rng, n_clips=300)
     worst = {clip.row for clip in worst_clips(predictions, 12)}
     chosen = [clip.row for clip in surprising_clips(predictions, 12, without=worst)]
     assert len(chosen) == len(set(chosen)) == 12
@@ -184,7 +184,7 @@ def test_no_clip_is_shown_twice(rng):
 
 def test_both_kinds_of_surprising_clips_are_shown_equally_often(rng):
     labels = [f"label {i}" for i in range(12)]
-    chosen = surprising_clips(made_predictions(rng, n_clips=300, labels=labels), 12)
+    chosen = surprising_clips(random_predictions(rng, n_clips=300, labels=labels), 12)
     kinds = [clip.kind for clip in chosen]
     assert kinds.count(UNLIKELY_SUCCESS) == kinds.count(POSSIBLE_LABEL_ERROR) == 6
 

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 
 from helpers.bundles import MEL, make_bundle, tone
-from helpers.evaluations import LABELS, made_evaluation, made_model, made_predictions
+from helpers.evaluations import LABELS, make_evaluation, make_model_evaluation, random_predictions
 from spectag.audio.files import write_audio
 from spectag.audio.mel import hz_to_mel, image_mel_limits
 from spectag.audio.spectrogram_image import write_png
@@ -88,16 +88,16 @@ def written(tmp_path_factory):
     """A report of two models on forty clips, and its page."""
     folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(3)
-    predictions = made_predictions(rng, n_clips=40, folder=folder / "sounds")
+    predictions = random_predictions(rng, n_clips=40, folder=folder / "sounds")
     write_sounds(predictions)
-    model, other = made_model(predictions), made_model(predictions, name="older")
-    path = write_report(made_evaluation(model, other), folder / "report.html", n_clips=4, command="spectag evaluate")
+    model, other = make_model_evaluation(predictions), make_model_evaluation(predictions, name="older")
+    path = write_report(make_evaluation(model, other), folder / "report.html", n_clips=4, command="spectag evaluate")
     return path, Page(path.read_text(encoding="utf-8")), model
 
 
 def report_of(predictions, folder, n_clips=4, **changes):
-    model = replace(made_model(predictions), **changes)
-    path = write_report(made_evaluation(model), folder / "report.html", n_clips=n_clips)
+    model = replace(make_model_evaluation(predictions), **changes)
+    path = write_report(make_evaluation(model), folder / "report.html", n_clips=n_clips)
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -175,7 +175,7 @@ def test_equal_evaluations_give_equal_bytes(written, tmp_path, monkeypatch):
     _, _, model = written
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     first, second = (
-        write_report(made_evaluation(model), tmp_path / f"{name}.html", n_clips=2).read_bytes() for name in "ab"
+        write_report(make_evaluation(model), tmp_path / f"{name}.html", n_clips=2).read_bytes() for name in "ab"
     )
     assert first == second
     assert b"2023-11-14" in first
@@ -194,11 +194,11 @@ def test_sounds_are_as_long_as_their_spectrograms(written):
 
 def test_names_of_labels_and_files_are_escaped(tmp_path, rng):
     names = (HOSTILE, "${title}", "Möwe' onload='x", "&amp;", "a, b")
-    predictions = made_predictions(rng, n_clips=30, labels=names, folder=tmp_path / "sounds")
+    predictions = random_predictions(rng, n_clips=30, labels=names, folder=tmp_path / "sounds")
     clips = tuple(replace(clip, fname=f"{HOSTILE} {clip.fname}", fold="<b>") for clip in predictions.clips)
     write_sounds(predictions)
-    model = made_model(replace(predictions, clips=clips), name=HOSTILE)
-    evaluation = made_evaluation(model, replace(model, name="<i>other"))
+    model = make_model_evaluation(replace(predictions, clips=clips), name=HOSTILE)
+    evaluation = make_evaluation(model, replace(model, name="<i>other"))
     page = Page(write_report(evaluation, tmp_path / "r.html", command=HOSTILE).read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1
     assert not page.all("b", onload="x")
@@ -210,11 +210,11 @@ def test_names_of_labels_and_files_are_escaped(tmp_path, rng):
 
 
 def test_long_clip_is_shown_where_it_is_loudest(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=1, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=1, folder=tmp_path)
     waveform = np.full(30 * 4000, 0.001, np.float32)
     waveform[60_000:100_000] = 0.5 * np.sin(np.arange(40_000))
     write_audio(predictions.clips[0].path, waveform, 4000)
-    card = render_card(made_model(predictions), 0)
+    card = render_card(make_model_evaluation(predictions), 0)
     assert "from 15.0 s to 25.0 s" in card
     assert 'data-seconds="10"' in card
 
@@ -227,22 +227,22 @@ def render_card(model, row, labels=(0,)):
 
 @pytest.mark.parametrize(("n_samples", "sample_rate"), [(1, 8000), (960, 32_000), (500, 5000), (96_000, 96_000)])
 def test_clip_of_any_length_and_rate_gets_a_card(tmp_path, rng, n_samples, sample_rate):
-    predictions = made_predictions(rng, n_clips=1, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=1, folder=tmp_path)
     write_audio(predictions.clips[0].path, np.full(n_samples, 0.1, np.float32), sample_rate)
-    card = render_card(made_model(predictions), 0)
+    card = render_card(make_model_evaluation(predictions), 0)
     assert "<audio" in card
     assert f'data-seconds="{n_samples / sample_rate:.6g}"' in card
 
 
 def test_silence_stays_silent(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=1, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=1, folder=tmp_path)
     write_audio(predictions.clips[0].path, np.zeros(8000, np.float32), 8000)
-    sound = re.search(r'audio/mpeg;base64,([^"]+)', render_card(made_model(predictions), 0)).group(1)
+    sound = re.search(r'audio/mpeg;base64,([^"]+)', render_card(make_model_evaluation(predictions), 0)).group(1)
     assert np.abs(soundfile.read(io.BytesIO(base64.b64decode(sound)))[0]).max() < 1e-4
 
 
 def test_unreadable_clips_are_named_without_their_folder(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=30, folder=tmp_path / "nowhere")
+    predictions = random_predictions(rng, n_clips=30, folder=tmp_path / "nowhere")
     page = report_of(predictions, tmp_path)
     assert sum("This clip can no longer be read: clip " in text for text in page.texts) > 4
     assert "nowhere" not in page.html
@@ -250,12 +250,12 @@ def test_unreadable_clips_are_named_without_their_folder(tmp_path, rng):
 
 
 def test_image_is_shown_without_a_player(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=1, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=1, folder=tmp_path)
     path = tmp_path / "clip.png"
     write_png(path, np.arange(64 * 100, dtype=np.uint8).reshape(64, 100), low=-80, high=0)
     clip = replace(predictions.clips[0], path=path, fname="clip.png")
     durations = np.full(1, np.nan)
-    card = render_card(made_model(replace(predictions, clips=(clip,), durations=durations)), 0)
+    card = render_card(make_model_evaluation(replace(predictions, clips=(clip,), durations=durations)), 0)
     assert "<audio" not in card
     image = re.search(r'image/jpeg;base64,([^"]+)', card).group(1)
     assert Image.open(io.BytesIO(base64.b64decode(image))).size == (100, 64)
@@ -269,10 +269,10 @@ def explained_card(tmp_path_factory):
     sound = np.concatenate([tone("low", 2.0), tone("high", 2.0)])
     write_audio(folder / "clip.wav", sound, 16_000)
     rng = np.random.default_rng(0)
-    predictions = made_predictions(rng, n_clips=1, labels=("low", "middle", "high"), folder=folder)
+    predictions = random_predictions(rng, n_clips=1, labels=("low", "middle", "high"), folder=folder)
     clip = Clip(folder / "clip.wav", "clip.wav", ("low", "high"))
     predictions = replace(predictions, clips=(clip,), durations=np.array([4.0]))
-    return render_card(made_model(predictions, tagger=tagger), 0, labels=(0, 1, 2))
+    return render_card(make_model_evaluation(predictions, tagger=tagger), 0, labels=(0, 1, 2))
 
 
 def middle_of_map(card, label):
@@ -328,15 +328,15 @@ def test_table_of_predictions_has_no_maps(written):
 
 
 def test_single_clip_with_a_single_label_gets_a_report(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=1, labels=("Möwe",), folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=1, labels=("Möwe",), folder=tmp_path)
     write_sounds(predictions)
-    no_interval = {metric: Estimate(0.5) for metric in made_model(predictions).overall}
+    no_interval = {metric: Estimate(0.5) for metric in make_model_evaluation(predictions).overall}
     page = report_of(predictions, tmp_path, overall=no_interval)
     assert "0.500" in page.text
 
 
 def test_label_without_clips_is_in_the_table_but_has_no_curve(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=20, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=20, folder=tmp_path)
     nobody = np.concatenate([predictions.y_true, np.zeros((20, 1), bool)], axis=1)
     wider = {
         name: np.concatenate([getattr(predictions, name), np.full((20, 1), 0.2, np.float32)], axis=1)
@@ -350,7 +350,7 @@ def test_label_without_clips_is_in_the_table_but_has_no_curve(tmp_path, rng):
 
 
 def test_caption_has_the_fewest_and_most_clips_per_label(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=40, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=40, folder=tmp_path)
     counts = predictions.y_true.sum(axis=0)
     assert 0 < counts.min() < counts.max()
     page = report_of(predictions, tmp_path, n_clips=0)
@@ -358,7 +358,7 @@ def test_caption_has_the_fewest_and_most_clips_per_label(tmp_path, rng):
 
 
 def test_perfect_model_has_no_worst_clips(tmp_path, rng):
-    predictions = made_predictions(rng, n_clips=20, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=20, folder=tmp_path)
     right = np.where(predictions.y_true, 0.9, 0.1).astype(np.float32)
     page = report_of(replace(predictions, probabilities=right), tmp_path)
     assert "There are no such clips." in page.text
@@ -367,26 +367,26 @@ def test_perfect_model_has_no_worst_clips(tmp_path, rng):
 
 
 def test_zero_clips_leaves_out_the_clip_sections(tmp_path, rng):
-    page = report_of(made_predictions(rng, n_clips=20, folder=tmp_path), tmp_path, n_clips=0)
+    page = report_of(random_predictions(rng, n_clips=20, folder=tmp_path), tmp_path, n_clips=0)
     assert "worst" not in [found["id"] for found in page.all("section")]
 
 
 def test_many_labels_get_small_figures_of_the_worst_and_best(tmp_path, rng):
     names = [f"label {i:02}" for i in range(30)]
-    page = report_of(made_predictions(rng, n_clips=200, labels=names, folder=tmp_path), tmp_path, n_clips=0)
+    page = report_of(random_predictions(rng, n_clips=200, labels=names, folder=tmp_path), tmp_path, n_clips=0)
     small = [found for found in page.all("svg") if found.get("aria-label", "").startswith("Precision-recall curve of")]
     assert len(small) == 12
 
 
 def test_report_of_5000_clips_and_80_labels_without_sounds_is_below_1_megabyte(tmp_path, rng):
     names = [f"label {i:02}" for i in range(80)]
-    predictions = made_predictions(rng, n_clips=5000, labels=names, folder=tmp_path)
-    path = write_report(made_evaluation(made_model(predictions)), tmp_path / "r.html", n_clips=12)
+    predictions = random_predictions(rng, n_clips=5000, labels=names, folder=tmp_path)
+    path = write_report(make_evaluation(make_model_evaluation(predictions)), tmp_path / "r.html", n_clips=12)
     assert path.stat().st_size < 1_000_000
 
 
 def test_other_suffixes_and_negative_numbers_of_clips_are_refused(written, tmp_path):
-    evaluation = made_evaluation(written[2])
+    evaluation = make_evaluation(written[2])
     with pytest.raises(ConfigError, match=r"report\.pdf: the page is an HTML file; change the suffix to \.html"):
         write_report(evaluation, tmp_path / "report.pdf")
     with pytest.raises(ConfigError, match="n_clips: expected 0 or more clips to show, got -1"):
@@ -395,14 +395,14 @@ def test_other_suffixes_and_negative_numbers_of_clips_are_refused(written, tmp_p
 
 def test_report_that_cannot_be_written_leaves_no_file(written, tmp_path):
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(DataError, match=r"report\.html: the page can't be written: there is a folder"):
-        write_report(made_evaluation(written[2]), tmp_path / "report.html", n_clips=0)
+    with pytest.raises(DataError, match=r"report\.html: the page can't be written: a folder has this name"):
+        write_report(make_evaluation(written[2]), tmp_path / "report.html", n_clips=0)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_progress_counts_the_drawn_clips(written, tmp_path):
     calls = []
-    write_report(made_evaluation(written[2]), tmp_path / "r.html", n_clips=2, progress=lambda *call: calls.append(call))
+    write_report(make_evaluation(written[2]), tmp_path / "r.html", n_clips=2, progress=lambda *call: calls.append(call))
     assert [n_done for _, n_done, _ in calls] == list(range(calls[0][2] + 1))
 
 
@@ -518,7 +518,7 @@ def test_browser_shows_maps_and_plays_from_the_clicked_position(explained_card, 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 def test_long_labels_fit_in_a_narrow_browser(tmp_path, rng):
     labels = ["Kurz", "Langewörterohneleerzeichen" * 3, "Ein Vogel mit einem Namen, der nicht enden will, " * 2]
-    predictions = made_predictions(rng, n_clips=30, labels=labels, folder=tmp_path)
+    predictions = random_predictions(rng, n_clips=30, labels=labels, folder=tmp_path)
     write_sounds(predictions)
     page = report_of(predictions, tmp_path)
     html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
