@@ -286,9 +286,8 @@ def _print_time(cases: Sequence[Case], n_clips: int = 20) -> None:
         _explain(case, 0)
     explained = time.perf_counter()
     tag_seconds, explain_seconds = (tagged - begin) / n_clips, (explained - tagged) / n_clips
-    print(
-        f"\na clip of {CLIP_SECONDS:g} s: {1000 * explain_seconds:.0f} ms, {explain_seconds / tag_seconds:.0f} times as long as tagging"
-    )
+    ratio = explain_seconds / tag_seconds
+    print(f"\na clip of {CLIP_SECONDS:g} s: {1000 * explain_seconds:.0f} ms, {ratio:.0f} times as long as tagging")
 
 
 if __name__ == "__main__":
