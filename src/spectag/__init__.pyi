@@ -1,3 +1,4 @@
+from .config import DataOptions as DataOptions
 from .config import ImageConfig as ImageConfig
 from .config import MelConfig as MelConfig
 from .config import Recipe as Recipe

@@ -79,7 +79,7 @@ def test_python_m_spectag_runs_the_command():
             "--optimizer: Input should be 'lbfgs', 'adam', 'adamw'",
         ),
         (["train", "a.csv", "-o", "m", "--mel.f-max", "1"], "need f_min < f_max <= sample_rate / 2 = 16000 Hz"),
-        (["train", "a.csv", "-o", "m", "--folds", "1"], "folds must be 2 or more, got 1"),
+        (["train", "a.csv", "-o", "m", "--folds", "1"], "--folds: Input should be greater than or equal to 2 ("),
         (["tag", "m", "a.wav", "--top", "0"], "--top: Input should be greater than or equal to 1 (got '0')"),
         (["tag", "m", "a.wav", "--threshold", "1.5"], 'Invalid value "1.5" for --threshold. Must be <= 1.'),
         (["tag", "m", "a.wav", "--threshold", "nan"], 'Invalid value "nan" for --threshold.'),
@@ -189,7 +189,7 @@ def test_train_stores_the_recipe_that_it_used(trained):
 @pytest.mark.slow
 def test_training_from_python_gives_the_same_model(trained, tmp_path):
     manifest, model, _ = trained
-    spectag.train(manifest, tmp_path / "model", SCRATCH, cache=tmp_path / "cache", workers=1)
+    spectag.train(manifest, tmp_path / "model", SCRATCH, data=spectag.DataOptions(cache=tmp_path / "cache", workers=1))
     of_command, of_python = spectag.load(model), spectag.load(tmp_path / "model")
     for path in sorted((manifest.parent / "clips").glob("*0*.wav")):
         assert of_python.tag(path).probabilities == pytest.approx(of_command.tag(path).probabilities, abs=1e-6)

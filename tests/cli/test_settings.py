@@ -74,7 +74,7 @@ CHANGED = {
         "resized_crop": 0.5,
         "resized_crop_scale": 0.5,
         "background": "Lärm",
-        "background_share": 0.25,
+        "background_fraction": 0.25,
         "background_db": 3.0,
         "image": "rand_augment",
         "disable_last_fraction": 0.5,

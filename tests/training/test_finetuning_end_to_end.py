@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from spectag.audio.files import write_audio
 from spectag.audio.synthesis import KINDS
 from spectag.config.base import MelConfig, to_toml
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.models.bundle import read_info
 from spectag.training.bundle_writer import check_output
@@ -61,7 +62,7 @@ def read_csv(path):
 def watched(manifest, tmp_path_factory):
     """A training that was stopped in its third epoch and resumed, and the epochs it reported each time."""
     folder = tmp_path_factory.mktemp("watched")
-    places = {"output": folder / "model", "cache": folder / "cache", "tensorboard": folder / "tb"}
+    places = {"output": folder / "model", "data": DataOptions(cache=folder / "cache"), "tensorboard": folder / "tb"}
     before, after = [], []
 
     def until_killed(epoch):

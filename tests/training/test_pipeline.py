@@ -18,6 +18,7 @@ from spectag.audio.spectrogram_image import log_mel_to_image
 from spectag.audio.synthesis import KINDS
 from spectag.config.backbones import resolve_mel
 from spectag.config.base import ImageConfig, MelConfig
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.demo_data import make_demo_data
 from spectag.data.manifest import read_manifest
@@ -231,7 +232,7 @@ def test_noisy_clips_are_recorded_as_training_clips(table, tmp_path):
         write_audio(noisy.with_name(f"{i}.wav"), np.sin(np.arange(8000) / (i + 3)).astype(np.float32), 16_000)
     label = table.rows[0]["labels"]
     noisy.write_text("fname,labels\n" + "".join(f"{i}.wav,{label}\n" for i in range(3)), encoding="utf-8")
-    result = train(path, path.parent / "model", Recipe(**FROZEN, folds="given"), noisy=noisy)
+    result = train(path, path.parent / "model", Recipe(**FROZEN, folds="given"), data=DataOptions(noisy=noisy))
     assert len(result.predictions) == len(table.rows)
     predictions = predict_out_of_fold(Tagger(result.bundle), read_manifest(noisy))
     assert set(predictions.origins) == {"train"}
@@ -255,7 +256,7 @@ def test_clips_without_labels_are_negative_examples(table, tmp_path):
 def test_output_folder_of_another_kind_is_refused_before_any_work(table, tmp_path):
     path = table()
     with pytest.raises(BundleError, match="data: the folder is not empty and not a spectag model"):
-        train(path, path.parent, Recipe(**FROZEN), cache=tmp_path / "cache")
+        train(path, path.parent, Recipe(**FROZEN), data=DataOptions(cache=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
 
 
@@ -395,14 +396,14 @@ def test_float16_without_a_gpu_is_refused_before_any_work(table, tmp_path):
     path = table()
     recipe = Recipe(**TUNED | {"finetune": {"precision": "float16"}})
     with pytest.raises(ConfigError, match=r"finetune\.precision = float16 needs a GPU"):
-        train(path, path.parent / "model", recipe, cache=tmp_path / "cache")
+        train(path, path.parent / "model", recipe, data=DataOptions(cache=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
 
 
 def test_tensorboard_without_epochs_is_refused_before_any_work(table, tmp_path):
-    path = table()
+    path, options = table(), DataOptions(cache=tmp_path / "cache")
     with pytest.raises(ConfigError, match="optimizer lbfgs fits the head without epochs; leave out --tensorboard"):
-        train(path, path.parent / "model", Recipe(**FROZEN), tensorboard=tmp_path / "logs", cache=tmp_path / "cache")
+        train(path, path.parent / "model", Recipe(**FROZEN), tensorboard=tmp_path / "logs", data=options)
     assert not list(tmp_path.glob("[cl]*"))
 
 

@@ -6,6 +6,7 @@ import pytest
 from helpers.paths import SHARED
 from spectag.audio.front_end import FrontEnd
 from spectag.config.backbones import resolve_mel
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.data.spectrograms.clip_inputs import open_clips
@@ -41,7 +42,8 @@ def cache(tmp_path_factory):
     [pytest.param("mn04_audioset", 0.985, marks=needs_mn04), ("efficientnet_lite0", 0.905)],
 )
 def test_accuracy_over_the_manifest_folds_is_above_its_floor(tmp_path, cache, backbone, floor):
-    result = train(MANIFEST, tmp_path / "model", Recipe(backbone=backbone, folds="given"), cache=cache)
+    recipe = Recipe(backbone=backbone, folds="given")
+    result = train(MANIFEST, tmp_path / "model", recipe, data=DataOptions(cache=cache))
     assert [(fold.name, fold.n_clips) for fold in result.folds] == [(name, 80) for name in "12345"]
     assert np.mean([fold.top1_accuracy for fold in result.folds]) >= floor
     assert result.onnx_difference < 1e-4

@@ -15,6 +15,7 @@ import torch
 from helpers.paths import TESTS
 from helpers.small_training import held_out, make_examples, make_training, small_recipe, write_sounds
 from spectag.config.base import to_toml
+from spectag.config.data_options import DataOptions
 from spectag.config.training import NoisyConfig
 from spectag.errors import BundleError, ConfigError
 from spectag.system.epoch_log import is_epoch_step
@@ -214,7 +215,7 @@ def test_run_of_other_labels_is_not_resumed(data, tmp_path):
     changed = data.with_name("changed.csv")
     changed.write_text(data.read_text(encoding="utf-8").replace("00.wav,low", "00.wav,high"), encoding="utf-8")
     with pytest.raises(ConfigError, match="had other settings, clips or labels"):
-        train(changed, tmp_path / "model", FOLDS, resume=True, audio_dir=data.parent / "clips")
+        train(changed, tmp_path / "model", FOLDS, resume=True, data=DataOptions(audio_dir=data.parent / "clips"))
 
 
 @pytest.mark.slow

@@ -8,15 +8,15 @@ from pathlib import Path
 class DataOptions:
     """Which clips to train on, and where to find and keep what is computed from them."""
 
-    noisy: Path | None = None
+    noisy: str | Path | None = None
     """Second manifest, of clips whose labels may be wrong. Doubtful labels get less weight."""
-    corrections: Path | None = None
+    corrections: str | Path | None = None
     """Label corrections from spectag review. The manifest itself is not changed."""
-    audio_dir: Path | None = None
+    audio_dir: str | Path | None = None
     """Folder of the sounds or images, if they are not beside the manifest."""
     group_column: str | None = None
     """Manifest column of groups, such as recordist or site. A group never spans two folds."""
-    cache: Path | None = None
+    cache: str | Path | None = None
     """Folder for spectrograms and features. By default in the user's cache folder."""
     workers: int | None = None
     """Processes that compute spectrograms. By default one per core."""

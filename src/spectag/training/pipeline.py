@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import read_corrections
@@ -73,13 +74,8 @@ def train(
     output: str | Path,
     recipe: Recipe | None = None,
     *,
-    noisy: str | Path | Manifest | None = None,
+    data: DataOptions | None = None,
     resume: bool = False,
-    cache: str | Path | None = None,
-    audio_dir: str | Path | None = None,
-    group_column: str | None = None,
-    corrections: str | Path | None = None,
-    workers: int | None = None,
     tensorboard: str | Path | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -95,17 +91,11 @@ def train(
         Folder of the bundle; an earlier bundle there is replaced.
     recipe : Recipe, optional
         How to train. The default is a linear head on the frozen backbone `mn04_audioset`.
-    noisy : path or Manifest, optional
-        Clips whose labels may be wrong; see `Recipe.noisy_labels` for how they are used.
+    data : DataOptions, optional
+        Further options of the data: clips with noisy labels, corrections, folders, groups and worker processes.
     resume : bool
         Resume fine-tuning that was stopped, with the same weights as without the stop. Its checkpoints are beside the
         output.
-    cache : path, optional
-        Folder of spectrograms and features; by default in the user's cache folder.
-    audio_dir, group_column, corrections
-        As in `read_manifest`.
-    workers : int, optional
-        Processes that compute spectrograms; by default one per core.
     tensorboard : path, optional
         Folder for TensorBoard: gets a subfolder with the name of the output, with a run for each training by epochs.
     progress, log, on_epoch
@@ -117,14 +107,11 @@ def train(
         If the manifest, the settings, the pretrained weights or the disk do not allow it. Clips that cannot be read
         are skipped and listed in the result.
     """
-    recipe = recipe or Recipe()
-    output = Path(output)
+    recipe, data, output = recipe or Recipe(), data or DataOptions(), Path(output)
     check_output(output)
-    manifest, noisy = read_training_data(
-        manifest, noisy, audio_dir=audio_dir, group_column=group_column, corrections=corrections
-    )
-    if corrections is not None:
-        log(read_corrections(corrections).summary())
+    manifest, noisy = read_training_data(manifest, data)
+    if data.corrections is not None:
+        log(read_corrections(data.corrections).summary())
     _log_notes(manifest, recipe, resume, log)
     if tensorboard is not None:
         _check_has_epochs(recipe)
@@ -132,10 +119,10 @@ def train(
     if not processes.is_main:
         tensorboard, callbacks = None, Callbacks()
     with _with_tensorboard(callbacks, tensorboard, output) as callbacks:
-        run = TrainingRun(recipe, _cache_root(cache), checkpoint_folder(output), processes, resume, callbacks)
+        run = TrainingRun(recipe, _cache_root(data.cache), checkpoint_folder(output), processes, resume, callbacks)
         if processes.note:
             callbacks.log(processes.note)
-        return _train(run, run.open_inputs(manifest, noisy, workers), output)
+        return _train(run, run.open_inputs(manifest, noisy, data.workers), output)
 
 
 def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path) -> TrainResult:
@@ -241,19 +228,12 @@ def score_recipe(
     return RecipeScore(scores, inputs[0].clips.skipped)
 
 
-def read_training_data(
-    manifest: str | Path | Manifest,
-    noisy: str | Path | Manifest | None,
-    *,
-    audio_dir: str | Path | None = None,
-    group_column: str | None = None,
-    corrections: str | Path | None = None,
-) -> tuple[Manifest, Manifest | None]:
+def read_training_data(manifest: str | Path | Manifest, options: DataOptions) -> tuple[Manifest, Manifest | None]:
     """The manifest, and that of clips with noisy labels, which must have the same labels."""
-    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-    if noisy is None or isinstance(noisy, Manifest):
-        return manifest, noisy
-    return manifest, read_manifest(noisy, labels=manifest.labels)
+    manifest = as_manifest(
+        manifest, audio_dir=options.audio_dir, group_column=options.group_column, corrections=options.corrections
+    )
+    return manifest, None if options.noisy is None else read_manifest(options.noisy, labels=manifest.labels)
 
 
 def _cache_root(cache: str | Path | None) -> Path:

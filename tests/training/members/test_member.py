@@ -12,6 +12,7 @@ from torch import nn
 from helpers.small_training import FRONT_END, SMALL_MEL, small_recipe, write_sounds
 from spectag.audio.files import write_audio
 from spectag.config.base import ImageConfig
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
@@ -369,7 +370,7 @@ def in_bundle(data, cache, tmp_path_factory):
     recipe = small_recipe(validation_fraction=0.25, learning_rate=0.01, calibration="none")
     with pytest.MonkeyPatch.context() as patch:  # for a better head
         patch.setattr("spectag.training.members.finetuned.has_pretrained_weights", lambda _: True)
-        return train(data, tmp_path_factory.mktemp("bundle") / "model", recipe, cache=cache)
+        return train(data, tmp_path_factory.mktemp("bundle") / "model", recipe, data=DataOptions(cache=cache))
 
 
 def test_held_out_predictions_are_those_of_the_model_in_the_bundle(in_bundle, data):

@@ -12,6 +12,7 @@ from helpers.command import run_without
 from spectag.audio.files import write_audio
 from spectag.audio.synthesis import KINDS
 from spectag.config.base import MelConfig
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
@@ -111,8 +112,9 @@ def test_no_suggestion_if_the_loss_never_falls_or_the_curve_is_too_short(n_rates
 
 
 def test_search_tries_rising_rates_and_ignores_the_recipes_rate(manifest, tmp_path):
+    options = DataOptions(cache=tmp_path / "cache")
     curves = [
-        find_learning_rate(manifest, Recipe(**SETTINGS, learning_rate=rate), n_steps=20, cache=tmp_path / "cache")
+        find_learning_rate(manifest, Recipe(**SETTINGS, learning_rate=rate), n_steps=20, data=options)
         for rate in (1e-3, 0.5)
     ]
     first, other = curves

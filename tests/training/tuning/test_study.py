@@ -20,6 +20,7 @@ from helpers.command import write_manifest
 from helpers.configs import read_config
 from spectag.config.backbones import resolve_mel
 from spectag.config.base import MelConfig
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
@@ -401,10 +402,9 @@ def test_study_over_other_settings_is_refused(manifest, tmp_path, fake_training)
 def test_study_of_other_clips_is_refused(manifest, tmp_path, fake_training):
     tune(manifest, tmp_path / "s", SCRATCH, trials=1)
     other = write_manifest(tmp_path / "other", n_clips=9)
-    for further in ({"manifest": other}, {"manifest": manifest, "noisy": manifest}):
-        source = further.pop("manifest")
+    for source, options in ((other, DataOptions()), (manifest, DataOptions(noisy=manifest))):
         with pytest.raises(ConfigError, match="the study there has other clips, labels or folds; run the command"):
-            tune(source, tmp_path / "s", SCRATCH, trials=2, **further)
+            tune(source, tmp_path / "s", SCRATCH, trials=2, data=options)
 
 
 def test_study_in_use_by_another_process_is_refused(manifest, tmp_path, fake_training):
@@ -453,7 +453,7 @@ def test_model_trained_with_the_best_recipe_has_the_score_of_the_best_trial(run,
 
 def test_help_lists_the_command_and_explains_the_budget(run):
     assert "tune" in run("--help").out
-    assert "Time for all trials" in " ".join(run("tune", "--help").out.replace("│", " ").split())
+    assert "time for all trials" in " ".join(run("tune", "--help").out.replace("│", " ").split())
 
 
 def test_settings_file_of_training_works_for_tuning(manifest, tmp_path, fake_training, run):

@@ -39,7 +39,7 @@ def lr_find_command(
         from spectag.training.tuning.learning_rate_finder import find_learning_rate
     settings = recipe.read(default_mode="finetune")
     with shown_work() as (progress, log):
-        curve = find_learning_rate(manifest, settings, **vars(data), progress=progress, log=log)
+        curve = find_learning_rate(manifest, settings, data=data, progress=progress, log=log)
     save_figure(draw_rate_curve(curve, title=f"{manifest.name}, {settings.backbone}"), output)
     if json_output:
         print_json(curve.to_dict())

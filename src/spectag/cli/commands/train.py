@@ -54,7 +54,7 @@ def train_command(
             manifest,
             output,
             recipe.read(),
-            **vars(data),
+            data=data,
             resume=resume,
             tensorboard=tensorboard,
             progress=progress,

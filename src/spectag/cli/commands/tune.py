@@ -54,7 +54,7 @@ def tune_command(
             recipe.read(),
             trials=trials,
             over=[name.strip() for name in over.split(",") if name.strip()],
-            **vars(data),
+            data=data,
             progress=progress,
             log=log,
         )
@@ -80,10 +80,11 @@ def _train_command(manifest: Path, study: "Study", data: DataOptions) -> str:
 def _print(study: "Study", command: str) -> None:
     from rich.markup import escape
 
-    from spectag.training.tuning.study import FIGURE, in_words
+    from spectag.training.tuning.study import FIGURE
+    from spectag.training.tuning.study_storage import format_value
 
     def row(trial: "Trial", name: str) -> list[str]:
-        settings = (f"{setting} {in_words(value)}" for setting, value in trial.settings.items())
+        settings = (f"{setting} {format_value(value)}" for setting, value in trial.settings.items())
         return [name, f"{trial.lwlrap:.4f}", f"{trial.seconds:.1f}", escape(", ".join(settings))]
 
     table = new_table("trial", "lwlrap", "seconds", "settings", right=("lwlrap", "seconds"))

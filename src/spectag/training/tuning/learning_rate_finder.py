@@ -10,6 +10,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from spectag.array_types import FloatArray
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.errors import ConfigError
@@ -47,13 +48,8 @@ def find_learning_rate(
     manifest: str | Path | Manifest,
     recipe: Recipe,
     *,
-    noisy: str | Path | Manifest | None = None,
+    data: DataOptions | None = None,
     n_steps: int = N_STEPS,
-    cache: str | Path | None = None,
-    audio_dir: str | Path | None = None,
-    group_column: str | None = None,
-    corrections: str | Path | None = None,
-    workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
 ) -> RateCurve:
@@ -64,7 +60,7 @@ def find_learning_rate(
 
     Parameters
     ----------
-    manifest, noisy, cache, audio_dir, group_column, corrections, workers, progress, log
+    manifest, data, progress, log
         As in `train`.
     recipe : Recipe
         How to fine-tune. With several members, the first fine-tuned one is used. Its learning rate has no effect.
@@ -89,11 +85,10 @@ def find_learning_rate(
             "the learning-rate finder needs fine-tuning, but this recipe has none (optimizer lbfgs fits the head of a "
             "frozen network without a learning rate); set --mode finetune"
         )
-    manifest, noisy = read_training_data(
-        manifest, noisy, audio_dir=audio_dir, group_column=group_column, corrections=corrections
-    )
+    data = data or DataOptions()
+    manifest, noisy = read_training_data(manifest, data)
     callbacks = Callbacks(progress, log)
-    training = first_fine_tuning(manifest, noisy, recipe, callbacks, cache=cache, workers=workers)
+    training = first_fine_tuning(manifest, noisy, recipe, callbacks, cache=data.cache, workers=data.workers)
     rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps)
 
     def losses_with_progress() -> Iterator[float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
+from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.errors import ConfigError, DataError
@@ -108,12 +109,7 @@ def tune(
     *,
     trials: int | None = None,
     over: Sequence[str] = GROUPS,
-    noisy: str | Path | Manifest | None = None,
-    cache: str | Path | None = None,
-    audio_dir: str | Path | None = None,
-    group_column: str | None = None,
-    corrections: str | Path | None = None,
-    workers: int | None = None,
+    data: DataOptions | None = None,
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Study:
@@ -124,7 +120,7 @@ def tune(
 
     Parameters
     ----------
-    manifest, noisy, cache, audio_dir, group_column, corrections, workers, progress, log
+    manifest, data, progress, log
         As in `train`.
     output : path
         Folder of the study. A study that is there is continued.
@@ -150,15 +146,13 @@ def tune(
     ----------
     Bergstra et al., "Algorithms for hyper-parameter optimization", NeurIPS 2011, for the proposals (TPE).
     """
-    recipe, output = recipe or Recipe(), Path(output)
+    recipe, options, output = recipe or Recipe(), data or DataOptions(), Path(output)
     budget = recipe.budget
     if budget is None and trials is None:
         raise ConfigError("a search needs a limit: set --budget, such as 30m, or --trials, such as 50")
     recipe = with_values(recipe, {})
     import_optuna()
-    manifest, noisy = read_training_data(
-        manifest, noisy, audio_dir=audio_dir, group_column=group_column, corrections=corrections
-    )
+    manifest, noisy = read_training_data(manifest, options)
     space = search_space(recipe, over, holds_images=manifest.holds_images)
     for note in space.notes:
         log(note)
@@ -166,7 +160,15 @@ def tune(
 
     def score(recipe: Recipe, checkpoints: Path, on_epoch: OnEpoch, log: Log) -> RecipeScore:
         callbacks = Callbacks(_without_epoch_steps(progress), log, on_epoch)
-        return score_recipe(manifest, noisy, recipe, callbacks, checkpoints=checkpoints, cache=cache, workers=workers)
+        return score_recipe(
+            manifest,
+            noisy,
+            recipe,
+            callbacks,
+            checkpoints=checkpoints,
+            cache=options.cache,
+            workers=options.workers,
+        )
 
     identity = study_identity((manifest, noisy), recipe, space)
     with open_study(output, identity, n_epochs=recipe.epochs) as study:
