@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import runpy
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,28 @@ def test_command_and_its_options_are_in_the_reference(command):
 def test_command_reference_is_up_to_date():
     script = runpy.run_path(str(PROJECT / "docs" / "write_cli_reference.py"))
     assert CLI_REFERENCE.read_text(encoding="utf-8") == script["reference"](), "run python docs/write_cli_reference.py"
+
+
+def shell_commands(page: Path) -> Iterator[list[str]]:
+    """The words of each spectag command in the sh examples of a page, also of those that cannot run in a test."""
+    for block in blocks(page):
+        if block.language == "sh":
+            for line in block.code.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", "1"), comments=True)
+                starts = [index + 1 for index, word in enumerate(words) if word == "spectag"]
+                for start in starts:
+                    end = next((n for n in range(start, len(words)) if words[n] in ("|", "&&", "spectag")), len(words))
+                    yield words[start:end]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_in_the_examples_are_valid(page):
+    for words in shell_commands(page):
+        if "--config" in words:  # an option of all commands
+            place = words.index("--config")
+            words = words[:place] + words[place + 2 :]
+        if "..." not in words:
+            app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 def is_public(name: str) -> bool:
