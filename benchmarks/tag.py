@@ -30,7 +30,7 @@ from spectag.audio.files import find_audio, read_audio, write_audio
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.stream import open_stream
 from spectag.audio.synthesis import KINDS
-from spectag.audio.windows import cut_windows
+from spectag.audio.windows import WindowCutter
 from spectag.config.base import WindowConfig
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tagger
@@ -256,7 +256,7 @@ def _read(path: Path) -> None:
 
 def _windows(tagger: Tagger, path: Path) -> None:
     with open_stream(path) as sound:
-        _exhaust(cut_windows(sound.blocks, sound.sample_rate, tagger.sample_rates, window_seconds=5.0))
+        _exhaust(WindowCutter(sound.sample_rate, tagger.sample_rates, window_seconds=5.0).cut(sound.blocks))
 
 
 def _exhaust(items: Iterator[object]) -> None:

@@ -6,11 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectag.audio.files import resample
-from spectag.audio.windows import WindowCutter, cut_windows
+from spectag.audio.windows import WindowCutter
 
 
 def noise(n_samples, seed=0):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, n_samples).astype(np.float32)
+
+
+def cut_windows(blocks, sample_rate, rates, **options):
+    return WindowCutter(sample_rate, rates, **options).cut(blocks)
 
 
 def split_into_blocks(waveform, sizes):

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -28,10 +28,6 @@ class Microphone:
     n_channels: int
     sample_rate: int  # Hz, its default
     is_default: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict for JSON."""
-        return asdict(self)
 
 
 def microphones() -> list[Microphone]:

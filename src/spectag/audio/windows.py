@@ -19,26 +19,16 @@ class Window:
     """Samples (n_samples,) by sample rate."""
 
 
-def cut_windows(
-    blocks: Iterable[Waveform],
-    sample_rate: int,
-    rates: Sequence[int],
-    *,
-    window_seconds: float,
-    overlap_seconds: float = 0.0,
-    keep_tail: bool = False,
-) -> Iterator[Window]:
-    """Yield the windows of a sound in order of time, as soon as their samples arrive.
+class WindowCutter:
+    """Cuts a sound into windows while its blocks arrive. Call `cut`, or `push` for each block and then `finish`.
 
     Each window equals, bit for bit, the same part of the whole resampled sound. The last window ends with the sound and
     is as long as the others, so its overlap may be larger. A sound shorter than a window is one window.
 
     Parameters
     ----------
-    blocks : iterable of float32 arrays of shape (n_samples,)
-        The sound, mono, in blocks of any size.
     sample_rate : int
-        Sample rate of the blocks in Hz.
+        Sample rate of the sound in Hz.
     rates : sequence of int
         Sample rates of the windows in Hz.
     window_seconds, overlap_seconds : float
@@ -46,16 +36,6 @@ def cut_windows(
     keep_tail : bool
         Whether the last window is the shorter rest of the sound instead.
     """
-    cutter = WindowCutter(
-        sample_rate, rates, window_seconds=window_seconds, overlap_seconds=overlap_seconds, keep_tail=keep_tail
-    )
-    for block in blocks:
-        yield from cutter.push(block)
-    yield from cutter.finish()
-
-
-class WindowCutter:
-    """Cuts windows as `cut_windows`, for a caller that has the blocks: `push` each block, then `finish`."""
 
     def __init__(
         self,
@@ -75,6 +55,12 @@ class WindowCutter:
         self._sounds = [_Resampled(sample_rate, rate) for rate in dict.fromkeys(rates)]
         self._n_samples = 0  # received
         self._start = 0  # of the next window
+
+    def cut(self, blocks: Iterable[Waveform]) -> Iterator[Window]:
+        """Yield all windows of a sound, given as mono blocks (n_samples,) of any size."""
+        for block in blocks:
+            yield from self.push(block)
+        yield from self.finish()
 
     def push(self, block: Waveform) -> Iterator[Window]:
         """Add the next samples, and yield the windows that are complete now."""

@@ -15,7 +15,7 @@ from spectag.array_types import Float32Array, Waveform
 from spectag.audio.files import resample
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.stream import open_excerpt
-from spectag.audio.windows import Window, cut_windows
+from spectag.audio.windows import Window, WindowCutter
 from spectag.config.base import WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
@@ -334,14 +334,14 @@ class Tagger:
         """
         seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
         with open_excerpt(path, start_seconds, end_seconds) as sound:
-            windows = cut_windows(
-                self.clock.timed_items("reading", sound.blocks),
+            cutter = WindowCutter(
                 sound.sample_rate,
                 self.sample_rates,
                 window_seconds=seconds or self.info.window.max_clip_seconds,
                 overlap_seconds=overlap if seconds else 0.0,
                 keep_tail=seconds is None,
             )
+            windows = cutter.cut(self.clock.timed_items("reading", sound.blocks))
             yield self.clock.timed_items("resampling", windows)
 
     def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:

@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,7 +137,7 @@ def _print_microphones(*, as_json: bool) -> None:
 
     devices = microphones()
     if as_json:
-        print_json([device.to_dict() for device in devices])
+        print_json([asdict(device) for device in devices])
         return
     if not devices:
         _print_log("this machine has no microphone")
