@@ -289,6 +289,7 @@ def test_parameters_file_reproduces_the_results(run, model, sounds, tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_list_is_read_from_stdin(model, sounds):
     process = start("tag", model, "--files-from", "-", "--top", "1", stdin=subprocess.PIPE)
     out, _ = process.communicate(f"{sounds / 'low 00.wav'}\n{sounds / 'high 02.wav'}\n")
@@ -414,6 +415,7 @@ def test_parquet_without_pyarrow_names_the_extra_before_any_work(model, sounds, 
     assert "11/11" not in done.err
 
 
+@pytest.mark.slow
 def test_probabilities_do_not_depend_on_the_number_of_workers(run, model, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "s").mkdir()

@@ -1,4 +1,4 @@
-"""Tagging many files, or live input, and the tables that other programs read."""
+"""Tagging many files or live sound, and tables that other programs read."""
 
 import lazy_loader
 
