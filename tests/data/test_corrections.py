@@ -1,4 +1,4 @@
-"""Corrections: laid over a manifest, checked against it, and taken away again without a trace."""
+"""Corrections: applied to a manifest, checked against it, and reverted."""
 
 import csv
 import io
@@ -24,22 +24,22 @@ from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
-HEADER = "who,when,fname,start,end,before,after,why\n"
+HEADER = "reviewer,time,fname,start,end,old_labels,new_labels,comment\n"
 LABELS = ("Bark", "Knock", "Rain", "Run, fast")
 
 
-def manifest_of(*labels):
-    clips = tuple(Clip(Path(f"{i}.wav"), f"{i}.wav", own, line=i + 2) for i, own in enumerate(labels))
+def make_manifest(*labels):
+    clips = tuple(Clip(Path(f"{i}.wav"), f"{i}.wav", clip_labels, line=i + 2) for i, clip_labels in enumerate(labels))
     return Manifest(Path("clips.csv"), clips, LabelSet(LABELS))
 
 
-def correction(place, before, after, *, minutes=0, line=2, **more):
-    when = NOON + timedelta(minutes=minutes)
-    return Correction("Ada", when, f"{place}.wav", before, after, line=line, **more)
+def correction(index, old_labels, new_labels, *, minutes=0, line=2, **more):
+    time = NOON + timedelta(minutes=minutes)
+    return Correction("Ada", time, f"{index}.wav", old_labels, new_labels, line=line, **more)
 
 
 def applied(manifest, *rows):
-    in_order = tuple(sorted(rows, key=lambda row: row.when))
+    in_order = tuple(sorted(rows, key=lambda row: row.time))
     return apply_corrections(manifest, Corrections(Path("corrections.csv"), in_order))
 
 
@@ -48,44 +48,44 @@ def write(path, text, encoding="utf-8"):
     return path
 
 
-# ------------------------------------------------------------------------------------------- laid over
+# ------------------------------------------------------------------------------------------- applied
 
 
-def test_a_correction_replaces_the_labels_of_its_clip_and_of_no_other():
-    manifest = manifest_of(("Bark",), ("Rain",), ("Knock",))
+def test_correction_replaces_the_labels_of_one_clip_only():
+    manifest = make_manifest(("Bark",), ("Rain",), ("Knock",))
     corrected = applied(manifest, correction(1, ("Rain",), ("Bark", "Knock")))
     assert [clip.labels for clip in corrected.clips] == [("Bark",), ("Bark", "Knock"), ("Knock",)]
     assert [clip.labels for clip in manifest.clips] == [("Bark",), ("Rain",), ("Knock",)]
 
 
-def test_no_label_is_a_correction_too():
-    assert applied(manifest_of(("Bark",), ("Bark",)), correction(0, ("Bark",), ())).clips[0].labels == ()
+def test_correction_can_remove_all_labels():
+    assert applied(make_manifest(("Bark",), ("Bark",)), correction(0, ("Bark",), ())).clips[0].labels == ()
 
 
-def test_of_two_corrections_the_later_one_counts_whatever_their_order_in_the_file(tmp_path):
+def test_later_correction_counts_in_any_file_order(tmp_path):
     table = write(
         tmp_path / "c.csv",
         HEADER
         + "Bo,2026-05-01T16:00:00+02:00,0.wav,,,Rain,Knock,\n"  # 14:00 in UTC
         + "Ada,2026-05-01T13:30:00+00:00,0.wav,,,Bark,Rain,\n",
     )
-    corrected = apply_corrections(manifest_of(("Bark",), ("Rain",), ("Bark",)), read_corrections(table))
+    corrected = apply_corrections(make_manifest(("Bark",), ("Rain",), ("Bark",)), read_corrections(table))
     assert corrected.clips[0].labels == ("Knock",)
 
 
-def test_the_order_of_labels_is_no_difference_and_a_kept_clip_stays_the_very_same():
-    manifest = manifest_of(("Rain", "Bark"))
+def test_confirmed_clip_is_unchanged_in_any_label_order():
+    manifest = make_manifest(("Rain", "Bark"))
     kept = applied(manifest, correction(0, ("Bark", "Rain"), ("Bark", "Rain")))
     assert kept == manifest
     assert not correction(0, ("Bark", "Rain"), ("Rain", "Bark")).changes
 
 
-def test_a_label_that_loses_its_last_clip_is_none_any_more_but_one_that_never_had_a_clip_stays():
-    corrected = applied(manifest_of(("Bark",), ("Knock",)), correction(0, ("Bark",), ("Knock",)))
+def test_label_that_loses_its_last_clip_is_removed():
+    corrected = applied(make_manifest(("Bark",), ("Knock",)), correction(0, ("Bark",), ("Knock",)))
     assert corrected.labels.names == ("Knock", "Rain", "Run, fast")
 
 
-def test_parts_of_a_recording_are_told_apart_by_their_times(tmp_path):
+def test_clips_of_one_recording_are_identified_by_their_times(tmp_path):
     (tmp_path / "a.wav").touch()
     (tmp_path / "clips.csv").write_text(
         "fname,labels,start,end\na.wav,Bark,0,1.5\na.wav,Bark,1.5,\na.wav,Rain,0.25,1.5\n", encoding="utf-8"
@@ -100,17 +100,17 @@ label_sets = st.sets(st.sampled_from(LABELS)).map(lambda labels: tuple(sorted(la
 
 @settings(max_examples=60)
 @given(st.lists(label_sets, min_size=1, max_size=5), st.lists(st.tuples(st.integers(0, 4), label_sets), max_size=8))
-def test_corrections_taken_back_leave_the_manifest_as_it_was_and_those_of_the_first_minutes_are_a_beginning(own, steps):
-    manifest = manifest_of(*own)
-    now, rows = list(own), []
-    for minutes, (place, after) in enumerate(steps):
-        if place < len(own):
-            rows.append(correction(place, now[place], after, minutes=minutes))
-            now[place] = after
+def test_reverted_corrections_restore_the_manifest(original, steps):
+    manifest = make_manifest(*original)
+    current, rows = list(original), []
+    for minutes, (index, new_labels) in enumerate(steps):
+        if index < len(original):
+            rows.append(correction(index, current[index], new_labels, minutes=minutes))
+            current[index] = new_labels
     corrected = applied(manifest, *rows)
-    assert [set(clip.labels) for clip in corrected.clips] == [set(labels) for labels in now]
+    assert [set(clip.labels) for clip in corrected.clips] == [set(labels) for labels in current]
     assert applied(manifest, *rows[:0]) == manifest
-    back = [correction(place, now[place], labels, minutes=99) for place, labels in enumerate(own)]
+    back = [correction(index, current[index], labels, minutes=99) for index, labels in enumerate(original)]
     assert applied(manifest, *rows, *back) == manifest
 
 
@@ -118,79 +118,86 @@ def test_corrections_taken_back_leave_the_manifest_as_it_was_and_those_of_the_fi
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "message"),
     [
         (
             [correction(0, ("Rain",), ("Knock",), line=7)],
-            r"corrections.csv, line 7: 0.wav is corrected from 'Rain' to 'Knock', but clips.csv now says 'Bark'. Look "
-            r"at the clip again; then take the row out, or write 'Bark' into before",
+            r"corrections.csv, line 7: 0.wav is corrected from 'Rain' to 'Knock', but its labels in clips.csv "
+            r"are 'Bark'. Review the clip again; then delete the row, or change old_labels to 'Bark'",
         ),
         (
             [correction(0, (), ("Bark",))],
-            r"line 2: 0.wav is corrected from no label to 'Bark', but clips.csv says so already. Take the row out",
+            r"line 2: 0.wav is corrected from no label to 'Bark', but clips.csv already has these labels. "
+            "Delete the row",
         ),
         (
             [correction(0, ("Bark",), ("Rain",)), correction(0, ("Bark",), ("Knock",), minutes=1, line=3)],
-            r"line 3: 0.wav is corrected from 'Bark' to 'Knock', but line 2, which is earlier, made it 'Rain'. Take "
-            r"one of the two rows out, or write 'Rain' into before",
+            r"line 3: 0.wav is corrected from 'Bark' to 'Knock', but the earlier row in line 2 changed it to "
+            r"'Rain'. Delete one of the two rows, or change old_labels to 'Rain'",
         ),
         (
             [correction(0, ("Bark",), ("Bakr",))],
-            r"line 2: 0.wav gets the label 'Bakr', which is none of the 4 in clips.csv; did you mean 'Bark'\?.* first",
+            r"line 2: the new label 'Bakr' of 0.wav is none of the 4 labels of clips.csv; did you "
+            r"mean 'Bark'\?.* first",
         ),
         (
             [correction(3, (), ())],
-            r"line 2: clips.csv has no clip 3.wav; did you mean '[01].wav'\? Change the row, or",
+            r"line 2: clips.csv has no clip 3.wav; did you mean '[01].wav'\? Change or delete the row",
         ),
         (
             [correction(0, ("Bark",), (), start_seconds=1.5)],
-            r"line 2: clips.csv has no clip 0.wav \(from 1.5 s\); it has 0.wav. Change the row, or take it out",
+            r"line 2: clips.csv has no clip 0.wav \(from 1.5 s\); its clips of this file are 0.wav. "
+            "Change or delete the row",
         ),
     ],
 )
-def test_a_correction_that_does_not_fit_is_named_with_what_to_do(rows, words):
-    with pytest.raises(DataError, match=words):
-        applied(manifest_of(("Bark",), ("Rain",)), *rows)
+def test_conflicting_correction_is_an_error_with_advice(rows, message):
+    with pytest.raises(DataError, match=message):
+        applied(make_manifest(("Bark",), ("Rain",)), *rows)
 
 
-def test_a_name_that_two_clips_have_is_not_guessed():
+def test_ambiguous_clip_name_is_an_error():
     clip = Clip(Path("a/x.wav"), "x.wav", ("Bark",))
     manifest = Manifest(Path("folder"), (clip, Clip(Path("b/x.wav"), "x.wav", ("Bark",))), LabelSet(LABELS))
-    with pytest.raises(DataError, match=r"line 2: x.wav may be any of 2 clips of folder; give them names"):
+    with pytest.raises(DataError, match=r"line 2: x.wav matches 2 clips of folder; give the clips unique names"):
         applied(manifest, Correction("Ada", NOON, "x.wav", ("Bark",), (), line=2))
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (
-            "who,fname,before\n",
-            r"c.csv: no column when, after; expected who, when, .* The columns are who, fname, before",
+            "reviewer,fname,old_labels\n",
+            r"c.csv: no column time, new_labels; expected reviewer, time, .* The columns are reviewer, "
+            "fname, old_labels",
         ),
         (
             HEADER + "Ada,2026-05-01,a.wav,,,Bark,Rain,\n",
-            r"line 2: when is '2026-05-01'; expected a time with its zone",
+            r"line 2: time is '2026-05-01'; expected a time with its time zone",
         ),
-        (HEADER + "Ada,yesterday,a.wav,,,Bark,Rain,\n", r"line 2: when is 'yesterday'; expected a time with its zone"),
+        (
+            HEADER + "Ada,yesterday,a.wav,,,Bark,Rain,\n",
+            r"line 2: time is 'yesterday'; expected a time with",
+        ),
         (
             HEADER + ",2026-05-01T12:00:00Z,a.wav,,,Bark,Rain,\n",
-            r"line 2: who is empty; expected the name of the person",
+            r"line 2: reviewer is empty; expected the reviewer's name",
         ),
         (
             HEADER + "Ada,2026-05-01T12:00:00Z,,,,Bark,Rain,\n",
-            r"line 2: fname is empty; expected the name of the sound",
+            r"line 2: fname is empty; expected a file name",
         ),
         (HEADER + "Ada,2026-05-01T12:00:00Z,a.wav,x,,Bark,,\n", r"line 2: start is 'x'; expected seconds, 0 or more"),
         ("", r"c.csv: the table is empty"),
     ],
 )
-def test_a_row_that_is_not_complete_is_named(tmp_path, text, words):
-    with pytest.raises(DataError, match=words):
+def test_incomplete_row_is_an_error(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
         read_corrections(write(tmp_path / "c.csv", text))
 
 
-def test_a_table_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"gone.csv: no such file; decide on the page"):
+def test_missing_table_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"gone.csv: no such file; save corrections.csv from the page"):
         read_corrections(tmp_path / "gone.csv")
 
 
@@ -200,35 +207,35 @@ def test_a_table_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("encoding", "delimiter"), [("utf-8", ","), ("utf-8-sig", ";"), ("cp1252", ";"), ("utf-16", "\t")]
 )
-def test_tables_of_spreadsheet_programs_are_understood(tmp_path, encoding, delimiter):
+def test_tables_of_spreadsheet_programs_are_read(tmp_path, encoding, delimiter):
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
-    writer.writerow(["Who", "When", "Fname", "Before", "After", "Why"])
+    writer.writerow(["Reviewer", "Time", "Fname", "Old_labels", "New_labels", "Comment"])
     writer.writerow(["Zoë", "2026-05-01T14:30:00+02:00", "Bär.wav", "Bark, Knock", "Rain", "gehört; zweimal"])
     (row,) = read_corrections(write(tmp_path / "c.csv", out.getvalue(), encoding)).rows
-    assert (row.who, row.fname, row.before, row.after) == ("Zoë", "Bär.wav", ("Bark", "Knock"), ("Rain",))
-    assert (row.why, row.line) == ("gehört; zweimal", 2)
-    assert row.when == datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
+    assert (row.reviewer, row.fname, row.old_labels, row.new_labels) == ("Zoë", "Bär.wav", ("Bark", "Knock"), ("Rain",))
+    assert (row.comment, row.line) == ("gehört; zweimal", 2)
+    assert row.time == datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
 
 
 names = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1).map(str.strip).filter(bool)
 
 
 @given(st.lists(names, unique=True, max_size=4))
-def test_labels_come_out_of_a_field_as_they_went_in_whatever_they_are_called(labels):
+def test_any_labels_survive_joining_and_splitting(labels):
     assert split_labels(join_labels(labels)) == tuple(labels)
 
 
-def test_labels_that_a_person_wrote_are_read():
+def test_handwritten_labels_are_read():
     assert split_labels(" Bark,Knock , ,Bark") == ("Bark", "Knock")
     assert split_labels('"Run, fast", Rain') == ("Run, fast", "Rain")
     assert split_labels("") == ()
 
 
-def test_rows_are_added_to_what_is_there_and_columns_of_ones_own_are_kept(tmp_path):
+def test_appending_keeps_rows_and_extra_columns(tmp_path):
     table = write(
         tmp_path / "c.csv",
-        "\ufefffname;who;when;start;end;before;after;why;checked by\r\n"
+        "\ufefffname;reviewer;time;start;end;old_labels;new_labels;comment;checked by\r\n"
         "Bär.wav;Zoë;2026-05-01T12:00:00Z;;;Bark;Rain;laut;Bo",
         "utf-8",
     )
@@ -238,8 +245,8 @@ def test_rows_are_added_to_what_is_there_and_columns_of_ones_own_are_kept(tmp_pa
     text = table.read_bytes().decode()
     assert text.startswith(before.replace("\n", "\r\n"))
     old, new = read_corrections(table).rows
-    assert (old.who, old.line) == ("Zoë", 2)
-    assert (new.fname, new.before, new.after, new.start_seconds, new.end_seconds, new.why) == (
+    assert (old.reviewer, old.line) == ("Zoë", 2)
+    assert (new.fname, new.old_labels, new.new_labels, new.start_seconds, new.end_seconds, new.comment) == (
         "b.wav",
         ("Run, fast",),
         (),
@@ -250,33 +257,33 @@ def test_rows_are_added_to_what_is_there_and_columns_of_ones_own_are_kept(tmp_pa
     assert "Bo" in text
 
 
-def test_a_new_table_is_begun_and_equals_what_was_put_in(tmp_path):
+def test_new_table_contains_the_appended_corrections(tmp_path):
     rows = (
-        correction(0, ("Bark",), ("Rain", "Run, fast"), why='"so"\nit is'),
+        correction(0, ("Bark",), ("Rain", "Run, fast"), comment='"so"\nit is'),
         correction(1, (), (), minutes=1, line=4),
     )
     append_corrections(tmp_path / "new" / "c.csv", rows)
     assert read_corrections(tmp_path / "new" / "c.csv").rows == rows
 
 
-def test_a_file_that_is_no_table_of_corrections_is_left_alone(tmp_path):
+def test_other_file_is_not_overwritten(tmp_path):
     table = write(tmp_path / "notes.csv", "fname,labels\na.wav,Bark\n")
-    with pytest.raises(DataError, match="no column who, when, before, after"):
+    with pytest.raises(DataError, match="no column reviewer, time, old_labels, new_labels"):
         append_corrections(table, [correction(0, ("Bark",), ("Rain",))])
     assert table.read_text(encoding="utf-8") == "fname,labels\na.wav,Bark\n"
 
 
-def test_how_many_clips_are_changed_is_told_in_words():
+def test_summary_counts_changed_and_confirmed_clips():
     rows = (correction(0, ("Bark",), ("Rain",)), correction(1, ("Rain",), ("Rain",)))
-    assert Corrections(Path("c.csv"), rows).in_words() == (
-        "corrections: 1 clip has other labels; 1 more were looked at and left as they were"
+    assert Corrections(Path("c.csv"), rows).summary() == (
+        "corrections: 1 clip has new labels; 1 more were reviewed and confirmed"
     )
 
 
 # ------------------------------------------------------------------------------------------- on the command line
 
 
-def test_inspect_and_split_take_corrections_and_leave_the_manifest_alone(run, tmp_path):
+def test_inspect_and_split_apply_corrections_without_changing_the_manifest(run, tmp_path):
     manifest = write_manifest(tmp_path, n_clips=6)
     text = manifest.read_bytes()
     table = write(tmp_path / "c.csv", HEADER + "Ada,2026-05-01T12:00:00Z,low 00.wav,,,low,high,\n")
@@ -289,7 +296,7 @@ def test_inspect_and_split_take_corrections_and_leave_the_manifest_alone(run, tm
     assert manifest.read_bytes() == text
 
 
-def test_a_correction_that_does_not_fit_is_a_line_and_no_traceback(run, tmp_path):
+def test_conflicting_correction_is_reported_in_one_line(run, tmp_path):
     manifest = write_manifest(tmp_path, n_clips=3)
     table = write(tmp_path / "c.csv", HEADER + "Ada,2026-05-01T12:00:00Z,low 00.wav,,,middle,high,\n")
     done = run("inspect", manifest, "--corrections", table)
@@ -298,5 +305,5 @@ def test_a_correction_that_does_not_fit_is_a_line_and_no_traceback(run, tmp_path
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "lr-find", "split", "inspect"])
-def test_commands_that_read_labels_have_the_option(run, command):
+def test_commands_that_read_labels_have_the_option_corrections(run, command):
     assert "--corrections" in run(command, "--help").out

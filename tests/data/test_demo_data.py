@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from spectag.audio.files import write_audio
-from spectag.audio.synthesis import KINDS, make_scene
+from spectag.audio.synthesis import KINDS, make_demo_scene
 from spectag.data.demo_data import make_demo_data
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
@@ -78,7 +78,7 @@ def test_submission_has_a_column_of_zeros_per_label_and_the_answers_the_same_row
     assert all(1 <= sum(int(row[label]) for label in data.labels) <= 3 for row in answers)
 
 
-def test_manifests_are_read_without_a_word_on_where_the_clips_are(data):
+def test_manifests_are_read_without_an_audio_folder(data):
     manifest = read_manifest(data.train_curated)
     assert len(manifest.clips) == 12
     assert all(clip.path.is_file() for clip in manifest.clips)
@@ -88,18 +88,20 @@ def test_manifests_are_read_without_a_word_on_where_the_clips_are(data):
 
 def test_noisy_labels_are_wrong_with_probability_04(tmp_path, monkeypatch):
     monkeypatch.setattr("spectag.data.demo_data.write_audio", lambda path, waveform, sample_rate: path.touch())
-    heard = []
+    true_labels = []
 
     def remember(rng, *, labels, sample_rate):
-        heard.append(labels)
-        return make_scene(rng, labels=labels, duration_seconds=0.001, sample_rate=sample_rate)
+        true_labels.append(labels)
+        return make_demo_scene(rng, labels=labels, duration_seconds=0.001, sample_rate=sample_rate)
 
-    monkeypatch.setattr("spectag.data.demo_data.make_scene", remember)
+    monkeypatch.setattr("spectag.data.demo_data.make_demo_scene", remember)
     data = make_demo_data(tmp_path, n_curated=0, n_noisy=400, n_test=0)
-    told = [row["labels"].split(",") for row in rows_of(data.train_noisy)]
-    assert [len(labels) for labels in told] == [len(labels) for labels in heard]
-    wrong = [label for labels, truth in zip(told, heard, strict=True) for label in set(labels) - set(truth)]
-    assert len(wrong) / sum(map(len, told)) == pytest.approx(0.4, abs=0.06)
+    table_labels = [row["labels"].split(",") for row in rows_of(data.train_noisy)]
+    assert [len(labels) for labels in table_labels] == [len(labels) for labels in true_labels]
+    wrong = [
+        label for labels, truth in zip(table_labels, true_labels, strict=True) for label in set(labels) - set(truth)
+    ]
+    assert len(wrong) / sum(map(len, table_labels)) == pytest.approx(0.4, abs=0.06)
     assert set(wrong) == set(KINDS)
 
 
@@ -110,16 +112,16 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_other_sounds(data, tmp_
     assert not {name for name in contents(other.folder) if name.endswith(".wav")} & set(contents(data.folder))
 
 
-def test_finished_data_set_is_left_as_it_is(data, monkeypatch):
+def test_complete_data_set_is_not_written_again(data, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")}
     monkeypatch.setattr("spectag.data.demo_data.write_audio", None)
-    told = []
-    assert make_demo_data(data.folder, seed=3, **SIZES, progress=lambda *done: told.append(done)) == data
+    calls = []
+    assert make_demo_data(data.folder, seed=3, **SIZES, progress=lambda *done: calls.append(done)) == data
     assert {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")} == before
-    assert {(n_done, n_total) for _, n_done, n_total in told} == {(28, 28)}
+    assert {(n_done, n_total) for _, n_done, n_total in calls} == {(28, 28)}
 
 
-def test_stopped_run_is_completed_and_ends_with_the_same_files(data, tmp_path):
+def test_interrupted_run_is_completed_with_the_same_files(data, tmp_path):
     def stop_at_10(step, n_done, n_total):
         if n_done == 10:
             raise KeyboardInterrupt
@@ -128,15 +130,15 @@ def test_stopped_run_is_completed_and_ends_with_the_same_files(data, tmp_path):
         make_demo_data(tmp_path / "demo", seed=3, **SIZES, progress=stop_at_10)
     assert len(contents(tmp_path / "demo")) == 10
     assert not list((tmp_path / "demo").glob(".work-*"))
-    told = []
-    make_demo_data(tmp_path / "demo", seed=3, **SIZES, progress=lambda *done: told.append(done))
+    calls = []
+    make_demo_data(tmp_path / "demo", seed=3, **SIZES, progress=lambda *done: calls.append(done))
     assert contents(tmp_path / "demo") == contents(data.folder)
-    assert told[0] == ("making sounds", 10, 28)
-    assert told[-1] == ("making sounds", 28, 28)
+    assert calls[0] == ("making sounds", 10, 28)
+    assert calls[-1] == ("making sounds", 28, 28)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_run_is_completed_and_leaves_nothing_unfinished(data, tmp_path):
+def test_killed_run_is_completed_without_unfinished_files(data, tmp_path):
     folder = tmp_path / "demo"
     code = f"from spectag.data.demo_data import make_demo_data; make_demo_data({str(folder)!r}, seed=3, **{SIZES})"
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -149,7 +151,7 @@ def test_killed_run_is_completed_and_leaves_nothing_unfinished(data, tmp_path):
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} <= {".lock"}
 
 
-def test_deleted_clip_is_made_again(data, tmp_path):
+def test_deleted_clip_is_written_again(data, tmp_path):
     folder = make_demo_data(tmp_path, seed=3, **SIZES).folder
     next(folder.rglob("*.wav")).unlink()
     data_csv = folder / "train_curated.csv"
@@ -158,35 +160,35 @@ def test_deleted_clip_is_made_again(data, tmp_path):
     assert contents(folder) == contents(data.folder)
 
 
-def test_folder_with_anything_else_is_refused_and_untouched(tmp_path):
+def test_other_folder_is_not_overwritten(tmp_path):
     write_audio(tmp_path / "my only copy.wav", np.zeros(10, np.float32), 44_100)
-    with pytest.raises(DataError, match=r"holds my only copy\.wav, which is not the demo's; name a new folder"):
+    with pytest.raises(DataError, match=r"contains my only copy\.wav, which is not part of the demo; name"):
         make_demo_data(tmp_path, **SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["my only copy.wav"]
 
 
 @pytest.mark.parametrize("changed", [{"seed": 4}, {"n_test": 6}])
-def test_demo_data_of_another_seed_or_size_is_refused_and_untouched(data, changed):
+def test_demo_data_of_another_seed_or_size_is_not_overwritten(data, changed):
     before = contents(data.folder)
-    with pytest.raises(DataError, match=r'holds other demo data: .*"seed": 3.*not .*name a new folder, or delete'):
+    with pytest.raises(DataError, match=r'contains other demo data: .*"seed": 3.*not .*name a new folder, or delete'):
         make_demo_data(data.folder, **{"seed": 3, **SIZES, **changed})
     assert contents(data.folder) == before
 
 
-def test_folder_that_can_not_be_one_is_an_error(tmp_path):
+def test_unusable_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file: need a folder for the demo's sounds, got a file"):
         make_demo_data(tmp_path / "file", **SIZES)
-    with pytest.raises(DataError, match="can't write the demo's sounds: Not a directory"):
+    with pytest.raises(DataError, match="the demo's sounds can't be written: Not a directory"):
         make_demo_data(tmp_path / "file" / "demo", **SIZES)
 
 
-def test_folder_with_spaces_and_umlauts_and_parents_is_made(tmp_path):
+def test_folder_with_spaces_umlauts_and_parents_is_created(tmp_path):
     data = make_demo_data(str(tmp_path / "neue Ordner" / "Geräusche 1"), n_curated=1, n_noisy=0, n_test=1)
     assert len(rows_of(data.train_curated)) == 1
     assert rows_of(data.train_noisy) == []
 
 
-def test_negative_sizes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="sizes of 0 or more, got 0, -1, 100, 100"):
+def test_negative_sizes_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="seed and sizes must be 0 or more, got 0, -1, 100, 100"):
         make_demo_data(tmp_path, n_curated=-1)

@@ -54,7 +54,7 @@ def test_no_group_is_in_two_folds_and_every_clip_is_in_one(drawn, data, seed):
 
 
 @given(clips(single_label=True), st.data(), st.integers(0, 3))
-def test_a_label_with_enough_groups_of_one_clip_is_in_every_fold(drawn, data, seed):
+def test_label_with_enough_groups_of_one_clip_is_in_every_fold(drawn, data, seed):
     y_true, groups = drawn
     n_folds = n_folds_for(data, groups)
     folds = stratified_folds(y_true, n_folds, groups=groups, seed=seed)
@@ -74,7 +74,7 @@ def test_single_labels_without_groups_differ_by_at_most_one_clip_between_folds(d
 
 
 @given(clips(), st.data())
-def test_clips_without_labels_are_spread_as_evenly_as_moving_one_group_can(drawn, data):
+def test_moving_one_group_does_not_distribute_unlabelled_clips_better(drawn, data):
     groups = drawn[1]
     n_folds = n_folds_for(data, groups)
     folds = stratified_folds(np.zeros((len(groups), 3)), n_folds, groups=groups)
@@ -83,7 +83,7 @@ def test_clips_without_labels_are_spread_as_evenly_as_moving_one_group_can(drawn
     assert sizes.max() - sizes.min() <= min(in_largest.values())
 
 
-def test_labelled_and_unlabelled_clips_are_both_spread(rng):
+def test_labelled_and_unlabelled_clips_are_both_distributed(rng):
     y_true = rng.random((500, 10)) < 0.1
     y_true[:100] = False
     folds = stratified_folds(y_true, 5)
@@ -92,7 +92,7 @@ def test_labelled_and_unlabelled_clips_are_both_spread(rng):
 
 
 @pytest.mark.parametrize("n_folds", [2, 5, 10])
-def test_folds_are_alike_in_size_and_labels_and_far_better_than_chance(rng, n_folds):
+def test_folds_have_similar_sizes_and_labels_and_beat_random_splits(rng, n_folds):
     y_true, groups = user_like_clips(rng)
     found = balance(y_true, stratified_folds(y_true, n_folds, groups=groups), groups=groups)
     assert found.mean < found.random_mean / 2
@@ -102,7 +102,7 @@ def test_folds_are_alike_in_size_and_labels_and_far_better_than_chance(rng, n_fo
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
-def test_a_split_is_better_than_chance_on_any_seed(seed):
+def test_split_beats_random_splits_with_any_seed(seed):
     rng = np.random.default_rng(seed)
     y_true, groups = rng.random((60, 5)) < 0.3, rng.integers(30, size=60)
     found = balance(y_true, stratified_folds(y_true, 3, groups=groups, seed=seed % 100), groups=groups)
@@ -110,7 +110,7 @@ def test_a_split_is_better_than_chance_on_any_seed(seed):
 
 
 @given(clips(), st.data(), st.randoms(use_true_random=False))
-def test_the_order_of_the_labels_does_not_matter(drawn, data, random):
+def test_label_order_does_not_change_the_folds(drawn, data, random):
     y_true, groups = drawn
     n_folds = n_folds_for(data, groups)
     shuffled = random.sample(range(y_true.shape[1]), y_true.shape[1])
@@ -118,21 +118,21 @@ def test_the_order_of_the_labels_does_not_matter(drawn, data, random):
     assert np.array_equal(folds, stratified_folds(y_true[:, shuffled], n_folds, groups=groups))
 
 
-def test_one_seed_gives_one_split_and_another_seed_another(rng):
+def test_seed_determines_the_folds(rng):
     y_true = rng.random((100, 5)) < 0.3
     folds = stratified_folds(y_true, 5, seed=1)
     assert np.array_equal(folds, stratified_folds(y_true, 5, seed=1))
     assert not np.array_equal(folds, stratified_folds(y_true, 5, seed=2))
 
 
-def test_a_huge_group_does_not_keep_a_label_out_of_the_folds():
+def test_huge_group_does_not_keep_a_label_out_of_the_folds():
     # 200 clips of one person with label 0, and five single clips of label 1: each fold must get one of them.
     y_true = np.eye(2, dtype=bool)[[0] * 200 + [1] * 5]
     folds = stratified_folds(y_true, 5, groups=[*["one"] * 200, *range(5)])
     assert sorted(folds[200:]) == [1, 2, 3, 4, 5]
 
 
-def test_a_clip_whose_group_is_none_is_a_group_of_its_own():
+def test_clip_without_group_is_a_group_by_itself():
     folds = stratified_folds(np.ones((8, 1)), 4, groups=["Jörg Müller", "Jörg Müller", *[None] * 6])
     assert folds[0] == folds[1]
     assert np.bincount(folds)[1:].tolist() == [2, 2, 2, 2]
@@ -150,28 +150,28 @@ def test_esc10_by_recording_has_eight_clips_of_each_label_in_each_of_five_folds(
     assert found.random_worst > 0.1
 
 
-def test_more_folds_than_groups_or_fewer_than_two_are_refused():
-    with pytest.raises(DataError, match="can't make 5 folds of 3 groups of clips"):
+def test_too_many_or_too_few_folds_are_errors():
+    with pytest.raises(DataError, match="can't split 3 groups of clips into 5 folds"):
         stratified_folds(np.ones((9, 1)), 5, groups=[1, 2, 3] * 3)
-    with pytest.raises(DataError, match="can't make 10 folds of 9 clips; ask for fewer"):
+    with pytest.raises(DataError, match="can't split 9 clips into 10 folds; use fewer"):
         stratified_folds(np.ones((9, 1)), 10)
-    with pytest.raises(DataError, match="at least 2 of them, got 1"):
+    with pytest.raises(DataError, match="at least 2 folds, got 1"):
         stratified_folds(np.ones((9, 1)), 1)
 
 
-def test_arrays_that_do_not_fit_are_refused_with_their_shapes():
+def test_invalid_arrays_are_errors_with_their_shapes():
     with pytest.raises(ValueError, match="for each of 3 clips, got 2"):
         stratified_folds(np.ones((3, 1)), 2, groups=["a", "b"])
     with pytest.raises(ValueError, match=r"\(n_clips, n_labels\), got float64 \(3,\)"):
         stratified_folds(np.ones(3), 2)
-    with pytest.raises(ValueError, match="must hold true and false"):
+    with pytest.raises(ValueError, match="must contain true and false"):
         holdout(np.full((3, 2), 0.5), 0.5)
     with pytest.raises(ValueError, match=r"got bool \(0, 2\)"):
         holdout(np.ones((0, 2), bool), 0.5)
 
 
 @given(clips(), st.floats(0.01, 0.99), st.integers(0, 3))
-def test_no_group_is_on_both_sides_of_a_holdout_and_neither_side_is_empty(drawn, validation_fraction, seed):
+def test_holdout_keeps_groups_together_and_both_sides_have_clips(drawn, validation_fraction, seed):
     y_true, groups = drawn
     is_valid = holdout(y_true, validation_fraction, groups=groups, seed=seed)
     assert is_valid.dtype == bool
@@ -181,7 +181,7 @@ def test_no_group_is_on_both_sides_of_a_holdout_and_neither_side_is_empty(drawn,
 
 
 @given(clips(), st.floats(0.01, 0.99))
-def test_the_share_of_a_holdout_is_hit_within_half_a_group(drawn, validation_fraction):
+def test_holdout_fraction_is_met_within_half_a_group(drawn, validation_fraction):
     groups = drawn[1]
     is_valid = holdout(np.zeros((len(groups), 1)), validation_fraction, groups=groups)
     distance = abs(is_valid.sum() - validation_fraction * len(groups))
@@ -190,25 +190,25 @@ def test_the_share_of_a_holdout_is_hit_within_half_a_group(drawn, validation_fra
 
 
 @pytest.mark.parametrize("validation_fraction", [0.1, 0.25, 0.5])
-def test_a_holdout_has_its_share_of_every_label_and_beats_chance(rng, validation_fraction):
+def test_holdout_is_stratified_and_beats_random_splits(rng, validation_fraction):
     y_true, groups = user_like_clips(rng)
     is_valid = holdout(y_true, validation_fraction, groups=groups)
-    found = balance(y_true, is_valid, groups=groups, shares=(1 - validation_fraction, validation_fraction))
+    found = balance(y_true, is_valid, groups=groups, fractions=(1 - validation_fraction, validation_fraction))
     assert is_valid.mean() == pytest.approx(validation_fraction, abs=0.01)
     assert found.mean < found.random_mean / 2
 
 
-def test_a_holdout_of_single_clips_takes_the_same_share_of_each_label():
+def test_holdout_of_single_clips_has_equal_fractions_of_all_labels():
     y_true = np.eye(4, dtype=bool)[[0] * 40 + [1] * 20 + [2] * 8 + [3] * 4]
     assert y_true[holdout(y_true, 0.25)].sum(axis=0).tolist() == [10, 5, 2, 1]
 
 
-def test_of_groups_much_larger_than_the_share_the_smallest_is_held_out():
+def test_smallest_group_is_held_out_if_all_are_too_large():
     is_valid = holdout(np.ones((100, 1)), 0.05, groups=[*["a"] * 40, *["b"] * 25, *["c"] * 35])
     assert np.flatnonzero(is_valid).tolist() == list(range(40, 65))
 
 
-def test_impossible_holdouts_are_refused():
+def test_impossible_holdouts_are_errors():
     for share in (0.0, 1.0, -0.5, float("nan")):
         with pytest.raises(DataError, match="above 0 and below 1, got"):
             holdout(np.ones((4, 1)), share)
@@ -219,21 +219,21 @@ def test_impossible_holdouts_are_refused():
 @pytest.mark.parametrize("n_clips", [2, 3, 4, 5, 7, 10, 11, 99, 100, 1000, 4970])
 @pytest.mark.parametrize("validation_fraction", [0.1, 0.2, 0.25, 1 / 3, 0.5, 0.7])
 @pytest.mark.parametrize("seed", [0, 42, 2**32 - 1])
-def test_random_holdout_gives_the_rows_of_scikit_learn_in_its_order(n_clips, validation_fraction, seed):
+def test_random_holdout_equals_train_test_split_of_scikit_learn(n_clips, validation_fraction, seed):
     try:
         expected = train_test_split(range(n_clips), test_size=validation_fraction, random_state=seed)
     except ValueError:
-        with pytest.raises(DataError, match="leaves none to train on"):
+        with pytest.raises(DataError, match="leaves no clip to train on"):
             random_holdout(n_clips, validation_fraction, seed=seed)
         return
     train, valid = random_holdout(n_clips, validation_fraction, seed=seed)
     assert [train.tolist(), valid.tolist()] == expected
 
 
-def test_random_holdout_refuses_shares_and_sizes_that_leave_a_side_empty():
+def test_random_holdout_without_training_clips_is_an_error():
     with pytest.raises(DataError, match="above 0 and below 1, got 25"):
         random_holdout(100, 25, seed=0)
-    with pytest.raises(DataError, match=r"0.25 of 1 clips for validation leaves none to train on"):
+    with pytest.raises(DataError, match=r"holding out 0.25 of 1 clips leaves no clip to train on"):
         random_holdout(1, 0.25, seed=0)
 
 
@@ -241,15 +241,15 @@ def test_balance_worked_by_hand():
     # Label 0: 3 clips and 1 clip of 4, so 0.25 from a half; label 1: 1 and 1; label 2 is nobody's and does not count.
     y_true = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]])
     found = balance(y_true, ["a", "a", "a", "b", "b"])
-    assert found.parts == ("a", "b")
+    assert found.folds == ("a", "b")
     assert found.sizes.tolist() == [3, 2]
     assert found.counts.tolist() == [[3, 1, 0], [1, 1, 0]]
     assert found.worst == pytest.approx(0.25)
     assert found.mean == pytest.approx(0.125)
 
 
-def test_chance_knows_of_groups():
-    # Two groups of one label each: every random split by group in two parts tears the labels apart.
+def test_random_splits_keep_groups_together():
+    # Two groups with one label each: every random split by group puts the labels into different folds.
     y_true = np.eye(2, dtype=bool)[[0] * 10 + [1] * 10]
     by_group = balance(y_true, [1, 2] * 10, groups=[0] * 10 + [1] * 10)
     assert by_group.worst == 0
@@ -257,17 +257,17 @@ def test_chance_knows_of_groups():
     assert balance(y_true, [1, 2] * 10).random_worst < 0.4
 
 
-def test_balance_of_a_holdout_is_measured_against_its_shares():
+def test_balance_of_a_holdout_uses_its_target_fractions():
     y_true = np.ones((8, 1))
-    found = balance(y_true, np.arange(8) < 2, shares=(0.75, 0.25))
-    assert found.parts == (False, True)
+    found = balance(y_true, np.arange(8) < 2, fractions=(0.75, 0.25))
+    assert found.folds == (False, True)
     assert found.worst == found.random_worst == 0
 
 
-def test_balance_without_any_label_is_perfect_and_goes_to_json():
+def test_balance_without_labels_is_perfect_and_can_be_json():
     found = balance(np.zeros((4, 2)), [1, 1, 2, 2])
     assert json.loads(json.dumps(found.to_dict())) == {
-        "parts": [1, 2],
+        "folds": [1, 2],
         "sizes": [2, 2],
         "counts": [[0, 0], [0, 0]],
         "worst": 0.0,
@@ -277,14 +277,14 @@ def test_balance_without_any_label_is_perfect_and_goes_to_json():
     }
 
 
-def test_balance_refuses_folds_and_shares_that_do_not_fit():
+def test_balance_with_invalid_folds_or_fractions_is_an_error():
     with pytest.raises(ValueError, match="a fold for each of 4 clips, got 3"):
         balance(np.ones((4, 1)), [1, 2, 1])
-    with pytest.raises(ValueError, match=r"each of 2 parts, 1 in sum, got \[0.5, 0.6\]"):
-        balance(np.ones((4, 1)), [1, 2, 1, 2], shares=(0.5, 0.6))
+    with pytest.raises(ValueError, match=r"each of 2 folds, with sum 1, got \[0.5, 0.6\]"):
+        balance(np.ones((4, 1)), [1, 2, 1, 2], fractions=(0.5, 0.6))
 
 
-def test_the_examples_in_the_docstrings_are_right():
+def test_docstring_examples_are_right():
     result = doctest.testmod(sys.modules["spectag.data.folds"])
     assert result.attempted > 0
     assert result.failed == 0

@@ -63,7 +63,7 @@ def test_labels_lengths_rates_and_channels_are_counted(tmp_path, rng):
     assert not inspection.duplicates
 
 
-def test_silent_and_clipped_clips_are_found_by_their_rules(tmp_path, rng):
+def test_silent_and_clipped_clips_are_found(tmp_path, rng):
     t = np.arange(RATE) / RATE
     tone = np.sin(2 * np.pi * 440 * t)
     once = noise(rng, 1)
@@ -82,7 +82,7 @@ def test_silent_and_clipped_clips_are_found_by_their_rules(tmp_path, rng):
     assert inspection.clipped["clipped.wav"] == pytest.approx(2 / 3, abs=0.02)
 
 
-def test_unreadable_files_are_named_with_the_reason_and_the_others_counted(tmp_path, rng):
+def test_unreadable_files_are_listed_with_the_reason(tmp_path, rng):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is no sound" * 9)
     manifest = manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels\nempty.wav,x\na.wav,x\ntext.wav,x\n")
@@ -93,14 +93,14 @@ def test_unreadable_files_are_named_with_the_reason_and_the_others_counted(tmp_p
     assert inspection.sample_rates == {RATE: 1}
 
 
-def test_nothing_readable_is_still_an_inspection(tmp_path):
+def test_manifest_without_readable_clips_can_be_inspected(tmp_path):
     (tmp_path / "empty.wav").touch()
     inspection = inspect(manifest_of(tmp_path, {}, "fname,labels\nempty.wav,x\n"))
     assert inspection.durations is None
     assert list(inspection.unreadable) == ["empty.wav"]
 
 
-def test_duplicates_are_found_by_their_samples_whatever_the_format(tmp_path, rng):
+def test_duplicates_are_found_in_different_formats(tmp_path, rng):
     same, other = noise(rng), noise(rng)
     manifest = manifest_of(
         tmp_path,
@@ -113,7 +113,7 @@ def test_duplicates_are_found_by_their_samples_whatever_the_format(tmp_path, rng
     )
 
 
-def test_groups_in_two_folds_leak_and_so_do_parts_of_one_recording(tmp_path, rng):
+def test_groups_and_recordings_in_two_folds_are_leaks(tmp_path, rng):
     manifest = manifest_of(
         tmp_path,
         {"a.wav": noise(rng), "b.wav": noise(rng), "c.wav": noise(rng, 3), "d.wav": noise(rng)},
@@ -126,7 +126,7 @@ def test_groups_in_two_folds_leak_and_so_do_parts_of_one_recording(tmp_path, rng
     )
 
 
-def test_labels_too_rare_for_the_folds_are_counted_by_groups(tmp_path, rng):
+def test_rare_labels_are_counted_by_groups(tmp_path, rng):
     manifest = manifest_of(
         tmp_path,
         {f"{name}.wav": noise(rng) for name in "abcde"},
@@ -142,7 +142,7 @@ def test_labels_too_rare_for_the_folds_are_counted_by_groups(tmp_path, rng):
     )
 
 
-def test_the_folds_of_the_manifest_count_where_none_are_asked_for(tmp_path, rng):
+def test_number_of_folds_defaults_to_that_of_the_manifest(tmp_path, rng):
     manifest = manifest_of(
         tmp_path, {"a.wav": noise(rng), "b.wav": noise(rng)}, "fname,labels,fold\na.wav,x,train\nb.wav,y,val\n"
     )
@@ -152,7 +152,7 @@ def test_the_folds_of_the_manifest_count_where_none_are_asked_for(tmp_path, rng)
     assert [rare.label for rare in inspection.rare_labels] == ["x", "y"]
 
 
-def test_a_clip_is_measured_within_its_times_and_told_when_its_file_ends_before(tmp_path, rng):
+def test_clip_is_measured_within_its_times_and_reported_if_its_file_ends_earlier(tmp_path, rng):
     half_silent = np.concatenate([np.zeros(RATE), noise(rng, 1)])
     manifest = manifest_of(
         tmp_path,
@@ -166,7 +166,7 @@ def test_a_clip_is_measured_within_its_times_and_told_when_its_file_ends_before(
     assert inspection.n_files == 1
 
 
-def test_a_recording_read_in_blocks_measures_like_one_read_at_once(tmp_path, rng, monkeypatch):
+def test_reading_in_blocks_gives_the_same_measurements(tmp_path, rng, monkeypatch):
     manifest = manifest_of(
         tmp_path,
         {"a.wav": noise(rng, 3.3), "b.flac": noise(rng, 0.1)},
@@ -177,18 +177,18 @@ def test_a_recording_read_in_blocks_measures_like_one_read_at_once(tmp_path, rng
     assert inspect(manifest, workers=1) == whole
 
 
-def test_several_processes_find_what_one_finds_and_tell_how_far_they_are(tmp_path, rng):
+def test_several_processes_give_the_same_result_and_report_progress(tmp_path, rng):
     sounds = {f"{number}.wav": noise(rng, 0.1) for number in range(9)}
     (tmp_path / "empty.wav").touch()
     table = "fname,labels\nempty.wav,x\n" + "".join(f"{name},x\n" for name in sounds)
     manifest = manifest_of(tmp_path, sounds, table)
-    told: list[tuple[str, int, int]] = []
-    inspection = inspect(manifest, workers=2, progress=lambda *call: told.append(call))
+    calls: list[tuple[str, int, int]] = []
+    inspection = inspect(manifest, workers=2, progress=lambda *call: calls.append(call))
     assert inspection == inspect(manifest, workers=1)
-    assert told == [("inspect", done, 10) for done in range(11)]
+    assert calls == [("inspect", done, 10) for done in range(11)]
 
 
-def test_images_are_inspected_as_images(tmp_path, rng):
+def test_images_are_inspected(tmp_path, rng):
     for folder in ("Bark", "Run"):
         (tmp_path / folder).mkdir()
     picture = Image.fromarray(rng.integers(0, 255, (128, 90), np.uint8))
@@ -203,24 +203,24 @@ def test_images_are_inspected_as_images(tmp_path, rng):
     assert inspection.durations is None
 
 
-def test_images_among_sounds_are_refused(tmp_path, rng):
+def test_mix_of_images_and_sounds_is_an_error(tmp_path, rng):
     Image.new("L", (4, 4)).save(tmp_path / "b.png")
     manifest = manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels\na.wav,x\nb.png,x\n")
     with pytest.raises(DataError, match="1 of 2 clips are images"):
         inspect(manifest)
 
 
-def test_an_inspection_goes_to_json(tmp_path, rng):
+def test_inspection_can_be_json(tmp_path, rng):
     manifest = manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels,fold\na.wav,x,1\n")
-    told = json.loads(json.dumps(inspect(manifest).to_dict()))
-    assert told["source"] == str(tmp_path / "clips.csv")
-    assert told["clips_per_label"] == {"x": 1}
-    assert told["durations"]["max_seconds"] == 0.5
-    assert told["rare_labels"] == []
+    result = json.loads(json.dumps(inspect(manifest).to_dict()))
+    assert result["source"] == str(tmp_path / "clips.csv")
+    assert result["clips_per_label"] == {"x": 1}
+    assert result["durations"]["max_seconds"] == 0.5
+    assert result["rare_labels"] == []
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_every_fault_is_printed_within_the_width_of_the_terminal(tmp_path, rng, width):
+def test_output_fits_the_width_of_the_terminal(tmp_path, rng, width):
     (tmp_path / "leer [bold].wav").touch()
     same = noise(rng)
     manifest = manifest_of(

@@ -1,4 +1,4 @@
-"""Labels keep their order, are found by name, and an unknown one is told with its nearest neighbour."""
+"""Labels keep their order and are found by name; errors for unknown labels suggest a similar one."""
 
 import pytest
 from hypothesis import given
@@ -23,23 +23,23 @@ NAMES = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=20).map(
         ("Tür, Ein Schlüssel", ("Tür", "Ein Schlüssel")),
     ],
 )
-def test_labels_of_a_field_come_in_their_order_each_once_and_without_blanks(field, labels):
+def test_labels_of_a_field_keep_their_order_without_repetitions_and_blanks(field, labels):
     assert split_labels(field) == labels
 
 
-def test_separator_of_a_field_may_be_another():
+def test_separator_can_be_chosen():
     assert split_labels("Bark, loud; Knock", separator=";") == ("Bark, loud", "Knock")
 
 
 @given(names=NAMES)
-def test_each_label_is_found_where_it_stands(names):
+def test_index_is_the_position_of_the_label(names):
     labels = LabelSet(names)
     assert len(labels) == len(names)
     assert [labels.index(name) for name in names] == list(range(len(names)))
 
 
 @given(clips=st.lists(NAMES))
-def test_collected_labels_are_all_that_occur_sorted(clips):
+def test_collected_labels_are_sorted(clips):
     names = LabelSet.collect(clips).names
     assert list(names) == sorted(set().union(*clips))
 
@@ -53,12 +53,12 @@ def test_label_sets_of_equal_names_are_equal_and_hash_alike():
     assert len({LabelSet(("a", "b")), LabelSet(("a", "b"))}) == 1
 
 
-def test_label_named_twice_is_refused_by_name():
-    with pytest.raises(DataError, match=r"\['Bark'\] are named twice"):
+def test_duplicate_label_is_an_error():
+    with pytest.raises(DataError, match=r"\['Bark'\] occur twice"):
         LabelSet(("Bark", "Knock", "Bark"))
 
 
-def test_unknown_label_is_told_with_place_nearest_and_known_labels():
+def test_unknown_label_is_an_error_with_location_suggestion_and_known_labels():
     with pytest.raises(
         DataError,
         match=r"^train\.csv, line 3: unknown label 'Brak'; did you mean 'Bark'\? 2 labels are known: Bark, Knock$",
@@ -66,13 +66,13 @@ def test_unknown_label_is_told_with_place_nearest_and_known_labels():
         LabelSet(("Bark", "Knock")).index("Brak", where="train.csv, line 3")
 
 
-def test_unknown_label_without_place_or_neighbour_is_told_with_the_first_eight_of_many():
+def test_error_for_an_unknown_label_lists_eight_labels():
     labels = LabelSet(tuple(f"label {letter}" for letter in "abcdefghij"))
     with pytest.raises(DataError, match=r"^unknown label 'Qu'\. 10 labels are known: label a, .*, label h, \.\.\.$"):
         labels.index("Qu")
 
 
-def test_nearest_word_is_named_only_where_one_is_near():
+def test_suggestion_is_made_only_for_a_similar_word():
     assert did_you_mean("efficientnet_lite", ["mn04_audioset", "efficientnet_lite0"]) == (
         "; did you mean 'efficientnet_lite0'?"
     )
@@ -80,7 +80,7 @@ def test_nearest_word_is_named_only_where_one_is_near():
     assert did_you_mean("zzz", []) == ""
 
 
-def test_missing_package_is_told_with_what_to_install():
+def test_missing_package_is_an_error_with_the_install_command():
     error = MissingExtraError("av", "av", "a.m4a: reading this file")
     assert isinstance(error, SpectagError)
     assert str(error) == "a.m4a: reading this file needs the package av: pip install 'spectag[av]'"

@@ -12,7 +12,7 @@ from helpers.paths import SHARED
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest, write_multi_hot
-from spectag.data.readers.csv_table import COLUMN_NAMES
+from spectag.data.readers.csv_table import MANIFEST_COLUMN_NAMES
 from spectag.errors import DataError
 
 
@@ -36,7 +36,7 @@ def tags(manifest: Manifest) -> dict[str, tuple[str, ...]]:
 # ---------------------------------------------------------------------------------------------- the forms
 
 
-def test_our_own_table_has_labels_fold_group_and_times(tmp_path):
+def test_csv_has_labels_fold_group_and_times(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     table = write(
         tmp_path / "clips.csv",
@@ -58,7 +58,7 @@ def test_our_own_table_has_labels_fold_group_and_times(tmp_path):
     assert [clip.name for clip in manifest.clips] == ["a.wav (0.5-2 s)", "a.wav (from 2 s)", "b.wav"]
 
 
-def test_parts_of_one_recording_share_a_group_and_a_clip_without_group_is_one_by_itself(tmp_path):
+def test_clips_of_one_recording_share_a_group(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     table = write(tmp_path / "clips.csv", "fname,labels,start,end\na.wav,x,0,1\na.wav,x,1,2\nb.wav,x,0,1\n")
     first, second, third = read_manifest(table).groups
@@ -93,10 +93,10 @@ def test_multi_hot_csv_as_pandas_writes_it(tmp_path, row):
     assert tags(read_manifest(table)) == {"a.wav": ("Bark",)}
 
 
-def test_probabilities_are_not_labels(tmp_path):
+def test_table_of_probabilities_is_an_error(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "submission.csv", "fname,Bark,Run\na.wav,0,0.73\n")
-    with pytest.raises(DataError, match=r"submission.csv, line 2: the column 'Run' holds '0.73'; expected 0 or 1"):
+    with pytest.raises(DataError, match=r"submission.csv, line 2: the column 'Run' contains '0.73'; expected 0 or 1"):
         read_manifest(table)
 
 
@@ -126,7 +126,7 @@ def test_folder_per_label_of_images(tmp_path):
     assert read_manifest(tmp_path).holds_images
 
 
-def test_sounds_beside_the_sub_folders_are_refused_by_name(tmp_path):
+def test_sounds_beside_the_sub_folders_are_an_error(tmp_path):
     touch(tmp_path, "Bark/a.wav", "stray.wav")
     with pytest.raises(DataError, match=r"files beside the sub-folders have no label: stray\.wav"):
         read_manifest(tmp_path)
@@ -134,16 +134,16 @@ def test_sounds_beside_the_sub_folders_are_refused_by_name(tmp_path):
 
 def test_folder_without_sub_folders_is_not_a_manifest(tmp_path):
     touch(tmp_path, "a.wav")
-    with pytest.raises(DataError, match="no sounds in sub-folders; expected a sub-folder per label"):
+    with pytest.raises(DataError, match="no sounds in sub-folders; expected one sub-folder per label"):
         read_manifest(tmp_path)
 
 
-def test_sub_folders_of_a_data_set_are_not_taken_for_labels(tmp_path):
+def test_sub_folders_of_a_data_set_are_not_labels(tmp_path):
     touch(tmp_path / "kaggle", "train_curated/a.wav", "test/b.wav", "train_curated.csv")
     touch(tmp_path / "ESC-50-master", "audio/1-100032-A-0.wav", "meta/esc50.csv")
-    with pytest.raises(DataError, match=r"give the table: .*train_curated\.csv"):
+    with pytest.raises(DataError, match=r"use the table: .*train_curated\.csv"):
         read_manifest(tmp_path / "kaggle")
-    with pytest.raises(DataError, match=r"give the table: .*esc50\.csv"):
+    with pytest.raises(DataError, match=r"use the table: .*esc50\.csv"):
         read_manifest(tmp_path / "ESC-50-master")
 
 
@@ -227,7 +227,7 @@ def test_esc50(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/esc10")
-def test_esc10_as_it_lies_there():
+def test_esc10_data_set():
     manifest = read_manifest(SHARED / "data" / "esc10" / "esc10.csv", group_column="source")
     assert len(manifest.clips) == 400
     assert len(manifest.labels) == 10
@@ -238,7 +238,7 @@ def test_esc10_as_it_lies_there():
 RAVEN_HEADER = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
 
 
-def test_raven_table_is_named_like_its_sound_and_each_selection_counts_once(tmp_path):
+def test_raven_table_belongs_to_the_sound_of_its_name_and_views_are_merged(tmp_path):
     touch(tmp_path, "Recording_1.2.wav")
     table = write(
         tmp_path / "Recording_1.2.Table.1.selections.txt",
@@ -256,7 +256,7 @@ def test_raven_table_is_named_like_its_sound_and_each_selection_counts_once(tmp_
     assert (second.labels, second.start_seconds, second.end_seconds) == (("BCCH",), 167.5, 168.25)
 
 
-def test_raven_table_over_several_sounds_takes_the_file_offset(tmp_path):
+def test_raven_table_of_several_sounds_uses_the_file_offset(tmp_path):
     touch(tmp_path, "20240501_050000.flac", "20240501_060000.flac")
     table = write(
         tmp_path / "may.Table.1.selections.txt",
@@ -269,7 +269,7 @@ def test_raven_table_over_several_sounds_takes_the_file_offset(tmp_path):
     assert (second.fname, second.start_seconds, second.end_seconds) == ("20240501_060000.flac", 4.0, 6.5)
 
 
-def test_raven_table_over_several_sounds_without_file_offset_is_refused(tmp_path):
+def test_raven_table_of_several_sounds_without_file_offset_is_an_error(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     table = write(
         tmp_path / "t.Table.1.selections.txt",
@@ -279,7 +279,7 @@ def test_raven_table_over_several_sounds_without_file_offset_is_refused(tmp_path
         read_manifest(table)
 
 
-def test_raven_begin_path_of_another_computer_leads_to_the_file_beside_the_table(tmp_path):
+def test_raven_begin_path_of_another_computer_is_ignored(tmp_path):
     touch(tmp_path, "XC1.wav", "elsewhere/XC2.wav")
     here = tmp_path / "elsewhere" / "XC2.wav"
     table = write(  # as BirdNET-Analyzer writes it
@@ -294,7 +294,7 @@ def test_raven_begin_path_of_another_computer_leads_to_the_file_beside_the_table
     assert second.path == here
 
 
-def test_raven_groups_come_from_the_column_asked_for(tmp_path):
+def test_raven_groups_come_from_the_chosen_column(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(
         tmp_path / "a.Table.1.selections.txt",
@@ -303,13 +303,13 @@ def test_raven_groups_come_from_the_column_asked_for(tmp_path):
     assert read_manifest(table, group_column="bird").groups == ("A7",)
 
 
-def test_raven_table_without_a_label_column_tells_which_it_has(tmp_path):
+def test_raven_table_without_a_label_column_is_an_error_with_its_columns(tmp_path):
     table = write(tmp_path / "a.Table.1.selections.txt", f"{RAVEN_HEADER}\tmy notes\n")
     with pytest.raises(DataError, match=r"no column with labels; expected one of Annotation, .*my notes"):
         read_manifest(table)
 
 
-def test_raven_label_column_that_is_left_empty_gives_way_to_the_next(tmp_path):
+def test_empty_raven_label_column_is_skipped(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(
         tmp_path / "a.Table.1.selections.txt",
@@ -318,7 +318,7 @@ def test_raven_label_column_that_is_left_empty_gives_way_to_the_next(tmp_path):
     assert read_manifest(table).clips[0].labels == ("EATO",)
 
 
-def test_folder_of_raven_tables_where_an_empty_table_makes_a_negative(tmp_path):
+def test_empty_raven_table_gives_a_clip_without_labels(tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "README.txt")
     header = "Selection\tBegin Time (s)\tEnd Time (s)\tAnnotation\n"
     write(tmp_path / "a.Table.1.selections.txt", f"{header}1\t1\t2\tx\n2\t1\t2\ty\n")
@@ -350,7 +350,7 @@ def test_audacity_label_track_with_frequencies(tmp_path):
     assert {clip.fname for clip in clips} == {"yard.wav"}
 
 
-def test_folder_of_audacity_tracks_with_the_sounds_elsewhere(tmp_path):
+def test_audacity_tracks_with_the_sounds_in_another_folder(tmp_path):
     touch(tmp_path / "sounds", "a.mp3", "b.wav", "c.wav")
     tracks = tmp_path / "labels"
     write(tracks / "a.txt", "0\t1\tBark\n")
@@ -364,14 +364,14 @@ def test_folder_of_audacity_tracks_with_the_sounds_elsewhere(tmp_path):
     ]
 
 
-def test_a_point_label_of_audacity_is_refused_with_its_line(tmp_path):
+def test_audacity_point_label_is_an_error_with_its_line(tmp_path):
     touch(tmp_path, "yard.wav")
     track = write(tmp_path / "yard.txt", "0.5\t1.0\tBark\n2.5\t2.5\tKnock\n")
-    with pytest.raises(DataError, match=r"yard.txt, line 2: 'Knock' marks a point, 2.5 s, not a stretch"):
+    with pytest.raises(DataError, match=r"yard.txt, line 2: 'Knock' marks a point at 2.5 s, not a segment"):
         read_manifest(track)
 
 
-def test_a_broken_line_in_a_label_track_is_named(tmp_path):
+def test_malformed_line_of_a_label_track_is_an_error(tmp_path):
     touch(tmp_path, "yard.wav")
     with pytest.raises(DataError, match=r"yard.txt, line 2: 'Bark' is not a label"):
         read_manifest(write(tmp_path / "yard.txt", "0.5\t1.0\tBark\nBark\n"))
@@ -379,7 +379,7 @@ def test_a_broken_line_in_a_label_track_is_named(tmp_path):
         read_manifest(write(tmp_path / "yard.txt", "0.5\t1.0\tBark\n1\tx\tBark\n"))
 
 
-def test_a_track_is_not_given_to_a_sound_of_a_shorter_name(tmp_path):
+def test_label_track_does_not_belong_to_a_sound_with_a_shorter_name(tmp_path):
     touch(tmp_path, "site1.wav")
     track = write(tmp_path / "site1.morning.txt", "0.5\t1.0\tBark\n")
     with pytest.raises(DataError, match=r"1 of 1 files are missing: site1\.morning"):
@@ -389,7 +389,7 @@ def test_a_track_is_not_given_to_a_sound_of_a_shorter_name(tmp_path):
 # ---------------------------------------------------------------------------------------------- finding the sounds
 
 
-def test_a_sound_beside_the_table_comes_before_the_folder_named_like_it_and_that_before_audio_dir(tmp_path):
+def test_sounds_are_searched_beside_the_table_then_in_its_folder_then_in_audio_dir(tmp_path):
     table = write(tmp_path / "clips.csv", "fname,labels\na.wav,x\n")
     elsewhere = tmp_path / "elsewhere"
     touch(elsewhere, "a.wav")
@@ -400,7 +400,7 @@ def test_a_sound_beside_the_table_comes_before_the_folder_named_like_it_and_that
     assert read_manifest(table, audio_dir=elsewhere).clips[0].path == tmp_path / "a.wav"
 
 
-def test_names_may_have_sub_folders_backslashes_and_no_suffix(tmp_path):
+def test_names_can_have_sub_folders_backslashes_and_no_suffix(tmp_path):
     touch(tmp_path, "day 1/a.wav", "day 1/b.flac", "rec.2019.wav")
     absolute = tmp_path / "day 1" / "b.flac"
     table = write(tmp_path / "clips.csv", f"fname,labels\nday 1\\a.wav,x\n{absolute},x\nrec.2019,x\n")
@@ -412,14 +412,14 @@ def test_names_may_have_sub_folders_backslashes_and_no_suffix(tmp_path):
 
 
 @pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_umlauts_are_found_however_they_are_composed(tmp_path, on_disk, in_table):
+def test_umlauts_match_in_any_unicode_normalisation(tmp_path, on_disk, in_table):
     name = "Vögel/Grünspecht.wav"
     touch(tmp_path, unicodedata.normalize(on_disk, name))
     table = write(tmp_path / "clips.csv", f"fname,labels\n{unicodedata.normalize(in_table, name)},x\n")
     assert read_manifest(table).clips[0].path == tmp_path / unicodedata.normalize(on_disk, name)
 
 
-def test_a_recorder_that_writes_capitals_is_found_by_small_letters(tmp_path):
+def test_file_names_match_in_any_case(tmp_path):
     touch(tmp_path, "Site 1/20240501_050000.WAV", "b.wav", "B.wav")
     table = write(tmp_path / "clips.csv", "fname,labels\nsite 1/20240501_050000.wav,x\nb.wav,x\n")
     assert [clip.path.name for clip in read_manifest(table).clips] == ["20240501_050000.WAV", "b.wav"]
@@ -427,32 +427,32 @@ def test_a_recorder_that_writes_capitals_is_found_by_small_letters(tmp_path):
         read_manifest(write(tmp_path / "clips.csv", "fname,labels\nB.WAV,x\n"))
 
 
-def test_a_name_without_suffix_means_the_sound_rather_than_its_image(tmp_path):
+def test_name_without_suffix_prefers_the_sound_to_its_image(tmp_path):
     touch(tmp_path, "a.wav", "a.png")
     table = write(tmp_path / "clips.csv", "fname,labels\na,x\n")
     assert read_manifest(table).clips[0].path == tmp_path / "a.wav"
 
 
-def test_a_folder_named_like_a_sound_is_not_the_sound(tmp_path):
+def test_folder_with_the_name_of_a_sound_is_not_the_sound(tmp_path):
     touch(tmp_path, "a.wav", "a/b.wav")
     track = write(tmp_path / "a.txt", "0\t1\tx\n")
     assert read_manifest(track).clips[0].path == tmp_path / "a.wav"
 
 
-def test_a_name_that_may_be_two_sounds_is_refused(tmp_path):
+def test_ambiguous_name_is_an_error(tmp_path):
     touch(tmp_path, "a.wav", "a.mp3")
     table = write(tmp_path / "clips.csv", "fname,labels\na,x\n")
-    with pytest.raises(DataError, match=r"a may be a\.mp3 or a\.wav; write the whole name"):
+    with pytest.raises(DataError, match=r"a may be a\.mp3 or a\.wav; use the full name"):
         read_manifest(table)
 
 
-def test_a_missing_sound_is_not_replaced_by_a_file_with_one_more_suffix(tmp_path):
+def test_missing_sound_is_not_replaced_by_a_file_with_another_suffix(tmp_path):
     touch(tmp_path, "a.wav.png")
     with pytest.raises(DataError, match=r"files are missing: a\.wav"):
         read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\n"))
 
 
-def test_all_missing_sounds_are_told_at_once_and_where_they_were_looked_for(tmp_path):
+def test_error_lists_all_missing_sounds_and_the_searched_folders(tmp_path):
     touch(tmp_path, "there.wav", "sounds/other.wav")
     names = [f"{number}.wav" for number in range(7)]
     table = write(tmp_path / "clips.csv", "fname,labels\nthere.wav,x\n" + "".join(f"{name},x\n" for name in names))
@@ -460,16 +460,16 @@ def test_all_missing_sounds_are_told_at_once_and_where_they_were_looked_for(tmp_
         read_manifest(table, audio_dir=tmp_path / "sounds")
     message = str(caught.value)
     assert "clips.csv, line 3: 7 of 8 files are missing: 0.wav, 1.wav, 2.wav, 3.wav, 4.wav and 2 more" in message
-    assert f"looked for in {tmp_path}, {tmp_path / 'clips'}, {tmp_path / 'sounds'}" in message
+    assert f"Searched in {tmp_path}, {tmp_path / 'clips'}, {tmp_path / 'sounds'}" in message
     assert "--audio-dir" in message
 
 
-def test_an_audio_dir_that_is_not_there_is_told(tmp_path):
+def test_missing_audio_dir_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\n"), audio_dir=tmp_path / "nowhere")
 
 
-def test_a_name_too_long_for_any_file_is_missing_like_others(tmp_path):
+def test_too_long_name_is_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="1 of 1 files are missing"):
         read_manifest(write(tmp_path / "clips.csv", f"fname,labels\n{'a' * 5000}.wav,x\n"))
 
@@ -480,7 +480,7 @@ def test_a_name_too_long_for_any_file_is_missing_like_others(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_what_spreadsheet_programs_write_is_read(tmp_path, encoding, delimiter, line_end):
+def test_csv_dialects_of_spreadsheet_programs_are_read(tmp_path, encoding, delimiter, line_end):
     touch(tmp_path, "Möwe.wav", "b.wav")
     lines = ["Fname; LABELS ;Start;END;;", '"Möwe.wav";"Möwe, Wind";0,5;1,5;;', ";;;;;", "", "b.wav; Wind ;;;;", ""]
     if delimiter == ",":
@@ -492,13 +492,13 @@ def test_what_spreadsheet_programs_write_is_read(tmp_path, encoding, delimiter, 
     )
 
 
-def test_spaces_stray_commas_and_repeats_in_labels_do_no_harm(tmp_path):
+def test_spaces_stray_commas_and_repetitions_in_labels_are_ignored(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "clips.csv", 'fname, labels\na.wav, " Bark ,, Run,Bark,"\n')
     assert tags(read_manifest(table)) == {"a.wav": ("Bark", "Run")}
 
 
-def test_a_line_is_counted_where_it_begins_even_after_line_breaks_in_quotes(tmp_path):
+def test_line_numbers_are_right_after_line_breaks_in_quotes(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     table = write(tmp_path / "clips.csv", 'fname,labels,note\na.wav,x,"two\nlines"\n\nb.wav,x,"three\n\nlines"\n')
     assert [clip.line for clip in read_manifest(table).clips] == [2, 5]
@@ -508,17 +508,17 @@ def test_a_line_is_counted_where_it_begins_even_after_line_breaks_in_quotes(tmp_
     ("text", "message"),
     [
         ("", "the table is empty"),
-        ("fname,labels\n", "no clips; expected a line for each"),
-        ("name,tags\na.wav,x\n", r"no column for the file names; expected fname.*The columns are name, tags"),
+        ("fname,labels\n", "no clips; expected one line per clip"),
+        ("name,tags\na.wav,x\n", r"no column with file names; expected fname.*The columns are name, tags"),
         ("fname\na.wav\n", "no labels; expected a column labels, or a column of 0 and 1"),
-        ("fname,labels,labels\na.wav,x,y\n", "line 1: the columns labels are there twice"),
+        ("fname,labels,labels\na.wav,x,y\n", "line 1: duplicate columns: labels"),
         (
             "fname,labels\na.wav,x\n\na.wav,x,y\n",
-            "line 4: number of fields is 3, but the header has 2 columns.*needs quotes",
+            "line 4: the line has 3 fields, but the header has 2 columns.*put quotes",
         ),
-        ("fname,labels\na.wav\n", "line 2: number of fields is 1, but the header has 2 columns"),
-        ('fname,labels\na.wav,x\na.wav,"x\n', "line 3: .*is a quote left open"),
-        ("fname,labels\n,x\n", "line 2: no file name"),
+        ("fname,labels\na.wav\n", "line 2: the line has 1 fields, but the header has 2 columns"),
+        ('fname,labels\na.wav,x\na.wav,"x\n', "line 3: .*is a closing quote missing"),
+        ("fname,labels\n,x\n", "line 2: the file name is empty"),
         ("fname,labels,start,end\na.wav,x,zero,1\n", "line 2: start is 'zero'; expected seconds, 0 or more"),
         ("fname,labels,start,end\na.wav,x,-1,1\n", "line 2: start is '-1'; expected seconds"),
         ("fname,labels,start,end\na.wav,x,0,nan\n", "line 2: end is 'nan'; expected seconds"),
@@ -526,59 +526,59 @@ def test_a_line_is_counted_where_it_begins_even_after_line_breaks_in_quotes(tmp_
         ("fname,labels,end\na.wav,x,0\n", "line 2: a.wav ends at 0 s but starts at 0 s"),
     ],
 )
-def test_a_table_that_does_not_say_what_it_should_is_refused_with_its_line(tmp_path, text, message):
+def test_malformed_table_is_an_error_with_its_line(tmp_path, text, message):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "clips.csv", text)
     with pytest.raises(DataError, match=rf"clips\.csv.*{message}"):
         read_manifest(table)
 
 
-def test_a_stretch_that_is_there_twice_is_refused_with_both_lines(tmp_path):
+def test_duplicate_clip_is_an_error_with_both_lines(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     table = write(
         tmp_path / "clips.csv",
         "fname,labels,start,end\na.wav,x,0,1\na.wav,x,1,2\nb.wav,x,,\n.\\a.wav,y,0,1\nb.wav,x,,\n",
     )
-    with pytest.raises(DataError, match=r"clips are there more than once: .*lines 2 and 5.*b\.wav in lines 4 and 6"):
+    with pytest.raises(DataError, match=r"clips are listed more than once: .*lines 2 and 5.*b\.wav in lines 4 and 6"):
         read_manifest(table)
 
 
-def test_an_unknown_label_is_refused_with_its_line_and_the_nearest_known(tmp_path):
+def test_unknown_label_is_an_error_with_its_line_and_a_suggestion(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     table = write(tmp_path / "clips.csv", "fname,labels\na.wav,Bark\nb.wav,Brak\n")
     with pytest.raises(DataError, match=r"clips.csv, line 3: unknown label 'Brak'; did you mean 'Bark'\?"):
         read_manifest(table, labels=LabelSet(("Run", "Bark")))
 
 
-def test_known_labels_keep_their_order(tmp_path):
+def test_given_labels_keep_their_order(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "clips.csv", "fname,Bark\na.wav,1\n")
     manifest = read_manifest(table, labels=LabelSet(("Run", "Bark")))
     assert manifest.multi_hot().tolist() == [[False, True]]
 
 
-def test_any_column_can_hold_the_groups(tmp_path):
+def test_any_column_can_contain_the_groups(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "clips.csv", "fname,labels,fold,source\na.wav,x,1,100032\n")
     assert read_manifest(table, group_column="Source").clips[0].group == "100032"
-    with pytest.raises(DataError, match=r"no column 'sorce' to group by.*fold, source; did you mean 'source'"):
+    with pytest.raises(DataError, match=r"no column 'sorce' for groups.*fold, source; did you mean 'source'"):
         read_manifest(table, group_column="sorce")
 
 
 def test_a_group_column_needs_a_table(tmp_path):
     touch(tmp_path, "Bark/a.wav")
-    with pytest.raises(DataError, match="a folder has no column 'site' to group by"):
+    with pytest.raises(DataError, match="a folder has no column 'site' for groups"):
         read_manifest(tmp_path, group_column="site")
 
 
-def test_images_and_sounds_do_not_mix(tmp_path):
+def test_mixing_images_and_sounds_is_an_error(tmp_path):
     touch(tmp_path, "a.wav", "b.png")
     manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\nb.png,x\n"))
-    with pytest.raises(DataError, match=r"1 of 2 clips are images \(b\.png\), the others sounds"):
+    with pytest.raises(DataError, match=r"1 of 2 clips are images \(b\.png\), the others are sounds"):
         _ = manifest.holds_images
 
 
-def test_a_manifest_that_is_not_there_suggests_its_neighbour(tmp_path):
+def test_error_for_a_missing_manifest_suggests_a_similar_name(tmp_path):
     touch(tmp_path, "train_curated.csv")
     with pytest.raises(
         DataError, match=r"train_curatd\.csv: no such file or folder; did you mean 'train_curated\.csv'"
@@ -586,16 +586,16 @@ def test_a_manifest_that_is_not_there_suggests_its_neighbour(tmp_path):
         read_manifest(tmp_path / "train_curatd.csv")
 
 
-def test_a_sound_or_a_workbook_is_not_a_manifest(tmp_path):
+def test_sound_or_workbook_as_manifest_is_an_error(tmp_path):
     (tmp_path / "clips.xlsx").write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
-    with pytest.raises(DataError, match=r"clips\.xlsx: this is not text; expected a CSV"):
+    with pytest.raises(DataError, match=r"clips\.xlsx: the file is not text; expected a CSV"):
         read_manifest(tmp_path / "clips.xlsx")
 
 
 # ---------------------------------------------------------------------------------------------- writing multi-hot CSVs
 
 
-def test_multi_hot_csv_is_written_as_the_image_labels_are(tmp_path):
+def test_written_multi_hot_csv_has_the_format_of_image_labels(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     manifest = read_manifest(write(tmp_path / "clips.csv", 'fname,labels\na.wav,"Bark,Run"\nb.wav,\n'))
     write_multi_hot(tmp_path / "image_labels.csv", manifest, ["a.png", "b.png"])
@@ -603,21 +603,21 @@ def test_multi_hot_csv_is_written_as_the_image_labels_are(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav", "clips.csv", "image_labels.csv"]
 
 
-def test_parts_of_one_recording_need_names_of_their_own_in_a_multi_hot_csv(tmp_path):
+def test_multi_hot_csv_needs_unique_names(tmp_path):
     touch(tmp_path, "a.wav")
     manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels,start,end\na.wav,x,0,1\na.wav,x,1,2\n"))
-    with pytest.raises(DataError, match=r"names of their own in a multi-hot CSV, but several are a\.wav"):
+    with pytest.raises(DataError, match=r"a multi-hot CSV needs unique names, but several clips are a\.wav"):
         write_multi_hot(tmp_path / "hot.csv", manifest)
 
 
-def test_a_label_called_like_a_column_is_not_written_to_a_multi_hot_csv(tmp_path):
+def test_label_with_a_reserved_name_is_not_written_to_a_multi_hot_csv(tmp_path):
     touch(tmp_path, "a.wav")
     manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,Group\n"))
     with pytest.raises(DataError, match="a column called Group would not be read as a label"):
         write_multi_hot(tmp_path / "hot.csv", manifest)
 
 
-def test_a_multi_hot_csv_that_cannot_be_written_leaves_nothing(tmp_path):
+def test_failed_write_of_a_multi_hot_csv_leaves_no_file(tmp_path):
     touch(tmp_path, "a.wav")
     manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\n"))
     with pytest.raises(DataError, match="can't be written"):
@@ -628,12 +628,12 @@ def test_a_multi_hot_csv_that_cannot_be_written_leaves_nothing(tmp_path):
 
 
 label_names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(
-    lambda name: name.lower() not in COLUMN_NAMES
+    lambda name: name.lower() not in MANIFEST_COLUMN_NAMES
 )
 
 
 @given(names=st.lists(label_names, min_size=1, max_size=6, unique=True), seed=st.integers(0, 2**32 - 1))
-def test_a_multi_hot_csv_reads_back_as_it_was_written(tmp_path_factory, names, seed):
+def test_multi_hot_csv_survives_a_round_trip(tmp_path_factory, names, seed):
     folder = tmp_path_factory.mktemp("hot")
     y_true = np.random.default_rng(seed).random((3, len(names))) < 0.5
     fnames = [f"{row}.wav" for row in range(3)]
@@ -648,14 +648,14 @@ def test_a_multi_hot_csv_reads_back_as_it_was_written(tmp_path_factory, names, s
     np.testing.assert_array_equal(manifest.multi_hot(), y_true)
 
 
-def test_parts_of_a_file_and_clips_of_a_group_are_one_group_also_by_way_of_each_other(tmp_path):
+def test_groups_are_connected_components_of_files_and_groups(tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "c.wav")
     rows = ["a.wav,x,yard,0,1", "a.wav,x,,1,2", "b.wav,x,yard,,", "c.wav,x,,,"]
     groups = read_manifest(write(tmp_path / "m.csv", "\n".join(["fname,labels,group,start,end", *rows]))).groups
     assert groups[0] == groups[1] == groups[2] != groups[3]
 
 
-def test_a_multi_hot_csv_keeps_folds_and_groups(tmp_path):
+def test_multi_hot_csv_keeps_folds_and_groups(tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "c.wav")
     rows = ["a.wav,x,1,yard", "b.wav,y,1,yard", "c.wav,x,2,"]
     manifest = read_manifest(write(tmp_path / "m.csv", "\n".join(["fname,labels,fold,group", *rows])))
@@ -666,17 +666,17 @@ def test_a_multi_hot_csv_keeps_folds_and_groups(tmp_path):
     assert again.labels == manifest.labels
 
 
-def test_a_table_of_tabs_that_begins_with_times_is_no_label_track(tmp_path):
+def test_tab_separated_table_with_times_is_not_a_label_track(tmp_path):
     touch(tmp_path, "a.wav")
     path = write(tmp_path / "m.txt", "start\tend\tfname\tlabels\n0\t1\ta.wav\tx\n")
     (clip,) = read_manifest(path).clips
     assert (clip.fname, clip.labels, clip.end_seconds) == ("a.wav", ("x",), 1.0)
 
 
-def test_clips_that_are_known_to_be_wrong_are_left_out_by_name(tmp_path):
+def test_clips_are_excluded_by_name(tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "c.d.wav")
     manifest = read_manifest(write(tmp_path / "clips.csv", "fname,labels\na.wav,x\nb.wav,y\nc.d.wav,x\n"))
     assert [clip.fname for clip in manifest.without(["a", "c.d.wav", "unknown"]).clips] == ["b.wav"]
     assert manifest.without(["b"]).labels == manifest.labels
-    with pytest.raises(DataError, match="all of its 3 clips are to be left out"):
+    with pytest.raises(DataError, match="all 3 clips are excluded"):
         manifest.without(["a", "b", "c.d"])

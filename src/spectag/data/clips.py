@@ -1,14 +1,16 @@
-"""Clips of recordings with their labels, and the manifest that holds them."""
+"""Labelled clips, and the manifest that lists them."""
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from spectag.array_types import BoolArray
+from spectag.array_types import BoolArray, IntArray
 from spectag.data.labels import LabelSet
-from spectag.data.readers.delimited_text import some_of
+from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.readers.rows import clip_name
 from spectag.errors import DataError
@@ -16,31 +18,34 @@ from spectag.errors import DataError
 
 @dataclass(frozen=True)
 class Clip:
-    """A labelled stretch of a recording, or all of it."""
+    """A labelled recording, or a labelled part of one."""
 
     path: Path
-    fname: str  # as the manifest has it
+    fname: str
+    """The name in the manifest."""
     labels: tuple[str, ...]
     fold: str | None = None
     group: str | None = None
     start_seconds: float = 0.0
-    end_seconds: float | None = None  # None: to the end of the recording
-    line: int | None = None  # in the manifest
+    end_seconds: float | None = None
+    """None: the end of the recording."""
+    line: int | None = None
+    """Line in the manifest."""
 
     @property
     def origins(self) -> set[tuple[str, str]]:
-        """Where it comes from: its file and, if it has one, its group."""
+        """The clip's file and, if it has one, its group. Clips that share an origin belong in the same fold."""
         return {("file", str(self.path))} | ({("group", self.group)} if self.group is not None else set())
 
     @property
     def name(self) -> str:
-        """The file name, with the times where the clip is only a part."""
+        """The file name, followed by the times if the clip is only a part of the file."""
         return clip_name(self.fname, self.start_seconds, self.end_seconds)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Clips and the labels that they may have."""
+    """Clips, and the labels that they can have."""
 
     source: Path
     clips: tuple[Clip, ...]
@@ -48,41 +53,41 @@ class Manifest:
 
     @property
     def folds(self) -> tuple[str | None, ...]:
-        """The fold of each clip, None where it has none."""
+        """The fold of each clip, None for clips without a fold."""
         return tuple(clip.fold for clip in self.clips)
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """What must stay together, for each clip: clips of one group, and all parts of one file."""
+        """The group of each clip. Clips of one file or one group have the same group and must not be separated."""
+        numbers = connected_groups([sorted(clip.origins) for clip in self.clips]).tolist()
         names: dict[int, str] = {}
-        numbers = connected_components([sorted(clip.origins) for clip in self.clips])
         for number, clip in zip(numbers, self.clips, strict=True):
             names.setdefault(number, clip.group or str(clip.path))
         return tuple(names[number] for number in numbers)
 
     @property
     def holds_images(self) -> bool:
-        """Whether the clips are images of spectrograms; images and sounds together are a DataError."""
+        """Whether the clips are images of spectrograms. A mix of images and sounds is a DataError."""
         images = [clip.fname for clip in self.clips if clip.path.suffix.lower() in IMAGE_SUFFIXES]
         if images and len(images) < len(self.clips):
             raise DataError(
-                f"{self.source}: {len(images)} of {len(self.clips)} clips are images ({some_of(images)}), the others "
-                "sounds; a manifest holds the one or the other"
+                f"{self.source}: {len(images)} of {len(self.clips)} clips are images ({abbreviate(images)}), the "
+                "others are sounds; use one manifest for images and another one for sounds"
             )
         return bool(images)
 
     def without(self, names: Collection[str]) -> "Manifest":
-        """The same without the clips of these files, named with their ending or without.
+        """The manifest without the clips of these files. A name may be given with or without its suffix.
 
         Raises
         ------
         DataError
-            If that leaves no clip.
+            If no clip remains.
         """
         unwanted = set(names)
         kept = tuple(clip for clip in self.clips if not {Path(clip.fname).name, Path(clip.fname).stem} & unwanted)
         if not kept:
-            raise DataError(f"{self.source}: all of its {len(self.clips)} clips are to be left out")
+            raise DataError(f"{self.source}: all {len(self.clips)} clips are excluded; exclude fewer")
         return replace(self, clips=kept)
 
     def multi_hot(self) -> BoolArray:
@@ -93,24 +98,26 @@ class Manifest:
         return y_true
 
 
-def connected_components(marks: Sequence[Sequence[Hashable]]) -> list[int]:
-    """A number for each item; items that share a mark, also by way of others, share the number."""
-    leader = list(range(len(marks)))
+def connected_groups(keys_of_items: Sequence[Sequence[Hashable]]) -> IntArray:
+    """Group number of each item, shape (n_items,): items that share a key, directly or through others, are one group.
 
-    def find(item: int) -> int:
-        while leader[item] != item:
-            leader[item] = leader[leader[item]]
-            item = leader[item]
-        return item
-
-    first: dict[Hashable, int] = {}
-    for item, own in enumerate(marks):
-        for mark in own:
-            leader[find(item)] = find(first.setdefault(mark, item))
-    return [find(item) for item in range(len(marks))]
+    Examples
+    --------
+    >>> connected_groups([["a"], ["a", "b"], ["c"], ["b"]])
+    array([0, 0, 1, 0])
+    """
+    n_items = len(keys_of_items)
+    pairs = [(item, key) for item, keys in enumerate(keys_of_items) for key in keys]
+    numbers = {key: n_items + number for number, key in enumerate(dict.fromkeys(key for _, key in pairs))}
+    # a graph with a node for each item, a node for each key, and an edge from each item to its keys
+    edges = [item for item, _ in pairs], [numbers[key] for _, key in pairs]
+    n_nodes = n_items + len(numbers)
+    graph = coo_array((np.ones(len(pairs), np.bool_), edges), shape=(n_nodes, n_nodes))
+    _, components = connected_components(graph, directed=False)
+    return np.asarray(components[:n_items], np.int64)
 
 
 def shares_recording(clips: Manifest, others: Manifest, rows: BoolArray) -> BoolArray:
-    """Which clips of a manifest are of a file, or a group, of those of another manifest at some rows."""
+    """Which clips have a file or a group in common with the clips of `others` at these rows, shape (n_clips,)."""
     origins = {origin for row in np.flatnonzero(rows) for origin in others.clips[row].origins}
     return np.array([not origins.isdisjoint(clip.origins) for clip in clips.clips], bool)

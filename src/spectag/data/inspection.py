@@ -1,4 +1,4 @@
-"""What is in a manifest, and what is wrong with it, before anything is trained on it."""
+"""Checking a manifest before training: label counts, durations, unreadable clips, duplicates, leaks between folds."""
 
 import hashlib
 import statistics
@@ -14,22 +14,22 @@ from PIL import Image, UnidentifiedImageError
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, read_audio
 from spectag.data.clips import Clip, Manifest
-from spectag.data.manifest import manifest_of
+from spectag.data.manifest import as_manifest
 from spectag.errors import EndOfSoundError, SpectagError
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
-SILENT_PEAK_DB = -60.0  # dBFS: a clip whose loudest sample is below is silent
-FULL_SCALE = 32767 / 32768  # the greatest 16-bit sample
-CLIPPED_SHARE = 0.001  # of the samples at full scale: a clip with more is clipped
-_PAST_END_SECONDS = 0.05  # a clip may end as much after its file; annotation programs round
-_BLOCK_SECONDS = 300.0  # read at once: memory does not grow with the length of a recording
-_CLIPS_WORTH_A_WORKER = 100  # about as long to read as a worker process takes to start
+SILENT_PEAK_DB = -60.0  # dBFS; a clip is silent if all samples are below
+FULL_SCALE = 32767 / 32768  # the largest 16-bit sample
+CLIPPED_FRACTION = 0.001  # a clip is clipped if more of its samples are at full scale
+_END_TOLERANCE_SECONDS = 0.05  # annotation programs round the end of a clip
+_BLOCK_SECONDS = 300.0  # long recordings are read in blocks, which bounds the memory
+_CLIPS_PER_WORKER = 100  # reading them takes about as long as starting a worker process
 
 
 @dataclass(frozen=True)
 class Durations:
-    """How long the clips are."""
+    """Statistics of the durations of clips."""
 
     min_seconds: float
     median_seconds: float
@@ -40,7 +40,7 @@ class Durations:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Clips with the same samples (or images with the same pixels)."""
+    """Clips with identical samples, or images with identical pixels."""
 
     clips: tuple[str, ...]
     across_folds: bool
@@ -49,7 +49,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Leak:
-    """A group (or a recording, where clips have no group) that is in more than one fold."""
+    """A group, or a recording without a group, with clips in more than one fold."""
 
     group: str
     clips_per_fold: dict[str, int]
@@ -66,7 +66,7 @@ class RareLabel:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a manifest. Clips are told by their names, in the order of the manifest."""
+    """The result of `inspect`. Clips are listed by name, in the order of the manifest."""
 
     source: Path
     holds_images: bool
@@ -74,42 +74,55 @@ class Inspection:
     n_files: int
     n_groups: int
     clips_per_label: dict[str, int]
-    labels_per_clip: dict[int, int]  # number of clips that have 0, 1, 2, ... labels
+    labels_per_clip: dict[int, int]
+    """Number of clips with 0, 1, 2, ... labels."""
     clips_per_fold: dict[str, int]
-    durations: Durations | None  # None: images, or nothing could be read
-    sample_rates: dict[int, int]  # Hz: number of clips
+    durations: Durations | None
+    """None for images, or if no clip can be read."""
+    sample_rates: dict[int, int]
+    """Number of clips by sample rate in Hz."""
     channels: dict[int, int]
-    image_sizes: dict[str, int]  # width x height in pixels: number of clips
+    """Number of clips by number of channels."""
+    image_sizes: dict[str, int]
+    """Number of clips by size, "width x height" in pixels."""
     without_labels: tuple[str, ...]
-    unreadable: dict[str, str]  # with the reason
+    unreadable: dict[str, str]
+    """Clips that can't be read, each with the reason."""
     silent: tuple[str, ...]
-    clipped: dict[str, float]  # with the share of the samples at full scale
-    past_end: tuple[str, ...]  # that should end after their file does
+    clipped: dict[str, float]
+    """Clipped clips, each with the fraction of its samples at full scale."""
+    past_end: tuple[str, ...]
+    """Clips with an end after the end of their file."""
     duplicates: tuple[Duplicates, ...]
     leaks: tuple[Leak, ...]
-    n_folds: int | None  # asked for, or given in the manifest
+    n_folds: int | None
+    """The number of folds that the rare labels refer to: the argument, or the number in the manifest."""
     rare_labels: tuple[RareLabel, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """All fields, for JSON."""
         return asdict(self) | {"source": str(self.source)}
 
 
 @dataclass(frozen=True)
-class _Sound:
+class _SoundFacts:
+    """Measurements of a clip's samples."""
+
     duration_seconds: float
     sample_rate: int
     n_channels: int
     peak: float
-    full_scale_share: float
+    clipped_fraction: float
     past_end: bool
-    content: bytes
+    digest: bytes
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _ImageFacts:
+    """Measurements of a clip's image."""
+
     size: str
-    content: bytes
+    digest: bytes
 
 
 def inspect(
@@ -122,46 +135,47 @@ def inspect(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Inspection:
-    """Read every clip of a manifest once, and count labels, lengths, faults, duplicates and leaks.
+    """Read every clip of a manifest once; report label counts, durations, faults, duplicates and leaks between folds.
 
     Parameters
     ----------
     manifest : path or Manifest
         Of sounds or of images.
     folds : int, optional
-        The number of folds that labels must suffice for; by default the number of folds in the manifest.
+        Report labels that are too rare for this number of folds. By default the number of folds in the manifest.
     audio_dir, group_column, corrections
-        As in `read_manifest`.
+        As for `read_manifest`.
     workers : int, optional
-        Number of processes; by default one per core, or one where there are few clips.
+        Number of processes. By default one per core, or fewer if there are few clips.
     progress : Progress
-        Told of each clip.
+        Called after each clip.
 
     Returns
     -------
     Inspection
-        A clip that can't be read is in `unreadable` with the reason, and in the counts of labels, but in no others.
+        A clip that can't be read is in `unreadable` with the reason. It is counted for labels and folds only.
 
     Raises
     ------
     DataError
-        If images and sounds are mixed.
+        If the manifest mixes images and sounds.
     WorkerDiedError
         If a worker process was killed.
 
     Notes
     -----
-    Channels are averaged before a clip is measured. A clip is silent if no sample reaches -60 dBFS; clipped if more
-    than 0.1 % of its samples are at 16-bit full scale or beyond; a duplicate if sample rate and all samples are equal
-    to another's, whatever the format of the file.
+    Channels are averaged before a clip is measured. A clip is silent if no sample reaches -60 dBFS. It is clipped if
+    more than 0.1 % of its samples are at 16-bit full scale or beyond. Two clips are duplicates if their sample rates
+    and all their samples are equal, whatever the formats of their files.
     """
-    manifest = manifest_of(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     clips = manifest.clips
-    found = _look_at(manifest, workers, progress)
-    sounds = {clip: look for clip in clips if isinstance(look := found[clip], _Sound)}
-    pictures = {clip: look for clip in clips if isinstance(look := found[clip], _Picture)}
-    given_folds = Counter(fold for fold in manifest.folds if fold is not None)
-    n_folds = folds or len(given_folds) or None
+    facts = _measure_all(manifest, workers, progress)
+    sounds = {clip: fact for clip in clips if isinstance(fact := facts[clip], _SoundFacts)}
+    images = {clip: fact for clip in clips if isinstance(fact := facts[clip], _ImageFacts)}
+    clips_per_fold = Counter(fold for fold in manifest.folds if fold is not None)
+    n_folds = folds or len(clips_per_fold) or None
+    clipped = {clip.name: sound.clipped_fraction for clip, sound in sounds.items()}
     return Inspection(
         source=manifest.source,
         holds_images=manifest.holds_images,
@@ -169,66 +183,61 @@ def inspect(
         n_files=len({clip.path for clip in clips}),
         n_groups=len(set(manifest.groups)),
         clips_per_label=dict(zip(manifest.labels.names, manifest.multi_hot().sum(axis=0).tolist(), strict=True)),
-        labels_per_clip=_counted(len(clip.labels) for clip in clips),
-        clips_per_fold=dict(sorted(given_folds.items())),
+        labels_per_clip=_count(len(clip.labels) for clip in clips),
+        clips_per_fold=dict(sorted(clips_per_fold.items())),
         durations=_durations([sound.duration_seconds for sound in sounds.values()]),
-        sample_rates=_counted(sound.sample_rate for sound in sounds.values()),
-        channels=_counted(sound.n_channels for sound in sounds.values()),
-        image_sizes=dict(Counter(picture.size for picture in pictures.values()).most_common()),
+        sample_rates=_count(sound.sample_rate for sound in sounds.values()),
+        channels=_count(sound.n_channels for sound in sounds.values()),
+        image_sizes=dict(Counter(image.size for image in images.values()).most_common()),
         without_labels=tuple(clip.name for clip in clips if not clip.labels),
-        unreadable={clip.name: look for clip in clips if isinstance(look := found[clip], str)},
+        unreadable={clip.name: fact for clip in clips if isinstance(fact := facts[clip], str)},
         silent=tuple(clip.name for clip, sound in sounds.items() if sound.peak < 10 ** (SILENT_PEAK_DB / 20)),
-        clipped={
-            clip.name: sound.full_scale_share
-            for clip, sound in sounds.items()
-            if sound.full_scale_share > CLIPPED_SHARE
-        },
+        clipped={name: fraction for name, fraction in clipped.items() if fraction > CLIPPED_FRACTION},
         past_end=tuple(clip.name for clip, sound in sounds.items() if sound.past_end),
-        duplicates=_duplicates(
-            {clip: sound.content for clip, sound in sounds.items()}
-            | {clip: picture.content for clip, picture in pictures.items()}
-        ),
+        duplicates=_duplicates({clip: fact.digest for clip, fact in facts.items() if not isinstance(fact, str)}),
         leaks=_leaks(manifest),
         n_folds=n_folds,
         rare_labels=_rare_labels(manifest, n_folds) if n_folds else (),
     )
 
 
-def _look_at(manifest: Manifest, workers: int | None, progress: Progress) -> dict[Clip, _Sound | _Picture | str]:
-    look = _picture if manifest.holds_images else _sound
+def _measure_all(
+    manifest: Manifest, workers: int | None, progress: Progress
+) -> dict[Clip, _SoundFacts | _ImageFacts | str]:
+    """The measurements of each clip, or the reason why it can't be read."""
+    measure = _measure_image if manifest.holds_images else _measure_sound
     n_clips = len(manifest.clips)
-    n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_WORTH_A_WORKER)
-    found: dict[Clip, _Sound | _Picture | str] = {}
+    n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_PER_WORKER)
+    facts: dict[Clip, _SoundFacts | _ImageFacts | str] = {}
     progress("inspect", 0, n_clips)
-    for clip, seen in map_unordered(look, manifest.clips, n_workers=n_workers):
-        found[clip] = seen
-        progress("inspect", len(found), n_clips)
-    return found
+    for clip, fact in map_unordered(measure, manifest.clips, n_workers=n_workers):
+        facts[clip] = fact
+        progress("inspect", len(facts), n_clips)
+    return facts
 
 
-def _sound(clip: Clip) -> _Sound | str:
-    """What a clip's samples tell, or why they can't be read."""
+def _measure_sound(clip: Clip) -> _SoundFacts | str:
     try:
         info = audio_info(clip.path)
-        n_samples = n_full = 0
+        n_samples = n_full_scale = 0
         peak = 0.0
-        content = hashlib.blake2b(str(info.sample_rate).encode(), digest_size=16)
+        digest = hashlib.blake2b(str(info.sample_rate).encode(), digest_size=16)
         for waveform in _blocks(clip, info.duration_seconds):
-            loudness = np.abs(waveform)
+            magnitudes = np.abs(waveform)
             n_samples += len(waveform)
-            n_full += int(np.count_nonzero(loudness >= FULL_SCALE))
-            peak = max(peak, float(loudness.max()))
-            content.update(np.ascontiguousarray(waveform).data)
+            n_full_scale += int(np.count_nonzero(magnitudes >= FULL_SCALE))
+            peak = max(peak, float(magnitudes.max()))
+            digest.update(np.ascontiguousarray(waveform).data)
     except SpectagError as error:
         return str(error).removeprefix(f"{clip.path}: ")
-    return _Sound(
+    return _SoundFacts(
         duration_seconds=n_samples / info.sample_rate,
         sample_rate=info.sample_rate,
         n_channels=info.n_channels,
         peak=peak,
-        full_scale_share=n_full / n_samples,
-        past_end=clip.end_seconds is not None and clip.end_seconds > info.duration_seconds + _PAST_END_SECONDS,
-        content=content.digest(),
+        clipped_fraction=n_full_scale / n_samples,
+        past_end=clip.end_seconds is not None and clip.end_seconds > info.duration_seconds + _END_TOLERANCE_SECONDS,
+        digest=digest.digest(),
     )
 
 
@@ -243,23 +252,22 @@ def _blocks(clip: Clip, file_seconds: float) -> Iterator[Waveform]:
     except EndOfSoundError:
         if start == clip.start_seconds:
             raise
-        # else the header of a file that was cut off promised more than there is
+        # otherwise the file is truncated: its header announces more samples than it contains
 
 
-def _picture(clip: Clip) -> _Picture | str:
-    """What a clip's image tells, or why it can't be read."""
+def _measure_image(clip: Clip) -> _ImageFacts | str:
     try:
         with Image.open(clip.path) as image:
-            content = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-            content.update(image.tobytes())
-            return _Picture(f"{image.width} x {image.height}", content.digest())
+            digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+            digest.update(image.tobytes())
+            return _ImageFacts(f"{image.width} x {image.height}", digest.digest())
     except UnidentifiedImageError:
         return "the file is not an image"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error)
 
 
-def _counted(values: Iterator[int]) -> dict[int, int]:
+def _count(values: Iterator[int]) -> dict[int, int]:
     return dict(sorted(Counter(values).items()))
 
 
@@ -275,17 +283,17 @@ def _durations(seconds: list[float]) -> Durations | None:
     )
 
 
-def _duplicates(contents: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
-    alike: dict[bytes, list[Clip]] = {}
-    for clip, content in contents.items():
-        alike.setdefault(content, []).append(clip)
+def _duplicates(digests: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
+    clips_by_digest: dict[bytes, list[Clip]] = {}
+    for clip, digest in digests.items():
+        clips_by_digest.setdefault(digest, []).append(clip)
     return tuple(
         Duplicates(
             clips=tuple(clip.name for clip in clips),
             across_folds=len({clip.fold for clip in clips}) > 1,
             labels_differ=len({frozenset(clip.labels) for clip in clips}) > 1,
         )
-        for clips in alike.values()
+        for clips in clips_by_digest.values()
         if len(clips) > 1
     )
 
@@ -299,10 +307,14 @@ def _leaks(manifest: Manifest) -> tuple[Leak, ...]:
 
 
 def _rare_labels(manifest: Manifest, n_folds: int) -> tuple[RareLabel, ...]:
-    groups: dict[str, set[str]] = {label: set() for label in manifest.labels.names}
+    groups_of_label: dict[str, set[str]] = {label: set() for label in manifest.labels.names}
     n_clips: Counter[str] = Counter()
     for clip, group in zip(manifest.clips, manifest.groups, strict=True):
         for label in clip.labels:
-            groups[label].add(group)
+            groups_of_label[label].add(group)
             n_clips[label] += 1
-    return tuple(RareLabel(label, n_clips[label], len(of)) for label, of in groups.items() if len(of) < n_folds)
+    return tuple(
+        RareLabel(label, n_clips[label], len(groups))
+        for label, groups in groups_of_label.items()
+        if len(groups) < n_folds
+    )

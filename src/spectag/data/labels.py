@@ -1,4 +1,4 @@
-"""Labels: the names that a tagger knows, in a fixed order."""
+"""Label names: splitting a table's field into labels, and the ordered set of labels of a model."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -9,24 +9,24 @@ from spectag.errors import DataError, did_you_mean
 
 
 def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
-    """The labels in a table's field, in their order, each once: "Bark, Knock" → ("Bark", "Knock").
+    """The labels in a field of a table, in their order and without repetitions: "Bark, Knock" → ("Bark", "Knock").
 
-    A label that holds the separator stands in quotation marks.
+    A label that contains the separator must be quoted.
     """
-    parts = next(csv.reader([field], delimiter=separator, skipinitialspace=True)) if '"' in field else None
-    return tuple(dict.fromkeys(label for part in parts or field.split(separator) if (label := part.strip())))
+    names = next(csv.reader([field], delimiter=separator, skipinitialspace=True)) if '"' in field else None
+    return tuple(dict.fromkeys(label for name in names or field.split(separator) if (label := name.strip())))
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of a tagger, in the order of its probabilities."""
+    """The labels of a model or a manifest, in the order of the columns of y_true and of the probabilities."""
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        twice = {name for name in self.names if self.names.count(name) > 1}
-        if twice:
-            raise DataError(f"the labels {sorted(twice)} are named twice; each label needs a name of its own")
+        duplicates = {name for name in self.names if self.names.count(name) > 1}
+        if duplicates:
+            raise DataError(f"the labels {sorted(duplicates)} occur twice; every label needs a unique name")
 
     @classmethod
     def collect(cls, labels_of_clips: Iterable[Sequence[str]]) -> "LabelSet":
@@ -41,7 +41,13 @@ class LabelSet:
         return {name: position for position, name in enumerate(self.names)}
 
     def index(self, label: str, *, where: str = "") -> int:
-        """Position of a label; an unknown one is a DataError that begins with `where` and names the nearest."""
+        """Index of a label.
+
+        Raises
+        ------
+        DataError
+            If the label is unknown. The message begins with `where` and suggests the most similar label.
+        """
         try:
             return self._positions[label]
         except KeyError:

@@ -1,7 +1,7 @@
-"""Manifests: which labels are true in which stretch of which sound.
+"""Reading and writing manifests: tables of clips and their labels.
 
-A manifest is a CSV with the columns `fname` and `labels` (comma-separated in one field) and, where wanted, `fold`,
-`group`, `start` and `end` (seconds). Also read, and recognised from the file itself: a multi-hot CSV, a folder with a
+A manifest is a CSV with the columns `fname` and `labels` (comma-separated in one field) and, optionally, `fold`,
+`group`, `start` and `end` (seconds). Other formats are recognised by their content: a multi-hot CSV, a folder with a
 sub-folder per label, FSDKaggle2019, FSD50K, ESC-50, Raven selection tables and Audacity label tracks.
 """
 
@@ -15,11 +15,11 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import apply_corrections, read_corrections
 from spectag.data.labels import LabelSet
 from spectag.data.readers.annotations import is_annotation, read_annotations
-from spectag.data.readers.csv_table import COLUMN_NAMES, read_csv
-from spectag.data.readers.delimited_text import read_text, some_of
-from spectag.data.readers.file_finder import Finder
+from spectag.data.readers.csv_table import MANIFEST_COLUMN_NAMES, read_csv
+from spectag.data.readers.delimited_text import abbreviate, read_text
+from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.folders import read_folder, visible_files
-from spectag.data.readers.rows import Row
+from spectag.data.readers.rows import ManifestRow
 from spectag.errors import DataError, did_you_mean
 from spectag.system.atomic_files import unfinished_file
 
@@ -32,73 +32,75 @@ def read_manifest(
     group_column: str | None = None,
     corrections: str | Path | None = None,
 ) -> Manifest:
-    """Read a manifest in any of the forms that are known, and find its sounds.
+    """Read a manifest in any supported format, and find the files of its clips.
 
     Parameters
     ----------
     path : str or Path
         A table, a folder with a sub-folder per label, or a folder of selection tables or label tracks.
     audio_dir : str or Path, optional
-        Where sounds are looked for that lie neither beside the table nor in the folder named like it.
+        Folder of the sounds, if they are neither beside the table nor in the folder with the table's name.
     labels : LabelSet, optional
-        The labels that are known; any other is refused. By default all that occur, sorted, or the columns of a
-        multi-hot CSV in their order.
+        The allowed labels. By default all labels that occur, sorted; for a multi-hot CSV, its columns in their order.
     group_column : str, optional
-        The column that holds the groups, in place of `group`.
+        The column that contains the groups, instead of `group`.
     corrections : str or Path, optional
-        A table of corrections to lay over the labels; see `corrections.read_corrections`.
+        A table of corrections, which are applied to the labels; see `corrections.read_corrections`.
 
     Raises
     ------
     DataError
-        If the manifest can't be understood, with the line; if sounds are missing, all of them at once; if a correction
-        does not fit.
+        If the manifest can't be parsed (the message gives the line), files are missing (the message lists them), a
+        label is not allowed, or a correction does not match its clip.
 
     Notes
     -----
-    A clip without labels is kept: it is an example of none of them. In a CSV a stretch of a sound stands once. In
-    selection tables and label tracks, which give each label a line of its own, the labels of a stretch are united.
+    A clip without labels is kept, as an example in which none of the labels is true. A CSV must list each clip once.
+    Selection tables and label tracks have a line per label; all labels of one segment are merged into one clip.
     """
     source = Path(path)
-    finder = Finder(None if audio_dir is None else Path(audio_dir))
+    finder = FileFinder(None if audio_dir is None else Path(audio_dir))
     rows, names = _read_rows(source, finder, group_column)
     if not rows:
-        raise DataError(f"{source}: no clips; expected a line for each")
+        raise DataError(f"{source}: no clips; expected one line per clip")
     if labels is not None:
         _check_labels(rows, labels)
     clips = _find_clips(rows, finder)
     _check_unique(clips, source)
     if labels is not None:
-        known = labels
+        label_set = labels
     else:
-        known = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
-    manifest = Manifest(source, tuple(clips), known)
+        label_set = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
+    manifest = Manifest(source, tuple(clips), label_set)
     if corrections is not None:
         manifest = apply_corrections(manifest, read_corrections(corrections))
     return manifest if labels is None else replace(manifest, labels=labels)
 
 
-def manifest_of(
+def as_manifest(
     source: "str | Path | Manifest",
     *,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
 ) -> Manifest:
-    """A manifest, read by `read_manifest` where it is a path; one that is read already gets the corrections alone."""
+    """Read a path with `read_manifest`; a `Manifest` is returned as it is, with the corrections applied."""
     if not isinstance(source, Manifest):
         return read_manifest(source, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     return source if corrections is None else apply_corrections(source, read_corrections(corrections))
 
 
-def _read_rows(source: Path, finder: Finder, group_column: str | None) -> tuple[list[Row], tuple[str, ...] | None]:
+def _read_rows(
+    source: Path, finder: FileFinder, group_column: str | None
+) -> tuple[list[ManifestRow], tuple[str, ...] | None]:
+    """The rows of a manifest and, if it is a multi-hot CSV, its labels in the order of the columns."""
     if source.is_dir():
         files = visible_files(source)
         texts = {path: read_text(path) for path in files if path.suffix.lower() == ".txt"}
         if any(map(is_annotation, texts.values())):
             return read_annotations(texts, finder, group_column), None
         if group_column is not None:
-            raise DataError(f"{source}: a folder has no column {group_column!r} to group by; give a table")
+            raise DataError(f"{source}: a folder has no column {group_column!r} for groups; use a table instead")
         return read_folder(source, files), None
     if not source.exists():
         siblings = [path.name for path in source.parent.glob("*") if path.exists()]
@@ -109,13 +111,13 @@ def _read_rows(source: Path, finder: Finder, group_column: str | None) -> tuple[
     return read_csv(source, text, group_column)
 
 
-def _check_labels(rows: list[Row], labels: LabelSet) -> None:
+def _check_labels(rows: list[ManifestRow], labels: LabelSet) -> None:
     for row in rows:
         for label in row.labels:
             labels.index(label, where=row.where)
 
 
-def _find_clips(rows: list[Row], finder: Finder) -> list[Clip]:
+def _find_clips(rows: list[ManifestRow], finder: FileFinder) -> list[Clip]:
     clips, missing = [], []
     for row in rows:
         path = finder.find(row.fname, row.source)
@@ -130,30 +132,30 @@ def _find_clips(rows: list[Row], finder: Finder) -> list[Clip]:
         folders = dict.fromkeys(str(folder) for row in missing for folder in finder.folders(row.source))
         raise DataError(
             f"{missing[0].where}: {len(names)} of {len({row.fname for row in rows})} files are missing: "
-            f"{some_of(names)}. They were looked for in {some_of(list(folders))}; "
-            "name the folder that holds them with --audio-dir"
+            f"{abbreviate(names)}. Searched in {abbreviate(list(folders))}; "
+            "name the folder that contains them with --audio-dir"
         )
     return clips
 
 
 def _check_unique(clips: list[Clip], source: Path) -> None:
     first: dict[tuple[Path, float, float | None], Clip] = {}
-    twice = []
+    duplicates = []
     for clip in clips:
         earlier = first.setdefault((clip.path, clip.start_seconds, clip.end_seconds), clip)
         if earlier is not clip:
-            twice.append(f"{clip.name} in lines {earlier.line} and {clip.line}")
-    if twice:
+            duplicates.append(f"{clip.name} in lines {earlier.line} and {clip.line}")
+    if duplicates:
         raise DataError(
-            f"{source}: clips are there more than once: {some_of(twice)}; keep one line of each, "
+            f"{source}: some clips are listed more than once: {abbreviate(duplicates)}; keep one line per clip, "
             "with all its labels in one field"
         )
 
 
 def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] | None = None) -> None:
-    """Write a CSV with a column `fname` and one of 0 and 1 for each label; whole or not at all.
+    """Write a CSV with the column `fname` and, for each label, a column of 0 and 1. The file is written atomically.
 
-    Folds, and groups of several clips, are kept in columns of their own.
+    Folds, and groups of more than one clip, are written to the columns `fold` and `group`.
 
     Parameters
     ----------
@@ -162,41 +164,43 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
     manifest : Manifest
         The clips and their labels.
     fnames : sequence of str, optional
-        Other names for the clips, such as those of their images, in the order of the clips.
+        Other names for the clips, such as the names of their images, in the order of the clips.
 
     Raises
     ------
     DataError
-        If two clips would have the same name (parts of one recording need names of their own), a label is called like
-        a column that means something else (`group`, `end`), or the file can't be written.
+        If two clips would have the same name (give names to parts of one recording), a label has the name of a column
+        with another meaning (such as `group` or `end`), or the file can't be written.
     """
     path = Path(path)
     names = [clip.fname for clip in manifest.clips] if fnames is None else list(fnames)
     if len(names) != len(manifest.clips):
         raise ValueError(f"need a name for each of the {len(manifest.clips)} clips, got {len(names)}")
     if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: clips need names of their own in a multi-hot CSV, but several are {some_of(twice)}")
-    unclear = [label for label in manifest.labels.names if label.lower() in COLUMN_NAMES]
-    if unclear:
-        raise DataError(f"{path}: a column called {some_of(unclear)} would not be read as a label; rename the label")
-    together: dict[str, Sequence[str | None]] = {}
+        duplicates = [name for name, count in sorted(Counter(names).items()) if count > 1]
+        raise DataError(f"{path}: a multi-hot CSV needs unique names, but several clips are {abbreviate(duplicates)}")
+    reserved = [label for label in manifest.labels.names if label.lower() in MANIFEST_COLUMN_NAMES]
+    if reserved:
+        raise DataError(
+            f"{path}: a column called {abbreviate(reserved)} would not be read as a label; rename the label"
+        )
+    extra: dict[str, Sequence[str | None]] = {}
     if any(manifest.folds):
-        together["fold"] = manifest.folds
+        extra["fold"] = manifest.folds
     if len(set(manifest.groups)) < len(manifest.clips):
-        together["group"] = _group_names(manifest)
+        extra["group"] = _group_names(manifest)
     try:
         with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["fname", *together, *manifest.labels.names])
-            for name, *kept, hot in zip(names, *together.values(), manifest.multi_hot(), strict=True):
-                writer.writerow([name, *kept, *hot.astype(int)])
+            writer.writerow(["fname", *extra, *manifest.labels.names])
+            for name, *values, y_true in zip(names, *extra.values(), manifest.multi_hot(), strict=True):
+                writer.writerow([name, *values, *y_true.astype(int)])
     except OSError as error:
-        raise DataError(f"{path}: can't be written: {error.strerror}") from error
+        raise DataError(f"{path}: the file can't be written: {error.strerror}") from error
 
 
 def _group_names(manifest: Manifest) -> list[str | None]:
-    """What to call the group of each clip: as the manifest does or, where it has no name, like its first clip."""
+    """The group name of each clip: from the manifest, or the name of the group's first clip. None for single clips."""
     groups = manifest.groups
     sizes = Counter(groups)
     first: dict[str, Clip] = {}

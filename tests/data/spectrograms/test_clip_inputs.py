@@ -31,7 +31,7 @@ def write_image(path, label):
 
 
 def open_here(manifest, front_end, log=no_log):
-    cache = manifest.source.parent / "bank"
+    cache = manifest.source.parent / "cache"
     return open_clips(manifest, front_end, cache, workers=1, progress=silent, log=log)
 
 
@@ -43,7 +43,7 @@ def sounds(tmp_path):
 
 
 @pytest.mark.parametrize("image", [None, ImageConfig(width=40)], ids=["log_mels", "images of them"])
-def test_each_sound_comes_as_the_front_end_makes_it(sounds, image):
+def test_inputs_of_sounds_equal_those_of_the_front_end(sounds, image):
     front_end = FrontEnd(mel=MEL, image=image)
     clips = open_here(write_manifest(sounds, "high.wav", "low.wav", "middle.wav"), front_end)
     assert clips.skipped == ()
@@ -52,7 +52,7 @@ def test_each_sound_comes_as_the_front_end_makes_it(sounds, image):
         assert np.array_equal(clips.inputs(position), front_end.input_of_waveform(waveform))
 
 
-def test_sounds_that_can_not_be_read_are_left_out_and_the_others_keep_their_inputs(sounds):
+def test_unreadable_sounds_are_left_out_and_the_others_keep_their_inputs(sounds):
     (sounds / "Tür 1.wav").touch()
     (sounds / "text.wav").write_text("no sound")
     manifest = write_manifest(sounds, "Tür 1.wav", "high.wav", "text.wav", "low.wav")
@@ -66,21 +66,21 @@ def test_sounds_that_can_not_be_read_are_left_out_and_the_others_keep_their_inpu
     assert np.array_equal(clips.inputs(1), SOUNDS.input_of_waveform(waveform))
 
 
-def test_key_tells_the_content_and_not_the_name(sounds):
+def test_key_depends_on_the_content_not_the_name(sounds):
     (sounds / "again.wav").write_bytes((sounds / "low.wav").read_bytes())
     keys = open_here(write_manifest(sounds, "low.wav", "again.wav", "high.wav"), SOUNDS).keys
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_what_the_bank_did_is_said(sounds):
-    said = []
-    open_here(write_manifest(sounds, "low.wav"), SOUNDS, said.append)
-    open_here(write_manifest(sounds, "low.wav"), SOUNDS, said.append)
-    assert said[0].startswith("bank: 1 log_mels made")
-    assert said[1] == "bank: nothing to do: 1 log_mels are in the bank"
+def test_cache_report_is_logged(sounds):
+    lines = []
+    open_here(write_manifest(sounds, "low.wav"), SOUNDS, lines.append)
+    open_here(write_manifest(sounds, "low.wav"), SOUNDS, lines.append)
+    assert lines[0].startswith("spectrogram cache: 1 spectrograms computed")
+    assert lines[1] == "spectrogram cache: nothing to do: 1 spectrograms are cached"
 
 
-def test_images_come_from_their_files_and_broken_ones_are_left_out(tmp_path):
+def test_inputs_of_images_come_from_their_files_and_broken_ones_are_left_out(tmp_path):
     for label in ("low", "high"):
         write_image(tmp_path / f"{label}.png", label)
     (tmp_path / "broken.png").write_bytes((tmp_path / "low.png").read_bytes()[:60])
@@ -93,7 +93,7 @@ def test_images_come_from_their_files_and_broken_ones_are_left_out(tmp_path):
     assert clips.keys[1] == hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def test_manifest_of_which_nothing_can_be_read_is_told_with_the_first_reason(tmp_path):
+def test_manifest_without_readable_clips_is_an_error(tmp_path):
     for name in ("a.wav", "b.png"):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"clips\.csv: none of its 1 clips can be read: .*a\.wav: the file is empty"):
@@ -102,28 +102,28 @@ def test_manifest_of_which_nothing_can_be_read_is_told_with_the_first_reason(tmp
         open_here(write_manifest(tmp_path, "b.png"), IMAGES)
 
 
-def test_sounds_for_a_front_end_of_images_alone_are_refused(sounds):
-    with pytest.raises(DataError, match=r"clips\.csv: holds sounds, but the front end takes images alone"):
+def test_sounds_for_a_front_end_of_images_are_an_error(sounds):
+    with pytest.raises(DataError, match=r"clips\.csv: the clips are sounds, but this model accepts images only"):
         open_here(write_manifest(sounds, "low.wav"), IMAGES)
 
 
-def test_images_among_sounds_are_refused(sounds):
+def test_mix_of_images_and_sounds_is_an_error(sounds):
     write_image(sounds / "low.png", "low")
-    with pytest.raises(DataError, match="a manifest holds the one or the other"):
+    with pytest.raises(DataError, match="use one manifest for images and another one for sounds"):
         open_here(write_manifest(sounds, "low.wav", "low.png"), SOUNDS)
 
 
-def test_exact_copies_are_told_of_and_share_a_group(sounds):
+def test_exact_copies_share_a_group_and_are_logged(sounds):
     for name in ("copy 1.wav", "copy 2.wav"):
         (sounds / name).write_bytes((sounds / "low.wav").read_bytes())
-    said = []
+    lines = []
     manifest = write_manifest(sounds, "copy 1.wav", "high.wav", "low.wav", "copy 2.wav")
-    groups = open_here(manifest, SOUNDS, log=said.append).manifest.groups
+    groups = open_here(manifest, SOUNDS, log=lines.append).manifest.groups
     assert groups[0] == groups[2] == groups[3] != groups[1]
-    assert any(line.startswith("2 clips are exact copies of others") for line in said)
+    assert any(line.startswith("2 clips are exact copies of other clips") for line in lines)
 
 
-def test_copies_bring_their_groups_together(sounds):
+def test_groups_of_copies_are_merged(sounds):
     for name in ("copy 1.wav", "copy 2.wav"):
         (sounds / name).write_bytes((sounds / "low.wav").read_bytes())
     rows = ["low.wav,x,A", "copy 1.wav,x,B", "middle.wav,x,B", "high.wav,x,C", "copy 2.wav,x,"]

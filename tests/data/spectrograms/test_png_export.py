@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from helpers.images import image_to_log_mel
 from spectag.audio.files import write_audio
-from spectag.audio.spectrogram_image import image_to_log_mel, log_mel_to_image, read_png, read_png_range
+from spectag.audio.spectrogram_image import log_mel_to_image, read_png
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
@@ -40,7 +42,7 @@ def manifest(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path):
-    return SpectrogramCache(tmp_path / "bank", CONFIG)
+    return SpectrogramCache(tmp_path / "cache", CONFIG)
 
 
 @pytest.fixture
@@ -52,17 +54,17 @@ NAMES = ["a.png", "sub/b ü.png", "sub.d/c.png", "a_0.100-0.200.png"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_each_clip_has_an_image_from_which_its_log_mel_can_be_had_again(tmp_path, cache, manifest, keys, workers):
+def test_log_mel_can_be_restored_from_the_image(tmp_path, cache, manifest, keys, workers):
     report = export_png(cache, manifest, keys, tmp_path / "png", GREY, workers=workers)
-    assert (report.n_new, report.n_kept, report.n_left_out) == (4, 0, 0)
+    assert (report.n_new, report.n_existing, report.n_left_out) == (4, 0, 0)
     for name, key in zip(NAMES, keys, strict=True):
         path = tmp_path / "png" / name
-        low, high = read_png_range(path)
+        low, high = (float(Image.open(path).text[f"spectag:{end}"]) for end in ("low", "high"))
         log_mel = image_to_log_mel(read_png(path), low=low, high=high)
         np.testing.assert_allclose(log_mel, cache.log_mel(key), atol=0.51 * (high - low) / 255)
 
 
-def test_the_table_is_multi_hot_and_is_read_as_a_manifest_of_images(tmp_path, cache, manifest, keys):
+def test_table_is_a_multi_hot_manifest_of_the_images(tmp_path, cache, manifest, keys):
     report = export_png(cache, manifest, keys, tmp_path / "png", GREY)
     assert report.labels_path == tmp_path / "png" / "train_curated_image_labels.csv"
     with report.labels_path.open(encoding="utf-8", newline="") as file:
@@ -78,7 +80,7 @@ def test_the_table_is_multi_hot_and_is_read_as_a_manifest_of_images(tmp_path, ca
     np.testing.assert_array_equal(images.multi_hot(), manifest.multi_hot())
 
 
-def test_colour_maps_and_sizes_are_those_of_the_settings(tmp_path, cache, manifest, keys):
+def test_images_have_the_configured_colour_map_and_size(tmp_path, cache, manifest, keys):
     config = ImageConfig(colormap="magma", height=20, width=30)
     export_png(cache, manifest, keys, tmp_path / "png", config)
     image, _ = log_mel_to_image(cache.log_mel(keys[0]), config)
@@ -86,18 +88,18 @@ def test_colour_maps_and_sizes_are_those_of_the_settings(tmp_path, cache, manife
     np.testing.assert_array_equal(read_png(tmp_path / "png" / "a.png"), image)
 
 
-def test_a_second_export_does_nothing_and_says_so(tmp_path, cache, manifest, keys):
+def test_second_export_does_nothing_and_reports_so(tmp_path, cache, manifest, keys):
     folder = tmp_path / "png"
     first = export_png(cache, manifest, keys, folder, GREY)
-    assert str(first).startswith("4 images made in ")
+    assert str(first).startswith("4 images written in ")
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     second = export_png(cache, manifest, keys, folder, GREY)
-    assert (second.n_new, second.n_kept) == (0, 4)
+    assert (second.n_new, second.n_existing) == (0, 4)
     assert str(second) == "nothing to do: 4 images are there"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == times
 
 
-def test_images_of_other_settings_other_audio_or_other_makers_are_made_again(tmp_path, cache, manifest, keys):
+def test_images_of_other_settings_audio_or_programs_are_replaced(tmp_path, cache, manifest, keys):
     folder = tmp_path / "png"
     export_png(cache, manifest, keys, folder, GREY)
     assert export_png(cache, manifest, keys, folder, ImageConfig(low=-100, high=0)).n_new == 4
@@ -110,12 +112,12 @@ def test_images_of_other_settings_other_audio_or_other_makers_are_made_again(tmp
 def test_clips_without_a_log_mel_are_left_out_and_counted(tmp_path, cache, manifest, keys):
     report = export_png(cache, manifest, (None, *keys[1:]), tmp_path / "png", GREY)
     assert (report.n_new, report.n_left_out) == (3, 1)
-    assert "1 clips without a log_mel left out" in str(report)
+    assert "1 clips without a spectrogram left out" in str(report)
     assert not (tmp_path / "png" / "a.png").exists()
     assert len(report.labels_path.read_text(encoding="utf-8").splitlines()) == 4
 
 
-def test_equal_clips_of_different_names_have_an_image_each(tmp_path, cache, manifest):
+def test_equal_clips_with_different_names_have_separate_images(tmp_path, cache, manifest):
     copies = []
     for index in range(40):
         path = shutil.copy(manifest.clips[0].path, tmp_path / f"{index}.wav")
@@ -125,7 +127,7 @@ def test_equal_clips_of_different_names_have_an_image_each(tmp_path, cache, mani
     assert len(list((tmp_path / "png").glob("*.png"))) == 40
 
 
-def test_two_clips_that_would_have_the_same_image_are_named(tmp_path, cache, manifest, keys):
+def test_clips_with_the_same_image_name_are_an_error(tmp_path, cache, manifest, keys):
     twin = replace(manifest.clips[0], fname="a.ogg")
     twins = replace(manifest, clips=(*manifest.clips, twin))
     with pytest.raises(DataError, match=r"train_curated\.csv: a\.wav and a\.ogg would both have the image a\.png"):
@@ -145,14 +147,14 @@ def _kill_this_process(*_):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_a_killed_export_started_again_ends_with_the_same_bytes(tmp_path, cache, manifest, keys):
+def test_restarted_export_writes_the_same_bytes(tmp_path, cache, manifest, keys):
     arguments = (cache, manifest, keys, tmp_path / "png", GREY)
     export = partial(export_png, *arguments, workers=1, progress=_kill_this_process)
     process = multiprocessing.get_context("spawn").Process(target=export)
     process.start()
     process.join()
     assert list((tmp_path / "png").glob(".work-*"))
-    assert export_png(cache, manifest, keys, tmp_path / "png", GREY).n_kept == 1
+    assert export_png(cache, manifest, keys, tmp_path / "png", GREY).n_existing == 1
     export_png(cache, manifest, keys, tmp_path / "undisturbed", GREY)
     killed, undisturbed = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -161,22 +163,22 @@ def test_a_killed_export_started_again_ends_with_the_same_bytes(tmp_path, cache,
     assert killed == undisturbed
 
 
-def test_an_unknown_colour_map_is_told_of_before_anything_is_written(tmp_path, cache, manifest, keys):
+def test_unknown_colour_map_is_an_error_before_anything_is_written(tmp_path, cache, manifest, keys):
     with pytest.raises(ConfigError, match=r"magmaa.*did you mean 'magma'"):
         export_png(cache, manifest, keys, tmp_path / "png", ImageConfig(colormap="magmaa"))
     assert not (tmp_path / "png").exists()
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path, cache, manifest, keys):
+def test_file_instead_of_a_folder_is_an_error(tmp_path, cache, manifest, keys):
     (tmp_path / "png").touch()
-    with pytest.raises(DataError, match=r"png: can't write the images: (File exists|Not a directory)"):
+    with pytest.raises(DataError, match=r"png: the images can't be written: (File exists|Not a directory)"):
         export_png(cache, manifest, keys, tmp_path / "png", GREY)
 
 
-def test_a_damaged_log_mel_is_named(tmp_path, cache, manifest, keys):
+def test_damaged_log_mel_is_an_error(tmp_path, cache, manifest, keys):
     [path] = cache.root.rglob(f"{keys[0]}.npy")
     path.write_bytes(b"")
-    with pytest.raises(SpectrogramCacheError, match=r"\.npy.*delete it and prepare again"):
+    with pytest.raises(SpectrogramCacheError, match=r"\.npy.*delete it and run spectag prepare again"):
         export_png(cache, manifest, keys, tmp_path / "png", GREY)
 
 
@@ -185,8 +187,8 @@ def _die(cache, folder, work, config, task):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_a_killed_worker_is_told_of(tmp_path, cache, manifest, keys, monkeypatch):
+def test_killed_worker_is_an_error(tmp_path, cache, manifest, keys, monkeypatch):
     monkeypatch.setattr(png_module, "_write_image", _die)
-    with pytest.raises(DataError, match=r"a worker process died \(SIGKILL\).*images that are done are kept"):
+    with pytest.raises(DataError, match=r"a worker process died \(SIGKILL\).*completed images are kept"):
         export_png(cache, manifest, keys, tmp_path / "png", GREY, workers=2)
     assert not list((tmp_path / "png").glob(".work-*"))

@@ -1,1 +1,1 @@
-"""Readers of tables and folders of labels, one a form."""
+"""Readers of manifests, one module per format."""

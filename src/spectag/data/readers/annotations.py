@@ -1,4 +1,4 @@
-"""Labelled stretches of recordings: Raven's selection tables and Audacity's label tracks."""
+"""Labelled segments of recordings: Raven selection tables and Audacity label tracks."""
 
 import re
 from dataclasses import replace
@@ -6,9 +6,16 @@ from pathlib import Path
 
 from spectag.data.labels import split_labels
 from spectag.data.readers.csv_table import group_position
-from spectag.data.readers.delimited_text import Table, first_lines, lines_of, open_table, parse_seconds, some_of
-from spectag.data.readers.file_finder import Finder
-from spectag.data.readers.rows import Row
+from spectag.data.readers.delimited_text import (
+    Table,
+    abbreviate,
+    first_lines,
+    open_table,
+    parse_time_field,
+    split_lines,
+)
+from spectag.data.readers.file_finder import FileFinder
+from spectag.data.readers.rows import ManifestRow
 from spectag.errors import DataError
 
 RAVEN_LABEL_COLUMNS = ("Annotation", "Species", "Common Name", "Label", "Tags")
@@ -29,84 +36,85 @@ def _is_audacity(text: str) -> bool:
     return any(_AUDACITY_LINE.match(line) for line in first_lines(text, 1))
 
 
-def read_annotations(tables: dict[Path, str], finder: Finder, group_column: str | None) -> list[Row]:
-    """The rows of selection tables and label tracks, given by path and text; other texts are passed over.
+def read_annotations(tables: dict[Path, str], finder: FileFinder, group_column: str | None) -> list[ManifestRow]:
+    """The rows of selection tables and label tracks, given as text by path. Other texts are ignored.
 
-    A stretch that has several annotations becomes one row with all their labels: so Raven's second view of a
-    selection changes nothing. A table without annotations says that nothing is in its sound: a row without labels.
+    All annotations of one segment become one row with all their labels, so Raven's second view of a selection adds
+    nothing. A table without annotations becomes a row without labels: none of the labels is in its sound.
     """
-    rows: dict[tuple[Path | str, float, float | None], Row] = {}
+    rows: dict[tuple[Path | str, float, float | None], ManifestRow] = {}
     empty = []
     for path, text in tables.items():
-        found = _read_annotation(path, text, finder, group_column)
-        for row in found or ():
+        annotations = _read_annotation(path, text, finder, group_column)
+        for row in annotations or ():
             key = (finder.find(row.fname, path) or row.fname, row.start_seconds, row.end_seconds)
             labels = rows[key].labels if key in rows else ()
             rows[key] = replace(rows.get(key, row), labels=tuple(dict.fromkeys(labels + row.labels)))
-        if found == []:
-            empty.append(Row(path, None, finder.sound_of(path), ()))
+        if annotations == []:
+            empty.append(ManifestRow(path, None, finder.sound_of(path), ()))
     annotated = {sound for sound, _, _ in rows}
     return [*rows.values(), *(row for row in empty if finder.find(row.fname, row.source) not in annotated)]
 
 
-def _read_annotation(path: Path, text: str, finder: Finder, group_column: str | None) -> list[Row] | None:
+def _read_annotation(path: Path, text: str, finder: FileFinder, group_column: str | None) -> list[ManifestRow] | None:
+    """The rows of a table; None if the text is not a table of annotations."""
     if _is_raven(text):
         return _read_raven(open_table(path, text, "\t"), finder, group_column)
     if _is_audacity(text):
         if group_column is not None:
-            raise DataError(f"{path}: a label track has no column {group_column!r} to group by")
+            raise DataError(f"{path}: a label track has no column {group_column!r} for groups")
         return _read_audacity(path, text, finder)
     is_empty_track = not text.strip() and finder.find(path.stem, path) is not None
     return [] if is_empty_track else None
 
 
-def _read_raven(table: Table, finder: Finder, group_column: str | None) -> list[Row]:
+def _read_raven(table: Table, finder: FileFinder, group_column: str | None) -> list[ManifestRow]:
     records = list(table.records)
-    label = _raven_label_position(table, records)
+    label_column = _raven_label_column(table, records)
     group = None if group_column is None else group_position(table, group_column)
     begin_column, end_column = table.position("Begin Time (s)"), table.position("End Time (s)")
-    assert begin_column is not None, "what is read as Raven's has the column"
-    assert end_column is not None, "what is read as Raven's has the column"
-    offset = table.position("File Offset (s)")
+    assert begin_column is not None, "a table recognised as Raven's has this column"
+    assert end_column is not None, "a table recognised as Raven's has this column"
+    offset_column = table.position("File Offset (s)")
     rows = []
     for line, fields in records:
         where = f"{table.path}, line {line}"
-        begin = parse_seconds(fields[begin_column], "Begin Time (s)", where)
-        end = parse_seconds(fields[end_column], "End Time (s)", where)
-        # Begin Time counts through all the sounds that were open together, File Offset within the one
-        start = begin if offset is None else parse_seconds(fields[offset], "File Offset (s)", where)
+        begin = parse_time_field(fields[begin_column], "Begin Time (s)", where)
+        end = parse_time_field(fields[end_column], "End Time (s)", where)
+        # if several sounds are open together, Begin Time counts through all of them, File Offset within one
+        start = begin if offset_column is None else parse_time_field(fields[offset_column], "File Offset (s)", where)
         rows.append(
-            Row(
+            ManifestRow(
                 source=table.path,
                 line=line,
                 fname=_raven_sound(table, fields, finder),
-                labels=split_labels(fields[label]),
+                labels=split_labels(fields[label_column]),
                 group=None if group is None else fields[group] or None,
                 start_seconds=start,
                 end_seconds=start + (end - begin),
             )
         )
-    if offset is None and len({row.fname for row in rows}) > 1:
+    if offset_column is None and len({row.fname for row in rows}) > 1:
         raise DataError(
-            f"{table.path}: the selections are from several sounds, but there is no column File Offset (s) that says "
-            "where in its sound each one is; add that measurement in Raven and save the table again"
+            f"{table.path}: the selections are from several sounds, but there is no column File Offset (s) with the "
+            "position within the sound; add that measurement in Raven and save the table again"
         )
     return rows
 
 
-def _raven_label_position(table: Table, records: list[tuple[int, list[str]]]) -> int:
-    """Where the first of the label columns is that has anything in it."""
+def _raven_label_column(table: Table, records: list[tuple[int, list[str]]]) -> int:
+    """Position of the first label column that is not empty."""
     columns = [position for name in RAVEN_LABEL_COLUMNS if (position := table.position(name)) is not None]
     if not columns:
         raise DataError(
             f"{table.path}: no column with labels; expected one of {', '.join(RAVEN_LABEL_COLUMNS)}. "
-            f"The columns are {some_of(list(table.columns), 12)}"
+            f"The columns are {abbreviate(list(table.columns), 12)}"
         )
     return next((column for column in columns if any(fields[column] for _, fields in records)), columns[0])
 
 
-def _raven_sound(table: Table, fields: list[str], finder: Finder) -> str:
-    """Begin Path where it leads to a file on this machine, else Begin File, else the sound named like the table."""
+def _raven_sound(table: Table, fields: list[str], finder: FileFinder) -> str:
+    """Begin Path if it is a file on this machine, otherwise Begin File, otherwise the sound with the table's name."""
     path, file = (
         "" if (position := table.position(column)) is None else fields[position]
         for column in ("Begin Path", "Begin File")
@@ -116,25 +124,25 @@ def _raven_sound(table: Table, fields: list[str], finder: Finder) -> str:
     return file or path.replace("\\", "/").rpartition("/")[2] or finder.sound_of(table.path)
 
 
-def _read_audacity(path: Path, text: str, finder: Finder) -> list[Row]:
+def _read_audacity(path: Path, text: str, finder: FileFinder) -> list[ManifestRow]:
     fname = finder.sound_of(path)
     rows = []
-    for line, content in enumerate(lines_of(text), start=1):
-        if not content.strip() or content.startswith("\\"):  # a backslash: the frequencies of the label above
+    for line, content in enumerate(split_lines(text), start=1):
+        if not content.strip() or content.startswith("\\"):  # a backslash: the frequency range of the label above
             continue
         where = f"{path}, line {line}"
         start, *rest = content.split("\t")
         if not rest:
-            raise DataError(
-                f"{where}: {content!r} is not a label; expected start, end and label with tabs between them"
-            )
+            raise DataError(f"{where}: {content!r} is not a label; expected start, end and label, separated by tabs")
         label = rest[1] if len(rest) > 1 else ""
-        start_seconds = parse_seconds(start.strip(), "the start", where)
-        end_seconds = parse_seconds(rest[0].strip(), "the end", where)
+        start_seconds = parse_time_field(start.strip(), "the start", where)
+        end_seconds = parse_time_field(rest[0].strip(), "the end", where)
         if start_seconds == end_seconds:
             raise DataError(
-                f"{where}: {label!r} marks a point, {start_seconds:g} s, not a stretch; "
-                "draw the label out over the sound in Audacity, or take it out"
+                f"{where}: {label!r} marks a point at {start_seconds:g} s, not a segment; "
+                "in Audacity, extend the label over the sound, or delete it"
             )
-        rows.append(Row(path, line, fname, split_labels(label), start_seconds=start_seconds, end_seconds=end_seconds))
+        rows.append(
+            ManifestRow(path, line, fname, split_labels(label), start_seconds=start_seconds, end_seconds=end_seconds)
+        )
     return rows

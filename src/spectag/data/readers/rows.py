@@ -1,4 +1,4 @@
-"""What every form of a manifest is read into, before its sounds are found."""
+"""The rows of a manifest, as every reader returns them, before the files are found."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ from spectag.errors import DataError
 
 
 @dataclass(frozen=True)
-class Row:
-    """A labelled stretch of a sound, as a table or a folder names it."""
+class ManifestRow:
+    """A labelled recording, or part of one, as named by a table or a folder."""
 
     source: Path
     line: int | None
@@ -21,11 +21,11 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.fname:
-            raise DataError(f"{self.where}: no file name; expected the name of a sound")
+            raise DataError(f"{self.where}: the file name is empty; expected the name of a sound")
         if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
             raise DataError(
                 f"{self.where}: {self.fname} ends at {self.end_seconds:g} s but starts at {self.start_seconds:g} s; "
-                "a clip needs an end after its start"
+                "a clip must end after its start"
             )
 
     @property
@@ -35,7 +35,7 @@ class Row:
 
 
 def clip_name(fname: str, start_seconds: float, end_seconds: float | None) -> str:
-    """The file name of a clip, with the times where it is only a part."""
+    """The file name of a clip, followed by the times if the clip is only a part of the file."""
     if end_seconds is not None:
         return f"{fname} ({start_seconds:g}-{end_seconds:g} s)"
     return f"{fname} (from {start_seconds:g} s)" if start_seconds else fname

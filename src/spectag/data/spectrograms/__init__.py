@@ -1,1 +1,1 @@
-"""The spectrograms of clips: kept on disk, as PNG images, and as inputs of a network."""
+"""Spectrograms of clips: the cache on disk, PNG images, and network inputs."""

@@ -1,12 +1,12 @@
-"""The bank: each clip's log_mel once on disk, named by the audio's bytes and by how they become a log_mel.
+"""The spectrogram cache: the log_mel of each clip on disk, under a key made of the audio's bytes and the settings.
 
-    BANK/<front end>/mel.toml            the front end's settings, for people to read
-    BANK/<front end>/<2 hex>/<key>.npy   a log_mel: float32, (n_mels, n_frames), memory-mapped by its readers
-    BANK/<front end>/index.jsonl         the key that each file had when it was last read
-    BANK/<front end>/.work-<id>/         a run at work: its lock, its unfinished files, and its own index so far
+    CACHE/<settings>/mel.toml            the settings of the feature extraction, for people to read
+    CACHE/<settings>/<2 hex>/<key>.npy   a log_mel: float32, (n_mels, n_frames), memory-mapped by its readers
+    CACHE/<settings>/index.jsonl         the key of each audio file, with the file's size and times
+    CACHE/<settings>/.work-<id>/         a running process: its lock, its unfinished files and its own index
 
-A log_mel takes its place when it is whole. The index only saves time: a run without it reads the audio's bytes again,
-and finds the log_mels by them. A run adds to the index what it did when it ends, and what killed runs did before it.
+A log_mel appears under its name when it is complete. The index only saves time: without it, the audio is read again to
+compute the keys. When a run ends, its index is added to the main one; the indexes of killed runs are added by the next.
 """
 
 import hashlib
@@ -32,222 +32,237 @@ from spectag.config.base import MelConfig, to_toml
 from spectag.data.clips import Clip
 from spectag.errors import SpectagError, SpectrogramCacheError
 from spectag.system.progress import Progress, silent
-from spectag.system.work_folder import ended_work, work_folder
+from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import WorkerDiedError, map_unordered, n_usable_cores
 
 _NPY_HEADER_BYTES = 128
 _DISK_BLOCK_BYTES = 4096
-_N_FORECAST = 200  # clips whose headers are read to foretell the bytes of all
-_BYTES_WORTH_WORKERS = 32_000_000  # of log_mels: made in about the time that worker processes take to start
+_N_SAMPLED_FILES = 200  # files whose headers are read to estimate the size of all log_mels
+_BYTES_PER_WORKER = 32_000_000  # of log_mels: computed in about the time that a worker process takes to start
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What preparing would take."""
+class CacheEstimate:
+    """The work and the disk space that `SpectrogramCache.prepare` needs."""
 
-    n_clips: int  # that are not in the bank
-    n_bytes: int  # that they will need, about
-    free_bytes: int  # on the bank's disk
+    n_clips: int
+    """Clips that are not in the cache."""
+    n_bytes: int
+    """Approximate size of their log_mels."""
+    free_bytes: int
+    """Free space on the disk of the cache."""
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What preparing did: each clip is new, kept or skipped."""
+    """The result of `SpectrogramCache.prepare`. Each clip is new, cached or skipped."""
 
     n_new: int
-    n_kept: int  # in the bank before
-    skipped: tuple[tuple[Clip, str], ...]  # each with the reason
-    keys: tuple[str | None, ...]  # clip by clip; None: skipped
-    n_bytes: int  # written
+    n_cached: int
+    """Clips that were in the cache before."""
+    skipped: tuple[tuple[Clip, str], ...]
+    """Clips that can't be read, each with the reason."""
+    keys: tuple[str | None, ...]
+    """The key of each clip; None for skipped clips."""
+    n_bytes: int
+    """Bytes written."""
     seconds: float
 
     def __str__(self) -> str:
-        """One line for people."""
+        """A summary in one line."""
         skipped = f"; {len(self.skipped)} clips skipped" if self.skipped else ""
         if self.n_new == 0:
-            return f"nothing to do: {self.n_kept} log_mels are in the bank{skipped}"
-        kept = f", {self.n_kept} were there" if self.n_kept else ""
-        return f"{self.n_new} log_mels made ({readable_size(self.n_bytes)}) in {self.seconds:.1f} s{kept}{skipped}"
+            return f"nothing to do: {self.n_cached} spectrograms are cached{skipped}"
+        cached = f", {self.n_cached} were cached" if self.n_cached else ""
+        size = readable_size(self.n_bytes)
+        return f"{self.n_new} spectrograms computed ({size}) in {self.seconds:.1f} s{cached}{skipped}"
 
 
 class SpectrogramCache:
-    """The log_mels of one front end, in a folder that other front ends may share.
+    """The log_mels of one feature extraction, in a folder that other settings can share.
 
     Parameters
     ----------
     root : str or Path
-        The bank's folder; made when it is needed.
+        Folder of the cache. It is created when it is needed.
     config : MelConfig
-        The front end.
+        Settings of the feature extraction.
     """
 
     def __init__(self, root: str | Path, config: MelConfig) -> None:
         self.root = Path(root)
         self.config = config
-        self.folder = self.root / _front_end_key(config)
+        self.folder = self.root / _settings_key(config)
 
     def log_mel(self, key: str) -> Float32Array:
-        """The log_mel of a key that `prepare` gave, of shape (n_mels, n_frames): a read-only memory map.
+        """The log_mel of a key from `prepare`, of shape (n_mels, n_frames), as a read-only memory map.
 
         Raises
         ------
         SpectrogramCacheError
-            If there is none, or it is damaged.
+            If it is not in the cache, or damaged.
         """
         path = _log_mel_path(self.folder, key)
         try:
             return _open_log_mel(path, self.config.n_mels)
         except FileNotFoundError as error:
             raise SpectrogramCacheError(
-                f"{path}: no such log_mel; prepare the clips with this front end first"
+                f"{path}: no such spectrogram; run spectag prepare with these settings first"
             ) from error
         except (OSError, ValueError) as error:
             raise SpectrogramCacheError(
-                f"{path}: the log_mel can't be read: {error}; delete it and prepare again"
+                f"{path}: the spectrogram can't be read: {error}; delete it and run spectag prepare again"
             ) from error
 
-    def forecast(self, clips: Iterable[Clip]) -> Forecast:
-        """What preparing these clips would take, told from the headers of at most 200 of the files."""
-        stretches = [_Stretch.of(clip) for clip in clips]
-        known = self._known_keys(stretches)
-        return self._forecast([stretch for stretch in dict.fromkeys(stretches) if stretch not in known])
+    def estimate(self, clips: Iterable[Clip]) -> CacheEstimate:
+        """The work and the disk space that `prepare` needs for these clips, from the headers of at most 200 files."""
+        excerpts = [_Excerpt.of(clip) for clip in clips]
+        cached = self._cached_keys(excerpts)
+        return self._estimate([excerpt for excerpt in dict.fromkeys(excerpts) if excerpt not in cached])
 
     def prepare(
         self, clips: Iterable[Clip], *, workers: int | None = None, progress: Progress = silent
     ) -> PrepareReport:
-        """Make the log_mels that are missing.
+        """Compute the log_mels that are not in the cache.
 
-        It may be killed at any moment and started again, and several processes may do it at once: the bank ends with
-        the same bytes as after one undisturbed run.
+        The process can be killed at any time and started again, and several processes can run at once: the content of
+        the cache will be the same as after one undisturbed run.
 
         Parameters
         ----------
         clips
-            The clips to have in the bank; one with a start or an end is that stretch of its file.
+            Clips to cache. Of a clip with a start or an end, only that part of the file is cached.
         workers
-            Number of processes; 1 is this one alone. None: one per core, or 1 when little is to be done.
+            Number of processes; 1 uses the calling process alone. By default one per core, or 1 for little work.
         progress
-            Told how many of the missing clips are done.
+            Called with the number of clips that are done.
 
         Raises
         ------
         SpectrogramCacheError
-            If the log_mels won't fit on the disk, the bank can't be written, or a worker process was killed. What
-            was done by then is kept.
+            If the log_mels won't fit on the disk, the cache can't be written, or a worker process was killed. Completed
+            log_mels are kept.
         """
         started = time.perf_counter()
         clips = list(clips)
-        stretches = [_Stretch.of(clip) for clip in clips]
+        excerpts = [_Excerpt.of(clip) for clip in clips]
         with _disk_errors_named(self.folder):
-            self._take_over_ended_runs()
-            known = self._known_keys(stretches)
-            missing = [stretch for stretch in dict.fromkeys(stretches) if stretch not in known]
-            answers = self._make(missing, workers, progress) if missing else {}
-        new = {stretch for stretch, answer in answers.items() if answer.n_bytes}
-        keys = known | {stretch: answer.entry.key for stretch, answer in answers.items() if answer.entry}
+            self._merge_indexes()
+            cached = self._cached_keys(excerpts)
+            missing = [excerpt for excerpt in dict.fromkeys(excerpts) if excerpt not in cached]
+            results = self._compute_missing(missing, workers, progress) if missing else {}
+        new = {excerpt for excerpt, result in results.items() if result.n_bytes}
+        keys = cached | {excerpt: result.entry.key for excerpt, result in results.items() if result.entry}
         return PrepareReport(
-            n_new=sum(stretch in new for stretch in stretches),
-            n_kept=sum(stretch in keys and stretch not in new for stretch in stretches),
+            n_new=sum(excerpt in new for excerpt in excerpts),
+            n_cached=sum(excerpt in keys and excerpt not in new for excerpt in excerpts),
             skipped=tuple(
-                (clip, answers[stretch].reason)
-                for clip, stretch in zip(clips, stretches, strict=True)
-                if stretch not in keys
+                (clip, results[excerpt].reason)
+                for clip, excerpt in zip(clips, excerpts, strict=True)
+                if excerpt not in keys
             ),
-            keys=tuple(keys.get(stretch) for stretch in stretches),
-            n_bytes=sum(answer.n_bytes for answer in answers.values()),
+            keys=tuple(keys.get(excerpt) for excerpt in excerpts),
+            n_bytes=sum(result.n_bytes for result in results.values()),
             seconds=time.perf_counter() - started,
         )
 
-    def _known_keys(self, stretches: Iterable["_Stretch"]) -> dict["_Stretch", str]:
-        """Keys of the stretches whose files are as the index knows them, and whose log_mels are there."""
+    def _cached_keys(self, excerpts: Iterable["_Excerpt"]) -> dict["_Excerpt", str]:
+        """Keys of the excerpts whose files have not changed since they were indexed, and whose log_mels exist."""
         index = _read_index(self.folder / "index.jsonl")
         return {
-            stretch: index[stretch].key
-            for stretch in stretches
-            if stretch in index and self._is_current(stretch, index[stretch])
+            excerpt: index[excerpt].key
+            for excerpt in excerpts
+            if excerpt in index and self._is_current(excerpt, index[excerpt])
         }
 
-    def _is_current(self, stretch: "_Stretch", entry: "_Entry") -> bool:
+    def _is_current(self, excerpt: "_Excerpt", entry: "_IndexEntry") -> bool:
         try:
             n_bytes = _log_mel_path(self.folder, entry.key).stat().st_size
-            return _file_state(stretch.path) == entry.file_state and n_bytes == self._npy_bytes(entry.n_frames)
+            return _file_state(excerpt.path) == entry.file_state and n_bytes == self._npy_bytes(entry.n_frames)
         except OSError:
             return False
 
     def _npy_bytes(self, n_frames: int) -> int:
         return _NPY_HEADER_BYTES + 4 * self.config.n_mels * n_frames
 
-    def _forecast(self, missing: Sequence["_Stretch"]) -> Forecast:
-        sample = missing[:: max(1, len(missing) // _N_FORECAST)]
+    def _estimate(self, missing: Sequence["_Excerpt"]) -> CacheEstimate:
+        sample = missing[:: max(1, len(missing) // _N_SAMPLED_FILES)]
         mean_bytes = sum(map(self._expected_bytes, sample)) / max(1, len(sample))
-        place = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
-        return Forecast(len(missing), round(mean_bytes * len(missing)), disk_usage(place).free)
+        existing = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        return CacheEstimate(len(missing), round(mean_bytes * len(missing)), disk_usage(existing).free)
 
-    def _expected_bytes(self, stretch: "_Stretch") -> int:
-        """Disk space for a stretch's log_mel, by the header of its file; none for a file that will be skipped."""
+    def _expected_bytes(self, excerpt: "_Excerpt") -> int:
+        """Disk space of an excerpt's log_mel, from the header of its file; 0 if the file can't be read."""
         try:
-            duration = audio_info(stretch.path).duration_seconds
+            duration = audio_info(excerpt.path).duration_seconds
         except SpectagError:
             return 0
-        end = duration if stretch.end_seconds is None else min(stretch.end_seconds, duration)
-        n_samples = round((end - stretch.start_seconds) * self.config.sample_rate)
+        end = duration if excerpt.end_seconds is None else min(excerpt.end_seconds, duration)
+        n_samples = round((end - excerpt.start_seconds) * self.config.sample_rate)
         n_bytes = self._npy_bytes(n_frames(max(1, n_samples), self.config))
         return -(-n_bytes // _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES
 
-    def _make(
-        self, missing: Sequence["_Stretch"], workers: int | None, progress: Progress
-    ) -> dict["_Stretch", "_Answer"]:
-        forecast = self._forecast(missing)
-        if forecast.n_bytes > forecast.free_bytes:
+    def _compute_missing(
+        self, missing: Sequence["_Excerpt"], workers: int | None, progress: Progress
+    ) -> dict["_Excerpt", "_Result"]:
+        estimate = self._estimate(missing)
+        if estimate.n_bytes > estimate.free_bytes:
             raise SpectrogramCacheError(
-                f"{self.root}: the log_mels of {forecast.n_clips} clips need about {readable_size(forecast.n_bytes)}, "
-                f"and {readable_size(forecast.free_bytes)} is free on its disk; make space, or put the bank on another"
+                f"{self.root}: the spectrograms of {estimate.n_clips} clips need about "
+                f"{readable_size(estimate.n_bytes)}, but the disk has only {readable_size(estimate.free_bytes)} "
+                "of free space; delete files, or use a folder on another disk with --cache"
             )
         if workers is None:
-            workers = min(n_usable_cores(), 1 + forecast.n_bytes // _BYTES_WORTH_WORKERS)
-        mel_filter_bank(self.config)  # warns of empty bands: here, once, and not in every worker
-        in_order = sorted(missing, key=lambda stretch: stretch.path)  # the stretches of a file one after the other
-        answers = {}
+            workers = min(n_usable_cores(), 1 + estimate.n_bytes // _BYTES_PER_WORKER)
+        mel_filter_bank(self.config)  # warns of empty bands once, instead of in every worker
+        by_path = sorted(missing, key=lambda excerpt: excerpt.path)  # all excerpts of a file in succession
         try:
             with work_folder(self.folder) as work:
-                _write_whole(self.folder / "mel.toml", [to_toml(self.config).encode()], work)
-                store = partial(_store_log_mel, self.folder, work, self.config)
-                with (
-                    (work / "index.jsonl").open("w", encoding="ascii", buffering=1) as index,
-                    closing(map_unordered(store, in_order, n_workers=workers)) as stored,
-                ):
-                    for stretch, answer in stored:
-                        answers[stretch] = answer
-                        if answer.entry:
-                            index.write(_index_line(stretch, answer.entry))
-                        progress("log-mels", len(answers), len(missing))
+                _write_atomically(self.folder / "mel.toml", [to_toml(self.config).encode()], work)
+                return self._store_all(by_path, workers, work, progress)
         except WorkerDiedError as error:
-            raise SpectrogramCacheError(f"{self.root}: {error}; what is done is kept") from error
+            raise SpectrogramCacheError(f"{self.root}: {error}; completed spectrograms are kept") from error
         finally:
-            self._take_over_ended_runs()
-        return answers
+            self._merge_indexes()
 
-    def _take_over_ended_runs(self) -> None:
-        """Add to the index what ended runs did, also killed ones, and remove what they left unfinished."""
-        with ended_work(self.folder) as ended:
+    def _store_all(
+        self, excerpts: Sequence["_Excerpt"], workers: int, work: Path, progress: Progress
+    ) -> dict["_Excerpt", "_Result"]:
+        results = {}
+        store = partial(_store_log_mel, self.folder, work, self.config)
+        with (
+            (work / "index.jsonl").open("w", encoding="ascii", buffering=1) as index,
+            closing(map_unordered(store, excerpts, n_workers=workers)) as stored,
+        ):
+            for excerpt, result in stored:
+                results[excerpt] = result
+                if result.entry:
+                    index.write(_index_line(excerpt, result.entry))
+                progress("log-mels", len(results), len(excerpts))
+        return results
+
+    def _merge_indexes(self) -> None:
+        """Add the indexes of ended runs, including killed ones, to the main index, and remove their work folders."""
+        with abandoned_work(self.folder) as ended:
             if ended:
                 path = self.folder / "index.jsonl"
                 index = _read_index(path)
                 for folder in ended:
                     index.update(_read_index(folder / "index.jsonl"))
-                lines = sorted(_index_line(stretch, entry) for stretch, entry in index.items())
-                _write_whole(path, map(str.encode, lines), ended[0])
+                lines = sorted(_index_line(excerpt, entry) for excerpt, entry in index.items())
+                _write_atomically(path, map(str.encode, lines), ended[0])
 
 
-class _Stretch(NamedTuple):
-    """A stretch of an audio file."""
+class _Excerpt(NamedTuple):
+    """An audio file, or a part of it."""
 
-    path: str  # absolute
+    path: str
+    """Absolute."""
     start_seconds: float
     end_seconds: float | None
 
     @classmethod
-    def of(cls, clip: Clip) -> "_Stretch":
+    def of(cls, clip: Clip) -> "_Excerpt":
         end = None if clip.end_seconds is None else float(clip.end_seconds)
         return cls(os.path.abspath(clip.path), float(clip.start_seconds), end)  # noqa: PTH100 a Path is slow to make
 
@@ -255,88 +270,90 @@ class _Stretch(NamedTuple):
         return self.path
 
 
-class _Entry(NamedTuple):
-    """What the index knows of a stretch."""
+class _IndexEntry(NamedTuple):
+    """What the index contains about an excerpt."""
 
     file_state: str
     key: str
     n_frames: int
 
 
-class _Answer(NamedTuple):
-    """What became of a stretch."""
+class _Result(NamedTuple):
+    """What a worker returns for an excerpt."""
 
-    entry: _Entry | None  # None: skipped
-    n_bytes: int = 0  # written; 0: the log_mel was there
+    entry: _IndexEntry | None
+    """None: skipped."""
+    n_bytes: int = 0
+    """Bytes written; 0: the log_mel existed already."""
     reason: str = ""
 
 
-def _store_log_mel(folder: Path, work: Path, config: MelConfig, stretch: _Stretch) -> _Answer:
-    """Find or make a stretch's log_mel: the work of a worker."""
+def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerpt) -> _Result:
+    """Find or compute the log_mel of an excerpt, in a worker process."""
     try:
-        file_state = _file_state(stretch.path)
-        key = _key(_digest(stretch.path, file_state), stretch)
+        file_state = _file_state(excerpt.path)
+        key = _key(_digest(excerpt.path, file_state), excerpt)
         path = _log_mel_path(folder, key)
         n_frames = _n_stored_frames(path, config.n_mels)
         if n_frames:
-            return _Answer(_Entry(file_state, key, n_frames))
-        log_mel = _compute(stretch, config)
-        if _file_state(stretch.path) != file_state:
-            return _Answer(None, reason=f"{stretch.path}: the file changed while it was read; prepare it again")
+            return _Result(_IndexEntry(file_state, key, n_frames))
+        log_mel = _compute(excerpt, config)
+        if _file_state(excerpt.path) != file_state:
+            return _Result(None, reason=f"{excerpt.path}: the file changed while it was read; prepare it again")
     except SpectagError as error:
-        return _Answer(None, reason=str(error))
+        return _Result(None, reason=str(error))
     except OSError as error:
-        return _Answer(None, reason=f"{stretch.path}: can't read the file: {error.strerror}")
+        return _Result(None, reason=f"{excerpt.path}: the file can't be read: {error.strerror}")
     except MemoryError:
-        return _Answer(None, reason=f"{stretch.path}: too long for the memory there is; give it in stretches")
-    n_bytes = _write_whole(path, [_npy_header(log_mel.shape), log_mel.data], work)
-    return _Answer(_Entry(file_state, key, log_mel.shape[1]), n_bytes)
+        return _Result(None, reason=f"{excerpt.path}: too long for the memory; split it into clips with start and end")
+    n_bytes = _write_atomically(path, [_npy_header(log_mel.shape), log_mel.data], work)
+    return _Result(_IndexEntry(file_state, key, log_mel.shape[1]), n_bytes)
 
 
-def _compute(stretch: _Stretch, config: MelConfig) -> Float32Array:
+def _compute(excerpt: _Excerpt, config: MelConfig) -> Float32Array:
     waveform, _ = read_audio(
-        stretch.path,
+        excerpt.path,
         sample_rate=config.sample_rate,
-        start_seconds=stretch.start_seconds,
-        end_seconds=stretch.end_seconds,
+        start_seconds=excerpt.start_seconds,
+        end_seconds=excerpt.end_seconds,
     )
-    with warnings.catch_warnings(action="ignore"):  # the parent has warned
+    with warnings.catch_warnings(action="ignore"):  # the parent process has warned
         return compute_log_mel(waveform, config)
 
 
 def _file_state(path: str) -> str:
-    """What changes when a file does: its size and times (of content, and of content or owner or name)."""
+    """Size, modification time and change time of a file: a text that changes with the content of the file."""
     status = os.stat(path)  # noqa: PTH116
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 @lru_cache(maxsize=1)
 def _digest(path: str, file_state: str) -> str:
-    """Fingerprint of a file's bytes, taken once for all stretches of the file."""
+    """Hash of a file's bytes, computed once for all excerpts of the file."""
     with open(path, "rb") as file:  # noqa: PTH123
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # processors have instructions for this one
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # processors have instructions for SHA-256
 
 
-def _key(digest: str, stretch: _Stretch) -> str:
-    if (stretch.start_seconds, stretch.end_seconds) == (0.0, None):
+def _key(digest: str, excerpt: _Excerpt) -> str:
+    if (excerpt.start_seconds, excerpt.end_seconds) == (0.0, None):
         return digest
-    text = f"{digest} {stretch.start_seconds} {stretch.end_seconds}"
+    text = f"{digest} {excerpt.start_seconds} {excerpt.end_seconds}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def content_key(clip: Clip) -> str:
-    """What tells the content of a clip's sound, and is its key in every bank.
+    """A hash of the content of a clip's sound: its key in every spectrogram cache.
 
     Raises
     ------
     OSError
         If the file can't be read.
     """
-    stretch = _Stretch.of(clip)
-    return _key(_digest(stretch.path, _file_state(stretch.path)), stretch)
+    excerpt = _Excerpt.of(clip)
+    return _key(_digest(excerpt.path, _file_state(excerpt.path)), excerpt)
 
 
-def _front_end_key(config: MelConfig) -> str:
+def _settings_key(config: MelConfig) -> str:
     text = f"{FRONT_END_VERSION} {config.model_dump_json()}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -353,18 +370,18 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
 
 
 def _open_log_mel(path: Path, n_mels: int) -> Float32Array:
-    """Memory-map a log_mel; ValueError if the file is not exactly one."""
+    """Memory-map a log_mel; a ValueError if the file has another size or header."""
     with path.open("rb") as file:
         n_bytes = os.fstat(file.fileno()).st_size
         shape = (n_mels, (n_bytes - _NPY_HEADER_BYTES) // (4 * n_mels))
-        whole = n_bytes == _NPY_HEADER_BYTES + 4 * shape[0] * shape[1] and shape[1] > 0
-        if not whole or file.read(_NPY_HEADER_BYTES) != _npy_header(shape):
+        is_complete = n_bytes == _NPY_HEADER_BYTES + 4 * shape[0] * shape[1] and shape[1] > 0
+        if not is_complete or file.read(_NPY_HEADER_BYTES) != _npy_header(shape):
             raise ValueError(f"its {n_bytes} bytes are not {n_mels} mel bands in float32")
         return np.memmap(file, np.float32, "r", offset=_NPY_HEADER_BYTES, shape=shape)
 
 
 def _n_stored_frames(path: Path, n_mels: int) -> int:
-    """Number of frames of a log_mel on disk; 0 when there is none, or a damaged one."""
+    """Number of frames of a log_mel on disk; 0 if it is missing or damaged."""
     try:
         _, n_frames = _open_log_mel(path, n_mels).shape
     except (FileNotFoundError, ValueError):
@@ -372,33 +389,33 @@ def _n_stored_frames(path: Path, n_mels: int) -> int:
     return int(n_frames)
 
 
-def _write_whole(path: Path, parts: Iterable[bytes | memoryview], work: Path) -> int:
-    """Write a file into the work folder, then move it to its place; gives its number of bytes."""
+def _write_atomically(path: Path, blocks: Iterable[bytes | memoryview], work: Path) -> int:
+    """Write a file into the work folder, then move it to its path; return the number of bytes."""
     unfinished = work / f"{os.getpid()}{path.suffix}"
     with _disk_errors_named(path):
         try:
             with unfinished.open("wb") as file:
-                n_bytes = sum(file.write(part) for part in parts)
+                n_bytes = sum(file.write(block) for block in blocks)
             path.parent.mkdir(exist_ok=True)
             unfinished.replace(path)
         except OSError:
-            unfinished.unlink(missing_ok=True)  # a full disk needs the space
+            unfinished.unlink(missing_ok=True)  # frees the space on a full disk
             raise
     return n_bytes
 
 
-def _read_index(path: Path) -> dict[_Stretch, _Entry]:
+def _read_index(path: Path) -> dict[_Excerpt, _IndexEntry]:
     index = {}
     with suppress(FileNotFoundError), path.open(encoding="ascii", errors="replace") as lines:
         for line in lines:
-            with suppress(ValueError, TypeError):  # a line cut off by a kill
+            with suppress(ValueError, TypeError):  # an incomplete line of a killed run
                 audio_path, start, end, *entry = json.loads(line)
-                index[_Stretch(audio_path, start, end)] = _Entry(*entry)
+                index[_Excerpt(audio_path, start, end)] = _IndexEntry(*entry)
     return index
 
 
-def _index_line(stretch: _Stretch, entry: _Entry) -> str:
-    return json.dumps([*stretch, *entry]) + "\n"
+def _index_line(excerpt: _Excerpt, entry: _IndexEntry) -> str:
+    return json.dumps([*excerpt, *entry]) + "\n"
 
 
 @contextmanager
@@ -407,12 +424,12 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SpectrogramCacheError(
-            f"{path}: can't write the bank: {error.strerror or error}; what is done is kept: "
-            f"prepare again when there is space and permission"
+            f"{path}: the spectrogram cache can't be written: {error.strerror or error}; completed spectrograms "
+            "are kept. Run the command again when there is enough space and write permission"
         ) from error
 
 
 def readable_size(n_bytes: int) -> str:
-    """A number of bytes for people, such as 1.5 GB."""
+    """A number of bytes with its unit, such as 1.5 GB."""
     unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= unit), (1e3, "kB"))
     return f"{n_bytes / unit:.1f} {name}"

@@ -1,14 +1,16 @@
-"""The network's input for each clip of a manifest: from the bank for sounds, from the files for images."""
+"""The network input of each clip of a manifest: from the spectrogram cache for sounds, from the files for images."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from spectag.array_types import Float32Array
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import read_png
-from spectag.data.clips import Clip, Manifest, connected_components
+from spectag.data.clips import Clip, Manifest, connected_groups
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.spectrograms.cache import SpectrogramCache, content_key
 from spectag.errors import DataError, SpectagError
@@ -17,38 +19,40 @@ from spectag.system.progress import Log, Progress
 
 @dataclass(frozen=True)
 class ClipInputs:
-    """The readable clips of a manifest, each with a key that tells its content, and its input when it is asked for."""
+    """The readable clips of a manifest. Each clip has a content key, and an input that is computed on demand."""
 
     manifest: Manifest
     keys: tuple[str, ...]
     inputs: Callable[[int], Float32Array]
-    """Input (channels, height, width) of the clip at a position."""
+    """The input (channels, height, width) of the clip at an index."""
     skipped: tuple[tuple[Clip, str], ...]
-    """Clips that can't be read, each with the reason."""
+    """The clips that can't be read, each with the reason."""
 
 
 def open_clips(
     manifest: Manifest, front_end: FrontEnd, cache: Path, *, workers: int | None, progress: Progress, log: Log
 ) -> ClipInputs:
-    """Prepare what a network needs of a manifest's clips.
+    """Prepare the network inputs of a manifest's clips. Exact copies of a clip get the same group.
 
     Raises
     ------
     SpectrogramCacheError
-        If the log_mels can't be made.
+        If the spectrograms can't be computed or stored.
     DataError
-        If no clip can be read.
+        If no clip can be read, or the clips are sounds and the front end accepts images only.
     """
     if manifest.holds_images:
         return _open_images(manifest, front_end, progress, log)
     if front_end.mel is None:
-        raise DataError(f"{manifest.source}: holds sounds, but the front end takes images alone")
+        raise DataError(f"{manifest.source}: the clips are sounds, but this model accepts images only")
     store = SpectrogramCache(cache, front_end.mel)
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
-    log(f"bank: {report}")
+    log(f"spectrogram cache: {report}")
     keys = [key for key in report.keys if key is not None]
-    kept = _copies_together(_without(manifest, report.skipped), keys, log)
-    return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_log_mel(store.log_mel(keys[i])), report.skipped)
+    kept = _group_copies(_without(manifest, report.skipped), keys, log)
+    return ClipInputs(
+        kept, tuple(keys), lambda index: front_end.input_of_log_mel(store.log_mel(keys[index])), report.skipped
+    )
 
 
 def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, log: Log) -> ClipInputs:
@@ -60,12 +64,12 @@ def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, lo
             keys.append(_image_key(clip))
         except (SpectagError, OSError) as error:
             skipped.append((clip, str(error)))
-    kept = _copies_together(_without(manifest, tuple(skipped)), keys, log)
-    return ClipInputs(kept, tuple(keys), lambda i: front_end.input_of_image(kept.clips[i].path), tuple(skipped))
+    kept = _group_copies(_without(manifest, tuple(skipped)), keys, log)
+    return ClipInputs(kept, tuple(keys), lambda index: front_end.input_of_image(kept.clips[index].path), tuple(skipped))
 
 
 def clip_key(clip: Clip) -> str | None:
-    """The key of a clip as `open_clips` gives it; None if its file can't be read."""
+    """The content key of a clip, as in `ClipInputs.keys`; None if its file can't be read."""
     try:
         return _image_key(clip) if clip.path.suffix.lower() in IMAGE_SUFFIXES else content_key(clip)
     except OSError:
@@ -84,15 +88,15 @@ def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manif
     return replace(manifest, clips=kept)
 
 
-def _copies_together(manifest: Manifest, keys: Sequence[str], log: Log) -> Manifest:
-    """The manifest with exact copies in one group, so that no fold of ours is tested on what another learnt."""
+def _group_copies(manifest: Manifest, keys: Sequence[str], log: Log) -> Manifest:
+    """The manifest with exact copies in one group, so that no fold is tested on a copy of its training data."""
     n_copies = len(keys) - len(set(keys))
     if not n_copies:
         return manifest
-    log(f"{n_copies} clips are exact copies of others; folds that spectag makes keep them together")
+    log(f"{n_copies} clips are exact copies of other clips; spectag puts them into the same fold")
     groups = manifest.groups
-    numbers = connected_components(
-        [(("content", key), ("group", group)) for key, group in zip(keys, groups, strict=True)]
-    )
-    clips = (replace(clip, group=groups[number]) for clip, number in zip(manifest.clips, numbers, strict=True))
+    numbers = connected_groups([(("content", key), ("group", group)) for key, group in zip(keys, groups, strict=True)])
+    _, first_rows = np.unique(numbers, return_index=True)
+    names = [groups[row] for row in first_rows]
+    clips = (replace(clip, group=names[number]) for clip, number in zip(manifest.clips, numbers, strict=True))
     return replace(manifest, clips=tuple(clips))

@@ -1,4 +1,4 @@
-"""A bank's log_mels as images with a table of labels: what image tools, and `spectag train`, can learn from."""
+"""Export of cached log_mels as PNG images, with a table of labels, for image tools and for `spectag train`."""
 
 import os
 import time
@@ -19,29 +19,32 @@ from spectag.data.manifest import write_multi_hot
 from spectag.data.spectrograms.cache import SpectrogramCache
 from spectag.errors import DataError
 from spectag.system.progress import Progress, silent
-from spectag.system.work_folder import ended_work, work_folder
+from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import WorkerDiedError, map_unordered, n_usable_cores
 
-_IMAGES_WORTH_A_WORKER = 500  # made in about the time that a worker process takes to start
+_IMAGES_PER_WORKER = 500  # written in about the time that a worker process takes to start
 
 
 @dataclass(frozen=True)
 class PngReport:
-    """What an export did."""
+    """The result of `export_png`."""
 
     n_new: int
-    n_kept: int  # there before, of the same log_mel and settings
-    n_left_out: int  # clips without a log_mel
-    labels_path: Path  # the multi-hot CSV
+    n_existing: int
+    """Images of the same log_mels with the same settings that were in the folder before."""
+    n_left_out: int
+    """Clips without a log_mel."""
+    labels_path: Path
+    """The multi-hot CSV."""
     seconds: float
 
     def __str__(self) -> str:
-        """One line for people."""
-        left_out = f"; {self.n_left_out} clips without a log_mel left out" if self.n_left_out else ""
+        """A summary in one line."""
+        left_out = f"; {self.n_left_out} clips without a spectrogram left out" if self.n_left_out else ""
         if self.n_new == 0:
-            return f"nothing to do: {self.n_kept} images are there{left_out}"
-        kept = f", {self.n_kept} were there" if self.n_kept else ""
-        return f"{self.n_new} images made in {self.seconds:.1f} s{kept}{left_out}"
+            return f"nothing to do: {self.n_existing} images exist{left_out}"
+        existing = f", {self.n_existing} existed" if self.n_existing else ""
+        return f"{self.n_new} images written in {self.seconds:.1f} s{existing}{left_out}"
 
 
 def export_png(
@@ -56,18 +59,18 @@ def export_png(
 ) -> PngReport:
     """Write an image of each clip's log_mel, and the labels as a multi-hot CSV beside them.
 
-    An image is named like its clip, with .png for the suffix, in the same sub-folder; a stretch of a recording has its
-    times in the name. The table is named after the manifest: `train_curated.csv` gives
-    `train_curated_image_labels.csv`. Killed and started again, it goes on where it stopped.
+    An image has the name of its clip with the suffix .png, in the same sub-folder; for a part of a recording, the name
+    contains its times. The table is named after the manifest: `train_curated.csv` gives
+    `train_curated_image_labels.csv`. If the process is killed, the next run writes the missing images only.
 
     Parameters
     ----------
     keys
-        Of the manifest's clips in the bank, as `SpectrogramCache.prepare` reports them. A clip with None is left out.
+        The keys of the manifest's clips in the cache, from `SpectrogramCache.prepare`. Clips with None are left out.
     folder
-        Made when it is missing.
+        Created if it does not exist.
     workers
-        Number of processes; 1 is this one alone. None: one per core, or 1 when little is to be done.
+        Number of processes; 1 uses the calling process alone. By default one per core, or 1 for little work.
 
     Raises
     ------
@@ -80,23 +83,25 @@ def export_png(
     """
     started = time.perf_counter()
     folder = Path(folder)
-    log_mel_to_image(np.zeros((1, 1), np.float32), config)  # a colour map that can't be had is told of at once
+    log_mel_to_image(np.zeros((1, 1), np.float32), config)  # checks the colour map before any work
     pairs = [(clip, key) for clip, key in zip(manifest.clips, keys, strict=True) if key is not None]
     names = _image_names([clip for clip, _ in pairs], manifest.source)
     tasks = [_Task(key, name) for (_, key), name in zip(pairs, names, strict=True)]
     if workers is None:
-        workers = min(n_usable_cores(), 1 + len(tasks) // _IMAGES_WORTH_A_WORKER)
+        workers = min(n_usable_cores(), 1 + len(tasks) // _IMAGES_PER_WORKER)
     try:
         n_new = _write_images(cache, folder, config, tasks, workers, progress)
     except OSError as error:
-        raise DataError(f"{folder}: can't write the images: {error.strerror or error}; export again") from error
+        raise DataError(
+            f"{folder}: the images can't be written: {error.strerror or error}; run the command again"
+        ) from error
     except WorkerDiedError as error:
-        raise DataError(f"{folder}: {error}; the images that are done are kept") from error
+        raise DataError(f"{folder}: {error}; completed images are kept") from error
     labels_path = folder / f"{manifest.source.stem}_image_labels.csv"
     write_multi_hot(labels_path, replace(manifest, clips=tuple(clip for clip, _ in pairs)), names)
     return PngReport(
         n_new=n_new,
-        n_kept=len(tasks) - n_new,
+        n_existing=len(tasks) - n_new,
         n_left_out=len(manifest.clips) - len(tasks),
         labels_path=labels_path,
         seconds=time.perf_counter() - started,
@@ -104,6 +109,8 @@ def export_png(
 
 
 class _Task(NamedTuple):
+    """An image to write."""
+
     key: str
     name: str
 
@@ -118,13 +125,13 @@ def _image_names(clips: Sequence[Clip], source: Path) -> list[str]:
         if other is not clip:
             raise DataError(
                 f"{source}: {other.name} and {clip.name} would both have the image {_image_name(clip)}; "
-                f"rename one of the files, or export them to different folders"
+                "rename one of the files, or export them to different folders"
             )
     return list(clip_of)
 
 
 def _image_name(clip: Clip) -> str:
-    """Name of a clip's image within the folder; one from outside the manifest's folder loses its own folders."""
+    """Path of a clip's image in the folder. Of a file outside the manifest's folder only the name is used."""
     path = PurePath(clip.fname)
     if path.is_absolute() or ".." in path.parts:
         path = PurePath(path.name)
@@ -144,26 +151,26 @@ def _write_images(
     n_workers: int,
     progress: Progress,
 ) -> int:
-    """Write the images that are missing; gives their number."""
-    _remove_ended_work(folder)
+    """Write the missing images; return their number."""
+    _remove_abandoned_work(folder)
     n_new = 0
     try:
         with (
             work_folder(folder) as work,
             closing(
                 map_unordered(partial(_write_image, cache, folder, work, config), tasks, n_workers=n_workers)
-            ) as written,
+            ) as results,
         ):
-            for n_done, (_, is_new) in enumerate(written, 1):
+            for n_done, (_, is_new) in enumerate(results, 1):
                 n_new += is_new
                 progress("images", n_done, len(tasks))
     finally:
-        _remove_ended_work(folder)
+        _remove_abandoned_work(folder)
     return n_new
 
 
 def _write_image(cache: SpectrogramCache, folder: Path, work: Path, config: ImageConfig, task: _Task) -> bool:
-    """Write an image unless it is there: the work of a worker."""
+    """Write an image, in a worker process, unless it exists; return whether it was written."""
     path = folder / task.name
     source = f"{cache.folder.name}/{task.key} {config.model_dump_json()}"
     if read_png_source(path) == source:
@@ -176,6 +183,6 @@ def _write_image(cache: SpectrogramCache, folder: Path, work: Path, config: Imag
     return True
 
 
-def _remove_ended_work(folder: Path) -> None:
-    with ended_work(folder):
+def _remove_abandoned_work(folder: Path) -> None:
+    with abandoned_work(folder):
         pass

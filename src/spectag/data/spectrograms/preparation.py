@@ -1,14 +1,14 @@
-"""Spectrograms of a manifest's clips in a bank, and as PNG images where asked."""
+"""Computing the spectrograms of a manifest's clips ahead of training, and exporting them as PNG images."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectag.config.backbones import front_end_of
+from spectag.config.backbones import resolve_mel
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
-from spectag.data.manifest import read_manifest
-from spectag.data.spectrograms.cache import Forecast, PrepareReport, SpectrogramCache, readable_size
+from spectag.data.manifest import as_manifest
+from spectag.data.spectrograms.cache import CacheEstimate, PrepareReport, SpectrogramCache, readable_size
 from spectag.data.spectrograms.png_export import PngReport, export_png
 from spectag.errors import DataError
 from spectag.system.cache import cache_folder
@@ -17,12 +17,14 @@ from spectag.system.progress import Log, Progress, no_log, silent
 
 @dataclass(frozen=True)
 class Prepared:
-    """What preparing did; `images` is None where no images were asked for."""
+    """The result of `prepare`."""
 
     cache: Path
-    forecast: Forecast
+    estimate: CacheEstimate
+    """The work that was expected."""
     report: PrepareReport
     images: PngReport | None
+    """None if no images were requested."""
 
 
 def prepare(
@@ -38,45 +40,44 @@ def prepare(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Prepared:
-    """Make the spectrograms that training would make, ahead of it.
+    """Compute the spectrograms that training needs, and store them in the spectrogram cache.
 
     Parameters
     ----------
     manifest : path or Manifest
-    bank : path, optional
-        The bank's folder; by default in the user's cache.
+    cache : path, optional
+        Folder of the spectrogram cache. By default in the user's cache folder.
     png : path, optional
-        Also write each clip's spectrogram as an image into this folder, and a multi-hot CSV beside them.
+        Also write each clip's spectrogram as an image to this folder, with a multi-hot CSV of the labels.
     backbone : str, optional
-        Whose front end; by default that of `spectag train`.
+        The backbone whose spectrogram settings are used. By default that of `spectag train`.
     mel, image : optional
-        Settings laid over the backbone's.
+        Settings that replace those of the backbone.
     audio_dir
-        As in `read_manifest`.
-    workers, progress, say
-        As in `train`.
+        As for `read_manifest`.
+    workers, progress, log
+        As for `train`.
 
     Raises
     ------
     SpectagError
-        If the manifest, the settings or the disk do not allow it. Clips that can't be read are in the report.
+        If the manifest or a setting is invalid, or the disk is full. Clips that can't be read are in the report.
     """
-    if not isinstance(manifest, Manifest):
-        manifest = read_manifest(manifest, audio_dir=audio_dir)
+    manifest = as_manifest(manifest, audio_dir=audio_dir)
     if manifest.holds_images:
-        raise DataError(f"{manifest.source}: holds images, which need no preparing; train on them as they are")
+        raise DataError(f"{manifest.source}: the clips are images, which need no preparation; train on them directly")
     root = Path(cache) if cache else cache_folder() / "spectrograms"
-    store = SpectrogramCache(root, front_end_of(backbone or Recipe().backbone, mel))
-    forecast = store.forecast(manifest.clips)
-    if forecast.n_clips:
-        needed, free = readable_size(forecast.n_bytes), readable_size(forecast.free_bytes)
-        log(f"{forecast.n_clips} log_mels to make: about {needed}, and {free} is free")
+    store = SpectrogramCache(root, resolve_mel(backbone or Recipe().backbone, mel))
+    estimate = store.estimate(manifest.clips)
+    if estimate.n_clips:
+        needed, free = readable_size(estimate.n_bytes), readable_size(estimate.free_bytes)
+        log(f"{estimate.n_clips} spectrograms to compute: about {needed}; {free} of disk space is free")
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
-    log(f"bank: {report}")
+    log(f"spectrogram cache: {report}")
     images = None
     if png is not None:
         images = export_png(
             store, manifest, report.keys, png, image or ImageConfig(), workers=workers, progress=progress
         )
         log(f"images: {images}")
-    return Prepared(store.folder, forecast, report, images)
+    return Prepared(store.folder, estimate, report, images)
