@@ -38,21 +38,21 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_index_tells_what_was_done(run, model, sounds, tmp_path):
+def test_index_prints_a_summary(run, model, sounds, tmp_path):
     done = run("index", sounds, "-o", tmp_path / "index", "--model", model)
     assert (done.status, done.out) == (0, "")
-    assert done.err.splitlines()[-1] == f"15 files heard (4.6 s of sound): 15 stretches in {tmp_path / 'index'}"
+    assert done.err.splitlines()[-1] == f"15 files indexed (4.6 s of sound): 15 windows in {tmp_path / 'index'}"
     (sounds / "nord" / "low 00.wav").unlink()
     (sounds / "leer, groß.wav").write_bytes(b"")
     write_audio(sounds / "neu.wav", tone("low", 25), 16_000)
     done = run("index", sounds, "-o", tmp_path / "index")
     assert done.status == 3
     assert f"skipped: {sounds / 'leer, groß.wav'}: the file is empty" in done.err
-    last = f"1 file heard (25 s of sound), 14 known, 1 gone, 1 skipped: 17 stretches in {tmp_path / 'index'}"
+    last = f"1 file indexed (25 s of sound), 14 unchanged, 1 removed, 1 skipped: 17 windows in {tmp_path / 'index'}"
     assert done.err.splitlines()[-1] == last
 
 
-def test_table_shows_the_nearest_first_with_their_times_labels_and_dates(run, index, sounds):
+def test_table_shows_the_most_similar_first_with_times_labels_and_dates(run, index, sounds):
     done = run("search", index, sounds / "nord" / "middle 01.wav", "-n", 2)
     header, first, second = done.out.splitlines()
     assert header.split() == ["similarity", "file", "seconds", "labels", "recorded"]
@@ -64,7 +64,7 @@ def test_table_shows_the_nearest_first_with_their_times_labels_and_dates(run, in
     assert "dates in brackets" in done.err
 
 
-def test_csv_and_json_tell_the_same(run, index, sounds, tmp_path):
+def test_csv_and_json_contain_the_same(run, index, sounds, tmp_path):
     done = run("search", index, "nord/low 00.wav", "-n", 4, "-o", tmp_path / "aus" / "found.csv", "--json")
     rows, records = rows_of(tmp_path / "aus" / "found.csv"), json.loads(done.out)
     assert len(rows) == len(records) == 4
@@ -89,19 +89,19 @@ def test_csv_and_json_tell_the_same(run, index, sounds, tmp_path):
         (["--in", "nord", "--in", "low_*", "--before", "2024-06-01"], {"low_1", "low_4"}),
     ],
 )
-def test_filters_keep_what_they_say(run, index, options, expected):
+def test_filters_restrict_the_results(run, index, options, expected):
     done = run("search", index, "nord/low 00.wav", "-n", 99, "--json", *options)
-    found = {one["file"].split("/")[-1].replace("_2024050", "_")[:-11] for one in json.loads(done.out)}
+    found = {result["file"].split("/")[-1].replace("_2024050", "_")[:-11] for result in json.loads(done.out)}
     assert found == expected
 
 
-def test_several_examples_are_sought_together(run, index, sounds):
+def test_several_queries_are_searched_together(run, index, sounds):
     done = run("search", index, "nord/low 00.wav", "nord/middle 01.wav", "-n", 8, "--json")
-    found = [one["file"].split("/")[-1].split("_")[0].split()[0] for one in json.loads(done.out)]
+    found = [result["file"].split("/")[-1].split("_")[0].split()[0] for result in json.loads(done.out)]
     assert set(found) == {"low", "middle"}
 
 
-def test_nothing_found_is_said(run, index):
+def test_empty_result_is_reported(run, index):
     done = run("search", index, "nord/low 00.wav", "--after", "2099-01-01")
     assert (done.status, done.out.strip()) == (0, "")
     assert "nothing found" in done.err
@@ -109,17 +109,17 @@ def test_nothing_found_is_said(run, index):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
+    ("arguments", "status", "message"),
     [
         (["search", "INDEX", "nord/low 00.wav", "--after", "gestern"], 2, "--after gestern: expected a date such as"),
         (["search", "INDEX", "nord/low 00.wav", "--after", "2024-05-01T05:00Z"], 2, "leave out the time zone"),
         (["search", "INDEX", "nord/low 00.wav", "-n", "0"], 2, "-n"),
         (["search", "INDEX"], 2, "spectag search needs QUERIES"),
         (["search", "INDEX", "nord/low 00.wav", "--label", "Low"], 1, "unknown label 'Low'; did you mean 'low'?"),
-        (["search", "INDEX", "nord/low 00.wav", "-o", "found.wav"], 1, ".wav is that of a recording"),
-        (["search", "INDEX", "nord/low 00.wav", "-o", __file__], 1, "holds something else, which would be lost"),
-        (["search", "nowhere", "nord/low 00.wav"], 1, "nowhere: not an index: there is no such folder"),
-        (["search", "INDEX", "none.wav"], 1, "none.wav: no such file, and none of this name in the index"),
+        (["search", "INDEX", "nord/low 00.wav", "-o", "found.wav"], 1, ".wav is the suffix of a recording"),
+        (["search", "INDEX", "nord/low 00.wav", "-o", __file__], 1, "contains something else, which would be lost"),
+        (["search", "nowhere", "nord/low 00.wav"], 1, "nowhere: not an index: no such folder"),
+        (["search", "INDEX", "none.wav"], 1, "none.wav: no such file, and no file with this name in the index"),
         (["search", "NOTHING", "none.wav"], 1, "not an index"),
         (["index", "-o", "INDEX"], 2, "spectag index needs RECORDINGS"),
         (["index", "SOUNDS", "-o", "INDEX", "--window", "2", "--overlap", "2"], 1, "need overlap < window"),
@@ -128,11 +128,11 @@ def test_nothing_found_is_said(run, index):
         (["index", "SOUNDS"], 2, "--output"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(run, index, sounds, tmp_path, arguments, status, words):
-    places = {"INDEX": index, "SOUNDS": sounds, "NOTHING": tmp_path / "NOTHING"}
-    done = run(*(places.get(argument, argument) for argument in arguments))
+def test_wrong_usage_is_reported_in_one_line(run, index, sounds, tmp_path, arguments, status, message):
+    paths = {"INDEX": index, "SOUNDS": sounds, "NOTHING": tmp_path / "NOTHING"}
+    done = run(*(paths.get(argument, argument) for argument in arguments))
     assert done.status == status
-    assert words in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
@@ -141,10 +141,10 @@ def test_list_of_files_is_indexed(run, model, sounds, tmp_path):
     done = run("index", "--files-from", tmp_path / "list.txt", "-o", tmp_path / "index", "--model", model)
     assert done.status == 3
     assert "gone.wav" in done.err
-    assert "1 file heard (0.3 s of sound), 1 skipped: 1 stretches" in done.err
+    assert "1 file indexed (0.3 s of sound), 1 skipped: 1 windows" in done.err
 
 
-def test_help_and_questions_need_neither_torch_nor_usearch(index):
+def test_help_and_search_need_neither_torch_nor_usearch(index):
     done = run_without(["torch", "usearch", "matplotlib", "pandas"], "search", index, "nord/low 00.wav", "-n", 1)
     assert (done.status, len(done.out.splitlines())) == (0, 2)
     assert run_without(["numpy", "scipy"], "search", "--help").status == 0

@@ -1,4 +1,4 @@
-"""The same recording in other clothes is found; another recording of the same thing is not."""
+"""Modified copies of a recording are found; other recordings of the same kind of sound are not."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectag.audio.files import resample, write_audio
-from spectag.curation.near_duplicates import LEAST_CORRELATION, correlation, find_near_duplicates
+from spectag.curation.near_duplicates import MIN_CORRELATION, correlation, find_near_duplicates
 from spectag.data.clips import Clip
 
 RATE = 16_000
 
 
 def hiss(rng, seconds=1.0):
-    """A noise that swells, of the pitch range of rain: each draw is another recording of the same."""
+    """A rising noise like rain. Each call gives another recording of the same kind of sound."""
     n = round(seconds * RATE)
     wave = np.convolve(rng.normal(size=n + 15), np.hanning(16) / 8, mode="valid") * np.linspace(0.2, 1, n)
     return (0.2 * wave).astype(np.float32)
@@ -33,7 +33,7 @@ def found(tmp_path, sounds, features=None, **options):
     return [(pair.clip, pair.original) for pair in pairs]
 
 
-def clothes(wave, rng):
+def modified_copies(wave, rng):
     """The recording in other formats, rates, levels and lengths."""
     return {
         "ogg": ("a.ogg", wave, RATE),
@@ -44,29 +44,29 @@ def clothes(wave, rng):
         "cut at the beginning": wave[1600:],
         "cut at both ends": wave[1600:-1600],
         "noise": wave + rng.normal(0, 0.02, len(wave)).astype(np.float32),
-        "turned over": -wave,
+        "inverted": -wave,
     }
 
 
-@pytest.mark.parametrize("kind", clothes(np.zeros(4000, np.float32), np.random.default_rng()))
-def test_the_same_recording_is_found_in_other_clothes(tmp_path, rng, kind):
+@pytest.mark.parametrize("kind", modified_copies(np.zeros(4000, np.float32), np.random.default_rng()))
+def test_modified_copies_are_found(tmp_path, rng, kind):
     wave = hiss(rng)
-    assert found(tmp_path, [hiss(rng), wave, hiss(rng), clothes(wave, rng)[kind]]) == [(3, 1)]
+    assert found(tmp_path, [hiss(rng), wave, hiss(rng), modified_copies(wave, rng)[kind]]) == [(3, 1)]
 
 
-def test_other_recordings_of_the_same_are_far_from_it(rng):
+def test_different_recordings_are_not_near_duplicates(rng):
     waves = [hiss(rng).astype(np.float64) for _ in range(6)]
-    assert max(correlation(waves[i], waves[j]) for i in range(6) for j in range(i)) < LEAST_CORRELATION / 4
+    assert max(correlation(waves[i], waves[j]) for i in range(6) for j in range(i)) < MIN_CORRELATION / 4
 
 
 @given(gain=st.floats(1e-4, 1e3), start=st.integers(0, 400), seed=st.integers(0, 9))
-def test_a_part_at_another_level_correlates_fully(gain, start, seed):
+def test_part_at_another_level_has_correlation_one(gain, start, seed):
     wave = np.random.default_rng(seed).normal(size=1000)
     assert correlation(wave, gain * wave[start:]) == pytest.approx(1, abs=1e-6)
     assert correlation(gain * wave[start:], wave) == pytest.approx(1, abs=1e-6)
 
 
-def test_correlation_equals_that_of_the_best_overlap_tried_one_by_one(rng):
+def test_correlation_equals_a_loop_over_all_lags(rng):
     first, second = rng.normal(size=40), rng.normal(size=30)
     best = -1.0
     for lag in range(-29, 40):
@@ -76,29 +76,29 @@ def test_correlation_equals_that_of_the_best_overlap_tried_one_by_one(rng):
     assert correlation(first, second) == pytest.approx(best, abs=1e-9)
 
 
-def test_silence_is_no_duplicate_of_anything():
+def test_silence_has_correlation_zero():
     assert correlation(np.zeros(10), np.ones(10)) == correlation(np.zeros(10), np.zeros(10)) == 0
 
 
-def test_that_two_clips_are_quiet_alike_does_not_make_them_one(rng):
+def test_equal_quiet_parts_do_not_make_near_duplicates(rng):
     quiet = 0.01 * rng.normal(size=2000)
     first = np.concatenate([rng.normal(size=1000), quiet])
     second = np.concatenate([quiet, rng.normal(size=1000)])
-    assert correlation(first, second) < LEAST_CORRELATION / 4
+    assert correlation(first, second) < MIN_CORRELATION / 4
 
 
-def test_only_neighbours_by_their_features_are_compared(tmp_path, rng):
+def test_only_neighbours_in_feature_space_are_compared(tmp_path, rng):
     wave = hiss(rng, 0.3)
     sounds = [wave, *(hiss(rng, 0.3) for _ in range(10)), wave]
-    places = np.linspace(0, 1, 12)
-    far = np.stack([np.cos(places), np.sin(places)], axis=1)  # the first and the last are farthest apart
+    angles = np.linspace(0, 1, 12)
+    far = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # the first and the last are the most distant
     assert found(tmp_path, sounds, far) == []
     near = far.copy()
     near[-1] = near[0]
     assert found(tmp_path, sounds, near) == [(11, 0)]
 
 
-def test_parts_of_one_file_are_not_compared_with_each_other(tmp_path, rng):
+def test_parts_of_one_file_are_not_compared(tmp_path, rng):
     wave = hiss(rng)
     write_audio(tmp_path / "a.wav", np.concatenate([wave, wave]), RATE)
     clips = [
@@ -111,7 +111,7 @@ def test_parts_of_one_file_are_not_compared_with_each_other(tmp_path, rng):
     assert pair.clip == 2
 
 
-def test_a_clip_that_can_not_be_read_any_more_and_images_are_passed_over(tmp_path, rng):
+def test_unreadable_clips_and_images_are_ignored(tmp_path, rng):
     write_audio(tmp_path / "a.wav", hiss(rng), RATE)
     clips = [Clip(tmp_path / name, name, ()) for name in ("a.wav", "gone.wav")]
     assert find_near_duplicates(clips, np.zeros((2, 4))) == ()
@@ -119,14 +119,14 @@ def test_a_clip_that_can_not_be_read_any_more_and_images_are_passed_over(tmp_pat
     assert find_near_duplicates(clips[:1], np.zeros((1, 4))) == ()
 
 
-def test_two_processes_find_what_one_does_and_progress_is_told(tmp_path, rng):
+def test_two_processes_give_the_same_result_and_report_progress(tmp_path, rng):
     wave = hiss(rng, 0.3)
-    told = []
+    calls = []
     sounds = [wave, hiss(rng, 0.3), wave[800:], wave]
-    one = found(tmp_path, sounds, progress=lambda *step: told.append(step))
-    assert one == [(2, 0), (3, 0)]
-    assert told[0] == ("near-duplicates", 0, 4)
-    assert told[-1] == ("near-duplicates", 4, 4)
+    pairs_of_one_process = found(tmp_path, sounds, progress=lambda *step: calls.append(step))
+    assert pairs_of_one_process == [(2, 0), (3, 0)]
+    assert calls[0] == ("near-duplicates", 0, 4)
+    assert calls[-1] == ("near-duplicates", 4, 4)
     clips = [Clip(tmp_path / f"{i}.wav", f"{i}.wav", ()) for i in range(4)]
     pairs = find_near_duplicates(clips, np.zeros((4, 4)), workers=2)
-    assert [(pair.clip, pair.original) for pair in pairs] == one
+    assert [(pair.clip, pair.original) for pair in pairs] == pairs_of_one_process

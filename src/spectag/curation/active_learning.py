@@ -1,4 +1,7 @@
-"""What to label next: unlabelled clips that a tagger is in doubt about, unlike each other and what is labelled."""
+"""Active learning: which unlabelled clips to label next.
+
+Suggested clips are those that the model is uncertain about, and that differ from each other and from labelled clips.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,67 +9,67 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.config.base import WindowConfig, parse_config
-from spectag.curation.candidate_pool import LONG_SECONDS, EmbeddedPool, Pool, hear
-from spectag.curation.embedding import nearest
-from spectag.curation.facility_location import NEAR_DUPLICATE, UNLIKE, Selection, margin_uncertainty, select
+from spectag.curation.candidate_pool import LONG_SECONDS, EmbeddedPool, Pool, embed_pool
+from spectag.curation.embedding import nearest_neighbors
+from spectag.curation.facility_location import DISSIMILAR, NEAR_DUPLICATE, Selection, margin_uncertainty, select
 from spectag.curation.near_duplicates import find_near_duplicates
 from spectag.data.clips import Clip
 from spectag.data.corrections import join_labels
 from spectag.data.manifest import read_manifest
-from spectag.data.readers.csv_table import delimiter_of
+from spectag.data.readers.csv_table import find_delimiter
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import DataError
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
 from spectag.models.pretrained import load
 from spectag.models.tagger import Tag, Tagger
-from spectag.system.output import csv_writer, written
+from spectag.system.output import csv_writer, open_output
 from spectag.system.progress import Log, Progress, no_log, silent
 
-COLUMNS = ("rank", "fname", "start", "end", "labels", "suggested", "probability", "uncertainty", "why")
+SUGGESTION_COLUMNS = ("rank", "fname", "start", "end", "labels", "suggested", "probability", "uncertainty", "why")
 
-_FEW = 20  # clips, of which nobody can tell what sounds have in common: only copies count as nearly the same
-_COPY = 0.9999
-_N_COMPARED, _MAYBE_SAME = 3, 0.5  # how many known clips a suggestion is held against, and how alike they must be
-_IN_DOUBT = 0.3
-_RIVAL = 0.5  # of the greatest probability: a label that is as probable as this might as well be the one
-_FAINT = 0.1  # probability: where no label is heard nor reaches this, the doubt is not which one it is
+_FEW_CLIPS = 20  # an embedding of fewer clips is not reliable: then only copies count as near-duplicates
+_COPY_SIMILARITY = 0.9999
+_N_COMPARED = 3  # labelled clips that a suggestion's samples are compared with
+_COMPARED_SIMILARITY = 0.5  # and their lowest similarity
+_UNCERTAIN = 0.3
+_RIVAL_RATIO = 0.5  # a label may be the true one if its probability is at least this fraction of the highest one
+_FAINT_PROBABILITY = 0.1  # if all labels are below it, the question is not which one is true
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A clip to label, and what speaks for it."""
+    """A clip to label, and why."""
 
     rank: int
     """From 1: label this one first."""
     fname: str
-    """As seen from the folder that holds all clips; of a manifest's clips, as it has them."""
+    """Relative to the folder of all clips; for the clips of a manifest, the name in the manifest."""
     file: str
-    """The path, or an address such as s3://bucket/a.wav."""
+    """The path, or a URL such as s3://bucket/a.wav."""
     start_seconds: float
     end_seconds: float | None
     """None: the whole recording."""
     suggested: tuple[str, ...]
-    """What the tagger would say, most probable first: the labels that reach their thresholds, or else the nearest."""
+    """Labels above their thresholds, most probable first; if there are none, the most probable label."""
     probability: float
-    """Of the first of them."""
+    """Probability of the first suggested label."""
     uncertainty: float | None
-    """From 0 to 1; None: the tagger knows other labels than ours, being one that others published."""
+    """From 0 to 1; None for a pretrained model, which has other labels."""
     why: str
 
 
 @dataclass(frozen=True)
 class Suggestions(Sequence[Suggestion]):
-    """Clips in the order in which to label them."""
+    """Clips, in the order in which to label them."""
 
     clips: tuple[Suggestion, ...]
     folder: str
-    """What their names are relative to: `audio_dir` for reading them as a manifest."""
+    """The folder that their names are relative to: the `audio_dir` for reading them as a manifest."""
     skipped: tuple[str, ...]
-    """Why files could not be read."""
+    """Why files can't be read."""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -92,35 +95,34 @@ def suggest(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Suggestions:
-    """Suggest which clips to label next, the most useful first: any first few are the suggestion of so many.
+    """Suggest which clips to label next, the most useful clip first. The first k of n are the best k clips to label.
 
     Parameters
     ----------
     model : path, name or Tagger
-        One trained on what is labelled so far. To begin with, a published one: its labels are passed over, and clips
-        are chosen that are typical of many and unlike each other.
+        A model that was trained on the labelled clips. At the beginning, use a pretrained one: its labels are ignored,
+        and the suggested clips are typical of many other clips and differ from each other.
     folder : path, or sequence of paths
-        Folders, files, patterns and addresses of recordings; or a manifest, whose labels are passed over.
+        Folders, files, patterns and URLs of recordings; or a manifest, whose labels are ignored.
     n : int
-        How many to suggest. There are fewer where the others are labelled, or nearly the same as those that are.
+        Number of suggestions. There are fewer if all other clips are labelled, or near-duplicates of labelled clips.
     labelled : path, or sequence of paths
-        Manifests of what is labelled. What the tagger learnt from is known to be labelled without them, where it
-        is in `folder`.
+        Manifests of labelled clips. The model's training clips are recognised without them, if they are in `folder`.
     window : float, optional
-        Suggest stretches of so many seconds.
+        Suggest windows of this length in seconds, instead of whole recordings.
     audio_dir : path, optional
-        Where the sounds of the manifests are that lie neither beside them nor in `folder`.
+        Folder of the manifests' sounds, if they are neither beside the manifests nor in `folder`.
     seed : int
-        Another seed may choose otherwise among more than 10,000 clips; fewer are all looked at.
+        Matters for more than 10,000 clips only, of which a random sample is considered.
     workers : int, optional
-        Number of cores to use; by default all, or one for a few files.
-    progress, say
-        Told how far the work is, and what is passed over.
+        Number of cores. By default all, or one for a few files.
+    progress, log
+        Called with the progress of the work, and with a note on clips that are left out.
 
     Raises
     ------
     DataError
-        If no file can be read, or nothing is left to suggest; or as `read_manifest`.
+        If no file can be read, or there is nothing left to suggest; or as `read_manifest`.
     AudioError
         If there are no files.
     ConfigError
@@ -130,7 +132,7 @@ def suggest(
 
     Examples
     --------
-    >>> for clip in spectag.curation.active_learning("model", "recordings", 10):  # doctest: +SKIP
+    >>> for clip in spectag.suggest("model", "recordings", 10):  # doctest: +SKIP
     ...     print(clip.fname, clip.why)
     """
     if n < 1:
@@ -138,173 +140,191 @@ def suggest(
     windows = None if window is None else parse_config({"window_seconds": window}, WindowConfig, source="window")
     tagger = model if isinstance(model, Tagger) else load(model, progress=progress, log=log)
     pool = Pool.find([folder] if isinstance(folder, str | Path) else folder, tagger, audio_dir=audio_dir)
-    if windows is not None and pool.stretches is not None:
-        raise DataError(f"{folder}: a manifest says itself which stretches its clips are; leave out the window")
+    if windows is not None and pool.spans is not None:
+        raise DataError(f"{folder}: the manifest defines the start and end of its clips; leave out the window")
     manifests = [labelled] if isinstance(labelled, str | Path) else labelled
-    known = [clip for path in manifests for clip in read_manifest(path, audio_dir=audio_dir or pool.audio_dir).clips]
-    learnt = read_out_of_fold(tagger.folder)
+    labelled_clips = [
+        clip for path in manifests for clip in read_manifest(path, audio_dir=audio_dir or pool.audio_dir).clips
+    ]
+    out_of_fold = read_out_of_fold(tagger.folder)
     rng = np.random.default_rng(seed)
-    heard = hear(tagger, pool, known, windows, workers=workers, progress=progress, rng=rng)
-    is_labelled = heard.labelled(known, () if learnt is None else learnt.keys, progress=progress)
-    _tell_of(heard, is_labelled, log)
-    doubt = _doubt(tagger, heard, known, learnt)
-    chosen = _chosen(heard, is_labelled, doubt, n, rng=rng, progress=progress)
-    if not chosen:
+    embedded = embed_pool(tagger, pool, labelled_clips, windows, workers=workers, progress=progress, rng=rng)
+    is_labelled = embedded.labelled(labelled_clips, () if out_of_fold is None else out_of_fold.keys, progress=progress)
+    _log_counts(embedded, is_labelled, log)
+    uncertainty = _uncertainty(tagger, embedded, labelled_clips, out_of_fold)
+    selections = _select(embedded, is_labelled, uncertainty, n, rng=rng, progress=progress)
+    if not selections:
         raise DataError(
-            f"{pool.folder}: nothing is left to suggest: all {len(is_labelled):,} clips are labelled, or nearly the "
-            "same as clips that are"
+            f"{pool.folder}: nothing is left to suggest: all {len(is_labelled):,} clips are labelled, or are "
+            "near-duplicates of labelled clips"
         )
-    if len(chosen) < min(n, int(np.count_nonzero(~is_labelled))):
-        log(f"{len(chosen):,} suggestions: the other clips are nearly the same as these or as labelled ones")
+    if len(selections) < min(n, int(np.count_nonzero(~is_labelled))):
+        log(f"{len(selections):,} suggestions: the other clips are near-duplicates of these or of labelled clips")
     clips = tuple(
-        _suggestion(tagger, heard, choice, rank, None if doubt is None else float(doubt[choice.index]))
-        for rank, choice in enumerate(chosen, start=1)
+        _suggestion(tagger, embedded, selection, rank, None if uncertainty is None else uncertainty[selection.index])
+        for rank, selection in enumerate(selections, start=1)
     )
-    return Suggestions(clips, pool.folder, heard.skipped)
+    return Suggestions(clips, pool.folder, embedded.skipped)
 
 
-def _tell_of(heard: EmbeddedPool, is_labelled: BoolArray, log: Log) -> None:
-    if heard.n_long:
-        log(f"{heard.n_long:,} recordings last more than {LONG_SECONDS:g} s; a window suggests stretches of them")
+def _log_counts(embedded: EmbeddedPool, is_labelled: BoolArray, log: Log) -> None:
+    if embedded.n_long:
+        log(
+            f"{embedded.n_long:,} recordings are longer than {LONG_SECONDS:g} s; use a window to get suggestions of "
+            "shorter clips"
+        )
     if is_labelled.any():
         log(f"{np.count_nonzero(is_labelled):,} of {len(is_labelled):,} clips are labelled already")
 
 
-def _chosen(
-    heard: EmbeddedPool,
+def _select(
+    embedded: EmbeddedPool,
     is_labelled: BoolArray,
-    doubt: FloatArray | None,
+    uncertainty: FloatArray | None,
     n: int,
     *,
     rng: np.random.Generator,
     progress: Progress,
 ) -> list[Selection]:
-    """The n most useful clips, by their rows in the pool, each sound once."""
+    """The n most useful clips, by their rows in the pool, without near-duplicates."""
     rows = np.flatnonzero(~is_labelled)
-    known = _Known(heard, np.flatnonzero(is_labelled))
-    found = select(
-        heard.vectors[rows],
-        doubt=None if doubt is None else doubt[rows],
-        labelled=np.concatenate([heard.vectors[is_labelled], heard.vectors_elsewhere]),
-        near_duplicate=NEAR_DUPLICATE if len(heard.vectors) >= _FEW else _COPY,
+    compared = _ComparedClips(embedded, np.flatnonzero(is_labelled))
+    candidates = select(
+        embedded.vectors[rows],
+        uncertainty=None if uncertainty is None else uncertainty[rows],
+        labelled=np.concatenate([embedded.vectors[is_labelled], embedded.vectors_elsewhere]),
+        near_duplicate=NEAR_DUPLICATE if len(embedded.vectors) >= _FEW_CLIPS else _COPY_SIMILARITY,
         rng=rng,
     )
-    chosen: list[Selection] = []
+    selections: list[Selection] = []
     progress("choosing", 0, n)
-    for choice in found:
-        row = int(rows[choice.index])
-        if known.has(row):
+    for candidate in candidates:
+        row = int(rows[candidate.index])
+        if compared.has_near_duplicate(row):
             continue
-        known.add(row)
-        chosen.append(replace(choice, index=row))
-        progress("choosing", len(chosen), n)
-        if len(chosen) == n:
+        compared.add(row)
+        selections.append(replace(candidate, index=row))
+        progress("choosing", len(selections), n)
+        if len(selections) == n:
             break
-    return chosen
+    return selections
 
 
-def _doubt(
-    tagger: Tagger, heard: EmbeddedPool, known: Sequence[Clip], learnt: OutOfFoldPredictions | None
+def _uncertainty(
+    tagger: Tagger,
+    embedded: EmbeddedPool,
+    labelled_clips: Sequence[Clip],
+    out_of_fold: OutOfFoldPredictions | None,
 ) -> FloatArray | None:
-    """The doubt (n_clips,) of a tagger that knows our labels."""
-    if tagger.info.data.n_clips is None:  # published by others
+    """The uncertainty (n_clips,) of a model that was trained on the user's labels; None for a pretrained model."""
+    if tagger.info.data.n_clips is None:
         return None
-    has_empty = learnt is not None and bool((~learnt.y_true.any(axis=1)).any())
-    none_is_an_answer = len(tagger.labels) == 1 or has_empty or any(not clip.labels for clip in known)
-    return margin_uncertainty(heard.probabilities, none_is_an_answer=none_is_an_answer)
+    was_trained_on_negatives = out_of_fold is not None and bool((~out_of_fold.y_true.any(axis=1)).any())
+    allow_no_label = (
+        len(tagger.labels) == 1 or was_trained_on_negatives or any(not clip.labels for clip in labelled_clips)
+    )
+    return margin_uncertainty(embedded.probabilities, allow_no_label=allow_no_label)
 
 
-class _Known:
-    """The clips that are labelled or suggested, to tell whether another is the same recording."""
+class _ComparedClips:
+    """The clips that are labelled or suggested, with which the next candidates are compared."""
 
-    def __init__(self, heard: EmbeddedPool, labelled: NDArray[np.intp]) -> None:
-        self._heard = heard
-        self._clips = [*map(heard.clip, labelled.tolist()), *heard.elsewhere]
-        self._vectors = [*heard.vectors[labelled], *heard.vectors_elsewhere]
+    def __init__(self, embedded: EmbeddedPool, labelled_rows: IntArray) -> None:
+        self._embedded = embedded
+        self._clips = [*map(embedded.clip, labelled_rows.tolist()), *embedded.labelled_elsewhere]
+        self._vectors = [*embedded.vectors[labelled_rows], *embedded.vectors_elsewhere]
 
-    def has(self, row: int) -> bool:
-        """Whether the clip at a row of the pool has the sound of one that is nearest to it."""
+    def has_near_duplicate(self, row: int) -> bool:
+        """Whether the clip at a row of the pool is the same recording as one of the most similar clips."""
         if not self._clips:
             return False
-        places, likeness = nearest(self._heard.vectors[[row]], np.stack(self._vectors), _N_COMPARED)
-        near = [int(place) for place in places[0][likeness[0] >= _MAYBE_SAME]]
-        clips = [*(self._clips[place] for place in near), self._heard.clip(row)]
-        vectors = [*(self._vectors[place] for place in near), self._heard.vectors[row]]
-        return any(pair.clip == len(near) for pair in find_near_duplicates(clips, vectors, workers=1))
+        indices, similarities = nearest_neighbors(self._embedded.vectors[[row]], np.stack(self._vectors), _N_COMPARED)
+        similar = indices[0][similarities[0] >= _COMPARED_SIMILARITY].tolist()
+        clips = [*(self._clips[index] for index in similar), self._embedded.clip(row)]
+        vectors = [*(self._vectors[index] for index in similar), self._embedded.vectors[row]]
+        return any(pair.clip == len(similar) for pair in find_near_duplicates(clips, vectors, workers=1))
 
     def add(self, row: int) -> None:
-        """Let the clip at a row of the pool be known."""
-        self._clips.append(self._heard.clip(row))
-        self._vectors.append(self._heard.vectors[row])
+        """Add the clip at a row of the pool."""
+        self._clips.append(self._embedded.clip(row))
+        self._vectors.append(self._embedded.vectors[row])
 
 
-def _suggestion(tagger: Tagger, heard: EmbeddedPool, choice: Selection, rank: int, doubt: float | None) -> Suggestion:
-    start, end = heard.stretches[choice.index]
-    probabilities = heard.probabilities[choice.index]
+def _suggestion(
+    tagger: Tagger, embedded: EmbeddedPool, selection: Selection, rank: int, uncertainty: float | None
+) -> Suggestion:
+    start, end = embedded.spans[selection.index]
+    probabilities = embedded.probabilities[selection.index]
     order = np.argsort(-probabilities, kind="stable")
-    above = [i for i in order if probabilities[i] >= tagger.thresholds[i]]
-    said = above or [order[0]]
-    nearest_two = [Tag(tagger.labels.names[i], float(probabilities[i])) for i in order[:2]]
+    above_threshold = [label for label in order if probabilities[label] >= tagger.thresholds[label]]
+    suggested = above_threshold or [order[0]]
+    most_probable = [Tag(tagger.labels.names[label], float(probabilities[label])) for label in order[:2]]
     return Suggestion(
         rank=rank,
-        fname=heard.fnames[choice.index],
-        file=heard.files[choice.index],
+        fname=embedded.fnames[selection.index],
+        file=embedded.files[selection.index],
         start_seconds=start,
         end_seconds=end,
-        suggested=tuple(tagger.labels.names[i] for i in said),
-        probability=float(probabilities[said[0]]),
-        uncertainty=doubt,
-        why=_why(choice, doubt, nearest_two, is_heard=bool(above)),
+        suggested=tuple(tagger.labels.names[label] for label in suggested),
+        probability=float(probabilities[suggested[0]]),
+        uncertainty=None if uncertainty is None else float(uncertainty),
+        why=reasons_to_label(selection, uncertainty, most_probable, is_detected=bool(above_threshold)),
     )
 
 
-def _why(choice: Selection, doubt: float | None, nearest_two: Sequence[Tag], *, is_heard: bool) -> str:
-    """What speaks for a clip, given its two most probable labels, or its only one."""
+def reasons_to_label(
+    selection: Selection, uncertainty: float | None, most_probable: Sequence[Tag], *, is_detected: bool
+) -> str:
+    """Why to label a clip, given its one or two most probable labels."""
     reasons = []
-    if choice.likeness < UNLIKE:
+    if selection.similarity < DISSIMILAR:
         reasons.append("unlike anything labelled")
-    if doubt is not None and doubt >= _IN_DOUBT:
-        first, *others = nearest_two
-        is_between = is_heard or first.probability >= _FAINT
-        if is_between and others and others[0].probability >= _RIVAL * first.probability:
+    if uncertainty is not None and uncertainty >= _UNCERTAIN:
+        first, *others = most_probable
+        is_likely = is_detected or first.probability >= _FAINT_PROBABILITY
+        if is_likely and others and others[0].probability >= _RIVAL_RATIO * first.probability:
             reasons.append(f"unsure between {first.label} and {others[0].label}")
+        elif is_detected:
+            reasons.append(f"unsure of {first.label}")
         else:
-            reasons.append(f"unsure of {first.label}" if is_heard else f"nothing heard, {first.label} is nearest")
-    if choice.stands_for > 1:
-        reasons.append(f"stands for {choice.stands_for:,} clips")
+            reasons.append(f"nothing detected, {first.label} is most probable")
+    if selection.n_represented > 1:
+        reasons.append(f"represents {selection.n_represented:,} clips")
     return "; ".join(reasons) or "unlike the clips before it"
 
 
-def check_output(path: Path) -> None:
-    """Tell before any work what would stop it at its end, or would be lost by it.
+def check_suggestions_file(path: Path) -> None:
+    """Check, before any work, that the suggestions can be written to a path without losing labels.
 
     Raises
     ------
     DataError
-        If there is a folder of this name, or a table in which labels are filled in, or what is no table.
+        If the path is a folder, a table with labels filled in, or a file that is not a table.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the name of a CSV to write")
+        raise DataError(f"{path}: this is a folder; give the name of a CSV")
     if not path.is_file():
         return
     text = read_text(path)
-    table = open_table(path, text, delimiter_of(text))
-    place = table.position("labels")
-    if place is not None and any(fields[place] for _, fields in table.records):
-        raise DataError(f"{path}: has labels filled in, which would be lost; give the suggestions another name")
+    table = open_table(path, text, find_delimiter(text))
+    column = table.position("labels")
+    if column is not None and any(fields[column] for _, fields in table.records):
+        raise DataError(
+            f"{path}: the file contains labels, which would be lost; choose another file name for the suggestions"
+        )
 
 
 def write_suggestions(path: str | Path | None, suggestions: Suggestions) -> None:
-    """Write suggestions as a CSV that is a manifest once its column `labels` is filled in; without a path to stdout.
+    """Write suggestions as a CSV, to a path or to stdout. It is a manifest once its column `labels` is filled in.
 
     Raises
     ------
     DataError
         If the file can't be written.
     """
-    with written(path) as file:
+    with open_output(path) as file:
         write_row = csv_writer(file)
-        write_row(COLUMNS)
+        write_row(SUGGESTION_COLUMNS)
         for clip in suggestions:
             is_whole = clip.end_seconds is None
             write_row(

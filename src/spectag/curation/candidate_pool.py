@@ -1,8 +1,8 @@
-"""The clips to choose from, as a tagger hears them, and which of them are labelled."""
+"""The clips to choose from: their predictions and embedding vectors, and which of them are labelled already."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,15 +15,15 @@ from spectag.data.manifest import read_manifest
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.system.paths import common_folder, divided, location_of, parts_of
+from spectag.system.paths import common_folder, join_parts, split_below, split_location
 from spectag.system.progress import Progress
 from spectag.tagging.input_files import find_files
 from spectag.tagging.parallel import Span, TaggedFile, accepted_suffixes, chunked, in_order, tag_chunks
 
-LONG_SECONDS = 60.0  # a longer recording is no clip to label as a whole
+LONG_SECONDS = 60.0  # a longer recording should be labelled in windows
 
-_TABLES = {".csv", ".tsv", ".txt"}
-_FEATURES_TOGETHER = 10_000  # clips whose features find the axes of the vectors; those of further clips are not kept
+_TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
+_MAX_FEATURE_ROWS = 10_000  # clips whose features are kept to fit the embedding
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,16 @@ class Pool:
     """Recordings, or the clips of a manifest."""
 
     folder: str
-    """What `fnames` are relative to."""
+    """The folder that `fnames` are relative to."""
     files: tuple[str, ...]
-    """Paths, or addresses such as s3://bucket/a.wav."""
+    """Paths, or URLs such as s3://bucket/a.wav."""
     fnames: tuple[str, ...]
-    stretches: tuple[Span, ...] | None
-    """Of a manifest's clips; None: whole recordings."""
+    spans: tuple[Span, ...] | None
+    """Start and end of each clip of a manifest; None: whole recordings."""
 
     @classmethod
     def find(cls, paths: Sequence[str | Path], tagger: Tagger, *, audio_dir: str | Path | None = None) -> "Pool":
-        """What is in folders, files, patterns and addresses, or in a manifest.
+        """Find the files of folders, paths, patterns and URLs, or the clips of a manifest.
 
         Raises
         ------
@@ -50,198 +50,220 @@ class Pool:
             As `read_manifest`.
         """
         is_single = len(paths) == 1
-        if is_single and Path(paths[0]).suffix.lower() in _TABLES and Path(paths[0]).is_file():
+        if is_single and Path(paths[0]).suffix.lower() in _TABLE_SUFFIXES and Path(paths[0]).is_file():
             return cls._of_manifest(read_manifest(paths[0], audio_dir=audio_dir))
         files = tuple(find_files(paths, accepted_suffixes(tagger)))
         is_folder = is_single and Path(paths[0]).is_dir()
-        root = parts_of(str(paths[0])) if is_folder else common_folder(files)
-        fnames = tuple("/".join(divided(file, root)[1]) for file in files)
-        return cls(str(paths[0]) if is_folder else location_of(root), files, fnames, None)
+        root = split_location(str(paths[0])) if is_folder else common_folder(files)
+        fnames = tuple("/".join(split_below(file, root)[1]) for file in files)
+        return cls(str(paths[0]) if is_folder else join_parts(root), files, fnames, None)
 
     @classmethod
     def _of_manifest(cls, manifest: Manifest) -> "Pool":
         clips = manifest.clips
-        folders = {_folder_of(clip) for clip in clips if not Path(clip.fname).is_absolute()}
+        folders = {_root_folder(clip) for clip in clips if not Path(clip.fname).is_absolute()}
         return cls(
             folder=str(folders.pop() if len(folders) == 1 else manifest.source.parent),
             files=tuple(str(clip.path) for clip in clips),
             fnames=tuple(clip.fname for clip in clips),
-            stretches=tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
+            spans=tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
         )
 
     @property
     def audio_dir(self) -> str | None:
-        """The folder, if it is one of this machine."""
+        """The folder, if it is on this machine."""
         return self.folder if Path(self.folder).is_dir() else None
 
 
-def _folder_of(clip: Clip) -> Path:
-    """Where the name of a manifest's clip leads to its file: not always beside the manifest."""
+def _root_folder(clip: Clip) -> Path:
+    """The folder that a clip's name is relative to, which is not always the folder of the manifest."""
     return clip.path.parents[len(PurePosixPath(clip.fname.replace("\\", "/")).parts) - 1]
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedPool:
-    """What a tagger makes of a pool's clips, a row for each that can be read, and of labelled clips elsewhere."""
+    """The readable clips of a pool with their predictions and vectors, and the vectors of labelled clips elsewhere."""
 
     files: tuple[str, ...]
     fnames: tuple[str, ...]
-    stretches: tuple[Span, ...]
+    spans: tuple[Span, ...]
     probabilities: Float32Array
     """(n_clips, n_labels)"""
     vectors: Float32Array
-    """Unit vectors (n_clips, n_dimensions): the more alike two clips are, the greater is their dot product."""
-    elsewhere: tuple[Clip, ...]
-    """The labelled clips that are none of the pool's and can be read."""
+    """Unit vectors (n_clips, n_dimensions). The dot product of two vectors is the similarity of the clips."""
+    labelled_elsewhere: tuple[Clip, ...]
+    """The readable labelled clips that are not in the pool."""
     vectors_elsewhere: Float32Array
-    """(n_elsewhere, n_dimensions)"""
+    """Their unit vectors, (n_labelled_elsewhere, n_dimensions)."""
     n_long: int
-    """Recordings that are more than a clip."""
+    """Number of recordings that are too long to be labelled as a whole."""
     skipped: tuple[str, ...]
     """Why files can't be read."""
 
     def clip(self, row: int) -> Clip:
-        """The clip at a row."""
-        start, end = self.stretches[row]
+        """The clip of a row."""
+        start, end = self.spans[row]
         return Clip(Path(self.files[row]), self.fnames[row], (), start_seconds=start, end_seconds=end)
 
-    def labelled(self, known: Iterable[Clip], keys: Iterable[str], *, progress: Progress) -> BoolArray:
-        """Which rows are labelled: share a moment with a clip that is known, or have the content of a key.
+    def labelled(self, labelled_clips: Iterable[Clip], keys: Iterable[str], *, progress: Progress) -> BoolArray:
+        """Which rows are labelled: they overlap a labelled clip, or their content key is one of `keys`.
 
-        Shape (n_clips,). The content of a recording as a whole stands for all stretches of it. Where there are keys,
-        all files are read once more.
+        Shape (n_clips,). The key of a whole recording stands for all its windows. If there are keys, all files are
+        read again.
         """
-        taken: dict[str, list[Span]] = {}
-        for clip in known:
-            taken.setdefault(_place(clip.path), []).append((clip.start_seconds, clip.end_seconds))
-        rows = zip(self.files, self.stretches, strict=True)
-        found = [any(_overlap(stretch, other) for other in taken.get(_place(file), ())) for file, stretch in rows]
+        labelled_spans: dict[str, list[Span]] = {}
+        for clip in labelled_clips:
+            labelled_spans.setdefault(_location(clip.path), []).append((clip.start_seconds, clip.end_seconds))
+        result = [
+            any(_overlap(span, other) for other in labelled_spans.get(_location(file), ()))
+            for file, span in zip(self.files, self.spans, strict=True)
+        ]
         if all_keys := set(keys):
-            for row in range(len(found)):
-                found[row] = found[row] or self._has_key(row, all_keys)
-                progress("looking for labelled clips", row + 1, len(found))
-        return np.array(found, np.bool_)
+            for row in range(len(result)):
+                result[row] = result[row] or self._has_key(row, all_keys)
+                progress("looking for labelled clips", row + 1, len(result))
+        return np.array(result, np.bool_)
 
     def _has_key(self, row: int, keys: set[str]) -> bool:
         clip = self.clip(row)
         return clip_key(clip) in keys or clip_key(Clip(clip.path, clip.fname, ())) in keys
 
 
-def _place(file: str | Path) -> str:
-    return location_of(parts_of(str(file)))
+def _location(file: str | Path) -> str:
+    return join_parts(split_location(str(file)))
 
 
-def _overlap(one: Span, other: Span) -> bool:
-    ends = [np.inf if end is None else end for _, end in (one, other)]
-    return max(one[0], other[0]) < min(ends)
+def _overlap(first: Span, second: Span) -> bool:
+    ends = [np.inf if end is None else end for _, end in (first, second)]
+    return max(first[0], second[0]) < min(ends)
 
 
-def hear(
+def embed_pool(
     tagger: Tagger,
     pool: Pool,
-    known: Sequence[Clip],
+    labelled_clips: Sequence[Clip],
     windows: WindowConfig | None,
     *,
     workers: int | None,
     progress: Progress,
     rng: np.random.Generator,
 ) -> EmbeddedPool:
-    """Hear a pool's clips, or the windows of its recordings, and the known clips that are not among them.
+    """Tag and embed the clips of a pool, or the windows of its recordings, and the labelled clips elsewhere.
 
-    Features are turned into vectors as they come, so that memory holds those of 10,000 clips at most: the first that
-    are heard, which are drawn by `rng` where there are more.
+    The embedding is fitted to the first 10,000 clips, in random order if there are more. The features of later clips
+    are embedded at once, so memory holds the features of at most 10,000 clips.
 
     Raises
     ------
     DataError
-        If none of the pool's files can be read.
+        If no file of the pool can be read.
     """
-    numbers = np.arange(len(pool.files))
-    if len(numbers) > _FEATURES_TOGETHER:
-        rng.shuffle(numbers)
-    stretches = None if pool.stretches is None else [pool.stretches[number] for number in numbers]
-    answers = _tagged(tagger, [pool.files[number] for number in numbers], stretches, windows, workers, progress)
-    vectors = _Vectors()
-    owners: list[int] = []  # the number of each row's file
-    times: list[Span] = []
-    probabilities: list[Float32Array] = []
-    skipped: list[str] = []
-    n_long = 0
-    for number, answer in zip(numbers.tolist(), answers, strict=True):
-        if answer.timeline is None or answer.network_outputs is None:
-            skipped.append(str(answer.reason))
-            continue
-        n_long += (answer.duration_seconds or 0) > LONG_SECONDS and windows is None and stretches is None
-        whole = (0.0, None) if pool.stretches is None else pool.stretches[number]
-        starts, ends = answer.timeline.starts.round(3).tolist(), answer.timeline.ends.round(3).tolist()
-        times += [whole] if windows is None else zip(starts, ends, strict=True)
-        owners += [number] * len(starts)
-        probabilities.append(answer.timeline.probabilities)
-        vectors.add(answer.network_outputs.features)
-    if not owners:
-        raise DataError(f"{pool.folder}: none of the {len(numbers):,} files can be read: {skipped[0]}")
-    order = np.argsort(owners, kind="stable")
-    files, stretches = [pool.files[owners[row]] for row in order], [times[row] for row in order]
+    order = np.arange(len(pool.files))
+    if len(order) > _MAX_FEATURE_ROWS:
+        rng.shuffle(order)
+    rows = _PoolRows(pool, windows)
+    embedder = _IncrementalEmbedder()
+    spans = None if pool.spans is None else [pool.spans[number] for number in order]
+    tagged_files = _tag(tagger, [pool.files[number] for number in order], spans, windows, workers, progress)
+    for number, tagged in zip(order.tolist(), tagged_files, strict=True):
+        if (features := rows.add(number, tagged)) is not None:
+            embedder.add(features)
+    if not rows.numbers:
+        raise DataError(f"{pool.folder}: none of the {len(order):,} files can be read: {rows.skipped[0]}")
+    sorted_rows = np.argsort(rows.numbers, kind="stable")  # back to the order of the pool
+    numbers = [rows.numbers[row] for row in sorted_rows]
+    files, spans = [pool.files[number] for number in numbers], [rows.spans[row] for row in sorted_rows]
     elsewhere = []
-    for clip, answer in _heard_elsewhere(tagger, known, files, stretches, workers, progress):
-        if answer.network_outputs is None:
-            skipped.append(str(answer.reason))
+    for clip, tagged in _tag_elsewhere(tagger, labelled_clips, files, spans, workers, progress):
+        if tagged.network_outputs is None:
+            rows.skipped.append(str(tagged.reason))
         else:
             elsewhere.append(clip)
-            vectors.add(answer.network_outputs.features)
-    all_vectors = vectors.all()
+            embedder.add(tagged.network_outputs.features)
+    vectors = embedder.vectors()
     return EmbeddedPool(
         files=tuple(files),
-        fnames=tuple(pool.fnames[owners[row]] for row in order),
-        stretches=tuple(stretches),
-        probabilities=np.concatenate(probabilities)[order],
-        vectors=all_vectors[order],
-        elsewhere=tuple(elsewhere),
-        vectors_elsewhere=all_vectors[len(order) :],
-        n_long=n_long,
-        skipped=tuple(skipped),
+        fnames=tuple(pool.fnames[number] for number in numbers),
+        spans=tuple(spans),
+        probabilities=np.concatenate(rows.probabilities)[sorted_rows],
+        vectors=vectors[sorted_rows],
+        labelled_elsewhere=tuple(elsewhere),
+        vectors_elsewhere=vectors[len(sorted_rows) :],
+        n_long=rows.n_long,
+        skipped=tuple(rows.skipped),
     )
 
 
-def _tagged(
+@dataclass
+class _PoolRows:
+    """The tagged clips of a pool so far, one row per clip or window."""
+
+    pool: Pool
+    windows: WindowConfig | None
+    numbers: list[int] = field(default_factory=list)
+    """Index of each row's file in the pool."""
+    spans: list[Span] = field(default_factory=list)
+    probabilities: list[Float32Array] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    n_long: int = 0
+
+    def add(self, number: int, tagged: TaggedFile) -> Float32Array | None:
+        """Add the rows of a file and return their features; None for a file that can't be read."""
+        if tagged.timeline is None or tagged.network_outputs is None:
+            self.skipped.append(str(tagged.reason))
+            return None
+        timeline = tagged.timeline
+        if self.windows is not None:
+            self.spans += zip(timeline.starts.round(3).tolist(), timeline.ends.round(3).tolist(), strict=True)
+        elif self.pool.spans is not None:
+            self.spans.append(self.pool.spans[number])
+        else:
+            self.spans.append((0.0, None))
+            self.n_long += (tagged.duration_seconds or 0) > LONG_SECONDS
+        self.numbers += [number] * len(timeline.starts)
+        self.probabilities.append(timeline.probabilities)
+        return tagged.network_outputs.features
+
+
+def _tag(
     tagger: Tagger,
     files: Sequence[str],
-    stretches: Sequence[Span] | None,
+    spans: Sequence[Span] | None,
     windows: WindowConfig | None,
     workers: int | None,
     progress: Progress,
 ) -> Iterator[TaggedFile]:
     n_done = 0
     progress("tagging", 0, len(files))
-    chunks = chunked(files, workers, stretches)
-    with closing(tag_chunks(tagger, chunks, windows, features=True, workers=workers)) as answers:
-        for chunk in in_order(answers):
+    chunks = chunked(files, workers, spans)
+    with closing(tag_chunks(tagger, chunks, windows, features=True, workers=workers)) as tagged_chunks:
+        for chunk in in_order(tagged_chunks):
             n_done += len(chunk.files)
             progress("tagging", n_done, len(files))
             yield from chunk.files
 
 
-def _heard_elsewhere(
+def _tag_elsewhere(
     tagger: Tagger,
-    known: Iterable[Clip],
+    labelled_clips: Iterable[Clip],
     files: Sequence[str],
-    stretches: Sequence[Span],
+    spans: Sequence[Span],
     workers: int | None,
     progress: Progress,
 ) -> Iterator[tuple[Clip, TaggedFile]]:
-    """The known clips that are not just one of the pool's, heard."""
-    there = set(zip(map(_place, files), stretches, strict=True))
-    clips = [clip for clip in known if (_place(clip.path), (clip.start_seconds, clip.end_seconds)) not in there]
-    if not clips:
-        return
-    times = [(clip.start_seconds, clip.end_seconds) for clip in clips]
-    yield from zip(
-        clips, _tagged(tagger, [str(clip.path) for clip in clips], times, None, workers, progress), strict=True
-    )
+    """The labelled clips that are not clips of the pool, each with its predictions and features."""
+    in_pool = set(zip(map(_location, files), spans, strict=True))
+    clips = [
+        clip for clip in labelled_clips if (_location(clip.path), (clip.start_seconds, clip.end_seconds)) not in in_pool
+    ]
+    if clips:
+        times = [(clip.start_seconds, clip.end_seconds) for clip in clips]
+        tagged_files = _tag(tagger, [str(clip.path) for clip in clips], times, None, workers, progress)
+        yield from zip(clips, tagged_files, strict=True)
 
 
-class _Vectors:
-    """Turns features into vectors as they come; those of the first clips together, which find the axes."""
+class _IncrementalEmbedder:
+    """Embeds features as they arrive. The features of the first clips are kept until the embedding can be fitted."""
 
     def __init__(self) -> None:
         self._embedding: Embedding | None = None
@@ -250,10 +272,10 @@ class _Vectors:
         self._vectors: list[Float32Array] = []
 
     def add(self, features: Float32Array) -> None:
-        """Take the features (n_clips, n_features) of the next clips."""
+        """Add the features (n_clips, n_features) of the next clips."""
         self._waiting.append(features)
         self._n_waiting += len(features)
-        if self._embedding is not None or self._n_waiting >= _FEATURES_TOGETHER:
+        if self._embedding is not None or self._n_waiting >= _MAX_FEATURE_ROWS:
             self._embed()
 
     def _embed(self) -> None:
@@ -262,8 +284,8 @@ class _Vectors:
         self._vectors.append(self._embedding(features))
         self._waiting, self._n_waiting = [], 0
 
-    def all(self) -> Float32Array:
-        """The vectors of all clips, in the order in which they came."""
+    def vectors(self) -> Float32Array:
+        """The vectors of all clips, in the order in which they were added."""
         if self._waiting:
             self._embed()
         return np.concatenate(self._vectors)

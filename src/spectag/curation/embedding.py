@@ -1,4 +1,4 @@
-"""Where a sound lies among others: a network's features as unit vectors, and the vectors nearest to one."""
+"""Embedding of a network's features as unit vectors, and exact search for the closest vectors."""
 
 import io
 import zipfile
@@ -9,81 +9,79 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from spectag.array_types import Float32Array, FloatArray
-
-IntArray = NDArray[np.intp]
+from spectag.array_types import Float32Array, FloatArray, IntArray
 
 N_DIMENSIONS = 128  # on ESC-10 as good as all 2,304 features (benchmarks/search.py)
-_FEWEST_ROWS = 10  # with fewer, their own centre takes away what they share with each other, and not what all sounds do
-_ROWS_FOR_AXES = 2  # times n_dimensions; with fewer, what is new in a sound would lie beside all axes
-_MOST_ROWS_FOR_AXES = 2_000  # the axes take time by the cube of it
-_FEATURES = 10_000_000  # that become vectors at once
-_QUERIES = 256  # answered at once
-_BLOCK = 65_536  # vectors looked at at once
-_SIMILARITIES = 4_000_000  # in memory at once
+_MIN_ROWS_TO_CENTER = 10  # with fewer rows, the mean contains what these sounds have in common
+_ROWS_PER_AXIS = 2  # with fewer rows, the axes don't represent new sounds
+_MAX_ROWS_FOR_AXES = 2_000  # computing the axes takes time proportional to its cube
+_FEATURES_AT_ONCE = 10_000_000
+_QUERIES_AT_ONCE = 256
+_VECTORS_AT_ONCE = 65_536
+_SIMILARITIES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Turns features into unit vectors, whose dot product tells how alike two sounds are: from -1 to 1.
+    """Turns features into unit vectors. The dot product of two vectors is the similarity of the sounds, from -1 to 1.
 
-    Features of different stages have scales of their own. Each is centred, and divided by the square root of its
-    standard deviation, so that those of great scale count for more, but not for all; then come the axes along which
-    sounds differ most. Neither full standardisation nor whitened axes find sounds of the same kind better
+    Features of different layers have different scales. Each feature is centred and divided by the square root of its
+    standard deviation, so that features with a large scale count more, but do not dominate. Then the features are
+    projected onto their principal axes. Full standardisation or whitening do not find similar sounds better
     (docs/benchmarks.md).
     """
 
     center: Float32Array
     """(n_features,)"""
     scale: Float32Array
-    """(n_features,), what centred features are multiplied by."""
+    """(n_features,), the factors of the centred features."""
     axes: Float32Array | None
-    """(n_features, n_dimensions); None: the features themselves."""
+    """(n_features, n_dimensions); None: no projection."""
 
     @classmethod
     def fit(cls, features: ArrayLike, *, n_dimensions: int = N_DIMENSIONS) -> Self:
-        """The embedding that tells these sounds apart best.
+        """Fit an embedding to the features of sounds.
 
         Parameters
         ----------
         features : float array of shape (n_sounds, n_features)
-            Of fewer than 10 sounds, features are left as they are; of fewer than `2 * n_dimensions`, they are centred
-            and scaled, and all of them are kept.
+            With fewer than 10 sounds, features are not changed. With fewer than `2 * n_dimensions` sounds, they are
+            centred and scaled, but not projected.
         n_dimensions : int
-            Length of the vectors; no longer than features are many.
+            Length of the vectors; at most the number of features.
 
         Raises
         ------
         ValueError
-            If features have another shape, are not finite, or there is no sound.
+            If the features have another shape, are not finite, or there is no sound.
         """
         rows = _checked(features).astype(np.float64)
         n_rows, n_features = rows.shape
         if n_rows == 0 or n_dimensions < 1:
-            raise ValueError(f"need a sound and a dimension at least, got {n_rows} sounds, n_dimensions={n_dimensions}")
+            raise ValueError(f"need at least 1 sound and 1 dimension, got {n_rows} sounds, n_dimensions={n_dimensions}")
         center, deviation = rows.mean(axis=0), rows.std(axis=0)
         is_constant = deviation <= 1e-7 * np.abs(center)
-        if n_rows < _FEWEST_ROWS or is_constant.all():
+        if n_rows < _MIN_ROWS_TO_CENTER or is_constant.all():
             return cls(np.zeros(n_features, np.float32), np.ones(n_features, np.float32), None)
         scale = np.where(is_constant, 0.0, 1 / np.sqrt(np.where(is_constant, 1.0, deviation)))
         axes = None
-        if n_dimensions < n_features and n_rows >= _ROWS_FOR_AXES * n_dimensions:
+        if n_dimensions < n_features and n_rows >= _ROWS_PER_AXIS * n_dimensions:
             axes = _principal_axes((rows - center) * scale, n_dimensions).astype(np.float32)
         return cls(center.astype(np.float32), scale.astype(np.float32), axes)
 
     def __call__(self, features: ArrayLike) -> Float32Array:
-        """Unit vectors (n_sounds, n_dimensions) of features (n_sounds, n_features); zeros of what lies at the centre.
+        """Unit vectors (n_sounds, n_dimensions) of features (n_sounds, n_features); zeros for features at the centre.
 
         Raises
         ------
         ValueError
-            If there are more or fewer features than the embedding was fitted to, or some are not finite.
+            If the number of features is not the fitted one, or some are not finite.
         """
         rows = _checked(features)
         if rows.shape[1] != self.n_features:
-            raise ValueError(f"need {self.n_features} features of each sound, got an array of shape {rows.shape}")
+            raise ValueError(f"need {self.n_features} features per sound, got an array of shape {rows.shape}")
         vectors = np.empty((len(rows), self.n_dimensions), np.float32)
-        n_block = max(1, _FEATURES // self.n_features)
+        n_block = max(1, _FEATURES_AT_ONCE // self.n_features)
         for start in range(0, len(rows), n_block):
             block: NDArray[Any] = (rows[start : start + n_block] - self.center) * self.scale
             vectors[start : start + n_block] = unit_vectors(block if self.axes is None else block @ self.axes)
@@ -91,7 +89,7 @@ class Embedding:
 
     @property
     def n_features(self) -> int:
-        """How many features a sound has."""
+        """Number of features of a sound."""
         return len(self.center)
 
     @property
@@ -108,12 +106,12 @@ class Embedding:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """What `to_bytes` wrote.
+        """The embedding in the bytes of `to_bytes`.
 
         Raises
         ------
         ValueError
-            If the bytes are not those of an embedding.
+            If the bytes are not an embedding.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -123,33 +121,32 @@ class Embedding:
 
 
 def unit_vectors(vectors: ArrayLike) -> Float32Array:
-    """Vectors (n, n_dimensions) divided by their lengths, as float32; those of no length stay as they are."""
+    """Vectors (n, n_dimensions) divided by their lengths, as float32. Vectors of length 0 stay 0."""
     rows = np.asarray(vectors, np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     result = rows / np.where(lengths > 0, lengths, np.float32(1))
     return result.astype(np.float32, copy=False)
 
 
-def nearest(
+def nearest_neighbors(
     queries: ArrayLike, vectors: NDArray[Any], k: int, *, rows: NDArray[np.integer] | None = None
 ) -> tuple[IntArray, Float32Array]:
-    """The k vectors of the greatest dot product with each query, greatest first: exact, in pieces.
+    """The k vectors with the largest dot product with each query, in descending order. The search is exact.
 
     Parameters
     ----------
     queries : float array of shape (n_queries, n_dimensions)
     vectors : float array of shape (n_vectors, n_dimensions)
-        May be float16 and memory-mapped: a piece at a time is read.
+        May be float16 and memory-mapped; it is read block by block.
     k : int
-        Where there are fewer vectors, all are given.
+        If there are fewer vectors, all of them are returned.
     rows : int array of shape (n_rows,), optional
-        Seek among these vectors alone.
+        Search these vectors only.
 
     Returns
     -------
     indices : int array of shape (n_queries, k)
-        Of the vectors. Where products are equal the earlier one comes first; the one earlier in `rows`, if these are
-        given.
+        Indices of the vectors. Of equal dot products the earlier vector comes first (the earlier one in `rows`).
     similarities : float32 array of shape (n_queries, k)
         The dot products.
 
@@ -158,60 +155,61 @@ def nearest(
     ValueError
         If the dimensions differ, or k is below 1.
     """
-    sought = np.asarray(queries, np.float32)
-    if sought.ndim != 2 or vectors.ndim != 2 or sought.shape[1] != vectors.shape[1] or k < 1:
+    all_queries = np.asarray(queries, np.float32)
+    if all_queries.ndim != 2 or vectors.ndim != 2 or all_queries.shape[1] != vectors.shape[1] or k < 1:
         raise ValueError(
             "need queries (n_queries, n_dimensions), vectors (n_vectors, n_dimensions) and k >= 1, got "
-            f"{sought.shape}, {vectors.shape} and k={k}"
+            f"{all_queries.shape}, {vectors.shape} and k={k}"
         )
-    k = min(k, len(vectors) if rows is None else len(rows))
-    indices = np.empty((len(sought), k), np.intp)
-    similarities = np.empty((len(sought), k), np.float32)
-    for start in range(0, len(sought), _QUERIES):
-        some = slice(start, start + _QUERIES)
-        indices[some], similarities[some] = _nearest(sought[some], vectors, k, rows)
+    candidates = np.arange(len(vectors)) if rows is None else rows
+    k = min(k, len(candidates))
+    indices = np.empty((len(all_queries), k), np.int64)
+    similarities = np.empty((len(all_queries), k), np.float32)
+    for start in range(0, len(all_queries), _QUERIES_AT_ONCE):
+        batch = slice(start, start + _QUERIES_AT_ONCE)
+        indices[batch], similarities[batch] = _nearest_of_batch(
+            all_queries[batch], vectors, k, candidates, is_all=rows is None
+        )
     return indices, similarities
 
 
-def _nearest(
-    queries: Float32Array, vectors: NDArray[Any], k: int, rows: NDArray[np.integer] | None
+def _nearest_of_batch(
+    queries: Float32Array, vectors: NDArray[Any], k: int, candidates: NDArray[np.integer], *, is_all: bool
 ) -> tuple[IntArray, Float32Array]:
-    """The nearest of all vectors to a few queries: of each piece of the vectors, those that surpass the ones before."""
-    indices = np.zeros((len(queries), 0), np.intp)
+    """The closest vectors of a batch of queries: the best ones so far are merged with those of each block."""
+    indices = np.zeros((len(queries), 0), np.int64)
     similarities = np.zeros((len(queries), 0), np.float32)
-    n_block = min(_BLOCK, _SIMILARITIES // len(queries))
-    among = np.arange(len(vectors)) if rows is None else rows
-    for start in range(0, len(among), n_block):
-        some = among[start : start + n_block]
-        products = (
-            queries @ np.asarray(vectors[start : start + n_block] if rows is None else vectors[some], np.float32).T
-        )
-        indices, similarities = _greatest(
-            np.concatenate([indices, np.broadcast_to(some, products.shape)], axis=1),
+    n_block = min(_VECTORS_AT_ONCE, _SIMILARITIES_AT_ONCE // len(queries))
+    for start in range(0, len(candidates), n_block):
+        rows = candidates[start : start + n_block]
+        block = vectors[start : start + n_block] if is_all else vectors[rows]
+        products = queries @ np.asarray(block, np.float32).T
+        indices, similarities = _largest(
+            np.concatenate([indices, np.broadcast_to(rows, products.shape)], axis=1),
             np.concatenate([similarities, products], axis=1),
             k,
         )
     return indices, similarities
 
 
-def _greatest(indices: IntArray, similarities: Float32Array, k: int) -> tuple[IntArray, Float32Array]:
-    """The k greatest similarities of each row, greatest first, and their indices; of equal ones the first."""
-    chosen = np.empty((len(indices), min(k, indices.shape[1])), np.intp)
+def _largest(indices: IntArray, similarities: Float32Array, k: int) -> tuple[IntArray, Float32Array]:
+    """The k largest similarities of each row in descending order, and their indices. Of equal ones the first come."""
+    columns = np.empty((len(indices), min(k, indices.shape[1])), np.int64)
     for row, values in enumerate(similarities):
-        least = np.partition(values, -k)[-k] if k < len(values) else -np.inf
-        places = np.flatnonzero(values >= least)  # with all that tie for the last place
-        chosen[row] = places[np.argsort(-values[places], kind="stable")[:k]]
-    return np.take_along_axis(indices, chosen, axis=1), np.take_along_axis(similarities, chosen, axis=1)
+        kth_largest = np.partition(values, -k)[-k] if k < len(values) else -np.inf
+        candidates = np.flatnonzero(values >= kth_largest)  # includes all ties for the last position
+        columns[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
+    return np.take_along_axis(indices, columns, axis=1), np.take_along_axis(similarities, columns, axis=1)
 
 
 def _principal_axes(rows: FloatArray, n_axes: int) -> FloatArray:
-    """The orthonormal axes (n_features, n_axes) along which centred rows vary most, most first."""
-    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS_FOR_AXES)).round().astype(int)]
-    is_wide = some.shape[1] > some.shape[0]
-    products = some @ some.T if is_wide else some.T @ some
+    """The first principal axes (n_features, n_axes) of centred rows, orthonormal, in descending order of variance."""
+    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MAX_ROWS_FOR_AXES)).round().astype(int)]
+    is_wide = sample.shape[1] > sample.shape[0]
+    products = sample @ sample.T if is_wide else sample.T @ sample
     last = len(products) - 1
     variances, vectors = scipy.linalg.eigh(products, subset_by_index=(last - n_axes + 1, last))
-    axes = (some.T @ vectors) / np.sqrt(np.maximum(variances, 1e-12 * variances[-1])) if is_wide else vectors
+    axes = (sample.T @ vectors) / np.sqrt(np.maximum(variances, 1e-12 * variances[-1])) if is_wide else vectors
     result: FloatArray = axes[:, ::-1]
     return result
 
@@ -222,5 +220,5 @@ def _checked(features: ArrayLike) -> Float32Array:
         raise ValueError(f"need features of shape (n_sounds, n_features), got {rows.shape}")
     if not np.isfinite(rows).all():
         sound = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise ValueError(f"features of sound {sound} are not finite")
+        raise ValueError(f"the features of sound {sound} are not finite")
     return rows

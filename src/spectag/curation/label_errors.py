@@ -1,11 +1,11 @@
-"""How likely each label is true: by what networks say of a clip that they did not learn from, and by who labelled it.
+"""Confident learning: the probability that each label of each clip is true, given out-of-fold logits and the labels.
 
-Networks are surer of some labels than of others. So the logits of each label are first put on a scale of its own, on
-which the typical clip without the label lies at -1 and the typical clip with it at 1; that is what confident learning
-does with probabilities. Then a logistic curve, the same for all labels, and how often a label is missing or wrong are
-fitted together to the labels that were given. Bayes' rule makes of both the probability that a label is true.
+Networks are more certain of some labels than of others. So the logits of each label are first scaled such that the
+typical clip without the label is at -1, and the typical clip with the label at 1; confident learning does the same with
+probabilities. Then a logistic curve, common to all labels, and the rates of missing and false labels are fitted to the
+given labels together. Bayes' rule combines both to the probability that a label is true.
 
-The curve alone would not do: fitted to labels that are partly wrong, it is never sure of anything.
+The curve alone is not enough: a curve fitted to labels with errors is never certain.
 
 References
 ----------
@@ -16,26 +16,26 @@ Bootkrajang and Kabán, "Label-noise robust logistic regression and its applicat
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import BoolArray, FloatArray, IntArray
 
-_FEW_CLIPS = 3
-"""As many clips of a label as its own level counts as much as that of all labels."""
-_USUAL_GAP = 4.0  # between a label's logits where it is true and where not, if nothing is known
-_LEAST_GAP_SHARE = 0.25  # of that of all labels: of a label that isn't told apart, small differences say nothing
-_FARTHEST = 4.0  # levels beyond count as this: there is no sureness without limit
-_BINS = 1_000  # of levels, in which they are counted to fit the curve
-_SURE = 35.0  # greatest log-odds
+_PRIOR_CLIPS = 3
+"""The weight of the average of all labels in the estimates for one label, as a number of clips."""
+_PRIOR_GAP = 4.0  # between the logits with and without a label, if nothing is known
+_MIN_GAP_FRACTION = 0.25  # of the average gap; below it, differences between logits are not significant
+_MAX_LEVEL = 4.0  # scaled logits are clipped, which bounds the certainty
+_N_BINS = 1_000  # of scaled logits, to fit the curve
+_MAX_LOG_ODDS = 35.0
 
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """What was fitted: the curve expit(scale * level + offset), and how often who labelled was wrong.
+    """The fitted model: the curve expit(scale * scaled_logit + offset), and the error rates of the given labels.
 
-    `missed` is the probability that a true label was not given, `false` that one was given that is not true.
+    `missed` is the probability that a true label is not given, `false` the probability that a label that is not true is
+    given.
     """
 
     scale: float
@@ -46,11 +46,11 @@ class LabelNoise:
 
 @dataclass(frozen=True, eq=False)
 class LabelPosterior:
-    """The log-odds (n_clips, n_labels) that each label is true, and the label noise that they rest on."""
+    """The log-odds (n_clips, n_labels) that each label is true, and the label noise that they are based on."""
 
     log_odds: FloatArray
     noise: LabelNoise
-    one_each: bool
+    single_label: bool
     """Whether each clip has exactly one label, so that labels exclude each other."""
 
     @property
@@ -59,41 +59,40 @@ class LabelPosterior:
         result: FloatArray = expit(self.log_odds)
         return result
 
-    def doubts(self, given: BoolArray) -> FloatArray:
-        """Log-odds (n_clips,) against the given labels: of the label in doubt, that it is otherwise than given."""
-        result: FloatArray = -np.where(given, self.log_odds, -self.log_odds).min(axis=1, initial=_SURE)
+    def error_log_odds(self, given: BoolArray) -> FloatArray:
+        """Log-odds (n_clips,) that the given labels are wrong: those of the clip's most doubtful label."""
+        result: FloatArray = -np.where(given, self.log_odds, -self.log_odds).min(axis=1, initial=_MAX_LOG_ODDS)
         return result
 
     @property
-    def likeliest(self) -> BoolArray:
-        """The labels that are most likely true, of shape (n_clips, n_labels)."""
-        if not self.one_each:
+    def most_likely(self) -> BoolArray:
+        """The most likely labels, of shape (n_clips, n_labels)."""
+        if not self.single_label:
             return self.log_odds > 0
-        best = np.zeros(self.log_odds.shape, np.bool_)
-        best[np.arange(len(best)), self.log_odds.argmax(axis=1)] = True
-        return best
+        labels = np.zeros(self.log_odds.shape, np.bool_)
+        labels[np.arange(len(labels)), self.log_odds.argmax(axis=1)] = True
+        return labels
 
     @property
     def certainty(self) -> FloatArray:
-        """The probability (n_clips,) that the likeliest labels are right, all of them."""
-        result: FloatArray = (
-            self.probabilities.max(axis=1) if self.one_each else np.exp(log_expit(np.abs(self.log_odds)).sum(axis=1))
-        )
-        return result
+        """The probability (n_clips,) that all the most likely labels are right."""
+        if self.single_label:
+            return np.asarray(self.probabilities.max(axis=1))
+        return np.asarray(np.exp(log_expit(np.abs(self.log_odds)).sum(axis=1)))
 
 
-def label_posterior(logits: FloatArray, given: BoolArray, judged: BoolArray | None = None) -> LabelPosterior:
-    """What is to be believed of each label of each clip.
+def label_posterior(logits: FloatArray, given: BoolArray, reliable: BoolArray | None = None) -> LabelPosterior:
+    """The probability that each label of each clip is true.
 
     Parameters
     ----------
     logits : float array of shape (n_clips, n_labels)
-        What networks say of clips that they did not learn from. Of each label only their order and relative distances
-        matter, so they need no calibration.
+        Predictions of networks that were not trained on the clip. Only the order and the relative distances within each
+        label matter, so no calibration is needed.
     given : bool array of shape (n_clips, n_labels)
-        The labels that may be wrong. Where every clip has exactly one of two or more, one is taken to be true of each.
-    judged : bool array of shape (n_labels,), optional
-        Labels of which the networks can know something; by default all. Of the others the given labels are believed.
+        The labels to check. If every clip has exactly one of at least two labels, exactly one label is true.
+    reliable : bool array of shape (n_labels,), optional
+        Labels that the networks can predict; by default all. Of the other labels, the given values are trusted.
 
     Raises
     ------
@@ -104,9 +103,9 @@ def label_posterior(logits: FloatArray, given: BoolArray, judged: BoolArray | No
         raise ValueError(f"need logits and labels of one shape (n_clips, n_labels), got {logits.shape}, {given.shape}")
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite")
-    levels = label_levels(logits, given)
-    if judged is not None:
-        levels = np.where(judged, levels, np.where(given, 1.0, -1.0))
+    levels = scaled_logits(logits, given)
+    if reliable is not None:
+        levels = np.where(reliable, levels, np.where(given, 1.0, -1.0))
     noise = fit_label_noise(levels, given)
     log_odds = noise.scale * levels + noise.offset
     log_odds += np.where(
@@ -114,72 +113,71 @@ def label_posterior(logits: FloatArray, given: BoolArray, judged: BoolArray | No
         np.log1p(-noise.missed) - np.log(noise.false),
         np.log(noise.missed) - np.log1p(-noise.false),
     )
-    one_each = given.shape[1] > 1 and bool((given.sum(axis=1) == 1).all())
-    if one_each:
-        log_odds = _exclusive(log_odds)
-    return LabelPosterior(np.clip(log_odds, -_SURE, _SURE), noise, one_each)
+    single_label = given.shape[1] > 1 and bool((given.sum(axis=1) == 1).all())
+    if single_label:
+        log_odds = _exclusive_log_odds(log_odds)
+    return LabelPosterior(np.clip(log_odds, -_MAX_LOG_ODDS, _MAX_LOG_ODDS), noise, single_label)
 
 
-def label_levels(logits: FloatArray, given: BoolArray) -> FloatArray:
-    """Logits (n_clips, n_labels) on a scale for each label: -1 the typical clip without it, 1 the typical with it.
+def scaled_logits(logits: FloatArray, given: BoolArray) -> FloatArray:
+    """Logits (n_clips, n_labels), scaled per label: the median clip without the label is at -1, with the label at 1.
 
-    Typical is the median. A label with few clips leans on all the others: where its clips with and without it lie is
-    then told by where they lie in general. Of a label whose logits are clearly lower where it was given the networks
-    know nothing, and all its clips are typical.
+    Estimates for a label with few clips are drawn towards the average of all labels. If the logits of a label are
+    clearly lower where it is given, the networks can't predict it, and all its clips are set to -1 or 1.
     """
-    absent_anywhere = _median(logits[~given], default=_median(logits[given], default=0.0) - _USUAL_GAP)
+    median_absent = _median(logits[~given], default=_median(logits[given], default=0.0) - _PRIOR_GAP)
     n_given, n_absent = given.sum(axis=0), (~given).sum(axis=0)
     columns = list(zip(logits.T, given.T, strict=True))
-    without = np.array([_median(column[~has_label], default=absent_anywhere) for column, has_label in columns])
-    having = np.array([_median(column[has_label], default=np.nan) for column, has_label in columns])
-    absent = _leaning(without, absent_anywhere, n_absent)
-    own_gap = np.where(n_given > 0, having - without, 0.0)
-    gap_anywhere = (n_given @ own_gap + _FEW_CLIPS * _USUAL_GAP) / (n_given.sum() + _FEW_CLIPS)
-    gap_anywhere = max(float(gap_anywhere), _LEAST_GAP_SHARE)
-    gap, least_gap = _leaning(own_gap, gap_anywhere, n_given), _LEAST_GAP_SHARE * gap_anywhere
-    levels = np.clip(2 * (logits - absent) / np.maximum(gap, least_gap) - 1, -_FARTHEST, _FARTHEST)
-    return np.where(gap > -least_gap, levels, np.where(given, 1.0, -1.0))
+    label_absent = np.array([_median(column[~has_label], default=median_absent) for column, has_label in columns])
+    label_given = np.array([_median(column[has_label], default=np.nan) for column, has_label in columns])
+    absent = _shrunk(label_absent, median_absent, n_absent)
+    label_gap = np.where(n_given > 0, label_given - label_absent, 0.0)
+    mean_gap = (n_given @ label_gap + _PRIOR_CLIPS * _PRIOR_GAP) / (n_given.sum() + _PRIOR_CLIPS)
+    mean_gap = max(float(mean_gap), _MIN_GAP_FRACTION)
+    gap, min_gap = _shrunk(label_gap, mean_gap, n_given), _MIN_GAP_FRACTION * mean_gap
+    levels = np.clip(2 * (logits - absent) / np.maximum(gap, min_gap) - 1, -_MAX_LEVEL, _MAX_LEVEL)
+    return np.where(gap > -min_gap, levels, np.where(given, 1.0, -1.0))
 
 
 def _median(values: FloatArray, *, default: float) -> float:
     return float(np.median(values)) if values.size else default
 
 
-def _leaning(own: FloatArray, general: float, n: NDArray[np.int_]) -> FloatArray:
-    """Each label's own value, drawn the more to the general one the fewer clips it has."""
-    result: FloatArray = (n * own + _FEW_CLIPS * general) / (n + _FEW_CLIPS)
+def _shrunk(values: FloatArray, average: float, n_clips: IntArray) -> FloatArray:
+    """The values of labels, drawn towards the average; the fewer clips a label has, the more."""
+    result: FloatArray = (n_clips * values + _PRIOR_CLIPS * average) / (n_clips + _PRIOR_CLIPS)
     return result
 
 
 def fit_label_noise(levels: FloatArray, given: BoolArray) -> LabelNoise:
-    """The curve and the label noise under which the given labels are most likely.
+    """The maximum-likelihood curve and error rates for scaled logits and given labels, both (n_clips, n_labels).
 
-    The noise is fitted as if one label more had been missing and one more wrong, so it is never 0.
+    The prior corresponds to one additional missing and one additional false label, so the error rates are never 0.
     """
-    edges = np.linspace(-_FARTHEST, _FARTHEST, _BINS + 1)
-    x = (edges[:-1] + edges[1:]) / 2
-    n_present, n_absent = (np.histogram(levels[rows], edges)[0] for rows in (given, ~given))
+    edges = np.linspace(-_MAX_LEVEL, _MAX_LEVEL, _N_BINS + 1)
+    centers = (edges[:-1] + edges[1:]) / 2
+    n_given, n_absent = (np.histogram(levels[rows], edges)[0] for rows in (given, ~given))
 
     def loss(parameters: FloatArray) -> float:
-        noise = _noise(parameters)
-        true = expit(noise.scale * x + noise.offset)
-        seen = np.clip((1 - noise.missed) * true + noise.false * (1 - true), 1e-12, 1 - 1e-12)
-        likelihood = n_present @ np.log(seen) + n_absent @ np.log1p(-seen)
+        noise = _label_noise(parameters)
+        is_true = expit(noise.scale * centers + noise.offset)
+        is_given = np.clip((1 - noise.missed) * is_true + noise.false * (1 - is_true), 1e-12, 1 - 1e-12)
+        likelihood = n_given @ np.log(is_given) + n_absent @ np.log1p(-is_given)
         prior = log_expit(parameters[2:]).sum() - (parameters[0] - np.log(4.0)) ** 2 / 2
         return -float(likelihood + prior)
 
     bounds = ((-2.0, 3.5), (-20.0, 20.0), (-8.0, 4.0), (-10.0, 4.0))
-    return _noise(minimize(loss, np.array([np.log(3.0), 0.0, -3.0, -5.0]), method="L-BFGS-B", bounds=bounds).x)
+    return _label_noise(minimize(loss, np.array([np.log(3.0), 0.0, -3.0, -5.0]), method="L-BFGS-B", bounds=bounds).x)
 
 
-def _noise(parameters: FloatArray) -> LabelNoise:
-    """Neither kind of error is as likely as not: then labels would say nothing, or the opposite."""
+def _label_noise(parameters: FloatArray) -> LabelNoise:
+    """Error rates are below 0.5: otherwise labels would contain no information, or the opposite."""
     scale, offset, missed, false = map(float, parameters)
     return LabelNoise(float(np.exp(scale)), offset, float(0.5 * expit(missed)), float(0.5 * expit(false)))
 
 
-def _exclusive(log_odds: FloatArray) -> FloatArray:
-    """Log-odds of each label where exactly one is true of a clip."""
+def _exclusive_log_odds(log_odds: FloatArray) -> FloatArray:
+    """Log-odds of each label if exactly one label of each clip is true."""
     result = np.empty(log_odds.shape)
     for label in range(log_odds.shape[1]):
         result[:, label] = log_odds[:, label] - logsumexp(np.delete(log_odds, label, axis=1), axis=1)

@@ -1,8 +1,8 @@
-"""Clips that are the same recording twice: another format, rate or level, or cut at another place.
+"""Near-duplicates: clips of the same recording in another format, sample rate, level or cut.
 
-A network's features name the few clips that sound most alike; whether two of them are one recording, the sounds
-themselves say: their samples, laid one over the other at the best place, are then nearly proportional. Features alone
-would not do. Rain from two places is more alike to a network than one bark cut off at its beginning is to the whole.
+A network's features give the few most similar clips of each clip. Whether two of them are the same recording is decided
+by their samples: aligned at the best lag, they are nearly proportional. Features alone are not enough. To a network,
+rain from two places is more similar than a whole bark and the same bark without its beginning.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,30 +15,31 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from spectag.array_types import FloatArray
 from spectag.audio.files import read_audio
-from spectag.curation.embedding import Embedding, nearest
+from spectag.curation.embedding import Embedding, nearest_neighbors
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import SpectagError
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
-LEAST_CORRELATION = 0.8
-"""From which two clips are one recording. On ESC-10, copies as mp3 or ogg of low quality, at 16 kHz, clipped or with
-noise 20 dB below reach 0.95 at least, different recordings of a label 0.69 at most (benchmarks/near_duplicates.py)."""
+MIN_CORRELATION = 0.8
+"""From this correlation on, two clips are the same recording. On ESC-10, copies as mp3 or ogg of low quality, at
+16 kHz, clipped or with noise 20 dB below reach at least 0.95, different recordings of a label at most 0.69
+(benchmarks/near_duplicates.py)."""
 
 _N_NEIGHBOURS = 3
-_MOST_LOOKED_AT = 20  # for neighbours from other files
+_N_CANDIDATES = 20  # closest clips, among which the neighbours from other files are found
 _SAMPLE_RATE = 8_000  # Hz
-_SECONDS = 30.0  # compared, from the beginning
-_LEAST_OVERLAP = 0.5  # of the shorter clip
-_LEAST_ENERGY = 0.25  # of each clip, in the overlap: or silence would lie on silence
-_CLIPS_WORTH_A_WORKER = 50
-_CACHED_CLIPS = 64
+_MAX_SECONDS = 30.0  # compared, from the beginning of the clip
+_MIN_OVERLAP = 0.5  # of the shorter clip
+_MIN_ENERGY = 0.25  # of each clip, in the overlap; otherwise silence would be compared with silence
+_CLIPS_PER_WORKER = 50
+_N_CACHED_CLIPS = 64
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A clip that sounds like an earlier one, both by their place."""
+    """A clip that is the same recording as an earlier clip, both by index."""
 
     clip: int
     original: int
@@ -47,7 +48,9 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class _Candidates:
-    place: int
+    """A clip, by index, and the clips to compare it with."""
+
+    index: int
     clip: Clip
     others: tuple[tuple[int, Clip], ...]
 
@@ -55,35 +58,34 @@ class _Candidates:
 def find_near_duplicates(
     clips: Sequence[Clip], features: ArrayLike, *, workers: int | None = None, progress: Progress = silent
 ) -> tuple[NearDuplicate, ...]:
-    """The clips of which an earlier clip has the same sound, each with the one that is most alike.
+    """The clips that are the same recording as an earlier clip, each with the earlier clip of the highest correlation.
 
-    Parts of one file are not compared with each other, nor are images.
+    Images, and parts of the same file, are not compared.
 
     Parameters
     ----------
     clips : sequence of Clip
     features : float array of shape (n_clips, n_features)
-        A network's. Each clip is compared with the three that are nearest by them.
+        Features of a network. Each clip is compared with the three closest ones.
     workers : int, optional
-        Number of processes; by default one per core, or one for few clips.
+        Number of processes. By default one per core, or fewer if there are few clips.
     progress : Progress
-        Told of each clip.
+        Called after each clip.
     """
     n_clips = len(clips)
     if n_clips < 2 or any(clip.path.suffix.lower() in IMAGE_SUFFIXES for clip in clips):
         return ()
-    found: dict[int, NearDuplicate] = {}
-    n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_WORTH_A_WORKER)
+    best: dict[int, NearDuplicate] = {}
+    n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_PER_WORKER)
     progress("near-duplicates", 0, n_clips)
-    answers = map_unordered(_correlations, _candidates(clips, features), n_workers=n_workers)
-    for n_done, (candidates, correlations) in enumerate(answers, start=1):
+    results = map_unordered(_correlations, _candidates(clips, features), n_workers=n_workers)
+    for n_done, (candidates, correlations) in enumerate(results, start=1):
         for (other, _), correlation in zip(candidates.others, correlations, strict=True):
-            pair = NearDuplicate(max(candidates.place, other), min(candidates.place, other), correlation)
-            best = found.get(pair.clip)
-            if correlation >= LEAST_CORRELATION and (best is None or _rank(pair) > _rank(best)):
-                found[pair.clip] = pair
+            pair = NearDuplicate(max(candidates.index, other), min(candidates.index, other), correlation)
+            if correlation >= MIN_CORRELATION:
+                best[pair.clip] = max(best.get(pair.clip, pair), pair, key=_rank)
         progress("near-duplicates", n_done, n_clips)
-    return tuple(found[place] for place in sorted(found))
+    return tuple(best[index] for index in sorted(best))
 
 
 def _rank(pair: NearDuplicate) -> tuple[float, int]:
@@ -91,27 +93,29 @@ def _rank(pair: NearDuplicate) -> tuple[float, int]:
 
 
 def _candidates(clips: Sequence[Clip], features: ArrayLike) -> Iterable[_Candidates]:
-    """Each clip with its neighbours; of two that are neighbours of each other, the earlier one has the other."""
+    """Each clip with its neighbours from other files. Mutual neighbours are listed once, at the earlier clip."""
     vectors = Embedding.fit(features)(features)
-    indices, _ = nearest(vectors, vectors, _MOST_LOOKED_AT)
-    elsewhere = (
-        [int(other) for other in row if clips[other].path != clips[place].path] for place, row in enumerate(indices)
-    )
-    near = [set(others[:_N_NEIGHBOURS]) for others in elsewhere]
-    for place, clip in enumerate(clips):
-        others = sorted(other for other in near[place] if other > place or place not in near[other])
-        yield _Candidates(place, clip, tuple((other, clips[other]) for other in others))
+    closest, _ = nearest_neighbors(vectors, vectors, _N_CANDIDATES)
+    neighbours = [
+        set([row for row in rows if clips[row].path != clip.path][:_N_NEIGHBOURS])
+        for clip, rows in zip(clips, closest.tolist(), strict=True)
+    ]
+    for index, clip in enumerate(clips):
+        others = sorted(other for other in neighbours[index] if other > index or index not in neighbours[other])
+        yield _Candidates(index, clip, tuple((other, clips[other]) for other in others))
 
 
 def _correlations(candidates: _Candidates) -> list[float]:
-    return [correlation(compared_sound(candidates.clip), compared_sound(other)) for _, other in candidates.others]
+    return [
+        correlation(comparison_waveform(candidates.clip), comparison_waveform(other)) for _, other in candidates.others
+    ]
 
 
-@lru_cache(_CACHED_CLIPS)
-def compared_sound(clip: Clip) -> FloatArray:
-    """The clip's samples at a low rate, without a constant part; none of one that can't be read."""
-    last = clip.start_seconds + _SECONDS
-    end = last if clip.end_seconds is None else min(clip.end_seconds, last)
+@lru_cache(_N_CACHED_CLIPS)
+def comparison_waveform(clip: Clip) -> FloatArray:
+    """The clip's first 30 s at 8 kHz, without the mean, shape (n_samples,); empty if the clip can't be read."""
+    limit = clip.start_seconds + _MAX_SECONDS
+    end = limit if clip.end_seconds is None else min(clip.end_seconds, limit)
     try:
         waveform, _ = read_audio(clip.path, start_seconds=clip.start_seconds, end_seconds=end, sample_rate=_SAMPLE_RATE)
     except SpectagError:
@@ -122,29 +126,30 @@ def compared_sound(clip: Clip) -> FloatArray:
 
 
 def correlation(first: FloatArray, second: FloatArray) -> float:
-    """The greatest correlation of two waveforms, one moved along the other; 0 where one is silent.
+    """The maximum correlation of two waveforms over all lags; 0 if one is silent. The sign is ignored.
 
-    They overlap by half the shorter one at least, and by a quarter of the energy of each. One may be upside down.
+    Only lags count at which the waveforms overlap by at least half of the shorter one, and a quarter of the energy of
+    each one is in the overlap.
 
     Parameters
     ----------
     first, second : float arrays of shape (n_samples,)
-        Of one sample rate; they may differ in length and level.
+        With the same sample rate. Their lengths and levels may differ.
     """
     if not (first.any() and second.any()):
         return 0.0
     n_fft = next_fast_len(len(first) + len(second) - 1, real=True)
     products = irfft(rfft(first, n_fft) * rfft(second[::-1], n_fft), n_fft)[: len(first) + len(second) - 1]
-    lags = np.arange(1 - len(second), len(first))  # sample 0 of the second lies on sample `lag` of the first
+    lags = np.arange(1 - len(second), len(first))  # the position of sample 0 of the second waveform in the first
     begin, end = np.maximum(lags, 0), np.minimum(len(first), lags + len(second))
-    first_energy, second_energy = (np.concatenate([[0.0], np.cumsum(wave**2)]) for wave in (first, second))
-    of_first = first_energy[end] - first_energy[begin]
-    of_second = second_energy[end - lags] - second_energy[begin - lags]
-    compared = (
-        (end - begin >= _LEAST_OVERLAP * min(len(first), len(second)))
-        & (of_first >= _LEAST_ENERGY * first_energy[-1])
-        & (of_second >= _LEAST_ENERGY * second_energy[-1])
+    cumulative_first, cumulative_second = (np.concatenate([[0.0], np.cumsum(wave**2)]) for wave in (first, second))
+    energy_first = cumulative_first[end] - cumulative_first[begin]
+    energy_second = cumulative_second[end - lags] - cumulative_second[begin - lags]
+    valid = (
+        (end - begin >= _MIN_OVERLAP * min(len(first), len(second)))
+        & (energy_first >= _MIN_ENERGY * cumulative_first[-1])
+        & (energy_second >= _MIN_ENERGY * cumulative_second[-1])
     )
-    if not compared.any():
+    if not valid.any():
         return 0.0
-    return float((np.abs(products[compared]) / np.sqrt(of_first[compared] * of_second[compared])).max())
+    return float((np.abs(products[valid]) / np.sqrt(energy_first[valid] * energy_second[valid])).max())

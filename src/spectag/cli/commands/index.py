@@ -74,7 +74,7 @@ def index_command(
             progress=progress,
             log=log,
         )
-    _tell(report, output)
+    _print_report(report, output)
     return SKIPPED_SOME if report.reasons else 0
 
 
@@ -88,13 +88,13 @@ def _window(window: float | None, overlap: float | None) -> "WindowConfig | None
     return parse_config(seconds, WindowConfig, source="spectag index")
 
 
-def _tell(report: "IndexReport", output: Path) -> None:
+def _print_report(report: "IndexReport", output: Path) -> None:
     name_skipped(report.reasons)
-    n_heard = report.n_files - report.n_known - len(report.reasons)
+    n_new = report.n_files - report.n_unchanged - len(report.reasons)
     counts = [
-        f"{n_heard:,} {'file' if n_heard == 1 else 'files'} heard ({duration(report.sound_seconds)} of sound)",
-        *([f"{report.n_known:,} known"] if report.n_known else []),
-        *([f"{report.n_removed:,} gone"] if report.n_removed else []),
+        f"{n_new:,} {'file' if n_new == 1 else 'files'} indexed ({duration(report.sound_seconds)} of sound)",
+        *([f"{report.n_unchanged:,} unchanged"] if report.n_unchanged else []),
+        *([f"{report.n_removed:,} removed"] if report.n_removed else []),
         *([f"{len(report.reasons):,} skipped"] if report.reasons else []),
     ]
-    print(f"{', '.join(counts)}: {report.n_rows:,} stretches in {output}", file=sys.stderr)
+    print(f"{', '.join(counts)}: {report.n_windows:,} windows in {output}", file=sys.stderr)

@@ -31,7 +31,7 @@ def search_command(
     not_label: Annotated[list[str] | None, Parameter(negative="")] = None,
     within: Annotated[list[str] | None, Parameter(name="--in", negative="")] = None,
     same_file: Flag = False,
-    once: Flag = False,
+    one_per_file: Flag = False,
     model: str | None = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
     json_output: Json = False,
@@ -62,7 +62,7 @@ def search_command(
         Only files in this folder, or with this name: north, 'north/*.flac'. Repeatable.
     same_file
         Also return other excerpts of the query's own recording.
-    once
+    one_per_file
         Return each recording once, with its most similar excerpt.
     model
         The model that built the index, if it has moved.
@@ -87,7 +87,7 @@ def search_command(
         not_label=not_label or (),
         within=within or (),
         same_file=same_file,
-        once=once,
+        one_per_file=one_per_file,
         model=model,
     )
     if output is not None:
@@ -125,15 +125,15 @@ def _print(results: "Sequence[SearchResult]") -> None:
         file, seconds = _relative_path(result.file), f"{result.start_seconds:.1f}{end}"
         table.add_row(f"{result.similarity:.3f}", escape(file), seconds, escape(labels), _recording_time(result))
     stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
-    if any(result.recorded is not None and not result.recorded.by_name for result in results):
+    if any(result.recorded is not None and not result.recorded.from_name for result in results):
         print("dates in brackets: the file name has no date, so this is when the file was changed", file=sys.stderr)
 
 
 def _recording_time(result: "SearchResult") -> str:
     if result.recorded is None:
         return ""
-    text = f"{result.recorded.at:%Y-%m-%d %H:%M:%S}"
-    return text if result.recorded.by_name else f"({text})"
+    text = f"{result.recorded.time:%Y-%m-%d %H:%M:%S}"
+    return text if result.recorded.from_name else f"({text})"
 
 
 def _relative_path(file: str) -> str:

@@ -1,1 +1,1 @@
-"""Search by example: vectors of sounds on disk, and questions to them."""
+"""Similarity search: an index of recordings, and queries by example."""

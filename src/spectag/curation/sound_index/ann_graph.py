@@ -1,4 +1,4 @@
-"""usearch's graph of the vectors: it finds nearly all that are nearest to one, without looking at the others."""
+"""Approximate search for the closest vectors with a usearch graph (HNSW), which visits few of them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 import numpy as np
 
 from spectag.array_types import Float32Array
-from spectag.curation.embedding import nearest
+from spectag.curation.embedding import nearest_neighbors
 from spectag.curation.sound_index.database import Rows
 from spectag.errors import DataError, MissingExtraError
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.progress import Progress
 
-MOST_CANDIDATES = 4_096  # above, to look at all vectors takes little longer
+MAX_CANDIDATES = 4_096  # for more candidates, comparing all vectors takes little longer
 
-# Measured with benchmarks/search.py: a byte for each dimension is enough where the vectors themselves tell in the end.
-_KIND = "i8"
+# Measured with benchmarks/search.py: 8 bits per dimension are enough, because candidates are compared exactly.
+_DTYPE = "i8"
 _CONNECTIVITY = 16
 _EXPANSION_ADD = 128
-_BLOCK = 16_384  # vectors added at once
+_VECTORS_AT_ONCE = 16_384
 
-CANDIDATES_EACH = 5  # of the graph, for each row that is sought: their own vectors then tell which are nearest
+CANDIDATES_PER_RESULT = 5  # of the graph; their vectors are compared exactly
 _EXPANSIONS = (512, 1_024, 2_048, 4_096, 8_192)
-_RECALL = 0.98  # that an expansion must have
-_N_NEAREST = 10  # that are to be found again
+_MIN_RECALL = 0.98
+_N_NEAREST = 10  # vectors per probe, of which the recall is measured
 _N_PROBES = 100
 
 
 def is_installed() -> bool:
-    """Whether usearch is there."""
+    """Whether usearch is installed."""
     try:
         load_usearch()
     except MissingExtraError:
@@ -37,15 +37,15 @@ def is_installed() -> bool:
 
 
 class Graph:
-    """A graph on disk, of which only what a question touches is read."""
+    """A graph on disk. A search reads only the parts that it visits."""
 
     def __init__(self, path: Path) -> None:
-        self._index = _opened(path, view=True)
+        self._index = _open(path, view=True)
 
     def candidates(self, vector: Float32Array, n: int, *, expansion: int) -> Rows:
-        """About the n vectors nearest to one (n_dimensions,), by their numbers, in the order of these.
+        """Sorted numbers of about the n vectors closest to one (n_dimensions,).
 
-        The more vectors the graph is followed to, `expansion`, the more of the nearest are among them.
+        A larger search expansion finds more of the closest vectors.
         """
         return _candidates(self._index, vector, n, expansion)
 
@@ -60,11 +60,11 @@ def write_graph(
     workers: int,
     progress: Progress,
 ) -> int:
-    """Write the graph of vectors (n_vectors, n_dimensions), beginning with one of the first of them, if there is one.
+    """Write the graph of vectors (n_vectors, n_dimensions); if a graph of the first vectors is given, extend it.
 
-    Gives the expansion with which it finds 98 of 100 of the nearest; 0: to compare all vectors is sooner done. That is
-    measured with new vectors before the graph knows them, for it depends on how the vectors lie; where too few are new,
-    `expansion` stays.
+    Returns the search expansion with which the graph finds 98 % of the closest vectors; 0 if comparing all vectors is
+    faster. The recall depends on the vectors, so it is measured with new vectors before they are added to the graph.
+    With too few new vectors, `expansion` is returned.
 
     Raises
     ------
@@ -73,17 +73,17 @@ def write_graph(
     """
     if known is None:
         index = load_usearch()(
-            ndim=vectors.shape[1], metric="ip", dtype=_KIND, connectivity=_CONNECTIVITY, expansion_add=_EXPANSION_ADD
+            ndim=vectors.shape[1], metric="ip", dtype=_DTYPE, connectivity=_CONNECTIVITY, expansion_add=_EXPANSION_ADD
         )
     else:
-        index = _opened(known, view=False)
+        index = _open(known, view=False)
         index.expansion_add = _EXPANSION_ADD
     new = np.arange(n_known, len(vectors))
     probes = new[:: max(10, len(new) // _N_PROBES)]
     others = np.setdiff1d(new, probes, assume_unique=True)
-    for start in range(0, len(others), _BLOCK):
+    for start in range(0, len(others), _VECTORS_AT_ONCE):
         progress("graph", n_known + start, len(vectors))
-        _add(index, vectors, others[start : start + _BLOCK], workers)
+        _add(index, vectors, others[start : start + _VECTORS_AT_ONCE], workers)
     if len(probes) >= _N_PROBES or known is None:
         expansion = _sufficient_expansion(index, vectors, probes)
     _add(index, vectors, probes, workers)
@@ -99,12 +99,14 @@ def _add(index: Any, vectors: Float32Array, rows: Rows, workers: int) -> None:
 
 
 def _sufficient_expansion(index: Any, vectors: Float32Array, probes: Rows) -> int:
-    """The least expansion that finds enough of the nearest to vectors that the graph does not know; 0: none does."""
+    """The smallest expansion with enough recall for vectors that are not in the graph; 0 if there is none."""
     known = np.setdiff1d(np.arange(len(vectors)), probes, assume_unique=True)
-    exact, _ = nearest(vectors[probes], vectors, _N_NEAREST, rows=known)
+    exact, _ = nearest_neighbors(vectors[probes], vectors, _N_NEAREST, rows=known)
     for expansion in _EXPANSIONS:
-        found = [_candidates(index, vectors[row], CANDIDATES_EACH * _N_NEAREST, expansion) for row in probes]
-        if np.mean([np.isin(*pair).mean() for pair in zip(exact, found, strict=True)]) >= _RECALL:
+        approximate = [
+            _candidates(index, vectors[row], CANDIDATES_PER_RESULT * _N_NEAREST, expansion) for row in probes
+        ]
+        if np.mean([np.isin(*pair).mean() for pair in zip(exact, approximate, strict=True)]) >= _MIN_RECALL:
             return expansion
     return 0
 
@@ -115,21 +117,21 @@ def _candidates(index: Any, vector: Float32Array, n: int, expansion: int) -> Row
     return rows
 
 
-def _opened(path: Path, *, view: bool) -> Any:
-    reason = "there is no such file, or it is another's"
+def _open(path: Path, *, view: bool) -> Any:
+    reason = "there is no such file, or it is not a graph"
     try:
         index = load_usearch().restore(str(path), view=view)
     except (RuntimeError, ValueError) as error:
         index, reason = None, str(error)
     if index is None:
-        raise DataError(f"{path}: usearch can't read its graph: {reason}; delete this file, and index once more")
+        raise DataError(f"{path}: usearch can't read the graph: {reason}; delete this file and run spectag index again")
     return index
 
 
 def load_usearch() -> Any:
-    """usearch's Index; a MissingExtraError where it is not installed."""
+    """The class Index of usearch; a MissingExtraError if it is not installed."""
     try:
         from usearch.index import Index
     except ImportError as error:
-        raise MissingExtraError("usearch", "search", "finding sounds among millions by a graph") from error
+        raise MissingExtraError("usearch", "search", "searching millions of sounds with a graph") from error
     return Index

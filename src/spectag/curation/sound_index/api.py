@@ -1,4 +1,4 @@
-"""Sounds like this one: an index of recordings by how they sound, and questions to it."""
+"""The public functions of the sound index: `index` builds one, `search` finds similar sounds in it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from spectag.config.base import WindowConfig
 from spectag.curation.sound_index.building import build_index
-from spectag.curation.sound_index.metadata import Engine
-from spectag.curation.sound_index.searching import Found, SoundIndex
+from spectag.curation.sound_index.metadata import SearchEngine
+from spectag.curation.sound_index.searching import SearchResult, SoundIndex
 from spectag.system.progress import Log, Progress, no_log, silent
 
 
@@ -17,15 +17,15 @@ def index(
     *,
     model: str | Path | None = None,
     window: WindowConfig | None = None,
-    engine: Engine | None = None,
+    engine: SearchEngine | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
 ) -> SoundIndex:
-    """Index a folder of recordings by how they sound, or bring its index up to date, and open it.
+    """Index recordings for similarity search, or update their index, and open it.
 
-    `recordings` is a folder, a file, a pattern or an address, or several of these; its `skipped` tells of the files
-    that could not be read. For the rest see `build_index`.
+    `recordings` is a folder, a file, a pattern or a URL, or several of them. The attribute `skipped` of the result
+    lists the files that can't be read. The other parameters are those of `build_index`.
 
     Examples
     --------
@@ -36,9 +36,9 @@ def index(
     report = build_index(
         paths, output, model=model, window=window, engine=engine, workers=workers, progress=progress, log=log
     )
-    made = SoundIndex(output)
-    made.skipped = tuple(report.reasons)
-    return made
+    sound_index = SoundIndex(output)
+    sound_index.skipped = tuple(report.reasons)
+    return sound_index
 
 
 def search(
@@ -53,17 +53,17 @@ def search(
     not_label: str | Sequence[str] = (),
     within: str | Sequence[str] = (),
     same_file: bool = False,
-    once: bool = False,
+    one_per_file: bool = False,
     model: str | Path | None = None,
-) -> list[Found]:
-    """What in an index sounds like an example: `SoundIndex.search` for a single question.
+) -> list[SearchResult]:
+    """Find sounds in an index that are similar to an example: `SoundIndex.search` for a single query.
 
     Examples
     --------
-    >>> spectag.search("my-index", "owl.wav", label="Owl", once=True)  # doctest: +SKIP
+    >>> spectag.search("my-index", "owl.wav", label="Owl", one_per_file=True)  # doctest: +SKIP
     """
-    with SoundIndex(index, model=model) as opened:
-        return opened.search(
+    with SoundIndex(index, model=model) as sound_index:
+        return sound_index.search(
             query,
             n=n,
             start=start,
@@ -73,5 +73,5 @@ def search(
             not_label=not_label,
             within=within,
             same_file=same_file,
-            once=once,
+            one_per_file=one_per_file,
         )

@@ -1,4 +1,4 @@
-"""Indexing recordings: what is new or has changed is heard, and nothing else; a run that was killed goes on."""
+"""Building a sound index: new and changed recordings are embedded; an interrupted run continues where it stopped."""
 
 import glob
 import os
@@ -16,22 +16,22 @@ from spectag.config.base import WindowConfig
 from spectag.curation.sound_index.ann_graph import is_installed, load_usearch, write_graph
 from spectag.curation.sound_index.database import IndexDatabase, database_errors
 from spectag.curation.sound_index.metadata import (
-    SearchEngine,
     IndexInfo,
+    SearchEngine,
     check_tagger,
     is_index,
     probe,
-    read_info,
-    write_info,
+    read_index_info,
+    write_index_info,
 )
 from spectag.curation.sound_index.recording_dates import recording_date
-from spectag.curation.sound_index.vectors import VectorWriter, read_vectors, remove_old
-from spectag.errors import AudioError, ConfigError, DataError
+from spectag.curation.sound_index.vectors import VectorWriter, read_vectors, remove_old_files
+from spectag.errors import ConfigError, DataError
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tagger
 from spectag.system.atomic_files import remove_unfinished
 from spectag.system.progress import Log, Progress, no_log, silent
-from spectag.system.storage import is_address, size_and_time
+from spectag.system.storage import file_fingerprint, is_url
 from spectag.system.worker_pool import n_usable_cores
 from spectag.tagging.input_files import find_files
 from spectag.tagging.parallel import Chunk, TaggedChunk, TaggedFile, accepted_suffixes, chunked, in_order, tag_chunks
@@ -39,27 +39,27 @@ from spectag.tagging.parallel import Chunk, TaggedChunk, TaggedFile, accepted_su
 DEFAULT_MODEL = "audioset-mn04"
 DEFAULT_WINDOW = WindowConfig(window_seconds=10.0)
 ROWS_FOR_GRAPH = 200_000
-"""From so many on, the engine auto draws a graph, where usearch is installed."""
+"""From this number of windows on, the engine "auto" builds a graph, if usearch is installed."""
 
-_SECONDS_TO_WAIT = 0.5  # for another process that indexes
+_LOCK_SECONDS = 0.5  # to wait for another process that writes the index
 
 
 @dataclass
 class IndexReport:
-    """How indexing went."""
+    """The result of `build_index`."""
 
     n_files: int
     """Files that were found."""
-    n_known: int = 0
-    """Of them, those that were in the index already."""
+    n_unchanged: int = 0
+    """Files that were in the index already."""
     n_removed: int = 0
-    """Files that were in the index and are there no more."""
+    """Files that were removed from the index, because they no longer exist."""
     reasons: list[str] = field(default_factory=list)
-    """Why files were skipped, one for each of those."""
+    """Why files were skipped, one reason per file."""
     sound_seconds: float = 0.0
-    """Length of the recordings that were heard now."""
-    n_rows: int = 0
-    """Windows in the index when all was done."""
+    """Total length of the new recordings."""
+    n_windows: int = 0
+    """Windows in the index at the end."""
 
 
 def build_index(
@@ -74,175 +74,179 @@ def build_index(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> IndexReport:
-    """Index recordings, or bring their index up to date.
+    """Index recordings, or update their index.
 
-    Files below the given folders that are there no more leave the index; what is elsewhere stays in it.
+    Files in the given folders that no longer exist are removed from the index. Other files stay in it.
 
     Parameters
     ----------
     paths : iterable of str or Path
-        Files, folders, patterns and addresses: see `spectag.tagging.input_files.find_files`.
+        Files, folders, patterns and URLs: see `spectag.tagging.input_files.find_files`.
     output : str or Path
         Folder of the index.
     listed : iterable of str
-        Further files, one a line.
+        Further files.
     model : str or Path, optional
-        A tagger's folder, or the name of a published one; by default audioset-mn04, and of an index that is there,
-        the tagger that made it.
+        Folder of a model, or the name of a pretrained one. By default audioset-mn04, or the model of the existing
+        index.
     window : WindowConfig, optional
-        The stretches that are compared; by default 10 s without overlap.
+        The windows that are compared. By default 10 s without overlap.
     engine : "auto", "exact" or "usearch", optional
-        exact compares a sound with all others; usearch follows a graph and finds nearly all of the nearest among
-        millions; auto takes usearch from 200,000 windows on, where it is installed.
+        exact compares a query with all windows. usearch searches a graph, and finds nearly all of the closest windows
+        among millions. auto uses usearch from 200,000 windows on, if it is installed.
     workers : int, optional
-        Cores to use.
-    progress, say
-        Told of the work.
+        Number of cores.
+    progress, log
+        Called with the progress of the work, and with messages.
 
     Raises
     ------
     ConfigError
-        If the index that is there has other windows.
+        If the existing index has other windows.
     DataError
-        If it was made by another tagger, is damaged, or can't be written. What is done stays done.
+        If the existing index was made with another model, is damaged, or can't be written. Indexed files are kept.
     BundleError, AudioError
-        If the tagger can't be read, or there is no sound.
+        If the model can't be read, or there is no sound.
     MissingExtraError
-        If usearch is asked for and not installed.
+        If the engine is usearch, and usearch is not installed.
     """
     folder = Path(output)
-    known = read_info(folder) if is_index(folder) else None
-    if known is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"-o {folder}: holds other things, and no index; give a folder of its own to the index")
-    tagger, info = _tagger_and_info(folder, known, model, window, engine, progress, log)
+    existing = read_index_info(folder) if is_index(folder) else None
+    if existing is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"-o {folder}: the folder contains files, but no index; use a separate folder")
+    tagger, info = _tagger_and_info(folder, existing, model, window, engine, progress, log)
     if info.engine == "usearch":
         load_usearch()
-    places = [str(path) for path in paths]
-    files = list(dict.fromkeys(map(full_location, find_files(places, accepted_suffixes(tagger), listed=listed))))
-    with _writing(folder) as store:
-        write_info(folder, info)
-        report = _bring_up_to_date(store, tagger, info, files, places, workers, progress)
-        _draw_graph(store, info, workers, progress)
+    locations = [str(path) for path in paths]
+    files = list(dict.fromkeys(map(full_location, find_files(locations, accepted_suffixes(tagger), listed=listed))))
+    with _open_for_writing(folder) as database:
+        write_index_info(folder, info)
+        report = _update(database, tagger, info, files, locations, workers, progress)
+        _update_graph(database, info, workers, progress)
     return report
 
 
 def full_location(file: str) -> str:
-    """The name that a file has in an index: its whole path, or its address."""
-    return file if is_address(file) else os.path.abspath(file)  # noqa: PTH100 - as it is given, links and all
-
-
-def content_mark(file: str) -> str:
-    """A text that changes when a file does. Of addresses it is empty: asking for each takes longer than hearing it."""
-    if is_address(file):
-        return ""
-    try:
-        return " ".join(map(str, size_and_time(file)))
-    except AudioError:
-        return ""
+    """The name of a file in an index: its absolute path, or its URL."""
+    return file if is_url(file) else os.path.abspath(file)  # noqa: PTH100 - does not resolve links
 
 
 def _tagger_and_info(
     folder: Path,
-    known: IndexInfo | None,
+    existing: IndexInfo | None,
     model: str | Path | None,
     window: WindowConfig | None,
     engine: SearchEngine | None,
     progress: Progress,
     log: Log,
 ) -> tuple[Tagger, IndexInfo]:
-    """The tagger, and what the index is to be; a DataError or ConfigError if it is already something else."""
-    name = str(model) if model is not None else known.model if known else DEFAULT_MODEL
+    """The model and the metadata of the index; a DataError or ConfigError if they contradict the existing index."""
+    name = str(model) if model is not None else existing.model if existing else DEFAULT_MODEL
     tagger = Tagger(tagger_folder(name, progress=progress, log=log))
     name = name if name in PUBLISHED and not Path(name).exists() else full_location(name)
-    if known is None:
-        made = probe(tagger)
-        return tagger, IndexInfo(
-            model=name, labels=tagger.labels.names, window=window or DEFAULT_WINDOW, engine=engine or "auto", probe=made
+    if existing is None:
+        info = IndexInfo(
+            model=name,
+            labels=tagger.labels.names,
+            window=window or DEFAULT_WINDOW,
+            engine=engine or "auto",
+            probe=probe(tagger),
         )
-    check_tagger(folder, known, tagger)
-    if tagger.labels.names != known.labels:
+        return tagger, info
+    check_tagger(folder, existing, tagger)
+    if tagger.labels.names != existing.labels:
         raise DataError(
-            f"{folder}: was made by a tagger of other labels, {known.model}; take that one, or index the recordings "
-            "again, into another folder"
+            f"{folder}: the index was made with a model with other labels, {existing.model}; use that model, or index "
+            "the recordings again in another folder"
         )
-    if window is not None and window != known.window:
+    if window is not None and window != existing.window:
         raise ConfigError(
-            f"{folder}: has windows of {_told(known.window)}, not of {_told(window)}; leave --window and --overlap "
-            "out, or index the recordings again, into another folder"
+            f"{folder}: the index has windows of {_describe(existing.window)}, not of {_describe(window)}; leave out "
+            "--window and --overlap, or index the recordings again in another folder"
         )
-    return tagger, known.model_copy(update={"model": name, "engine": engine or known.engine})
+    return tagger, existing.model_copy(update={"model": name, "engine": engine or existing.engine})
 
 
-def _told(window: WindowConfig) -> str:
-    overlap = f" that overlap by {window.overlap_seconds:g} s" if window.overlap_seconds else ""
+def _describe(window: WindowConfig) -> str:
+    overlap = f" with an overlap of {window.overlap_seconds:g} s" if window.overlap_seconds else ""
     return f"{window.window_seconds:g} s{overlap}"
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[IndexDatabase]:
-    """The store of an index, which no other process changes meanwhile."""
+def _open_for_writing(folder: Path) -> Iterator[IndexDatabase]:
+    """The database of an index, locked against other processes that write."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
-            FileLock(folder / "lock", timeout=_SECONDS_TO_WAIT),
-            closing(IndexDatabase.open(folder)) as store,
+            FileLock(folder / "lock", timeout=_LOCK_SECONDS),
+            closing(IndexDatabase.open(folder)) as database,
             database_errors(folder),
         ):
             remove_unfinished(folder)
-            yield store
-            remove_old(folder, store.state)
+            yield database
+            remove_old_files(folder, database.state)
     except Timeout as error:
-        raise DataError(f"{folder}: another process is indexing into it; wait for it, or give another -o") from error
+        raise DataError(f"{folder}: another process is updating the index; wait for it, or use another -o") from error
     except OSError as error:
-        raise DataError(f"{folder}: can't be written: {error.strerror or error}; what is done is kept") from error
+        raise DataError(
+            f"{folder}: the index can't be written: {error.strerror or error}; indexed files are kept"
+        ) from error
 
 
-def _bring_up_to_date(
-    store: IndexDatabase,
+def _update(
+    database: IndexDatabase,
     tagger: Tagger,
     info: IndexInfo,
     files: Sequence[str],
-    places: Sequence[str],
+    locations: Sequence[str],
     workers: int | None,
     progress: Progress,
 ) -> IndexReport:
-    marks = {file: content_mark(file) for file in files}
-    known = store.marks()
-    missing = [file for file in files if known.get(file) != marks[file]]
-    gone = [name for name in known if name not in marks and _has_left(name, places)]
-    report = IndexReport(len(files), len(files) - len(missing), len(gone))
-    may_have_died_of_a_file = store.is_at_work and len(missing) > 1
-    store.remove([*gone, *known.keys() & set(missing)])
-    store.is_at_work = True
-    store.commit()
-    if not store.state.is_settled:  # by chance, for the embedding is fitted to those that come first
-        random.Random(0).shuffle(missing)
-    run = tag_chunks(
+    """Remove changed and missing files from the index, and add new and changed ones."""
+    fingerprints = {file: file_fingerprint(file) for file in files}
+    indexed = database.fingerprints()
+    new = [file for file in files if indexed.get(file) != fingerprints[file]]
+    removed = [name for name in indexed if name not in fingerprints and _is_gone(name, locations)]
+    report = IndexReport(len(files), len(files) - len(new), len(removed))
+    may_have_crashed = database.is_indexing and len(new) > 1
+    database.remove([*removed, *indexed.keys() & set(new)])
+    database.is_indexing = True
+    database.commit()
+    if not database.state.is_settled:  # the embedding is fitted to the first files, so they should be a random sample
+        random.Random(0).shuffle(new)
+    tagged_chunks = tag_chunks(
         tagger,
-        chunked(missing, workers),
+        chunked(new, workers),
         info.window,
         features=True,
         workers=workers,
-        isolate_crashes=may_have_died_of_a_file,
+        isolate_crashes=may_have_crashed,
         progress=progress,
     )
-    with closing(VectorWriter(store)) as writer:
-        with closing(run) as answers:
-            for tagged in _told_of(answers, report, progress):
-                _add(tagged, marks[tagged.file], tagger, store, writer)
-                writer.commit_now_and_then()
-        store.is_at_work = False
+    with closing(VectorWriter(database)) as writer:
+        with closing(tagged_chunks):
+            for tagged in _readable_files(tagged_chunks, report, progress):
+                assert tagged.timeline is not None
+                assert tagged.network_outputs is not None
+                date = recording_date(tagged.file)
+                fingerprint = fingerprints[tagged.file]
+                number = database.add(tagged.file, fingerprint, date, tagged.timeline, tagger.thresholds)
+                writer.add(number, tagged.network_outputs.features)
+                writer.commit_sometimes()
+        database.is_indexing = False
         writer.finish()
-    report.n_rows = store.counts()[1]
+    report.n_windows = database.counts()[1]
     return report
 
 
-def _told_of(answers: Iterator[tuple[Chunk, TaggedChunk]], report: IndexReport, progress: Progress) -> Iterator[TaggedFile]:
-    """The files that could be read; the others are noted."""
-    n_done = report.n_known
+def _readable_files(
+    tagged_chunks: Iterator[tuple[Chunk, TaggedChunk]], report: IndexReport, progress: Progress
+) -> Iterator[TaggedFile]:
+    """The files that can be read; the reasons for the others are added to the report."""
+    n_done = report.n_unchanged
     progress("indexing", n_done, report.n_files)
-    for answer in in_order(answers):
-        for tagged in answer.files:
+    for chunk in in_order(tagged_chunks):
+        for tagged in chunk.files:
             if tagged.reason is None:
                 report.sound_seconds += tagged.duration_seconds or 0.0
                 yield tagged
@@ -252,49 +256,40 @@ def _told_of(answers: Iterator[tuple[Chunk, TaggedChunk]], report: IndexReport, 
             progress("indexing", n_done, report.n_files)
 
 
-def _add(tagged: TaggedFile, mark: str, tagger: Tagger, store: IndexDatabase, writer: VectorWriter) -> None:
-    assert tagged.timeline is not None
-    assert tagged.network_outputs is not None
-    number = store.add(tagged.file, mark, recording_date(tagged.file), tagged.timeline, tagger.thresholds)
-    writer.add(number, tagged.network_outputs.features)
-
-
-def _has_left(name: str, places: Sequence[str]) -> bool:
-    """Whether a file of the index lay in one of the places, and is there no more."""
-    if is_address(name):
-        return any(name.startswith(place.rstrip("/") + "/") for place in places)
-    folders = (Path(full_location(_without_pattern(place))) for place in places if not is_address(place))
+def _is_gone(name: str, locations: Sequence[str]) -> bool:
+    """Whether a file of the index was in one of the locations, and no longer exists."""
+    if is_url(name):
+        return any(name.startswith(location.rstrip("/") + "/") for location in locations)
+    folders = (Path(full_location(_pattern_root(location))) for location in locations if not is_url(location))
     return not Path(name).exists() and any(Path(name).is_relative_to(folder) for folder in folders)
 
 
-def _without_pattern(place: str) -> str:
-    """The folder in which a pattern is looked for."""
-    if not glob.has_magic(place) or Path(place).exists():
-        return place
-    parts = Path(place).parts
-    return str(Path(*takewhile(lambda part: not glob.has_magic(part), parts)))
+def _pattern_root(location: str) -> str:
+    """The folder that a pattern is searched in; other locations are returned as they are."""
+    if not glob.has_magic(location) or Path(location).exists():
+        return location
+    return str(Path(*takewhile(lambda part: not glob.has_magic(part), Path(location).parts)))
 
 
-def _draw_graph(store: IndexDatabase, info: IndexInfo, workers: int | None, progress: Progress) -> None:
-    """Bring the graph up to date, or take it away, as the engine asks."""
-    state = store.state
+def _update_graph(database: IndexDatabase, info: IndexInfo, workers: int | None, progress: Progress) -> None:
+    """Build, extend or remove the graph, depending on the engine."""
+    state = database.state
     is_large = state.n_vectors >= ROWS_FOR_GRAPH and is_installed()
     if state.n_vectors and (info.engine == "usearch" or (info.engine == "auto" and is_large)):
-        is_there = state.n_in_graph > 0 and (store.folder / state.graph_file).exists()
-        if is_there and state.n_in_graph == state.n_vectors:
+        exists = state.n_in_graph > 0 and (database.folder / state.graph_file).exists()
+        if exists and state.n_in_graph == state.n_vectors:
             return
-        drawn = state._replace(n_in_graph=state.n_vectors)
+        new_state = state._replace(n_in_graph=state.n_vectors)
         expansion = write_graph(
-            store.folder / drawn.graph_file,
-            read_vectors(store.folder, state),
-            known=store.folder / state.graph_file if is_there else None,
-            n_known=state.n_in_graph if is_there else 0,
+            database.folder / new_state.graph_file,
+            read_vectors(database.folder, state),
+            known=database.folder / state.graph_file if exists else None,
+            n_known=state.n_in_graph if exists else 0,
             expansion=state.expansion,
             workers=workers or n_usable_cores(),
             progress=progress,
         )
-        drawn = drawn._replace(expansion=expansion)
+        database.state = new_state._replace(expansion=expansion)
     else:
-        drawn = state._replace(n_in_graph=0, expansion=0)
-    store.state = drawn
-    store.commit()
+        database.state = state._replace(n_in_graph=0, expansion=0)
+    database.commit()

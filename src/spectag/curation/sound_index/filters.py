@@ -1,27 +1,27 @@
-"""Which windows of an index are sought: by date, label and file."""
+"""Search filters: SQL queries for the windows of an index by date, label and file."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from spectag.curation.sound_index.recording_dates import to_seconds
 
-CHOSEN, SOUGHT = "chosen", "sought"
-"""Tables of one column, `number`: of the files that are wanted, and of the rows that are asked about."""
+FILES_TABLE, ROWS_TABLE = "filter_files", "filter_rows"
+"""Temporary tables with one column, `number`: the wanted files, and the rows that a query is limited to."""
 
-_OF_ALL = "file JOIN stretch ON stretch.file = file.number"
-_OF_LABELS = (
-    "heard JOIN stretch ON stretch.file = heard.file AND stretch.place = heard.place "
-    "JOIN file ON file.number = heard.file"
+_FROM_ALL = "file JOIN span ON span.file = file.number"
+_FROM_LABELS = (
+    "detection JOIN span ON span.file = detection.file AND span.position = detection.position "
+    "JOIN file ON file.number = detection.file"
 )
-_OF_SOUGHT = (
-    f"{SOUGHT} CROSS JOIN file ON file.number = "  # CROSS: in this order
-    f"(SELECT number FROM file WHERE first_row <= {SOUGHT}.number ORDER BY first_row DESC LIMIT 1) "
-    f"CROSS JOIN stretch ON stretch.file = file.number AND stretch.place = {SOUGHT}.number - file.first_row"
+_FROM_ROWS = (
+    f"{ROWS_TABLE} CROSS JOIN file ON file.number = "  # CROSS forces this join order
+    f"(SELECT number FROM file WHERE first_row <= {ROWS_TABLE}.number ORDER BY first_row DESC LIMIT 1) "
+    f"CROSS JOIN span ON span.file = file.number AND span.position = {ROWS_TABLE}.number - file.first_row"
 )
 
 
-class Condition(NamedTuple):
-    """What windows are sought; labels and files by their numbers."""
+class SearchFilter(NamedTuple):
+    """Conditions on windows. Labels and files are given by their numbers."""
 
     after: datetime | None = None
     before: datetime | None = None
@@ -30,39 +30,42 @@ class Condition(NamedTuple):
     files: tuple[int, ...] | None = None
 
 
-def query_of(condition: Condition, *, of_sought: bool) -> tuple[str, list[Any]]:
-    """SQL for the rows that fulfil a condition, each once, and its values: of all, or of those in the table SOUGHT.
+def build_query(search_filter: SearchFilter, *, among_rows: bool) -> tuple[str, list[Any]]:
+    """SQL query, and its parameters, for the rows that pass a filter: all rows, or those in the table ROWS_TABLE.
 
-    Of all rows, those of a label are found by its index; of some, each is looked at by itself.
+    Without ROWS_TABLE, a filter by label uses the database index of labels.
     """
-    starts_from_label = bool(condition.labels) and not of_sought
+    by_label = bool(search_filter.labels) and not among_rows
     terms = ["file.first_row IS NOT NULL"]
     values: list[Any] = []
-    if starts_from_label:
-        terms.append(f"heard.label IN ({_marks(condition.labels)})")
-        values.extend(condition.labels)
-    for word, labels in (
-        ("EXISTS", () if starts_from_label else condition.labels),
-        ("NOT EXISTS", condition.not_labels),
+    if by_label:
+        terms.append(f"detection.label IN ({_placeholders(search_filter.labels)})")
+        values.extend(search_filter.labels)
+    for operator, labels in (
+        ("EXISTS", () if by_label else search_filter.labels),
+        ("NOT EXISTS", search_filter.not_labels),
     ):
         if labels:
-            same = "other.file = stretch.file AND other.place = stretch.place"
-            terms.append(f"{word} (SELECT 1 FROM heard AS other WHERE other.label IN ({_marks(labels)}) AND {same})")
+            same = "other.file = span.file AND other.position = span.position"
+            terms.append(
+                f"{operator} (SELECT 1 FROM detection AS other "
+                f"WHERE other.label IN ({_placeholders(labels)}) AND {same})"
+            )
             values.extend(labels)
-    if condition.after is not None:
-        terms.append("file.recorded + stretch.starts >= ?")
-        terms.append("file.recorded >= ? - (SELECT max(seconds) FROM file)")  # so that the index of dates can be used
-        values.extend([to_seconds(condition.after)] * 2)
-    if condition.before is not None:
-        terms.append("file.recorded + stretch.starts < ?")
+    if search_filter.after is not None:
+        terms.append("file.recorded + span.starts >= ?")
+        terms.append("file.recorded >= ? - (SELECT max(seconds) FROM file)")  # lets SQLite use its index of dates
+        values.extend([to_seconds(search_filter.after)] * 2)
+    if search_filter.before is not None:
+        terms.append("file.recorded + span.starts < ?")
         terms.append("file.recorded < ?")
-        values.extend([to_seconds(condition.before)] * 2)
-    if condition.files is not None:
-        terms.append(f"file.number IN {CHOSEN}")
-    tables = _OF_SOUGHT if of_sought else _OF_LABELS if starts_from_label else _OF_ALL
-    rows = f"{'DISTINCT ' if starts_from_label else ''}file.first_row + stretch.place"
+        values.extend([to_seconds(search_filter.before)] * 2)
+    if search_filter.files is not None:
+        terms.append(f"file.number IN {FILES_TABLE}")
+    tables = _FROM_ROWS if among_rows else _FROM_LABELS if by_label else _FROM_ALL
+    rows = f"{'DISTINCT ' if by_label else ''}file.first_row + span.position"
     return f"SELECT {rows} FROM {tables} WHERE {' AND '.join(terms)}", values
 
 
-def _marks(values: tuple[int, ...]) -> str:
+def _placeholders(values: tuple[int, ...]) -> str:
     return ",".join("?" * len(values))

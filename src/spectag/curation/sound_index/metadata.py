@@ -1,99 +1,85 @@
-"""What an index is, in index.json: by which tagger its sounds are known, and in which windows."""
+"""The metadata of a sound index, in index.json: its model, labels, windows and search engine."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from spectag.config.base import Config, WindowConfig
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.system.atomic_files import unfinished_file
+from spectag.models.versioned_json import read_versioned_json, write_versioned_json
 
-INFO_FILE = "index.json"
-FORMAT_VERSION = 1
-Engine = Literal["auto", "exact", "usearch"]
+INDEX_INFO_FILE = "index.json"
+INDEX_FORMAT_VERSION = 2
+SearchEngine = Literal["auto", "exact", "usearch"]
 
 
 class IndexInfo(Config):
-    """What is told of an index."""
+    """The content of index.json."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = INDEX_FORMAT_VERSION
     model: str
-    """Name of a published tagger, or the folder of one."""
+    """Name of a pretrained model, or the folder of a model."""
     labels: tuple[str, ...]
     window: WindowConfig
-    engine: Engine = "auto"
-    """How the nearest vectors are found: exact looks at all, usearch follows a graph; auto: by their number."""
+    engine: SearchEngine = "auto"
+    """exact compares a query with all vectors, usearch searches a graph; auto decides by the number of vectors."""
     probe: tuple[float, ...] = Field(min_length=2)
-    """What the tagger makes of a known sound: another tagger makes something else."""
+    """Features of a test sound, which identify the model."""
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index."""
-    return (folder / INFO_FILE).is_file()
+    """Whether a folder contains an index."""
+    return (folder / INDEX_INFO_FILE).is_file()
 
 
-def read_info(folder: Path) -> IndexInfo:
+def read_index_info(folder: Path) -> IndexInfo:
     """Read index.json.
 
     Raises
     ------
     DataError
-        If there is no index, or it was written by a later version, or is damaged.
+        If there is no index, it has another format version, or it is damaged.
     """
-    path = folder / INFO_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(
-            f"{folder}: not an index: {f'it has no {INFO_FILE}' if folder.is_dir() else 'there is no such folder'}; "
-            "expected a folder that `spectag index -o` made"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be read: {error}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format version {version!r}, but this spectag reads version {FORMAT_VERSION}; update spectag, or "
-            "index the recordings again"
-        )
-    try:
-        return IndexInfo.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise DataError(f"{path}: damaged at {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    reason = f"no file {INDEX_INFO_FILE}" if folder.is_dir() else "no such folder"
+    return read_versioned_json(
+        folder / INDEX_INFO_FILE,
+        IndexInfo,
+        version=INDEX_FORMAT_VERSION,
+        missing=f"{folder}: not an index: {reason}; expected a folder that `spectag index -o` wrote",
+        outdated="index the recordings again",
+        error_type=DataError,
+    )
 
 
-def write_info(folder: Path, info: IndexInfo) -> None:
+def write_index_info(folder: Path, info: IndexInfo) -> None:
     """Write index.json."""
-    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    with unfinished_file(folder / INFO_FILE) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    write_versioned_json(folder / INDEX_INFO_FILE, info)
 
 
-_RATE = 32_000  # Hz
+_PROBE_SAMPLE_RATE = 32_000  # Hz
 _N_MEANS = 16
-_TOLERANCE = 1e-3  # of the length of all means; between machines they differ by a millionth
+_TOLERANCE = 1e-3  # relative to the norm of the means; between machines they differ by about 1e-6
 
 
 def probe(tagger: Tagger) -> tuple[float, ...]:
-    """What tells a tagger's features from those of others: the number of them, and means of some, of a rising tone."""
-    t = np.arange(_RATE) / _RATE
+    """Numbers that identify a model's features: their number, and means of groups of them for a rising tone."""
+    t = np.arange(_PROBE_SAMPLE_RATE) / _PROBE_SAMPLE_RATE
     tone = 0.3 * np.sin(2 * np.pi * (100 * t + 3_000 * t**2)) * np.sin(2 * np.pi * 3 * t)
-    features = tagger.answer(tone.astype(np.float32), _RATE).features
-    means = [float(some.mean()) for some in np.array_split(features, min(_N_MEANS, len(features)))]
+    features = tagger.outputs(tone.astype(np.float32), _PROBE_SAMPLE_RATE).features
+    means = [float(group.mean()) for group in np.array_split(features, min(_N_MEANS, len(features)))]
     return (len(features), *means)
 
 
 def check_tagger(folder: Path, info: IndexInfo, tagger: Tagger) -> None:
-    """Raise a DataError if the vectors of an index are not those of a tagger."""
-    (n_features, *means), (n_known, *known) = probe(tagger), info.probe
-    if n_features == n_known and np.linalg.norm(np.subtract(means, known)) <= _TOLERANCE * np.linalg.norm(known):
+    """Raise a DataError if the vectors of an index were computed with another model."""
+    (n_features, *means), (n_expected, *expected) = probe(tagger), info.probe
+    tolerance = _TOLERANCE * np.linalg.norm(expected)
+    if n_features == n_expected and np.linalg.norm(np.subtract(means, expected)) <= tolerance:
         return
     raise DataError(
-        f"{folder}: was made by another tagger, {info.model}, than {tagger.folder} is now: their features differ, so "
-        "that sounds can't be compared; take that tagger, or index the recordings again, into another folder"
+        f"{folder}: the index was made with the model {info.model}, whose features differ from those of "
+        f"{tagger.folder}; use that model, or index the recordings again in another folder"
     )

@@ -1,4 +1,4 @@
-"""What is sought: the vectors of the examples, from the index where they are in it, else by the index's tagger."""
+"""Search queries: the vectors of example sounds, from the index or computed with its model."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -8,86 +8,88 @@ from pathlib import Path, PurePath
 from spectag.array_types import Float32Array
 from spectag.config.base import WindowConfig
 from spectag.curation.embedding import Embedding
-from spectag.curation.sound_index.building import content_mark, full_location
+from spectag.curation.sound_index.building import full_location
 from spectag.curation.sound_index.database import FileEntry, IndexDatabase
 from spectag.errors import AudioError, DataError, did_you_mean
 from spectag.models.tagger import Tagger
-from spectag.system.storage import is_address
+from spectag.system.storage import file_fingerprint, is_url
 from spectag.tagging.parallel import Chunk, tag_chunks
 
-_N_NAMED = 5  # files of a name that several have
+_N_LISTED = 5  # files with the same name in an error message
 
 
 @dataclass(frozen=True, eq=False)
 class QueryExample:
-    """A sound to seek others like."""
+    """A sound to search for."""
 
     vectors: Float32Array
-    """Of its windows, (n_windows, n_dimensions)."""
+    """The vectors of its windows, (n_windows, n_dimensions)."""
     file: str | None
-    """Its name in the index, where it is in it."""
+    """Its name in the index, or None."""
     starts: tuple[float, ...] = ()
-    """Where its windows begin that are in the index, in seconds."""
+    """Start of each window that is in the index, in seconds."""
 
 
-def find_entry(query: str, store: IndexDatabase) -> FileEntry | None:
-    """The file of the index that a query names: by its path, or by the end of it where nothing lies there.
+def find_entry(query: str, database: IndexDatabase) -> FileEntry | None:
+    """The file of the index that a query names, by its path, or by the end of its path if no such file exists.
 
-    None: a file that is not in the index, or has changed since.
+    None: the file exists, but is not in the index, or has changed since it was indexed.
 
     Raises
     ------
     DataError
-        If it is neither a file nor in the index, or several files of the index are named so.
+        If the query is neither a file nor in the index, or it matches several files of the index.
     """
     name = full_location(query)
-    entry = store.entry(name)
-    is_there = is_address(query) or Path(query).exists()
+    entry = database.entry(name)
+    exists = is_url(query) or Path(query).exists()
     if entry is not None:
-        return entry if not is_there or content_mark(name) == entry.mark else None
-    if is_there:
+        return entry if not exists or file_fingerprint(name) == entry.fingerprint else None
+    if exists:
         return None
     end = PurePath(query).parts
-    entries = store.entries()
-    named = [entry for entry in entries if PurePath(entry.name).parts[-len(end) :] == end]
-    if len(named) == 1:
-        return named[0]
-    if not named:
-        nearest = did_you_mean(PurePath(query).name, {PurePath(entry.name).name for entry in entries})
-        raise DataError(f"{query}: no such file, and none of this name in the index{nearest}")
-    some = ", ".join(entry.name for entry in named[:_N_NAMED]) + (", ..." if len(named) > _N_NAMED else "")
-    raise DataError(f"{query}: {len(named):,} files in the index are named so: {some}; tell which by more of its path")
+    entries = database.entries()
+    matches = [entry for entry in entries if PurePath(entry.name).parts[-len(end) :] == end]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        hint = did_you_mean(PurePath(query).name, {PurePath(entry.name).name for entry in entries})
+        raise DataError(f"{query}: no such file, and no file with this name in the index{hint}")
+    listed = ", ".join(entry.name for entry in matches[:_N_LISTED]) + (", ..." if len(matches) > _N_LISTED else "")
+    raise DataError(f"{query}: {len(matches):,} files of the index match: {listed}; use a longer part of the path")
 
 
 def window_numbers(entry: FileEntry, windows: Sequence[tuple[float, float | None]], start: float | None) -> list[int]:
-    """The places of all windows of a file; or of the last one that has begun at a time in seconds.
+    """Indices of all windows of a file, or of the last window that begins at or before a time in seconds.
 
     Raises
     ------
     DataError
-        If the recording has ended by then.
+        If the recording ends before this time.
     """
     if start is None:
         return list(range(len(windows)))
     end = windows[-1][1]
     if end is not None and start >= end:
-        raise DataError(f"{entry.name}: nothing begins at {start:g} s, for it ends at {end:g} s")
-    return [max(place for place, (begin, _) in enumerate(windows) if begin <= start + 1e-6)]
+        raise DataError(f"{entry.name}: there is no window at {start:g} s, because the recording ends at {end:g} s")
+    return [max(index for index, (begin, _) in enumerate(windows) if begin <= start + 1e-6)]
 
 
-def hear(tagger: Tagger, embedding: Embedding, window: WindowConfig, file: str, start: float | None) -> Float32Array:
-    """The vectors (n_windows, n_dimensions) of a sound that is not in the index, or of the window from a time on.
+def embed_query(
+    tagger: Tagger, embedding: Embedding, window: WindowConfig, file: str, start: float | None
+) -> Float32Array:
+    """The vectors (n_windows, n_dimensions) of a sound that is not in the index, or of the window at a start time.
 
     Raises
     ------
     AudioError
-        If it can't be read, or has ended by then.
+        If the file can't be read, or ends before the start time.
     """
     assert window.window_seconds is not None
-    stretch = (0.0, None) if start is None else (start, start + window.window_seconds)
-    with closing(tag_chunks(tagger, [Chunk(0, (file,), (stretch,))], window, features=True, workers=1)) as answers:
-        ((_, answer),) = answers
-    (tagged,) = answer.files
+    span = (0.0, None) if start is None else (start, start + window.window_seconds)
+    with closing(tag_chunks(tagger, [Chunk(0, (file,), (span,))], window, features=True, workers=1)) as chunks:
+        ((_, chunk),) = chunks
+    (tagged,) = chunk.files
     if tagged.network_outputs is None:
         raise AudioError(str(tagged.reason))
     return embedding(tagged.network_outputs.features)

@@ -1,4 +1,4 @@
-"""When a recording was made: as its name says, or else as its file does."""
+"""Recording dates: from the name of a recording, otherwise from the modification time of its file."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import NamedTuple
 
-from spectag.system.storage import is_address
+from spectag.system.storage import is_url
 
 _DATE = re.compile(
     r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
@@ -14,33 +14,33 @@ _DATE = re.compile(
 )
 
 
-class Recorded(NamedTuple):
-    """When a recording began, by the clock of the place where it was made."""
+class RecordingDate(NamedTuple):
+    """When a recording began, in the local time of the recorder."""
 
-    at: datetime
-    by_name: bool
-    """Whether the name says so; else it is when the file was last changed."""
+    time: datetime
+    from_name: bool
+    """Whether the name contains the date; otherwise it is the modification time of the file."""
 
 
-def recorded(location: str) -> Recorded | None:
-    """When a recording began: the date in its name, else when its file was last changed; None where neither is known.
+def recording_date(location: str) -> RecordingDate | None:
+    """When a recording began: the date in its name, otherwise the modification time of its file; None if unknown.
 
-    Names are read as AudioMoth and Song Meter write them, with anything before and after: 20240501_053000.WAV,
-    S4A01234_20240501_053000.wav; and with dashes, as in 2024-05-01 05-30.flac. A date alone stands for its midnight.
+    Names can have the format of AudioMoth and Song Meter, with any text before and after: 20240501_053000.WAV,
+    S4A01234_20240501_053000.wav; and also 2024-05-01 05-30.flac. A date without a time means midnight.
     """
-    by_name = date_in(PurePath(location).stem)
-    if by_name is not None:
-        return Recorded(by_name, by_name=True)
-    if is_address(location):
+    date = date_in(PurePath(location).stem)
+    if date is not None:
+        return RecordingDate(date, from_name=True)
+    if is_url(location):
         return None
     try:
-        return Recorded(datetime.fromtimestamp(os.stat(location).st_mtime), by_name=False)  # noqa: PTH116
+        return RecordingDate(datetime.fromtimestamp(os.stat(location).st_mtime), from_name=False)  # noqa: PTH116
     except (OSError, ValueError, OverflowError):
         return None
 
 
 def date_in(name: str) -> datetime | None:
-    """The first date in a name that the calendar knows."""
+    """The first valid date in a name."""
     for match in _DATE.finditer(name):
         parts = [match[part] for part in ("year", "month", "day", "hour", "minute", "second")]
         try:
@@ -51,10 +51,10 @@ def date_in(name: str) -> datetime | None:
 
 
 def to_seconds(date: datetime) -> float:
-    """A date as a number that orders dates, and to which seconds can be added; of no time zone."""
+    """A date without time zone as a number of seconds."""
     return date.replace(tzinfo=UTC).timestamp()
 
 
 def from_seconds(seconds: float) -> datetime:
-    """The date that `to_seconds` made a number of."""
+    """The inverse of `to_seconds`."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

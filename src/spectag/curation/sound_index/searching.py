@@ -1,4 +1,4 @@
-"""Asking an index for sounds like one, or like several."""
+"""Searching a sound index for windows that are similar to examples."""
 
 import re
 import threading
@@ -16,81 +16,82 @@ from typing import Self
 import numpy as np
 
 from spectag.array_types import Float32Array
-from spectag.curation.embedding import nearest, unit_vectors
-from spectag.curation.sound_index.ann_graph import CANDIDATES_EACH, MOST_CANDIDATES, Graph
-from spectag.curation.sound_index.building import whole_name
-from spectag.curation.sound_index.database import Row, Rows, State, Store
-from spectag.curation.sound_index.filters import Condition
-from spectag.curation.sound_index.metadata import check_tagger, read_info
-from spectag.curation.sound_index.query import Example, entry_of, hear, places_from
-from spectag.curation.sound_index.recording_dates import Recorded
+from spectag.curation.embedding import nearest_neighbors, unit_vectors
+from spectag.curation.sound_index.ann_graph import CANDIDATES_PER_RESULT, MAX_CANDIDATES, Graph
+from spectag.curation.sound_index.building import full_location
+from spectag.curation.sound_index.database import IndexDatabase, IndexRow, IndexState, Rows
+from spectag.curation.sound_index.filters import SearchFilter
+from spectag.curation.sound_index.metadata import check_tagger, read_index_info
+from spectag.curation.sound_index.query import QueryExample, embed_query, find_entry, window_numbers
+from spectag.curation.sound_index.recording_dates import RecordingDate
 from spectag.curation.sound_index.vectors import read_vectors
 from spectag.data.labels import LabelSet
 from spectag.errors import DataError, MissingExtraError
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tag, Tagger
 
-_FEWEST_SOUGHT = 32  # rows at first, of which some may be of the query's own recording
-_FEW_ROWS = 10_000  # that fulfil a condition are compared one by one
+_MIN_NEIGHBOURS = 32  # searched at first; some may be windows of the query's own recording
+_MAX_EXACT_ROWS = 10_000  # if fewer rows pass a filter, all of them are compared
 
 
 @dataclass(frozen=True)
-class Found:
-    """A window of a recording that sounds like what was sought."""
+class SearchResult:
+    """A window of a recording that is similar to the query."""
 
     file: str
-    """Path or address."""
+    """Path or URL."""
     start_seconds: float
-    end_seconds: float | None  # None: an image
+    end_seconds: float | None
+    """None for an image."""
     similarity: float
-    """From -1 to 1, which is the same."""
+    """From -1 to 1 (identical)."""
     labels: tuple[Tag, ...]
-    """Those that reached the tagger's thresholds when it was indexed, the most probable first."""
-    recorded: Recorded | None
-    """When the window began, where it is known."""
+    """The labels above their thresholds when the file was indexed, the most probable first."""
+    recorded: RecordingDate | None
+    """When the window began, if it is known."""
 
 
 class SoundIndex:
-    """Recordings by how they sound. May be used by several threads, and while another process adds to it.
+    """A searchable index of recordings. It can be used by several threads, and while another process updates it.
 
     Parameters
     ----------
     folder : str or Path
-        What `spectag.index` made.
+        A folder that `spectag.index` wrote.
     model : str or Path, optional
-        The tagger that made it, if it lies elsewhere by now.
+        The model that the index was made with, if it has been moved.
 
     Raises
     ------
     DataError
-        If there is no index, or a damaged one.
+        If there is no index, or it is damaged.
 
     Examples
     --------
     >>> index = spectag.SoundIndex("my-index")  # doctest: +SKIP
-    >>> for found in index.search("owl.wav", label="Owl", after=datetime(2024, 5, 1)):  # doctest: +SKIP
-    ...     print(found.similarity, found.file, found.start_seconds)
+    >>> for result in index.search("owl.wav", label="Owl", after=datetime(2024, 5, 1)):  # doctest: +SKIP
+    ...     print(result.similarity, result.file, result.start_seconds)
     """
 
     def __init__(self, folder: str | Path, *, model: str | Path | None = None) -> None:
         self.folder = Path(folder)
-        self.info = read_info(self.folder)
+        self.info = read_index_info(self.folder)
         self.skipped: tuple[str, ...] = ()
-        """Why files were skipped, where it was just made."""
+        """Why files were skipped, if the index was just built."""
         self._model = str(model or self.info.model)
-        self._store = Store.open(self.folder)
-        self._view: _View | None = None
+        self._database = IndexDatabase.open(self.folder)
+        self._snapshot: _Snapshot | None = None
         self._lock = threading.Lock()
-        self._closing = weakref.finalize(self, self._store.close)
+        self._closing = weakref.finalize(self, self._database.close)
 
     def __repr__(self) -> str:
-        """Tell what is in it."""
+        """Folder and size."""
         return f"SoundIndex({str(self.folder)!r}: {self.n_files:,} files, {len(self):,} windows)"
 
     def __len__(self) -> int:
         """Number of windows."""
         with self._reading():
-            return self._store.counts()[1]
+            return self._database.counts()[1]
 
     def __enter__(self) -> Self:
         return self
@@ -106,11 +107,11 @@ class SoundIndex:
     def n_files(self) -> int:
         """Number of recordings."""
         with self._reading():
-            return self._store.counts()[0]
+            return self._database.counts()[0]
 
     @cached_property
     def tagger(self) -> Tagger:
-        """The tagger that hears what is sought; a DataError if it is not the one that made the index."""
+        """The model of the index, for queries that are not in it; a DataError if it is not the original one."""
         tagger = Tagger(tagger_folder(self._model))
         check_tagger(self.folder, self.info, tagger)
         return tagger
@@ -127,199 +128,186 @@ class SoundIndex:
         not_label: str | Sequence[str] = (),
         within: str | Sequence[str] = (),
         same_file: bool = False,
-        once: bool = False,
-    ) -> list[Found]:
-        """The windows that sound most like an example, most alike first.
+        one_per_file: bool = False,
+    ) -> list[SearchResult]:
+        """Find the windows that are most similar to an example, in descending order of similarity.
 
         Parameters
         ----------
         query : str or Path, or several
-            Sound files; or recordings in the index, by their paths or the ends of these, for which no tagger is needed.
-            Of several, and of the windows of a long one, the mean of their unit vectors is sought.
+            Sound files; or recordings in the index, by their paths or the ends of their paths, which need no model. Of
+            several queries, and of the windows of a long one, the mean of the unit vectors is used.
         n : int
-            How many windows to give.
+            Number of windows to return.
         start : float, optional
-            Seek what sounds like the window at this second of the query, and not like all of it.
+            Use only the window at this time of the query, in seconds.
         after, before : datetime, optional
-            Windows that began at or after the one, and before the other.
+            Windows that began at or after the first, and before the second date.
         label, not_label : str or sequence of str
-            Windows in which one of these labels was heard, and none of those.
+            Windows with at least one, or with none, of these labels above the threshold.
         within : str or sequence of str
-            Files in such a folder or matching such a pattern, anywhere in their paths: north, 'north/*.flac'.
+            Files in a folder or matching a pattern, anywhere in their paths: north, 'north/*.flac'.
         same_file : bool
-            Give other windows of the query's own recordings, too.
-        once : bool
-            Give each recording once, by its nearest window.
+            Include other windows of the query's own recordings.
+        one_per_file : bool
+            Return only the most similar window of each recording.
 
         Raises
         ------
         DataError
-            If the query is neither a file nor in the index, the tagger is not the one that made the index, or no file
-            or label is called as one that is given.
+            If the query is neither a file nor in the index, the model is not the one of the index, or a label or a
+            file name is unknown.
         AudioError
             If a sound can't be read.
         ValueError
             If n is below 1, or there is no query.
         """
-        queries = [str(query)] if isinstance(query, str | Path) else [str(one) for one in query]
+        queries = [str(query)] if isinstance(query, str | Path) else [str(example) for example in query]
         if n < 1 or not queries:
             raise ValueError(f"need a query and n >= 1, got {len(queries)} queries and n={n}")
-        examples = [self._example(one, start) for one in queries]
+        examples = [self._example(query, start) for query in queries]
+        vector = _mean_direction(np.stack([_mean_direction(example.vectors) for example in examples]))
 
-        def is_wanted(row: Row) -> bool:
-            own = [example for example in examples if example.file == row.file]
-            return not own or (same_file and all(row.start_seconds not in example.starts for example in own))
+        def is_wanted(row: IndexRow) -> bool:
+            same = [example for example in examples if example.file == row.file]
+            return not same or (same_file and all(row.start_seconds not in example.starts for example in same))
 
-        vector = _direction(np.stack([_direction(example.vectors) for example in examples]))
-        with self._reading() as view:
-            condition = Condition(
-                after, before, self._numbers(label), self._numbers(not_label), self._files_within(within)
+        with self._reading() as snapshot:
+            search_filter = SearchFilter(
+                after, before, self._label_numbers(label), self._label_numbers(not_label), self._file_numbers(within)
             )
-            return self._nearest(view, vector, n, condition, is_wanted, once=once)
+            results: list[SearchResult] = []
+            for rows in self._candidate_rows(snapshot, vector, search_filter):
+                results = self._search_rows(snapshot, vector, n, rows, is_wanted, one_per_file=one_per_file)
+                if len(results) == n:
+                    break
+            return results
 
-    def search_vector(self, vector: Float32Array, *, n: int = 10) -> list[Found]:
-        """The n windows nearest to a vector (n_dimensions,) of the index's own embedding."""
-        with self._reading() as view:
-            return self._nearest(view, _direction(vector[None]), n, Condition(), lambda row: True, once=False)
-
-    def _nearest(
-        self,
-        view: "_View",
-        vector: Float32Array,
-        n: int,
-        condition: Condition,
-        is_wanted: Callable[[Row], bool],
-        *,
-        once: bool,
-    ) -> list[Found]:
-        """As many rows are sought as give n that are wanted."""
-        found: list[Found] = []
-        for rows in self._where_to_seek(view, vector, condition):
-            found = self._nearest_among(view, vector, n, rows, is_wanted, once=once)
-            if len(found) == n:
-                break
-        return found
-
-    def _where_to_seek(self, view: "_View", vector: Float32Array, condition: Condition) -> Iterator[Rows | None]:
-        """The rows that fulfil a condition; of very many, first those near to a vector. None: all."""
-        if condition == Condition():
+    def _candidate_rows(
+        self, snapshot: "_Snapshot", vector: Float32Array, search_filter: SearchFilter
+    ) -> Iterator[Rows | None]:
+        """The rows that pass a filter, None for all rows. If there are many, first only those close to the vector."""
+        if search_filter == SearchFilter():
             yield None
             return
-        rows = self._store.rows_where(condition, at_most=_FEW_ROWS)
-        if len(rows) <= _FEW_ROWS:
+        rows = self._database.filter_rows(search_filter, limit=_MAX_EXACT_ROWS)
+        if len(rows) <= _MAX_EXACT_ROWS:
             yield rows
             return
-        if view.graph is not None:
-            yield self._store.rows_where(condition, among=view.candidates(vector, MOST_CANDIDATES))
-        yield self._store.rows_where(condition)
+        if snapshot.graph is not None:
+            yield self._database.filter_rows(search_filter, among=snapshot.candidates(vector, MAX_CANDIDATES))
+        yield self._database.filter_rows(search_filter)
 
-    def _nearest_among(
+    def _search_rows(
         self,
-        view: "_View",
+        snapshot: "_Snapshot",
         vector: Float32Array,
         n: int,
         rows: Rows | None,
-        is_wanted: Callable[[Row], bool],
+        is_wanted: Callable[[IndexRow], bool],
         *,
-        once: bool,
-    ) -> list[Found]:
-        n_rows = view.state.n_vectors if rows is None else len(rows)
-        n_sought = max(_FEWEST_SOUGHT, 2 * n)
+        one_per_file: bool,
+    ) -> list[SearchResult]:
+        """The n closest wanted windows. The number of neighbours is increased until there are n, or none is left."""
+        n_rows = snapshot.state.n_vectors if rows is None else len(rows)
+        n_neighbours = max(_MIN_NEIGHBOURS, 2 * n)
         while True:
-            found: list[Found] = []
+            results: list[SearchResult] = []
             files: set[str] = set()
-            for number, similarity in view.nearest(vector, n_sought, rows):
-                row = self._store.row(number)
-                if row is None or not is_wanted(row) or (once and row.file in files):
+            for number, similarity in snapshot.nearest(vector, n_neighbours, rows):
+                row = self._database.row(number)
+                if row is None or not is_wanted(row) or (one_per_file and row.file in files):
                     continue
                 files.add(row.file)
-                found.append(self._found(row, similarity))
-                if len(found) == n:
-                    return found
-            if n_sought >= n_rows:
-                return found
-            n_sought *= 4
+                results.append(self._result(row, similarity))
+                if len(results) == n:
+                    return results
+            if n_neighbours >= n_rows:
+                return results
+            n_neighbours *= 4
 
-    def _found(self, row: Row, similarity: float) -> Found:
-        labels = tuple(Tag(self.info.labels[label], probability) for label, probability in row.heard)
-        return Found(row.file, row.start_seconds, row.end_seconds, similarity, labels, row.recorded)
+    def _result(self, row: IndexRow, similarity: float) -> SearchResult:
+        labels = tuple(Tag(self.info.labels[label], probability) for label, probability in row.detections)
+        return SearchResult(row.file, row.start_seconds, row.end_seconds, similarity, labels, row.recorded)
 
-    def _example(self, query: str, start: float | None) -> Example:
-        with self._reading() as view:
-            if not view.state.n_vectors:
-                raise DataError(f"{self.folder}: holds no sounds yet; give spectag index again, and let it end")
-            entry = entry_of(query, self._store)
+    def _example(self, query: str, start: float | None) -> QueryExample:
+        with self._reading() as snapshot:
+            if not snapshot.state.n_vectors:
+                raise DataError(f"{self.folder}: the index contains no sounds yet; run spectag index again")
+            entry = find_entry(query, self._database)
             if entry is not None and entry.first_row is not None:
-                windows = self._store.windows_of(entry.number)
-                places = places_from(entry, windows, start)
-                vectors = view.vectors[entry.first_row + places[0] : entry.first_row + places[-1] + 1]
-                return Example(np.array(vectors), entry.name, tuple(windows[place][0] for place in places))
-            embedding = self._store.embedding
+                windows = self._database.windows(entry.number)
+                numbers = window_numbers(entry, windows, start)
+                vectors = snapshot.vectors[entry.first_row + numbers[0] : entry.first_row + numbers[-1] + 1]
+                return QueryExample(np.array(vectors), entry.name, tuple(windows[number][0] for number in numbers))
+            embedding = self._database.embedding
         assert embedding is not None, "an index with vectors has an embedding"
-        return Example(hear(self.tagger, embedding, self.info.window, query, start), whole_name(query))
+        vectors = embed_query(self.tagger, embedding, self.info.window, query, start)
+        return QueryExample(vectors, full_location(query))
 
-    def _numbers(self, labels: str | Sequence[str]) -> tuple[int, ...]:
-        given = [labels] if isinstance(labels, str) else labels
-        known = LabelSet(self.info.labels)
-        return tuple(known.index(label, where=str(self.folder)) for label in given)
+    def _label_numbers(self, labels: str | Sequence[str]) -> tuple[int, ...]:
+        names = [labels] if isinstance(labels, str) else labels
+        label_set = LabelSet(self.info.labels)
+        return tuple(label_set.index(name, where=str(self.folder)) for name in names)
 
-    def _files_within(self, patterns: str | Sequence[str]) -> tuple[int, ...] | None:
-        given = [patterns] if isinstance(patterns, str) else patterns
-        if not given:
+    def _file_numbers(self, patterns: str | Sequence[str]) -> tuple[int, ...] | None:
+        """The numbers of the files in folders or matching patterns; None without a pattern."""
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        if not patterns:
             return None
         files: set[int] = set()
-        entries = [(entry.number, PurePath(entry.name).as_posix()) for entry in self._store.entries()]
-        for pattern in given:
+        entries = [(entry.number, PurePath(entry.name).as_posix()) for entry in self._database.entries()]
+        for pattern in patterns:
             end = PurePath(pattern).as_posix().strip("/")
-            forms = re.compile("|".join(map(translate, (end, f"{end}/*", f"*/{end}", f"*/{end}/*"))))
-            inside = {number for number, name in entries if forms.match(name)}
-            if not inside:
-                raise DataError(f"{pattern}: no file of the index lies there, such as {entries[0][1]} does elsewhere")
-            files |= inside
+            expression = re.compile("|".join(map(translate, (end, f"{end}/*", f"*/{end}", f"*/{end}/*"))))
+            matches = {number for number, name in entries if expression.match(name)}
+            if not matches:
+                raise DataError(f"{pattern}: no file of the index matches; one of its files is {entries[0][1]}")
+            files |= matches
         return tuple(sorted(files))
 
     @contextmanager
-    def _reading(self) -> Iterator["_View"]:
-        """The index as it is for the time of the `with` block."""
-        with self._lock, self._store.reading() as state:
-            if self._view is None or self._view.state != state:
-                self._view = _View(self.folder, state)
-            yield self._view
+    def _reading(self) -> Iterator["_Snapshot"]:
+        """A snapshot of the index that does not change in the `with` block."""
+        with self._lock, self._database.reading() as state:
+            if self._snapshot is None or self._snapshot.state != state:
+                self._snapshot = _Snapshot(self.folder, state)
+            yield self._snapshot
 
 
-class _View:
-    """The vectors of an index, in a state that it had."""
+class _Snapshot:
+    """The vectors and the graph of an index in one state."""
 
-    def __init__(self, folder: Path, state: State) -> None:
+    def __init__(self, folder: Path, state: IndexState) -> None:
         self.state = state
         self.vectors = read_vectors(folder, state)
         self._folder = folder
 
     @cached_property
     def graph(self) -> Graph | None:
-        """usearch's graph, where there is one worth following."""
+        """usearch's graph, if it is faster than comparing all vectors."""
         if not self.state.expansion:
             return None
         try:
             return Graph(self._folder / self.state.graph_file)
-        except MissingExtraError:  # to look at all vectors takes longer, and finds no less
+        except MissingExtraError:  # comparing all vectors is slower, but finds as much
             return None
 
     def candidates(self, vector: Float32Array, n: int) -> Rows:
-        """About the n rows nearest to a vector by the graph, and those that it does not know."""
+        """About n rows close to a vector from the graph, and all rows that are not in the graph."""
         assert self.graph is not None
         new = np.arange(self.state.n_in_graph, self.state.n_vectors)
         return np.concatenate([self.graph.candidates(vector, n, expansion=self.state.expansion), new])
 
     def nearest(self, vector: Float32Array, n: int, rows: Rows | None) -> list[tuple[int, float]]:
-        """The n vectors nearest to a unit vector, of these rows or of all: number and similarity."""
-        if rows is None and self.graph is not None and n * CANDIDATES_EACH <= MOST_CANDIDATES:
-            rows = self.candidates(vector, n * CANDIDATES_EACH)
-        (found,), (similarities,) = nearest(vector[None], self.vectors, n, rows=rows)
-        return list(zip(found.tolist(), similarities.tolist(), strict=True))
+        """The n vectors closest to a unit vector, among these rows or all rows: number and similarity."""
+        if rows is None and self.graph is not None and n * CANDIDATES_PER_RESULT <= MAX_CANDIDATES:
+            rows = self.candidates(vector, n * CANDIDATES_PER_RESULT)
+        (numbers,), (similarities,) = nearest_neighbors(vector[None], self.vectors, n, rows=rows)
+        return list(zip(numbers.tolist(), similarities.tolist(), strict=True))
 
 
-def _direction(vectors: Float32Array) -> Float32Array:
-    """The unit vector (n_dimensions,) in the middle of several, (n, n_dimensions)."""
+def _mean_direction(vectors: Float32Array) -> Float32Array:
+    """The unit vector (n_dimensions,) in the direction of the mean of vectors (n, n_dimensions)."""
     direction: Float32Array = unit_vectors(vectors.mean(axis=0, keepdims=True))[0]
     return direction
