@@ -168,7 +168,7 @@ def test_card_lists_the_networks_and_their_weights():
 
 
 def test_card_without_scores_explains_why():
-    assert "Unknown, because no clips were held out." in render_card(make_info(), "model")
+    assert "No clips were held out, so there are no scores." in render_card(make_info(), "model")
 
 
 def test_card_escapes_labels_in_its_table():

@@ -305,7 +305,7 @@ def test_segments_need_a_threshold_for_each_label_and_times():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"smooth_windows": 4}, "need an odd number, got 4; take 3 or 5"),
+        ({"smooth_windows": 4}, "smooth_windows: Input should be an odd number .got 4."),
         ({"smooth_windows": 0}, r"smooth_windows: .*greater than or equal to 1 \(got 0\)"),
         ({"hysteresis": 1.2}, r"hysteresis: .*less than or equal to 1 \(got 1.2\)"),
         ({"min_duration_seconds": -1}, "min_duration_seconds: .*greater than or equal to 0"),
@@ -318,7 +318,7 @@ def test_invalid_segment_settings_are_refused(values, message):
         parse_config(values, SegmentConfig, source="tag.toml")
 
 
-def test_the_examples_in_the_docstrings_are_right():
+def test_docstring_examples_are_right():
     result = doctest.testmod(timeline)
     assert result.attempted > 0
     assert result.failed == 0

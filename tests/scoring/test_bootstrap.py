@@ -69,7 +69,7 @@ def test_interval_ignores_nan_and_keeps_infinity():
     assert np.isnan(high[1])
 
 
-def test_the_first_column_of_counts_are_the_clips_themselves():
+def test_first_column_of_counts_is_the_clips_themselves():
     counts = Resampling(n_resamples=5).counts(["a", "a", "b"])
     assert counts.shape == (3, 6)
     assert counts[:, 0].tolist() == [1, 1, 1]

@@ -72,12 +72,13 @@ class CalibrationClips:
         return cross_fit(self.logits, self.y_true, self.fold_indices, method=method, goal=goal)
 
 
-def read_stored_clips(bundle: Path) -> CalibrationClips | None:
-    """The training clips with out-of-fold predictions; None if there are none, or none of them has a label."""
+def read_stored_clips(bundle: Path, n_labels: int) -> CalibrationClips:
+    """The training clips with out-of-fold predictions; no clips and no labels if none of them has a label."""
     clips = read_out_of_fold(bundle)
     if clips is None or not clips.y_true[clips.has_prediction].any():
-        return None
-    return _select(clips, np.ones(len(clips.labels), np.bool_))
+        nothing = np.zeros((0, 0))
+        return CalibrationClips(np.zeros(n_labels, bool), nothing, nothing.astype(bool), np.zeros(0, np.int64), ())
+    return _select(clips, np.ones(n_labels, np.bool_))
 
 
 def predict_manifest_clips(

@@ -18,7 +18,7 @@ from spectag.errors import BundleError, ConfigError, MissingExtraError, did_you_
 from spectag.evaluation.calibration_clips import CalibrationClips, predict_manifest_clips, read_stored_clips
 from spectag.models.bundle import CARD_FILE, ONNX_FILE, BundleInfo, read_info, replace_when_complete, write_info
 from spectag.models.model_card import render_card
-from spectag.models.out_of_fold import CALIBRATION_FILE, OutOfFoldPredictions, write_out_of_fold
+from spectag.models.out_of_fold import CALIBRATION_FILE, write_out_of_fold
 from spectag.scoring.bootstrap import Resampling, finite_or_none
 from spectag.scoring.calibration import (
     DEFAULT_THRESHOLD,
@@ -151,42 +151,35 @@ def calibrate(
     manual_thresholds = _check_thresholds(thresholds or {}, before)
     _check_output(bundle, output)
     if manifest is None:
-        clips = read_stored_clips(bundle)
+        clips, on = read_stored_clips(bundle, len(before.labels)), None
     else:
         manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-        clips = predict_manifest_clips(bundle, manifest, workers, progress, log)
+        clips, on = predict_manifest_clips(bundle, manifest, workers, progress, log), manifest.source.name
     refits_calibration = method is not None or manifest is not None or (goal is None and not manual_thresholds)
     new_method = (method or "auto") if refits_calibration else before.calibration_method
     new_goal = goal or before.threshold_goal
-    cross_fitted = None if clips is None else clips.cross_fitted(new_method, new_goal)
+    cross_fitted = clips.cross_fitted(new_method, new_goal)
     info = before
     if refits_calibration or goal is not None:
-        if clips is None:
-            raise BundleError(
-                f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not "
-                f"trained on: spectag calibrate {bundle} MANIFEST"
-            )
+        _check_clips(bundle, clips)
         calibration = _fit_calibration(clips, new_method, before) if refits_calibration else before.calibration
-        metrics = _metrics(before, clips, cross_fitted, on=None if manifest is None else manifest.source.name)
+        metrics = _metrics(before, clips, cross_fitted, on=on)
         info = _with_fitted_thresholds(before, clips, calibration, new_goal).model_copy(
             update={"calibration": calibration, "calibration_method": new_method, "metrics": metrics}
         )
     info = _with_manual_thresholds(info, manual_thresholds)
-    _write(
-        bundle,
-        output,
-        info,
-        None if clips is None else clips.manifest_predictions,
-        changes_curves=info.calibration != before.calibration,
-        changes_clips=refits_calibration,
-    )
-    return Recalibration(
-        output or bundle,
-        info,
-        0 if clips is None else len(clips.logits),
-        _label_results(info, clips, cross_fitted, manual_thresholds.keys()),
-        () if clips is None else clips.skipped,
-    )
+    changes_curves = info.calibration != before.calibration
+    _write(bundle, output, info, clips, changes_curves=changes_curves, changes_clips=refits_calibration)
+    results = _label_results(info, clips, cross_fitted, manual_thresholds.keys())
+    return Recalibration(output or bundle, info, len(clips.logits), results, clips.skipped)
+
+
+def _check_clips(bundle: Path, clips: CalibrationClips) -> None:
+    if not clips.labels.any():
+        raise BundleError(
+            f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not trained "
+            f"on: spectag calibrate {bundle} MANIFEST"
+        )
 
 
 def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict[str, float]:
@@ -266,14 +259,14 @@ def _metrics(
 
 
 def _label_results(
-    info: BundleInfo, clips: CalibrationClips | None, cross_fitted: CrossFitted | None, manual: Collection[str]
+    info: BundleInfo, clips: CalibrationClips, cross_fitted: CrossFitted | None, manual: Collection[str]
 ) -> tuple[LabelResult, ...]:
     """The threshold of each label that changed, and its cross-fitted scores if there are clips to compute them."""
     is_fitted, thresholds = np.array(info.thresholds_fitted), np.array(info.thresholds)
     n_clips, misses_goal = np.zeros(len(is_fitted), np.int64), np.zeros_like(is_fitted)
     scores = np.full((len(_SCORES), len(is_fitted)), np.nan)
-    if clips is not None:
-        labels = clips.labels
+    labels = clips.labels
+    if labels.any():
         n_clips[labels] = clips.y_true.sum(axis=0)
         probabilities, goal = clips.calibrated(info.calibration), info.threshold_goal
         if goal.at_least is not None:
@@ -296,7 +289,7 @@ def _label_results(
             **dict(zip(_SCORES, scores[:, index].tolist(), strict=True)),
         )
         for index, label in enumerate(info.labels)
-        if label in manual or (clips is not None and clips.labels[index])
+        if label in manual or labels[index]
     )
 
 
@@ -314,7 +307,7 @@ def _write(
     bundle: Path,
     output: Path | None,
     info: BundleInfo,
-    manifest_predictions: OutOfFoldPredictions | None,
+    clips: CalibrationClips,
     *,
     changes_curves: bool,
     changes_clips: bool,
@@ -334,8 +327,8 @@ def _write(
             shutil.copytree(bundle, folder, ignore=ignored, dirs_exist_ok=True)
             if network is not None:
                 (folder / ONNX_FILE).write_bytes(network)
-            if manifest_predictions is not None:
-                write_out_of_fold(folder / CALIBRATION_FILE, manifest_predictions)
+            if clips.manifest_predictions is not None:
+                write_out_of_fold(folder / CALIBRATION_FILE, clips.manifest_predictions)
             elif changes_clips:
                 (folder / CALIBRATION_FILE).unlink(missing_ok=True)
             write_info(folder, info)

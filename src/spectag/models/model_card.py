@@ -81,7 +81,7 @@ def _scores(info: BundleInfo) -> list[str]:
     metrics = info.metrics
     if "lwlrap" not in metrics:
         return [
-            "Unknown, because no clips were held out. Evaluate the tagger on clips that were not used in training.",
+            "No clips were held out, so there are no scores. Evaluate the tagger on clips it was not trained on.",
             *_calibration_paragraph(info),
         ]
     interval = ""

@@ -86,7 +86,7 @@ def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
     Examples
     --------
     >>> windows = Timeline(np.array([0.0, 4.0]), np.array([4.0, 6.0]), np.array([[0.9], [0.3]], np.float32))
-    >>> pooled(windows, "max").probabilities, pooled(windows, "mean").probabilities
+    >>> pool_windows(windows, "max").probabilities, pool_windows(windows, "mean").probabilities
     (array([[0.9]], dtype=float32), array([[0.7]], dtype=float32))
     """
     if how not in ("max", "mean"):
@@ -126,7 +126,7 @@ def median_filtered(probabilities: Float32Array, n_windows: int) -> Float32Array
 
     Examples
     --------
-    >>> smoothed(np.array([0.1, 0.9, 0.2, 0.8, 0.7], np.float32), 3)
+    >>> median_filtered(np.array([0.1, 0.9, 0.2, 0.8, 0.7], np.float32), 3)
     array([0.1, 0.2, 0.8, 0.7, 0.7], dtype=float32)
     """
     if n_windows < 1 or n_windows % 2 == 0:
