@@ -116,7 +116,7 @@ def test_each_finding_gets_a_card_with_the_current_labels_ticked(write):
         assert {label for label, ticked in card["boxes"].items() if ticked} == set(labels)
         assert set(card["boxes"]) == set(LABELS)
         assert card["kind"] == "swapped label"
-        assert re.search(r"is probably wrong and “.*” right \(predicted probability 0\.\d\d\)", card["text"])
+        assert re.search(r"” \(predicted probability 0\.\d\d\) is probably wrong, and “.*” right", card["text"])
         assert "100 %" not in card["text"]
 
 

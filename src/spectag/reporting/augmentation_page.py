@@ -263,9 +263,9 @@ def _changes(config: AugmentConfig, front_end: FrontEnd) -> Iterator[_Change]:
         yield alone(
             "Background",
             f"Adds a sound of the background folder, {low:g} to {high:g} dB below the clip.",
-            "background_share",
+            "background_fraction",
             background=config.background,
-            background_share=1.0,
+            background_fraction=1.0,
         )
     if not _is_relative(front_end):
         gain_db = config.gain_db or AugmentConfig().gain_db

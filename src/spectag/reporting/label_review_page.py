@@ -93,10 +93,9 @@ def _about(review: Review, n_shown: int, n_findings: int) -> Iterator[str]:
     n_label_issues, n_audio_issues = (
         sum(review.counts[kind] for kind in kinds) for kinds in (LABEL_ISSUES, AUDIO_ISSUES)
     )
-    yield (
-        f"{n_label_issues:,} of {quantity(len(review.manifest.clips), 'clip')} may have wrong labels, and "
-        f"{quantity(n_audio_issues, 'sound')} may have a defect."
-    )
+    yield f"{n_label_issues:,} of {quantity(len(review.manifest.clips), 'clip')} may have wrong labels."
+    if n_audio_issues:
+        yield f"{quantity(n_audio_issues, 'sound')} may have a defect."
     if n_shown < n_findings:
         yield f"The first {n_shown:,} are shown here; review.csv lists all."
     if review.n_confirmed:
@@ -150,16 +149,17 @@ def _text(finding: Finding) -> str:
     """What may be wrong, and how certain that is."""
     if finding.label is None:
         return f"{finding.note[:1].upper()}{finding.note[1:]}."
-    suggested = ", ".join(finding.suggested) or "no label"
+    label = f"“{finding.label}” (predicted probability {finding.probability:.2f})"
+    suggested = ", ".join(f"“{name}”" for name in finding.suggested) or "no label"
     problem = {
-        "swapped label": f"“{finding.label}” is probably wrong and “{suggested}” right",
-        "wrong label": f"“{finding.label}” is probably wrong",
-        "missing label": f"“{finding.label}” is probably missing",
+        "swapped label": f"{label} is probably wrong, and {suggested} right",
+        "wrong label": f"{label} is probably wrong",
+        "missing label": f"{label} is probably missing",
     }[finding.kind]
     note = f" But {finding.note}." if finding.note else ""
     return (
-        f"{problem} (predicted probability {finding.probability:.2f}). The labels are wrong with a probability of "
-        f"{_percent(finding.score)}, and the suggestion is right with {_percent(finding.certainty)}.{note}"
+        f"{problem}. The labels are wrong with a probability of {_percent(finding.score)}, "
+        f"and the suggestion is right with {_percent(finding.certainty)}.{note}"
     )
 
 

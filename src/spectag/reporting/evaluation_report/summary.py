@@ -26,13 +26,13 @@ _PACKAGES = "numpy", "onnxruntime"
 
 
 def model_text(model: ModelEvaluation) -> str:
-    """What was evaluated, after its name: backbone, ensemble size, training data."""
+    """What kind of model it is: its backbone, or the size of the ensemble, and the training data."""
     if model.tagger is None:
         return "a table of predictions"
     info = model.tagger.info
-    backbone = f"ensemble of {len(info.members)}, first " if info.members else ""
+    networks = f"ensemble of {len(info.members)} networks, the first with " if info.members else ""
     trained_on = f", trained on {info.data.name}" if info.data.name else ""
-    return f"a model ({backbone}{info.backbone.name}{trained_on})"
+    return f"{networks}{info.backbone.name}{trained_on}"
 
 
 def total_duration_text(model: ModelEvaluation) -> str:
