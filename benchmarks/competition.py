@@ -1,12 +1,12 @@
-"""Make a hard tagging competition of single-label clips: few recordings a label, several sounds at once, noisy labels.
+"""Make a difficult tagging competition: few recordings per label, overlapping sounds, noisy labels.
 
     python benchmarks/competition.py CLIPS.csv OUT [--recordings 3] [--train 300] [--noisy 600] [--test 400] [--seed 1]
 
-CLIPS.csv has the columns fname, labels (one each) and source. Of each label, `--recordings` sources are for training
-and all others for the test. A made clip holds one to four sounds of different labels at random levels and places, one
-of them often 12 dB below another. Labels of the noisy set are wrong with probability 0.4. OUT gets the files of an
-FSDKaggle2019 competition (train_curated.csv, train_noisy.csv, sample_submission.csv and the folders of sounds) and
-answers.csv.
+CLIPS.csv has the columns fname, labels (one per clip) and source. For each label, `--recordings` sources are used for
+training and all others for the test. A mixed clip contains one to four sounds with different labels, at random levels
+and times; one of them is often 12 dB below another. Labels of the noisy set are wrong with probability 0.4. OUT
+contains the files of an FSDKaggle2019 competition (train_curated.csv, train_noisy.csv, sample_submission.csv and the
+folders of sounds) and answers.csv.
 """
 
 import argparse
@@ -24,8 +24,8 @@ Pool = dict[str, list[Path]]
 
 SAMPLE_RATE = 32_000
 N_SOUNDS = (1, 2, 3, 4)
-SHARES = (0.35, 0.35, 0.2, 0.1)
-WRONG = 0.4
+N_SOUNDS_PROBABILITIES = (0.35, 0.35, 0.2, 0.1)
+WRONG_LABEL_PROBABILITY = 0.4
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     train_pool, test_pool = split_sources(options.clips, options.recordings, rng)
     labels = sorted(train_pool)
     write_set(options.out, "train_curated", train_pool, options.train, rng)
-    write_set(options.out, "train_noisy", train_pool, options.noisy, rng, wrong=WRONG)
+    write_set(options.out, "train_noisy", train_pool, options.noisy, rng, wrong=WRONG_LABEL_PROBABILITY)
     truth = write_set(options.out, "test", test_pool, options.test, rng)
     (options.out / "test.csv").rename(options.out / "test_labels.csv")
     for name, value in (("sample_submission", lambda *_: 0), ("answers", lambda true, label: int(label in true))):
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def split_sources(table: Path, n_recordings: int, rng: np.random.Generator) -> tuple[Pool, Pool]:
-    """Files by label for training and for the test, no source on both sides."""
+    """Files by label, for training and for the test. No source is in both."""
     sources: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -64,21 +64,22 @@ def split_sources(table: Path, n_recordings: int, rng: np.random.Generator) -> t
 def write_set(
     out: Path, name: str, pool: Pool, n_clips: int, rng: np.random.Generator, *, wrong: float = 0.0
 ) -> list[tuple[str, list[str]]]:
-    """Write sounds and their table, and give file names and labels."""
+    """Write sounds and their table; return file names and true labels."""
     (out / name).mkdir(parents=True, exist_ok=True)
     labels = sorted(pool)
     rows = []
     for number in range(n_clips):
-        true = list(rng.choice(labels, rng.choice(N_SOUNDS, p=SHARES), replace=False))
+        true = list(rng.choice(labels, rng.choice(N_SOUNDS, p=N_SOUNDS_PROBABILITIES), replace=False))
         fname = f"{name}_{number:05d}.wav"
-        write_audio(out / name / fname, mixed([one_of(pool[label], rng) for label in true], rng), SAMPLE_RATE)
+        mixture = mix_sounds([random_excerpt(pool[label], rng) for label in true], rng)
+        write_audio(out / name / fname, mixture, SAMPLE_RATE)
         rows.append((fname, sorted({str(rng.choice(labels)) if rng.random() < wrong else label for label in true})))
     write_table(out / f"{name}.csv", ["fname", "labels"], [[fname, ",".join(given)] for fname, given in rows])
     return rows
 
 
-def one_of(files: list[Path], rng: np.random.Generator) -> Waveform:
-    """A stretch of one of the recordings, without silence at its ends."""
+def random_excerpt(files: list[Path], rng: np.random.Generator) -> Waveform:
+    """A random excerpt of a random recording, without silence at its ends."""
     waveform, _ = read_audio(files[rng.integers(len(files))], sample_rate=SAMPLE_RATE)
     loud = np.flatnonzero(np.abs(waveform) > 1e-4)
     waveform = waveform[loud[0] : loud[-1] + 1] if len(loud) else waveform
@@ -87,13 +88,13 @@ def one_of(files: list[Path], rng: np.random.Generator) -> Waveform:
     return waveform[start : start + n_samples]
 
 
-def mixed(parts: list[Waveform], rng: np.random.Generator) -> Waveform:
-    """Sounds at random levels and places, with a little noise."""
-    starts = [int(rng.uniform(0, 2) * SAMPLE_RATE) if len(parts) > 1 else 0 for _ in parts]
-    mix = np.zeros(max(start + len(part) for start, part in zip(starts, parts, strict=True)), np.float32)
-    for start, part in zip(starts, parts, strict=True):
+def mix_sounds(sounds: list[Waveform], rng: np.random.Generator) -> Waveform:
+    """Mix sounds at random levels and times, with some noise."""
+    starts = [int(rng.uniform(0, 2) * SAMPLE_RATE) if len(sounds) > 1 else 0 for _ in sounds]
+    mix = np.zeros(max(start + len(sound) for start, sound in zip(starts, sounds, strict=True)), np.float32)
+    for start, sound in zip(starts, sounds, strict=True):
         level = 0.05 * 10 ** (rng.uniform(-9, 9) / 20)
-        mix[start : start + len(part)] += level * part / (np.sqrt(np.mean(part**2)) + 1e-6)
+        mix[start : start + len(sound)] += level * sound / (np.sqrt(np.mean(sound**2)) + 1e-6)
     mix += rng.normal(0, 10 ** (rng.uniform(-70, -45) / 20), len(mix)).astype(np.float32)
     return mix
 

@@ -1,9 +1,9 @@
-"""Accuracy from one, two and four recordings a label, with frozen features of all stages and of the last alone.
+"""Accuracy with one, two and four recordings per label, with frozen features of all stages or the last stage.
 
     python benchmarks/few_recordings.py esc10.csv --group-column source
 
-The manifest has one label a clip. A draw takes that many recordings (groups) of each label and one clip of each; it is
-tested on all clips of the other recordings. Printed: the mean over the draws, and the least.
+Each clip of the manifest has one label. A draw takes this number of recordings (groups) per label, and one clip of each
+recording. It is tested on all clips of the other recordings. Printed: the mean and the minimum over the draws.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.audio.front_end import FrontEnd
-from spectag.config.backbones import front_end_of
+from spectag.config.backbones import resolve_mel
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.data.manifest import read_manifest
@@ -30,7 +30,7 @@ def main() -> None:
     manifest = read_manifest(arguments.manifest, group_column=arguments.group_column)
     print(
         f"{'backbone':20}{'features':>10}"
-        + "".join(f"{n:>6} a label" for n in (1, 2, 4))
+        + "".join(f"{n:>4} per label" for n in (1, 2, 4))
         + f"   {arguments.draws} draws"
     )
     for backbone in arguments.backbones:
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _features(manifest: Manifest, recipe: Recipe) -> tuple[NDArray[np.float32], list[int]]:
-    front_end, cache = FrontEnd(mel=front_end_of(recipe.backbone, None)), cache_folder() / "bank"
+    front_end, cache = FrontEnd(mel=resolve_mel(recipe.backbone, None)), cache_folder() / "spectrograms"
     clips = open_clips(manifest, front_end, cache, workers=None, progress=silent, log=no_log)
     store = FeatureStore(cache, recipe, front_end)
     return store.compute(clips.keys, clips.inputs, progress=silent), store.group_sizes(clips.inputs(0))
@@ -64,16 +64,16 @@ def _accuracies(
     accuracies = []
     for draw in range(n_draws):
         chosen = _draw(y_true, groups, n_recordings, np.random.default_rng(draw))
-        strange = ~np.isin(groups, groups[chosen])
+        is_test = ~np.isin(groups, groups[chosen])
         head = fit_heads(features[chosen], y_true[chosen], group_sizes, (DEFAULT_WEIGHT_DECAY,))[0]
-        accuracies.append(top1_accuracy(y_true[strange], head.logits(features[strange])))
+        accuracies.append(top1_accuracy(y_true[is_test], head.logits(features[is_test])))
     return accuracies
 
 
 def _draw(
     y_true: NDArray[np.bool_], groups: NDArray[np.str_], n_recordings: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Positions of one clip of each of so many recordings of each label."""
+    """Rows of one clip of each of n recordings of each label."""
     chosen = []
     for has_label in y_true.T:
         recordings = rng.permutation(np.unique(groups[has_label]))[:n_recordings]

@@ -1,17 +1,17 @@
-"""How many labels a given accuracy takes: clips as `spectag suggest` chooses them, and clips drawn at random.
+"""The number of labels that an accuracy needs, with clips from `spectag suggest` and with random clips.
 
     python benchmarks/suggest.py esc10.csv
     python benchmarks/suggest.py esc10.csv --rare 4
     python benchmarks/suggest.py comp/train_curated.csv --test answers.csv --test-audio comp/test --pool 500
 
-The clips of a pool are labelled in batches. After each, the head that `spectag train` fits is fitted to what is
-labelled and judged on the test: by accuracy, or by lwlrap where clips have several labels. With folds in the manifest
-each seed has a fold of its own for the test, and the others for its pool; --pool draws so many clips for each seed.
---rare leaves only three clips in the pool of so many labels, drawn anew for each seed. --start labels a few clips at
-random before the first choice.
+The clips of a pool are labelled in batches. After each batch, a head is fitted to the labelled clips as in `spectag
+train`, and evaluated on the test clips: by accuracy, or by lwlrap if clips have several labels. If the manifest has
+folds, each seed uses another fold for the test and the other folds for the pool. --pool draws a number of clips for
+each seed. --rare removes all but three clips of some labels, drawn for each seed. --start labels some random clips
+before the first suggestion.
 
-Printed: the mean over the seeds, and the range, by number of labels (at random each seed is the mean of four draws);
-and the number of labels from which the mean stays at a level or above, along a straight line from batch to batch.
+Printed: mean and range over the seeds, by number of labels (for random clips, each seed is the mean of four draws);
+and the number of labels from which the mean stays at or above a level, interpolated linearly between batches.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from spectag.system.progress import no_log, silent
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, LinearHead, fit_heads
 from spectag.training.inputs.feature_store import FeatureStore
 
-WAYS = ("suggested", "random")
+METHODS = ("suggested", "random")
 CLIPS_OF_RARE = 3
-N_RANDOM = 4  # draws for each seed, for they differ much
+N_RANDOM = 4  # draws for each seed, because they vary
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -56,11 +56,11 @@ class Clips:
     group_sizes: list[int]
 
     def of(self, rows: IntArray) -> "Clips":
-        """Some of the clips."""
+        """A subset of the clips."""
         return replace(self, features=self.features[rows], y_true=self.y_true[rows], folds=self.folds[rows])
 
     def head(self, rows: IntArray) -> tuple[LinearHead, BoolArray]:
-        """The head that these clips teach, and the labels that it knows: those that occur in them."""
+        """The head that is fitted to these clips, and the labels that occur in them."""
         known = self.y_true[rows].any(axis=0)
         head = fit_heads(self.features[rows], self.y_true[rows][:, known], self.group_sizes, (DEFAULT_WEIGHT_DECAY,))
         return head[0], known
@@ -70,23 +70,22 @@ def main() -> None:
     arguments = _parser().parse_args()
     clips, test = _clips(arguments)
     numbers = list(range(arguments.start or arguments.batch, arguments.labels + 1, arguments.batch))
-    curves: dict[str, list[NDArray[np.float64]]] = {way: [] for way in WAYS}
+    curves: dict[str, list[NDArray[np.float64]]] = {method: [] for method in METHODS}
     for seed in range(arguments.seeds):
         rng = np.random.default_rng(seed)
-        pool, judged = _draw(clips, test, seed, arguments, rng)
+        pool, test_clips = _draw(clips, test, seed, arguments, rng)
         start = rng.permutation(len(pool.y_true))[: arguments.start]
-        drawn = [_scores(pool, judged, numbers, start, _at_random, rng) for _ in range(N_RANDOM)]
-        curves["suggested"].append(_scores(pool, judged, numbers, start, _suggested, rng))
+        drawn = [_scores(pool, test_clips, numbers, start, _at_random, rng) for _ in range(N_RANDOM)]
+        curves["suggested"].append(_scores(pool, test_clips, numbers, start, _suggested, rng))
         curves["random"].append(np.mean(drawn, axis=0))
-    print("| labels | " + " | ".join(f"{way}, mean (range)" for way in WAYS) + " |\n|---|---|---|")
+    print("| labels | " + " | ".join(f"{method}, mean (range)" for method in METHODS) + " |\n|---|---|---|")
     for column, number in enumerate(numbers):
-        cells = [
-            f"{(of := np.array(curves[way])[:, column]).mean():.3f} ({of.min():.3f} to {of.max():.3f})" for way in WAYS
-        ]
+        values = [np.array(curves[method])[:, column] for method in METHODS]
+        cells = [f"{value.mean():.3f} ({value.min():.3f} to {value.max():.3f})" for value in values]
         print(f"| {number} | {' | '.join(cells)} |")
-    print(f"\n| level | {' | '.join(WAYS)} | fewer |\n|---|---|---|---|")
+    print(f"\n| level | {' | '.join(METHODS)} | fewer |\n|---|---|---|---|")
     for level in arguments.levels:
-        needed = [_needed(numbers, np.mean(curves[way], axis=0), level) for way in WAYS]
+        needed = [_needed(numbers, np.mean(curves[method], axis=0), level) for method in METHODS]
         cells = [f"over {numbers[-1]}" if np.isnan(number) else f"{number:.0f}" for number in needed]
         fewer = 1 - needed[0] / (numbers[-1] if np.isnan(needed[1]) else needed[1])
         at_least = "at least " if np.isnan(needed[1]) else ""
@@ -95,15 +94,15 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="with folds, unless a test is given")
-    parser.add_argument("--test", type=Path, help="manifest of other clips to judge on")
-    parser.add_argument("--test-audio", type=Path, help="where its sounds are")
+    parser.add_argument("manifest", type=Path, help="with folds, unless --test is given")
+    parser.add_argument("--test", type=Path, help="manifest of the test clips")
+    parser.add_argument("--test-audio", type=Path, help="folder of its sounds")
     parser.add_argument("--backbone", default="mn04_audioset")
     parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--labels", type=int, default=120, help="how far to go")
-    parser.add_argument("--pool", type=int, help="clips in it; all if not given")
-    parser.add_argument("--start", type=int, default=0, help="clips labelled at random before the first choice")
-    parser.add_argument("--rare", type=int, default=0, help="labels of which only three clips are in the pool")
+    parser.add_argument("--labels", type=int, default=120, help="maximum number of labels")
+    parser.add_argument("--pool", type=int, help="number of clips in the pool; all by default")
+    parser.add_argument("--start", type=int, default=0, help="random clips that are labelled first")
+    parser.add_argument("--rare", type=int, default=0, help="number of labels with only three clips in the pool")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--levels", type=float, nargs="+", default=[0.9, 0.95, 0.97, 0.98])
     return parser
@@ -111,15 +110,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _clips(arguments: argparse.Namespace) -> tuple[Clips, Clips | None]:
     train = read_manifest(arguments.manifest)
-    clips = _heard(train, arguments.backbone)
+    clips = _embed(train, arguments.backbone)
     if arguments.test is None:
         return clips, None
     test = read_manifest(arguments.test, audio_dir=arguments.test_audio, labels=train.labels)
-    return clips, _heard(replace(test, labels=train.labels), arguments.backbone)
+    return clips, _embed(replace(test, labels=train.labels), arguments.backbone)
 
 
-def _heard(manifest: Manifest, backbone: str) -> Clips:
-    recipe, cache = Recipe(backbone=backbone), cache_folder() / "bank"
+def _embed(manifest: Manifest, backbone: str) -> Clips:
+    recipe, cache = Recipe(backbone=backbone), cache_folder() / "spectrograms"
     front_end = FrontEnd(mel=resolve_mel(backbone, None))
     inputs = open_clips(manifest, front_end, cache, workers=None, progress=silent, log=no_log)
     store = FeatureStore(cache, recipe, front_end)
@@ -131,7 +130,7 @@ def _heard(manifest: Manifest, backbone: str) -> Clips:
 def _draw(
     clips: Clips, test: Clips | None, seed: int, arguments: argparse.Namespace, rng: np.random.Generator
 ) -> tuple[Clips, Clips]:
-    """The pool of a seed, and what it is judged on."""
+    """The pool and the test clips of a seed."""
     if test is None:
         folds = np.unique(clips.folds)
         is_test = clips.folds == folds[seed % len(folds)]
@@ -163,17 +162,17 @@ def _at_random(pool: Clips, labelled: IntArray, n: int, rng: np.random.Generator
 def _suggested(pool: Clips, labelled: IntArray, n: int, rng: np.random.Generator) -> IntArray:
     vectors = Embedding.fit(pool.features)(pool.features)
     rest = np.setdiff1d(np.arange(len(vectors)), labelled)
-    doubt = None
+    uncertainty = None
     if len(labelled):
         has_empty = not pool.y_true[labelled].any(axis=1).all()
         head, _ = pool.head(labelled)
-        doubt = margin_uncertainty(expit(head.logits(pool.features[rest])), none_is_an_answer=has_empty)
-    found = islice(select(vectors[rest], doubt=doubt, labelled=vectors[labelled], rng=rng), n)
-    return rest[np.array([choice.index for choice in found], int)]
+        uncertainty = margin_uncertainty(expit(head.logits(pool.features[rest])), allow_no_label=has_empty)
+    selections = islice(select(vectors[rest], uncertainty=uncertainty, labelled=vectors[labelled], rng=rng), n)
+    return rest[np.array([selection.index for selection in selections], int)]
 
 
 def _thinned(y_true: BoolArray, n_rare: int, rng: np.random.Generator) -> IntArray:
-    """All clips but most of some labels."""
+    """All clips, except most clips of some labels."""
     kept = np.ones(len(y_true), bool)
     for label in rng.permutation(y_true.shape[1])[:n_rare]:
         kept[rng.permutation(np.flatnonzero(y_true[:, label]))[CLIPS_OF_RARE:]] = False
@@ -182,22 +181,22 @@ def _thinned(y_true: BoolArray, n_rare: int, rng: np.random.Generator) -> IntArr
 
 def _score(pool: Clips, labelled: IntArray, test: Clips) -> float:
     head, known = pool.head(labelled)
-    logits = np.full(test.y_true.shape, -1e3)  # of labels that were never met
+    logits = np.full(test.y_true.shape, -1e3)  # for labels without labelled clips
     logits[:, known] = head.logits(test.features)
     is_single = (test.y_true.sum(axis=1) == 1).all()
     return top1_accuracy(test.y_true, logits) if is_single else lwlrap(test.y_true, logits)
 
 
 def _needed(numbers: Sequence[int], scores: NDArray[np.float64], level: float) -> float:
-    """Labels from which the score stays at the level; NaN where it ends below."""
+    """The number of labels from which the score stays at the level; NaN if it ends below."""
     below = np.flatnonzero(scores < level)
     if not len(below):
         return numbers[0]
     last = below[-1]
     if last + 1 == len(numbers):
         return np.nan
-    share = (level - scores[last]) / (scores[last + 1] - scores[last])
-    return numbers[last] + share * (numbers[last + 1] - numbers[last])
+    fraction = (level - scores[last]) / (scores[last + 1] - scores[last])
+    return numbers[last] + fraction * (numbers[last + 1] - numbers[last])
 
 
 if __name__ == "__main__":
