@@ -16,7 +16,7 @@ from spectag.errors import MissingExtraError, SpectagError
 
 FAILED, MISUSED, SKIPPED_SOME, STOPPED = 1, 2, 3, 130
 
-app = App(name="spectag", help_flags=[], version=lambda: _version())
+app = App(name="spectag", help_flags=[], version=lambda: _version(), group_parameters="Options")
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main prints a message
 for _group in COMMANDS.values():
     for _name, _command in _group.items():

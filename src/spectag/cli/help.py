@@ -5,6 +5,7 @@ cyclopts' own pages need rich and parse the source of every settings class sever
 
 import ast
 import inspect
+import re
 import shutil
 import sys
 import textwrap
@@ -14,11 +15,11 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
 
-from cyclopts import App
+from cyclopts import App, Group
 
-from spectag.cli.commands import COMMANDS, CommandHelp
+from spectag.cli.commands import COMMANDS
 
 if TYPE_CHECKING:
     from cyclopts.argument import Argument
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 HELP_FLAGS = ("--help", "-h", "--help-all")
 
 _DEFAULT_GROUP = "Options"
+_CLOSING_LINES = """\
+Start with: spectag demo
+spectag COMMAND --help shows the main options of a command, --help-all all of
+them. spectag --version prints the version.
+
+Exit status: 0 success, 1 error, 2 wrong usage, 3 finished but some files were
+skipped."""
 _MIN_WIDTH, _MAX_WIDTH = 60, 100
 _NAMES_WIDTH = 32
 _LONGEST_CHOICES = 20  # a longer list of choices stands in the text
@@ -91,14 +99,7 @@ def command_list() -> str:
     lines = ["Usage: spectag COMMAND [OPTIONS]", "", "Train and use taggers for sounds.", ""]
     for group, commands in COMMANDS.items():
         lines += [group, *(f"  {name:<13}{command.summary}" for name, command in commands.items()), ""]
-    lines += [
-        "Start with: spectag demo",
-        "spectag COMMAND --help shows the main options of a command, --help-all shows all of them.",
-        "spectag --version prints the version.",
-        "",
-        "Exit status: 0 success, 1 error, 2 wrong usage, 3 finished but some files were skipped.",
-    ]
-    return "\n".join(textwrap.fill(line, _width(), subsequent_indent=" " * 15) if line else "" for line in lines)
+    return "\n".join([*lines, _CLOSING_LINES])
 
 
 def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str:
@@ -111,34 +112,33 @@ def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str
     chain : names
         Its name, after those of the commands that it belongs to.
     """
-    own = next((commands[chain[0]] for commands in COMMANDS.values() if chain[0] in commands), None)
-    own = own if len(chain) == 1 else None
     every_option = list(command_options(command))
     arguments = [option for option in every_option if option.is_positional]
     options = [option for option in every_option if not option.is_positional]
-    lines = [_usage(chain, arguments, options), "", *_description(command)]
-    if own:
-        lines += [f"Example: {own.example}", ""]
+    lines = [_usage(chain, arguments, options), ""]
+    for paragraph in _docstring(command)[0].split("\n\n"):
+        lines += [*textwrap.wrap(paragraph, _width()), ""]
+    in_list = next((commands[chain[-1]] for commands in COMMANDS.values() if chain[-1] in commands), None)
+    if in_list:
+        lines += [f"Example: {in_list.example}", ""]
     lines += _section("Arguments", arguments)
-    n_all = len(options)
-    if own and own.main_options and not show_all:
-        options = _main_options(options, own)
-    for group in dict.fromkeys([_DEFAULT_GROUP, *(option.group for option in options)]):
-        rows = [option for option in options if option.group == group or not show_all]
-        lines += _section(group, [*rows, _CONFIG] if group == _DEFAULT_GROUP else rows)
-        if not show_all:
-            break
-    if len(options) < n_all:
-        lines += [f"spectag {' '.join(chain)} --help-all shows all {n_all + 1} options."]
+    if in_list and in_list.main_options and not show_all:
+        by_name = {name.removeprefix("--"): option for option in options for name in option.names}
+        main_options = [by_name[name] for name in in_list.main_options.split()]
+        lines += _section(_DEFAULT_GROUP, [*main_options, _CONFIG])
+        lines += [f"spectag {' '.join(chain)} --help-all shows all {len(options) + 1} options."]
+    else:
+        for group in dict.fromkeys([_DEFAULT_GROUP, *(option.group for option in options)]):
+            rows = [option for option in options if option.group == group]
+            lines += _section(group, [*rows, _CONFIG] if group == _DEFAULT_GROUP else rows)
     if subcommands := [name for name in command if not name.startswith("-")]:
         lines += ["Commands", *(f"  {name:<13}{command[name].help.splitlines()[0]}" for name in subcommands)]
-    return "\n".join(lines).rstrip()
+    return "\n".join(lines).rstrip().replace("`", "")  # marks code in docstrings
 
 
 def command_options(command: App) -> Iterator[Option]:
     """The arguments and options of a command, in the order of their declaration."""
-    assert command.default_command is not None
-    texts = _docstring(command.default_command)[1]
+    texts = _docstring(command)[1]
     for argument in command.assemble_argument_collection(parse_docstring=False):
         if not argument.keys:  # those of settings classes follow from these
             yield from _options(argument, texts)
@@ -152,21 +152,15 @@ def _options(argument: "Argument", texts: dict[str, str]) -> Iterator[Option]:
     elif argument.show:
         name = argument.field_info.name
         is_positional = argument.index is not None
+        [group, *_] = cast("tuple[Group, ...]", argument.parameter.group)
         yield Option(
             names=argument.names,
             metavar=_metavar(argument, is_positional),
             text=" ".join(filter(None, [texts.get(name, ""), *_notes(argument, is_positional)])),
-            group=_group(argument),
+            group=str(group.name),
             is_required=argument.required,
             is_positional=is_positional,
         )
-
-
-def _group(argument: "Argument") -> str:
-    groups = argument.parameter.group
-    assert isinstance(groups, tuple)
-    name = str(getattr(groups[0], "name", groups[0]))
-    return _DEFAULT_GROUP if name == "Parameters" else name  # cyclopts' name of the default group
 
 
 def _notes(argument: "Argument", is_positional: bool) -> Iterator[str]:
@@ -210,22 +204,11 @@ def _leaf_types(hint: Any) -> Iterator[Any]:
         yield str if get_origin(hint) is Literal else hint
 
 
-def _main_options(options: list[Option], command: CommandHelp) -> list[Option]:
-    by_name = {name.removeprefix("--"): option for option in options for name in option.names}
-    return [by_name[name] for name in command.main_options.split()]
-
-
 def _usage(chain: tuple[str, ...], arguments: list[Option], options: list[Option]) -> str:
     words = ["Usage: spectag", *chain]
     words += [option.heading if option.is_required else f"[{option.heading}]" for option in arguments]
     words += [f"{option.names[0]} {option.metavar}" for option in options if option.is_required]
     return " ".join([*words, "[OPTIONS]"])
-
-
-def _description(command: App) -> Iterator[str]:
-    assert command.default_command is not None
-    for paragraph in _docstring(command.default_command)[0].split("\n\n"):
-        yield from (*textwrap.wrap(paragraph.replace("`", ""), _width()), "")
 
 
 def _section(title: str, options: list[Option]) -> list[str]:
@@ -234,7 +217,7 @@ def _section(title: str, options: list[Option]) -> list[str]:
     names_width = min(_NAMES_WIDTH, 4 + max(len(option.heading) for option in options))
     lines = [title]
     for option in options:
-        text = textwrap.wrap(option.text.replace("`", ""), _width() - names_width) or [""]
+        text = textwrap.wrap(option.text, _width() - names_width) or [""]
         if len(option.heading) + 4 > names_width:
             lines.append(f"  {option.heading}")
         else:
@@ -247,17 +230,13 @@ def _width() -> int:
     return max(_MIN_WIDTH, min(_MAX_WIDTH, shutil.get_terminal_size().columns))
 
 
-def _docstring(function: Any) -> tuple[str, dict[str, str]]:
-    """The description in a function's docstring, and its text about each parameter."""
-    description, _, parameters = (inspect.getdoc(function) or "").partition("\n\nParameters\n----------\n")
-    texts: dict[str, str] = {}
-    name = ""
-    for line in parameters.splitlines():
-        if line.startswith(" "):
-            texts[name] = f"{texts[name]} {line.strip()}".strip()
-        else:
-            name = line
-            texts[name] = ""
+def _docstring(command: App) -> tuple[str, dict[str, str]]:
+    """The description of a command in its docstring, and the text about each of its parameters."""
+    docstring = inspect.getdoc(command.default_command) or ""
+    description, _, parameters = docstring.partition("\n\nParameters\n----------\n")
+    texts = {}
+    for name, text in re.findall(r"^(\w+)\n((?: +.*\n?)+)", parameters, re.MULTILINE):
+        texts[name] = " ".join(text.split())
     return description, texts
 
 
@@ -266,24 +245,19 @@ def _field_docs(settings: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for base in reversed(settings.__mro__):
         if base.__module__.startswith("spectag."):
-            docs |= _docs_of_module(base.__module__).get(base.__name__, {})
+            docs |= _field_docs_of_module(base.__module__)[base.__name__]
     return docs
 
 
 @cache
-def _docs_of_module(name: str) -> dict[str, dict[str, str]]:
-    path = sys.modules[name].__file__
-    assert path is not None
-    docs: dict[str, dict[str, str]] = {}
-    for node in ast.parse(Path(path).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef):
-            docs[node.name] = {
-                field.target.id: " ".join(text.value.value.split())
-                for field, text in pairwise(node.body)
-                if isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            }
-    return docs
+def _field_docs_of_module(name: str) -> dict[str, dict[str, str]]:
+    tree = ast.parse(inspect.getsource(sys.modules[name]))
+    return {
+        settings.name: {
+            ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
+            for field, text in pairwise(settings.body)
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+        }
+        for settings in tree.body
+        if isinstance(settings, ast.ClassDef)
+    }
