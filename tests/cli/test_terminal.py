@@ -9,7 +9,7 @@ from rich.console import Console
 
 from spectag.cli import progress_bars as bars_module
 from spectag.cli.progress_bars import ProgressBoard, progress_bars
-from spectag.cli.terminal import epoch_line, line_by_line, shown_training
+from spectag.cli.terminal import epoch_line, line_by_line, training_display
 from spectag.system.epoch_log import Epoch, epoch_step, is_epoch_step
 
 
@@ -42,7 +42,7 @@ def rows_of(terminal):
 
 
 def test_row_shows_every_number_of_an_epoch(terminal):
-    with shown_training() as (_, _, on_epoch):
+    with training_display() as (_, _, on_epoch):
         on_epoch(epoch(3, 0.875, n_epochs=20, learning_rate=1e-4, clips_per_second=1234.5, seconds_left=3723.4))
     [row] = rows_of(terminal)
     assert row.split(maxsplit=8) == [
@@ -52,7 +52,7 @@ def test_row_shows_every_number_of_an_epoch(terminal):
 
 
 def test_each_training_gets_a_table_below_its_name(terminal):
-    with shown_training() as (_, _, on_epoch):
+    with training_display() as (_, _, on_epoch):
         for part in ("fold 1", "fold 2"):
             for number in (1, 2):
                 on_epoch(epoch(number, part=part))
@@ -66,7 +66,7 @@ def test_each_training_gets_a_table_below_its_name(terminal):
 @pytest.mark.parametrize("on_terminal", [True, False])
 def test_name_of_a_training_is_printed_once(request, capsys, on_terminal):
     sent = request.getfixturevalue("terminal") if on_terminal else None
-    with shown_training() as (_, log, on_epoch):
+    with training_display() as (_, log, on_epoch):
         log("fold 1")
         on_epoch(epoch(1, part="fold 1"))
         log("another line")
@@ -76,7 +76,7 @@ def test_name_of_a_training_is_printed_once(request, capsys, on_terminal):
 
 
 def test_epoch_is_marked_if_it_is_the_best_so_far_of_its_training(terminal):
-    with shown_training() as (_, _, on_epoch):
+    with training_display() as (_, _, on_epoch):
         for part, scores in {"fold 1": (0.5, 0.7, 0.7, 0.6, 0.8), "fold 2": (0.1, None, 0.2)}.items():
             for number, score in enumerate(scores, start=1):
                 on_epoch(epoch(number, score, part=part))
@@ -86,7 +86,7 @@ def test_epoch_is_marked_if_it_is_the_best_so_far_of_its_training(terminal):
 
 def test_fast_epochs_are_printed_together_and_none_is_lost(terminal, monkeypatch):
     monkeypatch.setattr(bars_module.time, "monotonic", lambda: 1000.0)
-    with shown_training() as (_, log, on_epoch):
+    with training_display() as (_, log, on_epoch):
         on_epoch(epoch(1))
         n_sent = len(terminal.getvalue())
         for number in range(2, 201):
@@ -117,7 +117,7 @@ def test_epochs_share_a_bar_and_finished_steps_scroll_away_above_it(monkeypatch)
 
 
 def test_finished_step_stays_visible_and_can_run_again(terminal):
-    with shown_training() as (progress, _, _):
+    with training_display() as (progress, _, _):
         for n_clips in (7, 5):
             progress("log-mels", 0, n_clips)
             progress("log-mels", n_clips, n_clips)
@@ -128,7 +128,7 @@ def test_finished_step_stays_visible_and_can_run_again(terminal):
 
 
 def test_epoch_is_one_line_without_a_terminal(capsys):
-    with shown_training() as (progress, _, on_epoch):
+    with training_display() as (progress, _, on_epoch):
         for step in range(1, 11):
             progress(epoch_step("fold 1", 7), step, 10)
         on_epoch(epoch(7, 0.5, part="fold 1", learning_rate=0.0005, clips_per_second=3.14159, seconds_left=59.6))

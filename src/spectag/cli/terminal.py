@@ -1,6 +1,6 @@
 """What commands print for a person: progress on stderr, tables on stdout.
 
-rich is imported where it is used: the help pages do without it, and so are quick.
+rich is imported inside functions: help pages do not need it, and importing it takes a tenth of a second.
 """
 
 import json
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_SECONDS_BETWEEN_LINES = 60.0  # about the same epoch, where there is no terminal
+_SECONDS_BETWEEN_LINES = 60.0  # within an epoch
 
 
 @contextmanager
-def shown_work(*, results_to_stdout: bool = False) -> Iterator[tuple[Progress, Log]]:
+def progress_display(*, results_to_stdout: bool = False) -> Iterator[tuple[Progress, Log]]:
     """Progress bars with rate and time left on a terminal; otherwise a line at every tenth of a step.
 
     Shows nothing if the results go to a terminal at the same time: they are progress enough.
@@ -39,8 +39,8 @@ def shown_work(*, results_to_stdout: bool = False) -> Iterator[tuple[Progress, L
 
 
 @contextmanager
-def shown_training() -> Iterator[tuple[Progress, Log, OnEpoch]]:
-    """The same with epochs: on a terminal a table that grows above the bars; otherwise a line per epoch."""
+def training_display() -> Iterator[tuple[Progress, Log, OnEpoch]]:
+    """Like `progress_display`, with epochs: on a terminal a table above the bars; otherwise a line per epoch."""
     if sys.stderr.isatty():
         from spectag.cli.progress_bars import EpochTable, ProgressBoard, progress_bars
 
@@ -108,7 +108,7 @@ def _print_line(line: str) -> None:
 
 
 def line_by_line(clock: Callable[[], float] = time.monotonic) -> Progress:
-    """A line at every tenth of a step; within an epoch, which gets its own line at its end, at most one a minute."""
+    """A line at every tenth of a step; within an epoch, at most one line a minute."""
     tenths: dict[str, int] = {}
     printed_at: dict[str, float] = {}
 
@@ -124,13 +124,13 @@ def line_by_line(clock: Callable[[], float] = time.monotonic) -> Progress:
     return progress
 
 
-def name_skipped(skipped: Sequence[str]) -> None:
+def print_skipped(skipped: Sequence[str]) -> None:
     """Print the files that were skipped and why, a line each, to stderr."""
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in words: 0.8 s, 12 s, 3 min 20 s, 24 h 0 min."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""The commands: one module for each, and a table of all of them, from which `spectag --help` is made."""
+"""The commands: one module for each, and the table that `spectag --help` prints."""
 
 from dataclasses import dataclass
 

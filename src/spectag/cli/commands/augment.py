@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from spectag.cli.app import SKIPPED_SOME, training_packages
 from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed
-from spectag.cli.terminal import name_skipped, shown_work
+from spectag.cli.terminal import print_skipped, progress_display
 from spectag.config.training import AugmentConfig
 
 
@@ -45,7 +45,7 @@ def augment_command(
     """
     with training_packages("train", "augmentation"):
         from spectag.reporting.augmentation_page import augment as make_page
-    with shown_work() as (progress, _):
+    with progress_display() as (progress, _):
         page = make_page(
             manifest,
             output,
@@ -58,6 +58,6 @@ def augment_command(
             audio_dir=audio_dir,
             progress=progress,
         )
-    name_skipped([reason for _, reason in page.skipped])
+    print_skipped([reason for _, reason in page.skipped])
     print(page.path)
     return SKIPPED_SOME if page.skipped else 0

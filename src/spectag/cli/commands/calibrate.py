@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Json, OptionalOutput, Workers
-from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,7 +82,7 @@ def calibrate_command(
     goal, thresholds = _goal(f1, precision, recall), dict(map(_threshold, set_by_hand or ()))
     if output is None and model in PUBLISHED and not Path(model).exists():
         raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         result = calibrate(
             tagger_folder(model, progress=progress, log=log),
             goal=goal,
@@ -101,7 +101,7 @@ def calibrate_command(
         print_json(result.to_dict())
     else:
         print_recalibration(result)
-    name_skipped([reason for _, reason in result.skipped])
+    print_skipped([reason for _, reason in result.skipped])
     return SKIPPED_SOME if result.skipped else 0
 
 
@@ -161,12 +161,12 @@ def _summary(result: "Recalibration") -> Iterator[str]:
 def _n_reached(result: "Recalibration") -> str:
     """How many labels reach the goal on clips that their thresholds were not fitted on."""
     goal = result.info.threshold_goal
-    values = [getattr(row, goal.kind) for row in result.labels if row.origin == "fitted"]
-    known = [value for value in values if not math.isnan(value)]
-    if goal.at_least is None or not known:
+    scores = [getattr(row, goal.kind) for row in result.labels if row.origin == "fitted"]
+    scores = [score for score in scores if not math.isnan(score)]
+    if goal.at_least is None or not scores:
         return ""
-    n_reached = sum(value >= goal.at_least for value in known)
-    return f"; {n_reached} of {len(known)} labels reach it on clips that it was not fitted on"
+    n_reached = sum(score >= goal.at_least for score in scores)
+    return f"; {n_reached} of {len(scores)} labels reach it on clips that it was not fitted on"
 
 
 def _table(result: "Recalibration") -> "Table":

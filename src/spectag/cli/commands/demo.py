@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spectag.cli.app import training_packages
 from spectag.cli.options import Output, Seed
-from spectag.cli.terminal import shown_work
+from spectag.cli.terminal import progress_display
 
 
 def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> int:
@@ -22,7 +22,7 @@ def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> in
     """
     with training_packages("train", "the demo"):
         from spectag.reporting.first_run import demo
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         run = demo(output, seed=seed, progress=progress, log=log)
     lwlrap = run.evaluation.models[0].overall["lwlrap"]
     clip = min(run.data.test.glob("*.wav"))

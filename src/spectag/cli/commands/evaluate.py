@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
-from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 from spectag.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def evaluate_command(
             raise ConfigError(f"-o {output}: this is a file; give a folder")
         if (output / INFO_FILE).exists():
             raise ConfigError(f"-o {output}: this is the folder of a model; give another folder")
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         evaluation = evaluate(
             model,
             manifest,
@@ -115,7 +115,7 @@ def evaluate_command(
             if report:
                 _write_report(evaluation, output, progress)
     skipped = list(dict.fromkeys(reason for scored in evaluation.models for _, reason in scored.skipped))
-    name_skipped(skipped)
+    print_skipped(skipped)
     if json_output:
         print_json(evaluation.to_dict())
     else:

@@ -8,7 +8,7 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.options import Count, Json, OptionalOutput, Seed
-from spectag.cli.terminal import shown_work
+from spectag.cli.terminal import progress_display
 
 
 def explain_command(
@@ -54,7 +54,7 @@ def explain_command(
         raise CycloptsError(msg="spectag explain needs -o FIGURE or --json; see spectag explain --help")
     if label and top is not None:
         raise CycloptsError(msg="--label and --top exclude each other; give one of them")
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         explanation = explain(
             model,
             file,

@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Output, Workers
-from spectag.cli.terminal import duration, name_skipped, shown_work
+from spectag.cli.terminal import format_duration, print_skipped, progress_display
 
 if TYPE_CHECKING:
     from spectag.config.base import WindowConfig
@@ -62,7 +62,7 @@ def index_command(
         raise CycloptsError(
             msg="spectag index needs RECORDINGS, or a list of them by --files-from; see spectag index --help"
         )
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         report = build_index(
             recordings or (),
             output,
@@ -89,10 +89,10 @@ def _window(window: float | None, overlap: float | None) -> "WindowConfig | None
 
 
 def _print_report(report: "IndexReport", output: Path) -> None:
-    name_skipped(report.reasons)
+    print_skipped(report.reasons)
     n_new = report.n_files - report.n_unchanged - len(report.reasons)
     counts = [
-        f"{n_new:,} {'file' if n_new == 1 else 'files'} indexed ({duration(report.sound_seconds)} of sound)",
+        f"{n_new:,} {'file' if n_new == 1 else 'files'} indexed ({format_duration(report.sound_seconds)} of sound)",
         *([f"{report.n_unchanged:,} unchanged"] if report.n_unchanged else []),
         *([f"{report.n_removed:,} removed"] if report.n_removed else []),
         *([f"{len(report.reasons):,} skipped"] if report.reasons else []),

@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Json, Workers
-from spectag.cli.terminal import print_json, shown_work, stdout_console
+from spectag.cli.terminal import print_json, progress_display, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -54,7 +54,7 @@ def inspect_command(
     from spectag.data.manifest import read_manifest
 
     clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-    with shown_work() as (progress, _):
+    with progress_display() as (progress, _):
         inspection = inspect(clips, folds=folds, workers=workers, progress=progress)
     if json_output:
         print_json(inspection.to_dict())

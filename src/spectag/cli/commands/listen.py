@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import CycloptsError, Parameter
 
 from spectag.cli.options import Count, Flag, Json
-from spectag.cli.terminal import print_json, shown_work
+from spectag.cli.terminal import print_json, progress_display
 from spectag.config.listening import Encoding, ListenSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def listen_command(
     from spectag.models.tagger import Tagger
     from spectag.tagging.listening import listen, stopped_by_signals
 
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         tagger = Tagger(tagger_folder(model, progress=progress, log=log))
     n_events = 0
     with (

@@ -5,7 +5,7 @@ from pathlib import Path
 from spectag.cli.app import training_packages
 from spectag.cli.options import Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
-from spectag.cli.terminal import print_json, shown_work
+from spectag.cli.terminal import print_json, progress_display
 
 
 def lr_find_command(
@@ -38,7 +38,7 @@ def lr_find_command(
     with training_packages("train", "fine-tuning"):
         from spectag.training.tuning.learning_rate_finder import find_learning_rate
     settings = recipe.read(default_mode="finetune")
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         curve = find_learning_rate(manifest, settings, data=data, progress=progress, log=log)
     save_figure(draw_rate_curve(curve, title=f"{manifest.name}, {settings.backbone}"), output)
     if json_output:

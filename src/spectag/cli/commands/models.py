@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from spectag.cli.options import Json
-from spectag.cli.terminal import new_table, print_json, shown_work, stdout_console
+from spectag.cli.terminal import new_table, print_json, progress_display, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +51,7 @@ def download_command(names: list[str], /) -> None:
     from spectag.models.pretrained import check_published_name, fetch
 
     checked = [check_published_name(name) for name in names]  # check all before downloading one
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         folders = [fetch(name, progress=progress, log=log) for name in checked]
     for folder in folders:
         print(folder)

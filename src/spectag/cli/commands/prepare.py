@@ -4,7 +4,7 @@ from pathlib import Path
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import ImageOptions, MelOptions, Workers
-from spectag.cli.terminal import name_skipped, shown_work
+from spectag.cli.terminal import print_skipped, progress_display
 
 
 def prepare_command(
@@ -40,7 +40,7 @@ def prepare_command(
     """
     from spectag.data.spectrograms.preparation import prepare
 
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         prepared = prepare(
             manifest,
             cache=cache,
@@ -53,6 +53,6 @@ def prepare_command(
             progress=progress,
             log=log,
         )
-    name_skipped([reason for _, reason in prepared.report.skipped])
+    print_skipped([reason for _, reason in prepared.report.skipped])
     print(prepared.cache if prepared.images is None else prepared.images.labels_path)
     return SKIPPED_SOME if prepared.report.skipped else 0

@@ -1,8 +1,7 @@
 """spectag review."""
 
-import json
 import shlex
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,12 +9,10 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Json, Workers
-from spectag.cli.terminal import name_skipped, shown_work
+from spectag.cli.options import Flag, Json, OptionalOutput, Workers
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from spectag.curation.label_review import Finding, Review
     from spectag.reporting.review_folder import ReviewFiles
 
@@ -27,12 +24,12 @@ def review_command(
     manifest: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OptionalOutput = None,
     corrections: Path | None = None,
     accept_above: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
     reviewer: str | None = None,
     method: Literal["self-confidence", "cleanlab"] = "self-confidence",
-    labels_only: Annotated[bool, Parameter(negative="")] = False,
+    labels_only: Flag = False,
     max_shown: Annotated[int, Parameter(validator=Number(gte=0))] = 100,
     audio_dir: Path | None = None,
     group_column: str | None = None,
@@ -73,8 +70,6 @@ def review_command(
     json_output
         Print all findings as JSON.
     """
-    from rich.console import Console
-
     from spectag.curation.label_review import check_corrections_target, review
     from spectag.models.pretrained import load
     from spectag.reporting.review_folder import CORRECTIONS_FILE, write_review_folder
@@ -83,7 +78,7 @@ def review_command(
         if output is None or not (reviewer or "").strip():
             raise CycloptsError(msg="--accept-above writes corrections.csv: add -o FOLDER and --reviewer NAME")
         check_corrections_target(output / CORRECTIONS_FILE, corrections)
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         tagger = load(model, progress=progress, log=log)
         found = review(
             tagger,
@@ -109,61 +104,62 @@ def review_command(
                 max_shown=max_shown,
                 progress=progress,
             )
-    name_skipped([reason for _, reason in found.skipped])
+    print_skipped([reason for _, reason in found.skipped])
     if found.origins.get("train"):
-        Console(stderr=True, highlight=False).print(_warning(found, manifest), style="bold red", soft_wrap=True)
+        _warn(found, manifest)
     if json_output:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        print_json(found.to_dict())
     else:
-        print_review(found, Console(file=sys.stdout, highlight=False))
-        if files is not None and output is not None:
-            train = ["spectag", "train", str(manifest), "-o", "MODEL"]
-            train += ["--corrections", str(output / CORRECTIONS_FILE)]
-            train += [] if audio_dir is None else ["--audio-dir", str(audio_dir)]
-            train += [] if group_column is None else ["--group-column", group_column]
-            print(_next_steps(files, output, shlex.join(train), accepts=accept_above is not None))
+        _print_findings(found)
+        if files is not None:
+            data_options = {"--audio-dir": audio_dir, "--group-column": group_column}
+            _print_next_steps(files, manifest, {name: value for name, value in data_options.items() if value})
     return SKIPPED_SOME if found.skipped else 0
 
 
-def _warning(found: "Review", manifest: Path) -> str:
+def _warn(found: "Review", manifest: Path) -> None:
+    from rich.console import Console
+
     n_train, n_clips = found.origins["train"], sum(found.origins.values())
-    return (
+    warning = (
         f"WARNING: {n_train:,} of the {n_clips:,} clips are checked with a model that was trained on them, "
         "so it agrees even with wrong labels. Train with folds to get out-of-fold predictions: "
         f"spectag train {shlex.quote(str(manifest))} -o MODEL --folds 5"
     )
+    Console(stderr=True, highlight=False).print(warning, style="bold red", markup=False, soft_wrap=True)
 
 
-def _next_steps(files: "ReviewFiles", folder: Path, train: str, *, accepts: bool) -> str:
-    lines = ["", f"all clips, ranked: {files.table}", f"page for your decisions: {files.page}"]
-    if accepts:
-        lines.append(f"{files.n_accepted} suggestions accepted: {folder / 'corrections.csv'}")
-    when = "then" if files.n_accepted else f"then save the page's corrections.csv in {folder}, and train"
-    return "\n".join([*lines, f"{when}: {train}"])
+def _print_next_steps(files: "ReviewFiles", manifest: Path, data_options: Mapping[str, object]) -> None:
+    print(f"\nall clips, ranked: {files.table}\npage for your decisions: {files.page}")
+    when = f"then save the page's corrections.csv in {files.corrections.parent}, and train"
+    if files.n_accepted is not None:
+        print(f"{files.n_accepted} suggestions accepted: {files.corrections}")
+        when = "then" if files.n_accepted else when
+    words = ["spectag", "train", str(manifest), "-o", "MODEL", "--corrections", str(files.corrections)]
+    print(f"{when}: {shlex.join([*words, *(str(word) for option in data_options.items() for word in option)])}")
 
 
-def print_review(found: "Review", console: "Console") -> None:
+def _print_findings(found: "Review") -> None:
     """Print the number of findings of each kind, and the first findings."""
     from rich.markup import escape
-    from rich.table import Table
 
+    console = stdout_console()
     counts = ", ".join(f"{n:,} {_PLURALS[kind] if n != 1 else kind}" for kind, n in found.counts.items() if n)
     console.print(f"[bold]{escape(str(found.manifest.source))}[/bold]: {counts}", soft_wrap=True)
     if found.n_confirmed:
         console.print(f"left out: {found.n_confirmed:,} with confirmed labels")
-    first = [finding for finding in found.findings if finding.kind != "no doubt"]
-    if not first:
+    findings = [finding for finding in found.findings if finding.kind != "no doubt"]
+    if not findings:
         console.print("no issues found")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("", "clip", "labels → suggested labels", "P(wrong)", "certainty"):
-        table.add_column(name, justify="right" if name in ("", "P(wrong)", "certainty") else "left", overflow="fold")
-    for finding in first[:_N_SHOWN]:
+    numbers = ("", "P(wrong)", "certainty")
+    table = new_table("", "clip", "labels → suggested labels", "P(wrong)", "certainty", right=numbers)
+    for finding in findings[:_N_SHOWN]:
         table.add_row(*map(escape, _cells(finding)))
     console.print()
     console.print(table)
-    if len(first) > _N_SHOWN:
-        console.print(f"and {len(first) - _N_SHOWN:,} more")
+    if len(findings) > _N_SHOWN:
+        console.print(f"and {len(findings) - _N_SHOWN:,} more")
 
 
 def _cells(finding: "Finding") -> list[str]:

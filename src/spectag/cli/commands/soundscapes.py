@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.options import Count, Output, Seed
-from spectag.cli.terminal import shown_work
+from spectag.cli.terminal import progress_display
 from spectag.config.scenes import SceneConfig
 
 
@@ -52,7 +52,7 @@ def soundscapes_command(
     from spectag.data.soundscapes import find_sounds, read_background, write_soundscapes
 
     noise = None if background is None else read_background(background, sample_rate=sample_rate)
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         clips = read_manifest(manifest, audio_dir=audio_dir)
         write_soundscapes(
             output,

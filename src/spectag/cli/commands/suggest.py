@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Json, OptionalOutput, Seed, Workers
-from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
     from spectag.curation.active_learning import Suggestions
@@ -68,7 +68,7 @@ def suggest_command(
 
     if output is not None:
         check_suggestions_file(output)
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         suggestions = suggest(
             model,
             paths,
@@ -87,7 +87,7 @@ def suggest_command(
         print_json(_as_dict(suggestions))
     else:
         _print(suggestions, output)
-    name_skipped(suggestions.skipped)
+    print_skipped(suggestions.skipped)
     return SKIPPED_SOME if suggestions.skipped else 0
 
 

@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Workers
-from spectag.cli.terminal import duration, name_skipped, print_profile, shown_work
+from spectag.cli.terminal import format_duration, print_profile, print_skipped, progress_display
 from spectag.config.base import parse_config
 from spectag.config.tagging import TagSettings
 
@@ -73,7 +73,7 @@ def tag_command(
     _check_usage(settings, paths, files_from, output, shard, engine, address)
     one_shard = None if shard is None else Shard.parse(shard)
     begin = time.monotonic()
-    with shown_work(results_to_stdout=output is None) as (progress, log):
+    with progress_display(results_to_stdout=output is None) as (progress, log):
         tagger = Tagger(tagger_folder(model, progress=progress, log=log))
         report = tag_to_tables(
             tagger,
@@ -134,7 +134,7 @@ def _with_format_and_threshold(settings: TagSettings, output: str | None, thresh
 def _print_report(report: "TaggingReport", *, seconds: float) -> None:
     n_skipped = len(report.skip_reasons)
     n_shown = n_skipped if report.status is None else min(n_skipped, _MAX_SKIPPED_SHOWN)
-    name_skipped(report.skip_reasons[:n_shown])
+    print_skipped(report.skip_reasons[:n_shown])
     if n_skipped > n_shown:
         print(f"skipped: {n_skipped - n_shown:,} more files, listed in {report.status}", file=sys.stderr)
     if report.n_without_labels:
@@ -147,6 +147,6 @@ def _print_report(report: "TaggingReport", *, seconds: float) -> None:
         files = "file" if report.n_tagged == 1 else "files"
         skipped = f", {n_skipped:,} skipped" if n_skipped else ""
         resumed = f", {report.n_resumed:,} tagged by an earlier run" if report.n_resumed else ""
-        sound = f"{duration(report.sound_seconds)} of sound in {duration(seconds)}"
+        sound = f"{format_duration(report.sound_seconds)} of sound in {format_duration(seconds)}"
         speed = f"{report.sound_seconds / seconds:,.0f} times real time"
         print(f"{report.n_tagged:,} {files} tagged{skipped}{resumed}: {sound}, {speed}", file=sys.stderr)

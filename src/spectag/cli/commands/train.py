@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from spectag.cli.app import SKIPPED_SOME, training_packages
 from spectag.cli.options import Flag, Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
-from spectag.cli.terminal import name_skipped, new_table, print_json, shown_training, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, stdout_console, training_display
 from spectag.errors import MissingExtraError
 from spectag.system.epoch_log import checkpoint_folder
 
@@ -49,7 +49,7 @@ def train_command(
     """
     with training_packages("train", "training"):
         from spectag.training.pipeline import train
-    with shown_training() as (progress, log, on_epoch), _hint_at_resume(output):
+    with training_display() as (progress, log, on_epoch), _hint_at_resume(output):
         result = train(
             manifest,
             output,
@@ -64,7 +64,7 @@ def train_command(
     if os.environ.get("RANK", "0") != "0":
         return 0  # the first of several processes prints
     _draw_epochs(result)
-    name_skipped([reason for _, reason in result.skipped])
+    print_skipped([reason for _, reason in result.skipped])
     if json_output:
         print_json(result.to_dict())
     else:
@@ -126,6 +126,6 @@ def _score_table(result: "TrainResult") -> "Table":
     return table
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _mean(scores: Sequence[float | None]) -> float | None:
+    defined = [score for score in scores if score is not None]
+    return sum(defined) / len(defined) if defined else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from spectag.cli.app import SKIPPED_SOME, training_packages
 from spectag.cli.options import Count, Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
-from spectag.cli.terminal import name_skipped, new_table, print_json, shown_work, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 from spectag.config.data_options import DataOptions
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def tune_command(
     """
     with training_packages("tune", "tuning"):
         from spectag.training.tuning.study import tune
-    with shown_work() as (progress, log):
+    with progress_display() as (progress, log):
         study = tune(
             manifest,
             output,
@@ -58,7 +58,7 @@ def tune_command(
             progress=progress,
             log=log,
         )
-    name_skipped([reason for _, reason in study.skipped])
+    print_skipped([reason for _, reason in study.skipped])
     if json_output:
         print_json(study.to_dict())
     else:
