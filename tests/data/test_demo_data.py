@@ -24,7 +24,7 @@ def rows_of(path):
 
 
 def contents(folder):
-    """Every file that a user sees, and its bytes."""
+    """The bytes of every visible file."""
     visible = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in visible}
 

@@ -19,7 +19,7 @@ ESC10 = SHARED / "data" / "esc10" / "esc10.csv"
 
 @st.composite
 def clips(draw, *, single_label=False):
-    """Random truth with some groups: (y_true, groups), at least two groups."""
+    """Random y_true and groups; at least two groups."""
     n_clips = draw(st.integers(2, 80))
     n_labels = draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -35,7 +35,7 @@ def n_folds_for(data, groups):
 
 
 def user_like_clips(rng, *, n_groups=150, n_labels=12):
-    """Groups of very different size, each with its own habits; about 1,500 clips."""
+    """About 1,500 clips in groups of very different sizes and label frequencies."""
     sizes = np.minimum(rng.pareto(1.0, size=n_groups) * 5 + 1, 150).astype(int)
     groups = np.repeat(np.arange(n_groups), sizes)
     habits = rng.random((n_groups, n_labels)) * 0.4 / np.arange(1, n_labels + 1)
@@ -238,7 +238,7 @@ def test_random_holdout_without_training_clips_is_an_error():
 
 
 def test_balance_worked_by_hand():
-    # Label 0: 3 clips and 1 clip of 4, so 0.25 from a half; label 1: 1 and 1; label 2 is nobody's and does not count.
+    # Label 0: 3 clips and 1 clip of 4, a deviation of 0.25; label 1: 1 and 1; label 2 has no clips.
     y_true = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]])
     found = balance(y_true, ["a", "a", "a", "b", "b"])
     assert found.folds == ("a", "b")

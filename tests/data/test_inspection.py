@@ -1,4 +1,4 @@
-"""An inspection finds each fault that was put into a manifest on purpose, and no other."""
+"""The inspection finds each problem that a manifest has, and no other."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def rng() -> np.random.Generator:
 
 
 def noise(rng: np.random.Generator, seconds: float = 0.5) -> np.ndarray:
-    """Values that 16 bits hold exactly, so that wav and flac hold the same."""
+    """Values that 16 bits represent exactly, so that wav and flac have the same samples."""
     return np.round(rng.normal(0, 0.1, round(seconds * RATE)).clip(-0.9, 0.9) * 32768) / 32768
 
 

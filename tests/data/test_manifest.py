@@ -1,4 +1,4 @@
-"""Each form of a manifest on a file in its exact public layout, and tables as people really make them."""
+"""Every manifest format in its published layout, and tables as people write them."""
 
 import unicodedata
 from pathlib import Path
@@ -17,7 +17,7 @@ from spectag.errors import DataError
 
 
 def touch(folder: Path, *names: str) -> None:
-    """Empty files: where only names matter, a manifest opens no sound."""
+    """Create empty files: reading a manifest does not open the sounds."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()

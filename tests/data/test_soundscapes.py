@@ -25,14 +25,14 @@ PITCHES = {"low": 400, "middle": 1000, "high": 2500}  # Hz
 
 
 def tone(pitch, seconds, *, amplitude=0.5, silence=(0.0, 0.0)):
-    """A tone, and silence before and after it."""
+    """A tone with silence before and after it."""
     waveform = amplitude * np.sin(2 * np.pi * pitch * np.arange(round(seconds * RATE)) / RATE)
     return np.pad(waveform, [round(pause * RATE) for pause in silence]).astype(np.float32)
 
 
 @pytest.fixture
 def manifest_of(tmp_path):
-    """A manifest of sounds by their labels."""
+    """Write sounds, and a manifest of their labels."""
 
     def make(*clips):
         for number, (_, waveform) in enumerate(clips):
@@ -46,7 +46,7 @@ def manifest_of(tmp_path):
 
 @pytest.fixture
 def sounds(manifest_of):
-    """Three clips of three labels: tones of 1.5 to 4 s with silence around them."""
+    """Three clips with three labels: tones of 1.5 to 4 s between silence."""
     silences = [(0.5, 1.0), (0.0, 0.7), (1.3, 0.0)]
     clips = [
         (label, tone(pitch, seconds, silence=silence))
@@ -66,7 +66,7 @@ def scene_of(sounds, *, seed=0, seconds=60, background=None, **config):
 
 
 def level_at(waveform, pitch):
-    """Amplitude of a tone of this pitch in each 20 ms."""
+    """Amplitude of a tone at this frequency in each frame of 20 ms."""
     frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
     return 2 * np.abs(frames @ np.exp(-2j * np.pi * pitch * np.arange(160) / RATE)) / 160
 
@@ -83,12 +83,12 @@ def test_tone_between_silence_is_active():
     assert active.tolist() == [False] * 15 + [True] * 25 + [False] * 10
 
 
-@pytest.mark.parametrize(("below_db", "is_heard"), [(29, True), (31, False)])
-def test_frames_30_db_below_the_loudest_are_not_active(below_db, is_heard):
+@pytest.mark.parametrize(("below_db", "is_active"), [(29, True), (31, False)])
+def test_frames_30_db_below_the_loudest_are_not_active(below_db, is_active):
     faint = tone(1000, 1, amplitude=0.5 * 10 ** (-below_db / 20))
     active = active_frames(np.concatenate([tone(1000, 1), faint]), RATE)
     assert active[:50].all()
-    assert (active[50:] == is_heard).all()
+    assert (active[50:] == is_active).all()
 
 
 def test_silence_is_not_active_and_a_short_sound_is_one_frame():
@@ -117,7 +117,7 @@ def test_active_intervals_begin_and_end_with_active_frames_and_contain_all(activ
     assert all(later[0] - earlier[1] > 50 for earlier, later in itertools.pairwise(found))
 
 
-# A scene
+# Soundscapes
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -135,7 +135,7 @@ def test_sounds_are_audible_exactly_during_their_events(sounds, seed):
 
 
 def test_soundscape_is_the_sum_of_its_sounds_and_the_background(sounds):
-    """What is left of it when the sounds are taken away is noise at the level that was asked for."""
+    """Without the sounds, the soundscape is noise at the configured level."""
     scene = scene_of(sounds, shortest_seconds=None, background_db=-40)
     left = scene.waveform.copy()
     for event in scene.events:
@@ -152,7 +152,7 @@ def test_soundscape_is_the_sum_of_its_sounds_and_the_background(sounds):
 
 @pytest.mark.parametrize("snr_db", [-5.0, 15.0])
 def test_sounds_have_the_configured_signal_to_noise_ratio(manifest_of, snr_db):
-    """Its RMS, not counting its pauses: of a tone, 3 dB below its peak."""
+    """The RMS without pauses: for a tone, 3 dB below its peak."""
     silence = np.zeros(RATE // 2, np.float32)
     sounds = find_sounds(manifest_of(("a", np.concatenate([tone(1000, 1), silence, tone(1000, 1)]))), sample_rate=RATE)
     scene = scene_of(sounds, background_db=-40, snr_low_db=snr_db, snr_high_db=snr_db)
@@ -255,11 +255,11 @@ def test_clips_are_resampled_to_the_given_rate(manifest_of):
     assert scene.events[0].end_seconds - scene.events[0].start_seconds == pytest.approx(1.5, abs=0.041)
 
 
-# The background
+# Background
 
 
 def test_background_recording_is_looped_at_its_level_without_clicks(sounds):
-    """A sine that jumps where its end meets its beginning; the steps of the scene stay those of the sine."""
+    """A looped sine would jump at its end; the sample differences of the soundscape stay those of the sine."""
     background = tone(100, 1.0025)
     scene = scene_of(sounds, seconds=20, background=background, background_db=-30, sounds_per_minute=1e-9)
     assert not scene.events
@@ -283,7 +283,7 @@ def test_synthetic_background_is_louder_at_low_frequencies(sounds):
     np.testing.assert_allclose(10 * np.log10(np.divide(octaves[:-1], octaves[1:])), 3, atol=0.5)
 
 
-# The same and not the same
+# Reproducibility
 
 
 def test_seed_determines_the_soundscape(sounds):
@@ -343,7 +343,7 @@ def test_memory_does_not_grow_with_the_length(sounds, tmp_path):
     assert peak < 40e6
 
 
-# What can't be done
+# Errors
 
 
 def test_unlabelled_and_silent_clips_are_left_out_and_counted(manifest_of):

@@ -1,4 +1,4 @@
-"""A manifest dealt into folds, and written so that it can be read again from where it lies."""
+"""Splitting a manifest, and writing it so that it can be read from its new folder."""
 
 import csv
 
@@ -12,7 +12,7 @@ from spectag.errors import DataError
 
 
 def write_manifest(folder, rows, header="fname,labels", name="clips"):
-    """A manifest and its sounds, in the folder of its name."""
+    """Write a manifest, and its sounds in the folder with its name."""
     (folder / name).mkdir(parents=True)
     for row in rows:
         path = folder / name / row.split(",")[0]
@@ -50,10 +50,10 @@ def test_every_label_is_in_all_five_folds(table):
 
 def test_balance_counts_the_clips_of_the_folds_also_with_more_than_ten_folds(table):
     result = split(table, folds=12)
-    y_true, parts = result.manifest.multi_hot(), np.array(result.folds)
+    y_true, folds = result.manifest.multi_hot(), np.array(result.folds)
     assert result.balance.folds == tuple(str(number) for number in range(1, 13))
-    for part, counts in zip(result.balance.folds, result.balance.counts, strict=True):
-        assert np.array_equal(counts, y_true[parts == part].sum(axis=0))
+    for fold, counts in zip(result.balance.folds, result.balance.counts, strict=True):
+        assert np.array_equal(counts, y_true[folds == fold].sum(axis=0))
 
 
 def test_held_out_clips_are_in_the_fold_valid(table):
@@ -80,7 +80,7 @@ def test_groups_stay_together(tmp_path):
 
 @pytest.mark.parametrize("place", [".", "clips", "neu/tiefer", ".."])
 def test_written_table_can_be_read_from_any_folder(table, place):
-    """A table beside the manifest, under another name, once lost the sounds in the folder of the manifest's name."""
+    """The sounds can be in the folder with the manifest's name, which is not searched for a table with another name."""
     result = split(table, folds=3)
     path = table.parent / place / "folds.csv"
     write_split(path, result)
@@ -122,7 +122,7 @@ def test_times_and_groups_are_kept(tmp_path):
 
 
 def test_labels_with_commas_are_written_as_multi_hot(tmp_path):
-    """As AudioSet's do."""
+    """AudioSet has such labels."""
     rows = [f"{number}.wav,{number % 2},{int(number % 3 == 0)}" for number in range(12)]
     table = write_manifest(tmp_path, rows, header='fname,"Male speech, man speaking",Dog')
     result = split(table, folds=2)
@@ -176,7 +176,7 @@ def test_extra_columns_are_kept_also_when_the_manifest_is_replaced(tmp_path):
 
 
 def test_unused_alias_columns_are_kept(tmp_path):
-    """`path` would be the name of the sound, were there no `fname`; it was once dropped."""
+    """`path` is an alias of `fname` that is not used here, so it must be kept as an extra column."""
     rows = [f"{number}.wav,a,somewhere/{number}" for number in range(4)]
     table = write_manifest(tmp_path, rows, header="fname,labels,path")
     write_split(table, split(table, folds=2))

@@ -58,7 +58,7 @@ def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run
     again = run("demo", "-o", folder)
     assert (again.status, again.out) == (0, done.out)
     assert times_of(folder / "data") == before
-    assert "nothing to do: 300 log_mels are in the bank" in again.err
+    assert "nothing to do: 300 spectrograms are cached" in again.err
 
 
 def test_folder_with_other_files_is_refused(run, tmp_path):

@@ -21,6 +21,7 @@ from spectag.data.corrections import join_labels
 from spectag.data.manifest import read_manifest
 from spectag.data.readers.csv_table import find_delimiter
 from spectag.data.readers.delimited_text import open_table, read_text
+from spectag.data.readers.rows import format_times
 from spectag.errors import DataError
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
 from spectag.models.pretrained import load
@@ -326,13 +327,11 @@ def write_suggestions(path: str | Path | None, suggestions: Suggestions) -> None
         write_row = csv_writer(file)
         write_row(SUGGESTION_COLUMNS)
         for clip in suggestions:
-            is_whole = clip.end_seconds is None
             write_row(
                 [
                     str(clip.rank),
                     clip.fname,
-                    "" if is_whole and not clip.start_seconds else f"{clip.start_seconds!r}",
-                    "" if is_whole else f"{clip.end_seconds!r}",
+                    *format_times(clip.start_seconds, clip.end_seconds),
                     "",
                     join_labels(clip.suggested),
                     f"{clip.probability:.4f}",

@@ -1,7 +1,6 @@
 """The clips to choose from: their predictions and embedding vectors, and which of them are labelled already."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +17,7 @@ from spectag.models.tagger import Tagger
 from spectag.system.paths import common_folder, join_parts, split_below, split_location
 from spectag.system.progress import Progress
 from spectag.tagging.input_files import find_files
-from spectag.tagging.parallel import Span, TaggedFile, accepted_suffixes, chunked, in_order, tag_chunks
+from spectag.tagging.parallel import Span, TaggedFile, accepted_suffixes, tag
 
 LONG_SECONDS = 60.0  # a longer recording should be labelled in windows
 
@@ -164,7 +163,15 @@ def embed_pool(
     rows = _PoolRows(pool, windows)
     embedder = _IncrementalEmbedder()
     spans = None if pool.spans is None else [pool.spans[number] for number in order]
-    tagged_files = _tag(tagger, [pool.files[number] for number in order], spans, windows, workers, progress)
+    tagged_files = tag(
+        tagger,
+        [pool.files[number] for number in order],
+        window=windows,
+        spans=spans,
+        features=True,
+        workers=workers,
+        progress=progress,
+    )
     for number, tagged in zip(order.tolist(), tagged_files, strict=True):
         if (features := rows.add(number, tagged)) is not None:
             embedder.add(features)
@@ -225,24 +232,6 @@ class _PoolRows:
         return tagged.network_outputs.features
 
 
-def _tag(
-    tagger: Tagger,
-    files: Sequence[str],
-    spans: Sequence[Span] | None,
-    windows: WindowConfig | None,
-    workers: int | None,
-    progress: Progress,
-) -> Iterator[TaggedFile]:
-    n_done = 0
-    progress("tagging", 0, len(files))
-    chunks = chunked(files, workers, spans)
-    with closing(tag_chunks(tagger, chunks, windows, features=True, workers=workers)) as tagged_chunks:
-        for chunk in in_order(tagged_chunks):
-            n_done += len(chunk.files)
-            progress("tagging", n_done, len(files))
-            yield from chunk.files
-
-
 def _tag_elsewhere(
     tagger: Tagger,
     labelled_clips: Iterable[Clip],
@@ -257,8 +246,9 @@ def _tag_elsewhere(
         clip for clip in labelled_clips if (_location(clip.path), (clip.start_seconds, clip.end_seconds)) not in in_pool
     ]
     if clips:
+        files = [str(clip.path) for clip in clips]
         times = [(clip.start_seconds, clip.end_seconds) for clip in clips]
-        tagged_files = _tag(tagger, [str(clip.path) for clip in clips], times, None, workers, progress)
+        tagged_files = tag(tagger, files, spans=times, features=True, workers=workers, progress=progress)
         yield from zip(clips, tagged_files, strict=True)
 
 

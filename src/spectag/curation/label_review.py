@@ -27,6 +27,7 @@ from spectag.data.corrections import (
 from spectag.data.inspection import FULL_SCALE, SILENT_PEAK_DB, inspect
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.delimited_text import abbreviate
+from spectag.data.readers.rows import format_times
 from spectag.errors import DataError, MissingExtraError, did_you_mean
 from spectag.evaluation.predictions import Predictions, predict_out_of_fold
 from spectag.models.tagger import Tagger
@@ -349,17 +350,7 @@ def _near_duplicates(predictions: Predictions, workers: int | None, progress: Pr
 
 
 def _audio_finding(kind: IssueKind, clip: Clip, note: str) -> Finding:
-    return Finding(
-        rank=0,
-        kind=kind,
-        clip=clip,
-        label=None,
-        probability=None,
-        suggested=clip.labels,
-        score=None,
-        certainty=None,
-        note=note,
-    )
+    return Finding(0, kind, clip, None, None, suggested=clip.labels, score=None, certainty=None, note=note)
 
 
 def write_review(path: str | Path, review: Review) -> None:
@@ -380,8 +371,7 @@ def write_review(path: str | Path, review: Review) -> None:
                     str(finding.rank),
                     finding.kind,
                     clip.fname,
-                    f"{clip.start_seconds!r}" if clip.start_seconds else "",
-                    "" if clip.end_seconds is None else f"{clip.end_seconds!r}",
+                    *format_times(clip.start_seconds, clip.end_seconds),
                     join_labels(clip.labels),
                     finding.label or "",
                     _four_digits(finding.probability),

@@ -16,8 +16,8 @@ from pathlib import Path
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet, split_labels
 from spectag.data.readers.csv_table import find_delimiter
-from spectag.data.readers.delimited_text import Table, abbreviate, open_table, parse_time_field, read_text
-from spectag.data.readers.rows import clip_name
+from spectag.data.readers.delimited_text import Table, abbreviate, open_table, parse_times, read_text
+from spectag.data.readers.rows import clip_name, format_times
 from spectag.errors import DataError, did_you_mean
 from spectag.system.atomic_files import unfinished_file
 
@@ -61,16 +61,10 @@ class Correction:
 
     def fields(self) -> dict[str, str]:
         """The row of a table of corrections, by column."""
-        return {
-            "reviewer": self.reviewer,
-            "time": self.time.isoformat(timespec="seconds"),
-            "fname": self.fname,
-            "start": f"{self.start_seconds!r}" if self.start_seconds else "",
-            "end": "" if self.end_seconds is None else f"{self.end_seconds!r}",
-            "old_labels": join_labels(self.old_labels),
-            "new_labels": join_labels(self.new_labels),
-            "comment": self.comment,
-        }
+        time, times = self.time.isoformat(timespec="seconds"), format_times(self.start_seconds, self.end_seconds)
+        labels = map(join_labels, (self.old_labels, self.new_labels))
+        values = (self.reviewer, time, self.fname, *times, *labels, self.comment)
+        return dict(zip(CORRECTION_COLUMNS, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -151,15 +145,15 @@ def _parse_row(table: Table, line: int, fields: dict[str, str]) -> Correction:
     for name, expected in (("reviewer", "the reviewer's name"), ("fname", "a file name, as in the manifest")):
         if not fields[name]:
             raise DataError(f"{where}: {name} is empty; expected {expected}")
-    start, end = fields.get("start"), fields.get("end")
+    start_seconds, end_seconds = parse_times(fields, where)
     return Correction(
         reviewer=fields["reviewer"],
         time=_parse_time(fields["time"], where),
         fname=fields["fname"],
         old_labels=split_labels(fields["old_labels"]),
         new_labels=split_labels(fields["new_labels"]),
-        start_seconds=parse_time_field(start, "start", where) if start else 0.0,
-        end_seconds=parse_time_field(end, "end", where) if end else None,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
         comment=fields.get("comment", ""),
         line=line,
     )

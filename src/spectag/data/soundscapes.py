@@ -97,7 +97,7 @@ def active_intervals(active: BoolArray) -> list[tuple[int, int]]:
 
     Examples
     --------
-    >>> stretches(np.array([0, 1, 0, 1, 1, *[0] * 51, 1], bool))
+    >>> active_intervals(np.array([0, 1, 0, 1, 1, *[0] * 51, 1], bool))
     [(1, 5), (56, 57)]
     """
     frames = np.flatnonzero(active)

@@ -19,8 +19,10 @@ class ReviewFiles:
 
     table: Path
     page: Path
-    n_accepted: int
-    """Number of suggestions that were added to corrections.csv."""
+    corrections: Path
+    """Where the page's corrections.csv should be saved. The file exists only if suggestions are accepted."""
+    n_accepted: int | None
+    """Number of suggestions that were added to the corrections; None if no suggestions are accepted."""
 
 
 def write_review_folder(
@@ -56,13 +58,13 @@ def write_review_folder(
     DataError
         If a file can't be written.
     """
-    table = folder / "review.csv"
+    table, target = folder / "review.csv", folder / CORRECTIONS_FILE
     write_review(table, review)
     all_corrections = None if corrections is None else read_corrections(corrections)
     accepted: list[Correction] = []
     if accept_above is not None:
         accepted = accept_suggestions(review, accept_above, reviewer=reviewer, time=datetime.now().astimezone())
-        all_corrections = save_accepted(folder / CORRECTIONS_FILE, accepted, all_corrections)
+        all_corrections = save_accepted(target, accepted, all_corrections)
     page = write_review_page(
         review.without(accepted),
         folder / "review.html",
@@ -71,4 +73,4 @@ def write_review_folder(
         earlier=all_corrections,
         progress=progress,
     )
-    return ReviewFiles(table, page, len(accepted))
+    return ReviewFiles(table, page, target, None if accept_above is None else len(accepted))

@@ -44,7 +44,7 @@ def clips(tmp_path, rng):
 
 
 def tree(folder):
-    """Every file's bytes and every folder under a folder."""
+    """The bytes of all files, and all folders, below a folder."""
     paths = sorted(folder.rglob("*"))
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
@@ -133,7 +133,7 @@ def _write_stereo(path):
     soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, (400_000, 2)), 44_100)
 
 
-# What is done again and what is not
+# Second runs
 
 
 def test_second_run_does_nothing_and_reports_so(tmp_path, clips, monkeypatch):
@@ -215,7 +215,7 @@ def test_missing_key_is_an_error(tmp_path):
         SpectrogramCache(tmp_path, CONFIG).log_mel("abcdef")
 
 
-# What can't be done
+# Errors
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -323,7 +323,7 @@ def test_cache_path_that_is_a_file_is_an_error(tmp_path, clips):
         SpectrogramCache(tmp_path / "cache", CONFIG).prepare(clips)
 
 
-def _die(folder, work, config, stretch):
+def _die(folder, work, config, excerpt):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""The network's inputs for a manifest: clip by clip, what can't be read named and left out."""
+"""Network inputs of the clips of a manifest; unreadable clips are reported and left out."""
 
 import hashlib
 

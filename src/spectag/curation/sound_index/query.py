@@ -1,7 +1,6 @@
 """Search queries: the vectors of example sounds, from the index or computed with its model."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -13,7 +12,7 @@ from spectag.curation.sound_index.database import FileEntry, IndexDatabase
 from spectag.errors import AudioError, DataError, did_you_mean
 from spectag.models.tagger import Tagger
 from spectag.system.storage import file_fingerprint, is_url
-from spectag.tagging.parallel import Chunk, tag_chunks
+from spectag.tagging.parallel import tag
 
 _N_LISTED = 5  # files with the same name in an error message
 
@@ -87,9 +86,7 @@ def embed_query(
     """
     assert window.window_seconds is not None
     span = (0.0, None) if start is None else (start, start + window.window_seconds)
-    with closing(tag_chunks(tagger, [Chunk(0, (file,), (span,))], window, features=True, workers=1)) as chunks:
-        ((_, chunk),) = chunks
-    (tagged,) = chunk.files
+    (tagged,) = tag(tagger, file, window=window, spans=[span], features=True, workers=1)
     if tagged.network_outputs is None:
         raise AudioError(str(tagged.reason))
     return embedding(tagged.network_outputs.features)

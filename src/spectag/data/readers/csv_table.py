@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spectag.data.labels import split_labels
-from spectag.data.readers.delimited_text import Table, abbreviate, first_lines, open_table, parse_time_field
+from spectag.data.readers.delimited_text import Table, abbreviate, first_lines, open_table, parse_times
 from spectag.data.readers.rows import ManifestRow
 from spectag.errors import DataError, did_you_mean
 
@@ -111,7 +111,7 @@ def _read_rows(table: Table, columns: dict[str, int], read_labels: LabelReader) 
     for line, fields in table.records:
         where = f"{table.path}, line {line}"
         values = {name: fields[position] for name, position in columns.items()}
-        start, end = values.get("start"), values.get("end")
+        start_seconds, end_seconds = parse_times(values, where)
         rows.append(
             ManifestRow(
                 source=table.path,
@@ -120,8 +120,8 @@ def _read_rows(table: Table, columns: dict[str, int], read_labels: LabelReader) 
                 labels=read_labels(fields, where),
                 fold=values.get("fold") or None,
                 group=values.get("group") or None,
-                start_seconds=parse_time_field(start, "start", where) if start else 0.0,
-                end_seconds=parse_time_field(end, "end", where) if end else None,
+                start_seconds=start_seconds,
+                end_seconds=end_seconds,
             )
         )
     return rows

@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,6 +114,15 @@ def parse_time_field(field: str, column: str, where: str) -> float:
     if not 0 <= seconds < math.inf:
         raise DataError(f"{where}: {column} is {field!r}; expected seconds, 0 or more")
     return seconds
+
+
+def parse_times(fields: Mapping[str, str], where: str) -> tuple[float, float | None]:
+    """The fields `start` and `end` of a row; a missing or empty field is the start or the end of the file."""
+    start, end = fields.get("start"), fields.get("end")
+    return (
+        parse_time_field(start, "start", where) if start else 0.0,
+        parse_time_field(end, "end", where) if end else None,
+    )
 
 
 def abbreviate(names: list[str], n_shown: int = 5) -> str:

@@ -39,3 +39,8 @@ def clip_name(fname: str, start_seconds: float, end_seconds: float | None) -> st
     if end_seconds is not None:
         return f"{fname} ({start_seconds:g}-{end_seconds:g} s)"
     return f"{fname} (from {start_seconds:g} s)" if start_seconds else fname
+
+
+def format_times(start_seconds: float, end_seconds: float | None) -> tuple[str, str]:
+    """Start and end in a table; empty for the start and the end of the file."""
+    return f"{start_seconds!r}" if start_seconds else "", "" if end_seconds is None else f"{end_seconds!r}"

@@ -39,7 +39,7 @@ def open_clips(
     SpectrogramCacheError
         If the spectrograms can't be computed or stored.
     DataError
-        If no clip can be read, or the clips are sounds and the front end accepts images only.
+        If no clip can be read, or the clips are sounds and the model accepts images only.
     """
     if manifest.holds_images:
         return _open_images(manifest, front_end, progress, log)
