@@ -6,6 +6,7 @@ import pytest
 from spectag.scoring.bootstrap import (
     Estimate,
     Resampling,
+    as_json,
     draw_groups,
     paired_difference,
     percentile_interval,
@@ -80,17 +81,17 @@ def test_clips_of_a_single_recording_have_no_interval():
     resampling = Resampling()
     assert resampling.counts(["a", "a"]).shape == (2, 1)
     estimate = resampling.estimate(np.array([0.5]))
-    assert (estimate.value, estimate.to_dict()) == (0.5, {"value": 0.5, "low": None, "high": None})
+    assert (estimate.value, as_json(estimate)) == (0.5, {"value": 0.5, "low": None, "high": None})
 
 
 def test_undefined_score_has_no_interval_although_some_resamples_define_it():
     undefined, defined = Resampling().estimates(np.array([[np.nan, 0.5], [0.3, 0.4], [0.4, 0.6]]))
-    assert undefined.to_dict() == {"value": None, "low": None, "high": None}
+    assert as_json(undefined) == {"value": None, "low": None, "high": None}
     assert defined == Estimate(0.5, 0.4, 0.6)
 
 
 def test_json_has_none_for_infinity():
-    assert Estimate(math.inf, 2.0, math.inf).to_dict() == {"value": None, "low": 2.0, "high": None}
+    assert as_json(Estimate(math.inf, 2.0, math.inf)) == {"value": None, "low": 2.0, "high": None}
 
 
 def test_equal_infinities_and_rounding_errors_make_no_difference():

@@ -1,6 +1,5 @@
 """Recalibration: fit the calibration and thresholds of a trained tagger again, or set thresholds by hand."""
 
-import dataclasses
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from spectag.evaluation.calibration_clips import CalibrationClips, predict_manif
 from spectag.models.bundle import CARD_FILE, ONNX_FILE, BundleInfo, read_info, replace_when_complete, write_info
 from spectag.models.model_card import render_card
 from spectag.models.out_of_fold import CALIBRATION_FILE, write_out_of_fold
-from spectag.scoring.bootstrap import Resampling, finite_or_none
+from spectag.scoring.bootstrap import Resampling, as_json
 from spectag.scoring.calibration import (
     DEFAULT_THRESHOLD,
     Calibration,
@@ -80,13 +79,7 @@ class Recalibration:
             "goal": self.info.threshold_goal.model_dump(),
             "calibration": self.info.calibration and self.info.calibration.method,
             "metrics": self.info.metrics.get("calibration"),
-            "labels": [
-                {
-                    name: finite_or_none(value) if isinstance(value, float) else value
-                    for name, value in dataclasses.asdict(result).items()
-                }
-                for result in self.labels
-            ],
+            "labels": as_json(self.labels),
         }
 
 

@@ -14,7 +14,7 @@ from spectag.array_types import FloatArray, IntArray
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.evaluation.evaluated_models import EvaluatedModel
-from spectag.scoring.bootstrap import Estimate, finite_or_none
+from spectag.scoring.bootstrap import Estimate, as_json
 from spectag.scoring.reliability_diagram import Reliability
 
 METRIC_NAMES = {
@@ -56,8 +56,8 @@ class CalibrationCheck:
         """The errors and the bins, for JSON."""
         return {
             "is_calibrated": self.is_calibrated,
-            "expected_calibration_error_before": finite_or_none(self.ece_before),
-            "expected_calibration_error_after": finite_or_none(self.ece_after),
+            "expected_calibration_error_before": as_json(self.ece_before),
+            "expected_calibration_error_after": as_json(self.ece_after),
             "reliability_before": _bins(self.reliability_before),
             "reliability_after": _bins(self.reliability_after),
         }
@@ -112,7 +112,7 @@ class ModelEvaluation(EvaluatedModel):
             "n_clips_left_out": self.n_left_out,
             "notes": list(self.notes),
             "skipped": [{"fname": clip.name, "reason": reason} for clip, reason in self.skipped],
-            "overall": _estimates(self.overall),
+            "overall": as_json(self.overall),
             "per_label": {label: self._label_dict(index) for index, label in enumerate(self.labels.names)},
             "calibration": self.calibration.to_dict(),
         }
@@ -120,9 +120,9 @@ class ModelEvaluation(EvaluatedModel):
     def _label_dict(self, index: int) -> dict[str, Any]:
         return {
             "n_clips": int(self.n_clips_per_label[index]),
-            **{metric: estimates[index].to_dict() for metric, estimates in self.per_label.items()},
+            **{metric: as_json(estimates[index]) for metric, estimates in self.per_label.items()},
             "threshold": float(self.thresholds[index]),
-            "expected_calibration_error": finite_or_none(float(self.calibration.ece_per_label[index])),
+            "expected_calibration_error": as_json(float(self.calibration.ece_per_label[index])),
         }
 
 
@@ -139,7 +139,7 @@ class Slice:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"slice": self.by, "value": self.value, "n_clips": self.n_clips, "overall": _estimates(self.overall)}
+        return {"slice": self.by, "value": self.value, "n_clips": self.n_clips, "overall": as_json(self.overall)}
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,6 @@ class Difference:
     difference: Estimate
     p_value: float
     """Two-sided, not corrected for multiple comparisons. NaN if the score is not defined."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "first": finite_or_none(self.first),
-            "other": finite_or_none(self.other),
-            "difference": self.difference.to_dict(),
-            "p_value": finite_or_none(self.p_value),
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +177,7 @@ class Comparison:
             "n_labels": len(self.labels),
             "n_labels_left_out": self.n_labels_left_out,
             "sentence": self.sentence,
-            "differences": {metric: difference.to_dict() for metric, difference in self.differences.items()},
+            "differences": as_json(self.differences),
         }
 
 
@@ -237,10 +228,6 @@ def fingerprint(manifest: Manifest) -> str:
         for clip in manifest.clips
     )
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _estimates(by_metric: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:
-    return {metric: estimate.to_dict() for metric, estimate in by_metric.items()}
 
 
 def _bins(reliability: Reliability) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,6 @@ class Estimate:
     low: float = math.nan
     """Lower end of the interval. NaN, as is `high`, if there is none, for example with clips of a single recording."""
     high: float = math.nan
-
-    def to_dict(self) -> dict[str, float | None]:
-        """The three numbers for JSON: None instead of NaN and infinity."""
-        return {name: finite_or_none(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,12 @@ def two_sided_p_value(differences: FloatArray) -> float:
     return min(1.0, float(2 * (n_rarer + 1) / (defined.size + 1)))
 
 
-def finite_or_none(value: float) -> float | None:
-    """The number for JSON: None instead of NaN and infinity."""
-    return value if math.isfinite(value) else None
+def as_json(value: Any) -> Any:
+    """The value for JSON: dictionaries for dataclasses, lists for tuples, and None for NaN and infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {name: as_json(item) for name, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
-from spectag.scoring.bootstrap import Estimate, Resampling, finite_or_none
+from spectag.scoring.bootstrap import Estimate, Resampling, as_json
 from spectag.scoring.metrics import check_scores, is_single_label, precision_at_labels, ratio
 
 PER_LABEL_METRICS = ("lwlrap", "average_precision", "roc_auc", "d_prime", "f1", "precision", "recall")
@@ -76,15 +76,12 @@ class Scores:
         }
         return {
             "n_clips": self.n_clips,
-            **{name: finite_or_none(self.overall[name].value) for name in _JSON_OVERALL},
+            **{name: as_json(self.overall[name].value) for name in _JSON_OVERALL},
             "top1_accuracy": self.top1_accuracy,
             "intervals": intervals,
             "per_label": {
                 "n_clips": self.n_clips_per_label.tolist(),
-                **{
-                    name: [finite_or_none(estimate.value) for estimate in self.per_label[name]]
-                    for name in _JSON_PER_LABEL
-                },
+                **{name: as_json([estimate.value for estimate in self.per_label[name]]) for name in _JSON_PER_LABEL},
             },
         }
 
