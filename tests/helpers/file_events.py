@@ -3,8 +3,11 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from spectag.data.labels import LabelSet
 from spectag.models.timeline import Timeline
+from spectag.system.paths import common_folder
 from spectag.tagging.events import Event, FileEvents
+from spectag.tagging.formats.dispatch import TableContext, write
 
 TRICKY_LABELS = (
     "Bark, loud",
@@ -47,3 +50,9 @@ def make_image(file, *events):
 def make_recording_with_labels(*labels, file="a.wav"):
     """A recording with one event for each label, one after another."""
     return make_recording(file, *((float(i), i + 0.5, label, 0.5) for i, label in enumerate(labels)))
+
+
+def write_folder(name, files, folder, *, high_hz=16_000):
+    """Write a file for each recording, in a format that has such a folder."""
+    root = common_folder(file.file for file in files)
+    write(name, files, folder, TableContext(LabelSet(()), by_window=False, root=root, low_hz=0, high_hz=high_hz))

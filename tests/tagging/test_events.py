@@ -12,7 +12,7 @@ from spectag.config.base import SegmentConfig
 from spectag.config.tagging import TagSettings
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
-from spectag.tagging.events import Event, EventSelection, detected_events, segment_events, window_events
+from spectag.tagging.events import Event, detected_events, segment_events, select_labels, window_events
 from spectag.tagging.parallel import TaggedFile
 
 LABELS = ("Bark", "Hi-hat", "Sink")
@@ -27,26 +27,24 @@ def timeline_of(*rows):
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        (EventSelection(), ["Hi-hat"]),  # 0.55 is below 0.6, and 0.4 reaches 0.4
-        (EventSelection(top=2), ["Sink", "Hi-hat"]),
-        (EventSelection(top=9), ["Sink", "Hi-hat", "Bark"]),
-        (EventSelection(threshold=0.3), ["Sink", "Hi-hat", "Bark"]),
-        (EventSelection(threshold=0.5), ["Sink"]),
-        (EventSelection(threshold=1.0), []),
-        (EventSelection(threshold=0.0), ["Sink", "Hi-hat", "Bark"]),
-        (EventSelection(top=2, threshold=0.5), ["Sink"]),
-        (EventSelection(top=1, threshold=0.0), ["Sink"]),
+        ({}, ["Hi-hat"]),  # 0.55 is below 0.6, and 0.4 reaches 0.4
+        ({"top": 2}, ["Sink", "Hi-hat"]),
+        ({"top": 9}, ["Sink", "Hi-hat", "Bark"]),
+        ({"threshold": 0.3}, ["Sink", "Hi-hat", "Bark"]),
+        ({"threshold": 0.5}, ["Sink"]),
+        ({"threshold": 1.0}, []),
+        ({"threshold": 0.0}, ["Sink", "Hi-hat", "Bark"]),
+        ({"top": 2, "threshold": 0.5}, ["Sink"]),
+        ({"top": 1, "threshold": 0.0}, ["Sink"]),
     ],
 )
 def test_selection_takes_the_top_labels_or_those_above_the_threshold(selection, expected):
-    events = window_events(timeline_of([0.3, 0.4, 0.55]), LABELS, THRESHOLDS, selection)
+    events = window_events(timeline_of([0.3, 0.4, 0.55]), LABELS, THRESHOLDS, **selection)
     assert [event.label for event in events] == expected
 
 
 def test_events_are_ordered_by_window_and_have_its_times():
-    events = window_events(
-        timeline_of([0.9, 0.1, 0.7], [0.1, 0.1, 0.1], [0, 1, 0]), LABELS, THRESHOLDS, EventSelection()
-    )
+    events = window_events(timeline_of([0.9, 0.1, 0.7], [0.1, 0.1, 0.1], [0, 1, 0]), LABELS, THRESHOLDS)
     assert events == (
         Event(0.0, 2.0, "Bark", float(np.float32(0.9))),
         Event(0.0, 2.0, "Sink", float(np.float32(0.7))),
@@ -56,12 +54,12 @@ def test_events_are_ordered_by_window_and_have_its_times():
 
 def test_events_of_an_image_have_no_end():
     image = Timeline(np.zeros(1), np.array([np.nan]), np.array([[0.9, 0, 0]], np.float32))
-    assert window_events(image, LABELS, THRESHOLDS, EventSelection())[0].end_seconds is None
+    assert window_events(image, LABELS, THRESHOLDS)[0].end_seconds is None
 
 
 def test_many_windows_are_processed_in_batches(rng):
     many = timeline_of(*rng.random((5000, 3)))
-    events = window_events(many, LABELS, THRESHOLDS, EventSelection(threshold=0.5))
+    events = window_events(many, LABELS, THRESHOLDS, threshold=0.5)
     assert len(events) == (many.probabilities >= 0.5).sum()
     assert [event.start_seconds for event in events] == sorted(event.start_seconds for event in events)
 
@@ -78,7 +76,7 @@ def test_selection_equals_sorting_each_window(probabilities, top, threshold):
         ranked = sorted(range(6), key=lambda label: (-row[label], label))[:top]
         limits = thresholds if top is None and threshold is None else np.full(6, threshold or 0.0)
         expected += [(window, label) for label in ranked if row[label] >= limits[label]]
-    windows, labels = EventSelection(top, threshold)(probabilities, thresholds)
+    windows, labels = select_labels(probabilities, thresholds, top=top, threshold=threshold)
     assert list(zip(windows.tolist(), labels.tolist(), strict=True)) == expected
 
 

@@ -50,46 +50,43 @@ class FileEvents:
             If the file is an image.
         """
         if event.end_seconds is None:
-            raise DataError(
-                f"{self.file}: this format needs times, and an image has none; write csv, jsonl, parquet or wide"
-            )
+            raise DataError(f"{self.file}: an image has no times for this format; write csv, jsonl, parquet or wide")
         return event.end_seconds
 
 
-@dataclass(frozen=True)
-class EventSelection:
-    """Which labels of a window become events: the `top` most probable, or those at or above `threshold`.
+def select_labels(
+    probabilities: Float32Array, thresholds: Float32Array, *, top: int | None = None, threshold: float | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of the windows and of the labels selected: window after window, most probable first.
 
-    With both, the most probable labels that also reach the threshold. With neither, the labels at or above the model's
-    own thresholds.
+    The `top` most probable labels of each window are selected, or those at or above `threshold`. With both, the most
+    probable labels that also reach the threshold. With neither, the labels at or above the model's own thresholds.
+
+    Parameters
+    ----------
+    probabilities : float array of shape (n_windows, n_labels)
+    thresholds : float array of shape (n_labels,)
+        The model's own.
+    top : int, optional
+    threshold : float, optional
     """
-
-    top: int | None = None
-    threshold: float | None = None
-
-    def __call__(
-        self, probabilities: Float32Array, thresholds: Float32Array
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Indices of the windows and of the labels selected: window after window, most probable first.
-
-        Parameters
-        ----------
-        probabilities : float array of shape (n_windows, n_labels)
-        thresholds : float array of shape (n_labels,)
-            The model's own.
-        """
-        limits = thresholds if self.top is None and self.threshold is None else np.float32(self.threshold or 0.0)
-        is_selected = probabilities >= limits
-        if self.top is not None:
-            beyond_top = np.argsort(-probabilities, axis=1, kind="stable")[:, self.top :]
-            np.put_along_axis(is_selected, beyond_top, False, axis=1)
-        windows, labels = np.nonzero(is_selected)
-        order = np.lexsort((labels, -probabilities[windows, labels], windows))
-        return windows[order], labels[order]
+    limits = thresholds if top is None and threshold is None else np.float32(threshold or 0.0)
+    is_selected = probabilities >= limits
+    if top is not None:
+        beyond_top = np.argsort(-probabilities, axis=1, kind="stable")[:, top:]
+        np.put_along_axis(is_selected, beyond_top, False, axis=1)
+    windows, labels = np.nonzero(is_selected)
+    order = np.lexsort((labels, -probabilities[windows, labels], windows))
+    return windows[order], labels[order]
 
 
 def window_events(
-    timeline: Timeline, labels: Sequence[str], thresholds: Float32Array, selection: EventSelection
+    timeline: Timeline,
+    labels: Sequence[str],
+    thresholds: Float32Array,
+    *,
+    top: int | None = None,
+    threshold: float | None = None,
 ) -> tuple[Event, ...]:
     """The selected labels of each window: window after window, most probable first.
 
@@ -99,19 +96,17 @@ def window_events(
     labels : sequence of str
     thresholds : float array of shape (n_labels,)
         The model's own.
-    selection : EventSelection
+    top, threshold
+        See `select_labels`.
     """
-    events = []
-    for begin in range(0, len(timeline.starts), _BATCH_WINDOWS):
-        rows = slice(begin, begin + _BATCH_WINDOWS)
-        probabilities = timeline.probabilities[rows]
-        windows, indices = selection(probabilities, thresholds.astype(np.float32))
-        starts, ends = timeline.starts[rows][windows].tolist(), timeline.ends[rows][windows].tolist()
+    times, events = list(window_times(timeline)), []
+    for begin in range(0, len(times), _BATCH_WINDOWS):
+        probabilities = timeline.probabilities[begin : begin + _BATCH_WINDOWS]
+        windows, indices = select_labels(probabilities, thresholds, top=top, threshold=threshold)
         values = probabilities[windows, indices].tolist()
-        events += [
-            Event(start, _none_if_nan(end), labels[index], value)
-            for start, end, index, value in zip(starts, ends, indices.tolist(), values, strict=True)
-        ]
+        for window, index, value in zip(windows.tolist(), indices.tolist(), values, strict=True):
+            start, end = times[begin + window]
+            events.append(Event(start, end, labels[index], value))
     return tuple(events)
 
 
@@ -127,12 +122,8 @@ def segment_events(
 
 def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
     """Start and end of each window in seconds; the end is None for an image."""
-    for start, end in zip(timeline.starts.tolist(), timeline.ends.tolist(), strict=True):
-        yield start, _none_if_nan(end)
-
-
-def _none_if_nan(seconds: float) -> float | None:
-    return None if math.isnan(seconds) else seconds
+    ends = [None if math.isnan(end) else end for end in timeline.ends.tolist()]
+    return zip(timeline.starts.tolist(), ends, strict=True)
 
 
 def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, settings: TagSettings) -> FileEvents:
@@ -154,5 +145,5 @@ def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, sett
         limits = thresholds if threshold is None else np.full_like(thresholds, threshold)
         events = segment_events(timeline, labels, limits, settings)
     else:
-        events = window_events(timeline, labels, thresholds, EventSelection(settings.top, threshold))
+        events = window_events(timeline, labels, thresholds, top=settings.top, threshold=threshold)
     return FileEvents(tagged.file, tagged.duration_seconds, events, timeline)

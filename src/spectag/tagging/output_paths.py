@@ -93,7 +93,7 @@ def output_paths(output: str, formats: Sequence[str], shard: Shard | None = None
 
 def _name_in_folder(name: str, tag: str) -> str:
     table_format = FORMATS[name]
-    return f"{name}{tag}" if table_format.write_folder else f"{table_format.stem}{tag}{table_format.suffix}"
+    return f"{name}{tag}" if table_format.write_recording else f"{table_format.stem}{tag}{table_format.suffix}"
 
 
 def _journal(folder: str, name: str) -> Path:

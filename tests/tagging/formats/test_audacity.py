@@ -11,15 +11,14 @@ from helpers.file_events import (
     make_image,
     make_recording,
     make_recording_with_labels,
+    write_folder,
 )
 from spectag.errors import DataError
 from spectag.system.output import one_line
-from spectag.system.paths import common_folder
-from spectag.tagging.formats.audacity import write_audacity
 
 
 def tracks_of(folder, *files):
-    write_audacity(files, folder, root=common_folder(file.file for file in files))
+    write_folder("audacity", files, folder)
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -76,5 +75,5 @@ def test_any_label_becomes_one_field_of_one_line(labels, tmp_path_factory):
 
 
 def test_image_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: this format needs times, and an image has none"):
+    with pytest.raises(DataError, match=r"a\.png: an image has no times for this format"):
         tracks_of(tmp_path, make_image("a.png", ("Bark", 0.9)))

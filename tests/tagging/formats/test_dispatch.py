@@ -44,7 +44,7 @@ def write_as(name, location, *, files=None, by_window=True, in_folder=True):
 def test_every_format_contains_the_label(tmp_path, name):
     if "parquet" in name:
         pytest.importorskip("pyarrow")
-    in_folder, suffix = FORMATS[name].write_folder is not None, FORMATS[name].suffix
+    in_folder, suffix = FORMATS[name].write_recording is not None, FORMATS[name].suffix
     files = [whole_clip()] if name == "submission" else None
     location = write_as(name, tmp_path / ("out" if in_folder else f"tags{suffix}"), files=files)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -58,7 +58,7 @@ def test_every_format_contains_the_label(tmp_path, name):
 
 
 def test_single_tables_have_different_names():
-    names = [each.stem + each.suffix for each in FORMATS.values() if each.write_folder is None]
+    names = [each.stem + each.suffix for each in FORMATS.values() if each.write_recording is None]
     assert len(set(names)) == len(names)
 
 

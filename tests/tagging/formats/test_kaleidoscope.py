@@ -63,5 +63,5 @@ def test_any_label_is_read_back(labels):
 
 
 def test_image_is_an_error():
-    with pytest.raises(DataError, match=r"a\.png: this format needs times, and an image has none"):
+    with pytest.raises(DataError, match=r"a\.png: an image has no times for this format"):
         table_of(make_image("a.png", ("Bark", 0.9)))

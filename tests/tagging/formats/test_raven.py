@@ -18,12 +18,12 @@ from helpers.file_events import (
     make_image,
     make_recording,
     make_recording_with_labels,
+    write_folder,
 )
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
 from spectag.system.output import one_line, open_output
-from spectag.system.paths import common_folder
-from spectag.tagging.formats.raven import write_raven, write_raven_combined
+from spectag.tagging.formats.raven import write_raven_combined
 
 crowsetta = pytest.importorskip("crowsetta")
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # crowsetta's, in pandas 3
@@ -33,8 +33,7 @@ ONE_LINE = (*TRICKY_LABELS, *map(one_line, MULTILINE_LABELS))
 
 def tables_of(tmp_path, *files):
     """The paths of the tables written to tmp_path / out."""
-    root = common_folder(file.file for file in files)
-    write_raven(files, tmp_path / "out", root=root, low_hz=0, high_hz=16_000)
+    write_folder("raven", files, tmp_path / "out")
     return sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.txt"))
 
 
@@ -137,7 +136,7 @@ def test_tables_can_be_read_as_a_manifest(tmp_path):
     expected = [("a.wav", 0.0, 1.0, ("Bark",)), ("a.wav", 2.5, 4.0, ("Türklingel",))]
     expected.append(("zwölf Töne.wav", 1.0, 2.0, ("Bark",)))
 
-    write_raven(files, tmp_path, root=common_folder(file.file for file in files), low_hz=0, high_hz=4_000)
+    write_folder("raven", files, tmp_path, high_hz=4_000)
     with open_output(tmp_path / "all" / "all.selections.txt") as out:
         write_raven_combined(files, out, low_hz=0, high_hz=4_000)
     for source in (tmp_path, tmp_path / "all" / "all.selections.txt"):
@@ -175,7 +174,9 @@ def test_crowsetta_reads_a_combined_table(tmp_path):
 
 
 def test_images_and_recordings_of_unknown_length_are_errors(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: this format needs times.*; write csv, jsonl, parquet or wide"):
+    with pytest.raises(
+        DataError, match=r"a\.png: an image has no times for this format; write csv, jsonl, parquet or wide"
+    ):
         tables_of(tmp_path, make_image("a.png", ("Bark", 0.9)))
     with pytest.raises(DataError, match=r"a\.png: its length is unknown"):
         combined(make_image("a.png"))

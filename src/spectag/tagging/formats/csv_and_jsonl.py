@@ -1,9 +1,9 @@
 """Events as CSV and as JSON Lines."""
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from typing import Any, TextIO
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
 
 from spectag.system.output import csv_writer
 from spectag.tagging.events import Event, FileEvents, window_times
@@ -39,38 +39,23 @@ def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = T
     Raises
     ------
     ValueError
-        If `by_window`, and an event does not have the times of a window, or the events are not in the order of the
-        windows.
+        If `by_window`, and an event does not have the times of a window.
     """
     for file in files:
-        for start, end, tags in _tags_by_window(file) if by_window else _tags_by_event(file):
+        spans = _events_by_window(file) if by_window else ((*event[:2], [event]) for event in file.events)
+        for start, end, events in spans:
+            tags = [{"label": event.label, "probability": round(event.probability, 6)} for event in events]
             record = {"file": file.file, "start": start, "end": end, "tags": tags}
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-_TagsInSpan = tuple[float, float | None, list[dict[str, Any]]]
-
-
-def _tags_by_window(file: FileEvents) -> Iterator[_TagsInSpan]:
-    groups = groupby(file.events, lambda event: (event.start_seconds, event.end_seconds))
-    no_events = (None, iter(()))
-    times, events = next(groups, no_events)
-    for window in window_times(file.timeline):
-        if window == times:
-            yield *window, [_tag(event) for event in events]
-            times, events = next(groups, no_events)
-        else:
-            yield *window, []
-    if times is not None:
+def _events_by_window(file: FileEvents) -> Iterator[tuple[float, float | None, Sequence[Event]]]:
+    by_times = defaultdict(list)
+    for event in file.events:
+        by_times[event.start_seconds, event.end_seconds].append(event)
+    for start, end in window_times(file.timeline):
+        yield start, end, by_times.pop((start, end), [])
+    for times in by_times:
         raise ValueError(
             f"{file.file}: no window has the times of the event at {times} s; did you mean by_window=False?"
         )
-
-
-def _tags_by_event(file: FileEvents) -> Iterator[_TagsInSpan]:
-    for event in file.events:
-        yield event.start_seconds, event.end_seconds, [_tag(event)]
-
-
-def _tag(event: Event) -> dict[str, Any]:
-    return {"label": event.label, "probability": round(event.probability, 6)}

@@ -6,19 +6,21 @@ recordings once for each.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from spectag.data.labels import LabelSet
 from spectag.system.output import open_binary_output, open_output
 from spectag.system.parquet import load_pyarrow
-from spectag.system.paths import Parts
+from spectag.system.paths import Parts, TablePaths
 from spectag.tagging.events import FileEvents
-from spectag.tagging.formats.audacity import write_audacity, write_audacity_track
+from spectag.tagging.formats.audacity import write_audacity, write_only_audacity_track
 from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
 from spectag.tagging.formats.kaleidoscope import write_kaleidoscope
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
-from spectag.tagging.formats.raven import RAVEN_SUFFIX, write_raven, write_raven_combined
+from spectag.tagging.formats.raven import write_raven, write_raven_combined
 from spectag.tagging.formats.submission import Template, write_submission
 from spectag.tagging.formats.wide import write_wide
 
@@ -41,18 +43,17 @@ class TableContext:
 
 
 class Format(NamedTuple):
-    """An output format: how its files are named, and how they are written."""
+    """An output format: how its files are named, and how they are written.
+
+    The writers take fields of a `TableContext` as keyword arguments.
+    """
 
     suffix: str
     """Of its file, or of each file in its folder."""
     write: Callable[..., None]
     """Writes one table for all recordings to an open file."""
-    options: tuple[str, ...] = ()
-    """The fields of a `TableContext` that `write` takes as keyword arguments."""
-    write_folder: Callable[..., None] | None = None
-    """Writes a file for each recording into a folder, in formats that have one."""
-    folder_options: tuple[str, ...] = ()
-    """The fields of a `TableContext` that `write_folder` takes as keyword arguments."""
+    write_recording: Callable[..., None] | None = None
+    """Writes one of a folder of files, one for each recording, in formats that have such a folder."""
     is_binary: bool = False
     has_all_labels: bool = False
     """Whether the table has a probability for every label, not only for detected ones."""
@@ -60,19 +61,17 @@ class Format(NamedTuple):
     """Name of the file in an output folder, without the suffix. No two formats share stem and suffix."""
 
 
-_BAND = ("low_hz", "high_hz")
-
 FORMATS: dict[str, Format] = {
     "csv": Format(".csv", write_csv),
-    "jsonl": Format(".jsonl", write_jsonl, ("by_window",)),
+    "jsonl": Format(".jsonl", write_jsonl),
     "parquet": Format(".parquet", write_parquet, is_binary=True),
-    "wide": Format(".wide.csv", write_wide, ("labels",), has_all_labels=True),
-    "wide-parquet": Format(".wide.parquet", write_wide_parquet, ("labels",), is_binary=True, has_all_labels=True),
-    "raven": Format(RAVEN_SUFFIX, write_raven_combined, _BAND, write_raven, ("root", *_BAND)),
-    "raven-combined": Format(".selections.txt", write_raven_combined, _BAND),
-    "audacity": Format(".txt", write_audacity_track, (), write_audacity, ("root",)),
-    "kaleidoscope": Format(".kaleidoscope.csv", write_kaleidoscope, ("root",)),
-    "submission": Format(".csv", write_submission, ("labels", "template"), has_all_labels=True, stem="submission"),
+    "wide": Format(".wide.csv", write_wide, has_all_labels=True),
+    "wide-parquet": Format(".wide.parquet", write_wide_parquet, is_binary=True, has_all_labels=True),
+    "raven": Format(".Table.1.selections.txt", write_raven_combined, write_raven),
+    "raven-combined": Format(".selections.txt", write_raven_combined),
+    "audacity": Format(".txt", write_only_audacity_track, write_audacity),
+    "kaleidoscope": Format(".kaleidoscope.csv", write_kaleidoscope),
+    "submission": Format(".csv", write_submission, has_all_labels=True, stem="submission"),
 }
 
 
@@ -113,11 +112,19 @@ def write(
         If the format needs a package that is not installed.
     """
     table_format = FORMATS[name]
-    if table_format.write_folder is not None and in_folder and location is not None:
-        options = {option: getattr(context, option) for option in table_format.folder_options}
-        table_format.write_folder(files, location, **options)
+    if table_format.write_recording is not None and in_folder and location is not None:
+        write_recording = partial(table_format.write_recording, **_options(table_format.write_recording, context))
+        paths = TablePaths(location, context.root, table_format.suffix)
+        for file in files:
+            with open_output(paths.path_for(file.file)) as out:
+                write_recording(file, out)
         return
-    options = {option: getattr(context, option) for option in table_format.options}
     opened: Any = open_binary_output(location) if table_format.is_binary else open_output(location)
     with opened as out:
-        table_format.write(files, out, **options)
+        table_format.write(files, out, **_options(table_format.write, context))
+
+
+def _options(writer: Callable[..., None], context: TableContext) -> dict[str, Any]:
+    """The fields of a context that a writer takes as keyword arguments."""
+    names = signature(writer).parameters
+    return {name: value for name, value in vars(context).items() if name in names}

@@ -1,15 +1,13 @@
 """Selection tables, as Raven opens them."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from spectag.errors import DataError
-from spectag.system.output import open_output, tsv_field
-from spectag.system.paths import Parts, TablePaths, join_parts, split_location
+from spectag.system.output import tsv_field
+from spectag.system.paths import join_parts, split_location
 from spectag.tagging.events import Event, FileEvents
 
-RAVEN_SUFFIX = ".Table.1.selections.txt"
 RAVEN_COLUMNS = (
     "Selection",
     "View",
@@ -25,39 +23,28 @@ RAVEN_COLUMNS = (
 )
 
 
-def write_raven(
-    files: Iterable[FileEvents], folder: str | Path, *, root: Parts = (), low_hz: float, high_hz: float
-) -> None:
-    """Write a selection table for each recording, even if it has no events, with times within the recording.
+def write_raven(file: FileEvents, out: TextIO, *, low_hz: float, high_hz: float) -> None:
+    """Write the selection table of a recording, even if it has no events, with times within the recording.
 
-    The tables are named STEM.Table.1.selections.txt. Their folders below `folder` are those of the recordings below
-    `root`. A row has Selection (1, 2, ...), View (Spectrogram 1), Channel (1), Begin Time (s), End Time (s),
-    Low Freq (Hz), High Freq (Hz), Annotation (the label), Score (its probability), Begin Path (the recording) and
-    File Offset (s), which here equals Begin Time (s). Raven finds the columns by name, in any order.
+    A row has Selection (1, 2, ...), View (Spectrogram 1), Channel (1), Begin Time (s), End Time (s), Low Freq (Hz),
+    High Freq (Hz), Annotation (the label), Score (its probability), Begin Path (the recording) and File Offset (s),
+    which here equals Begin Time (s). Raven finds the columns by name, in any order.
 
     In labels, tabs and line breaks become spaces. A label that begins with a quotation mark is quoted as in a CSV.
 
     Parameters
     ----------
-    files : iterable of FileEvents
-    folder : str or Path
-        A path or a URL.
-    root : tuple of str
-        From `common_folder`.
+    file : FileEvents
+    out : text file
     low_hz, high_hz : float
         Frequency range of every selection in Hz, because a tagger predicts no frequencies.
 
     Raises
     ------
     DataError
-        If a table cannot be written, or a file is an image, which has no times.
+        If the file is an image, which has no times.
     """
-    paths = TablePaths(folder, root, RAVEN_SUFFIX)
-    for file in files:
-        with open_output(paths.path_for(file.file)) as out:
-            table = _SelectionTable(out, low_hz, high_hz)
-            for event in file.events:
-                table.add(file, event, offset_seconds=0.0)
+    _write_table(out, ((file, event, 0.0) for event in file.events), low_hz, high_hz)
 
 
 def write_raven_combined(files: Iterable[FileEvents], out: TextIO, *, low_hz: float, high_hz: float) -> None:
@@ -73,11 +60,15 @@ def write_raven_combined(files: Iterable[FileEvents], out: TextIO, *, low_hz: fl
     DataError
         If the length of a recording is unknown, or a file is an image, which has no times.
     """
-    table = _SelectionTable(out, low_hz, high_hz)
+    _write_table(out, _events_with_offsets(files), low_hz, high_hz)
+
+
+def _events_with_offsets(files: Iterable[FileEvents]) -> Iterator[tuple[FileEvents, Event, float]]:
+    """Each event with the seconds from the start of the first recording to the start of its own."""
     offset_seconds = 0.0
     for file in files:
         for event in file.events:
-            table.add(file, event, offset_seconds=offset_seconds)
+            yield file, event, offset_seconds
         if file.duration_seconds is None:
             raise DataError(
                 f"{file.file}: its length is unknown, so the start of the next recording in a combined table is "
@@ -86,32 +77,12 @@ def write_raven_combined(files: Iterable[FileEvents], out: TextIO, *, low_hz: fl
         offset_seconds += file.duration_seconds
 
 
-class _SelectionTable:
-    """A selection table, written row by row."""
-
-    def __init__(self, out: TextIO, low_hz: float, high_hz: float) -> None:
-        self._out = out
-        self._band = f"{float(low_hz)}", f"{float(high_hz)}"  # with a decimal point: some readers need it
-        self._n_selections = 0
-        self._write(RAVEN_COLUMNS)
-
-    def add(self, file: FileEvents, event: Event, *, offset_seconds: float) -> None:
-        self._n_selections += 1
+def _write_table(out: TextIO, events: Iterable[tuple[FileEvents, Event, float]], low_hz: float, high_hz: float) -> None:
+    band = f"{float(low_hz)}", f"{float(high_hz)}"  # with a decimal point: some readers need it
+    out.write("\t".join(RAVEN_COLUMNS) + "\n")
+    for number, (file, event, offset_seconds) in enumerate(events, start=1):
         begin, end = offset_seconds + event.start_seconds, offset_seconds + file.end_seconds_of(event)
-        self._write(
-            (
-                str(self._n_selections),
-                "Spectrogram 1",
-                "1",
-                f"{begin:.6f}",
-                f"{end:.6f}",
-                *self._band,
-                tsv_field(event.label),
-                f"{event.probability:.6f}",
-                tsv_field(join_parts(split_location(file.file))),
-                f"{event.start_seconds:.6f}",
-            )
-        )
-
-    def _write(self, fields: Iterable[str]) -> None:
-        self._out.write("\t".join(fields) + "\n")
+        times = f"{begin:.6f}", f"{end:.6f}"
+        label, path = tsv_field(event.label), tsv_field(join_parts(split_location(file.file)))
+        fields = (f"{number}", "Spectrogram 1", "1", *times, *band, label, f"{event.probability:.6f}", path)
+        out.write("\t".join(fields) + f"\t{event.start_seconds:.6f}\n")
