@@ -19,10 +19,10 @@ FAILED, MISUSED, SKIPPED_SOME, STOPPED = 1, 2, 3, 130
 app = App(name="spectag", help_flags=[], version=lambda: _version(), group_parameters="Options")
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main prints a message
 for _group in COMMANDS.values():
-    for _name, _command in _group.items():
+    for _name in _group:
         _module = _name.replace("-", "_")
         _object = "app" if _name == "models" else f"{_module}_command"  # models has a sub-command
-        app.command(f"spectag.cli.commands.{_module}:{_object}", name=_name, help=_command.summary)
+        app.command(f"spectag.cli.commands.{_module}:{_object}", name=_name)
 
 
 @app.meta.default
