@@ -105,7 +105,7 @@ def test_nearest_of_six_examples_classifies_the_kinds():
 
 @pytest.mark.parametrize("sweeps_per_second", [0.5, 1.0, 2.5])
 def test_siren_has_the_requested_tempo(rng, sweeps_per_second):
-    pitch = loudest_frequency_by_time(siren(rng, 4.0, RATE, sweeps_per_second=sweeps_per_second))
+    pitch = loudest_frequency_by_time(siren(rng, 4.0, RATE, tempo=sweeps_per_second))
     assert pitch.min() < 750
     assert pitch.max() > 1050
     middle = (pitch.min() + pitch.max()) / 2
@@ -114,7 +114,7 @@ def test_siren_has_the_requested_tempo(rng, sweeps_per_second):
 
 
 def test_high_partials_of_a_bell_decay_faster(rng):
-    waveform = bell(rng, 4.0, RATE, strikes_per_second=0.25)
+    waveform = bell(rng, 4.0, RATE, tempo=0.25)
     strike = np.abs(waveform).argmax()
     early, late = (waveform[strike + round(at * RATE) :][: RATE // 2] for at in (0.1, 1.1))
     frequencies, power_early = power_spectrum(early * np.hanning(len(early)))
@@ -129,7 +129,7 @@ def test_high_partials_of_a_bell_decay_faster(rng):
 
 
 def test_bell_gets_softer_after_the_strike(rng):
-    waveform = bell(rng, 3.0, RATE, strikes_per_second=0.25)
+    waveform = bell(rng, 3.0, RATE, tempo=0.25)
     strike = np.abs(waveform).argmax()
     rms = [chunk.std() for chunk in np.array_split(waveform[strike:], 6)]
     assert rms == sorted(rms, reverse=True)
@@ -137,7 +137,7 @@ def test_bell_gets_softer_after_the_strike(rng):
 
 @pytest.mark.parametrize("knocks_per_second", [2.5, 4.0, 6.0])
 def test_knocks_have_the_requested_tempo_and_pauses_between_groups(rng, knocks_per_second):
-    gaps = np.diff(onsets(knock(rng, 20.0, RATE, knocks_per_second=knocks_per_second)))
+    gaps = np.diff(onsets(knock(rng, 20.0, RATE, tempo=knocks_per_second)))
     within = gaps[gaps < 1 / knocks_per_second + 0.2]
     assert np.abs(within - 1 / knocks_per_second).max() < 0.011  # two steps of 5 ms
     pauses = gaps[gaps >= 1 / knocks_per_second + 0.2]
@@ -147,13 +147,13 @@ def test_knocks_have_the_requested_tempo_and_pauses_between_groups(rng, knocks_p
 
 @pytest.mark.parametrize("ticks_per_second", [1.0, 2.0, 5.0])
 def test_clock_has_the_requested_tempo(rng, ticks_per_second):
-    times = onsets(tick(rng, 10.0, RATE, ticks_per_second=ticks_per_second))
+    times = onsets(tick(rng, 10.0, RATE, tempo=ticks_per_second))
     assert len(times) == pytest.approx(10 * ticks_per_second, abs=1)
     assert np.abs(np.diff(times) - 1 / ticks_per_second).max() < 0.011
 
 
 def test_ticks_and_tocks_alternate_in_pitch(rng):
-    waveform = tick(rng, 8.0, RATE, ticks_per_second=2.0)
+    waveform = tick(rng, 8.0, RATE, tempo=2.0)
     pitches = []
     for start in (onsets(waveform) * RATE).astype(int):
         frequencies, power = power_spectrum(waveform[start : start + 2000])
@@ -163,7 +163,7 @@ def test_ticks_and_tocks_alternate_in_pitch(rng):
 
 @pytest.mark.parametrize("firings_per_second", [30.0, 60.0])
 def test_engine_has_the_requested_firing_rate(rng, firings_per_second):
-    waveform = engine(rng, 3.0, RATE, firings_per_second=firings_per_second)
+    waveform = engine(rng, 3.0, RATE, tempo=firings_per_second)
     frequencies, power = power_spectrum(waveform)
     low = frequencies < 1.4 * firings_per_second
     assert frequencies[low][power[low].argmax()] == pytest.approx(firings_per_second, rel=0.15)

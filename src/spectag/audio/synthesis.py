@@ -2,13 +2,15 @@
 
 Every kind is a function of a random generator, a duration in seconds (above 0) and a sample rate in Hz (at least
 16,000, otherwise a ValueError). It returns a float32 waveform of shape (n_samples,) with a peak of 0.9. Pitch, tempo
-and timbre are random; the same state of the generator gives the same bytes. Some kinds take a tempo.
+and timbre are random; the same state of the generator gives the same bytes. Some kinds take a tempo, in sweeps,
+strikes, firings, knocks or ticks per second.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from scipy.signal import butter, sosfilt
 
 from spectag.array_types import AnyFloatArray, Waveform
@@ -17,40 +19,32 @@ _PEAK = 0.9
 _MIN_SAMPLE_RATE = 16_000  # Hz
 
 
-def siren(
-    rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, sweeps_per_second: float | None = None
-) -> Waveform:
+def siren(rng: Generator, duration_seconds: float, sample_rate: int, *, tempo: float | None = None) -> Waveform:
     """A horn whose pitch goes up and down between about 600 and 1,400 Hz."""
     seconds = _seconds(duration_seconds, sample_rate)
-    sweeps_per_second = rng.uniform(0.4, 3.0) if sweeps_per_second is None else sweeps_per_second
+    tempo = rng.uniform(0.4, 3.0) if tempo is None else tempo
     low, high = rng.uniform(450, 700), rng.uniform(1100, 1600)
-    height = 0.5 - 0.5 * np.cos(2 * np.pi * sweeps_per_second * seconds + rng.uniform(0, 2 * np.pi))
+    height = 0.5 - 0.5 * np.cos(2 * np.pi * tempo * seconds + rng.uniform(0, 2 * np.pi))
     phase = _phase(low * (high / low) ** height, sample_rate)
     harmonics = [1.0, *rng.uniform([0.2, 0.1, 0.0], [0.6, 0.4, 0.2])]
-    return _to_peak(_sum([level * np.sin(n * phase) for n, level in enumerate(harmonics, start=1)]))
+    return _to_peak(np.sum([level * np.sin(n * phase) for n, level in enumerate(harmonics, start=1)], axis=0))
 
 
-def bell(
-    rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, strikes_per_second: float | None = None
-) -> Waveform:
+def bell(rng: Generator, duration_seconds: float, sample_rate: int, *, tempo: float | None = None) -> Waveform:
     """A church bell with regular strikes: its partials are not harmonic, and the high ones fade first."""
     seconds = _seconds(duration_seconds, sample_rate)
-    strikes_per_second = rng.uniform(0.4, 1.2) if strikes_per_second is None else strikes_per_second
+    tempo = rng.uniform(0.4, 1.2) if tempo is None else tempo
     ratios = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.66, 3.0, 4.1]) * rng.normal(1, 0.004, 8)
     levels = np.array([0.5, 1.0, 0.7, 0.4, 0.8, 0.4, 0.3, 0.25]) * rng.uniform(0.5, 1.5, 8)
     frequencies = rng.uniform(280, 750) * ratios
     decays = rng.uniform(1.5, 3.5) / ratios
-    strike = _sum(
-        [
-            level * _ring(len(seconds), sample_rate, frequency, decay)
-            for level, decay, frequency in zip(levels, decays, frequencies, strict=True)
-        ]
-    )
-    times = _regular_times(rng, duration_seconds, strikes_per_second)
+    tones = [_ring(len(seconds), sample_rate, *tone) for tone in zip(frequencies, decays, strict=True)]
+    strike = np.sum(levels[:, None] * tones, axis=0)
+    times = _regular_times(rng, duration_seconds, tempo)
     return _to_peak(_repeat(strike, times, rng.uniform(0.7, 1.0, len(times)), len(seconds), sample_rate))
 
 
-def rain(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
+def rain(rng: Generator, duration_seconds: float, sample_rate: int) -> Waveform:
     """Soft broadband noise, and about a hundred or more drops per second that ring for a moment."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
     rustle = _band(_noise(rng, n_samples), sample_rate, rng.uniform(300, 700), rng.uniform(4000, 7000))
@@ -62,23 +56,21 @@ def rain(rng: np.random.Generator, duration_seconds: float, sample_rate: int) ->
     return _to_peak(_to_rms(rustle, 1.0) + _to_rms(ringing, rng.uniform(1.0, 2.0)))
 
 
-def engine(
-    rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, firings_per_second: float | None = None
-) -> Waveform:
+def engine(rng: Generator, duration_seconds: float, sample_rate: int, *, tempo: float | None = None) -> Waveform:
     """A motor: fast, low thuds of uneven loudness and slightly varying speed."""
     seconds = _seconds(duration_seconds, sample_rate)
-    firings_per_second = rng.uniform(25, 70) if firings_per_second is None else firings_per_second
+    tempo = rng.uniform(25, 70) if tempo is None else tempo
     drift = rng.uniform(0.03, 0.12) * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * seconds + rng.uniform(0, 2 * np.pi))
-    phase = _phase(firings_per_second * (1 + drift), sample_rate)
+    phase = _phase(tempo * (1 + drift), sample_rate)
     thuds = np.exp(rng.uniform(2.0, 5.0) * (np.cos(phase) - 1))
     n_cylinders = rng.choice([2, 4])
-    turn = _phase(firings_per_second / n_cylinders * (1 + drift), sample_rate)
+    turn = _phase(tempo / n_cylinders * (1 + drift), sample_rate)
     unevenness = 1 + rng.uniform(0.1, 0.4) * np.cos(turn)  # one cylinder is the loudest
     rattle = rng.uniform(0.3, 1.0) * _noise(rng, len(seconds))
     return _to_peak(_band(thuds * (unevenness + rattle), sample_rate, 30, rng.uniform(700, 1500)))
 
 
-def chirp(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
+def chirp(rng: Generator, duration_seconds: float, sample_rate: int) -> Waveform:
     """A small bird: groups of short notes that glide quickly between 2,500 and 7,500 Hz."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
     note_seconds = rng.uniform(0.05, 0.12)
@@ -91,34 +83,30 @@ def chirp(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -
     return _to_peak(_repeat(note, times, rng.uniform(0.5, 1.0, len(times)), n_samples, sample_rate))
 
 
-def knock(
-    rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, knocks_per_second: float | None = None
-) -> Waveform:
+def knock(rng: Generator, duration_seconds: float, sample_rate: int, *, tempo: float | None = None) -> Waveform:
     """Knuckles on a wooden door: three to six dull knocks, a pause, and again."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
-    knocks_per_second = rng.uniform(3.0, 6.5) if knocks_per_second is None else knocks_per_second
+    tempo = rng.uniform(3.0, 6.5) if tempo is None else tempo
     seconds = _seconds(0.15, sample_rate)
     wood = [
         rng.uniform(0.4, 1.0) * _ring(len(seconds), sample_rate, frequency, rng.uniform(0.06, 0.14))
         for frequency in rng.uniform([110, 220, 400], [200, 380, 700])
     ]
     knuckle = _band(_noise(rng, len(seconds)), sample_rate, 500, 2500) * _decay(seconds, 0.02)
-    times = _grouped_times(rng, duration_seconds, knocks_per_second, per_group=(3, 6))
-    strike = _sum([*wood, rng.uniform(0.1, 0.5) * knuckle])
+    times = _grouped_times(rng, duration_seconds, tempo, per_group=(3, 6))
+    strike = np.sum([*wood, rng.uniform(0.1, 0.5) * knuckle], axis=0)
     return _to_peak(_repeat(strike, times, rng.uniform(0.7, 1.0, len(times)), n_samples, sample_rate))
 
 
-def tick(
-    rng: np.random.Generator, duration_seconds: float, sample_rate: int, *, ticks_per_second: float | None = None
-) -> Waveform:
+def tick(rng: Generator, duration_seconds: float, sample_rate: int, *, tempo: float | None = None) -> Waveform:
     """A clock: short bright clicks at a constant tempo; every second click is lower."""
     n_samples = len(_seconds(duration_seconds, sample_rate))
-    ticks_per_second = float(rng.choice([2, 3, 4, 5])) if ticks_per_second is None else ticks_per_second
+    tempo = float(rng.choice([2, 3, 4, 5])) if tempo is None else tempo
     seconds = _seconds(0.04, sample_rate)
     high = rng.uniform(2500, 4500)
     decay = _decay(seconds, rng.uniform(0.01, 0.03))
     noise = _noise(rng, len(seconds))
-    times = _regular_times(rng, duration_seconds, ticks_per_second)
+    times = _regular_times(rng, duration_seconds, tempo)
     ticks, tocks = (
         _repeat(decay * _band(noise, sample_rate, 0.85 * pitch, 1.2 * pitch), times, 1.0, n_samples, sample_rate)
         for pitch, times in ((high, times[0::2]), (high * rng.uniform(0.7, 0.9), times[1::2]))
@@ -126,7 +114,7 @@ def tick(
     return _to_peak(ticks + tocks)
 
 
-def hiss(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
+def hiss(rng: Generator, duration_seconds: float, sample_rate: int) -> Waveform:
     """Escaping steam: steady high-frequency noise."""
     seconds = _seconds(duration_seconds, sample_rate)
     swell = 1 + rng.uniform(0, 0.3) * np.sin(2 * np.pi * rng.uniform(0.1, 0.7) * seconds + rng.uniform(0, 2 * np.pi))
@@ -134,7 +122,7 @@ def hiss(rng: np.random.Generator, duration_seconds: float, sample_rate: int) ->
     return _to_peak(swell * _band(noise, sample_rate, rng.uniform(3500, 6000), 0.45 * sample_rate))
 
 
-def buzz(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
+def buzz(rng: Generator, duration_seconds: float, sample_rate: int) -> Waveform:
     """A fly in a room: an unsteady tone of 140 to 260 Hz with dozens of harmonics that gets louder and softer."""
     seconds = _seconds(duration_seconds, sample_rate)
     flight = np.sin(2 * np.pi * rng.uniform(0.3, 1.2) * seconds + rng.uniform(0, 2 * np.pi))
@@ -146,7 +134,7 @@ def buzz(rng: np.random.Generator, duration_seconds: float, sample_rate: int) ->
     return _to_peak(_band(reed * (1 + rng.uniform(0.2, 0.5) * flight), sample_rate, 200, 0.45 * sample_rate))
 
 
-def whistle(rng: np.random.Generator, duration_seconds: float, sample_rate: int) -> Waveform:
+def whistle(rng: Generator, duration_seconds: float, sample_rate: int) -> Waveform:
     """A whistled tune: an almost pure tone that slides from note to note, and a little breath noise."""
     seconds = _seconds(duration_seconds, sample_rate)
     position = seconds * rng.uniform(1.5, 3.5)  # in notes
@@ -161,18 +149,9 @@ def whistle(rng: np.random.Generator, duration_seconds: float, sample_rate: int)
     return _to_peak((0.4 + 0.6 * np.sqrt(np.sin(np.pi * phase_in_note))) * tone + breath)
 
 
-KINDS: dict[str, Callable[[np.random.Generator, float, int], Waveform]] = {
-    "Bell": bell,
-    "Buzz": buzz,
-    "Chirp": chirp,
-    "Engine": engine,
-    "Hiss": hiss,
-    "Knock": knock,
-    "Rain": rain,
-    "Siren": siren,
-    "Tick": tick,
-    "Whistle": whistle,
-}
+_Sound = Callable[[Generator, float, int], Waveform]
+_SOUNDS: tuple[_Sound, ...] = (bell, buzz, chirp, engine, hiss, knock, rain, siren, tick, whistle)
+KINDS = {sound.__name__.capitalize(): sound for sound in _SOUNDS}
 
 
 @dataclass(frozen=True)
@@ -194,14 +173,14 @@ class Scene:
     events: tuple[SoundEvent, ...]  # sorted by onset
 
 
-def draw_labels(rng: np.random.Generator) -> tuple[str, ...]:
+def draw_labels(rng: Generator) -> tuple[str, ...]:
     """One to three different labels of KINDS, sorted; a single label is the most frequent case."""
     n_labels = rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])
     return tuple(sorted(rng.choice(list(KINDS), n_labels, replace=False).tolist()))
 
 
 def make_demo_scene(
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     labels: Sequence[str] | None = None,
     duration_seconds: float | None = None,
@@ -213,7 +192,7 @@ def make_demo_scene(
 
     Parameters
     ----------
-    rng : np.random.Generator
+    rng : Generator
         The same state gives the same scene.
     labels : sequence of str, optional
         Keys of KINDS; by default, chosen by `draw_labels`.
@@ -273,34 +252,29 @@ def _ring(n_samples: int, sample_rate: int, frequency: float, decay_seconds: flo
 
 def _decay(seconds: AnyFloatArray, decay_seconds: float) -> AnyFloatArray:
     """An envelope that decays from 1 by 60 dB in the given time."""
-    decay: AnyFloatArray = np.exp(-3 * np.log(10) / decay_seconds * seconds)
-    return decay
+    return np.asarray(np.exp(-3 * np.log(10) / decay_seconds * seconds))
 
 
-def _noise(rng: np.random.Generator, n_samples: int) -> AnyFloatArray:
+def _noise(rng: Generator, n_samples: int) -> AnyFloatArray:
     return rng.standard_normal(n_samples, dtype=np.float32)
 
 
 def _band(waveform: AnyFloatArray, sample_rate: int, low: float, high: float) -> AnyFloatArray:
-    filtered: AnyFloatArray = sosfilt(butter(2, [low, high], "bandpass", fs=sample_rate, output="sos"), waveform)
-    return filtered
+    return np.asarray(sosfilt(butter(2, [low, high], "bandpass", fs=sample_rate, output="sos"), waveform))
 
 
-def _regular_times(rng: np.random.Generator, duration_seconds: float, per_second: float) -> AnyFloatArray:
+def _regular_times(rng: Generator, duration_seconds: float, tempo: float) -> AnyFloatArray:
     """Times in seconds at a constant tempo, the first within half a beat."""
-    first = rng.uniform(0, min(0.5 / per_second, 0.5 * duration_seconds))
-    return np.arange(first, duration_seconds, 1 / per_second)
+    return np.arange(rng.uniform(0, min(0.5 / tempo, 0.5 * duration_seconds)), duration_seconds, 1 / tempo)
 
 
-def _grouped_times(
-    rng: np.random.Generator, duration_seconds: float, per_second: float, *, per_group: tuple[int, int]
-) -> AnyFloatArray:
+def _grouped_times(rng: Generator, duration_seconds: float, tempo: float, per_group: tuple[int, int]) -> AnyFloatArray:
     """Times in seconds at a constant tempo within groups; the gap between groups is 0.3 to 1 s longer."""
     times = [rng.uniform(0, min(0.3, 0.3 * duration_seconds))]
     while times[-1] < duration_seconds:
         n_more = rng.integers(per_group[0], per_group[1] + 1) - 1
-        times += list(times[-1] + np.arange(1, n_more + 1) / per_second)
-        times.append(times[-1] + 1 / per_second + rng.uniform(0.3, 1.0))
+        times += list(times[-1] + np.arange(1, n_more + 1) / tempo)
+        times.append(times[-1] + 1 / tempo + rng.uniform(0.3, 1.0))
     return np.array([time for time in times if time < duration_seconds])
 
 
@@ -313,11 +287,6 @@ def _repeat(
         n_audible = min(len(sound), n_samples - start)
         waveform[start : start + n_audible] += gain * sound[:n_audible]
     return waveform
-
-
-def _sum(waveforms: Sequence[AnyFloatArray]) -> AnyFloatArray:
-    total: AnyFloatArray = np.sum(waveforms, axis=0)
-    return total
 
 
 def _to_peak(waveform: AnyFloatArray) -> Waveform:
