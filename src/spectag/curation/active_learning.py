@@ -114,7 +114,7 @@ def suggest(
     audio_dir : path, optional
         Folder of the manifests' sounds, if they are neither beside the manifests nor in `folder`.
     seed : int
-        Matters for more than 10,000 clips only, of which a random sample is considered.
+        Only used for more than 10,000 clips: then a random sample of them is covered.
     workers : int, optional
         Number of cores. By default all, or one for a few files.
     progress, log

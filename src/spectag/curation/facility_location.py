@@ -97,7 +97,7 @@ def select(
 
     Notes
     -----
-    This is the facility location function, of which greedy selection reaches at least 63 % of the optimum. Gains never
+    Greedy selection reaches at least 63 % of the optimum of the facility location function. Gains never
     increase, so earlier gains are upper bounds, and few of them are computed again (lazy greedy). The computing time is
     proportional to n_clips * min(n_clips, 10,000) * n_dimensions, the memory to n_clips * n_dimensions.
 

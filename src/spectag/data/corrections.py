@@ -19,7 +19,7 @@ from spectag.data.readers.csv_table import find_delimiter
 from spectag.data.readers.delimited_text import Table, abbreviate, open_table, parse_times, read_text
 from spectag.data.readers.rows import clip_name, format_times
 from spectag.errors import DataError, did_you_mean
-from spectag.system.atomic_files import unfinished_file
+from spectag.system.output import open_binary_output
 
 CORRECTION_COLUMNS = ("reviewer", "time", "fname", "start", "end", "old_labels", "new_labels", "comment")
 _REQUIRED = ("reviewer", "time", "fname", "old_labels", "new_labels")
@@ -283,8 +283,5 @@ def append_corrections(path: str | Path, rows: Sequence[Correction]) -> None:
         fields = row.fields()
         writer.writerow([fields.get(column.lower(), "") for column in columns])
     gap = line_end if text and not text.endswith(("\n", "\r")) else ""
-    try:
-        with unfinished_file(path) as unfinished:
-            unfinished.write_bytes(f"{text}{gap}{out.getvalue()}".encode())
-    except OSError as error:
-        raise DataError(f"{path}: the file can't be written: {error.strerror or error}") from error
+    with open_binary_output(path) as file:
+        file.write(f"{text}{gap}{out.getvalue()}".encode())

@@ -34,7 +34,7 @@ def stratified_folds(y_true: ArrayLike, n_folds: int, *, groups: Groups | None =
     groups : iterable of n_clips names, optional
         Clips of one group (a recording, a site, a person) stay together. None: the clip is a group by itself.
     seed : int
-        Decides between equal groups. The same seed gives the same folds, whatever the order of the labels.
+        Decides between equal groups. The same seed gives the same folds, in any order of the labels.
 
     Returns
     -------

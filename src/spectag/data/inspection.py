@@ -166,7 +166,7 @@ def inspect(
     -----
     Channels are averaged before a clip is measured. A clip is silent if no sample reaches -60 dBFS. It is clipped if
     more than 0.1 % of its samples are at 16-bit full scale or beyond. Two clips are duplicates if their sample rates
-    and all their samples are equal, whatever the formats of their files.
+    and all their samples are equal; the formats of their files can differ.
     """
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     clips = manifest.clips

@@ -21,7 +21,7 @@ from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.folders import read_folder, visible_files
 from spectag.data.readers.rows import ManifestRow
 from spectag.errors import DataError, did_you_mean
-from spectag.system.atomic_files import unfinished_file
+from spectag.system.output import open_output
 
 
 def read_manifest(
@@ -189,14 +189,11 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
         extra["fold"] = manifest.folds
     if len(set(manifest.groups)) < len(manifest.clips):
         extra["group"] = _group_names(manifest)
-    try:
-        with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["fname", *extra, *manifest.labels.names])
-            for name, *values, y_true in zip(names, *extra.values(), manifest.multi_hot(), strict=True):
-                writer.writerow([name, *values, *y_true.astype(int)])
-    except OSError as error:
-        raise DataError(f"{path}: the file can't be written: {error.strerror}") from error
+    with open_output(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["fname", *extra, *manifest.labels.names])
+        for name, *values, y_true in zip(names, *extra.values(), manifest.multi_hot(), strict=True):
+            writer.writerow([name, *values, *y_true.astype(int)])
 
 
 def _group_names(manifest: Manifest) -> list[str | None]:

@@ -1,6 +1,5 @@
 """Synthetic soundscapes: recordings mixed from clips, with known onsets and offsets of all events."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from spectag.config.scenes import SceneConfig
 from spectag.data.clips import Clip, Manifest
 from spectag.errors import AudioError, DataError
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.output import csv_writer, open_output
 from spectag.system.progress import Log, Progress, no_log, silent
 
 PAUSE_SECONDS = 1.0
@@ -282,10 +282,10 @@ def _write_wav(path: Path, blocks: Iterator[Waveform], sample_rate: int) -> None
 
 
 def _write_truth(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    with unfinished_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "start", "end", "label"])
-        writer.writerows(rows)
+    with open_output(path) as file:
+        write_row = csv_writer(file)
+        for row in (("file", "start", "end", "label"), *rows):
+            write_row(row)
 
 
 def _sample_rate(sounds: Sequence[Sound]) -> int:

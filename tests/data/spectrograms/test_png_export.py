@@ -95,7 +95,7 @@ def test_second_export_does_nothing_and_reports_so(tmp_path, cache, manifest, ke
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     second = export_png(cache, manifest, keys, folder, GREY)
     assert (second.n_new, second.n_existing) == (0, 4)
-    assert str(second) == "nothing to do: 4 images are there"
+    assert str(second) == "nothing to do: 4 images exist"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == times
 
 

@@ -23,7 +23,7 @@ _VECTORS_AT_ONCE = 16_384
 CANDIDATES_PER_RESULT = 5  # of the graph; their vectors are compared exactly
 _EXPANSIONS = (512, 1_024, 2_048, 4_096, 8_192)
 _MIN_RECALL = 0.98
-_N_NEAREST = 10  # vectors per probe, of which the recall is measured
+_N_NEAREST = 10  # closest vectors per probe, to measure the recall
 _N_PROBES = 100
 
 
