@@ -385,7 +385,7 @@ def test_raven_and_audacity_tables_of_one_recording_go_to_stdout(run, model, tmp
 def test_single_audacity_track_for_several_recordings_is_an_error(run, model, sounds, tmp_path):
     done = run("tag", model, sounds, "--format", "audacity", "--window", "0.5", "-o", tmp_path / "a.txt")
     assert done.status == 1
-    assert "an Audacity label track holds one recording, and there are 11" in done.err
+    assert "an Audacity track holds one recording, got 11; give a folder as -o" in done.err
     assert "tagging: 11/11" not in done.err
     assert not (tmp_path / "a.txt").exists()
 

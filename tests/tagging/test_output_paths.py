@@ -43,7 +43,7 @@ def test_status_of_a_single_table_is_named_after_it():
 
 @pytest.mark.parametrize("output", ["a.wav", "folder/b.FLAC", "c.png", "s3://bucket/d.mp3"])
 def test_output_named_like_a_recording_is_an_error(output):
-    with pytest.raises(ConfigError, match=r"is the suffix of a recording; give a table, such as tags\.csv"):
+    with pytest.raises(ConfigError, match=r"is the suffix of a recording; give a table \(tags\.csv\) or a folder"):
         output_paths(output, ["csv"])
 
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from spectag.audio.mel import FRONT_END_VERSION
@@ -119,7 +119,7 @@ def tag_to_tables(
         files = template.files(files)
     if shard is not None:
         files = shard.select(files)
-    run = _Run(tagger, files, settings, template, workers, progress)
+    run = _Run(tagger, files, settings, template, workers, progress, TaggingReport(len(files)))
     if output is None:
         run.write_to_stdout()
     else:
@@ -127,116 +127,108 @@ def tag_to_tables(
     return run.report
 
 
+@dataclass(frozen=True)
 class _Run:
     """The files of a run, how to tag them, and what to report."""
 
-    def __init__(
-        self,
-        tagger: Tagger,
-        files: Sequence[str],
-        settings: TagSettings,
-        template: Template | None,
-        workers: int | None,
-        progress: Progress,
-    ) -> None:
-        mel = tagger.front_end.mel
-        self._context = TableContext(
-            labels=tagger.labels,
-            by_window=not settings.joins_windows,
-            root=common_folder(files),
-            low_hz=mel.f_min if mel else 0.0,
-            high_hz=mel.f_max if mel else 0.0,
-            template=template,
-        )
-        self._tagger = tagger
-        self._files = files
-        self._settings = settings
-        self._workers = workers
-        self._progress = progress
-        self.report = TaggingReport(len(files))
+    tagger: Tagger
+    files: Sequence[str]
+    settings: TagSettings
+    template: Template | None
+    workers: int | None
+    progress: Progress
+    report: TaggingReport
 
     def write_to_stdout(self) -> None:
         """Write one table; a file is written as soon as those before it are tagged."""
-        if len(self._settings.formats) > 1:
-            raise ConfigError(f"{len(self._settings.formats)} formats cannot share stdout; give a folder as -o")
+        if len(self.settings.formats) > 1:
+            raise ConfigError(f"{len(self.settings.formats)} formats cannot share stdout; give a folder as -o")
         self._check_formats(in_folder=False)
         tagged: Iterable[TaggedFile] = tag(
-            self._tagger,
-            self._files,
-            window=self._settings.windows,
-            workers=self._workers,
-            progress=self._progress,
+            self.tagger,
+            self.files,
+            window=self.settings.windows,
+            workers=self.workers,
+            progress=self.progress,
             on_chunk=self.report.add,
         )
-        if self._context.template is not None:  # written completely or not at all
+        if self.template is not None:  # written completely or not at all
             tagged = list(tagged)
-            self._context.template.refuse_skipped(self.report.skip_reasons)
-        (name,) = self._settings.formats
+            self.template.refuse_skipped(self.report.skip_reasons)
+        (name,) = self.settings.formats
         write(name, self._events(tagged, is_counted=not FORMATS[name].has_all_labels), None, self._context)
 
     def write_to_files(self, paths: OutputPaths, engine: TaggingEngine | None, log: Log) -> None:
         """Write the tables, the status and the settings, when all files are tagged."""
         self._check_formats(in_folder=paths.in_folder)
         self.report.status = paths.status
-        with open_journal(paths.journal, key=_journal_key(self._tagger, self._settings.windows)) as journal:
+        with open_journal(paths.journal, key=_journal_key(self.tagger, self.settings.windows)) as journal:
             paths.remove_unfinished()
             self._fill(journal, engine, log)
-            reasons = (status.reason for status in journal.statuses(self._files))
+            reasons = (status.reason for status in journal.statuses(self.files))
             self.report.skip_reasons = [reason for reason in reasons if reason is not None]  # in the order of the files
-            if self._context.template is not None:
-                self._context.template.refuse_skipped(self.report.skip_reasons)
+            if self.template is not None:
+                self.template.refuse_skipped(self.report.skip_reasons)
             for number, (name, location) in enumerate(paths.tables.items()):
                 is_counted = number == 0 and not FORMATS[name].has_all_labels
-                events = self._events(journal.tagged(self._files), is_counted=is_counted)
+                events = self._events(journal.tagged(self.files), is_counted=is_counted)
                 write(name, events, location, self._context, in_folder=paths.in_folder)
-            _write_status(journal.statuses(self._files), paths.status)
+            _write_status(journal.statuses(self.files), paths.status)
             with open_output(paths.parameters) as out:
-                out.write("# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n")
-                out.write(self._settings.to_toml())
+                out.write(f"# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n{self.settings.to_toml()}")
             journal.is_complete = True
 
     def _check_formats(self, *, in_folder: bool) -> None:
         """Find what would stop the writers before any work is done."""
-        check_installed(self._settings.formats)
-        if "audacity" in self._settings.formats and not in_folder and len(self._files) > 1:
-            raise ConfigError(
-                f"an Audacity label track holds one recording, and there are {len(self._files):,}; give a folder as -o "
-                "to get one track for each recording"
-            )
+        check_installed(self.settings.formats)
+        if "audacity" in self.settings.formats and not in_folder and len(self.files) > 1:
+            raise ConfigError(f"an Audacity track holds one recording, got {len(self.files):,}; give a folder as -o")
 
     def _fill(self, journal: Journal, engine: TaggingEngine | None, log: Log) -> None:
         """Tag the files that are not in the journal, or have changed since."""
-        n_files, known = len(self._files), journal.fingerprints()
-        fingerprints = {file: file_fingerprint(file) for file in self._files}
-        missing = [file for file in self._files if known.get(file) != fingerprints[file]]
+        n_files, known = len(self.files), journal.fingerprints()
+        fingerprints = {file: file_fingerprint(file) for file in self.files}
+        missing = [file for file in self.files if known.get(file) != fingerprints[file]]
         n_done = self.report.n_resumed = n_files - len(missing)
         if n_done:
             log(f"resuming an earlier run, which tagged {n_done:,} of the {n_files:,} files")
-        chunks = chunked(missing, self._workers)
-        a_file_may_have_crashed = not journal.is_new and n_files > 1 and bool(missing)
-        local_engine = partial(
+        engine = engine or partial(
             tag_chunks,
-            self._tagger,
-            window=self._settings.windows,
-            workers=self._workers,
-            isolate_crashes=a_file_may_have_crashed,
-            progress=self._progress,
+            self.tagger,
+            window=self.settings.windows,
+            workers=self.workers,
+            isolate_crashes=not journal.is_new
+            and n_files > 1
+            and bool(missing),  # one may have crashed the earlier run
+            progress=self.progress,
         )
-        self._progress("tagging", n_done, n_files)
-        with closing((engine or local_engine)(chunks)) as tagged_chunks:
+        self.progress("tagging", n_done, n_files)
+        with closing(engine(chunked(missing, self.workers))) as tagged_chunks:
             for _, chunk in tagged_chunks:
                 for tagged in chunk.files:
                     journal.add(tagged, fingerprints[tagged.file])
                 self.report.add(chunk)
                 n_done += len(chunk.files)
-                self._progress("tagging", n_done, n_files)
+                self.progress("tagging", n_done, n_files)
         journal.commit()
+
+    @cached_property
+    def _context(self) -> TableContext:
+        mel = self.tagger.front_end.mel
+        return TableContext(
+            labels=self.tagger.labels,
+            by_window=not self.settings.joins_windows,
+            root=common_folder(self.files),
+            low_hz=mel.f_min if mel else 0.0,
+            high_hz=mel.f_max if mel else 0.0,
+            template=self.template,
+        )
 
     def _events(self, tagged_files: Iterable[TaggedFile], *, is_counted: bool) -> Iterator[FileEvents]:
         """The events of the files that were tagged; with `is_counted`, the report counts the files without any."""
         for tagged in tagged_files:
             if tagged.timeline is not None:
-                file = detected_events(tagged, tagged.timeline, self._tagger, self._settings)
+                file = detected_events(tagged, tagged.timeline, self.tagger, self.settings)
                 self.report.n_without_labels += is_counted and not file.events
                 yield file
 

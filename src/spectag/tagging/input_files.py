@@ -3,6 +3,7 @@
 import glob
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +11,6 @@ from typing import NamedTuple
 from spectag.audio.files import find_audio
 from spectag.errors import AudioError, ConfigError, DataError
 from spectag.system.storage import find_in_url, is_url
-
-STDIN = "-"
 
 
 class Shard(NamedTuple):
@@ -26,9 +25,7 @@ class Shard(NamedTuple):
         """Read 2/8 as the second of eight; raise a ConfigError for anything else."""
         number, _, n_shards = text.partition("/")
         if not (number.isdecimal() and n_shards.isdecimal() and 1 <= int(number) <= int(n_shards)):
-            raise ConfigError(
-                f"--shard {text}: expected i/n, such as 1/8 for the first of eight jobs and 8/8 for the last"
-            )
+            raise ConfigError(f"--shard {text}: expected i/n, such as 1/8 for the first of eight jobs")
         return cls(int(number), int(n_shards))
 
     def __str__(self) -> str:
@@ -58,38 +55,28 @@ def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed
     AudioError
         If one of the paths does not exist or contains no matching file.
     """
-    found: dict[str, None] = {}
+    found: list[str] = []
     for path in map(str, paths):
-        found.update(dict.fromkeys(_files_of(path, suffixes)))
+        found += _files_of(path, suffixes)
     for line in listed:
+        # a request for each of a million files would take hours
+        is_url_of_file = is_url(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes))
         try:
-            found.update(dict.fromkeys(_files_of_line(line, suffixes)))
+            found += [line] if is_url_of_file else _files_of(line, suffixes)
         except (AudioError, OSError):  # OSError: a name too long for the disk, a folder without read permission
-            found[line] = None
-    return list(found)
-
-
-def _files_of_line(line: str, suffixes: Collection[str]) -> Iterable[str]:
-    if is_url(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes)):
-        return [line]  # unchecked: asking a store about each of a million files takes hours
-    return _files_of(line, suffixes)
+            found.append(line)
+    return list(dict.fromkeys(found))
 
 
 def _files_of(path: str, suffixes: Collection[str]) -> Iterable[str]:
     if is_url(path):
         return find_in_url(path, suffixes)
-    if glob.has_magic(path) and not Path(path).exists():
-        return _files_matching(path, suffixes)
-    return map(str, find_audio([path], suffixes=suffixes))
-
-
-def _files_matching(pattern: str, suffixes: Collection[str]) -> list[str]:
-    names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob accepts no absolute pattern
+    if not glob.has_magic(path) or Path(path).exists():
+        return map(str, find_audio([path], suffixes=suffixes))
+    names = glob.iglob(path, recursive=True)  # noqa: PTH207 - Path.glob accepts no absolute pattern
     matches = sorted(name for name in names if Path(name).suffix.lower() in suffixes)
     if not matches:
-        raise AudioError(
-            f"{pattern}: no sound matches this pattern; ** stands for any folders, * for any part of a name"
-        )
+        raise AudioError(f"{path}: no sound matches this pattern; ** is any folders, * any part of a name")
     return matches
 
 
@@ -101,19 +88,11 @@ def read_list(path: str) -> Iterator[str]:
     DataError
         If the file cannot be read.
     """
-    if path == STDIN:
-        if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # a file name may have bytes that no encoding knows
-        yield from _non_empty(sys.stdin)
-        return
+    errors = "surrogateescape"  # a file name may have bytes that no encoding knows
+    if path == "-" and isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors=errors)
     try:
-        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from _non_empty(file)
+        with nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8-sig", errors=errors) as file:
+            yield from (line.rstrip("\r\n") for line in file if line.strip())
     except OSError as error:
         raise DataError(f"{path}: cannot read the list of files: {error.strerror}") from error
-
-
-def _non_empty(file: Iterable[str]) -> Iterator[str]:
-    for line in file:
-        if line.strip():
-            yield line.rstrip("\r\n")

@@ -61,8 +61,8 @@ class Journal:
     def add(self, tagged: TaggedFile, fingerprint: str) -> None:
         """Store the result for a file; it is committed within a third of a second."""
         name = os.fsencode(tagged.file)
-        row = (name, fingerprint, tagged.reason, tagged.duration_seconds)
-        self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?)", row)
+        status = name, fingerprint, tagged.reason, tagged.duration_seconds
+        self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?)", status)
         self._database.execute("DELETE FROM window_batch WHERE name = ?", (name,))
         if tagged.timeline is not None:
             self._database.executemany("INSERT INTO window_batch VALUES (?, ?, ?, ?)", _batches(name, tagged.timeline))
@@ -133,10 +133,6 @@ def open_journal(folder: Path, *, key: str) -> Iterator[Journal]:
     except Timeout as error:
         raise DataError(f"{folder}: another run writes to this output; wait for it, or give another -o") from error
     except sqlite3.OperationalError as error:
-        raise DataError(
-            f"{path}: the journal cannot be written: {error}; free some space and run the same command again"
-        ) from error
+        raise DataError(f"{path}: the journal cannot be written: {error}; free some space and run again") from error
     except sqlite3.Error as error:
-        raise DataError(
-            f"{path}: the journal cannot be read: {error}; delete it, and the same command starts over"
-        ) from error
+        raise DataError(f"{path}: the journal cannot be read: {error}; delete it to start over") from error

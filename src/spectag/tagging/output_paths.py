@@ -66,34 +66,30 @@ def output_paths(output: str, formats: Sequence[str], shard: Shard | None = None
     """
     suffix = PurePath(output).suffix
     if suffix.lower() in _RECORDING_SUFFIXES and not Path(output).is_dir():
-        raise ConfigError(
-            f"-o {output}: {suffix.lower()} is the suffix of a recording; give a table, such as tags.csv, or a folder"
-        )
+        raise ConfigError(f"-o {output}: {suffix} is the suffix of a recording; give a table (tags.csv) or a folder")
     tag = f".{shard}" if shard else ""
-    if not is_file(output):
-        return OutputPaths(
-            tables={name: join_location(output, _name_in_folder(name, tag)) for name in formats},
-            status=join_location(output, f"status{tag}.csv"),
-            parameters=join_location(output, f"parameters{tag}.toml"),
-            journal=_journal(output, f".journal{tag}"),
-            in_folder=True,
-        )
-    if len(formats) > 1:
+    in_folder = not is_file(output)
+    if in_folder:
+        folder = output
+        tables = [
+            f"{name}{tag}" if FORMATS[name].write_recording else f"{FORMATS[name].stem}{tag}{FORMATS[name].suffix}"
+            for name in formats
+        ]
+        status, parameters, journal = f"status{tag}.csv", f"parameters{tag}.toml", f".journal{tag}"
+    elif len(formats) == 1:
+        folder = output.rpartition("/")[0] if is_url(output) else str(Path(output).parent)
+        stem = PurePath(output).stem + tag
+        tables = [stem + suffix]
+        status, parameters, journal = f"{stem}.status.csv", f"{stem}.parameters.toml", f".{stem}{suffix}.journal"
+    else:
         raise ConfigError(f"-o {output}: {len(formats)} formats ({', '.join(formats)}) need a folder; give one as -o")
-    folder = output.rpartition("/")[0] if is_url(output) else str(Path(output).parent)
-    stem = PurePath(output).stem + tag
     return OutputPaths(
-        tables={formats[0]: join_location(folder, stem + suffix)},
-        status=join_location(folder, f"{stem}.status.csv"),
-        parameters=join_location(folder, f"{stem}.parameters.toml"),
-        journal=_journal(folder, f".{stem}{suffix}.journal"),
-        in_folder=False,
+        tables={name: join_location(folder, table) for name, table in zip(formats, tables, strict=True)},
+        status=join_location(folder, status),
+        parameters=join_location(folder, parameters),
+        journal=_journal(folder, journal),
+        in_folder=in_folder,
     )
-
-
-def _name_in_folder(name: str, tag: str) -> str:
-    table_format = FORMATS[name]
-    return f"{name}{tag}" if table_format.write_recording else f"{table_format.stem}{tag}{table_format.suffix}"
 
 
 def _journal(folder: str, name: str) -> Path:

@@ -72,7 +72,9 @@ def test_raven_without_a_folder_writes_the_combined_table(tmp_path, capsys):
 def test_audacity_without_a_folder_writes_the_track_of_one_recording(tmp_path, capsys):
     write_as("audacity", None, files=list(recordings())[:1])
     assert capsys.readouterr().out == "0.000000\t5.000000\tBark\n"
-    with pytest.raises(DataError, match=r"/rec/b\.wav: an Audacity label track holds one.*give a folder as -o"):
+    with pytest.raises(
+        DataError, match=r"/rec/b\.wav: a second recording, but an Audacity track holds one; give a folder as -o"
+    ):
         write_as("audacity", tmp_path / "a.txt", in_folder=False)
     assert list(tmp_path.iterdir()) == []
 

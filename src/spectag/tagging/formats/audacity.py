@@ -33,8 +33,5 @@ def write_only_audacity_track(files: Iterable[FileEvents], out: TextIO) -> None:
     """
     for number, file in enumerate(files):
         if number:
-            raise DataError(
-                f"{file.file}: an Audacity label track holds one recording, and this is another; give a folder as -o "
-                "to get one track for each recording"
-            )
+            raise DataError(f"{file.file}: a second recording, but an Audacity track holds one; give a folder as -o")
         write_audacity(file, out)

@@ -1,12 +1,12 @@
 """Tables as Parquet, written one row group at a time."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
-from typing import BinaryIO
+from itertools import islice
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spectag.array_types import Float32Array, FloatArray
 from spectag.data.labels import LabelSet
 from spectag.system.output import unicode_text
 from spectag.system.parquet import load_pyarrow
@@ -38,8 +38,7 @@ def write_parquet(files: Iterable[FileEvents], out: BinaryIO) -> None:
     )
     with parquet.ParquetWriter(out, schema) as writer:
         while rows := list(islice(events, _GROUP_ROWS)):
-            columns = zip(*rows, strict=True)
-            arrays = [arrow.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
+            arrays = [arrow.array(column, type_) for *column, type_ in zip(*rows, types, strict=True)]
             writer.write_table(arrow.table(arrays, schema=schema))
 
 
@@ -65,29 +64,23 @@ def write_wide_parquet(files: Iterable[FileEvents], out: BinaryIO, *, labels: La
             writer.write_table(arrow.table([arrow.array(file_names, types[0]), *times, *columns], schema=schema))
 
 
-_Rows = tuple[list[str], FloatArray, FloatArray, Float32Array]
-"""File names, starts, ends, and probabilities (n_windows, n_labels) of windows."""
+def _row_groups(files: Iterable[FileEvents], n_rows: int) -> Iterator[list[NDArray[Any]]]:
+    """File names, starts, ends and probabilities (n_windows, n_labels) of the windows of all files.
 
-
-def _row_groups(files: Iterable[FileEvents], n_rows: int) -> Iterator[_Rows]:
-    """The windows of all files, at least `n_rows` and fewer than twice as many at a time."""
-    waiting: list[_Rows] = []
+    At a time, these are at least `n_rows` windows and fewer than twice as many.
+    """
+    waiting: list[tuple[NDArray[Any], ...]] = []
     n_waiting = 0
     for file in files:
-        name, timeline = unicode_text(file.file), file.timeline
+        timeline = file.timeline
         for begin in range(0, len(timeline.starts), n_rows):
             rows = slice(begin, begin + n_rows)
             starts = timeline.starts[rows]
-            waiting.append(([name] * len(starts), starts, timeline.ends[rows], timeline.probabilities[rows]))
+            names = np.full(len(starts), unicode_text(file.file), object)
+            waiting.append((names, starts, timeline.ends[rows], timeline.probabilities[rows]))
             n_waiting += len(starts)
             if n_waiting >= n_rows:
-                yield _concatenated(waiting)
+                yield [np.concatenate(arrays) for arrays in zip(*waiting, strict=True)]
                 waiting, n_waiting = [], 0
     if waiting:
-        yield _concatenated(waiting)
-
-
-def _concatenated(pieces: list[_Rows]) -> _Rows:
-    names, starts, ends, probabilities = zip(*pieces, strict=True)
-    all_names = list(chain.from_iterable(names))
-    return all_names, np.concatenate(starts), np.concatenate(ends), np.concatenate(probabilities)
+        yield [np.concatenate(arrays) for arrays in zip(*waiting, strict=True)]
