@@ -400,7 +400,7 @@ class Three:
         ]
 
     def inputs(self, front_end):
-        return lambda i: front_end.input_of_waveform(front_end.read_waveform(self.files[i]))
+        return lambda i: front_end.input_of_waveform(read_audio(self.files[i], sample_rate=front_end.sample_rate)[0])
 
     @torch.inference_mode()
     def logits(self, i):

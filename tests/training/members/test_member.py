@@ -161,12 +161,11 @@ def test_layer_norm_head_is_fitted_first_too(as_if_pretrained, inputs_for, y_tru
 
 def test_without_linear_probe_the_head_is_random_on_standardised_features(as_if_pretrained, inputs_for, y_true, cache):
     member_inputs = inputs_for(small_recipe(finetune={"linear_probe_first": False}))
-    head = first_run(
-        member_inputs, single_split(y_true), Processes.connect(frozen_only=False), cache, progress=silent
-    ).model
+    run = first_run(member_inputs, single_split(y_true), Processes.connect(frozen_only=False), cache, progress=silent)
+    head = run.model.network.head
     features = member_inputs.frozen_features(y_true, progress=silent).clips[3:]
-    np.testing.assert_allclose(head.tagger.head.center.numpy(), features.mean(axis=0), rtol=1e-4, atol=1e-6)
-    assert head.tagger.head.linear.weight.abs().max() <= features.shape[1] ** -0.5
+    np.testing.assert_allclose(head.center.numpy(), features.mean(axis=0), rtol=1e-4, atol=1e-6)
+    assert head.linear.weight.abs().max() <= features.shape[1] ** -0.5
 
 
 def test_noisy_clips_follow_the_others_in_the_examples(inputs_for, y_true, data, cache):
