@@ -192,14 +192,13 @@ class _Run:
         n_done = self.report.n_resumed = n_files - len(missing)
         if n_done:
             log(f"resuming an earlier run, which tagged {n_done:,} of the {n_files:,} files")
+        a_file_may_have_crashed = not journal.is_new and n_files > 1 and bool(missing)
         engine = engine or partial(
             tag_chunks,
             self.tagger,
             window=self.settings.windows,
             workers=self.workers,
-            isolate_crashes=not journal.is_new
-            and n_files > 1
-            and bool(missing),  # one may have crashed the earlier run
+            isolate_crashes=a_file_may_have_crashed,
             progress=self.progress,
         )
         self.progress("tagging", n_done, n_files)

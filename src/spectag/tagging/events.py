@@ -99,7 +99,8 @@ def window_events(
     top, threshold
         See `select_labels`.
     """
-    times, events = list(window_times(timeline)), []
+    times = list(window_times(timeline))
+    events = []
     for begin in range(0, len(times), _BATCH_WINDOWS):
         probabilities = timeline.probabilities[begin : begin + _BATCH_WINDOWS]
         windows, indices = select_labels(probabilities, thresholds, top=top, threshold=threshold)

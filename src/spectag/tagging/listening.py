@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import chain
 from types import FrameType
 
 import numpy as np
@@ -141,19 +141,13 @@ class OnOffDetector:
         return self._switch(np.zeros_like(self._is_on), self._last, end, end)
 
     def _switch(self, is_on: BoolArray, window: TaggedWindow, onset: float, offset: float) -> list[LabelEvent]:
-        changed = np.flatnonzero(is_on != self._is_on)
-        self._is_on = is_on
         latency = self._clock() - window.captured_at
-        events = [
-            LabelEvent(
-                onset if is_on[index] else offset,
-                self._labels[index],
-                bool(is_on[index]),
-                float(window.probabilities[index]),
-                latency,
-            )
-            for index in changed.tolist()
-        ]
+        events = []
+        for index in np.flatnonzero(is_on != self._is_on).tolist():
+            time_seconds = onset if is_on[index] else offset
+            probability = float(window.probabilities[index])
+            events.append(LabelEvent(time_seconds, self._labels[index], bool(is_on[index]), probability, latency))
+        self._is_on = is_on
         return sorted(events, key=lambda event: (event.is_onset, -event.probability))
 
 
@@ -164,28 +158,16 @@ def median_windows(windows: Iterable[TaggedWindow], n_windows: int) -> Iterator[
     """
     half = n_windows // 2
     neighbours: deque[TaggedWindow] = deque(maxlen=n_windows)
-    for window in _with_ends_repeated(windows, half):
-        neighbours.append(window)
+    repeated_last = (neighbours[-1] for _ in range(half) if neighbours)  # not evaluated before the last window is there
+    for window in chain(windows, repeated_last):
+        neighbours.extend([window] * (1 if neighbours else half + 1))
         if len(neighbours) == n_windows:
             probabilities = np.stack([neighbour.probabilities for neighbour in neighbours])
             yield replace(neighbours[half], probabilities=median_filtered(probabilities, n_windows)[half])
 
 
-def _with_ends_repeated(windows: Iterable[TaggedWindow], n_times: int) -> Iterator[TaggedWindow]:
-    window = None
-    for number, window in enumerate(windows):
-        yield from repeat(window, n_times + 1 if number == 0 else 1)
-    if window is not None:
-        yield from repeat(window, n_times)
-
-
 def tag_stream(
-    tagger: Tagger,
-    stream: LiveStream,
-    config: WindowConfig,
-    *,
-    log: Log = no_log,
-    clock: Clock = time.monotonic,
+    tagger: Tagger, stream: LiveStream, config: WindowConfig, *, log: Log = no_log, clock: Clock = time.monotonic
 ) -> Iterator[TaggedWindow]:
     """Tag the windows of live sound as they arrive: all of a stream that waits, otherwise as many as time permits.
 
@@ -204,16 +186,13 @@ def tag_stream(
     ValueError
         If `config` has no window length.
     """
-    if config.window_seconds is None:
+    length, overlap = config.window_seconds, config.overlap_seconds
+    if length is None:
         raise ValueError("need the length of a window, got window_seconds=None")
-    _open_networks(tagger, config.window_seconds)
-    cutter = WindowCutter(
-        stream.sample_rate,
-        tagger.sample_rates,
-        window_seconds=config.window_seconds,
-        overlap_seconds=config.overlap_seconds,
-    )
-    step = config.window_seconds - config.overlap_seconds
+    # tag silence, so that the networks are open, and errors are raised, before the first window arrives
+    rate = tagger.sample_rates[0]
+    tagger.probabilities(np.zeros(max(1, round(length * rate)), np.float32), rate)
+    cutter = WindowCutter(stream.sample_rate, tagger.sample_rates, window_seconds=length, overlap_seconds=overlap)
     n_windows = n_left_out = 0
     for complete in _complete_windows(stream, cutter):
         n_windows += len(complete)
@@ -225,18 +204,12 @@ def tag_stream(
         if len(complete) > 1 and not stream.waits:
             if n_left_out == 0:
                 log(
-                    f"tagging is too slow, so windows are left out: one arrives every {step:.2f} s, and the last took "
-                    f"{seconds:.2f} s to tag (use a smaller --overlap to get fewer windows)"
+                    f"tagging is too slow, so windows are left out: one arrives every {length - overlap:.2f} s, and "
+                    f"the last took {seconds:.2f} s to tag (use a smaller --overlap to get fewer windows)"
                 )
             n_left_out += len(complete) - 1
     if n_left_out:
         log(f"left out {n_left_out:,} of {n_windows:,} windows")
-
-
-def _open_networks(tagger: Tagger, window_seconds: float) -> None:
-    """Tag silence, so that the networks are open, and errors are raised, before the first window arrives."""
-    rate = tagger.sample_rates[0]
-    tagger.probabilities(np.zeros(max(1, round(window_seconds * rate)), np.float32), rate)
 
 
 def _complete_windows(stream: LiveStream, cutter: WindowCutter) -> Iterator[list[tuple[Window, float]]]:

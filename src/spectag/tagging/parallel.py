@@ -136,9 +136,8 @@ def tag(
     chunks = chunked(names, workers, spans)
     progress("tagging", 0, len(names))
     n_done = 0
-    with closing(
-        tag_chunks(tagger, chunks, window, features=features, workers=workers, progress=progress)
-    ) as tagged_chunks:
+    tagged_chunks = tag_chunks(tagger, chunks, window, features=features, workers=workers, progress=progress)
+    with closing(tagged_chunks):
         for tagged_chunk in in_order(tagged_chunks):
             if on_chunk is not None:
                 on_chunk(tagged_chunk)
@@ -190,35 +189,29 @@ def tag_chunks(
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
-        tagger = Tagger(tagger.folder)  # an open session cannot be sent to another process
-        function = partial(tag_chunk, tagger, window, n_threads, features=features)
-        yield from _tag_in_processes(function, chunks, n_processes)
+        unopened = Tagger(tagger.folder)  # an open session cannot be sent to another process
+        function = partial(tag_chunk, unopened, window, n_threads, features=features)
+        with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as results:
+            for chunk, result in results:
+                yield chunk, _tag_one_by_one(function, chunk) if isinstance(result, WorkerDiedError) else result
         return
     on_window = _minute_progress(chunks, progress)
     for chunk in chunks:
         yield chunk, tag_chunk(tagger, window, n_threads, chunk, on_window, features=features)
 
 
-def _tag_in_processes(
-    function: Callable[[Chunk], TaggedChunk], chunks: Iterable[Chunk], n_processes: int
-) -> Generator[tuple[Chunk, TaggedChunk], None, None]:
-    """The results of worker processes. Only the file that crashes a worker is skipped."""
-    with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as results:
-        for chunk, result in results:
-            yield chunk, _tag_one_by_one(function, chunk) if isinstance(result, WorkerDiedError) else result
-
-
 def _tag_one_by_one(function: Callable[[Chunk], TaggedChunk], chunk: Chunk) -> TaggedChunk:
-    """The result for a chunk that crashed its worker: each file is tagged as a chunk of its own."""
+    """The result for a chunk that crashed its worker: only a file that crashes its worker alone is skipped."""
     singles = [Chunk(number, (file,), (span,)) for number, (file, span) in enumerate(chunk.excerpts)]
-    files: dict[int, TaggedFile] = {}
-    for single, result in map_surviving_crashes(function, singles, n_workers=2):
+    files: list[TaggedFile] = []
+    results = map_surviving_crashes(function, singles, n_workers=2)
+    for single, result in sorted(results, key=lambda finished: finished[0].number):
         if isinstance(result, WorkerDiedError):
-            file = single.files[0]
-            files[single.number] = TaggedFile(file, None, f"{file}: the process that read it died ({result.cause})")
+            reason = f"{single.files[0]}: the process that read it died ({result.cause})"
+            files.append(TaggedFile(single.files[0], None, reason))
         else:
-            (files[single.number],) = result.files
-    return TaggedChunk(tuple(files[number] for number in range(len(singles))))
+            files += result.files
+    return TaggedChunk(tuple(files))
 
 
 def tag_chunk(
@@ -274,7 +267,8 @@ class _FileJob:
             with local_copy(self._file) as path:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     self._times.extend((0.0, np.nan))
-                    self.add(self._row_of_image(path))
+                    tagger = self._tagger
+                    self.add(_all_outputs(tagger, path) if self._features else tagger.probabilities_of_image(path))
                     return
                 with self._tagger.open_windows(path, window, start_seconds=start, end_seconds=end) as windows:
                     for audio_window in windows:
@@ -282,9 +276,6 @@ class _FileJob:
                         yield audio_window
         except (AudioError, DataError, MissingExtraError) as error:
             self._reason = str(error)
-
-    def _row_of_image(self, path: Path) -> Float32Array:
-        return _all_outputs(self._tagger, path) if self._features else self._tagger.probabilities_of_image(path)
 
     def add(self, row: Float32Array) -> None:
         """Add the row of the next window."""

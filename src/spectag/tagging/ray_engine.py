@@ -149,13 +149,10 @@ def _make_job(tagger: Tagger, window: WindowConfig | None, chunks: Sequence[Chun
     folder = str(Path.cwd()) if has_relative else None
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lives as long as we do
     attempts = ray.remote(_AttemptCounter).options(num_cpus=0, scheduling_strategy=here).remote(_MAX_ATTEMPTS)
-    return _Job(ray.put(_bundle_files(tagger.folder)), attempts, str(tagger.folder), window, folder, version("spectag"))
-
-
-def _bundle_files(bundle: Path) -> dict[str, bytes]:
-    """The files of a model that tagging reads; the weights of a large network lie beside its model.onnx."""
-    paths = [bundle / INFO_FILE, *bundle.rglob(f"{ONNX_FILE}*")]
-    return {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths}
+    bundle = tagger.folder
+    paths = [bundle / INFO_FILE, *bundle.rglob(f"{ONNX_FILE}*")]  # large weights lie beside their model.onnx
+    contents = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths}
+    return _Job(ray.put(contents), attempts, str(bundle), window, folder, version("spectag"))
 
 
 def _worker_results(
@@ -270,7 +267,9 @@ def _connected(address: str | None, n_workers: int | None) -> Iterator[None]:
             yield
             return
         try:
-            _check_reachable(address)
+            host, colon, port = address.rpartition(":")
+            if colon and "://" not in address:  # an OSError if nothing answers; Ray itself would try for minutes
+                socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
             ray.init(
                 address,
                 num_cpus=(n_workers or n_usable_cores()) if address == "local" else None,
@@ -294,13 +293,6 @@ def _wait_for_data_threads() -> None:
     for thread in threading.enumerate():
         if thread.name.startswith(_DATA_THREADS):
             thread.join(_THREAD_SECONDS)
-
-
-def _check_reachable(address: str) -> None:
-    """Raise an OSError if nothing answers at an address; Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and "://" not in address:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
 
 @contextmanager

@@ -14,10 +14,7 @@ from spectag.cli.terminal import print_json, progress_display
 from spectag.config.listening import Encoding, ListenSettings
 
 if TYPE_CHECKING:
-    from spectag.audio.live_stream import LiveStream
     from spectag.tagging.listening import LabelEvent
-
-_COLUMNS = "time, on or off, probability, latency, label"
 
 
 def listen_command(
@@ -62,22 +59,28 @@ def listen_command(
     if model is None:
         raise CycloptsError(msg="spectag listen needs MODEL; see spectag listen --help")
     _check_usage(stdin=stdin, rate=rate, encoding=encoding, device=device)
+    from spectag.audio.live_stream import LiveStream, read_raw
+    from spectag.audio.microphone import open_microphone
     from spectag.models.pretrained import tagger_folder
     from spectag.models.tagger import Tagger
     from spectag.tagging.listening import listen, stopped_by_signals
 
     with progress_display() as (progress, log):
         tagger = Tagger(tagger_folder(model, progress=progress, log=log))
+    opened: AbstractContextManager[LiveStream]
+    n_channels = channels or 1
+    if stdin:
+        raw = sys.stdin.buffer
+        assert isinstance(raw, BufferedIOBase)
+        rate, encoding = rate or tagger.sample_rates[0], encoding or "s16le"
+        opened = nullcontext(read_raw(raw, sample_rate=rate, n_channels=n_channels, encoding=encoding, log=_print_log))
+    else:
+        opened = open_microphone(device, sample_rate=rate, n_channels=n_channels, log=_print_log)
     n_events = 0
-    with (
-        _open_stdin(rate or tagger.sample_rates[0], channels or 1, encoding or "s16le")
-        if stdin
-        else _open_microphone(device, rate, channels or 1) as source,
-        stopped_by_signals(source) as stream,
-    ):
+    with opened as source, stopped_by_signals(source) as stream:
         _print_log(f"listening to {source.name} at {source.sample_rate:,} Hz; press Ctrl-C to stop")
         if not json_output:
-            _print_log(_COLUMNS)
+            _print_log("time, on or off, probability, latency, label")
         for event in listen(tagger, stream, settings, log=_print_log):
             print(_json_line(event) if json_output else _text_line(event), flush=True)
             n_events += 1
@@ -98,20 +101,6 @@ def _check_usage(*, stdin: bool, rate: int | None, encoding: Encoding | None, de
 
         example = ffmpeg_command(rate or 32_000)
         raise CycloptsError(msg=f"- reads raw sound that another program writes to stdin; for example: {example}")
-
-
-def _open_stdin(rate: int, channels: int, encoding: Encoding) -> "AbstractContextManager[LiveStream]":
-    from spectag.audio.live_stream import read_raw
-
-    source = sys.stdin.buffer
-    assert isinstance(source, BufferedIOBase)
-    return nullcontext(read_raw(source, sample_rate=rate, n_channels=channels, encoding=encoding, log=_print_log))
-
-
-def _open_microphone(device: str | None, rate: int | None, channels: int) -> "AbstractContextManager[LiveStream]":
-    from spectag.audio.microphone import open_microphone
-
-    return open_microphone(device, sample_rate=rate, n_channels=channels, log=_print_log)
 
 
 def _text_line(event: "LabelEvent") -> str:

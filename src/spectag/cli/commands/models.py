@@ -1,16 +1,9 @@
 """spectag models."""
 
-from typing import TYPE_CHECKING
-
 from cyclopts import App
 
 from spectag.cli.options import Json
 from spectag.cli.terminal import new_table, print_json, progress_display, stdout_console
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from spectag.models.pretrained import PublishedTaggerStatus
 
 app = App(name="models", help_flags=[], version_flags=[])
 
@@ -33,8 +26,20 @@ def models_command(*, json_output: Json = False) -> None:
     if json_output:
         print_json([model.to_dict() for model in models])
         return
+    table = new_table("name", "labels", "kHz", "mAP", "MB", "licence", "status", right=("labels", "kHz", "mAP", "MB"))
+    for model in models:
+        about = "" if model.n_bytes_is_exact else "about "
+        table.add_row(
+            model.name,
+            f"{model.n_labels}",
+            f"{model.sample_rate / 1000:g}",
+            f"{model.mean_average_precision:.3f}",
+            f"{about}{model.n_bytes / 1e6:.1f}",
+            model.licence,
+            model.state,
+        )
     console = stdout_console()
-    console.print(_table(models))
+    console.print(table)
     console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
     console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)
 
@@ -55,19 +60,3 @@ def download_command(names: list[str], /) -> None:
         folders = [fetch(name, progress=progress, log=log) for name in checked]
     for folder in folders:
         print(folder)
-
-
-def _table(models: "list[PublishedTaggerStatus]") -> "Table":
-    table = new_table("name", "labels", "kHz", "mAP", "MB", "licence", "status", right=("labels", "kHz", "mAP", "MB"))
-    for model in models:
-        about = "" if model.n_bytes_is_exact else "about "
-        table.add_row(
-            model.name,
-            f"{model.n_labels}",
-            f"{model.sample_rate / 1000:g}",
-            f"{model.mean_average_precision:.3f}",
-            f"{about}{model.n_bytes / 1e6:.1f}",
-            model.licence,
-            model.state,
-        )
-    return table

@@ -70,41 +70,6 @@ def tag_command(
     from spectag.tagging.ray_engine import tag_on_ray
 
     settings = _with_format_and_threshold(settings or TagSettings(), output, threshold)
-    _check_usage(settings, paths, files_from, output, shard, engine, address)
-    one_shard = None if shard is None else Shard.parse(shard)
-    begin = time.monotonic()
-    with progress_display(results_to_stdout=output is None) as (progress, log):
-        tagger = Tagger(tagger_folder(model, progress=progress, log=log))
-        report = tag_to_tables(
-            tagger,
-            paths or (),
-            settings,
-            files_from=files_from,
-            output=output,
-            shard=one_shard,
-            engine=partial(tag_on_ray, tagger, settings.windows, address=address, n_workers=workers)
-            if engine == "ray"
-            else None,
-            workers=workers,
-            progress=progress,
-            log=log,
-        )
-    _print_report(report, seconds=time.monotonic() - begin)
-    if profile:
-        print_profile(report.stage_seconds, report.sound_seconds)
-    return SKIPPED_SOME if report.skip_reasons else 0
-
-
-def _check_usage(
-    settings: TagSettings,
-    paths: list[str] | None,
-    files_from: str | None,
-    output: str | None,
-    shard: str | None,
-    engine: str,
-    address: str | None,
-) -> None:
-    """Raise a CycloptsError if an argument is missing or two of them exclude each other."""
     if paths is None and files_from is None:
         raise CycloptsError(msg="spectag tag needs PATHS, or a list of them by --files-from; see spectag tag --help")
     if engine == "local" and address is not None:
@@ -115,6 +80,27 @@ def _check_usage(
         raise CycloptsError(msg=f"--files-from and -o are both {output}; the table would replace the list")
     if settings.template is not None and shard is not None:
         raise CycloptsError(msg="a submission contains all clips; leave out --shard")
+    one_shard = None if shard is None else Shard.parse(shard)
+    begin = time.monotonic()
+    with progress_display(results_to_stdout=output is None) as (progress, log):
+        tagger = Tagger(tagger_folder(model, progress=progress, log=log))
+        ray = partial(tag_on_ray, tagger, settings.windows, address=address, n_workers=workers)
+        report = tag_to_tables(
+            tagger,
+            paths or (),
+            settings,
+            files_from=files_from,
+            output=output,
+            shard=one_shard,
+            engine=ray if engine == "ray" else None,
+            workers=workers,
+            progress=progress,
+            log=log,
+        )
+    _print_report(report, seconds=time.monotonic() - begin)
+    if profile:
+        print_profile(report.stage_seconds, report.sound_seconds)
+    return SKIPPED_SOME if report.skip_reasons else 0
 
 
 def _with_format_and_threshold(settings: TagSettings, output: str | None, threshold: float | None) -> TagSettings:
