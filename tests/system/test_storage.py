@@ -15,11 +15,11 @@ from helpers.command import python
 from spectag.audio.files import AUDIO_SUFFIXES, find_audio, read_audio
 from spectag.errors import AudioError, DataError, MissingExtraError
 from spectag.system.storage import (
+    file_fingerprint,
     find_in_url,
     is_url,
     join_location,
     local_copy,
-    size_and_version,
     unfinished_copy,
 )
 
@@ -110,11 +110,11 @@ def test_without_fsspec_paths_work_and_urls_raise_an_error_with_the_extra():
 import sys
 sys.modules["fsspec"] = sys.modules["fsspec.core"] = None
 from spectag.errors import MissingExtraError
-from spectag.system.storage import local_copy, size_and_version
+from spectag.system.storage import file_fingerprint, find_in_url, local_copy
 with local_copy("a.wav") as path:
-    print(path, size_and_version("/")[0] >= 0)
+    print(path, file_fingerprint("/") > "")
 try:
-    size_and_version("s3://bucket/a.wav")
+    find_in_url("s3://bucket/a.wav", {".wav"})
 except MissingExtraError as error:
     print(error)
 """)
@@ -125,7 +125,7 @@ except MissingExtraError as error:
 def test_missing_backend_is_named_in_the_error(monkeypatch):
     monkeypatch.setitem(known_implementations, "s9", {"class": "s9fs.S9", "err": "Install s9fs for S9"})
     with pytest.raises(AudioError, match=r"^s9://b/a\.wav: a package for such URLs is missing: Install s9fs for S9$"):
-        size_and_version("s9://b/a.wav")
+        find_in_url("s9://b/a.wav", AUDIO_SUFFIXES)
 
 
 @pytest.mark.parametrize("url", ["nothing://x/a.wav", "memori://a.wav"])
@@ -202,11 +202,9 @@ def test_other_errors_delete_the_copy(store, error):
 
 
 def test_missing_file_raises_an_error_with_the_url(store):
-    for read in (size_and_version, lambda url: local_copy(url).__enter__()):
-        with pytest.raises(
-            AudioError, match=r"^memory://x/none\.wav: can't read the sound: No such file or directory$"
-        ):
-            read("memory://x/none.wav")
+    message = r"^memory://x/none\.wav: can't read the sound: No such file or directory$"
+    with pytest.raises(AudioError, match=message), local_copy("memory://x/none.wav"):
+        pass
 
 
 @pytest.mark.parametrize("protocol", ["memory", "bucket"])
@@ -268,7 +266,7 @@ def test_sounds_of_a_folder_are_sorted_without_hidden_ones(store, folder):
         store.pipe_file(f"memory://{folder[9:].rstrip('/')}/{name}", b"sound")
     found = find_in_url(folder, AUDIO_SUFFIXES)
     assert found == [f"{folder if folder.endswith('/') else folder + '/'}{name}" for name in SOUNDS]
-    assert [size_and_version(url)[0] for url in found] == [5] * 5
+    assert [read(url) for url in found] == [b"sound"] * 5
 
 
 def test_folder_as_file_url_gives_the_same_files_as_its_path(tmp_path):
@@ -324,37 +322,18 @@ def test_unreadable_folder_raises_an_error(store):
         find_in_url("locked://x", AUDIO_SUFFIXES)
 
 
-def test_version_of_a_path_is_its_modification_time(tmp_path):
+def test_fingerprint_of_a_path_is_its_size_and_modification_time(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"sound")
-    expected = 5, str(path.stat()[stat.ST_MTIME])
-    for location in (str(path), f"file://{path}"):
-        n_bytes, version = size_and_version(location)
-        assert (n_bytes, version[:-9]) == expected
+    fingerprint = file_fingerprint(str(path))
+    assert fingerprint[:-9] == f"5 {path.stat()[stat.ST_MTIME]}"
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000))
-    assert size_and_version(str(path)) != (n_bytes, version)
+    assert file_fingerprint(str(path)) != fingerprint
 
 
-@pytest.mark.parametrize("location", ["none.wav", "a\0b.wav", "file:///none/none.wav"])
-def test_missing_path_raises_an_error_with_the_location(location):
-    with pytest.raises(AudioError) as caught:
-        size_and_version(location)
-    assert str(caught.value).startswith(f"{location}: can't read the sound: ")
-
-
-def test_version_of_a_url_changes_with_the_file(store):
-    store.pipe_file("/a.wav", b"sound")
-    before = size_and_version("memory://a.wav")
-    assert size_and_version("memory://a.wav") == before
-    store.pipe_file("/a.wav", b"noise")
-    assert size_and_version("memory://a.wav") != before
-
-
-def test_version_is_the_etag_if_there_is_one(store, monkeypatch):
-    monkeypatch.setattr(store, "info", lambda name: {"type": "file", "size": 7, "ETag": '"9a"', "LastModified": 3})
-    assert size_and_version("memory://a.wav") == (7, '"9a"')
-    monkeypatch.setattr(store, "info", lambda name: {"type": "file", "size": None})
-    assert size_and_version("memory://a.wav") == (0, "")
+@pytest.mark.parametrize("location", ["none.wav", "a\0b.wav", "file:///none/none.wav", "memory://a.wav"])
+def test_missing_path_and_url_have_no_fingerprint(location):
+    assert file_fingerprint(location) == ""
 
 
 @pytest.mark.parametrize("url", ["memory://out/a/t.csv", "file://{}/out/a/t.csv"])

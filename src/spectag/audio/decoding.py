@@ -25,11 +25,8 @@ _AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3"
 _BLOCK_SAMPLES = 1 << 17  # per channel: about 3 s
 _BLOCK_SECONDS = 60  # limit for very low sample rates, where a resampled block would fill the memory
 _PREROLL_SECONDS = 0.5  # after a seek, the first frames of mp3, aac and opus are wrong
-_SOUNDFILE_REASONS = (
-    1,
-    3,
-    4,
-)  # unrecognised, malformed, unsupported; for text, others report "File does not exist"
+# unrecognised, malformed, unsupported; for text, others report "File does not exist"
+_SOUNDFILE_REASONS = (1, 3, 4)
 _UNKNOWN_LENGTH = 1 << 62  # libsndfile reports 2^63 - 1 for a flac without a length
 
 
@@ -54,9 +51,6 @@ class _RefusedError(Exception):
 
 class _UnknownLengthError(_RefusedError):
     """soundfile would have to guess the length of a sound."""
-
-    def __init__(self) -> None:
-        super().__init__("its header does not contain its length")
 
 
 @contextmanager
@@ -93,8 +87,8 @@ def mean_of_channels(samples: Float32Array) -> Waveform:
     if n_channels == 1:
         return samples[:, 0]
     with np.errstate(invalid="ignore", over="ignore"):  # `check_finite` reports NaN
-        mean: Waveform = samples @ np.full(n_channels, 1 / n_channels, np.float32)  # six times as fast as mean(axis=1)
-    return mean
+        # six times as fast as mean(axis=1)
+        return np.asarray(samples @ np.full(n_channels, 1 / n_channels, np.float32))
 
 
 def check_finite(path: Path, waveform: Waveform, start_seconds: float, sample_rate: int) -> None:
@@ -143,7 +137,7 @@ def _open_with_soundfile(path: Path, *, sequential: bool) -> soundfile.SoundFile
         raise _RefusedError(error.error_string.removesuffix(".") if is_known else "Format not recognised") from error
     if file.frames >= _UNKNOWN_LENGTH or (file.format == "MP3" and _is_mp3_of_unknown_length(path)):
         file.close()
-        raise _UnknownLengthError
+        raise _UnknownLengthError("its header does not contain its length")
     return file
 
 
@@ -186,10 +180,9 @@ class _SoundfileSound:
         try:
             if seek_to is not None:
                 self._file.seek(seek_to)
-            samples: Float32Array = self._file.read(n_samples, dtype="float32", always_2d=True)
+            return np.asarray(self._file.read(n_samples, dtype="float32", always_2d=True))
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{self._path}: the sound is damaged: {error.error_string}") from error
-        return samples
 
 
 # MPEG layer 3: kbit/s by index, for version 1 and for versions 2 and 2.5; samples per second by version and index.
@@ -209,10 +202,8 @@ def _is_mp3_of_unknown_length(path: Path) -> bool:
     """
     with path.open("rb") as file:
         head = file.read(10)
-        tag_bytes = 0
-        if head[:3] == b"ID3":
-            tag_bytes = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        file.seek(tag_bytes)
+        tag_bytes = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        file.seek(10 + tag_bytes if head[:3] == b"ID3" else 0)
         data = file.read(1 << 20)
     if any(tag in data[:256] for tag in (b"Xing", b"Info", b"VBRI")):
         return False
@@ -264,6 +255,7 @@ class _AvSound:
             raise AudioError(f"{path}: the file has no sound, only pictures or text")
         self._container = container
         self._stream = container.streams.audio[0]
+        self._origin_seconds = float((self._stream.start_time or 0) * self._stream.time_base)  # of the first sample
         self._codec = self._stream.codec_context
         self.sample_rate: int = self._codec.sample_rate
         if not self.sample_rate:
@@ -279,15 +271,7 @@ class _AvSound:
         if start > 0:
             seek_seconds = max(start_seconds - _PREROLL_SECONDS, 0) + self._origin_seconds
             self._container.seek(int(seek_seconds / self._stream.time_base), stream=self._stream)
-        return np.concatenate([np.empty(0, np.float32), *self._decoded(start, end)])
-
-    def blocks(self) -> Iterator[Waveform]:
-        return self._decoded(0, sys.maxsize)
-
-    @property
-    def _origin_seconds(self) -> float:
-        """The time of the first sample in the container."""
-        return float((self._stream.start_time or 0) * self._stream.time_base)
+        return np.concatenate([np.empty(0, np.float32), *self.blocks(start, end)])
 
     def _duration_seconds(self) -> float:
         """The length in the container. If there is none, or it is an estimate, the end of the last packet."""
@@ -300,7 +284,7 @@ class _AvSound:
         ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
         return float(max(ends, default=0) * stream.time_base) - self._origin_seconds
 
-    def _decoded(self, start: int, end: int) -> Iterator[Waveform]:
+    def blocks(self, start: int = 0, end: int = sys.maxsize) -> Iterator[Waveform]:
         """The samples from `start` to `end`; the stream must be at or before `start`."""
         from av import AudioResampler
 

@@ -55,8 +55,7 @@ class FrontEnd(Config):
         """Input (channels, height, width) for a log_mel (n_mels, n_frames)."""
         if self.image is None:
             return np.asarray(log_mel)[None]
-        pixels, _ = log_mel_to_image(log_mel, self.image)
-        return self._input_of_pixels(pixels, self.image)
+        return self._input_of_pixels(log_mel_to_image(log_mel, self.image)[0], self.image)
 
     def input_of_image(self, path: str | Path) -> Float32Array:
         """Input (channels, height, width) for a PNG or JPEG file."""
@@ -65,7 +64,5 @@ class FrontEnd(Config):
         return self._input_of_pixels(read_png(path), self.image)
 
     def _input_of_pixels(self, pixels: Pixels, image: ImageConfig) -> Float32Array:
-        height, width = pixels.shape[:2]
-        return image_to_input(
-            pixels, height=image.height or height, width=image.width or width, channels=self.n_channels
-        )
+        height, width = image.height or pixels.shape[0], image.width or pixels.shape[1]
+        return image_to_input(pixels, height=height, width=width, channels=self.n_channels)

@@ -79,9 +79,14 @@ def read_raw(
 
     def blocks() -> Iterator[Block]:
         rest = stream.read(len(b"RIFF"))
-        _refuse_files(rest, name, sample_rate)
+        if rest in _FILE_FORMATS:
+            raise AudioError(
+                f"{name}: expected raw samples without a header, got {_FILE_FORMATS[rest]} file; pass the file to "
+                f"`spectag tag`, or decode it: {ffmpeg_command(sample_rate)}"
+            )
         n_frames = 0
-        while True:
+        new_bytes = rest
+        while new_bytes:
             new_bytes = stream.read1(max_bytes)
             rest += new_bytes
             n_whole = len(rest) // n_frame_bytes
@@ -91,8 +96,6 @@ def read_raw(
                 yield Block(mean_of_channels(samples), clock())
                 n_frames += n_whole
                 rest = rest[n_whole * n_frame_bytes :]
-            if not new_bytes:
-                break
         if n_frames == 0:
             raise AudioError(f"{name}: no sound came; does the program that should write it report an error?")
         if rest:
@@ -135,21 +138,9 @@ def ffmpeg_command(sample_rate: int) -> str:
     return f"ffmpeg -i FILE -f s16le -ac 1 -ar {sample_rate} - | spectag listen MODEL - --rate {sample_rate}"
 
 
-def _refuse_files(head: bytes, name: str, sample_rate: int) -> None:
-    if head in _FILE_FORMATS:
-        raise AudioError(
-            f"{name}: expected raw samples without a header, got {_FILE_FORMATS[head]} file; pass the file to "
-            f"`spectag tag`, or decode it: {ffmpeg_command(sample_rate)}"
-        )
-
-
 def _check(samples: Waveform, name: str, start_seconds: float, encoding: Encoding) -> None:
-    """Raise an AudioError if samples of shape (n_frames, n_channels) are much too loud."""
-    if encoding != "f32le":
-        return
-    is_ok = np.abs(samples) <= _MAX_SAMPLE
-    if not is_ok.all():
-        raise AudioError(
-            f"{name}: a sample at {start_seconds:.3f} s or soon after is {samples[~is_ok][0]:g}, and full scale is 1; "
-            f"is the sound {encoding}?"
-        )
+    """Raise an AudioError if samples of shape (n_frames, n_channels) are much too loud, or NaN."""
+    wrong = samples[~(np.abs(samples) <= _MAX_SAMPLE)]
+    if wrong.size:
+        where = f"a sample at {start_seconds:.3f} s or soon after"
+        raise AudioError(f"{name}: {where} is {wrong[0]:g}, and full scale is 1; is the sound {encoding}?")

@@ -72,8 +72,7 @@ def compute_log_mel(waveform: AnyFloatArray, config: MelConfig) -> Float32Array:
     """
     _check_waveform(waveform)
     _warn_of_empty_bands(config)
-    frames = _frames(_pre_emphasised(waveform, config), config)
-    return _logarithm(_mel_power(frames, config), config)
+    return _logarithm(_mel_power(_frames(waveform, config), config), config)
 
 
 def n_frames(n_samples: int, config: MelConfig) -> int:
@@ -110,8 +109,7 @@ def hz_to_mel(frequencies: AnyFloatArray | float, config: MelConfig) -> AnyFloat
     if config.mel_scale == "slaney":  # linear up to 1000 Hz, which is 15 mel, then logarithmic
         octaves = np.log(np.maximum(frequencies, 1000.0) / 1000.0) / math.log(6.4)
         return np.where(frequencies < 1000.0, frequencies * 3 / 200, 15.0 + 27.0 * octaves)
-    mels: AnyFloatArray = 2595.0 * np.log10(1.0 + frequencies / 700.0)
-    return mels
+    return np.asarray(2595.0 * np.log10(1.0 + frequencies / 700.0))
 
 
 def mel_to_hz(mels: AnyFloatArray | float, config: MelConfig) -> AnyFloatArray:
@@ -119,8 +117,7 @@ def mel_to_hz(mels: AnyFloatArray | float, config: MelConfig) -> AnyFloatArray:
     mels = np.asarray(mels, np.float64)
     if config.mel_scale == "slaney":
         return np.where(mels < 15.0, mels * 200 / 3, 1000.0 * np.exp((mels - 15.0) / 27.0 * math.log(6.4)))
-    frequencies: AnyFloatArray = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
-    return frequencies
+    return np.asarray(700.0 * (10.0 ** (mels / 2595.0) - 1.0))
 
 
 def image_mel_limits(config: MelConfig) -> tuple[float, float]:
@@ -131,20 +128,18 @@ def image_mel_limits(config: MelConfig) -> tuple[float, float]:
 
 
 def _check_waveform(waveform: AnyFloatArray) -> None:
-    if waveform.ndim != 1:
-        raise ValueError(f"expected a mono waveform of shape (n_samples,), got shape {waveform.shape}")
+    if waveform.ndim != 1 or waveform.size == 0:
+        raise ValueError(f"expected a waveform (n_samples,) of at least 1 sample, got shape {waveform.shape}")
     if not np.issubdtype(waveform.dtype, np.floating):
         raise ValueError(f"expected a waveform of floats in [-1, 1], got {waveform.dtype}")
-    if waveform.size == 0:
-        raise ValueError("expected a waveform of at least 1 sample, got an empty one")
-    if not np.isfinite(waveform).all():
-        first = int(np.argmin(np.isfinite(waveform)))
+    is_finite = np.isfinite(waveform)
+    if not is_finite.all():
+        first = int(np.argmin(is_finite))
         raise ValueError(f"expected finite samples, got {waveform[first]} at sample {first}")
 
 
 def _warn_of_empty_bands(config: MelConfig) -> None:
-    n_empty = _n_empty_bands(config)
-    if n_empty:
+    if n_empty := _n_empty_bands(config):
         warnings.warn(
             f"{n_empty} of {config.n_mels} mel bands are empty: narrower than the FFT's "
             f"{config.sample_rate / config.n_fft:.4g} Hz. Raise n_fft or f_max, or lower n_mels.",
@@ -160,16 +155,11 @@ def _n_empty_bands(config: MelConfig) -> int:
     return int((empty & (_band_edges(config)[:-2] > 0)).sum())
 
 
-def _pre_emphasised(waveform: AnyFloatArray, config: MelConfig) -> AnyFloatArray:
-    if not config.pre_emphasis:
-        return waveform
-    if waveform.size == 1:
-        waveform = np.pad(waveform, (0, 1))
-    return waveform[1:] - waveform.dtype.type(config.pre_emphasis) * waveform[:-1]
-
-
 def _frames(waveform: AnyFloatArray, config: MelConfig) -> AnyFloatArray:
-    """A view of the padded waveform, of shape (n_frames, n_fft)."""
+    """A view of the waveform after pre-emphasis and padding, of shape (n_frames, n_fft)."""
+    if config.pre_emphasis:
+        waveform = np.pad(waveform, (0, 1)) if waveform.size == 1 else waveform
+        waveform = waveform[1:] - waveform.dtype.type(config.pre_emphasis) * waveform[:-1]
     padded = np.pad(waveform, config.n_fft // 2, mode=config.pad_mode)
     return np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
 
@@ -199,8 +189,7 @@ def _power(frames: AnyFloatArray, window: AnyFloatArray) -> AnyFloatArray:
     windowed = np.multiply(frames, window, dtype=window.dtype, casting="same_kind")
     squares = scipy.fft.rfft(windowed.T, axis=0).view(window.dtype)  # real and imaginary parts alternate
     np.square(squares, out=squares)
-    power: AnyFloatArray = squares[:, ::2] + squares[:, 1::2]
-    return power
+    return np.asarray(squares[:, ::2] + squares[:, 1::2])
 
 
 def _is_imprecise(mel_power: Float32Array, mean_power: Float32Array, config: MelConfig) -> BoolArray:
@@ -209,8 +198,7 @@ def _is_imprecise(mel_power: Float32Array, mean_power: Float32Array, config: Mel
     if config.top_db is not None:
         min_visible = max(min_visible, float(mel_power.max()) * 10 ** (-config.top_db / 10))
     max_noisy = np.outer(_MIN_POWER_RATIO * _noise_gain(config), mean_power)
-    is_imprecise: BoolArray = np.any((mel_power < max_noisy) & (mel_power > min_visible / 2), axis=0)
-    return is_imprecise
+    return np.asarray(np.any((mel_power < max_noisy) & (mel_power > min_visible / 2), axis=0))
 
 
 def _logarithm(mel_power: Float32Array, config: MelConfig) -> Float32Array:
@@ -262,8 +250,7 @@ def _noise_gain(config: MelConfig) -> Float32Array:
     """Weight of each band, divided by the number of bins over which its noise averages out."""
     bank = _filter_bank(config)
     total = bank.sum(axis=1)
-    gain: Float32Array = np.divide((bank**2).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
-    return gain
+    return np.asarray(np.divide((bank**2).sum(axis=1), total, out=np.zeros_like(total), where=total > 0))
 
 
 @lru_cache(maxsize=16)

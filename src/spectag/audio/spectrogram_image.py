@@ -51,8 +51,7 @@ def log_mel_to_image(log_mel: Float32Array, config: ImageConfig) -> tuple[Pixels
     low, high = _range(log_mel, config)
     n_mels, n_frames = log_mel.shape
     values = _resized(log_mel[::-1], height=config.height or n_mels, width=config.width or n_frames)
-    steps = np.rint((values - low) * (255 / (high - low)))
-    image = np.clip(steps, 0, 255).astype(np.uint8)
+    image = np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
     if config.colormap != "grey":
         image = _color_table(config.colormap)[image]
     return image, (low, high)
@@ -80,13 +79,7 @@ def image_to_input(image: Pixels, *, height: int, width: int, channels: int) -> 
 
 
 def write_png(
-    path: str | Path,
-    image: Pixels,
-    *,
-    low: float,
-    high: float,
-    mel: MelConfig | None = None,
-    source: str | None = None,
+    path: str | Path, image: Pixels, *, low: float, high: float, mel: MelConfig | None = None, source: str | None = None
 ) -> None:
     """Write an image as PNG. The file appears complete or not at all.
 
@@ -102,13 +95,12 @@ def write_png(
     """
     _check_image(image)
     path = Path(path)
+    mel_json = None if mel is None else mel.model_dump_json()
+    texts = {_LOW: repr(float(low)), _HIGH: repr(float(high)), _MEL: mel_json, _SOURCE: source}
     chunks = PngInfo()
-    chunks.add_text(_LOW, repr(float(low)))
-    chunks.add_text(_HIGH, repr(float(high)))
-    if mel is not None:
-        chunks.add_text(_MEL, mel.model_dump_json())
-    if source is not None:
-        chunks.add_text(_SOURCE, source)
+    for key, text in texts.items():
+        if text is not None:
+            chunks.add_text(key, text)
     try:
         with unfinished_file(path) as unfinished, unfinished.open("wb") as file:
             Image.fromarray(image).save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
@@ -136,9 +128,8 @@ def read_png_source(path: str | Path) -> str | None:
     """The source in a PNG of `write_png`, without decoding it; None if there is no source or no PNG."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            source: str | None = image.info.get(_SOURCE)
-            return source
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return str(image.info[_SOURCE])
+    except (KeyError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
 
@@ -159,9 +150,8 @@ def _open(path: str | Path) -> Image.Image:
 def _check_image(image: Pixels) -> None:
     is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if image.dtype != np.uint8 or not is_image or image.size == 0:
-        raise ValueError(
-            f"expected a uint8 image of shape (height, width) or (height, width, 3), got {image.dtype} {image.shape}"
-        )
+        shape = "(height, width) or (height, width, 3)"
+        raise ValueError(f"expected a uint8 image of shape {shape}, got {image.dtype} {image.shape}")
 
 
 def _range(log_mel: Float32Array, config: ImageConfig) -> tuple[float, float]:

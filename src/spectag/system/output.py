@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -28,10 +29,7 @@ def open_output(location: str | Path | None) -> Iterator[TextIO]:
     if location is None:
         yield sys.stdout
         return
-    with (
-        _unfinished(location) as path,
-        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with open_binary_output(location) as binary, TextIOWrapper(binary, "utf-8", "backslashreplace", "") as file:
         yield file
 
 
@@ -47,15 +45,9 @@ def open_binary_output(location: str | Path | None) -> Iterator[BinaryIO]:
     if location is None:
         yield sys.stdout.buffer
         return
-    with _unfinished(location) as path, path.open("wb") as file:
-        yield file
-
-
-@contextmanager
-def _unfinished(location: str | Path) -> Iterator[Path]:
     try:
-        with unfinished_copy(str(location)) as path:
-            yield path
+        with unfinished_copy(str(location)) as path, path.open("wb") as file:
+            yield file
     except OSError as error:
         raise DataError(f"{location}: can't be written: {error.strerror or error}") from error
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from itertools import chain, count, takewhile
+from itertools import chain, count
 from pathlib import Path, PurePath
 
 from spectag.system.storage import is_url, join_location
@@ -36,12 +36,12 @@ def split_below(location: str, root: Parts) -> tuple[Parts, Parts]:
 
 def common_folder(files: Iterable[str]) -> Parts:
     """The parts of the deepest folder that contains all files; () if there is none."""
-    common: Parts | None = None
-    for file in files:
-        folder = split_location(file)[:-1]
-        pairs = zip(folder if common is None else common, folder, strict=False)
-        common = tuple(part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return common or ()
+    folders = (split_location(file)[:-1] for file in files)
+    common = next(folders, ())
+    for folder in folders:
+        while folder[: len(common)] != common:
+            common = common[:-1]
+    return common
 
 
 class TablePaths:

@@ -18,7 +18,6 @@ from spectag.system.atomic_files import unfinished_file
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # a single letter is a Windows drive
 _WILDCARD = re.compile(r"[*?\[]")
 _SUFFIX = re.compile(r"\.\w+(?=$|\?)")  # a web address may have a query after the suffix
-_VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
 def is_url(location: str | Path) -> bool:
@@ -114,41 +113,11 @@ def find_in_url(url: str, suffixes: Collection[str]) -> list[str]:
             if info["type"] != "directory" and not url.endswith("/"):
                 return [url]
             root, files = url, _files_below(filesystem, name)
-        paths = sorted(file.removeprefix(name).strip("/").split("/") for file in files)
-    sounds = [
-        parts
-        for parts in paths
-        if PurePosixPath(parts[-1]).suffix.lower() in suffixes and not any(part.startswith(".") for part in parts)
-    ]
+        paths = [file.removeprefix(name).strip("/") for file in files]
+    sounds = [path for path in paths if PurePosixPath(path).suffix.lower() in suffixes and "/." not in f"/{path}"]
     if not sounds:
         raise AudioError(f"{url}: no sound found; looked for files that end in {' '.join(sorted(suffixes))}")
-    return [join_location(root, "/".join(parts)) for parts in sounds]
-
-
-def size_and_version(location: str) -> tuple[int, str]:
-    """The size of a file in bytes, and a string that changes when the file changes.
-
-    The string is the modification time in nanoseconds for a path or a file:// URL, and the ETag or modification time
-    for other URLs. It is empty if the file system reports neither.
-
-    Raises
-    ------
-    AudioError
-        If the file does not exist.
-    MissingExtraError
-        If fsspec is not installed.
-    """
-    filesystem, name = _resolve(location)
-    if filesystem is None:
-        try:
-            status = os.stat(name)  # noqa: PTH116 - faster than a Path
-        except (OSError, ValueError) as error:  # ValueError: not a valid file name
-            raise AudioError(f"{location}: can't read the sound: {getattr(error, 'strerror', error)}") from error
-        return status.st_size, str(status.st_mtime_ns)
-    with _filesystem_errors(location, "can't read the sound"):
-        info = filesystem.info(name)
-    version = next((info[key] for key in _VERSION_KEYS if info.get(key) is not None), "")
-    return int(info.get("size") or 0), str(version)
+    return [join_location(root, path) for path in sorted(sounds, key=lambda path: path.split("/"))]
 
 
 def file_fingerprint(location: str) -> str:
@@ -156,9 +125,10 @@ def file_fingerprint(location: str) -> str:
     if is_url(location):
         return ""
     try:
-        return " ".join(map(str, size_and_version(location)))
-    except AudioError:
+        status = os.stat(location)  # noqa: PTH116 - faster than a Path
+    except (OSError, ValueError):  # ValueError: not a valid file name
         return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _resolve(location: str) -> tuple[Any, str]:

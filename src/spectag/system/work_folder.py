@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _PATTERN = ".work-*"
+_LOCK = ".lock"  # of the parent folder
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def work_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / _PATTERN.replace("*", uuid.uuid4().hex)
     lock = FileLock(folder / "lock")
-    with _lock(parent):  # else another run could find the folder before it is locked
+    with FileLock(parent / _LOCK):  # else another run could find the folder before it is locked
         folder.mkdir()
         lock.acquire()
     try:
@@ -40,15 +41,11 @@ def abandoned_work(parent: Path) -> Iterator[list[Path]]:
     if not any(parent.glob(_PATTERN)):
         yield []
         return
-    with _lock(parent):
+    with FileLock(parent / _LOCK):
         folders = [folder for folder in parent.glob(_PATTERN) if _is_abandoned(folder)]
         yield folders
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)  # an orphaned worker may still write; the next run tries again
-
-
-def _lock(parent: Path) -> FileLock:
-    return FileLock(parent / ".lock")
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -99,7 +99,7 @@ def map_surviving_crashes(
     remaining = iter(items)
     n_crashes = 0
     with ExitStack() as stack:
-        workers = [stack.enter_context(_running_worker(function)) for _ in range(n_workers)]
+        workers = [stack.enter_context(closing(_Worker(function))) for _ in range(n_workers)]
         for worker in workers * _ITEMS_PER_WORKER:
             worker.send(islice(remaining, 1))
         while busy := {worker.connection: worker for worker in workers if worker.items}:
@@ -114,7 +114,7 @@ def map_surviving_crashes(
                     if n_crashes > _MAX_CONSECUTIVE_CRASHES:
                         raise
                     item_and_result = worker.items.popleft(), error
-                    successor = stack.enter_context(_running_worker(function))
+                    successor = stack.enter_context(closing(_Worker(function)))
                     successor.send(worker.items)
                     workers[workers.index(worker)] = worker = successor
                 worker.send(islice(remaining, 1))
@@ -144,26 +144,18 @@ class _Worker(Generic[ItemT, ResultT]):
         try:
             result, error = self.connection.recv()
         except (EOFError, OSError):  # OSError: the worker died while it sent its result
-            raise WorkerDiedError(self.items[0], self._cause_of_death()) from None
+            self.process.join()
+            status = self.process.exitcode or 0
+            cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            raise WorkerDiedError(self.items[0], cause) from None
         if error is not None:
             raise error
         return self.items.popleft(), result
 
-    def _cause_of_death(self) -> str:
+    def close(self) -> None:
+        self.process.terminate()
         self.process.join()
-        status = self.process.exitcode or 0
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-
-
-@contextmanager
-def _running_worker(function: Callable[[ItemT], ResultT]) -> Iterator[_Worker[ItemT, ResultT]]:
-    worker = _Worker(function)
-    try:
-        yield worker
-    finally:
-        worker.process.terminate()
-        worker.process.join()
-        worker.connection.close()
+        self.connection.close()
 
 
 def _serve(connection: Connection) -> None:
@@ -174,15 +166,14 @@ def _serve(connection: Connection) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function = connection.recv()
         while True:
-            connection.send(_result_or_error(function, connection.recv()))
-
-
-def _result_or_error(function: Callable[[ItemT], ResultT], item: ItemT) -> tuple[ResultT | None, Exception | None]:
-    try:
-        return function(item), None
-    except Exception as error:
-        error.add_note(f"In a worker process, with {item}:\n{traceback.format_exc()}")
-        return None, error
+            item = connection.recv()
+            result = failure = None
+            try:
+                result = function(item)
+            except Exception as error:
+                error.add_note(f"In a worker process, with {item}:\n{traceback.format_exc()}")
+                failure = error
+            connection.send((result, failure))
 
 
 def keep_freed_memory() -> None:
