@@ -43,8 +43,7 @@ class EnsembleWeights:
             raise ValueError(f"need the logits of {len(self.weights)} members, got those of {len(logits)}")
         weights = np.array(self.weights)
         is_used = weights != 0  # a member without weight may have NaN
-        combined: FloatArray = np.tensordot(weights[is_used], _stack(logits)[is_used], axes=1) + self.bias
-        return combined
+        return np.asarray(np.tensordot(weights[is_used], _stack(logits)[is_used], axes=1) + self.bias)
 
 
 ONE_MODEL = EnsembleWeights((1.0,))
@@ -92,7 +91,8 @@ def fit_ensemble_weights(logits: Sequence[ArrayLike], y_true: ArrayLike) -> Ense
     means, deviations = scores.mean(axis=(1, 2)), scores.std(axis=(1, 2))
     deviations[deviations == 0] = np.inf  # constant logits carry no information
     standardised_logits = ((scores - means[:, None, None]) / deviations[:, None, None]).reshape(n_members, -1)
-    targets = _platt_targets(truth).ravel()
+    n_true, n_false = truth.sum(), (~truth).sum()
+    targets = np.where(truth, (n_true + 1) / (n_true + 2), 1 / (n_false + 2)).ravel()
     total, bias = _fit_contributions(standardised_logits.mean(axis=0, keepdims=True), targets, np.ones(1), 0.0, 0.0)
     equal = np.full(n_members, (total[0] or 1.0) / n_members)
     contributions, bias = _fit_contributions(standardised_logits, targets, equal, bias, L2_PENALTY)
@@ -122,12 +122,6 @@ def _stack(logits: Sequence[ArrayLike]) -> FloatArray:
     if len({array.shape for array in arrays}) > 1:
         raise ValueError(f"need logits of one shape from all members, got {[array.shape for array in arrays]}")
     return np.stack(arrays)
-
-
-def _platt_targets(truth: BoolArray) -> FloatArray:
-    n_true, n_false = truth.sum(), (~truth).sum()
-    targets: FloatArray = np.where(truth, (n_true + 1) / (n_true + 2), 1 / (n_false + 2))
-    return targets
 
 
 def _fit_contributions(

@@ -93,8 +93,7 @@ class Calibration(Config):
         ValueError
             If the last axis does not match the labels.
         """
-        probabilities: FloatArray = expit(self.calibrated_logits(logits))
-        return probabilities
+        return probabilities_of(self.calibrated_logits(logits), None)
 
     def calibrated_logits(self, logits: ArrayLike) -> FloatArray:
         """Logits (..., n_labels) of the calibrated probabilities."""
@@ -222,8 +221,7 @@ class _Clips:
             calibration = self.calibration(candidate, left_out | {fold})
             z = self.logits[in_fold] if calibration is None else calibration.calibrated_logits(self.logits[in_fold])
             losses[in_fold] = (np.logaddexp(0, z) - self.truth[in_fold] * z).sum(axis=1)
-        held_out: FloatArray = losses[~np.isnan(losses)]
-        return held_out
+        return np.asarray(losses[~np.isnan(losses)])
 
     def calibration(self, candidate: _Candidate | None, left_out: frozenset[int] = frozenset()) -> Calibration | None:
         """The calibration fitted on the folds that are not left out; None if none of their clips has a label."""
@@ -246,27 +244,21 @@ class _Clips:
             if is_pooled:
                 self._lines[key] = [fit_line(logits, truth, with_offset=with_offset)] * truth.shape[1]
             else:
-                common_line, *_ = self._lines_without(left_out, with_offset, True)
-                self._lines[key] = _lines_per_label(logits, truth, *common_line, with_offset=with_offset)
+                scale, offset = self._lines_without(left_out, with_offset, True)[0]
+                scales, offsets = fit_lines(
+                    scale * logits + offset,
+                    truth,
+                    with_offset=with_offset,
+                    scale_l2_penalty=SCALE_L2_PENALTY,
+                    offset_l2_penalty=OFFSET_L2_PENALTY,
+                )
+                own_scales, own_offsets = (scales * scale).tolist(), (scales * offset + offsets).tolist()
+                self._lines[key] = list(zip(own_scales, own_offsets, strict=True))
         return self._lines[key]
 
     def _without(self, left_out: frozenset[int]) -> tuple[FloatArray, BoolArray]:
         kept = ~np.isin(self.folds, list(left_out))
         return self.logits[kept], self.truth[kept]
-
-
-def _lines_per_label(
-    logits: FloatArray, truth: BoolArray, scale: float, offset: float, *, with_offset: bool
-) -> list[tuple[float, float]]:
-    """Scale and offset of each label, shrunk towards the common ones."""
-    scales, offsets = fit_lines(
-        scale * logits + offset,
-        truth,
-        with_offset=with_offset,
-        scale_l2_penalty=SCALE_L2_PENALTY,
-        offset_l2_penalty=OFFSET_L2_PENALTY,
-    )
-    return list(zip((scales * scale).tolist(), (scales * offset + offsets).tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)

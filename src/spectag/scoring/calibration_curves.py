@@ -165,9 +165,8 @@ def isotonic_curve(
     shrunk = isotonic_regression(n_true / weights, weights=weights)
     first = shrunk.blocks[:-1]
     xs = np.add.reduceat(weights * centres, first) / shrunk.weights
-    ys = np.log(
-        np.add.reduceat(n_true, first) / np.add.reduceat(n_false, first)
-    )  # the ratio is exact where the fraction rounds to 1
+    # this ratio is exact where the fraction n_true / weights rounds to 1
+    ys = np.log(np.add.reduceat(n_true, first) / np.add.reduceat(n_false, first))
     kept = np.concatenate([[True], np.diff(xs) > _MIN_GAP])
     points = zip(xs[kept].astype(np.float32).tolist(), ys[kept].tolist(), strict=True)
     return CalibrationCurve(points=tuple(points), slope_below=scale, slope_above=scale)

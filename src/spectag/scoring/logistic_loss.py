@@ -58,5 +58,4 @@ def fit_logistic(
 
     options = {"maxiter": 500, "ftol": ftol, "gtol": gtol}
     solution = minimize(loss_and_gradient, start.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    coefficients: FloatArray = solution.x.reshape(start.shape)
-    return coefficients
+    return np.reshape(solution.x, start.shape)

@@ -17,22 +17,15 @@ from spectag.scoring.metrics import check_scores, is_single_label, precision_at_
 PER_LABEL_METRICS = ("lwlrap", "average_precision", "roc_auc", "d_prime", "f1", "precision", "recall")
 """The scores of each label."""
 
+_RANKING_METRICS = ("lwlrap", "mean_average_precision", "roc_auc", "d_prime")
 OVERALL_METRICS = (
-    "lwlrap",
-    "mean_average_precision",
-    "roc_auc",
-    "d_prime",
-    "f1_micro",
-    "f1_macro",
-    "precision_micro",
-    "precision_macro",
-    "recall_micro",
-    "recall_macro",
+    *_RANKING_METRICS,
+    *(f"{metric}_{average}" for metric in ("f1", "precision", "recall") for average in ("micro", "macro")),
     "top1_accuracy",
 )
 """The scores over all labels. The last one is defined only if every clip has exactly one label."""
 
-_JSON_OVERALL = ("lwlrap", "mean_average_precision", "roc_auc", "d_prime", "f1_micro", "f1_macro")
+_JSON_OVERALL = (*_RANKING_METRICS, "f1_micro", "f1_macro")
 _JSON_PER_LABEL = ("lwlrap", "average_precision", "roc_auc", "f1")
 _JSON_INTERVALS = ("lwlrap", "top1_accuracy")
 _COUNTS_PER_BLOCK = 2**20  # keeps a block of counts in the processor's cache
@@ -201,34 +194,28 @@ class _Scorer:
 
     def __call__(self, counts: FloatArray) -> ResampledScores:
         """The scores for counts (n_clips, n_resamples)."""
-        n_true, n_detected, n_hits = (counts.T @ cells for cells in (self._true, self._detected, self._hits))
+        cell_counts = [counts.T @ cells for cells in (self._true, self._detected, self._hits)]
+        total_counts = [cells.sum(axis=1) for cells in cell_counts]
         precisions = counts.T @ self._precision
         average_precision, auc = (
             np.stack(columns, axis=1) for columns in zip(*(ranking(counts) for ranking in self._rankings), strict=True)
         )
         per_label = {
-            "lwlrap": ratio(precisions, n_true),
+            "lwlrap": ratio(precisions, cell_counts[0]),
             "average_precision": average_precision,
             "roc_auc": auc,
             "d_prime": _d_prime(auc),
-            "f1": ratio(2 * n_hits, n_detected + n_true),
-            "precision": ratio(n_hits, n_detected),
-            "recall": ratio(n_hits, n_true),
+            **_detection_scores(*cell_counts),
         }
-        all_true, all_detected, all_hits = (cells.sum(axis=1) for cells in (n_true, n_detected, n_hits))
         mean_auc = _mean_of_defined(auc)
         overall = {
-            "lwlrap": ratio(precisions.sum(axis=1), all_true),
+            "lwlrap": ratio(precisions.sum(axis=1), total_counts[0]),
             "mean_average_precision": _mean_of_defined(average_precision),
             "roc_auc": mean_auc,
             "d_prime": _d_prime(mean_auc),
-            "f1_micro": ratio(2 * all_hits, all_detected + all_true),
-            "f1_macro": _mean_of_defined(per_label["f1"]),
-            "precision_micro": ratio(all_hits, all_detected),
-            "precision_macro": _mean_of_defined(per_label["precision"]),
-            "recall_micro": ratio(all_hits, all_true),
-            "recall_macro": _mean_of_defined(per_label["recall"]),
         }
+        for metric, values in _detection_scores(*total_counts).items():
+            overall |= {f"{metric}_micro": values, f"{metric}_macro": _mean_of_defined(per_label[metric])}
         if self._is_right is not None:
             overall["top1_accuracy"] = ratio(self._is_right @ counts, counts.sum(axis=0))
         return ResampledScores(overall, per_label)
@@ -262,6 +249,14 @@ class _LabelRanking:
         return ratio((true_at_level * precision).sum(axis=0), n_true), ratio(n_won.sum(axis=0), n_true * n_false)
 
 
+def _detection_scores(n_true: FloatArray, n_detected: FloatArray, n_hits: FloatArray) -> dict[str, FloatArray]:
+    return {
+        "f1": ratio(2 * n_hits, n_detected + n_true),
+        "precision": ratio(n_hits, n_detected),
+        "recall": ratio(n_hits, n_true),
+    }
+
+
 def _rank_sums(ranks: IntArray, clips: IntArray, n_ranks: int, n_clips: int) -> csr_array:
     """The matrix (n_ranks, n_clips) that sums values of clips over each rank."""
     order = np.argsort(ranks, kind="stable")
@@ -275,8 +270,7 @@ def _d_prime(auc: FloatArray) -> FloatArray:
     For two normal distributions of one variance, d' = sqrt(2) * norm.ppf(auc). See Simpson and Fitter, "What is the
     best index of detectability?", Psychological Bulletin 1973.
     """
-    distance: FloatArray = np.sqrt(2) * ndtri(auc)
-    return distance
+    return np.sqrt(2) * np.asarray(ndtri(auc), np.float64)
 
 
 def _mean_of_defined(values: FloatArray) -> FloatArray:
