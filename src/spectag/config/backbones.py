@@ -127,9 +127,9 @@ def backbone_spec(name: str) -> BackboneSpec:
     if name.startswith(TIMM) and name != TIMM:
         return BackboneSpec(name, IMAGE_MEL, False, "see timm", "see timm")
     if name not in BACKBONES:
+        hint, names = did_you_mean(name, BACKBONES) or ".", ", ".join(BACKBONES)
         raise ConfigError(
-            f"unknown backbone {name!r}{did_you_mean(name, BACKBONES) or '.'} "
-            f"The backbones are {', '.join(BACKBONES)}, and timm/NAME for any network of timm."
+            f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm."
         )
     return BACKBONES[name]
 
@@ -145,12 +145,12 @@ def resolve_mel(name: str, override: MelConfig | None) -> MelConfig:
     spec = backbone_spec(name)
     if override is None:
         return spec.mel
-    changed = [key for key in override.model_fields_set if getattr(override, key) != getattr(spec.mel, key)]
-    if spec.mel_is_fixed and changed:
+    explicit = override.model_dump(exclude_unset=True)
+    changes = {key: value for key, value in explicit.items() if value != getattr(spec.mel, key)}
+    if spec.mel_is_fixed and changes:
+        listed = ", ".join(f"mel.{key}={value!r}" for key, value in sorted(changes.items()))
         raise ConfigError(
-            f"the mel settings of backbone {name} are fixed, but the recipe sets "
-            f"{', '.join(f'mel.{key}={getattr(override, key)!r}' for key in sorted(changed))}. "
+            f"the mel settings of backbone {name} are fixed, but the recipe sets {listed}. "
             "Leave them out, or choose a backbone with free mel settings, such as efficientnet_lite0."
         )
-    changes = {key: getattr(override, key) for key in changed}
     return parse_config(spec.mel.model_dump() | changes, MelConfig, source=f"mel settings for backbone {name}")

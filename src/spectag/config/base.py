@@ -72,10 +72,8 @@ class MelConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.f_min < self.f_max <= self.sample_rate / 2:
-            raise ValueError(
-                f"need f_min < f_max <= sample_rate / 2 = {self.sample_rate / 2:g} Hz, "
-                f"got f_min={self.f_min:g} and f_max={self.f_max:g}"
-            )
+            limits = f"f_min={self.f_min:g} and f_max={self.f_max:g}"
+            raise ValueError(f"need f_min < f_max <= sample_rate / 2 = {self.sample_rate / 2:g} Hz, got {limits}")
         if self.window_samples > self.n_fft:
             raise ValueError(f"need win_length <= n_fft, got win_length={self.win_length} and n_fft={self.n_fft}")
         if self.mel_scale == "kaldi" and self.mel_norm is not None:

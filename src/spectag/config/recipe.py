@@ -106,17 +106,13 @@ class TrainSettings(Config):
     """Time limit of the training, such as 90s, 30m or 1h30m. Members and epochs that do not fit are left out."""
 
 
-def _toml_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as TOML has them, so that they stay equal when they are written and read."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, BaseModel):
-            result[name] = _toml_values(value.model_dump(mode="json", exclude_unset=True))
-        elif isinstance(value, dict):
-            result[name] = _toml_values(value)
-        else:
-            result[name] = "none" if value is None else str(value) if isinstance(value, Path) else value
-    return result
+def _toml_value(value: Any) -> Any:
+    """A setting, or a table of settings, as TOML has it, so that it stays equal when it is written and read."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, dict):
+        return {name: _toml_value(setting) for name, setting in value.items()}
+    return "none" if value is None else str(value) if isinstance(value, Path) else value
 
 
 def _set_values(mel: MelConfig | None) -> dict[str, Any] | None:
@@ -147,7 +143,7 @@ class Recipe(TrainSettings):
     leave_out: tuple[str, ...] = ()
     """Clips to leave out, by their file names with or without the suffix."""
 
-    members: tuple[Annotated[dict[str, Any], AfterValidator(_toml_values)], ...] = ()
+    members: tuple[Annotated[dict[str, Any], AfterValidator(_toml_value)], ...] = ()
     """Members of an ensemble, each with the settings that differ from this recipe. Their weights are fitted on
     held-out clips."""
 
@@ -179,18 +175,14 @@ class Recipe(TrainSettings):
             raise ValueError(f"validation_fraction and folds = {self.folds} contradict each other; leave one out")
         uses_folds = self.validation_fraction is None and self.folds != "none"
         if self.init is not None and uses_folds and self.optimizer != "lbfgs":
-            raise ValueError(
-                "the head of init was trained on the clips of every fold, so the scores would be too high; set the "
-                "validation_fraction and seed of the earlier training, or folds = none"
-            )
+            reason = "the head of init was trained on the clips of every fold, so the scores would be too high"
+            raise ValueError(f"{reason}; set its validation_fraction and seed, or folds = none")
 
     def _check_finetune(self) -> None:
         if self.optimizer == "lbfgs":
             raise ValueError("optimizer lbfgs is for frozen networks; fine-tune with adamw, adam or sgd")
         if self.n_mixed_clips:
-            raise ValueError(
-                "n_mixed_clips is for frozen networks; fine-tuning mixes clips in every epoch (augment.mix)"
-            )
+            raise ValueError("n_mixed_clips is for frozen networks; augment.mix is for fine-tuning")
 
     def _check_frozen(self) -> None:
         if self.optimizer == "lbfgs":
@@ -209,14 +201,13 @@ class Recipe(TrainSettings):
             raise ValueError("optimizer lbfgs needs a weight_decay above 0, otherwise it may not converge")
         if self.loss != LossConfig():
             raise ValueError("optimizer lbfgs supports the loss bce only; use adam or --mode finetune for others")
-        unused = [name for name in _GRADIENT_SETTINGS if getattr(self, name) != type(self).model_fields[name].default]
-        if unused:
+        defaults = type(self).model_fields
+        if unused := [name for name in _GRADIENT_SETTINGS if getattr(self, name) != defaults[name].default]:
             raise ValueError(f"{', '.join(unused)}: no effect on optimizer lbfgs; use adam or sgd")
 
     def _check_members(self) -> None:
         for number, member in enumerate(self.members, start=1):
-            shared = [name for name in _GLOBAL if name in member]
-            if shared:
+            if shared := [name for name in _GLOBAL if name in member]:
                 raise ValueError(f"member {number}: {', '.join(shared)} can't differ between members; set it for all")
         try:
             self.member_recipes()
@@ -296,15 +287,10 @@ def recipe_file(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    recipes = {path.stem: path for path in sorted(_recipes_folder().glob("*.toml"))}
+    folder = Path(__file__).parents[1] / "configs"
+    folder = folder if folder.is_dir() else Path(__file__).parents[3] / "configs"  # in a source tree
+    recipes = {path.stem: path for path in sorted(folder.glob("*.toml"))}
     if name not in recipes:
-        raise ConfigError(
-            f"no recipe {name!r}{did_you_mean(name, recipes) or ':'} no such file; the recipes of spectag are "
-            f"{', '.join(recipes)}"
-        )
+        hint = did_you_mean(name, recipes) or "."
+        raise ConfigError(f"no recipe {name!r}{hint} No such file; the recipes of spectag are {', '.join(recipes)}")
     return recipes[name]
-
-
-def _recipes_folder() -> Path:
-    installed = Path(__file__).parents[1] / "configs"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "configs"  # in a source tree

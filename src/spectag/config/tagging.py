@@ -9,20 +9,9 @@ from pydantic import Field, model_validator
 from spectag.config.base import SegmentConfig, WindowConfig, check_window_options
 from spectag.errors import did_you_mean
 
-FORMAT_NAMES = (
-    "csv",
-    "jsonl",
-    "parquet",
-    "wide",
-    "wide-parquet",
-    "raven",
-    "raven-combined",
-    "audacity",
-    "kaleidoscope",
-    "submission",
-)
-_WIDE_FORMATS = {"wide", "wide-parquet"}
-_SELECTION_FORMATS = {"raven", "raven-combined", "audacity", "kaleidoscope"}
+_WIDE_FORMATS = ("wide", "wide-parquet")
+_SELECTION_FORMATS = ("raven", "raven-combined", "audacity", "kaleidoscope")
+FORMAT_NAMES = ("csv", "jsonl", "parquet", *_WIDE_FORMATS, *_SELECTION_FORMATS, "submission")
 
 SEGMENT_WINDOW = WindowConfig(window_seconds=1.5, overlap_seconds=1.0)
 """Default windows for segments: the best ones in benchmarks/events.py."""
@@ -61,7 +50,8 @@ class TagSettings(SegmentConfig):
     def joins_windows(self) -> bool:
         """Whether to report segments instead of windows."""
         if self.segments is None:
-            return self.pool is None and self.top is None and bool(_SELECTION_FORMATS.intersection(self.formats))
+            has_selections = any(name in _SELECTION_FORMATS for name in self.formats)
+            return has_selections and self.pool is None and self.top is None
         return self.segments
 
     @property
@@ -93,14 +83,10 @@ class TagSettings(SegmentConfig):
         return self
 
     @model_validator(mode="after")
-    def _check_windows(self) -> Self:
+    def _check_windows_and_segments(self) -> Self:
         check_window_options(self.window, self.overlap)
         if self.window is None and self.pool is not None:
             raise ValueError(f"--pool {self.pool} needs --window, the length of the windows")
-        return self
-
-    @model_validator(mode="after")
-    def _check_segments(self) -> Self:
         if self.segments and (self.top is not None or self.pool is not None):
             other = "--pool" if self.top is None else "--top"
             raise ValueError(f"--segments merges windows above the threshold of a label, so {other} has no effect")
@@ -111,24 +97,12 @@ class TagSettings(SegmentConfig):
         return self
 
     @model_validator(mode="after")
-    def _check_wide(self) -> Self:
+    def _check_tables_of_all_labels(self) -> Self:
         options = {"--top": self.top, "--min-confidence": self.min_confidence, "--segments": self.segments or None}
         unused = [option for option, value in options.items() if value is not None]
-        if unused and _WIDE_FORMATS.issuperset(self.formats):
-            raise ValueError(
-                f"--format {self.format} contains the probabilities of all labels, so {unused[0]} has no effect; "
-                "leave it out, or add csv"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_submission(self) -> Self:
-        whole = self.window is None or self.pool is not None
-        if self.template is not None and not (
-            whole and self.top is None and self.min_confidence is None and not self.segments
-        ):
-            raise ValueError(
-                "a submission contains the probabilities of all labels for whole clips; leave out --top, "
-                "--min-confidence and --segments, and use --window only with --pool"
-            )
+        if unused and (self.template is not None or set(self.formats).issubset(_WIDE_FORMATS)):
+            content = f"--format {','.join(self.formats)} contains the probabilities of all labels"
+            raise ValueError(f"{content}, so {unused[0]} has no effect; leave it out, or use --format csv")
+        if self.template is not None and self.window is not None and self.pool is None:
+            raise ValueError("a submission contains the probabilities of whole clips; use --window only with --pool")
         return self
