@@ -26,9 +26,8 @@ import scipy.fft
 import soundfile
 import soxr
 
-from spectag.audio.files import find_audio, read_audio, write_audio
+from spectag.audio.files import find_audio, open_stream, read_audio, write_audio
 from spectag.audio.mel import compute_log_mel
-from spectag.audio.stream import open_stream
 from spectag.audio.synthesis import KINDS
 from spectag.audio.windows import WindowCutter
 from spectag.config.base import WindowConfig

@@ -5,8 +5,7 @@ import pytest
 import soundfile
 
 from spectag.audio import decoding
-from spectag.audio.files import read_audio, write_audio
-from spectag.audio.stream import open_stream
+from spectag.audio.files import open_stream, read_audio, write_audio
 from spectag.errors import AudioError
 
 

@@ -1,7 +1,9 @@
-"""Sound files: read as mono float32, write, resample, and find in folders."""
+"""Sound files: read as mono float32, whole or block by block; write, resample, and find in folders."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +40,7 @@ def audio_info(path: str | Path) -> AudioInfo:
 
 
 def read_audio(
-    path: str | Path,
-    *,
-    sample_rate: int | None = None,
-    start_seconds: float = 0.0,
-    end_seconds: float | None = None,
+    path: str | Path, *, sample_rate: int | None = None, start_seconds: float = 0.0, end_seconds: float | None = None
 ) -> tuple[Waveform, int]:
     """Read a sound file, or the excerpt from `start_seconds` to `end_seconds`, as mono.
 
@@ -85,11 +83,58 @@ def read_audio(
         waveform, file_rate = sound.read(start_seconds, end_seconds), sound.sample_rate
     if waveform.size == 0:
         error = EndOfSoundError if start_seconds else AudioError
-        raise error(f"{path}: the file has no samples{_where(start_seconds, end_seconds)}")
+        from_start = f" from {start_seconds:g} s on" if start_seconds else ""
+        excerpt = from_start if end_seconds is None else f" between {start_seconds:g} s and {end_seconds:g} s"
+        raise error(f"{path}: the file has no samples{excerpt}")
     check_finite(Path(path), waveform, start_seconds, file_rate)
     if sample_rate is None:
         return waveform, file_rate
     return resample(waveform, file_rate, sample_rate), sample_rate
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """The mono blocks of a sound, float32 of shape (n_samples,). They can be read once."""
+
+    sample_rate: int
+    """In Hz."""
+    blocks: Iterator[Waveform]
+
+
+@contextmanager
+def open_stream(path: str | Path) -> Generator[AudioStream, None, None]:
+    """Decode a sound file block by block. All blocks together equal the waveform from `read_audio`.
+
+    Raises
+    ------
+    AudioError
+        As `read_audio`: at once, or when the blocks reach the damage.
+    MissingExtraError
+        If only PyAV could read the file, and PyAV is not installed.
+    """
+    with open_sound(path, sequential=True) as sound:
+        yield AudioStream(sound.sample_rate, _checked(sound.blocks(), Path(path), sound.sample_rate))
+
+
+@contextmanager
+def open_excerpt(
+    path: str | Path, start_seconds: float = 0.0, end_seconds: float | None = None
+) -> Generator[AudioStream, None, None]:
+    """Decode an excerpt as a single block, or the whole file block by block if there are no limits.
+
+    Raises
+    ------
+    AudioError
+        As `open_stream`; also if the excerpt is empty or starts after the end of the sound.
+    MissingExtraError
+        If only PyAV could read the file, and PyAV is not installed.
+    """
+    if (start_seconds, end_seconds) == (0.0, None):
+        with open_stream(path) as sound:
+            yield sound
+        return
+    waveform, sample_rate = read_audio(path, start_seconds=start_seconds, end_seconds=end_seconds)
+    yield AudioStream(sample_rate, iter((waveform,)))
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
@@ -168,6 +213,17 @@ def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO
     return list(found)
 
 
+def _checked(blocks: Iterator[Waveform], path: Path, sample_rate: int) -> Iterator[Waveform]:
+    n_samples = 0
+    for block in blocks:
+        check_finite(path, block, n_samples / sample_rate, sample_rate)
+        n_samples += len(block)
+        if block.size:
+            yield block
+    if n_samples == 0:
+        raise AudioError(f"{path}: the file has no samples")
+
+
 def _sounds_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=_raise_unreadable_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -178,9 +234,3 @@ def _sounds_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
 
 def _raise_unreadable_folder(error: OSError) -> None:
     raise AudioError(f"{error.filename}: can't read the folder: {error.strerror}") from error
-
-
-def _where(start_seconds: float, end_seconds: float | None) -> str:
-    if end_seconds is not None:
-        return f" between {start_seconds:g} s and {end_seconds:g} s"
-    return f" from {start_seconds:g} s on" if start_seconds else ""

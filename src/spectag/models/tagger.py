@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.array_types import Float32Array, Waveform
-from spectag.audio.files import resample
+from spectag.audio.files import open_excerpt, resample
 from spectag.audio.front_end import FrontEnd
-from spectag.audio.stream import open_excerpt
 from spectag.audio.windows import Window, WindowCutter
 from spectag.config.base import WindowConfig
 from spectag.data.labels import LabelSet

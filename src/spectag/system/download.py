@@ -2,7 +2,6 @@
 
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -58,19 +57,13 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
     partial.clear()
 
 
-@dataclass(frozen=True)
 class _PartialFile:
     """The bytes downloaded so far, and the version of the file that they belong to."""
 
-    path: Path
-
-    @property
-    def file(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part")
-
-    @property
-    def _version_file(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part-version")
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.with_name(f"{path.name}.part")
+        self._version_file = path.with_name(f"{path.name}.part-version")
 
     @property
     def version(self) -> str:
@@ -129,19 +122,15 @@ def _fetch(url: str, partial: _PartialFile, progress: Progress) -> None:
             return  # the file was complete already
         if status == requests.codes.too_many_requests or status >= 500:
             raise _ConnectionLostError(f"the server answers {status} {response.reason}")
-        if status == requests.codes.requested_range_not_satisfiable or not _starts_at(response, start):
+        content_range = response.headers.get("Content-Range", "")
+        is_other_range = status == requests.codes.partial_content and not content_range.startswith(f"bytes {start}-")
+        if status == requests.codes.requested_range_not_satisfiable or is_other_range:
             partial.clear()
             raise _ConnectionLostError("the file on the server has changed")
         response.raise_for_status()
         if status == requests.codes.ok:  # the server sends the file from its start
             partial.start(_version(response))
         _append(response, partial, n_total, progress)
-
-
-def _starts_at(response: requests.Response, start: int) -> bool:
-    """Whether the response is the whole file, or the requested range."""
-    is_range = response.status_code == requests.codes.partial_content
-    return not is_range or response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
 
 
 def _n_total(response: requests.Response) -> int | None:
