@@ -3,17 +3,22 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from cyclopts import Parameter, validators
 
 from spectag.config.base import ImageConfig, MelConfig
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 OptionalOutput = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 Flag = Annotated[bool, Parameter(negative="")]
-Workers = Annotated[int | None, Parameter(name=["--workers", "-j"], validator=Number(gte=1))]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-Seed = Annotated[int, Parameter(validator=Number(gte=0))]
+Workers = Annotated[int | None, Parameter(name=["--workers", "-j"], validator=validators.Number(gte=1))]
+Folds = Annotated[int | None, Parameter(validator=validators.Number(gte=2))]
+Seconds = Annotated[float | None, Parameter(validator=validators.Number(gte=0))]
+Length = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
+"""In seconds."""
+Names = Annotated[list[str] | None, Parameter(negative="")]
+Number = Annotated[int, Parameter(name=["--number", "-n"], validator=validators.Number(gte=1))]
+Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Seed = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 MelOptions = Annotated[
     MelConfig | None, Parameter(group="Feature extraction (default: that of the backbone)", show_default=False)

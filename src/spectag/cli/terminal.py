@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from spectag.cli.app import SKIPPED_SOME
 from spectag.system.epoch_log import Epoch, OnEpoch, is_epoch_step
 from spectag.system.progress import Log, Progress, no_log, silent
 
@@ -124,10 +125,11 @@ def line_by_line(clock: Callable[[], float] = time.monotonic) -> Progress:
     return progress
 
 
-def print_skipped(skipped: Sequence[str]) -> None:
-    """Print the files that were skipped and why, a line each, to stderr."""
-    for line in skipped:
-        print(f"skipped: {line}", file=sys.stderr)
+def print_skipped(reasons: Sequence[str]) -> int:
+    """Print to stderr why files were skipped, a line each, and return the exit status of the command."""
+    for reason in reasons:
+        print(f"skipped: {reason}", file=sys.stderr)
+    return SKIPPED_SOME if reasons else 0
 
 
 def format_duration(seconds: float) -> str:
@@ -144,20 +146,19 @@ def print_json(value: Any) -> None:
 
 
 def stdout_console(width: int | None = None) -> "Console":
-    """A console that prints tables to stdout, by default as wide as the terminal."""
+    """A console that prints tables and plain text to stdout, by default as wide as the terminal."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, width=width)
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     """A table without borders; the columns named in `right` are right-aligned."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(escape(column), justify="right" if column in right else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
 
 
@@ -168,7 +169,7 @@ def print_profile(stage_seconds: Mapping[str, float], sound_seconds: float) -> N
     columns = ("stage", "seconds", "fraction", "times real time, one core")
     table = new_table(*columns, right=columns[1:])
     total = sum(stage_seconds.values())
-    for stage, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
+    rows = sorted(stage_seconds.items(), key=lambda item: -item[1])
+    for stage, seconds in [*rows, ("all", total)]:
         table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}", f"{sound_seconds / max(seconds, 1e-9):,.0f}")
-    table.add_row("all", f"{total:.2f}", "100%", f"{sound_seconds / max(total, 1e-9):,.0f}")
     Console(stderr=True, highlight=False).print(table)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from spectag.errors import ConfigError
 from spectag.evaluation.predictions import Predictions
 from spectag.evaluation.results import Comparison, Evaluation, ModelEvaluation, Slice
+from spectag.models.bundle import INFO_FILE
 from spectag.models.out_of_fold import label_columns
 from spectag.scoring.bootstrap import Estimate
 from spectag.system.output import csv_writer, open_binary_output, open_output, unicode_text
@@ -18,6 +20,23 @@ METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.parquet"
 PER_LABEL_FILE, SLICES_FILE, COMPARISONS_FILE = "per_label.csv", "slices.csv", "comparisons.csv"
 PYARROW_EXTRA = {"extra": "evaluate", "purpose": f"writing {PREDICTIONS_FILE}"}
 """Arguments of `load_pyarrow`."""
+
+
+def check_evaluation_folder(folder: Path) -> None:
+    """Check that `write_evaluation` can write to this folder.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, or the folder of a model.
+    MissingExtraError
+        If pyarrow is not installed.
+    """
+    load_pyarrow(**PYARROW_EXTRA)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"-o {folder}: this is a file; give a folder")
+    if (folder / INFO_FILE).exists():
+        raise ConfigError(f"-o {folder}: this is the folder of a model; give another folder")
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:

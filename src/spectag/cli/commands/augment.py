@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.app import SKIPPED_SOME, training_packages
+from spectag.cli.app import training_packages
 from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed
 from spectag.cli.terminal import print_skipped, progress_display
 from spectag.config.training import AugmentConfig
@@ -58,6 +58,5 @@ def augment_command(
             audio_dir=audio_dir,
             progress=progress,
         )
-    print_skipped([reason for _, reason in page.skipped])
     print(page.path)
-    return SKIPPED_SOME if page.skipped else 0
+    return print_skipped([reason for _, reason in page.skipped])

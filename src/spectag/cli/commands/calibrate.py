@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Json, OptionalOutput, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spectag.evaluation.recalibration import LabelResult, Recalibration
+    from spectag.evaluation.recalibration import Recalibration
     from spectag.scoring.thresholds import ThresholdGoal
-
-_NOTES = {"fitted": "", "default": "default", "set": "set"}
 
 Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))]
 
@@ -101,8 +98,7 @@ def calibrate_command(
         print_json(result.to_dict())
     else:
         print_recalibration(result)
-    print_skipped([reason for _, reason in result.skipped])
-    return SKIPPED_SOME if result.skipped else 0
+    return print_skipped([reason for _, reason in result.skipped])
 
 
 def _goal(f1: bool, precision: float | None, recall: float | None) -> "ThresholdGoal | None":
@@ -128,11 +124,8 @@ def _threshold(text: str) -> tuple[str, float]:
 
 def print_recalibration(result: "Recalibration") -> None:
     """Print the threshold and scores of each label, and what changed overall."""
-    console = stdout_console()
-    console.print(_table(result))
-    console.print()
-    for line in _summary(result):
-        console.print(line, markup=False, soft_wrap=True)
+    stdout_console().print(_table(result))
+    print("", *_summary(result), sep="\n")
 
 
 def _summary(result: "Recalibration") -> Iterator[str]:
@@ -150,9 +143,8 @@ def _summary(result: "Recalibration") -> Iterator[str]:
     if any(row.misses_goal for row in result.labels):
         yield f"missed: no threshold reaches {goal}; this one comes closest"
     if metrics := result.info.metrics.get("calibration"):
-        errors, losses = metrics["expected_calibration_error"], metrics["log_loss"]
-        yield "all labels: ECE {:.4f} before calibration, {:.4f} after".format(*errors)
-        yield "            log loss {:.4f} before, {:.4f} after".format(*losses)
+        yield "all labels: ECE {:.4f} before calibration, {:.4f} after".format(*metrics["expected_calibration_error"])
+        yield "            log loss {:.4f} before, {:.4f} after".format(*metrics["log_loss"])
     if not all(math.isnan(row.ece_after) for row in result.labels):
         yield f"scored on {result.n_clips:,} clips, each with a fit on other clips"
     yield f"written to {result.bundle}"
@@ -170,17 +162,12 @@ def _n_reached(result: "Recalibration") -> str:
 
 
 def _table(result: "Recalibration") -> "Table":
-    from rich.markup import escape
-
     scores = ("precision", "recall", "F1", "ECE\nbefore", "ECE\nafter")
     table = new_table("label", "clips", "threshold", *scores, right=("clips", *scores))
     table.columns[2].no_wrap = True
     for row in result.labels:
-        threshold = f"{row.threshold:.3f} {'missed' if row.misses_goal else _NOTES[row.origin]}"
-        table.add_row(escape(row.label), f"{row.n_clips:,}", threshold, *_scores(row))
+        note = "missed" if row.misses_goal else "" if row.origin == "fitted" else row.origin
+        values = row.precision, row.recall, row.f1, row.ece_before, row.ece_after
+        cells = ("" if math.isnan(value) else f"{value:.3f}" for value in values)
+        table.add_row(row.label, f"{row.n_clips:,}", f"{row.threshold:.3f} {note}", *cells)
     return table
-
-
-def _scores(row: "LabelResult") -> list[str]:
-    values = (row.precision, row.recall, row.f1, row.ece_before, row.ece_after)
-    return ["" if math.isnan(value) else f"{value:.3f}" for value in values]

@@ -8,7 +8,7 @@ from spectag.cli.options import Output, Seed
 from spectag.cli.terminal import progress_display
 
 
-def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> int:
+def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> None:
     """Make example sounds, train a model on them and tag with it.
 
     Then prints the score, the files it wrote, and the next command to try.
@@ -38,4 +38,3 @@ def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> in
         f"Next: {next_command}\n"
         f"With your own sounds: spectag train labels.csv -o my-model --backbone efficientnet_lite0"
     )
-    return 0

@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
-from spectag.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from spectag.evaluation.results import Comparison, Evaluation, Slice
     from spectag.scoring.bootstrap import Estimate
-    from spectag.system.progress import Progress
 
 _N_WORST = 5
-REPORT_FILE = "report.html"
 
 
 def evaluate_command(
@@ -83,16 +79,11 @@ def evaluate_command(
         Print the content of metrics.json.
     """
     from spectag.evaluation.evaluation import evaluate
-    from spectag.evaluation.output import PYARROW_EXTRA, write_evaluation
-    from spectag.models.bundle import INFO_FILE
-    from spectag.system.parquet import load_pyarrow
+    from spectag.evaluation.output import check_evaluation_folder
+    from spectag.reporting.evaluation_report.page import write_evaluation_folder
 
-    if output is not None:  # checked before the work starts
-        load_pyarrow(**PYARROW_EXTRA)
-        if output.exists() and not output.is_dir():
-            raise ConfigError(f"-o {output}: this is a file; give a folder")
-        if (output / INFO_FILE).exists():
-            raise ConfigError(f"-o {output}: this is the folder of a model; give another folder")
+    if output is not None:
+        check_evaluation_folder(output)
     with progress_display() as (progress, log):
         evaluation = evaluate(
             model,
@@ -110,47 +101,30 @@ def evaluate_command(
             log=log,
         )
         if output is not None:
-            (output / REPORT_FILE).unlink(missing_ok=True)  # left by an earlier evaluation
-            write_evaluation(evaluation, output)
-            if report:
-                _write_report(evaluation, output, progress)
-    skipped = list(dict.fromkeys(reason for scored in evaluation.models for _, reason in scored.skipped))
-    print_skipped(skipped)
+            command = shlex.join(["spectag", *sys.argv[1:]])
+            write_evaluation_folder(evaluation, output, report=report, command=command, progress=progress)
     if json_output:
         print_json(evaluation.to_dict())
     else:
         print_evaluation(evaluation, by=by)
         if output is not None:
             print(f"written to {output}")
-    return SKIPPED_SOME if skipped else 0
-
-
-def _write_report(evaluation: "Evaluation", output: Path, progress: "Progress") -> None:
-    from spectag.reporting.evaluation_report.page import write_report
-
-    command = shlex.join(["spectag", *sys.argv[1:]])
-    write_report(evaluation, output / REPORT_FILE, command=command, progress=progress)
+    return print_skipped(list(dict.fromkeys(reason for scored in evaluation.models for _, reason in scored.skipped)))
 
 
 def print_evaluation(evaluation: "Evaluation", *, by: tuple[str, ...] = ()) -> None:
     """Print the scores with their intervals, how they were computed, the worst labels, slices and comparisons."""
     console = stdout_console()
-    first = evaluation.models[0]
-    console.print(_overall(evaluation))
-    console.print()
+    console.print(_overall(evaluation), "")
     for line in _notes(evaluation):
-        console.print(line, markup=False, soft_wrap=True, style="bold red" if line.startswith("WARNING") else None)
-    if first.worst_labels:
-        console.print()
-        console.print(_worst_labels(evaluation))
-    chosen = [part for part in evaluation.slices if part.by in by]
-    if chosen:
-        console.print()
-        console.print(_slices(chosen))
+        console.print(line, soft_wrap=True, style="bold red" if line.startswith("WARNING") else None)
+    if evaluation.models[0].worst_labels:
+        console.print("", _worst_labels(evaluation))
+    if slices := [part for part in evaluation.slices if part.by in by]:
+        console.print("", _slices(slices))
     for comparison in evaluation.comparisons:
-        console.print()
-        console.print(_comparison(comparison))
-        console.print(comparison.sentence, markup=False, soft_wrap=True)
+        console.print("", _comparison(comparison))
+        print(comparison.sentence)
 
 
 def _notes(evaluation: "Evaluation") -> Iterator[str]:
@@ -158,10 +132,8 @@ def _notes(evaluation: "Evaluation") -> Iterator[str]:
     if evaluation.n_groups < 2:
         yield "no intervals: all clips are of one recording"
     elif evaluation.n_resamples:
-        yield (
-            f"{evaluation.confidence:.0%} intervals: {evaluation.n_resamples:,} bootstrap resamples of "
-            f"{evaluation.n_groups:,} recordings"
-        )
+        resamples = f"{evaluation.n_resamples:,} bootstrap resamples of {evaluation.n_groups:,} recordings"
+        yield f"{evaluation.confidence:.0%} intervals: {resamples}"
 
 
 def _table(heading: str, *others: str) -> "Table":
@@ -177,20 +149,18 @@ def _overall(evaluation: "Evaluation") -> "Table":
     table = _table("score", first.name, f"{evaluation.confidence:.0%} interval")
     for metric, estimate in first.overall.items():
         table.add_row(METRIC_NAMES[metric], *_cells(estimate))
-    table.add_row("calibration error", _number(first.calibration.ece_after), "")
+    table.add_row("calibration error", _number(first.calibration.reliability_after.error), "")
     return table
 
 
 def _worst_labels(evaluation: "Evaluation") -> "Table":
-    from rich.markup import escape
-
     first = evaluation.models[0]
     interval = f"{evaluation.confidence:.0%} interval"
     table = _table("worst labels", "clips", "average precision", interval, "F1", "threshold")
     for label in first.worst_labels[:_N_WORST]:
         index = first.labels.index(label)
         table.add_row(
-            escape(label),
+            label,
             f"{first.n_clips_per_label[index]:,}",
             *_cells(first.per_label["average_precision"][index]),
             _number(first.per_label["f1"][index].value),
@@ -200,15 +170,13 @@ def _worst_labels(evaluation: "Evaluation") -> "Table":
 
 
 def _slices(slices: "list[Slice]") -> "Table":
-    from rich.markup import escape
-
     from spectag.evaluation.results import METRIC_NAMES
 
     others = [metric for metric in slices[0].overall if metric not in ("lwlrap", "f1_macro")]
     table = _table("slice", "clips", "lwlrap", "interval", *(METRIC_NAMES[metric] for metric in others))
     for part in slices:
         scores = [_number(part.overall[metric].value) for metric in others]
-        table.add_row(escape(f"{part.by}: {part.value}"), f"{part.n_clips:,}", *_cells(part.overall["lwlrap"]), *scores)
+        table.add_row(f"{part.by}: {part.value}", f"{part.n_clips:,}", *_cells(part.overall["lwlrap"]), *scores)
     return table
 
 

@@ -1,14 +1,11 @@
 """spectag explain."""
 
-import json
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import CycloptsError, Parameter
-from cyclopts.validators import Number
+from cyclopts import CycloptsError
 
-from spectag.cli.options import Count, Json, OptionalOutput, Seed
-from spectag.cli.terminal import progress_display
+from spectag.cli.options import Count, Json, Length, Names, OptionalOutput, Seconds, Seed
+from spectag.cli.terminal import print_json, progress_display
 
 
 def explain_command(
@@ -17,13 +14,13 @@ def explain_command(
     /,
     *,
     output: OptionalOutput = None,
-    label: Annotated[list[str] | None, Parameter(negative="")] = None,
+    label: Names = None,
     top: Count | None = None,
-    start: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
-    end: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    start: Seconds = None,
+    end: Length = None,
     seed: Seed = 0,
     json_output: Json = False,
-) -> int:
+) -> None:
     """Draw where in time and frequency a model detects a label.
 
     Parameters
@@ -68,7 +65,6 @@ def explain_command(
             log=log,
         )
     if json_output:
-        print(json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False))
+        print_json(explanation.to_dict())
     else:
         print(explanation.figure)
-    return 0

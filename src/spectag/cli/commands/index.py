@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
-from cyclopts.validators import Number
 
-from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Output, Workers
+from spectag.cli.options import Length, Names, Output, Seconds, Workers
 from spectag.cli.terminal import format_duration, print_skipped, progress_display
 
 if TYPE_CHECKING:
@@ -17,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def index_command(
-    recordings: Annotated[list[str] | None, Parameter(negative="")] = None,
+    recordings: Names = None,
     /,
     *,
     output: Output,
     model: str | None = None,
-    window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
-    overlap: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    window: Length = None,
+    overlap: Seconds = None,
     files_from: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     engine: Literal["auto", "exact", "usearch"] | None = None,
     workers: Workers = None,
@@ -59,9 +57,7 @@ def index_command(
     from spectag.tagging.input_files import read_list
 
     if recordings is None and files_from is None:
-        raise CycloptsError(
-            msg="spectag index needs RECORDINGS, or a list of them by --files-from; see spectag index --help"
-        )
+        raise CycloptsError(msg="spectag index needs RECORDINGS or --files-from LIST; see spectag index --help")
     with progress_display() as (progress, log):
         report = build_index(
             recordings or (),
@@ -74,8 +70,9 @@ def index_command(
             progress=progress,
             log=log,
         )
+    status = print_skipped(report.reasons)
     _print_report(report, output)
-    return SKIPPED_SOME if report.reasons else 0
+    return status
 
 
 def _window(window: float | None, overlap: float | None) -> "WindowConfig | None":
@@ -89,12 +86,10 @@ def _window(window: float | None, overlap: float | None) -> "WindowConfig | None
 
 
 def _print_report(report: "IndexReport", output: Path) -> None:
-    print_skipped(report.reasons)
     n_new = report.n_files - report.n_unchanged - len(report.reasons)
+    others = {"unchanged": report.n_unchanged, "removed": report.n_removed, "skipped": len(report.reasons)}
     counts = [
         f"{n_new:,} {'file' if n_new == 1 else 'files'} indexed ({format_duration(report.sound_seconds)} of sound)",
-        *([f"{report.n_unchanged:,} unchanged"] if report.n_unchanged else []),
-        *([f"{report.n_removed:,} removed"] if report.n_removed else []),
-        *([f"{len(report.reasons):,} skipped"] if report.reasons else []),
+        *(f"{n:,} {change}" for change, n in others.items() if n),
     ]
     print(f"{', '.join(counts)}: {report.n_windows:,} windows in {output}", file=sys.stderr)

@@ -1,18 +1,15 @@
 """spectag inspect."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from typing import TYPE_CHECKING
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Json, Workers
+from spectag.cli.options import Folds, Json, Workers
 from spectag.cli.terminal import print_json, progress_display, stdout_console
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.columns import Columns
     from rich.table import Table
 
     from spectag.data.inspection import Inspection
@@ -24,7 +21,7 @@ def inspect_command(
     manifest: Path,
     /,
     *,
-    folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
+    folds: Folds = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
@@ -51,53 +48,54 @@ def inspect_command(
         Print everything as JSON.
     """
     from spectag.data.inspection import inspect
-    from spectag.data.manifest import read_manifest
 
-    clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     with progress_display() as (progress, _):
-        inspection = inspect(clips, folds=folds, workers=workers, progress=progress)
+        inspection = inspect(
+            manifest,
+            folds=folds,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            corrections=corrections,
+            workers=workers,
+            progress=progress,
+        )
     if json_output:
         print_json(inspection.to_dict())
     else:
-        print_inspection(inspection, stdout_console())
+        print_inspection(inspection)
     return SKIPPED_SOME if inspection.unreadable else 0
 
 
-def print_inspection(inspection: "Inspection", console: "Console") -> None:
+def print_inspection(inspection: "Inspection") -> None:
     """Print the labels, figures and problems of a manifest as tables."""
-    from rich.markup import escape
+    from rich.text import Text
 
+    console = stdout_console()
     kind = "images" if inspection.holds_images else "sounds"
-    console.print(
-        f"[bold]{escape(str(inspection.source))}[/bold]: {inspection.n_clips:,} clips in {inspection.n_files:,} {kind}"
-        f", {len(inspection.clips_per_label)} labels",
-        highlight=False,
-        soft_wrap=True,
+    counts = (
+        f": {inspection.n_clips:,} clips in {inspection.n_files:,} {kind}, {len(inspection.clips_per_label)} labels"
     )
+    console.print(Text.assemble((str(inspection.source), "bold"), counts), soft_wrap=True)
     for table in (_label_counts(inspection), _figures(inspection), _problems(inspection)):
-        console.print()
-        console.print(table)
+        console.print("", table)
 
 
-def _label_counts(inspection: "Inspection") -> "RenderableType":
+def _label_counts(inspection: "Inspection") -> "Columns":
     """The number of clips of each label, in as many columns as fit."""
     from rich.columns import Columns
-    from rich.markup import escape
 
     width = max((len(f"{n_clips:,}") for n_clips in inspection.clips_per_label.values()), default=1)
-    cells = [f"{n_clips:>{width},} {escape(label)}" for label, n_clips in inspection.clips_per_label.items()]
+    cells = [f"{n_clips:>{width},} {label}" for label, n_clips in inspection.clips_per_label.items()]
     return Columns(cells, column_first=True, padding=(0, 3))
 
 
 def _figures(inspection: "Inspection") -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, value in _figure_rows(inspection):
-        table.add_row(name, escape(value))
+    for row in _figure_rows(inspection):
+        table.add_row(*row)
     return table
 
 
@@ -111,11 +109,9 @@ def _figure_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     if inspection.clips_per_fold:
         yield "folds", _counts(inspection.clips_per_fold)
     if (durations := inspection.durations) is not None:
-        yield (
-            "duration",
-            f"{durations.min_seconds:.2f} to {durations.max_seconds:.2f} s, median {durations.median_seconds:.2f} s, "
-            f"mean {durations.mean_seconds:.2f} s, total {durations.total_hours:.2f} h",
-        )
+        extent = f"{durations.min_seconds:.2f} to {durations.max_seconds:.2f} s"
+        averages = f"median {durations.median_seconds:.2f} s, mean {durations.mean_seconds:.2f} s"
+        yield "duration", f"{extent}, {averages}, total {durations.total_hours:.2f} h"
     if inspection.sample_rates:
         yield "sample rate", _counts({f"{rate:,} Hz": count for rate, count in inspection.sample_rates.items()})
         yield "channels", _counts({f"{n}": count for n, count in inspection.channels.items()})
@@ -129,7 +125,6 @@ def _counts(counts: dict[str, int], n_shown: int = 12) -> str:
 
 
 def _problems(inspection: "Inspection") -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
@@ -137,12 +132,8 @@ def _problems(inspection: "Inspection") -> "Table":
     table.add_column("found", justify="right")
     table.add_column("examples", ratio=3, overflow="fold")
     for name, problems in _problem_rows(inspection):
-        table.add_row(
-            name,
-            f"{len(problems):,}",
-            "\n".join(map(escape, problems[:_N_EXAMPLES])) + ("\n..." if len(problems) > _N_EXAMPLES else ""),
-            style="yellow" if problems else "green",
-        )
+        examples = "\n".join([*problems[:_N_EXAMPLES], *(["..."] if len(problems) > _N_EXAMPLES else [])])
+        table.add_row(name, f"{len(problems):,}", examples, style="yellow" if problems else "green")
     return table
 
 
@@ -152,29 +143,20 @@ def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
     yield "unreadable", [f"{name}: {reason}" for name, reason in inspection.unreadable.items()]
     if not inspection.holds_images:
         yield f"silent (peak below {SILENT_PEAK_DB:g} dBFS)", list(inspection.silent)
-        yield (
-            f"clipped (over {CLIPPED_FRACTION:.1%} at full scale)",
-            [f"{name}: {fraction:.1%}" for name, fraction in inspection.clipped.items()],
-        )
+        clipped = [f"{name}: {fraction:.1%}" for name, fraction in inspection.clipped.items()]
+        yield f"clipped (over {CLIPPED_FRACTION:.1%} at full scale)", clipped
         yield "clips that end after their file", list(inspection.past_end)
     yield "clips without labels", list(inspection.without_labels)
-    yield "exact duplicates", [_same(same.clips) for same in inspection.duplicates]
-    yield "  with differing labels", [_same(same.clips) for same in inspection.duplicates if same.labels_differ]
+    duplicates = [(same, " = ".join(same.clips)) for same in inspection.duplicates]
+    yield "exact duplicates", [clips for _, clips in duplicates]
+    yield "  with differing labels", [clips for same, clips in duplicates if same.labels_differ]
     if inspection.clips_per_fold:
-        yield "  across folds", [_same(same.clips) for same in inspection.duplicates if same.across_folds]
-        yield (
-            "groups in several folds",
-            [f"{leak.group}: {_in_folds(leak.clips_per_fold)}" for leak in inspection.leaks],
-        )
+        yield "  across folds", [clips for same, clips in duplicates if same.across_folds]
+        leaks = [f"{leak.group}: {_in_folds(leak.clips_per_fold)}" for leak in inspection.leaks]
+        yield "groups in several folds", leaks
     if inspection.n_folds:
-        yield (
-            f"labels too rare for {inspection.n_folds} folds",
-            [f"{rare.label}: {rare.n_groups} groups, {rare.n_clips} clips" for rare in inspection.rare_labels],
-        )
-
-
-def _same(clips: Collection[str]) -> str:
-    return " = ".join(clips)
+        rare = [f"{label.label}: {label.n_groups} groups, {label.n_clips} clips" for label in inspection.rare_labels]
+        yield f"labels too rare for {inspection.n_folds} folds", rare
 
 
 def _in_folds(clips_per_fold: dict[str, int]) -> str:

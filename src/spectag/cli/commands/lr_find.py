@@ -16,7 +16,7 @@ def lr_find_command(
     recipe: RecipeGroup = NO_RECIPE_OPTIONS,
     data: DataGroup = NO_DATA_OPTIONS,
     json_output: Json = False,
-) -> int:
+) -> None:
     """Find a learning rate for fine-tuning.
 
     Fine-tunes for a hundred steps while the learning rate rises, and suggests the rate at which the loss falls
@@ -47,4 +47,3 @@ def lr_find_command(
         print(f"no suggestion: the loss does not fall at any learning rate\nfigure: {output}")
     else:
         print(f"learning rate: {curve.suggestion:.1e} (the loss falls fastest around it)\nfigure: {output}")
-    return 0

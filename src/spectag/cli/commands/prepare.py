@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import ImageOptions, MelOptions, Workers
 from spectag.cli.terminal import print_skipped, progress_display
 
@@ -53,6 +52,5 @@ def prepare_command(
             progress=progress,
             log=log,
         )
-    print_skipped([reason for _, reason in prepared.report.skipped])
     print(prepared.cache if prepared.images is None else prepared.images.labels_path)
-    return SKIPPED_SOME if prepared.report.skipped else 0
+    return print_skipped([reason for _, reason in prepared.report.skipped])

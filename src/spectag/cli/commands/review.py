@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Flag, Json, OptionalOutput, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
@@ -17,6 +16,12 @@ if TYPE_CHECKING:
     from spectag.reporting.review_folder import ReviewFiles
 
 _N_SHOWN = 20
+_PLURALS = {
+    "near duplicate": "near-duplicates",
+    "no doubt": "without a doubt",
+    "silent": "silent",
+    "clipped": "clipped",
+}
 
 
 def review_command(
@@ -92,7 +97,6 @@ def review_command(
             progress=progress,
             log=log,
         )
-        files = None
         if output is not None:
             files = write_review_folder(
                 found,
@@ -104,17 +108,16 @@ def review_command(
                 max_shown=max_shown,
                 progress=progress,
             )
-    print_skipped([reason for _, reason in found.skipped])
     if found.origins.get("train"):
         _warn(found, manifest)
     if json_output:
         print_json(found.to_dict())
     else:
         _print_findings(found)
-        if files is not None:
+        if output is not None:
             data_options = {"--audio-dir": audio_dir, "--group-column": group_column}
             _print_next_steps(files, manifest, {name: value for name, value in data_options.items() if value})
-    return SKIPPED_SOME if found.skipped else 0
+    return print_skipped([reason for _, reason in found.skipped])
 
 
 def _warn(found: "Review", manifest: Path) -> None:
@@ -141,23 +144,25 @@ def _print_next_steps(files: "ReviewFiles", manifest: Path, data_options: Mappin
 
 def _print_findings(found: "Review") -> None:
     """Print the number of findings of each kind, and the first findings."""
-    from rich.markup import escape
+    from rich.text import Text
 
     console = stdout_console()
-    counts = ", ".join(f"{n:,} {_PLURALS[kind] if n != 1 else kind}" for kind, n in found.counts.items() if n)
-    console.print(f"[bold]{escape(str(found.manifest.source))}[/bold]: {counts}", soft_wrap=True)
+    counts = ", ".join(
+        f"{n:,} {_PLURALS.get(kind, f'{kind}s') if n > 1 else kind}" for kind, n in found.counts.items() if n
+    )
+    console.print(Text.assemble((str(found.manifest.source), "bold"), f": {counts}"), soft_wrap=True)
     if found.n_confirmed:
         console.print(f"left out: {found.n_confirmed:,} with confirmed labels")
     findings = [finding for finding in found.findings if finding.kind != "no doubt"]
     if not findings:
         console.print("no issues found")
         return
-    numbers = ("", "P(wrong)", "certainty")
-    table = new_table("", "clip", "labels → suggested labels", "P(wrong)", "certainty", right=numbers)
+    table = new_table(
+        "", "clip", "labels → suggested labels", "P(wrong)", "certainty", right=("", "P(wrong)", "certainty")
+    )
     for finding in findings[:_N_SHOWN]:
-        table.add_row(*map(escape, _cells(finding)))
-    console.print()
-    console.print(table)
+        table.add_row(*_cells(finding))
+    console.print("", table)
     if len(findings) > _N_SHOWN:
         console.print(f"and {len(findings) - _N_SHOWN:,} more")
 
@@ -167,16 +172,5 @@ def _cells(finding: "Finding") -> list[str]:
     if finding.label is None:
         return [str(finding.rank), finding.clip.name, f"{finding.kind}: {finding.note}", "", ""]
     given, suggested = (", ".join(labels) or "no label" for labels in (finding.clip.labels, finding.suggested))
-    numbers = f"{finding.score:.3f}", f"{finding.certainty:.3f}"
-    return [str(finding.rank), finding.clip.name, f"{given} → {suggested}", *numbers]
-
-
-_PLURALS = {
-    "swapped label": "swapped labels",
-    "wrong label": "wrong labels",
-    "missing label": "missing labels",
-    "silent": "silent",
-    "near duplicate": "near-duplicates",
-    "clipped": "clipped",
-    "no doubt": "without a doubt",
-}
+    row = str(finding.rank), finding.clip.name, f"{given} → {suggested}"
+    return [*row, f"{finding.score:.3f}", f"{finding.certainty:.3f}"]

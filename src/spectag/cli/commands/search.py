@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Parameter
-from cyclopts.validators import Number
 
-from spectag.cli.options import Flag, Json
+from spectag.cli.options import Flag, Json, Names, Number, Seconds
 from spectag.cli.terminal import new_table, print_json, stdout_console
 
 if TYPE_CHECKING:
@@ -23,12 +22,12 @@ def search_command(
     queries: list[str],
     /,
     *,
-    number: Annotated[int, Parameter(name=["--number", "-n"], validator=Number(gte=1))] = 10,
-    start: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    number: Number = 10,
+    start: Seconds = None,
     after: str | None = None,
     before: str | None = None,
-    label: Annotated[list[str] | None, Parameter(negative="")] = None,
-    not_label: Annotated[list[str] | None, Parameter(negative="")] = None,
+    label: Names = None,
+    not_label: Names = None,
     within: Annotated[list[str] | None, Parameter(name="--in", negative="")] = None,
     same_file: Flag = False,
     one_per_file: Flag = False,
@@ -108,22 +107,18 @@ def _date(option: str, text: str | None) -> datetime | None:
     except ValueError as error:
         raise CycloptsError(msg=f"{option} {text}: expected a date such as 2024-05-01 or 2024-05-01T05:30") from error
     if date.tzinfo is not None:
-        raise CycloptsError(
-            msg=f"{option} {text}: dates are in the time of the recorder's clock; leave out the time zone"
-        )
+        raise CycloptsError(msg=f"{option} {text}: dates are in the recorder's local time; leave out the time zone")
     return date
 
 
 def _print(results: "Sequence[SearchResult]") -> None:
-    from rich.markup import escape
-
     table = new_table("similarity", "file", "seconds", "labels", "recorded", right=["similarity"])
     table.show_header = bool(results)
     for result in results:
         end = "" if result.end_seconds is None else f"–{result.end_seconds:.1f}"
         labels = ", ".join(tag.label for tag in result.labels)
         file, seconds = _relative_path(result.file), f"{result.start_seconds:.1f}{end}"
-        table.add_row(f"{result.similarity:.3f}", escape(file), seconds, escape(labels), _recording_time(result))
+        table.add_row(f"{result.similarity:.3f}", file, seconds, labels, _recording_time(result))
     stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
     if any(result.recorded is not None and not result.recorded.from_name for result in results):
         print("dates in brackets: the file name has no date, so this is when the file was changed", file=sys.stderr)

@@ -20,7 +20,7 @@ def show_command(
     seed: Seed = 0,
     mel: Annotated[MelConfig | None, Parameter(group=_SPECTROGRAM)] = None,
     audio_dir: Path | None = None,
-) -> int:
+) -> None:
     """Draw a sound, or a grid of a manifest's clips.
 
     A sound is drawn as waveform and mel spectrogram. A grid shows the spectrograms of clips with their labels.
@@ -41,4 +41,3 @@ def show_command(
     from spectag.reporting.clip_plots import show
 
     print(show(path, output=output, mel=mel, grid=grid, seed=seed, audio_dir=audio_dir))
-    return 0

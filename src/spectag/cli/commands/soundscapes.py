@@ -23,7 +23,7 @@ def soundscapes_command(
     sample_rate: Annotated[int, Parameter(validator=Number(gte=1000))] = 44_100,
     audio_dir: Path | None = None,
     seed: Seed = 0,
-) -> int:
+) -> None:
     """Mix clips into long test recordings with known event times.
 
     Use them to measure how well a model finds the onsets and offsets of sounds. truth.csv has a line for each sound:
@@ -65,4 +65,3 @@ def soundscapes_command(
             progress=progress,
         )
     print(output / "truth.csv")
-    return 0

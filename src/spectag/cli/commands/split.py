@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Json, OptionalOutput, Seed
+from spectag.cli.options import Folds, Json, OptionalOutput, Seed
 from spectag.cli.terminal import new_table, stdout_console
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ def split_command(
     /,
     *,
     output: OptionalOutput = None,
-    folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
+    folds: Folds = None,
     validation_fraction: Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))] = None,
     seed: Seed = 0,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
     json_output: Json = False,
-) -> int:
+) -> None:
     """Split a manifest into balanced folds or a validation set.
 
     Each label is spread evenly over the folds. Clips of one recording, and of one group, stay together.
@@ -71,17 +71,14 @@ def split_command(
         print(json.dumps({"clips": clips, "balance": result.balance.to_dict()}, ensure_ascii=False))
     else:
         _print(result)
-    return 0
 
 
 def _print(result: "Split") -> None:
-    from rich.markup import escape
-
     balance = result.balance
     columns = [f"fold {fold}" if fold.isdigit() else fold for fold in balance.folds]
     table = new_table("clips with", *columns, right=columns)
     for label, counts in zip(result.manifest.labels.names, balance.counts.T, strict=True):
-        table.add_row(escape(label), *map(str, counts))
+        table.add_row(label, *map(str, counts))
     table.add_row("all", *map(str, balance.sizes), style="bold")
     console = stdout_console()
     console.print(table)

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Json, OptionalOutput, Seed, Workers
+from spectag.cli.options import Json, Length, Number, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -25,10 +23,10 @@ def suggest_command(
     paths: Annotated[list[str], Parameter(negative="")],
     /,
     *,
-    number: Annotated[int, Parameter(name=["--number", "-n"], validator=Number(gte=1))] = 50,
+    number: Number = 50,
     output: OptionalOutput = None,
     labelled: Annotated[list[Path] | None, Parameter(negative="")] = None,
-    window: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    window: Length = None,
     audio_dir: Path | None = None,
     seed: Seed = 0,
     workers: Workers = None,
@@ -84,32 +82,20 @@ def suggest_command(
     if output is not None:
         write_suggestions(output, suggestions)
     if json_output:
-        print_json(_as_dict(suggestions))
+        clips = [asdict(clip) for clip in suggestions]
+        print_json({"folder": suggestions.folder, "clips": clips, "skipped": suggestions.skipped})
     else:
         _print(suggestions, output)
-    print_skipped(suggestions.skipped)
-    return SKIPPED_SOME if suggestions.skipped else 0
-
-
-def _as_dict(suggestions: "Suggestions") -> dict[str, object]:
-    return {
-        "folder": suggestions.folder,
-        "clips": [asdict(clip) for clip in suggestions],
-        "skipped": suggestions.skipped,
-    }
+    return print_skipped(suggestions.skipped)
 
 
 def _print(suggestions: "Suggestions", output: Path | None) -> None:
-    from rich.markup import escape
-
     table = new_table("rank", "clip", "suggested", "probability", "reason", right=("rank", "probability"))
     for clip in suggestions[:_N_SHOWN]:
         excerpt = "" if clip.end_seconds is None else f" ({clip.start_seconds:g}-{clip.end_seconds:g} s)"
         labels = ", ".join(clip.suggested[:_N_LABELS]) + (", ..." if len(clip.suggested) > _N_LABELS else "")
-        cells = clip.fname + excerpt, labels, f"{clip.probability:.2f}", clip.why
-        table.add_row(str(clip.rank), *map(escape, cells))
+        table.add_row(str(clip.rank), clip.fname + excerpt, labels, f"{clip.probability:.2f}", clip.why)
     stdout_console().print(table)
-    n_more = len(suggestions) - _N_SHOWN
     if output is not None:
         is_beside = output.parent.resolve() == Path(suggestions.folder).resolve()
         audio_dir = "" if is_beside else f" --audio-dir {shlex.quote(suggestions.folder)}"
@@ -118,5 +104,5 @@ def _print(suggestions: "Suggestions", output: Path | None) -> None:
             f"spectag inspect {shlex.quote(str(output))}{audio_dir}",
             file=sys.stderr,
         )
-    elif n_more > 0:
-        print(f"and {n_more} more; -o next.csv writes all {len(suggestions)}", file=sys.stderr)
+    elif len(suggestions) > _N_SHOWN:
+        print(f"and {len(suggestions) - _N_SHOWN} more; -o next.csv writes all {len(suggestions)}", file=sys.stderr)

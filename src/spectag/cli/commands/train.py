@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectag.cli.app import SKIPPED_SOME, training_packages
+from spectag.cli.app import training_packages
 from spectag.cli.options import Flag, Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
 from spectag.cli.terminal import new_table, print_json, print_skipped, stdout_console, training_display
@@ -18,6 +18,8 @@ from spectag.system.epoch_log import checkpoint_folder
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spectag.scoring.scores import Scores
+    from spectag.training.bundle_writer import FoldScore
     from spectag.training.pipeline import TrainResult
 
 
@@ -63,19 +65,17 @@ def train_command(
         )
     if os.environ.get("RANK", "0") != "0":
         return 0  # the first of several processes prints
-    _draw_epochs(result)
-    print_skipped([reason for _, reason in result.skipped])
+    if result.epochs:
+        _draw_epochs(result)
     if json_output:
         print_json(result.to_dict())
     else:
         print_result(result)
-    return SKIPPED_SOME if result.skipped else 0
+    return print_skipped([reason for _, reason in result.skipped])
 
 
 def _draw_epochs(result: "TrainResult") -> None:
     """Draw the learning curves into the model's folder."""
-    if not result.epochs:
-        return
     from spectag.system.figures import save_figure
     from spectag.training.bundle_writer import CURVES_FILE
     from spectag.training.curves import draw_learning_curves
@@ -99,33 +99,22 @@ def _hint_at_resume(output: Path) -> Iterator[None]:
 
 def print_result(result: "TrainResult") -> None:
     """Print the scores of each fold and of all held-out clips, and where the model is."""
-    console = stdout_console()
     if result.scores is not None:
         lwlrap = result.scores.overall["lwlrap"]
-        console.print(_score_table(result))
+        stdout_console().print(_score_table(result.scores, result.folds))
         if not math.isnan(lwlrap.low):
-            console.print(f"95 % interval of lwlrap: {lwlrap.low:.4f} to {lwlrap.high:.4f}")
-    console.print(f"model: {result.bundle}", markup=False, soft_wrap=True)
+            print(f"95 % interval of lwlrap: {lwlrap.low:.4f} to {lwlrap.high:.4f}")
+    print(f"model: {result.bundle}")
 
 
-def _score_table(result: "TrainResult") -> "Table":
-    assert result.scores is not None
-    scores = ["lwlrap"] if result.scores.top1_accuracy is None else ["lwlrap", "top-1 accuracy"]
-    table = new_table("held out", "clips", *scores, right=["clips", *scores])
-
-    def add_row(name: str, n_clips: int | None, *values: float | None) -> None:
-        cells = ["" if value is None else f"{value:.4f}" for value in values[: len(scores)]]
-        table.add_row(name, "" if n_clips is None else str(n_clips), *cells)
-
-    if len(result.folds) > 1:
-        for fold in result.folds:
-            add_row(f"fold {fold.name}", fold.n_clips, fold.lwlrap, fold.top1_accuracy)
-        accuracies = [fold.top1_accuracy for fold in result.folds]
-        add_row("mean of folds", None, _mean([fold.lwlrap for fold in result.folds]), _mean(accuracies))
-    add_row("all held out", result.scores.n_clips, result.scores.lwlrap, result.scores.top1_accuracy)
+def _score_table(scores: "Scores", folds: "Sequence[FoldScore]") -> "Table":
+    metrics = ["lwlrap"] if scores.top1_accuracy is None else ["lwlrap", "top1_accuracy"]
+    columns = ["clips", "lwlrap", "top-1 accuracy"][: 1 + len(metrics)]
+    table = new_table("held out", *columns, right=columns)
+    rows = [(f"fold {fold.name}", str(fold.n_clips), [getattr(fold, metric) for metric in metrics]) for fold in folds]
+    if len(folds) > 1:
+        means = [sum(values) / len(folds) for values in zip(*(values for _, _, values in rows), strict=True)]
+        for name, n_clips, values in [*rows, ("mean of folds", "", means)]:
+            table.add_row(name, n_clips, *map("{:.4f}".format, values))
+    table.add_row("all held out", str(scores.n_clips), *(f"{getattr(scores, metric):.4f}" for metric in metrics))
     return table
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    defined = [score for score in scores if score is not None]
-    return sum(defined) / len(defined) if defined else None

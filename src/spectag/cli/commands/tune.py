@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectag.cli.app import SKIPPED_SOME, training_packages
+from spectag.cli.app import training_packages
 from spectag.cli.options import Count, Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
@@ -58,12 +58,11 @@ def tune_command(
             progress=progress,
             log=log,
         )
-    print_skipped([reason for _, reason in study.skipped])
     if json_output:
         print_json(study.to_dict())
     else:
         _print(study, _train_command(manifest, study, data))
-    return SKIPPED_SOME if study.skipped else 0
+    return print_skipped([reason for _, reason in study.skipped])
 
 
 def _train_command(manifest: Path, study: "Study", data: DataOptions) -> str:
@@ -78,14 +77,12 @@ def _train_command(manifest: Path, study: "Study", data: DataOptions) -> str:
 
 
 def _print(study: "Study", command: str) -> None:
-    from rich.markup import escape
-
     from spectag.training.tuning.study import FIGURE
     from spectag.training.tuning.study_storage import format_value
 
     def row(trial: "Trial", name: str) -> list[str]:
         settings = (f"{setting} {format_value(value)}" for setting, value in trial.settings.items())
-        return [name, f"{trial.lwlrap:.4f}", f"{trial.seconds:.1f}", escape(", ".join(settings))]
+        return [name, f"{trial.lwlrap:.4f}", f"{trial.seconds:.1f}", ", ".join(settings)]
 
     table = new_table("trial", "lwlrap", "seconds", "settings", right=("lwlrap", "seconds"))
     table.columns[0].no_wrap = True
@@ -98,5 +95,5 @@ def _print(study: "Study", command: str) -> None:
     n_unscored = len(study.trials) - len(study.ranked)
     if n_unscored:
         console.print(f"without a score: {n_unscored} of {len(study.trials)} trials; see trials.csv for the reasons")
-    console.print(f"figure: {study.folder / FIGURE}", markup=False, soft_wrap=True)
-    console.print(f"to train with the best settings: {command}", markup=False, soft_wrap=True)
+    console.print(f"figure: {study.folder / FIGURE}", soft_wrap=True)
+    console.print(f"to train with the best settings: {command}", soft_wrap=True)

@@ -4,6 +4,7 @@ from itertools import groupby
 from pathlib import Path
 
 from spectag.errors import ConfigError
+from spectag.evaluation.output import write_evaluation
 from spectag.evaluation.results import Evaluation
 from spectag.reporting.clip_view import reason_without_folder
 from spectag.reporting.evaluation_report import clip_cards as cards
@@ -18,8 +19,27 @@ from spectag.reporting.spectrograms import SHOWN_DB
 from spectag.system.progress import Progress, silent
 
 N_CLIPS = 12
+REPORT_FILE = "report.html"
 
 _BY_DURATION = "duration"
+
+
+def write_evaluation_folder(
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    report: bool = True,
+    command: str | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write the files of an evaluation and, if wanted, its report; return the path of the report.
+
+    Without a report, that of an earlier evaluation is removed. `command` and `progress` are as for `write_report`.
+    """
+    page = folder / REPORT_FILE
+    page.unlink(missing_ok=True)
+    write_evaluation(evaluation, folder)
+    return write_report(evaluation, page, command=command, progress=progress) if report else page
 
 
 def write_report(
