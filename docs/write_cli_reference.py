@@ -37,7 +37,8 @@ def reference() -> str:
     for group, commands in COMMANDS.items():
         lines += [f"## {group}", ""]
         for name, command in commands.items():
-            lines += [*_section(app[name], name, level=3), "For example:", "", f"    {command.example}", ""]
+            example = f"    spectag {name} {command.example}".rstrip()
+            lines += [*_section(app[name], name, level=3), "For example:", "", example, ""]
             for subcommand in app[name]:
                 if not subcommand.startswith("-"):
                     lines += _section(app[name][subcommand], f"{name} {subcommand}", level=4)

@@ -86,12 +86,8 @@ class Option:
         return ", ".join(names) + (self.metavar if self.is_positional else f" {self.metavar}".rstrip())
 
 
-_CONFIG = Option(
-    ("--config",),
-    "FILE",
-    "Read options from a TOML file, such as a model's recipe.toml. Options on the command line override it.",
-    _DEFAULT_GROUP,
-)
+_CONFIG_TEXT = "Read options from a TOML file, such as a model's recipe.toml. Options on the command line override it."
+_CONFIG = Option(("--config",), "FILE", _CONFIG_TEXT, _DEFAULT_GROUP)
 
 
 def command_list() -> str:
@@ -114,23 +110,21 @@ def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str
     """
     every_option = list(command_options(command))
     arguments = [option for option in every_option if option.is_positional]
-    options = [option for option in every_option if not option.is_positional]
+    options = [*(option for option in every_option if not option.is_positional), _CONFIG]
     lines = [_usage(chain, arguments, options), ""]
     for paragraph in _docstring(command)[0].split("\n\n"):
         lines += [*textwrap.wrap(paragraph, _width()), ""]
     in_list = next((commands[chain[-1]] for commands in COMMANDS.values() if chain[-1] in commands), None)
     if in_list:
-        lines += [f"Example: {in_list.example}", ""]
+        lines += [f"Example: spectag {chain[-1]} {in_list.example}".rstrip(), ""]
     lines += _section("Arguments", arguments)
     if in_list and in_list.main_options and not show_all:
         by_name = {name.removeprefix("--"): option for option in options for name in option.names}
-        main_options = [by_name[name] for name in in_list.main_options.split()]
-        lines += _section(_DEFAULT_GROUP, [*main_options, _CONFIG])
-        lines += [f"spectag {' '.join(chain)} --help-all shows all {len(options) + 1} options."]
+        lines += _section(_DEFAULT_GROUP, [by_name[name] for name in [*in_list.main_options.split(), "config"]])
+        lines += [f"spectag {' '.join(chain)} --help-all shows all {len(options)} options."]
     else:
         for group in dict.fromkeys([_DEFAULT_GROUP, *(option.group for option in options)]):
-            rows = [option for option in options if option.group == group]
-            lines += _section(group, [*rows, _CONFIG] if group == _DEFAULT_GROUP else rows)
+            lines += _section(group, [option for option in options if option.group == group])
     if subcommands := [name for name in command if not name.startswith("-")]:
         lines += ["Commands", *(f"  {name:<13}{command[name].help.splitlines()[0]}" for name in subcommands)]
     return "\n".join(lines).rstrip().replace("`", "")  # marks code in docstrings
@@ -215,14 +209,14 @@ def _section(title: str, options: list[Option]) -> list[str]:
     if not options:
         return []
     names_width = min(_NAMES_WIDTH, 4 + max(len(option.heading) for option in options))
-    lines = [title]
+    lines, indent = [title], " " * names_width
     for option in options:
-        text = textwrap.wrap(option.text, _width() - names_width) or [""]
-        if len(option.heading) + 4 > names_width:
-            lines.append(f"  {option.heading}")
-        else:
-            lines.append(f"  {option.heading}".ljust(names_width) + text.pop(0))
-        lines += [" " * names_width + line for line in text]
+        heading = f"  {option.heading}"
+        if len(heading) + 2 > names_width:
+            lines.append(heading)
+            heading = ""
+        heading = heading.ljust(names_width)
+        lines += textwrap.wrap(option.text, _width(), initial_indent=heading, subsequent_indent=indent)
     return [*lines, ""]
 
 
@@ -234,19 +228,14 @@ def _docstring(command: App) -> tuple[str, dict[str, str]]:
     """The description of a command in its docstring, and the text about each of its parameters."""
     docstring = inspect.getdoc(command.default_command) or ""
     description, _, parameters = docstring.partition("\n\nParameters\n----------\n")
-    texts = {}
-    for name, text in re.findall(r"^(\w+)\n((?: +.*\n?)+)", parameters, re.MULTILINE):
-        texts[name] = " ".join(text.split())
-    return description, texts
+    texts = re.findall(r"^(\w+)\n((?: +.*\n?)+)", parameters, re.MULTILINE)
+    return description, {name: " ".join(text.split()) for name, text in texts}
 
 
 def _field_docs(settings: type) -> dict[str, str]:
     """The docstrings below the fields of a settings class, by field, with those of its base classes."""
-    docs: dict[str, str] = {}
-    for base in reversed(settings.__mro__):
-        if base.__module__.startswith("spectag."):
-            docs |= _field_docs_of_module(base.__module__)[base.__name__]
-    return docs
+    bases = [base for base in reversed(settings.__mro__) if base.__module__.startswith("spectag.")]
+    return {name: doc for base in bases for name, doc in _field_docs_of_module(base.__module__)[base.__name__].items()}
 
 
 @cache
