@@ -118,7 +118,15 @@ def read_png(path: str | Path) -> Pixels:
     DataError
         If the file can't be read, or is not a complete PNG or JPEG.
     """
-    image = _open(path)
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            image.load()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a PNG or JPEG image ({Path(path).stat().st_size} bytes)") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: the image can't be read: {getattr(error, 'strerror', None) or error}") from error
     if image.mode.startswith("I"):
         return (np.asarray(image, np.uint32) >> 8).astype(np.uint8)
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
@@ -131,20 +139,6 @@ def read_png_source(path: str | Path) -> str | None:
             return str(image.info[_SOURCE])
     except (KeyError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-
-
-def _open(path: str | Path) -> Image.Image:
-    """A decoded image."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a PNG or JPEG image ({Path(path).stat().st_size} bytes)") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the image can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_image(image: Pixels) -> None:

@@ -10,11 +10,12 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Generic, TypeVar
 
@@ -128,8 +129,7 @@ class _Worker(Generic[ItemT, ResultT]):
         context = multiprocessing.get_context("spawn")
         self.connection, worker_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(worker_end,), daemon=True)
-        with _main_script_hidden(), _interrupts_blocked():
-            self.process.start()
+        _start_undisturbed(self.process)
         worker_end.close()
         self.connection.send(function)
         self.items: deque[ItemT] = deque()
@@ -185,26 +185,16 @@ def keep_freed_memory() -> None:
     bytes(31 << 20)  # untouched pages cost nothing
 
 
-@contextmanager
-def _main_script_hidden() -> Iterator[None]:
-    """Keep new processes from importing the user's script, which may start work at its top level."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+def _start_undisturbed(process: BaseProcess) -> None:
+    """Start a process with Ctrl-C blocked, and without the user's script, which may start work at its top level.
 
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C in processes that start in the `with` block. The parent receives it after the block."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # it would unblock Ctrl-C when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    This process receives Ctrl-C after the start.
+    """
+    with ExitStack() as stack:
+        stack.callback(sys.modules.__setitem__, "__main__", sys.modules["__main__"])
+        sys.modules["__main__"] = ModuleType("__main__")
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            resource_tracker.ensure_running()  # it would unblock Ctrl-C when it starts
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+        process.start()
