@@ -250,7 +250,9 @@ def test_clips_without_labels_are_negative_examples(table, tmp_path):
     label = table.rows[0]["labels"]
     manifest = read_manifest(table([{**row, "labels": label if row["labels"] == label else ""} for row in table.rows]))
     assert manifest.labels.names == (label,)
-    assert score_recipe(manifest, Recipe(**FROZEN), checkpoints=tmp_path).scores.overall["roc_auc"].value > 0.8
+    options = {"checkpoints": tmp_path, "cache": None, "workers": 1}
+    result = score_recipe(manifest, None, Recipe(**FROZEN), Callbacks(), **options)
+    assert result.scores.overall["roc_auc"].value > 0.8
 
 
 def test_output_folder_of_another_kind_is_refused_before_any_work(table, tmp_path):

@@ -93,7 +93,9 @@ def test_heads_equal_sklearn_for_each_label(rng, n_clips, n_features):
 def test_more_features_than_clips_have_the_solution_of_all_of_them(rng, monkeypatch):
     features, y_true = make_clips(rng, 30, 90)
     by_basis = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
-    monkeypatch.setattr(head_fit, "_principal_axes", lambda x: (np.eye(x.shape[1]), np.ones(x.shape[1])))
+    monkeypatch.setattr(
+        "spectag.training.heads.logistic._principal_axes", lambda x: (np.eye(x.shape[1]), np.ones(x.shape[1]))
+    )
     by_all = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
     new, _ = make_clips(rng, 20, 90)
     assert by_basis.logits(features) == pytest.approx(by_all.logits(features), abs=1e-3)
