@@ -177,7 +177,7 @@ def test_long_recordings_are_logged(model, tmp_path):
     write_audio(tmp_path / "long" / "day.wav", noise(1, 61.0), 16_000)
     lines = []
     assert names(suggest(model, tmp_path / "long", log=lines.append)) == ["day.wav"]
-    assert lines == ["1 recordings are longer than 60 s; use a window to get suggestions of shorter clips"]
+    assert lines == ["1 recordings are longer than 60 s; use a window to get shorter clips"]
 
 
 def test_clips_of_a_manifest_keep_their_names_and_times(model, tmp_path):

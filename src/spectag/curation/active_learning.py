@@ -151,14 +151,15 @@ def suggest(
     rng = np.random.default_rng(seed)
     embedded = embed_pool(tagger, pool, labelled_clips, windows, workers=workers, progress=progress, rng=rng)
     is_labelled = embedded.labelled(labelled_clips, () if out_of_fold is None else out_of_fold.keys, progress=progress)
-    _log_counts(embedded, is_labelled, log)
+    if embedded.n_long:
+        log(f"{embedded.n_long:,} recordings are longer than {LONG_SECONDS:g} s; use a window to get shorter clips")
+    if is_labelled.any():
+        log(f"{np.count_nonzero(is_labelled):,} of {len(is_labelled):,} clips are labelled already")
     uncertainty = _uncertainty(tagger, embedded, labelled_clips, out_of_fold)
     selections = _select(embedded, is_labelled, uncertainty, n, rng=rng, progress=progress)
     if not selections:
-        raise DataError(
-            f"{pool.folder}: nothing is left to suggest: all {len(is_labelled):,} clips are labelled, or are "
-            "near-duplicates of labelled clips"
-        )
+        left_out = f"all {len(is_labelled):,} clips are labelled, or are near-duplicates of labelled clips"
+        raise DataError(f"{pool.folder}: nothing is left to suggest: {left_out}")
     if len(selections) < min(n, int(np.count_nonzero(~is_labelled))):
         log(f"{len(selections):,} suggestions: the other clips are near-duplicates of these or of labelled clips")
     clips = tuple(
@@ -166,16 +167,6 @@ def suggest(
         for rank, selection in enumerate(selections, start=1)
     )
     return Suggestions(clips, pool.folder, embedded.skipped)
-
-
-def _log_counts(embedded: EmbeddedPool, is_labelled: BoolArray, log: Log) -> None:
-    if embedded.n_long:
-        log(
-            f"{embedded.n_long:,} recordings are longer than {LONG_SECONDS:g} s; use a window to get suggestions of "
-            "shorter clips"
-        )
-    if is_labelled.any():
-        log(f"{np.count_nonzero(is_labelled):,} of {len(is_labelled):,} clips are labelled already")
 
 
 def _select(
@@ -212,19 +203,14 @@ def _select(
 
 
 def _uncertainty(
-    tagger: Tagger,
-    embedded: EmbeddedPool,
-    labelled_clips: Sequence[Clip],
-    out_of_fold: OutOfFoldPredictions | None,
+    tagger: Tagger, embedded: EmbeddedPool, labelled_clips: Sequence[Clip], out_of_fold: OutOfFoldPredictions | None
 ) -> FloatArray | None:
     """The uncertainty (n_clips,) of a model that was trained on the user's labels; None for a pretrained model."""
     if tagger.info.data.n_clips is None:
         return None
-    was_trained_on_negatives = out_of_fold is not None and bool((~out_of_fold.y_true.any(axis=1)).any())
-    allow_no_label = (
-        len(tagger.labels) == 1 or was_trained_on_negatives or any(not clip.labels for clip in labelled_clips)
-    )
-    return margin_uncertainty(embedded.probabilities, allow_no_label=allow_no_label)
+    was_trained_on_negatives = out_of_fold is not None and not out_of_fold.y_true.any(axis=1).all()
+    has_negatives = was_trained_on_negatives or any(not clip.labels for clip in labelled_clips)
+    return margin_uncertainty(embedded.probabilities, allow_no_label=len(tagger.labels) == 1 or has_negatives)
 
 
 class _ComparedClips:
@@ -310,9 +296,7 @@ def check_suggestions_file(path: Path) -> None:
     table = open_table(path, text, find_delimiter(text))
     column = table.position("labels")
     if column is not None and any(fields[column] for _, fields in table.records):
-        raise DataError(
-            f"{path}: the file contains labels, which would be lost; choose another file name for the suggestions"
-        )
+        raise DataError(f"{path}: the file contains labels, which would be lost; choose another file name")
 
 
 def write_suggestions(path: str | Path | None, suggestions: Suggestions) -> None:
@@ -327,15 +311,7 @@ def write_suggestions(path: str | Path | None, suggestions: Suggestions) -> None
         write_row = csv_writer(file)
         write_row(SUGGESTION_COLUMNS)
         for clip in suggestions:
-            write_row(
-                [
-                    str(clip.rank),
-                    clip.fname,
-                    *format_times(clip.start_seconds, clip.end_seconds),
-                    "",
-                    join_labels(clip.suggested),
-                    f"{clip.probability:.4f}",
-                    "" if clip.uncertainty is None else f"{clip.uncertainty:.4f}",
-                    clip.why,
-                ]
-            )
+            times, suggested = format_times(clip.start_seconds, clip.end_seconds), join_labels(clip.suggested)
+            uncertainty = "" if clip.uncertainty is None else f"{clip.uncertainty:.4f}"
+            numbers = f"{clip.probability:.4f}", uncertainty
+            write_row([str(clip.rank), clip.fname, *times, "", suggested, *numbers, clip.why])

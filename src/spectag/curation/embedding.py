@@ -210,8 +210,7 @@ def _principal_axes(rows: FloatArray, n_axes: int) -> FloatArray:
     last = len(products) - 1
     variances, vectors = scipy.linalg.eigh(products, subset_by_index=(last - n_axes + 1, last))
     axes = (sample.T @ vectors) / np.sqrt(np.maximum(variances, 1e-12 * variances[-1])) if is_wide else vectors
-    result: FloatArray = axes[:, ::-1]
-    return result
+    return np.asarray(axes[:, ::-1])
 
 
 def _checked(features: ArrayLike) -> Float32Array:

@@ -58,8 +58,7 @@ def margin_uncertainty(probabilities: ArrayLike, *, allow_no_label: bool = False
         raise ValueError(f"need probabilities of shape (n_clips, n_labels) with n_labels >= 1, got {rows.shape}")
     descending = np.sort(rows, axis=1)[:, ::-1]
     first, last = np.ones((len(rows), int(allow_no_label))), np.zeros((len(rows), 1))
-    largest_gap: FloatArray = -np.diff(np.hstack([first, descending, last]), axis=1).min(axis=1)
-    return 1 - largest_gap
+    return np.asarray(1 + np.diff(np.hstack([first, descending, last]), axis=1).min(axis=1))
 
 
 def select(

@@ -56,22 +56,18 @@ class LabelPosterior:
     @property
     def probabilities(self) -> FloatArray:
         """The probability that each label is true, of shape (n_clips, n_labels)."""
-        result: FloatArray = expit(self.log_odds)
-        return result
+        return np.asarray(expit(self.log_odds))
 
     def error_log_odds(self, given: BoolArray) -> FloatArray:
         """Log-odds (n_clips,) that the given labels are wrong: those of the clip's most doubtful label."""
-        result: FloatArray = -np.where(given, self.log_odds, -self.log_odds).min(axis=1, initial=_MAX_LOG_ODDS)
-        return result
+        return np.asarray(-np.where(given, self.log_odds, -self.log_odds).min(axis=1, initial=_MAX_LOG_ODDS))
 
     @property
     def most_likely(self) -> BoolArray:
         """The most likely labels, of shape (n_clips, n_labels)."""
         if not self.single_label:
             return self.log_odds > 0
-        labels = np.zeros(self.log_odds.shape, np.bool_)
-        labels[np.arange(len(labels)), self.log_odds.argmax(axis=1)] = True
-        return labels
+        return np.asarray(np.eye(self.log_odds.shape[1], dtype=np.bool_)[self.log_odds.argmax(axis=1)])
 
     @property
     def certainty(self) -> FloatArray:
@@ -107,12 +103,8 @@ def label_posterior(logits: FloatArray, given: BoolArray, reliable: BoolArray | 
     if reliable is not None:
         levels = np.where(reliable, levels, np.where(given, 1.0, -1.0))
     noise = fit_label_noise(levels, given)
-    log_odds = noise.scale * levels + noise.offset
-    log_odds += np.where(
-        given,
-        np.log1p(-noise.missed) - np.log(noise.false),
-        np.log(noise.missed) - np.log1p(-noise.false),
-    )
+    likelihood_ratio = np.where(given, (1 - noise.missed) / noise.false, noise.missed / (1 - noise.false))
+    log_odds = noise.scale * levels + noise.offset + np.log(likelihood_ratio)
     single_label = given.shape[1] > 1 and bool((given.sum(axis=1) == 1).all())
     if single_label:
         log_odds = _exclusive_log_odds(log_odds)
@@ -145,8 +137,7 @@ def _median(values: FloatArray, *, default: float) -> float:
 
 def _shrunk(values: FloatArray, average: float, n_clips: IntArray) -> FloatArray:
     """The values of labels, drawn towards the average; the fewer clips a label has, the more."""
-    result: FloatArray = (n_clips * values + _PRIOR_CLIPS * average) / (n_clips + _PRIOR_CLIPS)
-    return result
+    return np.asarray((n_clips * values + _PRIOR_CLIPS * average) / (n_clips + _PRIOR_CLIPS))
 
 
 def fit_label_noise(levels: FloatArray, given: BoolArray) -> LabelNoise:
@@ -178,7 +169,5 @@ def _label_noise(parameters: FloatArray) -> LabelNoise:
 
 def _exclusive_log_odds(log_odds: FloatArray) -> FloatArray:
     """Log-odds of each label if exactly one label of each clip is true."""
-    result = np.empty(log_odds.shape)
-    for label in range(log_odds.shape[1]):
-        result[:, label] = log_odds[:, label] - logsumexp(np.delete(log_odds, label, axis=1), axis=1)
-    return result
+    others = [logsumexp(np.delete(log_odds, label, axis=1), axis=1) for label in range(log_odds.shape[1])]
+    return np.asarray(log_odds - np.stack(others, axis=1))

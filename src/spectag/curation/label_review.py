@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,11 +74,9 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding for JSON, without `label_probabilities`."""
-        values = asdict(self)
-        for name in ("clip", "label_probabilities"):
-            del values[name]
         clip = {"fname": self.clip.fname, "start": self.clip.start_seconds, "end": self.clip.end_seconds}
-        return {"rank": self.rank, "kind": self.kind, **clip, "labels": self.clip.labels, **values}
+        values = {"rank": self.rank, "kind": self.kind, **clip, "labels": self.clip.labels, **asdict(self)}
+        return {name: value for name, value in values.items() if name not in ("clip", "label_probabilities")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +97,13 @@ class Review:
     @property
     def counts(self) -> dict[str, int]:
         """Number of findings of each kind."""
-        counts = Counter(finding.kind for finding in self.findings)
-        return {kind: counts[kind] for kind in (*LABEL_ISSUES, *AUDIO_ISSUES, "no doubt")}
+        kinds = [finding.kind for finding in self.findings]
+        return {kind: kinds.count(kind) for kind in get_args(IssueKind)}
 
     def without(self, corrections: Collection[Correction]) -> "Review":
         """The review without the findings of corrected clips. The other findings keep their ranks."""
         keys = {row.key for row in corrections}
-        remaining = tuple(finding for finding in self.findings if correction_key(finding.clip) not in keys)
-        return replace(self, findings=remaining)
+        return replace(self, findings=tuple(row for row in self.findings if correction_key(row.clip) not in keys))
 
     def to_dict(self) -> dict[str, Any]:
         """The review for JSON."""
@@ -179,9 +176,8 @@ def review(
         last_corrections = table.last()
     confirmed = {key for key, row in last_corrections.items() if not row.changes}
     columns = _common_labels(tagger, manifest, log)
-    predictions = predict_out_of_fold(
-        tagger, manifest, features=not labels_only, workers=workers, progress=progress, log=log
-    )
+    features = not labels_only
+    predictions = predict_out_of_fold(tagger, manifest, features=features, workers=workers, progress=progress, log=log)
     reliable = _reliable_labels(predictions, manifest, columns, log)
     label_findings, noise = _check_labels(predictions, columns, reliable, method)
     audio_findings = [] if labels_only else list(_check_audio(manifest, predictions, workers, progress))
@@ -248,21 +244,19 @@ def _check_labels(
     uncalibrated = predictions.uncalibrated[:, columns].astype(np.float64)
     logits = logit(np.clip(uncalibrated, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
     posterior = label_posterior(logits, given, reliable)
-    error_log_odds = posterior.error_log_odds(given)
     if method == "self-confidence":
-        scores, order = expit(error_log_odds), np.argsort(-error_log_odds, kind="stable")
+        ranking = posterior.error_log_odds(given)
+        scores = expit(ranking)
     else:
-        scores = 1 - _cleanlab_quality(uncalibrated, given)
-        order = np.argsort(-scores, kind="stable")
+        ranking = scores = 1 - _cleanlab_quality(uncalibrated, given)
     names = np.array(predictions.labels.names)[columns]
-    known_labels = set(names.tolist())
     probabilities = predictions.probabilities[:, columns]
     certainty, most_likely = posterior.certainty, posterior.most_likely
     findings = []
-    for row in order:
+    for row in np.argsort(-ranking, kind="stable"):
         clip = predictions.clips[row]
         kind, doubtful = _issue(given[row], most_likely[row], posterior.log_odds[row])
-        suggested = (*map(str, names[most_likely[row]]), *(label for label in clip.labels if label not in known_labels))
+        suggested = (*map(str, names[most_likely[row]]), *(label for label in clip.labels if label not in names))
         findings.append(
             Finding(
                 rank=0,
@@ -332,9 +326,8 @@ def _near_duplicates(predictions: Predictions, workers: int | None, progress: Pr
     """Near-duplicates: first those with different labels, then those in different folds, by correlation."""
     assert predictions.features is not None
     clips = predictions.clips
-    pairs = find_near_duplicates(clips, predictions.features, workers=workers, progress=progress)
     ranked = []
-    for pair in pairs:
+    for pair in find_near_duplicates(clips, predictions.features, workers=workers, progress=progress):
         clip, original = clips[pair.clip], clips[pair.original]
         note = f"the same recording as {original.name}"
         labels_differ = set(clip.labels) != set(original.labels)
@@ -345,8 +338,7 @@ def _near_duplicates(predictions: Predictions, workers: int | None, progress: Pr
             note += f"; they are in two folds, {clip.fold} and {original.fold}"
         finding = replace(_audio_finding("near duplicate", clip, note), score=pair.correlation)
         ranked.append((-labels_differ, -leaks, -pair.correlation, pair.clip, finding))
-    for *_, finding in sorted(ranked, key=lambda item: item[:-1]):
-        yield finding
+    yield from (finding for *_, finding in sorted(ranked, key=lambda item: item[:-1]))
 
 
 def _audio_finding(kind: IssueKind, clip: Clip, note: str) -> Finding:
@@ -366,25 +358,13 @@ def write_review(path: str | Path, review: Review) -> None:
         write_row(REVIEW_COLUMNS)
         for finding in review.findings:
             clip = finding.clip
+            numbers = finding.probability, finding.score, finding.certainty
+            probability, score, certainty = ("" if number is None else f"{number:.4f}" for number in numbers)
+            times, labels = format_times(clip.start_seconds, clip.end_seconds), join_labels(clip.labels)
+            label = finding.label or "", probability, join_labels(finding.suggested)
             write_row(
-                [
-                    str(finding.rank),
-                    finding.kind,
-                    clip.fname,
-                    *format_times(clip.start_seconds, clip.end_seconds),
-                    join_labels(clip.labels),
-                    finding.label or "",
-                    _four_digits(finding.probability),
-                    join_labels(finding.suggested),
-                    _four_digits(finding.score),
-                    _four_digits(finding.certainty),
-                    finding.note,
-                ]
+                [str(finding.rank), finding.kind, clip.fname, *times, labels, *label, score, certainty, finding.note]
             )
-
-
-def _four_digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def accept_suggestions(review: Review, min_certainty: float, *, reviewer: str, time: datetime) -> list[Correction]:

@@ -5,7 +5,7 @@ by their samples: aligned at the best lag, they are nearly proportional. Feature
 rain from two places is more similar than a whole bark and the same bark without its beginning.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -46,15 +46,6 @@ class NearDuplicate:
     correlation: float
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """A clip, by index, and the clips to compare it with."""
-
-    index: int
-    clip: Clip
-    others: tuple[tuple[int, Clip], ...]
-
-
 def find_near_duplicates(
     clips: Sequence[Clip], features: ArrayLike, *, workers: int | None = None, progress: Progress = silent
 ) -> tuple[NearDuplicate, ...]:
@@ -79,21 +70,17 @@ def find_near_duplicates(
     n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_PER_WORKER)
     progress("near-duplicates", 0, n_clips)
     results = map_unordered(_correlations, _candidates(clips, features), n_workers=n_workers)
-    for n_done, (candidates, correlations) in enumerate(results, start=1):
-        for (other, _), correlation in zip(candidates.others, correlations, strict=True):
-            pair = NearDuplicate(max(candidates.index, other), min(candidates.index, other), correlation)
+    for n_done, (((index, _), *others), correlations) in enumerate(results, start=1):
+        for (other, _), correlation in zip(others, correlations, strict=True):
+            pair = NearDuplicate(max(index, other), min(index, other), correlation)
             if correlation >= MIN_CORRELATION:
-                best[pair.clip] = max(best.get(pair.clip, pair), pair, key=_rank)
+                best[pair.clip] = max(best.get(pair.clip, pair), pair, key=lambda row: (row.correlation, -row.original))
         progress("near-duplicates", n_done, n_clips)
     return tuple(best[index] for index in sorted(best))
 
 
-def _rank(pair: NearDuplicate) -> tuple[float, int]:
-    return pair.correlation, -pair.original
-
-
-def _candidates(clips: Sequence[Clip], features: ArrayLike) -> Iterable[_Candidates]:
-    """Each clip with its neighbours from other files. Mutual neighbours are listed once, at the earlier clip."""
+def _candidates(clips: Sequence[Clip], features: ArrayLike) -> Iterator[list[tuple[int, Clip]]]:
+    """Each clip and its neighbours from other files, by index. Mutual neighbours are listed once."""
     vectors = Embedding.fit(features)(features)
     closest, _ = nearest_neighbors(vectors, vectors, _N_CANDIDATES)
     neighbours = [
@@ -102,13 +89,13 @@ def _candidates(clips: Sequence[Clip], features: ArrayLike) -> Iterable[_Candida
     ]
     for index, clip in enumerate(clips):
         others = sorted(other for other in neighbours[index] if other > index or index not in neighbours[other])
-        yield _Candidates(index, clip, tuple((other, clips[other]) for other in others))
+        yield [(index, clip), *((other, clips[other]) for other in others)]
 
 
-def _correlations(candidates: _Candidates) -> list[float]:
-    return [
-        correlation(comparison_waveform(candidates.clip), comparison_waveform(other)) for _, other in candidates.others
-    ]
+def _correlations(candidates: list[tuple[int, Clip]]) -> list[float]:
+    """The correlation of the first clip with each of the others."""
+    (_, clip), *others = candidates
+    return [correlation(comparison_waveform(clip), comparison_waveform(other)) for _, other in others]
 
 
 @lru_cache(_N_CACHED_CLIPS)
@@ -120,9 +107,8 @@ def comparison_waveform(clip: Clip) -> FloatArray:
         waveform, _ = read_audio(clip.path, start_seconds=clip.start_seconds, end_seconds=end, sample_rate=_SAMPLE_RATE)
     except SpectagError:
         return np.zeros(0)
-    samples: FloatArray = waveform.astype(np.float64)
-    samples -= samples.mean()
-    return samples
+    samples = waveform.astype(np.float64)
+    return np.asarray(samples - samples.mean())
 
 
 def correlation(first: FloatArray, second: FloatArray) -> float:

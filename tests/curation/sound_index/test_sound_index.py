@@ -635,7 +635,7 @@ def test_graph_finds_nearly_all_closest_vectors(tmp_path):
     expansion = graph.write_graph(path, rows[:1000], workers=1, progress=lambda *step: calls.append(step))
     assert expansion in graph._EXPANSIONS
     assert calls[-1] == ("graph", 1000, 1000)
-    more = {"known": path, "n_known": 1000, "expansion": expansion}
+    more = {"known": path, "expansion": expansion}
     graph.write_graph(tmp_path / "h.usearch", rows, workers=1, progress=silent, **more)
     queries = unit_vectors(rng.standard_normal((50, 16)))
     exact, _ = nearest_neighbors(queries, rows, 10)

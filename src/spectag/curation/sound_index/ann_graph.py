@@ -55,7 +55,6 @@ def write_graph(
     vectors: Float32Array,
     *,
     known: Path | None = None,
-    n_known: int = 0,
     expansion: int = 0,
     workers: int,
     progress: Progress,
@@ -72,12 +71,11 @@ def write_graph(
         If usearch is not installed.
     """
     if known is None:
-        index = load_usearch()(
-            ndim=vectors.shape[1], metric="ip", dtype=_DTYPE, connectivity=_CONNECTIVITY, expansion_add=_EXPANSION_ADD
-        )
+        index = load_usearch()(ndim=vectors.shape[1], metric="ip", dtype=_DTYPE, connectivity=_CONNECTIVITY)
     else:
         index = _open(known, view=False)
-        index.expansion_add = _EXPANSION_ADD
+    index.expansion_add = _EXPANSION_ADD
+    n_known = len(index)
     new = np.arange(n_known, len(vectors))
     probes = new[:: max(10, len(new) // _N_PROBES)]
     others = np.setdiff1d(new, probes, assume_unique=True)

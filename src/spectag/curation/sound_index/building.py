@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,7 +34,7 @@ from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.storage import file_fingerprint, is_url
 from spectag.system.worker_pool import n_usable_cores
 from spectag.tagging.input_files import find_files
-from spectag.tagging.parallel import Chunk, TaggedChunk, TaggedFile, accepted_suffixes, chunked, in_order, tag_chunks
+from spectag.tagging.parallel import accepted_suffixes, chunked, in_order, tag_chunks
 
 DEFAULT_MODEL = "audioset-mn04"
 DEFAULT_WINDOW = WindowConfig(window_seconds=10.0)
@@ -114,7 +114,15 @@ def build_index(
     existing = read_index_info(folder) if is_index(folder) else None
     if existing is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"-o {folder}: the folder contains files, but no index; use a separate folder")
-    tagger, info = _tagger_and_info(folder, existing, model, window, engine, progress, log)
+    name = str(model) if model is not None else existing.model if existing else DEFAULT_MODEL
+    tagger = Tagger(tagger_folder(name, progress=progress, log=log))
+    name = name if name in PUBLISHED and not Path(name).exists() else full_location(name)
+    if existing is None:
+        windows, labels = window or DEFAULT_WINDOW, tagger.labels.names
+        info = IndexInfo(model=name, labels=labels, window=windows, engine=engine or "auto", probe=probe(tagger))
+    else:
+        _check_same_settings(folder, existing, tagger, window)
+        info = existing.model_copy(update={"model": name, "engine": engine or existing.engine})
     if info.engine == "usearch":
         load_usearch()
     locations = [str(path) for path in paths]
@@ -131,28 +139,8 @@ def full_location(file: str) -> str:
     return file if is_url(file) else os.path.abspath(file)  # noqa: PTH100 - does not resolve links
 
 
-def _tagger_and_info(
-    folder: Path,
-    existing: IndexInfo | None,
-    model: str | Path | None,
-    window: WindowConfig | None,
-    engine: SearchEngine | None,
-    progress: Progress,
-    log: Log,
-) -> tuple[Tagger, IndexInfo]:
-    """The model and the metadata of the index; a DataError or ConfigError if they contradict the existing index."""
-    name = str(model) if model is not None else existing.model if existing else DEFAULT_MODEL
-    tagger = Tagger(tagger_folder(name, progress=progress, log=log))
-    name = name if name in PUBLISHED and not Path(name).exists() else full_location(name)
-    if existing is None:
-        info = IndexInfo(
-            model=name,
-            labels=tagger.labels.names,
-            window=window or DEFAULT_WINDOW,
-            engine=engine or "auto",
-            probe=probe(tagger),
-        )
-        return tagger, info
+def _check_same_settings(folder: Path, existing: IndexInfo, tagger: Tagger, window: WindowConfig | None) -> None:
+    """Raise a DataError or ConfigError if the existing index has another model or other windows."""
     check_tagger(folder, existing, tagger)
     if tagger.labels.names != existing.labels:
         raise DataError(
@@ -164,7 +152,6 @@ def _tagger_and_info(
             f"{folder}: the index has windows of {_describe(existing.window)}, not of {_describe(window)}; leave out "
             "--window and --overlap, or index the recordings again in another folder"
         )
-    return tagger, existing.model_copy(update={"model": name, "engine": engine or existing.engine})
 
 
 def _describe(window: WindowConfig) -> str:
@@ -188,9 +175,8 @@ def _open_for_writing(folder: Path) -> Iterator[IndexDatabase]:
     except Timeout as error:
         raise DataError(f"{folder}: another process is updating the index; wait for it, or use another -o") from error
     except OSError as error:
-        raise DataError(
-            f"{folder}: the index can't be written: {error.strerror or error}; indexed files are kept"
-        ) from error
+        reason = error.strerror or error
+        raise DataError(f"{folder}: the index can't be written: {reason}; indexed files are kept") from error
 
 
 def _update(
@@ -204,7 +190,7 @@ def _update(
 ) -> IndexReport:
     """Remove changed and missing files from the index, and add new and changed ones."""
     fingerprints = {file: file_fingerprint(file) for file in files}
-    indexed = database.fingerprints()
+    indexed = {entry.name: entry.fingerprint for entry in database.entries()}
     new = [file for file in files if indexed.get(file) != fingerprints[file]]
     removed = [name for name in indexed if name not in fingerprints and _is_gone(name, locations)]
     report = IndexReport(len(files), len(files) - len(new), len(removed))
@@ -223,37 +209,24 @@ def _update(
         isolate_crashes=may_have_crashed,
         progress=progress,
     )
+    progress("indexing", report.n_unchanged, report.n_files)
     with closing(VectorWriter(database)) as writer:
         with closing(tagged_chunks):
-            for tagged in _readable_files(tagged_chunks, report, progress):
-                assert tagged.timeline is not None
-                assert tagged.network_outputs is not None
-                date = recording_date(tagged.file)
-                fingerprint = fingerprints[tagged.file]
-                number = database.add(tagged.file, fingerprint, date, tagged.timeline, tagger.thresholds)
-                writer.add(number, tagged.network_outputs.features)
-                writer.commit_sometimes()
+            tagged_files = chain.from_iterable(chunk.files for chunk in in_order(tagged_chunks))
+            for n_done, tagged in enumerate(tagged_files, start=report.n_unchanged + 1):
+                if tagged.timeline is None or tagged.network_outputs is None:
+                    report.reasons.append(str(tagged.reason))
+                else:
+                    report.sound_seconds += tagged.duration_seconds or 0.0
+                    date, fingerprint = recording_date(tagged.file), fingerprints[tagged.file]
+                    number = database.add(tagged.file, fingerprint, date, tagged.timeline, tagger.thresholds)
+                    writer.add(number, tagged.network_outputs.features)
+                    writer.commit_sometimes()
+                progress("indexing", n_done, report.n_files)
         database.is_indexing = False
         writer.finish()
     report.n_windows = database.counts()[1]
     return report
-
-
-def _readable_files(
-    tagged_chunks: Iterator[tuple[Chunk, TaggedChunk]], report: IndexReport, progress: Progress
-) -> Iterator[TaggedFile]:
-    """The files that can be read; the reasons for the others are added to the report."""
-    n_done = report.n_unchanged
-    progress("indexing", n_done, report.n_files)
-    for chunk in in_order(tagged_chunks):
-        for tagged in chunk.files:
-            if tagged.reason is None:
-                report.sound_seconds += tagged.duration_seconds or 0.0
-                yield tagged
-            else:
-                report.reasons.append(tagged.reason)
-            n_done += 1
-            progress("indexing", n_done, report.n_files)
 
 
 def _is_gone(name: str, locations: Sequence[str]) -> bool:
@@ -276,15 +249,15 @@ def _update_graph(database: IndexDatabase, info: IndexInfo, workers: int | None,
     state = database.state
     is_large = state.n_vectors >= ROWS_FOR_GRAPH and is_installed()
     if state.n_vectors and (info.engine == "usearch" or (info.engine == "auto" and is_large)):
-        exists = state.n_in_graph > 0 and (database.folder / state.graph_file).exists()
-        if exists and state.n_in_graph == state.n_vectors:
+        path = database.folder / state.graph_file
+        known = path if state.n_in_graph > 0 and path.exists() else None
+        if known and state.n_in_graph == state.n_vectors:
             return
         new_state = state._replace(n_in_graph=state.n_vectors)
         expansion = write_graph(
             database.folder / new_state.graph_file,
             read_vectors(database.folder, state),
-            known=database.folder / state.graph_file if exists else None,
-            n_known=state.n_in_graph if exists else 0,
+            known=known,
             expansion=state.expansion,
             workers=workers or n_usable_cores(),
             progress=progress,

@@ -176,21 +176,13 @@ class IndexDatabase:
         value = self.blob("embedding")
         return None if value is None else Embedding.from_bytes(value)
 
-    def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each file."""
-        rows = self._connection.execute("SELECT name, fingerprint FROM file")
-        return {os.fsdecode(name): fingerprint for name, fingerprint in rows}
-
     def add(
         self, name: str, fingerprint: str, date: RecordingDate | None, timeline: Timeline, thresholds: Float32Array
     ) -> int:
         """Add a file with its windows and the labels above their thresholds; return its number."""
         date_columns = (None, None) if date is None else (to_seconds(date.time), date.from_name)
         values = (os.fsencode(name), fingerprint, float(timeline.ends[-1]), *date_columns, len(timeline.starts))
-        insert = (
-            "INSERT INTO file (name, fingerprint, seconds, recorded, date_from_name, n_windows) "
-            "VALUES (?, ?, ?, ?, ?, ?)"
-        )
+        insert = "INSERT INTO file VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL)"
         number = int(self._connection.execute(insert, values).lastrowid or 0)
         times = zip(timeline.starts.tolist(), timeline.ends.tolist(), strict=True)
         windows = ((number, position, start, end) for position, (start, end) in enumerate(times))
@@ -204,12 +196,11 @@ class IndexDatabase:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files. Their vectors remain until the vectors file is rewritten."""
-        for name in names:
-            file = self._connection.execute("SELECT number FROM file WHERE name = ?", (os.fsencode(name),)).fetchone()
-            if file is not None:
-                for table in ("span", "detection", "features"):
-                    self._connection.execute(f"DELETE FROM {table} WHERE file = ?", file)
-                self._connection.execute("DELETE FROM file WHERE number = ?", file)
+        keys = [(os.fsencode(name),) for name in names]
+        file = "(SELECT number FROM file WHERE name = ?)"
+        for table in ("span", "detection", "features"):
+            self._connection.executemany(f"DELETE FROM {table} WHERE file = {file}", keys)
+        self._connection.executemany("DELETE FROM file WHERE name = ?", keys)
 
     def set_first_row(self, file: int, first_row: int) -> None:
         """Store the number of the vector of a file's first window."""
@@ -263,21 +254,17 @@ class IndexDatabase:
     def row(self, number: int) -> IndexRow | None:
         """The window of a vector; None if its file has been removed."""
         query = (
-            "SELECT number, name, recorded, date_from_name, first_row, n_windows FROM file WHERE first_row <= ? "
-            "ORDER BY first_row DESC LIMIT 1"
+            "SELECT file, position, name, recorded, date_from_name, starts, ends "
+            "FROM file JOIN span ON span.file = file.number AND span.position = ? - file.first_row "
+            "WHERE file.number = (SELECT number FROM file WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1)"
         )
-        values = self._connection.execute(query, (number,)).fetchone()
-        if values is None or number >= values[4] + values[5]:
+        window = self._connection.execute(query, (number, number)).fetchone()
+        if window is None:
             return None
-        file, name, recorded, date_from_name, first_row, _ = values
-        key = (file, number - first_row)
-        query = "SELECT starts, ends FROM span WHERE file = ? AND position = ?"
-        start, end = self._connection.execute(query, key).fetchone()
-        query = (
-            "SELECT label, probability FROM detection WHERE file = ? AND position = ? ORDER BY probability DESC, label"
-        )
+        *key, name, recorded, from_name, start, end = window
+        query = "SELECT label, probability FROM detection WHERE file = ? AND position = ? ORDER BY 2 DESC, label"
         detections = tuple(self._connection.execute(query, key))
-        date = None if recorded is None else RecordingDate(from_seconds(recorded + start), bool(date_from_name))
+        date = None if recorded is None else RecordingDate(from_seconds(recorded + start), bool(from_name))
         return IndexRow(number, os.fsdecode(name), start, end, date, detections)
 
     def filter_rows(self, search_filter: SearchFilter, *, among: Rows | None = None, limit: int | None = None) -> Rows:
@@ -290,8 +277,7 @@ class IndexDatabase:
         query, values = build_query(search_filter, among_rows=among is not None)
         if limit is not None:
             query += f" LIMIT {limit + 1}"
-        rows = np.fromiter((row for (row,) in self._connection.execute(query, values)), np.int64)
-        return np.sort(rows)
+        return np.sort(np.fromiter((row for (row,) in self._connection.execute(query, values)), np.int64))
 
     def _fill(self, table: str, numbers: Iterable[int]) -> None:
         """Fill a temporary table."""

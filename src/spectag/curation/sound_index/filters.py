@@ -41,16 +41,11 @@ def build_query(search_filter: SearchFilter, *, among_rows: bool) -> tuple[str, 
     if by_label:
         terms.append(f"detection.label IN ({_placeholders(search_filter.labels)})")
         values.extend(search_filter.labels)
-    for operator, labels in (
-        ("EXISTS", () if by_label else search_filter.labels),
-        ("NOT EXISTS", search_filter.not_labels),
-    ):
+    detected = "(SELECT 1 FROM detection AS other WHERE other.file = span.file AND other.position = span.position"
+    other_labels = () if by_label else search_filter.labels
+    for operator, labels in (("EXISTS", other_labels), ("NOT EXISTS", search_filter.not_labels)):
         if labels:
-            same = "other.file = span.file AND other.position = span.position"
-            terms.append(
-                f"{operator} (SELECT 1 FROM detection AS other "
-                f"WHERE other.label IN ({_placeholders(labels)}) AND {same})"
-            )
+            terms.append(f"{operator} {detected} AND other.label IN ({_placeholders(labels)}))")
             values.extend(labels)
     if search_filter.after is not None:
         terms.append("file.recorded + span.starts >= ?")

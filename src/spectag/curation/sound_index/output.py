@@ -17,14 +17,10 @@ def check_results_file(output: str) -> None:
     """Raise a ConfigError if the output would overwrite a recording (-o *.wav is a common mistake) or another file."""
     suffix = PurePath(output).suffix.lower()
     if suffix in AUDIO_SUFFIXES:
-        raise ConfigError(
-            f"-o {output}: {suffix} is the suffix of a recording; use the name of a CSV, such as results.csv"
-        )
+        raise ConfigError(f"-o {output}: {suffix} is the suffix of a recording; use a name such as results.csv")
     path = Path(output)
     if path.is_file() and path.stat().st_size and not path.read_bytes().startswith(",".join(SEARCH_COLUMNS).encode()):
-        raise ConfigError(
-            f"-o {output}: the file exists and contains something else, which would be lost; use another name"
-        )
+        raise ConfigError(f"-o {output}: the file contains something else, which would be lost; use another name")
 
 
 def write_results(results: Sequence[SearchResult], location: str | Path | None) -> None:
@@ -43,10 +39,8 @@ def write_results(results: Sequence[SearchResult], location: str | Path | None) 
         write_row(SEARCH_COLUMNS)
         for result in results:
             end = "" if result.end_seconds is None else f"{result.end_seconds:.3f}"
-            labels = join_labels(tag.label for tag in result.labels)
-            write_row(
-                [f"{result.similarity:.6f}", result.file, f"{result.start_seconds:.3f}", end, labels, *_date(result)]
-            )
+            times, labels = (f"{result.start_seconds:.3f}", end), join_labels(tag.label for tag in result.labels)
+            write_row([f"{result.similarity:.6f}", result.file, *times, labels, *_date(result)])
 
 
 def result_to_dict(result: SearchResult) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from datetime import datetime
 from fnmatch import translate
 from functools import cached_property
 from pathlib import Path, PurePath
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -96,7 +95,7 @@ class SoundIndex:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -219,16 +218,14 @@ class SoundIndex:
                 if row is None or not is_wanted(row) or (one_per_file and row.file in files):
                     continue
                 files.add(row.file)
-                results.append(self._result(row, similarity))
+                labels = tuple(Tag(self.info.labels[label], probability) for label, probability in row.detections)
+                times = row.start_seconds, row.end_seconds
+                results.append(SearchResult(row.file, *times, similarity, labels, row.recorded))
                 if len(results) == n:
                     return results
             if n_neighbours >= n_rows:
                 return results
             n_neighbours *= 4
-
-    def _result(self, row: IndexRow, similarity: float) -> SearchResult:
-        labels = tuple(Tag(self.info.labels[label], probability) for label, probability in row.detections)
-        return SearchResult(row.file, row.start_seconds, row.end_seconds, similarity, labels, row.recorded)
 
     def _example(self, query: str, start: float | None) -> QueryExample:
         with self._reading() as snapshot:
@@ -309,5 +306,4 @@ class _Snapshot:
 
 def _mean_direction(vectors: Float32Array) -> Float32Array:
     """The unit vector (n_dimensions,) in the direction of the mean of vectors (n, n_dimensions)."""
-    direction: Float32Array = unit_vectors(vectors.mean(axis=0, keepdims=True))[0]
-    return direction
+    return np.asarray(unit_vectors(vectors.mean(axis=0, keepdims=True))[0])
