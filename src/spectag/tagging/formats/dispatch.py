@@ -119,8 +119,7 @@ def write(
             with open_output(paths.path_for(file.file)) as out:
                 write_recording(file, out)
         return
-    opened: Any = open_binary_output(location) if table_format.is_binary else open_output(location)
-    with opened as out:
+    with open_binary_output(location) if table_format.is_binary else open_output(location) as out:
         table_format.write(files, out, **_options(table_format.write, context))
 
 

@@ -56,23 +56,21 @@ class Template:
         by_name: dict[str, list[str]] = {}
         for file in candidates:
             by_name.setdefault(Path(file).name, []).append(file)
-        files = [self._file_of(fname, by_name.get(Path(fname).name, [])) for fname in self.fnames]
-        missing = [fname for fname, file in zip(self.fnames, files, strict=True) if file is None]
+        missing = [fname for fname in self.fnames if Path(fname).name not in by_name]
         if missing:
             raise DataError(
                 f"{self.path}: {len(missing)} of its {len(self.fnames)} clips are missing, such as {missing[0]}; "
                 "give the folder that holds all of them"
             )
-        return [file for file in files if file is not None]
+        return [self._file_of(fname, by_name[Path(fname).name]) for fname in self.fnames]
 
-    def _file_of(self, fname: str, namesakes: Sequence[str]) -> str | None:
+    def _file_of(self, fname: str, namesakes: Sequence[str]) -> str:
         """The file of a row among those with its name. The row's folders decide if the name alone does not."""
         parts = Path(fname).parts
-        in_its_folder = [file for file in namesakes if Path(file).parts[-len(parts) :] == parts]
-        files = in_its_folder or namesakes
+        files = [file for file in namesakes if Path(file).parts[-len(parts) :] == parts] or namesakes
         if len(files) > 1:
             raise DataError(f"{self.path}: {fname} may be {files[0]} or {files[1]}; give the folder of one of them")
-        return files[0] if files else None
+        return files[0]
 
     def refuse_skipped(self, reasons: Sequence[str]) -> None:
         """Raise a DataError that names the clips that cannot be tagged, if there are any."""
