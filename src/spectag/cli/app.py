@@ -16,7 +16,7 @@ from spectag.errors import MissingExtraError, SpectagError
 
 FAILED, MISUSED, SKIPPED_SOME, STOPPED = 1, 2, 3, 130
 
-app = App(name="spectag", help_flags=[], version=lambda: _version(), group_parameters="Options")
+app = App(name="spectag", help_flags=[], group_parameters="Options")
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main prints a message
 for _group in COMMANDS.values():
     for _name in _group:
@@ -70,12 +70,6 @@ def _option_names(command: str) -> set[str]:
         return set()
     arguments = app[command].assemble_argument_collection(parse_docstring=False)
     return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("spectag")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

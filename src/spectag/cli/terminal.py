@@ -4,10 +4,12 @@ rich is imported inside functions: help pages do not need it, and importing it t
 """
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from spectag.cli.app import SKIPPED_SOME
@@ -130,6 +132,12 @@ def print_skipped(reasons: Sequence[str]) -> int:
     for reason in reasons:
         print(f"skipped: {reason}", file=sys.stderr)
     return SKIPPED_SOME if reasons else 0
+
+
+def shell_command(*words: object, **options: object) -> str:
+    """A command line, quoted for the shell. Options with the value None are left out."""
+    given = ((f"--{name.replace('_', '-')}", value) for name, value in options.items() if value is not None)
+    return shlex.join(map(str, [*words, *chain.from_iterable(given)]))
 
 
 def format_duration(seconds: float) -> str:

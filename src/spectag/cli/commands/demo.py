@@ -1,11 +1,10 @@
 """spectag demo."""
 
-import shlex
 from pathlib import Path
 
 from spectag.cli.app import training_packages
 from spectag.cli.options import Output, Seed
-from spectag.cli.terminal import progress_display
+from spectag.cli.terminal import progress_display, shell_command
 
 
 def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> None:
@@ -26,15 +25,12 @@ def demo_command(*, output: Output = Path("spectag-demo"), seed: Seed = 0) -> No
         run = demo(output, seed=seed, progress=progress, log=log)
     lwlrap = run.evaluation.models[0].overall["lwlrap"]
     clip = min(run.data.test.glob("*.wav"))
-    next_command = shlex.join(["spectag", "tag", str(run.model), str(clip), "--top", "3"])
+    next_command = shell_command("spectag", "tag", run.model, clip, top=3)
     print(
         f"lwlrap {lwlrap.value:.3f} on {len(run.evaluation.manifest.clips)} test clips that were not used for training "
-        f"(95 % interval {lwlrap.low:.3f} to {lwlrap.high:.3f}; 1 is best)\n"
-        f"model    {run.model}\n"
-        f"tags     {run.tags}\n"
-        f"figure   {run.figure}\n"
-        f"report   {run.report}\n"
-        "\n"
-        f"Next: {next_command}\n"
-        f"With your own sounds: spectag train labels.csv -o my-model --backbone efficientnet_lite0"
+        f"(95 % interval {lwlrap.low:.3f} to {lwlrap.high:.3f}; 1 is best)",
+        *(f"{name:<9}{getattr(run, name)}" for name in ("model", "tags", "figure", "report")),
+        f"\nNext: {next_command}",
+        "With your own sounds: spectag train labels.csv -o my-model --backbone efficientnet_lite0",
+        sep="\n",
     )

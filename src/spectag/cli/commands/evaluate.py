@@ -159,13 +159,9 @@ def _worst_labels(evaluation: "Evaluation") -> "Table":
     table = _table("worst labels", "clips", "average precision", interval, "F1", "threshold")
     for label in first.worst_labels[:_N_WORST]:
         index = first.labels.index(label)
-        table.add_row(
-            label,
-            f"{first.n_clips_per_label[index]:,}",
-            *_cells(first.per_label["average_precision"][index]),
-            _number(first.per_label["f1"][index].value),
-            _number(float(first.thresholds[index])),
-        )
+        precision = _cells(first.per_label["average_precision"][index])
+        numbers = map(_number, (first.per_label["f1"][index].value, float(first.thresholds[index])))
+        table.add_row(label, f"{first.n_clips_per_label[index]:,}", *precision, *numbers)
     return table
 
 

@@ -1,7 +1,5 @@
 """spectag review."""
 
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +7,14 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.options import Flag, Json, OptionalOutput, Workers
-from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import (
+    new_table,
+    print_json,
+    print_skipped,
+    progress_display,
+    shell_command,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
     from spectag.curation.label_review import Finding, Review
@@ -115,8 +120,7 @@ def review_command(
     else:
         _print_findings(found)
         if output is not None:
-            data_options = {"--audio-dir": audio_dir, "--group-column": group_column}
-            _print_next_steps(files, manifest, {name: value for name, value in data_options.items() if value})
+            _print_next_steps(files, manifest, audio_dir=audio_dir, group_column=group_column)
     return print_skipped([reason for _, reason in found.skipped])
 
 
@@ -127,19 +131,19 @@ def _warn(found: "Review", manifest: Path) -> None:
     warning = (
         f"WARNING: {n_train:,} of the {n_clips:,} clips are checked with a model that was trained on them, "
         "so it agrees even with wrong labels. Train with folds to get out-of-fold predictions: "
-        f"spectag train {shlex.quote(str(manifest))} -o MODEL --folds 5"
+        f"{shell_command('spectag', 'train', manifest, '-o', 'MODEL', folds=5)}"
     )
     Console(stderr=True, highlight=False).print(warning, style="bold red", markup=False, soft_wrap=True)
 
 
-def _print_next_steps(files: "ReviewFiles", manifest: Path, data_options: Mapping[str, object]) -> None:
+def _print_next_steps(files: "ReviewFiles", manifest: Path, **data_options: object) -> None:
     print(f"\nall clips, ranked: {files.table}\npage for your decisions: {files.page}")
     when = f"then save the page's corrections.csv in {files.corrections.parent}, and train"
     if files.n_accepted is not None:
         print(f"{files.n_accepted} suggestions accepted: {files.corrections}")
         when = "then" if files.n_accepted else when
-    words = ["spectag", "train", str(manifest), "-o", "MODEL", "--corrections", str(files.corrections)]
-    print(f"{when}: {shlex.join([*words, *(str(word) for option in data_options.items() for word in option)])}")
+    words = ("spectag", "train", manifest, "-o", "MODEL")
+    print(f"{when}: {shell_command(*words, corrections=files.corrections, **data_options)}")
 
 
 def _print_findings(found: "Review") -> None:
@@ -147,24 +151,22 @@ def _print_findings(found: "Review") -> None:
     from rich.text import Text
 
     console = stdout_console()
-    counts = ", ".join(
-        f"{n:,} {_PLURALS.get(kind, f'{kind}s') if n > 1 else kind}" for kind, n in found.counts.items() if n
-    )
+    plurals = {kind: _PLURALS.get(kind, f"{kind}s") for kind in found.counts}
+    counts = ", ".join(f"{n:,} {plurals[kind] if n > 1 else kind}" for kind, n in found.counts.items() if n)
     console.print(Text.assemble((str(found.manifest.source), "bold"), f": {counts}"), soft_wrap=True)
     if found.n_confirmed:
-        console.print(f"left out: {found.n_confirmed:,} with confirmed labels")
+        print(f"left out: {found.n_confirmed:,} with confirmed labels")
     findings = [finding for finding in found.findings if finding.kind != "no doubt"]
     if not findings:
-        console.print("no issues found")
+        print("no issues found")
         return
-    table = new_table(
-        "", "clip", "labels → suggested labels", "P(wrong)", "certainty", right=("", "P(wrong)", "certainty")
-    )
+    columns = ("", "clip", "labels → suggested labels", "P(wrong)", "certainty")
+    table = new_table(*columns, right=("", *columns[3:]))
     for finding in findings[:_N_SHOWN]:
         table.add_row(*_cells(finding))
     console.print("", table)
     if len(findings) > _N_SHOWN:
-        console.print(f"and {len(findings) - _N_SHOWN:,} more")
+        print(f"and {len(findings) - _N_SHOWN:,} more")
 
 
 def _cells(finding: "Finding") -> list[str]:

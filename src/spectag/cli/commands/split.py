@@ -80,10 +80,8 @@ def _print(result: "Split") -> None:
     for label, counts in zip(result.manifest.labels.names, balance.counts.T, strict=True):
         table.add_row(label, *map(str, counts))
     table.add_row("all", *map(str, balance.sizes), style="bold")
-    console = stdout_console()
-    console.print(table)
-    console.print(
+    stdout_console().print(table)
+    print(
         f"\ndeviation from the ideal fraction of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
-        f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})",
-        soft_wrap=True,
+        f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})"
     )

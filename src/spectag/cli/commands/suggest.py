@@ -1,6 +1,5 @@
 """spectag suggest."""
 
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from spectag.cli.options import Json, Length, Number, OptionalOutput, Seed, Workers
-from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, shell_command, stdout_console
 
 if TYPE_CHECKING:
     from spectag.curation.active_learning import Suggestions
@@ -98,11 +97,8 @@ def _print(suggestions: "Suggestions", output: Path | None) -> None:
     stdout_console().print(table)
     if output is not None:
         is_beside = output.parent.resolve() == Path(suggestions.folder).resolve()
-        audio_dir = "" if is_beside else f" --audio-dir {shlex.quote(suggestions.folder)}"
-        print(
-            f"{len(suggestions)} clips to label in {output}; fill in the column labels to use it as a manifest: "
-            f"spectag inspect {shlex.quote(str(output))}{audio_dir}",
-            file=sys.stderr,
-        )
+        command = shell_command("spectag", "inspect", output, audio_dir=None if is_beside else suggestions.folder)
+        next_step = f"fill in the column labels to use it as a manifest: {command}"
+        print(f"{len(suggestions)} clips to label in {output}; {next_step}", file=sys.stderr)
     elif len(suggestions) > _N_SHOWN:
         print(f"and {len(suggestions) - _N_SHOWN} more; -o next.csv writes all {len(suggestions)}", file=sys.stderr)

@@ -1,17 +1,16 @@
 """spectag tune."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectag.cli.app import training_packages
 from spectag.cli.options import Count, Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
-from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, shell_command, stdout_console
 from spectag.config.data_options import DataOptions
 
 if TYPE_CHECKING:
-    from spectag.training.tuning.study import Study, Trial
+    from spectag.training.tuning.study import Study
 
 _N_SHOWN = 10
 
@@ -69,31 +68,22 @@ def _train_command(manifest: Path, study: "Study", data: DataOptions) -> str:
     """The command that trains with the best settings."""
     from spectag.training.tuning.study import BEST_TOML
 
-    words = ["spectag", "train", str(manifest), "-o", "model", "--recipe", str(study.folder / BEST_TOML)]
-    for name in ("noisy", "audio_dir", "group_column", "corrections"):
-        if (value := getattr(data, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
+    data_options = {name: getattr(data, name) for name in ("noisy", "audio_dir", "group_column", "corrections")}
+    return shell_command("spectag", "train", manifest, "-o", "model", recipe=study.folder / BEST_TOML, **data_options)
 
 
 def _print(study: "Study", command: str) -> None:
     from spectag.training.tuning.study import FIGURE
     from spectag.training.tuning.study_storage import format_value
 
-    def row(trial: "Trial", name: str) -> list[str]:
-        settings = (f"{setting} {format_value(value)}" for setting, value in trial.settings.items())
-        return [name, f"{trial.lwlrap:.4f}", f"{trial.seconds:.1f}", ", ".join(settings)]
-
     table = new_table("trial", "lwlrap", "seconds", "settings", right=("lwlrap", "seconds"))
     table.columns[0].no_wrap = True
-    table.add_row(*row(study.trials[0], "0 (recipe)"))
-    for trial in study.ranked[:_N_SHOWN]:
-        if trial.number:
-            table.add_row(*row(trial, str(trial.number)), style="bold" if trial == study.best else None)
-    console = stdout_console()
-    console.print(table)
-    n_unscored = len(study.trials) - len(study.ranked)
-    if n_unscored:
-        console.print(f"without a score: {n_unscored} of {len(study.trials)} trials; see trials.csv for the reasons")
-    console.print(f"figure: {study.folder / FIGURE}", soft_wrap=True)
-    console.print(f"to train with the best settings: {command}", soft_wrap=True)
+    for trial in [study.trials[0], *(trial for trial in study.ranked[:_N_SHOWN] if trial.number)]:
+        name = str(trial.number or "0 (recipe)")
+        settings = ", ".join(f"{setting} {format_value(value)}" for setting, value in trial.settings.items())
+        style = "bold" if trial.number and trial == study.best else None
+        table.add_row(name, f"{trial.lwlrap:.4f}", f"{trial.seconds:.1f}", settings, style=style)
+    stdout_console().print(table)
+    if n_unscored := len(study.trials) - len(study.ranked):
+        print(f"without a score: {n_unscored} of {len(study.trials)} trials; see trials.csv for the reasons")
+    print(f"figure: {study.folder / FIGURE}\nto train with the best settings: {command}")
