@@ -126,7 +126,7 @@ def train(
 
 
 def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path) -> TrainResult:
-    recipe, clips = run.recipe, inputs[0].clips
+    recipe, clips, noisy = run.recipe, inputs[0].clips, inputs[0].noisy
     ensemble, held_out, out_of_fold = _cross_validate(run, inputs, train_on_all=True)
     cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
     calibration, thresholds = _fit_calibration_and_thresholds(out_of_fold, recipe)
@@ -142,7 +142,7 @@ def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path) -> TrainR
         calibration,
         thresholds,
         ensemble.epochs,
-        _with_noisy_clips(out_of_fold, inputs[0].noisy),
+        out_of_fold.with_training_clips(_out_of_fold(noisy, None, None)) if noisy else out_of_fold,
     )
     onnx_difference = run.write_bundle(output, record, ensemble)
     return TrainResult(
@@ -162,9 +162,7 @@ def first_fine_tuning(
     noisy: Manifest | None,
     recipe: Recipe,
     callbacks: Callbacks,
-    *,
-    cache: str | Path | None,
-    workers: int | None,
+    data: DataOptions,
 ) -> "FineTuning":
     """The first fine-tuning run that `train` would start with the same arguments, for experiments.
 
@@ -175,10 +173,10 @@ def first_fine_tuning(
     """
     member = next((member for member in recipe.member_recipes() if member.mode == "finetune"), None)
     if member is None:
-        raise ConfigError("this recipe fine-tunes no network; set --mode finetune")
-    processes, root = _connect_processes(member), _cache_root(cache)
+        raise ConfigError("this recipe fine-tunes no network (lbfgs has no learning rate); set --mode finetune")
+    processes, root = _connect_processes(member), _cache_root(data.cache)
     run = TrainingRun(member, root, Path(), processes, False, callbacks)
-    [inputs] = run.open_inputs(manifest, noisy, workers)
+    [inputs] = run.open_inputs(manifest, noisy, data.workers)
     clips = inputs.clips.manifest
     cross_validation = run.with_noisy(CrossValidation.of(clips.multi_hot(), hold_out(clips, recipe)), inputs)
     from spectag.training.members.finetuned import first_run
@@ -199,10 +197,8 @@ def score_recipe(
     noisy: Manifest | None,
     recipe: Recipe,
     callbacks: Callbacks,
-    *,
+    data: DataOptions,
     checkpoints: Path,
-    cache: str | Path | None,
-    workers: int | None,
 ) -> RecipeScore:
     """The scores that `train` would give with the same arguments, without a bundle and without training on all clips.
 
@@ -216,15 +212,13 @@ def score_recipe(
     ConfigError
         If the recipe holds out no clips. Other errors are those of `train`.
     """
-    run = TrainingRun(recipe, _cache_root(cache), checkpoints, _connect_processes(recipe), True, callbacks)
-    inputs = run.open_inputs(manifest, noisy, workers)
+    run = TrainingRun(recipe, _cache_root(data.cache), checkpoints, _connect_processes(recipe), True, callbacks)
+    inputs = run.open_inputs(manifest, noisy, data.workers)
     _, held_out, out_of_fold = _cross_validate(run, inputs, train_on_all=False)
     cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
     scores, _ = _score(out_of_fold, held_out, cross_fitted, Resampling(n_resamples=0))
     if scores is None:
-        raise ConfigError(
-            "no labelled clip is held out, so there is no score; set --validation-fraction 0.2, or --folds 5"
-        )
+        raise ConfigError("no labelled clip is held out for a score; set --validation-fraction 0.2 or --folds 5")
     return RecipeScore(scores, inputs[0].clips.skipped)
 
 
@@ -263,8 +257,7 @@ def _connect_processes(recipe: Recipe) -> Processes:
 def _check_has_epochs(recipe: Recipe) -> None:
     if all(member.optimizer == "lbfgs" for member in recipe.member_recipes()):
         raise ConfigError(
-            "TensorBoard shows epochs, but optimizer lbfgs fits the head without epochs; leave out --tensorboard, or "
-            "use another optimizer or --mode finetune"
+            "TensorBoard shows epochs; leave out --tensorboard, use an optimizer other than lbfgs, or --mode finetune"
         )
 
 
@@ -328,8 +321,7 @@ def _score_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldSc
 def _out_of_fold(clips: ClipInputs, held_out: HeldOut | None, logits: FloatArray | None) -> OutOfFoldPredictions:
     """All training clips, with the logits (n_clips, n_labels) of those that were held out."""
     manifest = clips.manifest
-    y_true = manifest.multi_hot()
-    folds = np.full(len(manifest.clips), "", object)
+    y_true, folds = manifest.multi_hot(), np.full(len(manifest.clips), "", object)
     if held_out is not None:
         for name, rows in zip(held_out.names, held_out.rows, strict=True):
             folds[rows] = name
@@ -343,11 +335,6 @@ def _out_of_fold(clips: ClipInputs, held_out: HeldOut | None, logits: FloatArray
         y_true=y_true,
         logits=np.full(y_true.shape, np.nan) if logits is None else logits,
     )
-
-
-def _with_noisy_clips(out_of_fold: OutOfFoldPredictions, noisy: ClipInputs | None) -> OutOfFoldPredictions:
-    """The training clips and those with noisy labels, which are never held out."""
-    return out_of_fold if noisy is None else out_of_fold.with_training_clips(_out_of_fold(noisy, None, None))
 
 
 def _fit_calibration_and_thresholds(

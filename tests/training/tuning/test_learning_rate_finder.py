@@ -127,7 +127,7 @@ def test_search_tries_rising_rates_and_ignores_the_recipes_rate(manifest, tmp_pa
 def test_every_step_has_its_rate_and_the_head_keeps_its_multiplier(manifest, tmp_path):
     settings = SETTINGS | {"finetune": SETTINGS["finetune"] | {"head_lr_multiplier": 3.0, "layer_decay": 1.0}}
     training = first_fine_tuning(
-        read_manifest(manifest), None, Recipe(**settings), Callbacks(), cache=tmp_path / "cache", workers=1
+        read_manifest(manifest), None, Recipe(**settings), Callbacks(), DataOptions(cache=tmp_path / "cache", workers=1)
     )
     step, seen = training._train_step, []
 
@@ -142,10 +142,7 @@ def test_every_step_has_its_rate_and_the_head_keeps_its_multiplier(manifest, tmp
 
 
 def test_frozen_network_is_refused(manifest):
-    with pytest.raises(
-        ConfigError,
-        match=r"optimizer lbfgs fits the head of a frozen network without a learning rate.*; set --mode finetune",
-    ):
+    with pytest.raises(ConfigError, match=r"lbfgs has no learning rate.*; set --mode finetune"):
         find_learning_rate(manifest, Recipe(backbone="scratch"))
 
 

@@ -47,7 +47,7 @@ class FakeTraining:
     recipes: list = field(default_factory=list)
     folders: list = field(default_factory=list)
 
-    def __call__(self, manifest, noisy, recipe, callbacks, *, checkpoints, **_):
+    def __call__(self, manifest, noisy, recipe, callbacks, data, checkpoints):
         self.recipes.append(recipe)
         self.folders.append(checkpoints)
         checkpoints.mkdir(exist_ok=True)
@@ -300,7 +300,7 @@ def test_no_trial_starts_that_would_exceed_the_budget(manifest, tmp_path, fake_t
     budget = {"budget": 139}
     study = tune(manifest, tmp_path / "s", SCRATCH.model_copy(update=budget))
     assert [trial.seconds for trial in study.trials] == [50.0] + [10.0] * 8  # 130 s; a tenth would end at 140 s
-    assert study.ended == "130 s of 139 s are used, and a trial takes 10.0 s; increase the budget to continue"
+    assert study.ended == "130 of 139 s are used, and a trial takes 10.0 s; increase the budget to go on"
     longer = tune(manifest, tmp_path / "s", SCRATCH.model_copy(update={"budget": 150}))
     assert len(longer.trials) == 11
     short = tune(manifest, tmp_path / "short", SCRATCH.model_copy(update={"budget": 1}))
@@ -428,9 +428,7 @@ def test_damaged_journal_is_named(manifest, tmp_path, fake_training):
 
 
 def test_without_held_out_clips_there_is_no_score(manifest, tmp_path):
-    with pytest.raises(
-        ConfigError, match="no labelled clip is held out, so there is no score; set --validation-fraction"
-    ):
+    with pytest.raises(ConfigError, match="no labelled clip is held out for a score; set --validation-fraction"):
         tune(manifest, tmp_path / "s", SCRATCH.model_copy(update={"folds": "none"}), trials=2)
 
 

@@ -80,15 +80,9 @@ def find_learning_rate(
     """
     if n_steps < 20:
         raise ValueError(f"n_steps must be 20 or more, got {n_steps}")
-    if all(member.mode == "frozen" for member in recipe.member_recipes()):
-        raise ConfigError(
-            "the learning-rate finder needs fine-tuning, but this recipe has none (optimizer lbfgs fits the head of a "
-            "frozen network without a learning rate); set --mode finetune"
-        )
     data = data or DataOptions()
     manifest, noisy = read_training_data(manifest, data)
-    callbacks = Callbacks(progress, log)
-    training = first_fine_tuning(manifest, noisy, recipe, callbacks, cache=data.cache, workers=data.workers)
+    training = first_fine_tuning(manifest, noisy, recipe, Callbacks(progress, log), data)
     rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps)
 
     def losses_with_progress() -> Iterator[float]:

@@ -40,7 +40,6 @@ from spectag.training.tuning.study_storage import format_value, import_optuna, o
 
 if TYPE_CHECKING:
     import optuna
-    from matplotlib.figure import Figure
 
 TRIALS_CSV, BEST_TOML, FIGURE = "trials.csv", "best.toml", "study.png"
 
@@ -160,20 +159,14 @@ def tune(
 
     def score(recipe: Recipe, checkpoints: Path, on_epoch: OnEpoch, log: Log) -> RecipeScore:
         callbacks = Callbacks(_without_epoch_steps(progress), log, on_epoch)
-        return score_recipe(
-            manifest,
-            noisy,
-            recipe,
-            callbacks,
-            checkpoints=checkpoints,
-            cache=options.cache,
-            workers=options.workers,
-        )
+        return score_recipe(manifest, noisy, recipe, callbacks, options, checkpoints)
 
     identity = study_identity((manifest, noisy), recipe, space)
     with open_study(output, identity, n_epochs=recipe.epochs) as study:
         result = _Search(study, output, recipe, space, score, progress, log).run(budget, trials)
-    save_figure(_figure(result, tuple(space.settings)), output / FIGURE)
+    scores = [float("nan") if trial.lwlrap is None else trial.lwlrap for trial in result.trials]
+    settings = {name: [trial.settings.get(name) for trial in result.trials] for name in space.settings}
+    save_figure(study_figure(scores, settings), output / FIGURE)
     return result
 
 
@@ -317,8 +310,7 @@ class _Search:
         }
 
     def _log_last(self) -> None:
-        trials = self.trials
-        trial = trials[-1]
+        trial = self.trials[-1]
         settings = ", ".join(f"{name} {format_value(value)}" for name, value in trial.settings.items())
         if trial.number == 0:
             settings = f"unchanged recipe ({settings})"
@@ -399,9 +391,7 @@ def _reason_to_end(trials: Sequence[Trial], spent: float, budget: float | None, 
     later = seconds[1:] or seconds  # the first one also computed spectrograms and features for the others
     mean = sum(later) / len(later)
     if spent + mean > budget:
-        return (
-            f"{spent:.0f} s of {budget:.0f} s are used, and a trial takes {mean:.1f} s; increase the budget to continue"
-        )
+        return f"{spent:.0f} of {budget:.0f} s are used, and a trial takes {mean:.1f} s; increase the budget to go on"
     return ""
 
 
@@ -423,19 +413,12 @@ def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figure(study: Study, names: Sequence[str]) -> "Figure":
-    scores = [float("nan") if trial.lwlrap is None else trial.lwlrap for trial in study.trials]
-    return study_figure(scores, {name: [trial.settings.get(name) for trial in study.trials] for name in names})
-
-
-def _distribution(domain: Range | SettingChoice) -> "optuna.distributions.BaseDistribution":
+def _distribution(domain: Range | SettingChoice) -> Any:
+    """Optuna's distribution of the values of a setting."""
     distributions = import_optuna().distributions
-    result: optuna.distributions.BaseDistribution
     if isinstance(domain, Range):
-        result = distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
-    else:
-        result = distributions.CategoricalDistribution(domain.values)
-    return result
+        return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+    return distributions.CategoricalDistribution(domain.values)
 
 
 def _without_epoch_steps(progress: Progress) -> Progress:
