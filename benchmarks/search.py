@@ -149,7 +149,7 @@ def run_speed(arguments: argparse.Namespace) -> None:
     queries = draw(N_QUERIES)
     if not (folder / "index.json").exists():
         make_index(folder, draw, arguments.n, arguments.dimensions)
-    database = IndexDatabase.open(folder)
+    database = IndexDatabase(folder)
     vectors = read_vectors(folder, database.state)
     begin = time.perf_counter()
     exact, _ = nearest_neighbors(queries, vectors, 10)
@@ -194,7 +194,7 @@ def vector_source(rng: np.random.Generator, n_dimensions: int, kind: str) -> Cal
 def make_index(folder: Path, draw: Callable[[int], np.ndarray], n: int, n_dimensions: int) -> None:
     """An index of recordings with 100 windows, one per day. "rare" is in ten windows, "often" in every second one."""
     folder.mkdir(parents=True, exist_ok=True)
-    database = IndexDatabase.open(folder)
+    database = IndexDatabase(folder)
     window = WindowConfig(window_seconds=10.0)
     write_index_info(
         folder, IndexInfo(model="none", labels=("rare", "often"), window=window, engine="usearch", probe=(1, 1))

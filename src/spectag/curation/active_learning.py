@@ -3,8 +3,9 @@
 Suggested clips are those that the model is uncertain about, and that differ from each other and from labelled clips.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -156,29 +157,23 @@ def suggest(
     if is_labelled.any():
         log(f"{np.count_nonzero(is_labelled):,} of {len(is_labelled):,} clips are labelled already")
     uncertainty = _uncertainty(tagger, embedded, labelled_clips, out_of_fold)
-    selections = _select(embedded, is_labelled, uncertainty, n, rng=rng, progress=progress)
-    if not selections:
+    clips: list[Suggestion] = []
+    progress("choosing", 0, n)
+    for selection in islice(_select(embedded, is_labelled, uncertainty, rng), n):
+        clips.append(_suggestion(tagger, embedded, selection, len(clips) + 1, uncertainty))
+        progress("choosing", len(clips), n)
+    if not clips:
         left_out = f"all {len(is_labelled):,} clips are labelled, or are near-duplicates of labelled clips"
         raise DataError(f"{pool.folder}: nothing is left to suggest: {left_out}")
-    if len(selections) < min(n, int(np.count_nonzero(~is_labelled))):
-        log(f"{len(selections):,} suggestions: the other clips are near-duplicates of these or of labelled clips")
-    clips = tuple(
-        _suggestion(tagger, embedded, selection, rank, None if uncertainty is None else uncertainty[selection.index])
-        for rank, selection in enumerate(selections, start=1)
-    )
-    return Suggestions(clips, pool.folder, embedded.skipped)
+    if len(clips) < min(n, int(np.count_nonzero(~is_labelled))):
+        log(f"{len(clips):,} suggestions: the other clips are near-duplicates of these or of labelled clips")
+    return Suggestions(tuple(clips), pool.folder, embedded.skipped)
 
 
 def _select(
-    embedded: EmbeddedPool,
-    is_labelled: BoolArray,
-    uncertainty: FloatArray | None,
-    n: int,
-    *,
-    rng: np.random.Generator,
-    progress: Progress,
-) -> list[Selection]:
-    """The n most useful clips, by their rows in the pool, without near-duplicates."""
+    embedded: EmbeddedPool, is_labelled: BoolArray, uncertainty: FloatArray | None, rng: np.random.Generator
+) -> Iterator[Selection]:
+    """Clips by their rows in the pool, the most useful first, without near-duplicates."""
     rows = np.flatnonzero(~is_labelled)
     compared = _ComparedClips(embedded, np.flatnonzero(is_labelled))
     candidates = select(
@@ -188,18 +183,11 @@ def _select(
         near_duplicate=NEAR_DUPLICATE if len(embedded.vectors) >= _FEW_CLIPS else _COPY_SIMILARITY,
         rng=rng,
     )
-    selections: list[Selection] = []
-    progress("choosing", 0, n)
     for candidate in candidates:
         row = int(rows[candidate.index])
-        if compared.has_near_duplicate(row):
-            continue
-        compared.add(row)
-        selections.append(replace(candidate, index=row))
-        progress("choosing", len(selections), n)
-        if len(selections) == n:
-            break
-    return selections
+        if not compared.has_near_duplicate(row):
+            compared.add(row)
+            yield replace(candidate, index=row)
 
 
 def _uncertainty(
@@ -238,24 +226,26 @@ class _ComparedClips:
 
 
 def _suggestion(
-    tagger: Tagger, embedded: EmbeddedPool, selection: Selection, rank: int, uncertainty: float | None
+    tagger: Tagger, embedded: EmbeddedPool, selection: Selection, rank: int, uncertainty: FloatArray | None
 ) -> Suggestion:
-    start, end = embedded.spans[selection.index]
-    probabilities = embedded.probabilities[selection.index]
+    index = selection.index
+    start, end = embedded.spans[index]
+    probabilities = embedded.probabilities[index]
+    clip_uncertainty = None if uncertainty is None else float(uncertainty[index])
     order = np.argsort(-probabilities, kind="stable")
     above_threshold = [label for label in order if probabilities[label] >= tagger.thresholds[label]]
     suggested = above_threshold or [order[0]]
     most_probable = [Tag(tagger.labels.names[label], float(probabilities[label])) for label in order[:2]]
     return Suggestion(
         rank=rank,
-        fname=embedded.fnames[selection.index],
-        file=embedded.files[selection.index],
+        fname=embedded.fnames[index],
+        file=embedded.files[index],
         start_seconds=start,
         end_seconds=end,
         suggested=tuple(tagger.labels.names[label] for label in suggested),
         probability=float(probabilities[suggested[0]]),
-        uncertainty=None if uncertainty is None else float(uncertainty),
-        why=reasons_to_label(selection, uncertainty, most_probable, is_detected=bool(above_threshold)),
+        uncertainty=clip_uncertainty,
+        why=reasons_to_label(selection, clip_uncertainty, most_probable, is_detected=bool(above_threshold)),
     )
 
 

@@ -1,7 +1,8 @@
 """The clips to choose from: their predictions and embedding vectors, and which of them are labelled already."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -65,7 +66,7 @@ class Pool:
             folder=str(folders.pop() if len(folders) == 1 else manifest.source.parent),
             files=tuple(str(clip.path) for clip in clips),
             fnames=tuple(clip.fname for clip in clips),
-            spans=tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
+            spans=tuple(map(_span, clips)),
         )
 
     @property
@@ -112,7 +113,7 @@ class EmbeddedPool:
         """
         labelled_spans: dict[str, list[Span]] = {}
         for clip in labelled_clips:
-            labelled_spans.setdefault(_location(clip.path), []).append((clip.start_seconds, clip.end_seconds))
+            labelled_spans.setdefault(_location(clip.path), []).append(_span(clip))
         result = [
             any(_overlap(span, other) for other in labelled_spans.get(_location(file), ()))
             for file, span in zip(self.files, self.spans, strict=True)
@@ -130,6 +131,10 @@ class EmbeddedPool:
 
 def _location(file: str | Path) -> str:
     return join_parts(split_location(str(file)))
+
+
+def _span(clip: Clip) -> Span:
+    return clip.start_seconds, clip.end_seconds
 
 
 def _overlap(first: Span, second: Span) -> bool:
@@ -162,16 +167,9 @@ def embed_pool(
         rng.shuffle(order)
     rows = _PoolRows(pool, windows)
     embedder = _IncrementalEmbedder()
+    tag_features = partial(tag, tagger, features=True, workers=workers, progress=progress)
     spans = None if pool.spans is None else [pool.spans[number] for number in order]
-    tagged_files = tag(
-        tagger,
-        [pool.files[number] for number in order],
-        window=windows,
-        spans=spans,
-        features=True,
-        workers=workers,
-        progress=progress,
-    )
+    tagged_files = tag_features([pool.files[number] for number in order], window=windows, spans=spans)
     for number, tagged in zip(order.tolist(), tagged_files, strict=True):
         if (features := rows.add(number, tagged)) is not None:
             embedder.add(features)
@@ -180,8 +178,11 @@ def embed_pool(
     sorted_rows = np.argsort(rows.numbers, kind="stable")  # back to the order of the pool
     numbers = [rows.numbers[row] for row in sorted_rows]
     files, spans = [pool.files[number] for number in numbers], [rows.spans[row] for row in sorted_rows]
+    in_pool = set(zip(map(_location, files), spans, strict=True))
+    clips = [clip for clip in labelled_clips if (_location(clip.path), _span(clip)) not in in_pool]
+    tagged_clips = tag_features([str(clip.path) for clip in clips], spans=list(map(_span, clips))) if clips else ()
     elsewhere = []
-    for clip, tagged in _tag_elsewhere(tagger, labelled_clips, files, spans, workers, progress):
+    for clip, tagged in zip(clips, tagged_clips, strict=True):
         if tagged.network_outputs is None:
             rows.skipped.append(str(tagged.reason))
         else:
@@ -230,26 +231,6 @@ class _PoolRows:
         self.numbers += [number] * len(timeline.starts)
         self.probabilities.append(timeline.probabilities)
         return tagged.network_outputs.features
-
-
-def _tag_elsewhere(
-    tagger: Tagger,
-    labelled_clips: Iterable[Clip],
-    files: Sequence[str],
-    spans: Sequence[Span],
-    workers: int | None,
-    progress: Progress,
-) -> Iterator[tuple[Clip, TaggedFile]]:
-    """The labelled clips that are not clips of the pool, each with its predictions and features."""
-    in_pool = set(zip(map(_location, files), spans, strict=True))
-    clips = [
-        clip for clip in labelled_clips if (_location(clip.path), (clip.start_seconds, clip.end_seconds)) not in in_pool
-    ]
-    if clips:
-        files = [str(clip.path) for clip in clips]
-        times = [(clip.start_seconds, clip.end_seconds) for clip in clips]
-        tagged_files = tag(tagger, files, spans=times, features=True, workers=workers, progress=progress)
-        yield from zip(clips, tagged_files, strict=True)
 
 
 class _IncrementalEmbedder:

@@ -64,7 +64,7 @@ def labels_of(found):
 
 def all_vectors(index):
     """File, start and vector of each window that can be found."""
-    database = IndexDatabase.open(Path(index))
+    database = IndexDatabase(Path(index))
     rows = read_vectors(database.folder, database.state)
     vectors_by_window = {}
     for entry in database.entries():
@@ -233,7 +233,7 @@ def test_embedding_of_many_sounds_is_final_and_features_are_deleted(model, sound
     monkeypatch.setattr(vectors, "ROWS_TO_FIT", 6)
     build_index([sounds], tmp_path / "index", model=model)
     before = all_vectors(tmp_path / "index")
-    database = IndexDatabase.open(tmp_path / "index")
+    database = IndexDatabase(tmp_path / "index")
     assert (database.state.is_settled, database.n_stored_features()) == (True, 0)
     database.close()
     for number in range(5):
@@ -255,7 +255,7 @@ def test_vectors_of_removed_files_are_not_found_and_finally_deleted(model, sound
         query = tmp_path / "Töne" / sorted(left)[0]
         assert set(names(spectag.search(tmp_path / "index", query, n=99))) == left - {query.name}
     (file,) = (tmp_path / "index").glob("vectors-*")
-    database = IndexDatabase.open(tmp_path / "index")
+    database = IndexDatabase(tmp_path / "index")
     assert database.state.n_vectors < 9
     assert file.stat().st_size == 4 * database.state.n_vectors * database.state.n_dimensions
     database.close()
@@ -508,7 +508,7 @@ N_FILES, N_WINDOWS = 40, 5
 def make_random_index(folder, rng, *, n_in_graph=0):
     """An index of random vectors, with a recording per day in the folders 0 to 3. The last recording has no date."""
     folder.mkdir()
-    database = IndexDatabase.open(folder)
+    database = IndexDatabase(folder)
     write_index_info(folder, IndexInfo(model="none", labels=LABELS, window=SECOND, engine="exact", probe=(1, 1)))
     rows = unit_vectors(rng.standard_normal((N_FILES * N_WINDOWS, 6)))
     starts = np.arange(N_WINDOWS, dtype=np.float64)

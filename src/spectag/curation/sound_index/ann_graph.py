@@ -100,10 +100,9 @@ def _sufficient_expansion(index: Any, vectors: Float32Array, probes: Rows) -> in
     """The smallest expansion with enough recall for vectors that are not in the graph; 0 if there is none."""
     known = np.setdiff1d(np.arange(len(vectors)), probes, assume_unique=True)
     exact, _ = nearest_neighbors(vectors[probes], vectors, _N_NEAREST, rows=known)
+    n_candidates = CANDIDATES_PER_RESULT * _N_NEAREST
     for expansion in _EXPANSIONS:
-        approximate = [
-            _candidates(index, vectors[row], CANDIDATES_PER_RESULT * _N_NEAREST, expansion) for row in probes
-        ]
+        approximate = [_candidates(index, vectors[row], n_candidates, expansion) for row in probes]
         if np.mean([np.isin(*pair).mean() for pair in zip(exact, approximate, strict=True)]) >= _MIN_RECALL:
             return expansion
     return 0
@@ -111,8 +110,7 @@ def _sufficient_expansion(index: Any, vectors: Float32Array, probes: Rows) -> in
 
 def _candidates(index: Any, vector: Float32Array, n: int, expansion: int) -> Rows:
     index.expansion_search = max(expansion, n)
-    rows: Rows = np.sort(index.search(vector, n, threads=1).keys.astype(np.int64))
-    return rows
+    return np.asarray(np.sort(index.search(vector, n, threads=1).keys.astype(np.int64)))
 
 
 def _open(path: Path, *, view: bool) -> Any:

@@ -166,7 +166,7 @@ def _open_for_writing(folder: Path) -> Iterator[IndexDatabase]:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             FileLock(folder / "lock", timeout=_LOCK_SECONDS),
-            closing(IndexDatabase.open(folder)) as database,
+            closing(IndexDatabase(folder)) as database,
             database_errors(folder),
         ):
             remove_unfinished(folder)

@@ -104,22 +104,16 @@ class IndexRow(NamedTuple):
 
 
 class IndexDatabase:
-    """The database of an index."""
+    """The database of an index. It is created if it does not exist."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._connection = connection
-
-    @classmethod
-    def open(cls, folder: Path) -> "IndexDatabase":
-        """Open the database; create it if it does not exist."""
         with database_errors(folder):
-            connection = sqlite3.connect(folder / DATABASE, timeout=_LOCK_SECONDS, check_same_thread=False)
-            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                connection.executescript(_SCHEMA)
-                connection.execute("INSERT INTO state VALUES (0, 0, 0, 0, 0, 0)")
-                connection.commit()
-        return cls(folder, connection)
+            self._connection = sqlite3.connect(folder / DATABASE, timeout=_LOCK_SECONDS, check_same_thread=False)
+            if not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self._connection.executescript(_SCHEMA)
+                self._connection.execute("INSERT INTO state VALUES (0, 0, 0, 0, 0, 0)")
+                self._connection.commit()
 
     def close(self) -> None:
         """Close the database, without uncommitted changes."""

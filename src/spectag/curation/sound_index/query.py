@@ -9,12 +9,11 @@ from spectag.config.base import WindowConfig
 from spectag.curation.embedding import Embedding
 from spectag.curation.sound_index.building import full_location
 from spectag.curation.sound_index.database import FileEntry, IndexDatabase
+from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import AudioError, DataError, did_you_mean
 from spectag.models.tagger import Tagger
 from spectag.system.storage import file_fingerprint, is_url
 from spectag.tagging.parallel import tag
-
-_N_LISTED = 5  # files with the same name in an error message
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ def find_entry(query: str, database: IndexDatabase) -> FileEntry | None:
     if not matches:
         hint = did_you_mean(PurePath(query).name, {PurePath(entry.name).name for entry in entries})
         raise DataError(f"{query}: no such file, and no file with this name in the index{hint}")
-    listed = ", ".join(entry.name for entry in matches[:_N_LISTED]) + (", ..." if len(matches) > _N_LISTED else "")
+    listed = abbreviate([entry.name for entry in matches])
     raise DataError(f"{query}: {len(matches):,} files of the index match: {listed}; use a longer part of the path")
 
 

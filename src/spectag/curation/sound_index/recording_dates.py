@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import NamedTuple
@@ -42,11 +43,9 @@ def recording_date(location: str) -> RecordingDate | None:
 def date_in(name: str) -> datetime | None:
     """The first valid date in a name."""
     for match in _DATE.finditer(name):
-        parts = [match[part] for part in ("year", "month", "day", "hour", "minute", "second")]
-        try:
+        parts = match.group("year", "month", "day", "hour", "minute", "second")
+        with suppress(ValueError):
             return datetime(*(int(part or 0) for part in parts))  # type: ignore[arg-type]
-        except ValueError:
-            continue
     return None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from spectag.array_types import Float32Array
 from spectag.curation.embedding import nearest_neighbors, unit_vectors
-from spectag.curation.sound_index.ann_graph import CANDIDATES_PER_RESULT, MAX_CANDIDATES, Graph
+from spectag.curation.sound_index.ann_graph import CANDIDATES_PER_RESULT, MAX_CANDIDATES, Graph, is_installed
 from spectag.curation.sound_index.building import full_location
 from spectag.curation.sound_index.database import IndexDatabase, IndexRow, IndexState, Rows
 from spectag.curation.sound_index.filters import SearchFilter
@@ -25,7 +25,7 @@ from spectag.curation.sound_index.query import QueryExample, embed_query, find_e
 from spectag.curation.sound_index.recording_dates import RecordingDate
 from spectag.curation.sound_index.vectors import read_vectors
 from spectag.data.labels import LabelSet
-from spectag.errors import DataError, MissingExtraError
+from spectag.errors import DataError
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tag, Tagger
 
@@ -78,7 +78,7 @@ class SoundIndex:
         self.skipped: tuple[str, ...] = ()
         """Why files were skipped, if the index was just built."""
         self._model = str(model or self.info.model)
-        self._database = IndexDatabase.open(self.folder)
+        self._database = IndexDatabase(self.folder)
         self._snapshot: _Snapshot | None = None
         self._lock = threading.Lock()
         self._closing = weakref.finalize(self, self._database.close)
@@ -283,12 +283,8 @@ class _Snapshot:
     @cached_property
     def graph(self) -> Graph | None:
         """usearch's graph, if it is faster than comparing all vectors."""
-        if not self.state.expansion:
-            return None
-        try:
-            return Graph(self._folder / self.state.graph_file)
-        except MissingExtraError:  # comparing all vectors is slower, but finds as much
-            return None
+        is_usable = self.state.expansion and is_installed()  # comparing all vectors is slower, but finds as much
+        return Graph(self._folder / self.state.graph_file) if is_usable else None
 
     def candidates(self, vector: Float32Array, n: int) -> Rows:
         """About n rows close to a vector from the graph, and all rows that are not in the graph."""

@@ -107,14 +107,10 @@ class VectorWriter:
         """Fit the embedding to the stored and the new features, and write the vectors of the stored ones."""
         stored = self._database.features()
         rows = [features for _, features in stored] + ([] if new is None else [new])
-        if not rows:  # all files were removed
-            self._embedding = None
-            self._database.store_blob("embedding", None)
-            self._rewrite(iter(()))
-            return
-        self._embedding = embedding = Embedding.fit(np.concatenate(rows))
-        self._database.store_blob("embedding", embedding.to_bytes())
-        self._rewrite((number, embedding(features)) for number, features in stored)
+        embedding = Embedding.fit(np.concatenate(rows)) if rows else None  # None: all files were removed
+        self._embedding = embedding
+        self._database.store_blob("embedding", None if embedding is None else embedding.to_bytes())
+        self._rewrite((number, embedding(features)) for number, features in stored if embedding is not None)
 
     def _valid_vectors(self) -> Iterator[tuple[int, Float32Array]]:
         vectors = read_vectors(self._database.folder, self._state)
