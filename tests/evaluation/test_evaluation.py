@@ -142,7 +142,7 @@ def test_gain_that_may_be_chance_is_not_called_clear(tmp_path, rng):
     [comparison] = evaluate(tables[0], manifest, compare=[tables[1]]).comparisons
     assert comparison.differences["lwlrap"].p_value > 0.05
     assert comparison.sentence.startswith("No clear difference between a.csv and b.csv: ")
-    assert comparison.sentence.endswith("It may be chance.")
+    assert comparison.sentence.endswith("It may be due to chance.")
 
 
 def test_models_are_compared_on_common_clips_and_labels(tmp_path, rng):
@@ -228,7 +228,7 @@ def test_training_clips_alone_are_scored_with_a_warning(tagger, clips):
     [model] = evaluate(tagger, clips).models
     assert model.overall["lwlrap"].value == 1
     assert model.n_left_out == 0
-    assert model.notes[0].startswith("WARNING: model was trained on all 12 clips, so these scores are too good")
+    assert model.notes[0].startswith("WARNING: model was trained on all 12 clips, so these scores are too optimistic")
 
 
 def test_tagger_without_stored_training_clips_gets_a_note(tagger, clips):

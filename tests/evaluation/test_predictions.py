@@ -121,7 +121,7 @@ def test_training_clips_get_out_of_fold_predictions_and_others_those_of_the_tagg
     np.testing.assert_array_equal(predictions.probabilities[[0, 9, 10, 11]], now.probabilities[[0, 9, 10, 11]])
     assert messages == [
         "8 clips are scored with out-of-fold predictions",
-        "1 clips are training clips without out-of-fold predictions: their predictions are too good",
+        "1 clips are training clips without out-of-fold predictions: their predictions are too optimistic",
     ]
 
 
@@ -164,7 +164,7 @@ def test_changed_labels_of_training_clips_are_logged(tagger, manifest):
     store_training_clips(tagger, manifest, np.zeros((9, 3)), y_true=np.roll(manifest.multi_hot()[:9], 1, axis=1))
     messages = []
     predict_out_of_fold(tagger, manifest, log=messages.append)
-    assert messages[0].startswith("9 clips have other labels than in training; if you trained with --corrections")
+    assert messages[0].startswith("9 clips have other labels than in training; use the --corrections of the training")
     store_training_clips(tagger, manifest, np.zeros((9, 3)))
     messages.clear()
     predict_out_of_fold(tagger, manifest, log=messages.append)

@@ -8,7 +8,7 @@ import numpy as np
 
 from spectag.data.clips import Clip
 from spectag.errors import DataError
-from spectag.evaluation.evaluated_models import EvaluatedModel, select_labels
+from spectag.evaluation.evaluated_models import EvaluatedModel
 from spectag.evaluation.predictions import Predictions
 from spectag.evaluation.results import METRIC_NAMES, Comparison, Difference
 from spectag.scoring.bootstrap import Resampling, paired_difference, two_sided_p_value
@@ -72,15 +72,11 @@ def _common_predictions(first: EvaluatedModel, other: EvaluatedModel) -> tuple[P
         if clip_id(clip) in other_rows
     ]
     if not labels or not pairs:
-        raise DataError(
-            f"cannot compare {first.name} and {other.name}: they are not scored on a common "
-            f"{'clip' if labels else 'label'}"
-        )
+        missing = "clip" if labels else "label"
+        raise DataError(f"cannot compare {first.name} and {other.name}: they are not scored on a common {missing}")
     first_rows, rows = np.array(pairs).T
-    return (
-        select_labels(first.predictions.select(first_rows), labels),
-        select_labels(other.predictions.select(rows), labels),
-    )
+    selected = first.predictions.select(first_rows), other.predictions.select(rows)
+    return selected[0].select_labels(labels), selected[1].select_labels(labels)
 
 
 def _sentence(
@@ -95,9 +91,9 @@ def _sentence(
         return f"{first} and {other} cannot be compared {basis}: no clip has a label"
     scores = f"lwlrap {lwlrap.first:.4f} against {lwlrap.other:.4f} {basis}"
     significant = [METRIC_NAMES[metric] for metric, result in differences.items() if result.p_value < 1 - confidence]
-    remarks = f" Other scores differ by more than chance explains: {'; '.join(significant)}." if significant else ""
+    remarks = f" Other scores differ by more than chance would explain: {'; '.join(significant)}." if significant else ""
     trained = [name for name, each in zip(names, predictions, strict=True) if "train" in each.origins]
-    warning = f" But some are training clips of {' and '.join(trained)}: such scores are too good." if trained else ""
+    warning = f" But some are training clips of {' and '.join(trained)}: such scores are too optimistic." if trained else ""
     if math.isnan(gain.low):
         return f"{first} and {other}: {scores}. There are no resamples, so the effect of chance is unknown.{warning}"
     if gain.low == gain.high == 0:
@@ -107,6 +103,6 @@ def _sentence(
         f"p = {lwlrap.p_value:.3f}"
     )
     if lwlrap.p_value >= 1 - confidence:
-        return f"No clear difference between {first} and {other}: {scores}. It may be chance.{remarks}{warning}"
+        return f"No clear difference between {first} and {other}: {scores}. It may be due to chance.{remarks}{warning}"
     better, worse = (first, other) if gain.value > 0 else (other, first)
     return f"{better} is better than {worse}: {scores}. Chance hardly explains it.{warning}"

@@ -1,7 +1,7 @@
 """The models of an evaluation, taggers and tables, with their predictions for the clips that are scored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +49,12 @@ class EvaluatedModel:
 def predict_all(
     models: Sequence[Model],
     manifest: Manifest,
-    *,
-    common_labels: bool,
-    features: bool,
     workers: int | None,
     progress: Progress,
     log: Log,
+    *,
+    common_labels: bool,
+    features: bool,
 ) -> list[EvaluatedModel]:
     """The predictions of each model for the clips of a manifest.
 
@@ -79,23 +79,9 @@ def predict_all(
             predictions = read_predictions(model, manifest, log=log)
         is_published = tagger is not None and tagger.info.data.n_clips is None
         only_common = common_labels or index > 0 or is_published
-        labels = _scored_labels(name, predictions.labels, manifest, only_common=only_common)
-        predictions = select_labels(predictions, labels)
-        evaluated_models.append(_leave_out_training_clips(name, source, tagger, predictions, manifest))
+        scored = predictions.select_labels(_scored_labels(name, predictions.labels, manifest, only_common=only_common))
+        evaluated_models.append(_leave_out_training_clips(name, source, tagger, scored, manifest))
     return evaluated_models
-
-
-def select_labels(predictions: Predictions, labels: Sequence[str]) -> Predictions:
-    """The predictions for some of the labels."""
-    columns = [predictions.labels.index(label) for label in labels]
-    return replace(
-        predictions,
-        labels=LabelSet(tuple(labels)),
-        y_true=predictions.y_true[:, columns],
-        probabilities=predictions.probabilities[:, columns],
-        uncalibrated=predictions.uncalibrated[:, columns],
-        thresholds=predictions.thresholds[:, columns],
-    )
 
 
 def _open(model: Model, progress: Progress, log: Log) -> Tagger | Path:
@@ -143,7 +129,7 @@ def _scored_labels(name: str, known: LabelSet, manifest: Manifest, *, only_commo
 def _leave_out_training_clips(
     name: str, source: Path, tagger: Tagger | None, predictions: Predictions, manifest: Manifest
 ) -> EvaluatedModel:
-    """The model without its training clips, whose scores are too good, unless there are no other clips."""
+    """The model without its training clips, whose scores are too optimistic, unless there are no other clips."""
     origins = predictions.origins
     n_by_origin = {origin: origins.count(origin) for origin in dict.fromkeys(origins)}
     is_unbiased = np.array([origin != "train" for origin in origins])
@@ -153,15 +139,14 @@ def _leave_out_training_clips(
     if tagger is not None and tagger.info.data.n_clips is not None and not (source / OUT_OF_FOLD_FILE).exists():
         notes.append(
             f"{name} has no {OUT_OF_FOLD_FILE}, so it is unknown whether it was trained on these clips; if it was, the "
-            "scores are too good"
+            "scores are too optimistic"
         )
     if len(predictions.labels) < len(manifest.labels):
         notes.append(
             f"{name} is scored on {len(predictions.labels)} of the {len(manifest.labels)} labels: those that it knows, "
             f"such as {predictions.labels.names[0]}"
         )
-    unused = [label for label, truth in zip(scored.labels.names, scored.y_true.T, strict=True) if not truth.any()]
-    if unused:
+    if unused := [label for label, truth in zip(scored.labels.names, scored.y_true.T, strict=True) if not truth.any()]:
         notes.append(
             f"no clip has {abbreviate(unused)}: such labels have no average precision, but detections of them count "
             "as false"
@@ -174,7 +159,7 @@ def _basis(name: str, n_by_origin: dict[PredictionOrigin, int], n_left_out: int)
     scored = {origin: n for origin, n in n_by_origin.items() if origin != "train"}
     if not scored:
         return (
-            f"WARNING: {name} was trained on all {n_by_origin['train']:,} clips, so these scores are too good; "
+            f"WARNING: {name} was trained on all {n_by_origin['train']:,} clips, so these scores are too optimistic; "
             "evaluate it on other clips, or train with --folds"
         )
     n_clips = sum(scored.values())

@@ -24,6 +24,9 @@ PredictionOrigin = Literal["unseen", "out_of_fold", "train", "table"]
 trained without the clip. train: the tagger was trained on the clip, so the prediction is too good. table: a table."""
 
 
+_LABEL_ARRAYS = ("y_true", "probabilities", "uncalibrated", "thresholds")
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Predictions for clips. Arrays have a row for each clip, and a column for each of `labels`."""
@@ -57,14 +60,17 @@ class Predictions:
         return replace(
             self,
             clips=tuple(self.clips[index] for index in indices),
-            y_true=self.y_true[indices],
-            probabilities=self.probabilities[indices],
-            uncalibrated=self.uncalibrated[indices],
-            thresholds=self.thresholds[indices],
             origins=tuple(self.origins[index] for index in indices),
             durations=self.durations[indices],
             features=None if self.features is None else self.features[indices],
+            **{name: getattr(self, name)[indices] for name in _LABEL_ARRAYS},
         )
+
+    def select_labels(self, labels: Sequence[str]) -> "Predictions":
+        """The predictions for some of the labels."""
+        columns = [self.labels.index(label) for label in labels]
+        arrays = {name: getattr(self, name)[:, columns] for name in _LABEL_ARRAYS}
+        return replace(self, labels=LabelSet(tuple(labels)), **arrays)
 
 
 def predict(
@@ -105,9 +111,7 @@ def predict(
     outputs = [tagged.network_outputs for _, tagged in tagged_clips if tagged.network_outputs]
     readable = tuple(clip for clip, tagged in tagged_clips if tagged.timeline)
     if not readable:
-        raise DataError(
-            f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'there are no clips'}"
-        )
+        raise DataError(f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'no clips'}")
     probabilities = np.concatenate([timeline.probabilities for timeline in timelines])
     logits = np.concatenate([output.logits for output in outputs])
     return Predictions(
@@ -160,7 +164,7 @@ def predict_out_of_fold(
     Returns
     -------
     Predictions
-        With the origin of each prediction. Predictions with origin "train" are too good.
+        With the origin of each prediction. Predictions with origin "train" are too optimistic.
     """
     predictions = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress)
     training = read_out_of_fold(tagger.folder)
@@ -170,11 +174,16 @@ def predict_out_of_fold(
     keys = [clip_key(clip) for clip in predictions.clips]
     if training is not None:
         rows = _rows_of(keys, training)
-        _log_changed_labels(training, rows, predictions.y_true, log)
+        has_changed = (training.y_true[rows] != predictions.y_true).any(axis=1) & (rows >= 0)
+        if has_changed.any():
+            log(f"{has_changed.sum()} clips have other labels than in training; use the --corrections of the training")
         predictions = _replace_training_clips(predictions, training, rows, tagger, calibration)
     if calibration is not None:
         predictions = _replace_calibration_clips(predictions, calibration, _rows_of(keys, calibration), tagger)
-    _log_origins(predictions.origins, log)
+    if n_out_of_fold := predictions.origins.count("out_of_fold"):
+        log(f"{n_out_of_fold} clips are scored with out-of-fold predictions")
+    if n_train := predictions.origins.count("train"):
+        log(f"{n_train} clips are training clips without out-of-fold predictions: their predictions are too optimistic")
     return predictions
 
 
@@ -182,22 +191,6 @@ def _rows_of(keys: Sequence[str | None], stored: OutOfFoldPredictions) -> IntArr
     """The row of each clip among the stored clips, (n_clips,); -1 if it is not one of them."""
     rows = {key: row for row, key in enumerate(stored.keys)}
     return np.array([-1 if key is None else rows.get(key, -1) for key in keys], np.int64)
-
-
-def _log_changed_labels(training: OutOfFoldPredictions, rows: IntArray, y_true: BoolArray, log: Log) -> None:
-    has_changed = (training.y_true[rows] != y_true).any(axis=1) & (rows >= 0)
-    if has_changed.any():
-        log(
-            f"{has_changed.sum()} clips have other labels than in training; if you trained with --corrections, pass "
-            "them here as well"
-        )
-
-
-def _log_origins(origins: Sequence[PredictionOrigin], log: Log) -> None:
-    if n_out_of_fold := origins.count("out_of_fold"):
-        log(f"{n_out_of_fold} clips are scored with out-of-fold predictions")
-    if n_train := origins.count("train"):
-        log(f"{n_train} clips are training clips without out-of-fold predictions: their predictions are too good")
 
 
 def _replace_training_clips(
