@@ -91,9 +91,9 @@ def _sentence(
         return f"{first} and {other} cannot be compared {basis}: no clip has a label"
     scores = f"lwlrap {lwlrap.first:.4f} against {lwlrap.other:.4f} {basis}"
     significant = [METRIC_NAMES[metric] for metric, result in differences.items() if result.p_value < 1 - confidence]
-    remarks = f" Other scores differ by more than chance would explain: {'; '.join(significant)}." if significant else ""
+    remarks = f" Other scores differ by more than chance: {'; '.join(significant)}." if significant else ""
     trained = [name for name, each in zip(names, predictions, strict=True) if "train" in each.origins]
-    warning = f" But some are training clips of {' and '.join(trained)}: such scores are too optimistic." if trained else ""
+    warning = f" But some are training clips of {' and '.join(trained)}: their scores are optimistic." if trained else ""
     if math.isnan(gain.low):
         return f"{first} and {other}: {scores}. There are no resamples, so the effect of chance is unknown.{warning}"
     if gain.low == gain.high == 0:
