@@ -93,7 +93,7 @@ def _sentence(
     significant = [METRIC_NAMES[metric] for metric, result in differences.items() if result.p_value < 1 - confidence]
     remarks = f" Other scores differ by more than chance: {'; '.join(significant)}." if significant else ""
     trained = [name for name, each in zip(names, predictions, strict=True) if "train" in each.origins]
-    warning = f" But some are training clips of {' and '.join(trained)}: their scores are optimistic." if trained else ""
+    warning = f" But some are training clips of {' and '.join(trained)}: scores are optimistic." if trained else ""
     if math.isnan(gain.low):
         return f"{first} and {other}: {scores}. There are no resamples, so the effect of chance is unknown.{warning}"
     if gain.low == gain.high == 0:
