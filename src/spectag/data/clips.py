@@ -60,9 +60,8 @@ class Manifest:
     def groups(self) -> tuple[str, ...]:
         """The group of each clip. Clips of one file or one group have the same group and must not be separated."""
         numbers = connected_groups([sorted(clip.origins) for clip in self.clips]).tolist()
-        names: dict[int, str] = {}
-        for number, clip in zip(numbers, self.clips, strict=True):
-            names.setdefault(number, clip.group or str(clip.path))
+        clip_names = [clip.group or str(clip.path) for clip in self.clips]
+        names = dict(zip(numbers[::-1], clip_names[::-1], strict=True))  # the first clip of each group names it
         return tuple(names[number] for number in numbers)
 
     @property

@@ -9,6 +9,7 @@ import csv
 import io
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +48,7 @@ class Correction:
     @property
     def key(self) -> ClipKey:
         """Identifies the clip."""
-        return _key(self.fname, self.start_seconds, self.end_seconds)
+        return correction_key(self)
 
     @property
     def changes(self) -> bool:
@@ -86,14 +87,10 @@ class Corrections:
         return f"corrections: {n_changed} {'clip has' if n_changed == 1 else 'clips have'} new labels{confirmed}"
 
 
-def correction_key(clip: Clip) -> ClipKey:
+def correction_key(clip: Clip | Correction) -> ClipKey:
     """The key that identifies a clip in a table of corrections."""
-    return _key(clip.fname, clip.start_seconds, clip.end_seconds)
-
-
-def _key(fname: str, start_seconds: float, end_seconds: float | None) -> ClipKey:
-    name = unicodedata.normalize("NFC", fname.replace("\\", "/"))
-    return name, round(start_seconds, 3), None if end_seconds is None else round(end_seconds, 3)
+    name = unicodedata.normalize("NFC", clip.fname.replace("\\", "/"))
+    return name, round(clip.start_seconds, 3), None if clip.end_seconds is None else round(clip.end_seconds, 3)
 
 
 def join_labels(labels: Iterable[str]) -> str:
@@ -125,50 +122,36 @@ def read_corrections(path: str | Path) -> Corrections:
         )
     text = read_text(path)
     table = open_table(path, text, find_delimiter(text))
-    positions = {name: table.position(name) for name in CORRECTION_COLUMNS}
-    missing = [name for name in _REQUIRED if positions[name] is None]
+    positions = {name: position for name in CORRECTION_COLUMNS if (position := table.position(name)) is not None}
+    missing = [name for name in _REQUIRED if name not in positions]
     if missing:
         raise DataError(
             f"{path}: no column {abbreviate(missing)}; expected {', '.join(CORRECTION_COLUMNS)}. The columns are "
             f"{abbreviate(list(table.columns), 12)}"
         )
-    present = {name: position for name, position in positions.items() if position is not None}
-    rows = [
-        _parse_row(table, line, {name: fields[position] for name, position in present.items()})
-        for line, fields in table.records
-    ]
+    rows = [_parse_row(table, line, fields, positions) for line, fields in table.records]
     return Corrections(path, tuple(sorted(rows, key=lambda row: row.time)))
 
 
-def _parse_row(table: Table, line: int, fields: dict[str, str]) -> Correction:
+def _parse_row(table: Table, line: int, record: list[str], positions: dict[str, int]) -> Correction:
     where = f"{table.path}, line {line}"
+    fields = {name: record[position] for name, position in positions.items()}
     for name, expected in (("reviewer", "the reviewer's name"), ("fname", "a file name, as in the manifest")):
         if not fields[name]:
             raise DataError(f"{where}: {name} is empty; expected {expected}")
-    start_seconds, end_seconds = parse_times(fields, where)
-    return Correction(
-        reviewer=fields["reviewer"],
-        time=_parse_time(fields["time"], where),
-        fname=fields["fname"],
-        old_labels=split_labels(fields["old_labels"]),
-        new_labels=split_labels(fields["new_labels"]),
-        start_seconds=start_seconds,
-        end_seconds=end_seconds,
-        comment=fields.get("comment", ""),
-        line=line,
-    )
+    time, times = _parse_time(fields["time"], where), parse_times(fields, where)
+    labels = split_labels(fields["old_labels"]), split_labels(fields["new_labels"])
+    return Correction(fields["reviewer"], time, fields["fname"], *labels, *times, fields.get("comment", ""), line)
 
 
 def _parse_time(field: str, where: str) -> datetime:
-    try:
+    with suppress(ValueError):
         time = datetime.fromisoformat(field)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise DataError(
-            f"{where}: time is {field!r}; expected a time with its time zone, such as 2026-05-01T14:30:00+02:00"
-        )
-    return time
+        if time.tzinfo is not None:
+            return time
+    raise DataError(
+        f"{where}: time is {field!r}; expected a time with its time zone, such as 2026-05-01T14:30:00+02:00"
+    )
 
 
 def apply_corrections(manifest: Manifest, corrections: Corrections) -> Manifest:
@@ -183,15 +166,20 @@ def apply_corrections(manifest: Manifest, corrections: Corrections) -> Manifest:
         If a clip is not in the manifest, a new label is not one of the manifest's labels, or the old labels are not
         those of the clip. The message gives the line.
     """
-    index_of_key: dict[ClipKey, list[int]] = {}
+    indexes_of_key: dict[ClipKey, list[int]] = {}
     for index, clip in enumerate(manifest.clips):
-        index_of_key.setdefault(correction_key(clip), []).append(index)
+        indexes_of_key.setdefault(correction_key(clip), []).append(index)
     labels = [clip.labels for clip in manifest.clips]
     previous: dict[int, Correction] = {}
     for row in corrections.rows:
         where = f"{corrections.source}, line {row.line}"
-        index = _find_clip(row, index_of_key, manifest, where)
-        _check_labels(row, manifest, where)
+        index = _find_clip(row, indexes_of_key, manifest, where)
+        for label in row.new_labels:
+            if label not in manifest.labels.names:
+                raise DataError(
+                    f"{where}: the new label {label!r} of {row.name} is none of the {len(manifest.labels)} labels of "
+                    f"{manifest.source}{did_you_mean(label, manifest.labels.names)}. Add it to the manifest first"
+                )
         if set(labels[index]) != set(row.old_labels):
             raise DataError(f"{where}: {_describe_conflict(row, labels[index], previous.get(index), manifest)}")
         labels[index] = row.new_labels
@@ -203,30 +191,18 @@ def apply_corrections(manifest: Manifest, corrections: Corrections) -> Manifest:
     return replace(manifest, clips=tuple(clips), labels=_remaining_labels(manifest, clips))
 
 
-def _find_clip(row: Correction, index_of_key: dict[ClipKey, list[int]], manifest: Manifest, where: str) -> int:
-    matches = index_of_key.get(row.key, [])
+def _find_clip(row: Correction, indexes_of_key: dict[ClipKey, list[int]], manifest: Manifest, where: str) -> int:
+    matches = indexes_of_key.get(row.key, [])
     if len(matches) > 1:
         raise DataError(
             f"{where}: {row.name} matches {len(matches)} clips of {manifest.source}; give the clips unique names"
         )
     if not matches:
-        same_file = [clip.name for clip in manifest.clips if correction_key(clip)[0] == row.key[0]]
-        hint = (
-            f"; its clips of this file are {abbreviate(same_file)}."
-            if same_file
-            else did_you_mean(row.fname, [clip.fname for clip in manifest.clips]) or "."
-        )
+        hint = did_you_mean(row.fname, [clip.fname for clip in manifest.clips]) or "."
+        if same_file := [clip.name for clip in manifest.clips if correction_key(clip)[0] == row.key[0]]:
+            hint = f"; its clips of this file are {abbreviate(same_file)}."
         raise DataError(f"{where}: {manifest.source} has no clip {row.name}{hint} Change or delete the row")
     return matches[0]
-
-
-def _check_labels(row: Correction, manifest: Manifest, where: str) -> None:
-    for label in row.new_labels:
-        if label not in manifest.labels.names:
-            raise DataError(
-                f"{where}: the new label {label!r} of {row.name} is none of the {len(manifest.labels)} labels of "
-                f"{manifest.source}{did_you_mean(label, manifest.labels.names)}. Add a new label to the manifest first"
-            )
 
 
 def _describe_conflict(row: Correction, current: Sequence[str], previous: Correction | None, manifest: Manifest) -> str:
@@ -270,18 +246,16 @@ def append_corrections(path: str | Path, rows: Sequence[Correction]) -> None:
         read_corrections(path)
         text = read_text(path)
         delimiter = find_delimiter(text)
-        columns = open_table(path, text, delimiter).columns
-        missing = [name for name in CORRECTION_COLUMNS if name not in {column.lower() for column in columns}]
+        columns = tuple(map(str.lower, open_table(path, text, delimiter).columns))
+        missing = [name for name in CORRECTION_COLUMNS if name not in columns]
         if missing:
             raise DataError(f"{path}: no column {abbreviate(missing)}; add it to the first line")
     out = io.StringIO()
     line_end = "\r\n" if "\r\n" in text else "\n"
-    writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end)
+    writer = csv.DictWriter(out, columns, delimiter=delimiter, lineterminator=line_end)
     if not text:
-        writer.writerow(columns)
-    for row in rows:
-        fields = row.fields()
-        writer.writerow([fields.get(column.lower(), "") for column in columns])
+        writer.writeheader()
+    writer.writerows(row.fields() for row in rows)
     gap = line_end if text and not text.endswith(("\n", "\r")) else ""
     with open_binary_output(path) as file:
         file.write(f"{text}{gap}{out.getvalue()}".encode())

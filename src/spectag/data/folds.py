@@ -210,20 +210,12 @@ def balance(
         raise ValueError(f"need a fraction for each of {len(names)} folds, with sum 1, got {target.tolist()}")
     rng = np.random.default_rng(seed)
     random_splits = [_random_split(counts[:, -1], target, rng) for _ in range(_N_RANDOM_SPLITS)]
-    random_worst, random_mean = np.mean(
-        [_deviation(_sum_by(fold, counts, len(names)), target) for fold in random_splits], axis=0
-    )
-    counts_by_fold = _sum_by(fold_of_clip, _with_clip_column(y_true), len(names))
+    deviations = [_deviation(_sum_by(fold, counts, len(names)), target) for fold in random_splits]
+    random_worst, random_mean = np.mean(deviations, axis=0).tolist()
+    counts_by_fold = _sum_by(fold_of_clip, _with_clip_column(y_true), len(names)).astype(np.int64)
     worst, mean = _deviation(counts_by_fold, target)
-    return Balance(
-        folds=tuple(names.tolist()),
-        sizes=counts_by_fold[:, -1].astype(np.int64),
-        counts=counts_by_fold[:, :-1].astype(np.int64),
-        worst=worst,
-        mean=mean,
-        random_worst=float(random_worst),
-        random_mean=float(random_mean),
-    )
+    sizes, label_counts = counts_by_fold[:, -1], counts_by_fold[:, :-1]
+    return Balance(tuple(names.tolist()), sizes, label_counts, worst, mean, random_worst, random_mean)
 
 
 def _assign_groups(counts: FloatArray, fractions: FloatArray, rng: np.random.Generator) -> IntArray:
@@ -309,7 +301,7 @@ def _random_split(sizes: FloatArray, fractions: FloatArray, rng: np.random.Gener
     return fold
 
 
-def _deviation(counts_by_fold: FloatArray, fractions: FloatArray) -> tuple[float, float]:
+def _deviation(counts_by_fold: FloatArray | IntArray, fractions: FloatArray) -> tuple[float, float]:
     """Largest and mean deviation from the target fractions, over all labels with clips."""
     counts = counts_by_fold[:, :-1]
     counts = counts[:, counts.any(axis=0)]

@@ -1,11 +1,11 @@
 """Checking a manifest before training: label counts, durations, unreadable clips, duplicates, leaks between folds."""
 
 import hashlib
-import statistics
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,11 @@ class Durations:
     mean_seconds: float
     max_seconds: float
     total_hours: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Durations":
+        """The statistics of at least one duration."""
+        return cls(min(seconds), median(seconds), fmean(seconds), max(seconds), sum(seconds) / 3600)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ class _SoundFacts:
     sample_rate: int
     n_channels: int
     peak: float
-    clipped_fraction: float
+    clipped: float
+    """Fraction of the samples at full scale."""
     past_end: bool
     digest: bytes
 
@@ -123,6 +129,10 @@ class _ImageFacts:
 
     size: str
     digest: bytes
+
+
+_Facts = _SoundFacts | _ImageFacts | str
+"""Measurements, or the reason why the clip can't be read."""
 
 
 def inspect(
@@ -175,7 +185,6 @@ def inspect(
     images = {clip: fact for clip in clips if isinstance(fact := facts[clip], _ImageFacts)}
     clips_per_fold = Counter(fold for fold in manifest.folds if fold is not None)
     n_folds = folds or len(clips_per_fold) or None
-    clipped = {clip.name: sound.clipped_fraction for clip, sound in sounds.items()}
     return Inspection(
         source=manifest.source,
         holds_images=manifest.holds_images,
@@ -185,14 +194,14 @@ def inspect(
         clips_per_label=dict(zip(manifest.labels.names, manifest.multi_hot().sum(axis=0).tolist(), strict=True)),
         labels_per_clip=_count(len(clip.labels) for clip in clips),
         clips_per_fold=dict(sorted(clips_per_fold.items())),
-        durations=_durations([sound.duration_seconds for sound in sounds.values()]),
+        durations=Durations.of([sound.duration_seconds for sound in sounds.values()]) if sounds else None,
         sample_rates=_count(sound.sample_rate for sound in sounds.values()),
         channels=_count(sound.n_channels for sound in sounds.values()),
         image_sizes=dict(Counter(image.size for image in images.values()).most_common()),
         without_labels=tuple(clip.name for clip in clips if not clip.labels),
         unreadable={clip.name: fact for clip in clips if isinstance(fact := facts[clip], str)},
         silent=tuple(clip.name for clip, sound in sounds.items() if sound.peak < 10 ** (SILENT_PEAK_DB / 20)),
-        clipped={name: fraction for name, fraction in clipped.items() if fraction > CLIPPED_FRACTION},
+        clipped={clip.name: sound.clipped for clip, sound in sounds.items() if sound.clipped > CLIPPED_FRACTION},
         past_end=tuple(clip.name for clip, sound in sounds.items() if sound.past_end),
         duplicates=_duplicates({clip: fact.digest for clip, fact in facts.items() if not isinstance(fact, str)}),
         leaks=_leaks(manifest),
@@ -201,14 +210,12 @@ def inspect(
     )
 
 
-def _measure_all(
-    manifest: Manifest, workers: int | None, progress: Progress
-) -> dict[Clip, _SoundFacts | _ImageFacts | str]:
+def _measure_all(manifest: Manifest, workers: int | None, progress: Progress) -> dict[Clip, _Facts]:
     """The measurements of each clip, or the reason why it can't be read."""
     measure = _measure_image if manifest.holds_images else _measure_sound
     n_clips = len(manifest.clips)
     n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_PER_WORKER)
-    facts: dict[Clip, _SoundFacts | _ImageFacts | str] = {}
+    facts: dict[Clip, _Facts] = {}
     progress("inspect", 0, n_clips)
     for clip, fact in map_unordered(measure, manifest.clips, n_workers=n_workers):
         facts[clip] = fact
@@ -230,15 +237,9 @@ def _measure_sound(clip: Clip) -> _SoundFacts | str:
             digest.update(np.ascontiguousarray(waveform).data)
     except SpectagError as error:
         return str(error).removeprefix(f"{clip.path}: ")
-    return _SoundFacts(
-        duration_seconds=n_samples / info.sample_rate,
-        sample_rate=info.sample_rate,
-        n_channels=info.n_channels,
-        peak=peak,
-        clipped_fraction=n_full_scale / n_samples,
-        past_end=clip.end_seconds is not None and clip.end_seconds > info.duration_seconds + _END_TOLERANCE_SECONDS,
-        digest=digest.digest(),
-    )
+    past_end = clip.end_seconds is not None and clip.end_seconds > info.duration_seconds + _END_TOLERANCE_SECONDS
+    seconds, clipped = n_samples / info.sample_rate, n_full_scale / n_samples
+    return _SoundFacts(seconds, info.sample_rate, info.n_channels, peak, clipped, past_end, digest.digest())
 
 
 def _blocks(clip: Clip, file_seconds: float) -> Iterator[Waveform]:
@@ -271,18 +272,6 @@ def _count(values: Iterator[int]) -> dict[int, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def _durations(seconds: list[float]) -> Durations | None:
-    if not seconds:
-        return None
-    return Durations(
-        min_seconds=min(seconds),
-        median_seconds=statistics.median(seconds),
-        mean_seconds=statistics.fmean(seconds),
-        max_seconds=max(seconds),
-        total_hours=sum(seconds) / 3600,
-    )
-
-
 def _duplicates(digests: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
     clips_by_digest: dict[bytes, list[Clip]] = {}
     for clip, digest in digests.items():
@@ -307,14 +296,7 @@ def _leaks(manifest: Manifest) -> tuple[Leak, ...]:
 
 
 def _rare_labels(manifest: Manifest, n_folds: int) -> tuple[RareLabel, ...]:
-    groups_of_label: dict[str, set[str]] = {label: set() for label in manifest.labels.names}
-    n_clips: Counter[str] = Counter()
-    for clip, group in zip(manifest.clips, manifest.groups, strict=True):
-        for label in clip.labels:
-            groups_of_label[label].add(group)
-            n_clips[label] += 1
-    return tuple(
-        RareLabel(label, n_clips[label], len(groups))
-        for label, groups in groups_of_label.items()
-        if len(groups) < n_folds
-    )
+    groups = np.array(manifest.groups)
+    columns = zip(manifest.labels.names, manifest.multi_hot().T, strict=True)
+    rows = [RareLabel(label, int(is_true.sum()), len(set(groups[is_true]))) for label, is_true in columns]
+    return tuple(row for row in rows if row.n_groups < n_folds)

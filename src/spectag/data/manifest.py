@@ -64,14 +64,13 @@ def read_manifest(
     if not rows:
         raise DataError(f"{source}: no clips; expected one line per clip")
     if labels is not None:
-        _check_labels(rows, labels)
+        for row in rows:
+            for label in row.labels:
+                labels.index(label, where=row.where)
     clips = _find_clips(rows, finder)
     _check_unique(clips, source)
-    if labels is not None:
-        label_set = labels
-    else:
-        label_set = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
-    manifest = Manifest(source, tuple(clips), label_set)
+    used_labels = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
+    manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels)
     if corrections is not None:
         manifest = apply_corrections(manifest, read_corrections(corrections))
     return manifest if labels is None else replace(manifest, labels=labels)
@@ -111,22 +110,14 @@ def _read_rows(
     return read_csv(source, text, group_column)
 
 
-def _check_labels(rows: list[ManifestRow], labels: LabelSet) -> None:
-    for row in rows:
-        for label in row.labels:
-            labels.index(label, where=row.where)
-
-
 def _find_clips(rows: list[ManifestRow], finder: FileFinder) -> list[Clip]:
     clips, missing = [], []
     for row in rows:
-        path = finder.find(row.fname, row.source)
-        if path is None:
+        if (path := finder.find(row.fname, row.source)) is None:
             missing.append(row)
         else:
-            clips.append(
-                Clip(path, row.fname, row.labels, row.fold, row.group, row.start_seconds, row.end_seconds, row.line)
-            )
+            times = row.start_seconds, row.end_seconds
+            clips.append(Clip(path, row.fname, row.labels, row.fold, row.group, *times, row.line))
     if missing:
         names = list(dict.fromkeys(row.fname for row in missing))
         folders = dict.fromkeys(str(folder) for row in missing for folder in finder.folders(row.source))
@@ -200,7 +191,5 @@ def _group_names(manifest: Manifest) -> list[str | None]:
     """The group name of each clip: from the manifest, or the name of the group's first clip. None for single clips."""
     groups = manifest.groups
     sizes = Counter(groups)
-    first: dict[str, Clip] = {}
-    for group, clip in zip(groups, manifest.clips, strict=True):
-        first.setdefault(group, clip)
+    first = dict(zip(groups[::-1], manifest.clips[::-1], strict=True))  # the first clip of each group
     return [first[group].group or (first[group].fname if sizes[group] > 1 else None) for group in groups]

@@ -83,9 +83,8 @@ def active_frames(waveform: Waveform, sample_rate: int) -> BoolArray:
 
 def _frame_powers(waveform: Waveform, sample_rate: int) -> FloatArray:
     n_frame = _frame_samples(sample_rate)
-    padding = -len(waveform) % n_frame
-    squares = np.pad(waveform.astype(np.float64) ** 2, (0, padding)).reshape(-1, n_frame)
-    return np.asarray(squares.mean(axis=1))
+    squares = np.pad(waveform.astype(np.float64) ** 2, (0, -len(waveform) % n_frame))
+    return np.asarray(squares.reshape(-1, n_frame).mean(axis=1))
 
 
 def _frame_samples(sample_rate: int) -> int:
@@ -106,11 +105,7 @@ def active_intervals(active: BoolArray) -> list[tuple[int, int]]:
 
 
 def find_sounds(
-    manifest: Manifest,
-    *,
-    sample_rate: int = 44_100,
-    progress: Progress = silent,
-    log: Log = no_log,
+    manifest: Manifest, *, sample_rate: int = 44_100, progress: Progress = silent, log: Log = no_log
 ) -> tuple[Sound, ...]:
     """Read the clips of a manifest, and find out when they are audible.
 
@@ -198,7 +193,7 @@ def make_soundscape(
         If a clip can no longer be read.
     """
     sample_rate = _sample_rate(sounds)
-    blocks, events = _mix(sounds, rng, round(duration_seconds * sample_rate), config or SceneConfig(), background)
+    blocks, events = _mix(sounds, rng, round(duration_seconds * sample_rate), config, background)
     return Scene(np.concatenate(list(blocks)), sample_rate, events)
 
 
@@ -247,7 +242,6 @@ def write_soundscapes(
     DataError
         If the folder can't be written, or a soundscape is too long for a WAV file.
     """
-    config = config or SceneConfig()
     sample_rate = _sample_rate(sounds)
     n_samples = round(duration_seconds * sample_rate)
     if 2 * n_samples > _MAX_WAV_BYTES:
@@ -256,7 +250,7 @@ def write_soundscapes(
         )
     folder = Path(folder)
     paths = [folder / f"scene_{number:04d}.wav" for number in range(1, n_scenes + 1)]
-    rows: list[tuple[str, str, str, str]] = []
+    rows = [("file", "start", "end", "label")]
     try:
         for number, path in enumerate(paths):
             progress("soundscapes", number, n_scenes)
@@ -265,7 +259,10 @@ def write_soundscapes(
             rows += [
                 (path.name, f"{event.start_seconds:.3f}", f"{event.end_seconds:.3f}", event.label) for event in events
             ]
-        _write_truth(folder / "truth.csv", rows)
+        with open_output(folder / "truth.csv") as file:
+            write_row = csv_writer(file)
+            for row in rows:
+                write_row(row)
     except (OSError, soundfile.LibsndfileError) as error:
         raise DataError(f"{folder}: the recordings can't be written: {error}") from error
     progress("soundscapes", n_scenes, n_scenes)
@@ -281,13 +278,6 @@ def _write_wav(path: Path, blocks: Iterator[Waveform], sample_rate: int) -> None
             file.write(block)
 
 
-def _write_truth(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    with open_output(path) as file:
-        write_row = csv_writer(file)
-        for row in (("file", "start", "end", "label"), *rows):
-            write_row(row)
-
-
 def _sample_rate(sounds: Sequence[Sound]) -> int:
     rates = sorted({sound.sample_rate for sound in sounds})
     if len(rates) != 1:
@@ -299,13 +289,13 @@ def _mix(
     sounds: Sequence[Sound],
     rng: np.random.Generator,
     n_samples: int,
-    config: SceneConfig,
+    config: SceneConfig | None,
     background: Waveform | None,
 ) -> tuple[Iterator[Waveform], tuple[SoundEvent, ...]]:
     """The waveform of a soundscape, block by block, and its events in the order of their onsets."""
     if n_samples < 1:
         raise ValueError(f"the length of a soundscape must be at least 1 sample, got {n_samples}")
-    sample_rate = _sample_rate(sounds)
+    config, sample_rate = config or SceneConfig(), sounds[0].sample_rate
     if background is None:
         background = _brown_noise(rng, sample_rate)
     looped = _looped_background(background, sample_rate, config.background_db, rng)
@@ -335,11 +325,9 @@ def _looped_background(background: Waveform, sample_rate: int, level_db: float, 
     looped = (10 ** (level_db / 20) / rms * background).astype(np.float32)
     n_fade = min(round(_CROSSFADE_SECONDS * sample_rate), len(looped) // 2)
     ramp = np.linspace(0, 1, n_fade, endpoint=False, dtype=np.float32)
-    looped[:n_fade] = (
-        np.sqrt(ramp) * looped[:n_fade] + np.sqrt(1 - ramp) * looped[len(looped) - n_fade :]
-    )  # equal power
-    looped = looped[: len(looped) - n_fade]
-    return np.roll(looped, int(rng.integers(len(looped))))
+    n_kept = len(looped) - n_fade
+    looped[:n_fade] = np.sqrt(ramp) * looped[:n_fade] + np.sqrt(1 - ramp) * looped[n_kept:]  # equal power
+    return np.roll(looped[:n_kept], int(rng.integers(n_kept)))
 
 
 def _place_sounds(
@@ -352,7 +340,6 @@ def _place_sounds(
             sounds_of_label[label].append(sound)
     labels = sorted(sounds_of_label)
     sample_rate = sounds[0].sample_rate
-    pause = round(PAUSE_SECONDS * sample_rate)
     free_from: dict[str, int] = {}  # the first sample at which a label may occur again
     result: list[_PlacedSound] = []
     playing: list[_PlacedSound] = []
@@ -363,13 +350,12 @@ def _place_sounds(
         if placed is None or placed.end > n_samples:
             continue
         playing = [other for other in playing if other.end > placed.begin]
-        labels_of_sound = placed.sound.clip.labels
-        if len(playing) < config.max_at_once and all(
-            free_from.get(label, 0) <= placed.begin for label in labels_of_sound
-        ):
+        is_free = all(free_from.get(label, 0) <= placed.begin for label in placed.sound.clip.labels)
+        if is_free and len(playing) < config.max_at_once:
             result.append(placed)
             playing.append(placed)
-            free_from.update(dict.fromkeys(labels_of_sound, placed.end + pause))
+            free_again = placed.end + round(PAUSE_SECONDS * sample_rate)
+            free_from.update(dict.fromkeys(placed.sound.clip.labels, free_again))
     return tuple(result)
 
 

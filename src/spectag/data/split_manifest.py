@@ -103,10 +103,8 @@ def write_split(path: Path, result: Split) -> None:
 
 
 def _extra_columns(manifest: Manifest) -> dict[str, list[Any]]:
-    if not manifest.source.is_file():
-        return {}
-    text = read_text(manifest.source)
-    if is_annotation(text):
+    text = read_text(manifest.source) if manifest.source.is_file() else ""
+    if not text or is_annotation(text):
         return {}
     columns = extra_columns(manifest.source, text)
     return {name: [fields.get(clip.line or 0) for clip in manifest.clips] for name, fields in columns.items()}

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -260,10 +261,10 @@ def test_clip_too_long_for_the_memory_is_skipped(tmp_path, clips, monkeypatch):
 def test_estimate_is_exact_for_missing_clips_of_equal_length(tmp_path, clips):
     cache = SpectrogramCache(tmp_path / "cache", CONFIG)
     cache.prepare(clips[:2])
-    estimate = cache.estimate(clips)
-    assert estimate.n_clips == 4
-    assert estimate.n_bytes == 4 * 4096  # a block of the disk each
-    assert estimate.free_bytes > 0
+    lines = []
+    cache.prepare(clips, log=lines.append)
+    [line] = lines  # 16,384 bytes: a block of the disk for each log_mel
+    assert re.fullmatch(r"4 spectrograms to compute: about 16\.4 kB; [1-9]\d*\.\d [kMG]B of disk space is free", line)
 
 
 def test_estimate_for_many_clips_samples_headers(tmp_path, rng, monkeypatch):
@@ -271,12 +272,16 @@ def test_estimate_for_many_clips_samples_headers(tmp_path, rng, monkeypatch):
     audio_info = cache_module.audio_info
     monkeypatch.setattr(cache_module, "audio_info", lambda path: n_read.append(path) or audio_info(path))
     path = write_noise(tmp_path / "long.wav", rng, seconds=60).path
-    segments = [clip_of(path, 0.0, 10 + index % 40) for index in range(2000)]
+    segments = [clip_of(path, index / 1000, 10 + index % 41) for index in range(2000)]
     config = CONFIG.model_copy(update={"n_mels": 64})
-    estimate = SpectrogramCache(tmp_path / "cache", config).estimate([*segments, clip_of(path)])
+    monkeypatch.setattr(cache_module, "disk_usage", lambda place: SimpleNamespace(free=0))
+    with pytest.raises(SpectrogramCacheError, match="2001 clips need about") as error:
+        SpectrogramCache(tmp_path / "cache", config).prepare([*segments, clip_of(path)])
     assert len(n_read) <= 250
-    exact = sum(128 + 4 * 64 * n_frames(8000 * (10 + index % 40), config) for index in range(40))
-    assert estimate.n_bytes == pytest.approx(exact, rel=0.1)
+    seconds = [10 + index % 41 - index / 1000 for index in range(2000)]
+    exact = sum(128 + 4 * 64 * n_frames(round(8000 * duration), config) for duration in [*seconds, 60])
+    [megabytes] = re.findall(r"about ([\d.]+) MB", str(error.value))
+    assert 1e6 * float(megabytes) == pytest.approx(exact, rel=0.1)
 
 
 def test_too_little_disk_space_is_an_error_before_any_work(tmp_path, clips, monkeypatch):

@@ -64,17 +64,15 @@ def _read_annotation(path: Path, text: str, finder: FileFinder, group_column: st
         if group_column is not None:
             raise DataError(f"{path}: a label track has no column {group_column!r} for groups")
         return _read_audacity(path, text, finder)
-    is_empty_track = not text.strip() and finder.find(path.stem, path) is not None
-    return [] if is_empty_track else None
+    return None if text.strip() or finder.find(path.stem, path) is None else []
 
 
 def _read_raven(table: Table, finder: FileFinder, group_column: str | None) -> list[ManifestRow]:
     records = list(table.records)
     label_column = _raven_label_column(table, records)
-    group = None if group_column is None else group_position(table, group_column)
-    begin_column, end_column = table.position("Begin Time (s)"), table.position("End Time (s)")
-    assert begin_column is not None, "a table recognised as Raven's has this column"
-    assert end_column is not None, "a table recognised as Raven's has this column"
+    group_index = None if group_column is None else group_position(table, group_column)
+    lower = [column.lower() for column in table.columns]
+    begin_column, end_column = lower.index("begin time (s)"), lower.index("end time (s)")
     offset_column = table.position("File Offset (s)")
     rows = []
     for line, fields in records:
@@ -83,17 +81,9 @@ def _read_raven(table: Table, finder: FileFinder, group_column: str | None) -> l
         end = parse_time_field(fields[end_column], "End Time (s)", where)
         # if several sounds are open together, Begin Time counts through all of them, File Offset within one
         start = begin if offset_column is None else parse_time_field(fields[offset_column], "File Offset (s)", where)
-        rows.append(
-            ManifestRow(
-                source=table.path,
-                line=line,
-                fname=_raven_sound(table, fields, finder),
-                labels=split_labels(fields[label_column]),
-                group=None if group is None else fields[group] or None,
-                start_seconds=start,
-                end_seconds=start + (end - begin),
-            )
-        )
+        fname, labels = _raven_sound(table, fields, finder), split_labels(fields[label_column])
+        group = None if group_index is None else fields[group_index] or None
+        rows.append(ManifestRow(table.path, line, fname, labels, None, group, start, start + (end - begin)))
     if offset_column is None and len({row.fname for row in rows}) > 1:
         raise DataError(
             f"{table.path}: the selections are from several sounds, but there is no column File Offset (s) with the "
@@ -115,10 +105,8 @@ def _raven_label_column(table: Table, records: list[tuple[int, list[str]]]) -> i
 
 def _raven_sound(table: Table, fields: list[str], finder: FileFinder) -> str:
     """Begin Path if it is a file on this machine, otherwise Begin File, otherwise the sound with the table's name."""
-    path, file = (
-        "" if (position := table.position(column)) is None else fields[position]
-        for column in ("Begin Path", "Begin File")
-    )
+    positions = table.position("Begin Path"), table.position("Begin File")
+    path, file = ("" if position is None else fields[position] for position in positions)
     if path and finder.find(path, table.path):
         return path
     return file or path.replace("\\", "/").rpartition("/")[2] or finder.sound_of(table.path)
@@ -142,7 +130,5 @@ def _read_audacity(path: Path, text: str, finder: FileFinder) -> list[ManifestRo
                 f"{where}: {label!r} marks a point at {start_seconds:g} s, not a segment; "
                 "in Audacity, extend the label over the sound, or delete it"
             )
-        rows.append(
-            ManifestRow(path, line, fname, split_labels(label), start_seconds=start_seconds, end_seconds=end_seconds)
-        )
+        rows.append(ManifestRow(path, line, fname, split_labels(label), None, None, start_seconds, end_seconds))
     return rows

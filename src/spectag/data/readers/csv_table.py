@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from spectag.data.labels import split_labels
@@ -37,8 +38,7 @@ def read_csv(path: Path, text: str, group_column: str | None) -> tuple[list[Mani
             f"{path}: no labels; expected a column labels, or a column of 0 and 1 for each label. "
             f"The columns are {abbreviate(list(table.columns))}"
         )
-    labels = tuple(names.values())
-    return _read_rows(table, columns, lambda fields, where: _read_multi_hot(fields, names, where)), labels
+    return _read_rows(table, columns, partial(_read_multi_hot, names)), tuple(names.values())
 
 
 def _label_reader(table: Table, labels_column: int) -> LabelReader:
@@ -111,23 +111,13 @@ def _read_rows(table: Table, columns: dict[str, int], read_labels: LabelReader) 
     for line, fields in table.records:
         where = f"{table.path}, line {line}"
         values = {name: fields[position] for name, position in columns.items()}
-        start_seconds, end_seconds = parse_times(values, where)
-        rows.append(
-            ManifestRow(
-                source=table.path,
-                line=line,
-                fname=values["fname"],
-                labels=read_labels(fields, where),
-                fold=values.get("fold") or None,
-                group=values.get("group") or None,
-                start_seconds=start_seconds,
-                end_seconds=end_seconds,
-            )
-        )
+        times = parse_times(values, where)
+        fold, group = values.get("fold") or None, values.get("group") or None
+        rows.append(ManifestRow(table.path, line, values["fname"], read_labels(fields, where), fold, group, *times))
     return rows
 
 
-def _read_multi_hot(fields: list[str], names: dict[int, str], where: str) -> tuple[str, ...]:
+def _read_multi_hot(names: dict[int, str], fields: list[str], where: str) -> tuple[str, ...]:
     labels = []
     for position, name in names.items():
         is_true = _TRUTH_VALUES.get(fields[position].lower())

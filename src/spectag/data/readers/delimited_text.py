@@ -5,6 +5,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,24 +19,17 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: the file can't be read: {error.strerror}") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _decode(content, "utf-16", path)
-    if b"\0" in content:
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in content and not is_utf16:
         raise DataError(
             f"{path}: the file is not text; expected a CSV, a Raven selection table or an Audacity label track "
             "(spreadsheet programs can save tables as CSV)"
         )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return _decode(content, "cp1252", path)
-
-
-def _decode(content: bytes, encoding: str, path: Path) -> str:
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the text is neither UTF-8 nor {encoding}; save it as UTF-8") from error
+    encodings = ["utf-16"] if is_utf16 else ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    raise DataError(f"{path}: the text is neither UTF-8 nor {encodings[-1]}; save it as UTF-8")
 
 
 def split_lines(text: str) -> Iterator[str]:
@@ -83,16 +77,15 @@ def open_table(path: Path, text: str, delimiter: str) -> Table:
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    while True:
-        line = reader.line_num + 1  # the first line of the record: a quoted field may contain line breaks
-        try:
-            fields = [field.strip() for field in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"{path}, line {line}: {error}; is a closing quote missing?") from error
-        if any(fields):
-            yield line, fields
+    line = 1
+    try:
+        for record in reader:
+            fields = [field.strip() for field in record]
+            if any(fields):
+                yield line, fields
+            line = reader.line_num + 1  # the first line of a record: a quoted field may contain line breaks
+    except csv.Error as error:
+        raise DataError(f"{path}, line {line}: {error}; is a closing quote missing?") from error
 
 
 def _check_width(path: Path, records: Iterator[tuple[int, list[str]]], width: int) -> Iterator[tuple[int, list[str]]]:
@@ -107,13 +100,11 @@ def _check_width(path: Path, records: Iterator[tuple[int, list[str]]], width: in
 
 def parse_time_field(field: str, column: str, where: str) -> float:
     """A time in seconds, 0 or more, with a decimal point or a decimal comma."""
-    try:
+    with suppress(ValueError):
         seconds = float(field.replace(",", "."))
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise DataError(f"{where}: {column} is {field!r}; expected seconds, 0 or more")
-    return seconds
+        if 0 <= seconds < math.inf:
+            return seconds
+    raise DataError(f"{where}: {column} is {field!r}; expected seconds, 0 or more")
 
 
 def parse_times(fields: Mapping[str, str], where: str) -> tuple[float, float | None]:

@@ -1,5 +1,6 @@
 """Finding the sound and image files that a manifest names."""
 
+import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -37,8 +38,8 @@ class FileFinder:
         """
         name = fname.replace("\\", "/")
         for folder in self.folders(source):
-            path = folder / name if _is_file(folder / name) else self._find_in_listing(folder, name)
-            if path is not None:
+            is_file = os.path.isfile(folder / name)  # noqa: PTH113 unlike Path.is_file, False if the name is too long
+            if path := folder / name if is_file else self._find_in_listing(folder, name):
                 return path
         return None
 
@@ -77,27 +78,16 @@ class FileFinder:
     def _listing(self, folder: Path) -> dict[str, list[Path]]:
         if folder not in self._listings:
             self._listings[folder] = {}
-            for path in _entries(folder):
-                self._listings[folder].setdefault(_folded(path.name), []).append(path)
+            try:
+                for path in folder.iterdir() if folder.is_dir() else ():
+                    self._listings[folder].setdefault(_folded(path.name), []).append(path)
+            except OSError as error:
+                raise DataError(f"{folder}: the folder can't be read: {error.strerror}") from error
         return self._listings[folder]
 
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise DataError(f"{folder}: the folder can't be read: {error.strerror}") from error
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # for example, the name is too long
-        return False
 
 
 def _folders_of_table(table: Path) -> list[Path]:

@@ -31,7 +31,7 @@ from spectag.audio.mel import FRONT_END_VERSION, compute_log_mel, mel_filter_ban
 from spectag.config.base import MelConfig, to_toml
 from spectag.data.clips import Clip
 from spectag.errors import SpectagError, SpectrogramCacheError
-from spectag.system.progress import Progress, silent
+from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import WorkerDiedError, map_unordered, n_usable_cores
 
@@ -39,18 +39,6 @@ _NPY_HEADER_BYTES = 128
 _DISK_BLOCK_BYTES = 4096
 _N_SAMPLED_FILES = 200  # files whose headers are read to estimate the size of all log_mels
 _BYTES_PER_WORKER = 32_000_000  # of log_mels: computed in about the time that a worker process takes to start
-
-
-@dataclass(frozen=True)
-class CacheEstimate:
-    """The work and the disk space that `SpectrogramCache.prepare` needs."""
-
-    n_clips: int
-    """Clips that are not in the cache."""
-    n_bytes: int
-    """Approximate size of their log_mels."""
-    free_bytes: int
-    """Free space on the disk of the cache."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class PrepareReport:
         if self.n_new == 0:
             return f"nothing to do: {self.n_cached} spectrograms are cached{skipped}"
         cached = f", {self.n_cached} were cached" if self.n_cached else ""
-        size = readable_size(self.n_bytes)
+        size = _readable_size(self.n_bytes)
         return f"{self.n_new} spectrograms computed ({size}) in {self.seconds:.1f} s{cached}{skipped}"
 
 
@@ -92,7 +80,8 @@ class SpectrogramCache:
     def __init__(self, root: str | Path, config: MelConfig) -> None:
         self.root = Path(root)
         self.config = config
-        self.folder = self.root / _settings_key(config)
+        settings = f"{FRONT_END_VERSION} {config.model_dump_json()}"
+        self.folder = self.root / hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
 
     def log_mel(self, key: str) -> Float32Array:
         """The log_mel of a key from `prepare`, of shape (n_mels, n_frames), as a read-only memory map.
@@ -114,14 +103,8 @@ class SpectrogramCache:
                 f"{path}: the spectrogram can't be read: {error}; delete it and run spectag prepare again"
             ) from error
 
-    def estimate(self, clips: Iterable[Clip]) -> CacheEstimate:
-        """The work and the disk space that `prepare` needs for these clips, from the headers of at most 200 files."""
-        excerpts = [_Excerpt.of(clip) for clip in clips]
-        cached = self._cached_keys(excerpts)
-        return self._estimate([excerpt for excerpt in dict.fromkeys(excerpts) if excerpt not in cached])
-
     def prepare(
-        self, clips: Iterable[Clip], *, workers: int | None = None, progress: Progress = silent
+        self, clips: Sequence[Clip], *, workers: int | None = None, progress: Progress = silent, log: Log = no_log
     ) -> PrepareReport:
         """Compute the log_mels that are not in the cache.
 
@@ -136,6 +119,8 @@ class SpectrogramCache:
             Number of processes; 1 uses the calling process alone. By default one per core, or 1 for little work.
         progress
             Called with the number of clips that are done.
+        log
+            Called with the number of missing log_mels and the disk space that they need, before they are computed.
 
         Raises
         ------
@@ -144,13 +129,12 @@ class SpectrogramCache:
             log_mels are kept.
         """
         started = time.perf_counter()
-        clips = list(clips)
         excerpts = [_Excerpt.of(clip) for clip in clips]
         with _disk_errors_named(self.folder):
             self._merge_indexes()
             cached = self._cached_keys(excerpts)
             missing = [excerpt for excerpt in dict.fromkeys(excerpts) if excerpt not in cached]
-            results = self._compute_missing(missing, workers, progress) if missing else {}
+            results = self._compute_missing(missing, workers, progress, log) if missing else {}
         new = {excerpt for excerpt, result in results.items() if result.n_bytes}
         keys = cached | {excerpt: result.entry.key for excerpt, result in results.items() if result.entry}
         return PrepareReport(
@@ -169,11 +153,8 @@ class SpectrogramCache:
     def _cached_keys(self, excerpts: Iterable["_Excerpt"]) -> dict["_Excerpt", str]:
         """Keys of the excerpts whose files have not changed since they were indexed, and whose log_mels exist."""
         index = _read_index(self.folder / "index.jsonl")
-        return {
-            excerpt: index[excerpt].key
-            for excerpt in excerpts
-            if excerpt in index and self._is_current(excerpt, index[excerpt])
-        }
+        entries = {excerpt: index[excerpt] for excerpt in excerpts if excerpt in index}
+        return {excerpt: entry.key for excerpt, entry in entries.items() if self._is_current(excerpt, entry)}
 
     def _is_current(self, excerpt: "_Excerpt", entry: "_IndexEntry") -> bool:
         try:
@@ -184,12 +165,6 @@ class SpectrogramCache:
 
     def _npy_bytes(self, n_frames: int) -> int:
         return _NPY_HEADER_BYTES + 4 * self.config.n_mels * n_frames
-
-    def _estimate(self, missing: Sequence["_Excerpt"]) -> CacheEstimate:
-        sample = missing[:: max(1, len(missing) // _N_SAMPLED_FILES)]
-        mean_bytes = sum(map(self._expected_bytes, sample)) / max(1, len(sample))
-        existing = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
-        return CacheEstimate(len(missing), round(mean_bytes * len(missing)), disk_usage(existing).free)
 
     def _expected_bytes(self, excerpt: "_Excerpt") -> int:
         """Disk space of an excerpt's log_mel, from the header of its file; 0 if the file can't be read."""
@@ -203,43 +178,45 @@ class SpectrogramCache:
         return -(-n_bytes // _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES
 
     def _compute_missing(
-        self, missing: Sequence["_Excerpt"], workers: int | None, progress: Progress
+        self, missing: Sequence["_Excerpt"], workers: int | None, progress: Progress, log: Log
     ) -> dict["_Excerpt", "_Result"]:
-        estimate = self._estimate(missing)
-        if estimate.n_bytes > estimate.free_bytes:
-            raise SpectrogramCacheError(
-                f"{self.root}: the spectrograms of {estimate.n_clips} clips need about "
-                f"{readable_size(estimate.n_bytes)}, but the disk has only {readable_size(estimate.free_bytes)} "
-                "of free space; delete files, or use a folder on another disk with --cache"
-            )
-        if workers is None:
-            workers = min(n_usable_cores(), 1 + estimate.n_bytes // _BYTES_PER_WORKER)
+        sample = missing[:: max(1, len(missing) // _N_SAMPLED_FILES)]
+        n_bytes = sum(map(self._expected_bytes, sample)) * len(missing) // len(sample)
+        n_workers = workers or min(n_usable_cores(), 1 + n_bytes // _BYTES_PER_WORKER)
+        self._check_free_space(len(missing), n_bytes, log)
         mel_filter_bank(self.config)  # warns of empty bands once, instead of in every worker
         by_path = sorted(missing, key=lambda excerpt: excerpt.path)  # all excerpts of a file in succession
+        results = {}
         try:
             with work_folder(self.folder) as work:
                 _write_atomically(self.folder / "mel.toml", [to_toml(self.config).encode()], work)
-                return self._store_all(by_path, workers, work, progress)
+                store = partial(_store_log_mel, self.folder, work, self.config)
+                with (
+                    (work / "index.jsonl").open("w", encoding="ascii", buffering=1) as index,
+                    closing(map_unordered(store, by_path, n_workers=n_workers)) as stored,
+                ):
+                    for excerpt, result in stored:
+                        results[excerpt] = result
+                        if result.entry:
+                            index.write(_index_line(excerpt, result.entry))
+                        progress("log-mels", len(results), len(missing))
         except WorkerDiedError as error:
             raise SpectrogramCacheError(f"{self.root}: {error}; completed spectrograms are kept") from error
         finally:
             self._merge_indexes()
-
-    def _store_all(
-        self, excerpts: Sequence["_Excerpt"], workers: int, work: Path, progress: Progress
-    ) -> dict["_Excerpt", "_Result"]:
-        results = {}
-        store = partial(_store_log_mel, self.folder, work, self.config)
-        with (
-            (work / "index.jsonl").open("w", encoding="ascii", buffering=1) as index,
-            closing(map_unordered(store, excerpts, n_workers=workers)) as stored,
-        ):
-            for excerpt, result in stored:
-                results[excerpt] = result
-                if result.entry:
-                    index.write(_index_line(excerpt, result.entry))
-                progress("log-mels", len(results), len(excerpts))
         return results
+
+    def _check_free_space(self, n_missing: int, n_bytes: int, log: Log) -> None:
+        """Log the disk space that the missing log_mels need; a SpectrogramCacheError if there is too little."""
+        existing = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        free_bytes = disk_usage(existing).free
+        needed, free = _readable_size(n_bytes), _readable_size(free_bytes)
+        if n_bytes > free_bytes:
+            raise SpectrogramCacheError(
+                f"{self.root}: the spectrograms of {n_missing} clips need about {needed}, but the disk has only {free} "
+                "of free space; delete files, or use a folder on another disk with --cache"
+            )
+        log(f"{n_missing} spectrograms to compute: about {needed}; {free} of disk space is free")
 
     def _merge_indexes(self) -> None:
         """Add the indexes of ended runs, including killed ones, to the main index, and remove their work folders."""
@@ -290,35 +267,26 @@ class _Result(NamedTuple):
 
 def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerpt) -> _Result:
     """Find or compute the log_mel of an excerpt, in a worker process."""
+    audio_path, start, end = excerpt
     try:
-        file_state = _file_state(excerpt.path)
-        key = _key(_digest(excerpt.path, file_state), excerpt)
+        file_state = _file_state(audio_path)
+        key = _key(_digest(audio_path, file_state), excerpt)
         path = _log_mel_path(folder, key)
-        n_frames = _n_stored_frames(path, config.n_mels)
-        if n_frames:
-            return _Result(_IndexEntry(file_state, key, n_frames))
-        log_mel = _compute(excerpt, config)
-        if _file_state(excerpt.path) != file_state:
-            return _Result(None, reason=f"{excerpt.path}: the file changed while it was read; prepare it again")
+        if n_stored := _n_stored_frames(path, config.n_mels):
+            return _Result(_IndexEntry(file_state, key, n_stored))
+        waveform, _ = read_audio(audio_path, sample_rate=config.sample_rate, start_seconds=start, end_seconds=end)
+        with warnings.catch_warnings(action="ignore"):  # the parent process has warned
+            log_mel = compute_log_mel(waveform, config)
+        if _file_state(audio_path) != file_state:
+            return _Result(None, reason=f"{audio_path}: the file changed while it was read; prepare it again")
     except SpectagError as error:
         return _Result(None, reason=str(error))
     except OSError as error:
-        return _Result(None, reason=f"{excerpt.path}: the file can't be read: {error.strerror}")
+        return _Result(None, reason=f"{audio_path}: the file can't be read: {error.strerror}")
     except MemoryError:
-        return _Result(None, reason=f"{excerpt.path}: too long for the memory; split it into clips with start and end")
+        return _Result(None, reason=f"{audio_path}: too long for the memory; split it into clips with start and end")
     n_bytes = _write_atomically(path, [_npy_header(log_mel.shape), log_mel.data], work)
     return _Result(_IndexEntry(file_state, key, log_mel.shape[1]), n_bytes)
-
-
-def _compute(excerpt: _Excerpt, config: MelConfig) -> Float32Array:
-    waveform, _ = read_audio(
-        excerpt.path,
-        sample_rate=config.sample_rate,
-        start_seconds=excerpt.start_seconds,
-        end_seconds=excerpt.end_seconds,
-    )
-    with warnings.catch_warnings(action="ignore"):  # the parent process has warned
-        return compute_log_mel(waveform, config)
 
 
 def _file_state(path: str) -> str:
@@ -353,11 +321,6 @@ def content_key(clip: Clip) -> str:
     return _key(_digest(excerpt.path, _file_state(excerpt.path)), excerpt)
 
 
-def _settings_key(config: MelConfig) -> str:
-    text = f"{FRONT_END_VERSION} {config.model_dump_json()}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
 def _log_mel_path(folder: Path, key: str) -> Path:
     return folder / key[:2] / f"{key}.npy"
 
@@ -383,10 +346,9 @@ def _open_log_mel(path: Path, n_mels: int) -> Float32Array:
 def _n_stored_frames(path: Path, n_mels: int) -> int:
     """Number of frames of a log_mel on disk; 0 if it is missing or damaged."""
     try:
-        _, n_frames = _open_log_mel(path, n_mels).shape
+        return int(_open_log_mel(path, n_mels).shape[1])
     except (FileNotFoundError, ValueError):
         return 0
-    return int(n_frames)
 
 
 def _write_atomically(path: Path, blocks: Iterable[bytes | memoryview], work: Path) -> int:
@@ -429,7 +391,7 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def readable_size(n_bytes: int) -> str:
+def _readable_size(n_bytes: int) -> str:
     """A number of bytes with its unit, such as 1.5 GB."""
     unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= unit), (1e3, "kB"))
     return f"{n_bytes / unit:.1f} {name}"

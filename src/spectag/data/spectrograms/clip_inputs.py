@@ -49,7 +49,7 @@ def open_clips(
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     log(f"spectrogram cache: {report}")
     keys = [key for key in report.keys if key is not None]
-    kept = _group_copies(_without(manifest, report.skipped), keys, log)
+    kept = _readable_clips(manifest, report.skipped, keys, log)
     return ClipInputs(
         kept, tuple(keys), lambda index: front_end.input_of_log_mel(store.log_mel(keys[index])), report.skipped
     )
@@ -64,7 +64,7 @@ def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, lo
             keys.append(_image_key(clip))
         except (SpectagError, OSError) as error:
             skipped.append((clip, str(error)))
-    kept = _group_copies(_without(manifest, tuple(skipped)), keys, log)
+    kept = _readable_clips(manifest, skipped, keys, log)
     return ClipInputs(kept, tuple(keys), lambda index: front_end.input_of_image(kept.clips[index].path), tuple(skipped))
 
 
@@ -80,16 +80,12 @@ def _image_key(clip: Clip) -> str:
     return hashlib.blake2b(clip.path.read_bytes(), digest_size=16).hexdigest()
 
 
-def _without(manifest: Manifest, skipped: tuple[tuple[Clip, str], ...]) -> Manifest:
+def _readable_clips(manifest: Manifest, skipped: Sequence[tuple[Clip, str]], keys: Sequence[str], log: Log) -> Manifest:
+    """The manifest without the skipped clips. Exact copies are in one group, and so in one fold."""
     unreadable = {clip for clip, _ in skipped}
-    kept = tuple(clip for clip in manifest.clips if clip not in unreadable)
-    if not kept:
+    manifest = replace(manifest, clips=tuple(clip for clip in manifest.clips if clip not in unreadable))
+    if not manifest.clips:
         raise DataError(f"{manifest.source}: none of its {len(skipped)} clips can be read: {skipped[0][1]}")
-    return replace(manifest, clips=kept)
-
-
-def _group_copies(manifest: Manifest, keys: Sequence[str], log: Log) -> Manifest:
-    """The manifest with exact copies in one group, so that no fold is tested on a copy of its training data."""
     n_copies = len(keys) - len(set(keys))
     if not n_copies:
         return manifest

@@ -87,25 +87,28 @@ def export_png(
     pairs = [(clip, key) for clip, key in zip(manifest.clips, keys, strict=True) if key is not None]
     names = _image_names([clip for clip, _ in pairs], manifest.source)
     tasks = [_Task(key, name) for (_, key), name in zip(pairs, names, strict=True)]
-    if workers is None:
-        workers = min(n_usable_cores(), 1 + len(tasks) // _IMAGES_PER_WORKER)
+    n_workers = workers or min(n_usable_cores(), 1 + len(tasks) // _IMAGES_PER_WORKER)
+    n_new = 0
     try:
-        n_new = _write_images(cache, folder, config, tasks, workers, progress)
+        with work_folder(folder) as work:
+            write = partial(_write_image, cache, folder, work, config)
+            with closing(map_unordered(write, tasks, n_workers=n_workers)) as results:
+                for n_done, (_, is_new) in enumerate(results, 1):
+                    n_new += is_new
+                    progress("images", n_done, len(tasks))
     except OSError as error:
         raise DataError(
             f"{folder}: the images can't be written: {error.strerror or error}; run the command again"
         ) from error
     except WorkerDiedError as error:
         raise DataError(f"{folder}: {error}; completed images are kept") from error
+    finally:
+        with abandoned_work(folder):
+            pass  # removes the work folders of this run and of killed runs
     labels_path = folder / f"{manifest.source.stem}_image_labels.csv"
     write_multi_hot(labels_path, replace(manifest, clips=tuple(clip for clip, _ in pairs)), names)
-    return PngReport(
-        n_new=n_new,
-        n_existing=len(tasks) - n_new,
-        n_left_out=len(manifest.clips) - len(tasks),
-        labels_path=labels_path,
-        seconds=time.perf_counter() - started,
-    )
+    n_existing, n_left_out = len(tasks) - n_new, len(manifest.clips) - len(tasks)
+    return PngReport(n_new, n_existing, n_left_out, labels_path, time.perf_counter() - started)
 
 
 class _Task(NamedTuple):
@@ -143,32 +146,6 @@ def _image_name(clip: Clip) -> str:
     return f"{path.as_posix()}_{clip.start_seconds:.3f}-{end}.png"
 
 
-def _write_images(
-    cache: SpectrogramCache,
-    folder: Path,
-    config: ImageConfig,
-    tasks: Sequence[_Task],
-    n_workers: int,
-    progress: Progress,
-) -> int:
-    """Write the missing images; return their number."""
-    _remove_abandoned_work(folder)
-    n_new = 0
-    try:
-        with (
-            work_folder(folder) as work,
-            closing(
-                map_unordered(partial(_write_image, cache, folder, work, config), tasks, n_workers=n_workers)
-            ) as results,
-        ):
-            for n_done, (_, is_new) in enumerate(results, 1):
-                n_new += is_new
-                progress("images", n_done, len(tasks))
-    finally:
-        _remove_abandoned_work(folder)
-    return n_new
-
-
 def _write_image(cache: SpectrogramCache, folder: Path, work: Path, config: ImageConfig, task: _Task) -> bool:
     """Write an image, in a worker process, unless it exists; return whether it was written."""
     path = folder / task.name
@@ -181,8 +158,3 @@ def _write_image(cache: SpectrogramCache, folder: Path, work: Path, config: Imag
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished.replace(path)
     return True
-
-
-def _remove_abandoned_work(folder: Path) -> None:
-    with abandoned_work(folder):
-        pass

@@ -8,7 +8,7 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.data.manifest import as_manifest
-from spectag.data.spectrograms.cache import CacheEstimate, PrepareReport, SpectrogramCache, readable_size
+from spectag.data.spectrograms.cache import PrepareReport, SpectrogramCache
 from spectag.data.spectrograms.png_export import PngReport, export_png
 from spectag.errors import DataError
 from spectag.system.cache import cache_folder
@@ -20,8 +20,6 @@ class Prepared:
     """The result of `prepare`."""
 
     cache: Path
-    estimate: CacheEstimate
-    """The work that was expected."""
     report: PrepareReport
     images: PngReport | None
     """None if no images were requested."""
@@ -68,11 +66,7 @@ def prepare(
         raise DataError(f"{manifest.source}: the clips are images, which need no preparation; train on them directly")
     root = Path(cache) if cache else cache_folder() / "spectrograms"
     store = SpectrogramCache(root, resolve_mel(backbone or Recipe().backbone, mel))
-    estimate = store.estimate(manifest.clips)
-    if estimate.n_clips:
-        needed, free = readable_size(estimate.n_bytes), readable_size(estimate.free_bytes)
-        log(f"{estimate.n_clips} spectrograms to compute: about {needed}; {free} of disk space is free")
-    report = store.prepare(manifest.clips, workers=workers, progress=progress)
+    report = store.prepare(manifest.clips, workers=workers, progress=progress, log=log)
     log(f"spectrogram cache: {report}")
     images = None
     if png is not None:
@@ -80,4 +74,4 @@ def prepare(
             store, manifest, report.keys, png, image or ImageConfig(), workers=workers, progress=progress
         )
         log(f"images: {images}")
-    return Prepared(store.folder, estimate, report, images)
+    return Prepared(store.folder, report, images)
