@@ -1,7 +1,5 @@
 import csv
-import doctest
 import json
-import sys
 from collections import Counter
 
 import numpy as np
@@ -282,9 +280,3 @@ def test_balance_with_invalid_folds_or_fractions_is_an_error():
         balance(np.ones((4, 1)), [1, 2, 1])
     with pytest.raises(ValueError, match=r"each of 2 folds, with sum 1, got \[0.5, 0.6\]"):
         balance(np.ones((4, 1)), [1, 2, 1, 2], fractions=(0.5, 0.6))
-
-
-def test_docstring_examples_are_right():
-    result = doctest.testmod(sys.modules["spectag.data.folds"])
-    assert result.attempted > 0
-    assert result.failed == 0
