@@ -84,7 +84,7 @@ def test_row_belongs_to_the_clip_with_its_path(folder):
     predictions = read_predictions(write(folder, "fname,low\nb/zwei.wav,0.2\nzwei.wav,0.3\n"), manifest)
     assert [clip.fname for clip in predictions.clips] == ["b/zwei.wav", "zwei.wav"]
     assert predictions.probabilities[:, 0].tolist() == pytest.approx([0.2, 0.3])
-    with pytest.raises(DataError, match=r"table.csv: zwei may be a/zwei.wav or b/zwei.wav; add the folder to the name"):
+    with pytest.raises(DataError, match=r"table.csv: zwei may be a/zwei.wav or b/zwei.wav; add its folder"):
         read_predictions(write(folder, "fname,low\nzwei,0.2\n"), manifest)
 
 

@@ -97,12 +97,7 @@ def make_model_evaluation(
             metric: tuple(estimate(result.value) for result in scores.per_label[metric]) for metric in PER_LABEL
         },
         calibration=CalibrationCheck(
-            True,
-            before,
-            after,
-            before.error,
-            after.error,
-            calibration_errors(predictions.y_true, predictions.probabilities),
+            True, before, after, calibration_errors(predictions.y_true, predictions.probabilities)
         ),
         n_by_origin={"out_of_fold": len(predictions.clips), "train": 7},
         n_left_out=7,

@@ -112,8 +112,8 @@ def test_info_of_a_single_network_has_no_members(bundle):
     ("members", "message"),
     [
         ({"members": []}, "damaged: only an ensemble may have a bias, got -0.125 without members"),
-        ({"members": slice(1)}, "damaged: need two or more members, each in its own folder, got 1 in 1"),
-        ({"folder": "members/2"}, "damaged: need two or more members, each in its own folder, got 2 in 1"),
+        ({"members": slice(1)}, "damaged: need two or more members in different folders, got 1 in 1"),
+        ({"folder": "members/2"}, "damaged: need two or more members in different folders, got 2 in 1"),
         ({"folder": "../elsewhere"}, r"damaged at members\.0\.folder: .*pattern"),
         ({"folder": "members/1/.."}, r"damaged at members\.0\.folder: .*pattern"),
         ({"weight": float("nan")}, r"damaged at members\.0\.weight: .*finite number"),

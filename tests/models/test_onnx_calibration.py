@@ -108,7 +108,7 @@ def test_linear_calibration_adds_two_nodes(network):
 
 def test_network_without_logits_is_refused(tmp_path):
     write_network(tmp_path / "old.onnx", with_logits=False)
-    with pytest.raises(BundleError, match="outputs probabilities, features, but calibration needs logits"):
+    with pytest.raises(BundleError, match="outputs probabilities, features, not logits and probabilities"):
         with_calibration(onnx.load(tmp_path / "old.onnx"), LINEAR)
 
 

@@ -4,13 +4,13 @@ Intervals are percentile intervals of a bootstrap over recordings: the clips of 
 together. They resemble each other, so drawing single clips would make the intervals too narrow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spectag.data.clips import Manifest
 from spectag.data.manifest import as_manifest
 from spectag.errors import ConfigError
-from spectag.evaluation.comparison import clip_id, compare_models
+from spectag.evaluation.comparison import ClipId, clip_id, compare_models
 from spectag.evaluation.evaluated_models import EvaluatedModel, Model, predict_all
 from spectag.evaluation.results import CalibrationCheck, Evaluation, ModelEvaluation
 from spectag.evaluation.slices import check_columns, score_slices
@@ -78,66 +78,40 @@ def evaluate(
         skipped and listed in the result.
     """
     if n_resamples < 0 or not 0 < confidence < 1:
-        raise ConfigError(
-            f"need 0 or more resamples and a confidence between 0 and 1, got {n_resamples} and {confidence:g}"
-        )
+        raise ConfigError(f"need n_resamples >= 0 and a confidence between 0 and 1, got {n_resamples} and {confidence:g}")
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     check_columns(manifest, by)
     evaluated_models = predict_all(
-        [model, *compare],
-        manifest,
-        common_labels=common_labels,
-        features=features,
-        workers=workers,
-        progress=progress,
-        log=log,
+        [model, *compare], manifest, workers, progress, log, common_labels=common_labels, features=features
     )
     first, *others = evaluated_models
     log(f"scoring {len(first.predictions.clips):,} clips")
     group_of = dict(zip(map(clip_id, manifest.clips), manifest.groups, strict=True))
-    groups = [[group_of[clip_id(clip)] for clip in evaluated.predictions.clips] for evaluated in evaluated_models]
+    groups = [group_of[clip_id(clip)] for clip in first.predictions.clips]
     resampling = Resampling(n_resamples, confidence, seed)
     return Evaluation(
         manifest=manifest,
-        models=tuple(
-            _score_model(evaluated, clip_groups, resampling)
-            for evaluated, clip_groups in zip(evaluated_models, groups, strict=True)
-        ),
-        slices=score_slices(first.predictions, manifest, by, groups[0], resampling),
+        models=tuple(_score_model(evaluated, group_of, resampling) for evaluated in evaluated_models),
+        slices=score_slices(first.predictions, manifest, by, groups, resampling),
         comparisons=tuple(compare_models(first, other, group_of, resampling) for other in others),
         confidence=confidence,
         n_resamples=n_resamples,
         seed=seed,
-        n_groups=len(set(groups[0])),
+        n_groups=len(set(groups)),
     )
 
 
-def _score_model(evaluated: EvaluatedModel, groups: Sequence[str], resampling: Resampling) -> ModelEvaluation:
+def _score_model(evaluated: EvaluatedModel, group_of: Mapping[ClipId, str], resampling: Resampling) -> ModelEvaluation:
     predictions = evaluated.predictions
-    scores = score_predictions(
-        predictions.y_true,
-        predictions.probabilities,
-        groups,
-        thresholds=predictions.thresholds,
-        resampling=resampling,
+    groups = [group_of[clip_id(clip)] for clip in predictions.clips]
+    y_true, probabilities = predictions.y_true, predictions.probabilities
+    scores = score_predictions(y_true, probabilities, groups, thresholds=predictions.thresholds, resampling=resampling)
+    calibration = CalibrationCheck(
+        is_calibrated=evaluated.tagger is not None and evaluated.tagger.info.calibration is not None,
+        reliability_before=reliability(y_true, predictions.uncalibrated),
+        reliability_after=reliability(y_true, probabilities),
+        ece_per_label=calibration_errors(y_true, probabilities),
     )
     return ModelEvaluation(
-        **vars(evaluated),
-        overall=scores.overall,
-        per_label=scores.per_label,
-        calibration=_check_calibration(evaluated),
-    )
-
-
-def _check_calibration(evaluated: EvaluatedModel) -> CalibrationCheck:
-    predictions = evaluated.predictions
-    before = reliability(predictions.y_true, predictions.uncalibrated)
-    after = reliability(predictions.y_true, predictions.probabilities)
-    return CalibrationCheck(
-        is_calibrated=evaluated.tagger is not None and evaluated.tagger.info.calibration is not None,
-        reliability_before=before,
-        reliability_after=after,
-        ece_before=before.error,
-        ece_after=after.error,
-        ece_per_label=calibration_errors(predictions.y_true, predictions.probabilities),
+        **vars(evaluated), overall=scores.overall, per_label=scores.per_label, calibration=calibration
     )

@@ -8,6 +8,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -123,11 +124,9 @@ def read_predictions(path: str | Path, manifest: Manifest, *, log: Log = no_log)
 def _log_ignored_rows(
     table: _PredictionTable, manifest: Manifest, rows: IntArray, has_values: BoolArray, log: Log
 ) -> None:
-    n_empty = int(((rows >= 0) & ~has_values).sum())
-    if n_empty:
+    if n_empty := int(((rows >= 0) & ~has_values).sum()):
         log(f"{table.path.name}: {n_empty} clips have no values and are ignored")
-    n_others = len(table.names) - len(set(rows[rows >= 0]))
-    if n_others:
+    if n_others := len(table.names) - len(set(rows[rows >= 0])):
         log(f"{table.path.name}: {n_others} rows are for clips that are not in {manifest.source.name}")
 
 
@@ -149,8 +148,7 @@ def _as_probabilities(scores: FloatArray, path: Path, log: Log) -> FloatArray:
             "logits, which are negative for unlikely labels; divide percentages by 100"
         )
     log(f"{path.name}: the values are not from 0 to 1, so they are read as logits")
-    probabilities: FloatArray = expit(scores)
-    return probabilities
+    return np.asarray(expit(scores))
 
 
 def _durations(clips: Sequence[Clip]) -> FloatArray:
@@ -160,12 +158,10 @@ def _durations(clips: Sequence[Clip]) -> FloatArray:
 
 
 def _file_duration(path: Path) -> float:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return math.nan
-    try:
-        return audio_info(path).duration_seconds
-    except (AudioError, MissingExtraError):  # the table has predictions for it all the same
-        return math.nan
+    with suppress(AudioError, MissingExtraError):  # the table has predictions for it all the same
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            return audio_info(path).duration_seconds
+    return math.nan
 
 
 def _cross_fit_thresholds(y_true: BoolArray, probabilities: Float32Array, folds: IntArray) -> Float32Array:
@@ -202,8 +198,7 @@ def _find_rows(table: _PredictionTable, manifest: Manifest, durations: FloatArra
         for row in matching_rows:
             if row in clip_of_row:
                 raise DataError(
-                    f"{table.path}: {table.names[row]} may be {clip_of_row[row].name} or {clip.name}; add the "
-                    "folder to the name"
+                    f"{table.path}: {table.names[row]} may be {clip_of_row[row].name} or {clip.name}; add its folder"
                 )
             clip_of_row[row], rows[index] = clip, row
     return rows
@@ -245,31 +240,32 @@ def _read_table(path: Path) -> _PredictionTable:
 def _read_csv(path: Path) -> _PredictionTable:
     text = read_text(path)
     table = open_table(path, text, _delimiter(text))
-    columns = _Columns.find(path, table.columns)
+    name, times, labels = _find_columns(path, table.columns)
     names, numbers = [], []
     for line, fields in table.records:
-        names.append(fields[columns.name])
-        numbers.append([_number(fields[column], path, line, table.columns[column]) for column in columns.numeric])
-    values = np.array(numbers, np.float64).reshape(len(names), len(columns.numeric))
-    return _make_table(path, names, table.columns, columns, dict(zip(columns.numeric, values.T, strict=True)))
+        names.append(fields[name])
+        where = f"{path}, line {line}"
+        numbers.append([_number(fields, column, table.columns, where) for column in (*times, *labels)])
+    values = np.array(numbers, np.float64).reshape(len(names), len(times) + len(labels))
+    return _make_table(path, names, [table.columns[column] for column in labels], values)
 
 
 def _delimiter(text: str) -> str:
     """The delimiter that gives the most columns, because labels may contain the others."""
     header = first_lines(text, 1)
-    return max(
-        ",;\t", key=lambda delimiter: max((len(names) for names in csv.reader(header, delimiter=delimiter)), default=0)
-    )
+    return max(",;\t", key=lambda delimiter: len(next(csv.reader(header, delimiter=delimiter), [])))
 
 
-def _number(field: str, path: Path, line: int, column: str) -> float:
-    """The number in a field, with a decimal point or comma; NaN if it is empty."""
+def _number(fields: Sequence[str], column: int | None, header: Sequence[str], where: str) -> float:
+    """The number in a column, with a decimal point or comma; NaN if it is empty or the column is missing."""
+    if column is None:
+        return math.nan
     try:
-        return float(field.replace(",", ".") or "nan")
+        return float(fields[column].replace(",", ".") or "nan")
     except ValueError as error:
         raise DataError(
-            f"{path}, line {line}: {field!r} in column {column!r} is not a number; every column other than files and "
-            "times must contain the probabilities of a label"
+            f"{where}: {fields[column]!r} in column {header[column]!r} is not a number; every column other than files "
+            "and times must contain the probabilities of a label"
         ) from error
 
 
@@ -285,47 +281,36 @@ def _read_parquet(path: Path) -> _PredictionTable:
         return bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
 
     header = tuple(table.column_names)
-    columns = _Columns.find(path, header, is_number)
-    values = {column: table.column(column).cast("float64").to_numpy() for column in columns.numeric}
-    names = [str(name) for name in table.column(columns.name).to_pylist()]
-    return _make_table(path, names, header, columns, values)
+    name, times, labels = _find_columns(path, header, is_number)
+    unknown = np.full(table.num_rows, np.nan)
+    values = [
+        unknown if column is None else table.column(column).cast("float64").to_numpy() for column in (*times, *labels)
+    ]
+    names = [str(text) for text in table.column(name).to_pylist()]
+    return _make_table(path, names, [header[column] for column in labels], np.stack(values, axis=1))
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The positions of the columns of a table."""
+def _find_columns(
+    path: Path, header: Sequence[str], is_number: Callable[[int], bool] = lambda column: True
+) -> tuple[int, list[int | None], list[int]]:
+    """The column of file names, those of start and end times (None if missing), and those of the labels."""
+    lower = [name.lower() for name in header]
 
-    name: int
-    start: int | None
-    end: int | None
-    labels: tuple[int, ...]
+    def position(aliases: Sequence[str]) -> int | None:
+        return next((lower.index(alias.lower()) for alias in aliases if alias.lower() in lower), None)
 
-    @classmethod
-    def find(
-        cls, path: Path, header: Sequence[str], is_number: Callable[[int], bool] = lambda column: True
-    ) -> "_Columns":
-        lower = [name.lower() for name in header]
-
-        def position(aliases: Sequence[str]) -> int | None:
-            return next((lower.index(alias.lower()) for alias in aliases if alias.lower() in lower), None)
-
-        name, start, end = position(MANIFEST_COLUMNS["fname"]) or 0, position(_STARTS), position(_ENDS)
-        labels = tuple(
-            column
-            for column, column_name in enumerate(lower)
-            if column_name not in CLIP_COLUMNS and column not in (name, start, end) and is_number(column)
+    name, times = position(MANIFEST_COLUMNS["fname"]) or 0, [position(_STARTS), position(_ENDS)]
+    labels = [
+        column
+        for column, column_name in enumerate(lower)
+        if column_name not in CLIP_COLUMNS and column not in (name, *times) and is_number(column)
+    ]
+    if not labels:
+        raise DataError(
+            f"{path}: no columns of probabilities; expected fname and a column for each label. "
+            f"The columns are {abbreviate(list(header))}"
         )
-        if not labels:
-            raise DataError(
-                f"{path}: no columns of probabilities; expected fname and a column for each label. "
-                f"The columns are {abbreviate(list(header))}"
-            )
-        return cls(name, start, end, labels)
-
-    @property
-    def numeric(self) -> list[int]:
-        """The columns with numbers: times, then labels."""
-        return [column for column in (self.start, self.end, *self.labels) if column is not None]
+    return name, times, labels
 
 
 def _label_of(column: str) -> str:
@@ -334,25 +319,16 @@ def _label_of(column: str) -> str:
     return name if name.lower() in CLIP_COLUMNS else column
 
 
-def _make_table(
-    path: Path, names: list[str], header: Sequence[str], columns: _Columns, values: dict[int, FloatArray]
-) -> _PredictionTable:
-    scores = np.stack([values[column] for column in columns.labels], axis=1)
-    unknown = np.full(len(names), np.nan)
-    table = _PredictionTable(
-        path,
-        names,
-        unknown if columns.start is None else values[columns.start],
-        unknown if columns.end is None else values[columns.end],
-        LabelSet(tuple(_label_of(header[column]) for column in columns.labels)),
-        scores,
-    )
+def _make_table(path: Path, names: list[str], label_header: Sequence[str], values: FloatArray) -> _PredictionTable:
+    """The table with these values (n_rows, 2 + n_labels): start and end times, then scores."""
+    scores = values[:, 2:]
+    labels = LabelSet(tuple(map(_label_of, label_header)))
     is_missing = np.isnan(scores)
     is_wrong = np.isinf(scores) | (is_missing & ~is_missing.all(axis=1, keepdims=True))
     if is_wrong.any():
         row, label = np.argwhere(is_wrong)[0]
         raise DataError(
             f"{path}: {names[row]} has {'no value' if is_missing[row, label] else 'infinity'} for "
-            f"{table.labels.names[label]!r}; expected a number for every label, or for none"
+            f"{labels.names[label]!r}; expected a number for every label, or for none"
         )
-    return table
+    return _PredictionTable(path, names, values[:, 0], values[:, 1], labels, scores)

@@ -19,13 +19,7 @@ from spectag.models.bundle import CARD_FILE, ONNX_FILE, BundleInfo, read_info, r
 from spectag.models.model_card import render_card
 from spectag.models.out_of_fold import CALIBRATION_FILE, write_out_of_fold
 from spectag.scoring.bootstrap import Resampling, as_json
-from spectag.scoring.calibration import (
-    DEFAULT_THRESHOLD,
-    Calibration,
-    CalibrationMethod,
-    CrossFitted,
-    fit_calibration,
-)
+from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CalibrationMethod, CrossFitted, fit_calibration
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.reliability_diagram import calibration_errors, calibration_metrics
 from spectag.scoring.scores import score_predictions
@@ -142,7 +136,8 @@ def calibrate(
     bundle, output = Path(bundle), None if output is None else Path(output)
     before = read_info(bundle)
     manual_thresholds = _check_thresholds(thresholds or {}, before)
-    _check_output(bundle, output)
+    if output is not None and output.exists():
+        raise BundleError(f"{output}: already exists; choose another folder, or leave out -o to change {bundle} itself")
     if manifest is None:
         clips, on = read_stored_clips(bundle, len(before.labels)), None
     else:
@@ -154,25 +149,24 @@ def calibrate(
     cross_fitted = clips.cross_fitted(new_method, new_goal)
     info = before
     if refits_calibration or goal is not None:
-        _check_clips(bundle, clips)
+        if not clips.labels.any():
+            raise BundleError(
+                f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not "
+                f"trained on: spectag calibrate {bundle} MANIFEST"
+            )
         calibration = _fit_calibration(clips, new_method, before) if refits_calibration else before.calibration
-        metrics = _metrics(before, clips, cross_fitted, on=on)
-        info = _with_fitted_thresholds(before, clips, calibration, new_goal).model_copy(
-            update={"calibration": calibration, "calibration_method": new_method, "metrics": metrics}
-        )
+        changes = {
+            "threshold_goal": new_goal,
+            "calibration": calibration,
+            "calibration_method": new_method,
+            "metrics": _metrics(before, clips, cross_fitted, on=on),
+        }
+        info = before.model_copy(update=changes | _fitted_thresholds(before, clips, calibration, new_goal))
     info = _with_manual_thresholds(info, manual_thresholds)
-    changes_curves = info.calibration != before.calibration
-    _write(bundle, output, info, clips, changes_curves=changes_curves, changes_clips=refits_calibration)
+    new_curves = info.calibration != before.calibration
+    _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
     results = _label_results(info, clips, cross_fitted, manual_thresholds.keys())
     return Recalibration(output or bundle, info, len(clips.logits), results, clips.skipped)
-
-
-def _check_clips(bundle: Path, clips: CalibrationClips) -> None:
-    if not clips.labels.any():
-        raise BundleError(
-            f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not trained "
-            f"on: spectag calibrate {bundle} MANIFEST"
-        )
 
 
 def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict[str, float]:
@@ -185,11 +179,6 @@ def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict
         if not 0 <= threshold <= 1:
             raise ConfigError(f"the threshold of {label} must be a probability, from 0 to 1; got {threshold:g}")
     return dict(thresholds)
-
-
-def _check_output(bundle: Path, output: Path | None) -> None:
-    if output is not None and output.exists():
-        raise BundleError(f"{output}: already exists; choose another folder, or leave out -o to change {bundle} itself")
 
 
 def _fit_calibration(clips: CalibrationClips, method: CalibrationMethod, before: BundleInfo) -> Calibration | None:
@@ -206,10 +195,10 @@ def _fit_calibration(clips: CalibrationClips, method: CalibrationMethod, before:
     return Calibration(method=fitted.method if fitted else "platt", curves=tuple(curves))
 
 
-def _with_fitted_thresholds(
+def _fitted_thresholds(
     before: BundleInfo, clips: CalibrationClips, calibration: Calibration | None, goal: ThresholdGoal
-) -> BundleInfo:
-    """Thresholds of the labels that are in the clips; a default for those with too few clips."""
+) -> dict[str, Any]:
+    """`thresholds` and `thresholds_fitted` after fitting on the clips; a default for labels with too few of them."""
     fitted = fit_thresholds(clips.y_true, clips.calibrated(calibration), goal)
     thresholds, is_fitted = np.array(before.thresholds), np.array(before.thresholds_fitted)
     # a published tagger has its own default, for probabilities that are not calibrated
@@ -217,13 +206,7 @@ def _with_fitted_thresholds(
     defaults = np.where(keeps_default, thresholds, DEFAULT_THRESHOLD)[clips.labels]
     thresholds[clips.labels] = fill_thresholds(fitted, defaults)
     is_fitted[clips.labels] = ~np.isnan(fitted)
-    return before.model_copy(
-        update={
-            "thresholds": tuple(thresholds.tolist()),
-            "thresholds_fitted": tuple(is_fitted.tolist()),
-            "threshold_goal": goal,
-        }
-    )
+    return {"thresholds": tuple(thresholds.tolist()), "thresholds_fitted": tuple(is_fitted.tolist())}
 
 
 def _with_manual_thresholds(info: BundleInfo, manual: Mapping[str, float]) -> BundleInfo:
@@ -297,13 +280,7 @@ def _label_scores(
 
 
 def _write(
-    bundle: Path,
-    output: Path | None,
-    info: BundleInfo,
-    clips: CalibrationClips,
-    *,
-    changes_curves: bool,
-    changes_clips: bool,
+    bundle: Path, output: Path | None, info: BundleInfo, clips: CalibrationClips, *, new_curves: bool, new_clips: bool
 ) -> None:
     """Write the changed tagger to its own folder or to another, completely or not at all.
 
@@ -312,7 +289,7 @@ def _write(
     bundle = bundle.resolve()
     destination = bundle if output is None else output
     network = None
-    if changes_curves and not info.members:  # the calibration of an ensemble is not in its networks
+    if new_curves and not info.members:  # the calibration of an ensemble is not in its networks
         network = _calibrated_network(bundle / ONNX_FILE, info.calibration)
     try:
         with replace_when_complete(destination) as folder:
@@ -322,7 +299,7 @@ def _write(
                 (folder / ONNX_FILE).write_bytes(network)
             if clips.manifest_predictions is not None:
                 write_out_of_fold(folder / CALIBRATION_FILE, clips.manifest_predictions)
-            elif changes_clips:
+            elif new_clips:
                 (folder / CALIBRATION_FILE).unlink(missing_ok=True)
             write_info(folder, info)
             (folder / CARD_FILE).write_text(render_card(info, destination.name), encoding="utf-8")
@@ -342,5 +319,4 @@ def _calibrated_network(path: Path, calibration: Calibration | None) -> bytes:
         model = onnx.load(path)
     except Exception as error:  # from protobuf; onnx does not document its exceptions
         raise BundleError(f"{path}: cannot be read: {error}") from error
-    network: bytes = with_calibration(model, calibration).SerializeToString()
-    return network
+    return bytes(with_calibration(model, calibration).SerializeToString())

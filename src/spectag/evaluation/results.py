@@ -47,8 +47,6 @@ class CalibrationCheck:
     is_calibrated: bool
     reliability_before: Reliability
     reliability_after: Reliability
-    ece_before: float
-    ece_after: float
     ece_per_label: FloatArray
     """After calibration, (n_labels,)."""
 
@@ -56,8 +54,8 @@ class CalibrationCheck:
         """The errors and the bins, for JSON."""
         return {
             "is_calibrated": self.is_calibrated,
-            "expected_calibration_error_before": as_json(self.ece_before),
-            "expected_calibration_error_after": as_json(self.ece_after),
+            "expected_calibration_error_before": as_json(self.reliability_before.error),
+            "expected_calibration_error_after": as_json(self.reliability_after.error),
             "reliability_before": _bins(self.reliability_before),
             "reliability_after": _bins(self.reliability_after),
         }
@@ -81,8 +79,7 @@ class ModelEvaluation(EvaluatedModel):
     @cached_property
     def n_clips_per_label(self) -> IntArray:
         """How many clips have each label, (n_labels,)."""
-        n_clips: IntArray = self.predictions.y_true.sum(axis=0)
-        return n_clips
+        return np.asarray(self.predictions.y_true.sum(axis=0))
 
     @property
     def skipped(self) -> tuple[tuple[Clip, str], ...]:
@@ -92,8 +89,7 @@ class ModelEvaluation(EvaluatedModel):
     @cached_property
     def thresholds(self) -> FloatArray:
         """The threshold of each label, (n_labels,): the median if it differs between clips."""
-        thresholds: FloatArray = np.median(self.predictions.thresholds.astype(np.float64), axis=0)
-        return thresholds
+        return np.asarray(np.median(self.predictions.thresholds.astype(np.float64), axis=0))
 
     @property
     def worst_labels(self) -> list[str]:
@@ -170,15 +166,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "first": self.first,
-            "other": self.other,
-            "n_clips": self.n_clips,
-            "n_labels": len(self.labels),
-            "n_labels_left_out": self.n_labels_left_out,
-            "sentence": self.sentence,
-            "differences": as_json(self.differences),
-        }
+        fields = {name: as_json(value) for name, value in vars(self).items() if name != "labels"}
+        return fields | {"n_labels": len(self.labels)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,14 +221,10 @@ def fingerprint(manifest: Manifest) -> str:
 
 def _bins(reliability: Reliability) -> list[dict[str, Any]]:
     """The bins with decisions."""
-    edges = reliability.edges.tolist()
-    columns = zip(
-        edges,
-        edges[1:],
-        reliability.n.tolist(),
-        reliability.mean_probability.tolist(),
-        reliability.fraction_true.tolist(),
-        strict=False,
-    )
-    names = ("from", "to", "n", "mean_probability", "fraction_true")
-    return [dict(zip(names, column, strict=True)) for column in columns if column[2]]
+    columns = {
+        "from": reliability.edges[:-1],
+        "to": reliability.edges[1:],
+        **{name: getattr(reliability, name) for name in ("n", "mean_probability", "fraction_true")},
+    }
+    rows = zip(*(column[reliability.n > 0].tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

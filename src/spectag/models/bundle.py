@@ -118,9 +118,7 @@ class BundleInfo(Config):
             return self
         n_folders = len({member.folder for member in self.members})
         if not 2 <= n_folders == len(self.members):
-            raise ValueError(
-                f"need two or more members, each in its own folder, got {len(self.members)} in {n_folders}"
-            )
+            raise ValueError(f"need two or more members in different folders, got {len(self.members)} in {n_folders}")
         first = self.members[0]
         if (self.front_end, self.backbone) != (first.front_end, first.backbone):
             raise ValueError("front_end and backbone must be those of the first member")

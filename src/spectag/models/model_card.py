@@ -7,52 +7,31 @@ from spectag.models.bundle import BackboneInfo, BundleInfo
 def render_card(info: BundleInfo, name: str) -> str:
     """README.md of a bundle in the format of Hugging Face: of a trained model or of a published one."""
     is_published = info.data.n_clips_per_label is None
-    licence = [f"license: {info.backbone.licence.lower()}"] if is_published else []
-    origin = f"Converted by spectag {info.versions['spectag']} from a published network."
-    if not is_published:
-        origin = f"Trained with spectag {info.versions['spectag']}."
-    return "\n".join(
-        [
-            "---",
-            "library_name: spectag",
-            "pipeline_tag: audio-classification",
-            "tags: [audio-tagging, multi-label, onnx]",
-            *licence,
-            "---",
-            "",
-            f"# {name}",
-            "",
-            f"A tagger for {len(info.labels)} kinds of sound, several of which may occur at the same time. {origin}",
-            "",
-            "```",
-            f"spectag tag {name} recording.wav",
-            "```",
-            "",
-            "## Quality",
-            "",
-            *(_published_sections(info) if is_published else _trained_sections(info)),
-            "",
-        ]
-    )
+    licence, origin = "", f"Trained with spectag {info.versions['spectag']}."
+    if is_published:
+        licence = f"license: {info.backbone.licence.lower()}\n"
+        origin = f"Converted by spectag {info.versions['spectag']} from a published network."
+    paragraphs = [
+        "---\nlibrary_name: spectag\npipeline_tag: audio-classification\n"
+        f"tags: [audio-tagging, multi-label, onnx]\n{licence}---",
+        f"# {name}",
+        f"A tagger for {len(info.labels)} kinds of sound, several of which may occur at the same time. {origin}",
+        f"```\nspectag tag {name} recording.wav\n```",
+        "## Quality",
+        *(_published_sections(info) if is_published else _trained_sections(info)),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _trained_sections(info: BundleInfo) -> list[str]:
-    return [
-        *_scores(info),
-        "",
-        "## Labels",
-        "",
-        "| label | training clips | threshold |",
-        "|---|---|---|",
-        *_label_rows(info),
-        "",
-        "## Model",
-        "",
+    model = [
         *_networks(info),
         f"- Data: {info.data.n_clips} clips of {info.data.name} (fingerprint {info.data.fingerprint}). "
         "Please add the licence of the data.",
         f"- The probabilities of model.onnx and of PyTorch differ by at most {info.onnx_difference:.1e}.",
     ]
+    table = ["| label | training clips | threshold |", "|---|---|---|", *_label_rows(info)]
+    return [*_scores(info), "## Labels", "\n".join(table), "## Model", "\n".join(model)]
 
 
 def _published_sections(info: BundleInfo) -> list[str]:
@@ -61,18 +40,12 @@ def _published_sections(info: BundleInfo) -> list[str]:
     return [
         f"Mean average precision {info.metrics['mean_average_precision']:.3f} on {info.metrics['on']}, as published; "
         "not measured by spectag.",
-        *_calibration_paragraph(info),
-        "",
+        *_calibration(info),
         "## Source",
-        "",
-        f"- Weights: {source.url}, licence {info.backbone.licence}.",
-        f"- Trained on: {info.data.name}.",
+        f"- Weights: {source.url}, licence {info.backbone.licence}.\n- Trained on: {info.data.name}.\n"
         f"- Please cite: {info.metrics['source']}",
-        "",
         "## Labels",
-        "",
         f"{'; '.join(info.labels)}.",
-        "",
         _thresholds(info),
     ]
 
@@ -82,21 +55,19 @@ def _scores(info: BundleInfo) -> list[str]:
     if "lwlrap" not in metrics:
         return [
             "No clips were held out, so there are no scores. Evaluate the tagger on clips it was not trained on.",
-            *_calibration_paragraph(info),
+            *_calibration(info),
         ]
     interval = ""
     if "lwlrap" in metrics["intervals"]:
         low, high = metrics["intervals"]["lwlrap"]
         interval = f" (95 % interval {low:.3f} to {high:.3f})"
-    lines = [
-        f"On {metrics['n_clips']} held-out clips:",
-        "",
+    scores = [
         f"- lwlrap {metrics['lwlrap']:.3f}{interval}",
         f"- mean average precision {metrics['mean_average_precision']:.3f}",
     ]
     if metrics["top1_accuracy"] is not None:
-        lines.append(f"- top-1 accuracy {metrics['top1_accuracy']:.3f}")
-    return lines + _calibration(info)
+        scores.append(f"- top-1 accuracy {metrics['top1_accuracy']:.3f}")
+    return [f"On {metrics['n_clips']} held-out clips:", "\n".join(scores + _calibration(info))]
 
 
 def _calibration(info: BundleInfo) -> list[str]:
@@ -108,12 +79,6 @@ def _calibration(info: BundleInfo) -> list[str]:
     if info.calibration is None:
         return [f"- expected calibration error {before:.3f}{where}; the probabilities are not calibrated"]
     return [f"- expected calibration error {after:.3f}{where}; {before:.3f} before calibration"]
-
-
-def _calibration_paragraph(info: BundleInfo) -> list[str]:
-    """The calibration after an empty line, if it is known."""
-    lines = _calibration(info)
-    return ["", *lines] if lines else []
 
 
 def _thresholds(info: BundleInfo) -> str:

@@ -9,7 +9,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from spectag.array_types import Float32Array, FloatArray, IntArray
 from spectag.errors import BundleError
-from spectag.scoring.calibration import Calibration, PiecewiseLinear
+from spectag.scoring.calibration import Calibration
 
 PREFIX = "calibration/"
 
@@ -35,11 +35,12 @@ def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) ->
     outputs = {output.name: output for output in model.graph.output}
     if not {"logits", "probabilities"} <= outputs.keys():
         raise BundleError(
-            f"the network has the outputs {', '.join(outputs)}, but calibration needs logits and probabilities; train "
-            "the tagger again"
+            f"the network has the outputs {', '.join(outputs)}, not logits and probabilities; train the tagger again"
         )
     if calibration is not None:
-        _check_labels(outputs["logits"], calibration)
+        n_logits = outputs["logits"].type.tensor_type.shape.dim[-1].dim_value  # 0 if unknown
+        if n_logits not in (0, len(calibration.curves)):
+            raise BundleError(f"the network has {n_logits} labels, but the calibration has {len(calibration.curves)}")
     calibrated = onnx.ModelProto()
     calibrated.CopyFrom(model)
     graph = calibrated.graph
@@ -48,12 +49,6 @@ def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) ->
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(values, PREFIX + name) for name, values in constants.items())
     return calibrated
-
-
-def _check_labels(logits: onnx.ValueInfoProto, calibration: Calibration) -> None:
-    n_logits = logits.type.tensor_type.shape.dim[-1].dim_value
-    if n_logits and n_logits != len(calibration.curves):
-        raise BundleError(f"the network has {n_logits} labels, but the calibration has {len(calibration.curves)}")
 
 
 def _keep_nodes_for(graph: onnx.GraphProto, outputs: set[str]) -> None:
@@ -74,13 +69,12 @@ def _nodes(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]
     if calibration is None:
         return [_node("Sigmoid", "logits", "probabilities")], {}
     pieces = calibration.pieces
-    if _are_linear(pieces):
-        offsets = pieces.heights - pieces.slopes_below * pieces.lefts
+    if not len(pieces.starts) and (pieces.slopes_below == pieces.slopes_above).all():  # the curves are lines
         return [
             _node("Mul", "logits", "scales", "scaled"),
             _node("Add", "scaled", "offsets", "calibrated"),
             _node("Sigmoid", "calibrated", "probabilities"),
-        ], _as_float32(scales=pieces.slopes_below, offsets=offsets)
+        ], _as_float32(scales=pieces.slopes_below, offsets=pieces.heights - pieces.slopes_below * pieces.lefts)
     nodes = [
         _node("Sub", "logits", "lefts", "from_left"),
         _node("Min", "from_left", "zero", "below"),
@@ -98,10 +92,6 @@ def _nodes(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]
         _node("Sigmoid", "calibrated", "probabilities"),
     ]
     return nodes, {**_as_float32(zero=np.zeros(1), **vars(pieces)), "piece_axis": np.array([1])}
-
-
-def _are_linear(pieces: PiecewiseLinear) -> bool:
-    return not len(pieces.starts) and bool((pieces.slopes_below == pieces.slopes_above).all())
 
 
 def _as_float32(**constants: FloatArray) -> dict[str, Float32Array]:

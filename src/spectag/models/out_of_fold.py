@@ -63,8 +63,7 @@ class OutOfFoldPredictions:
     @property
     def labels_with_enough_clips(self) -> BoolArray:
         """Which labels at least MIN_CLIPS clips with a prediction have, (n_labels,)."""
-        enough: BoolArray = self.y_true[self.has_prediction].sum(axis=0) >= MIN_CLIPS
-        return enough
+        return np.asarray(self.y_true[self.has_prediction].sum(axis=0) >= MIN_CLIPS)
 
     @cached_property
     def fold_indices(self) -> IntArray:
@@ -77,11 +76,7 @@ class OutOfFoldPredictions:
         return indices
 
     def cross_fitted(
-        self,
-        *,
-        method: CalibrationMethod = "auto",
-        goal: ThresholdGoal = BEST_F1,
-        only_labels: BoolArray | None = None,
+        self, *, method: CalibrationMethod = "auto", goal: ThresholdGoal = BEST_F1, only_labels: BoolArray | None = None
     ) -> CrossFitted:
         """Probabilities and thresholds (n_clips, n_labels), with those of each clip fitted on the other folds.
 
@@ -187,9 +182,7 @@ def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfF
     labels = read_info(bundle).label_set
     table = open_table(path, read_text(path), ",")
     if table.columns != (*OUT_OF_FOLD_COLUMNS, *label_columns(labels)):
-        raise BundleError(
-            f"{path}: the columns do not match the {len(labels)} labels of the tagger; train the tagger again"
-        )
+        raise BundleError(f"{path}: the columns do not match the {len(labels)} labels; train the tagger again")
     try:
         rows = [fields for _, fields in table.records]
         y_true = np.zeros((len(rows), len(labels)), np.bool_)

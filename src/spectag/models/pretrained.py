@@ -3,8 +3,7 @@
 import gzip
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -194,12 +193,10 @@ def _status(tagger: PublishedTagger) -> PublishedTaggerStatus:
     spec, source = BACKBONES[tagger.backbone], _source(tagger)
     bundle = models_folder() / tagger.name
     weights = local_weights(source.file_name) or cached_weights(source.file_name)
-    state: DownloadState = "to download"
-    path = None
+    state: DownloadState = "weights here" if weights.is_file() else "to download"
+    path = weights if weights.is_file() else None
     if _is_current(bundle, tagger):
         state, path = "ready", bundle
-    elif weights.is_file():
-        state, path = "weights here", weights
     return PublishedTaggerStatus(
         tagger.name,
         len(audioset_labels()),
@@ -216,10 +213,8 @@ def _status(tagger: PublishedTagger) -> PublishedTaggerStatus:
 def _build_hash(tagger: PublishedTagger) -> str:
     """A hash of everything that a bundle is built from, except the weights."""
     settings = (BUILD_VERSION, FORMAT_VERSION, FRONT_END_VERSION, THRESHOLD, WINDOW, tagger, BACKBONES[tagger.backbone])
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
-    digest.update(_data("labels.txt"))
-    digest.update(_graph(tagger))
-    return digest.hexdigest()
+    content = repr(settings).encode() + _data("labels.txt") + _graph(tagger)
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _is_current(bundle: Path, tagger: PublishedTagger) -> bool:
@@ -248,34 +243,27 @@ def _bundle_of(tagger: PublishedTagger, progress: Progress, log: Log) -> Path:
     return bundle
 
 
-@contextmanager
-def _lock(name: str, log: Log) -> Iterator[None]:
+def _lock(name: str, log: Log) -> AbstractContextManager[object]:
     lock = FileLock(models_folder() / f".{name}.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log(f"waiting for another process that prepares {name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _build(bundle: Path, tagger: PublishedTagger, progress: Progress, log: Log) -> None:
     """Write the bundle, completely or not at all."""
     weights = find_weights(_source(tagger), backbone=tagger.name, alternatives=_ALTERNATIVES, progress=progress)
     unfinished = bundle.with_name(f".{bundle.name}")
-    if unfinished.exists():  # from a killed process
-        shutil.rmtree(unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
     unfinished.mkdir()
     try:
         _write_network(unfinished / ONNX_FILE, tagger, weights)
         info = _info(tagger, sha256_of(weights))
         write_info(unfinished, info)
         (unfinished / CARD_FILE).write_text(render_card(info, tagger.name), encoding="utf-8")
-        if bundle.exists():
-            shutil.rmtree(bundle)
+        shutil.rmtree(bundle, ignore_errors=True)  # of another version
         unfinished.rename(bundle)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -157,12 +157,8 @@ class Tagger:
             _Network(self.folder / member.folder / ONNX_FILE, member.front_end, n_threads)
             for member in self.info.members
         ] or [_Network(self.folder / ONNX_FILE, self.info.front_end, n_threads)]
-        if self.info.members:
-            self._check_files()
-
-    def _check_files(self) -> None:
         for network in self._networks:
-            if not network.path.is_file():
+            if self.info.members and not network.path.is_file():
                 raise BundleError(
                     f"{network.path}: file is missing; the tagger needs all of its {len(self._networks)} networks, so "
                     "copy the complete folder"
@@ -263,8 +259,7 @@ class Tagger:
                 return TaggerOutputs(*self._networks[0](inputs[self.front_end], "probabilities", "logits", "features"))
             outputs = [network(inputs[network.front_end], "logits", "features") for network in self._networks]
             logits = self._ensemble_weights([member_logits for member_logits, _ in outputs])
-            features = outputs[0][1]
-            return TaggerOutputs(self._calibrated(logits), logits.astype(np.float32), features)
+            return TaggerOutputs(self._calibrated(logits), logits.astype(np.float32), outputs[0][1])
 
     def _calibrated(self, logits: NDArray[np.floating]) -> Float32Array:
         """Probabilities of an ensemble. The model.onnx of a single network computes them itself."""
@@ -285,9 +280,7 @@ class Tagger:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return self._tags(path, 0.0, None, self.probabilities_of_image(path))
         with self.open_windows(path) as windows:
-            rows = [
-                (window.start_seconds, window.end_seconds, self.probabilities_of_window(window)) for window in windows
-            ]
+            rows = [(part.start_seconds, part.end_seconds, self.probabilities_of_window(part)) for part in windows]
         starts, ends, probabilities = zip(*rows, strict=True)
         whole = pool_windows(Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), "mean")
         return self._tags(path, 0.0, float(whole.ends[0]), whole.probabilities[0])

@@ -136,8 +136,7 @@ def median_filtered(probabilities: Float32Array, n_windows: int) -> Float32Array
     size = (n_windows,) + (1,) * (probabilities.ndim - 1)
     from scipy.ndimage import median_filter  # slow to import, and not needed to tag whole recordings
 
-    result: Float32Array = median_filter(probabilities, size, mode="nearest")
-    return result
+    return np.asarray(median_filter(probabilities, size, mode="nearest"))
 
 
 def find_segments(timeline: Timeline, thresholds: Float32Array, config: SegmentConfig) -> list[Segment]:
@@ -177,9 +176,7 @@ def find_segments(timeline: Timeline, thresholds: Float32Array, config: SegmentC
     [Segment(label_index=0, start_seconds=1.0, end_seconds=4.0, probability=0.8999999761581421)]
     """
     if thresholds.shape != timeline.probabilities.shape[1:]:
-        raise ValueError(
-            f"need a threshold for each label, of shape {timeline.probabilities.shape[1:]}, got {thresholds.shape}"
-        )
+        raise ValueError(f"need thresholds of shape {timeline.probabilities.shape[1:]}, got {thresholds.shape}")
     if np.isnan(timeline.ends).any():
         raise ValueError("an image has no segments, because it has no times")
     limits = thresholds.astype(np.float32)
@@ -207,10 +204,8 @@ def _three_overlap(timeline: Timeline) -> bool:
 
 def _columns(probabilities: Float32Array, limits: Float32Array) -> Iterator[tuple[int, Float32Array]]:
     """The labels that reach their limit anywhere, each with its probabilities (n_windows,)."""
-    if len(probabilities) == 0:
-        return
     # smoothing cannot add labels: a median is not above the maximum
-    labels = np.flatnonzero(probabilities.max(axis=0) >= limits)
+    labels = np.flatnonzero(probabilities.max(axis=0, initial=-np.inf) >= limits)
     for start in range(0, labels.size, _LABELS_PER_BLOCK):
         block = labels[start : start + _LABELS_PER_BLOCK]
         yield from zip(block.tolist(), np.ascontiguousarray(probabilities[:, block].T), strict=True)

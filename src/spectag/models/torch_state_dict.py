@@ -9,7 +9,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,7 @@ def read_torch_state_dict(path: str | Path) -> dict[str, NDArray[Any]]:
             tensors = dict(_TensorUnpickler(archive, _folder_in(archive)).load())
     except Exception as error:  # zip archives and pickles raise many kinds of errors
         raise ValueError(f"not a state dict of PyTorch: {error}") from error
-    others = [f"{name!r}" for name, values in tensors.items() if not isinstance(values, np.ndarray)]
-    if others:
+    if others := [f"{name!r}" for name, values in tensors.items() if not isinstance(values, np.ndarray)]:
         raise ValueError(f"not a state dict of PyTorch: {', '.join(others[:3])} is not a tensor")
     return tensors
 
@@ -42,12 +41,6 @@ def _folder_in(archive: zipfile.ZipFile) -> str:
         if name.endswith("/data.pkl"):
             return name.removesuffix("data.pkl")
     raise ValueError("the archive has no data.pkl")
-
-
-class _Storage(NamedTuple):
-    """The type of a tensor's numbers."""
-
-    dtype: np.dtype[Any]
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -64,13 +57,13 @@ class _TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if module == "torch" and name in _DTYPES:
-            return _Storage(_DTYPES[name])
+            return _DTYPES[name]
         raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> NDArray[Any]:
         """The numbers (n,) of a tensor's storage."""
-        _, storage, key, _, n_values = pid
-        return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), storage.dtype, count=n_values)
+        _, dtype, key, _, n_values = pid
+        return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype, count=n_values)
 
 
 def _rebuild_tensor(

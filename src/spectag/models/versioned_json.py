@@ -26,13 +26,7 @@ def write_versioned_json(path: Path, model: BaseModel, *, exclude: set[str] | No
 
 
 def read_versioned_json(
-    path: Path,
-    model_type: type[ModelT],
-    *,
-    version: int,
-    missing: str,
-    outdated: str,
-    error_type: type[SpectagError],
+    path: Path, model_type: type[ModelT], *, version: int, missing: str, outdated: str, error_type: type[SpectagError]
 ) -> ModelT:
     """Read a file that `write_versioned_json` wrote.
 
@@ -71,5 +65,4 @@ def read_versioned_json(
     except ValidationError as error:
         problem = error.errors()[0]
         location = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
-        message = problem["msg"].removeprefix("Value error, ")
-        raise error_type(f"{path}: damaged{location}: {message}") from error
+        raise error_type(f"{path}: damaged{location}: {problem['msg'].removeprefix('Value error, ')}") from error

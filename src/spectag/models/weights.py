@@ -89,12 +89,9 @@ def _cached_or_downloaded(source: WeightsSource, backbone: str, alternatives: st
             if not path.is_file() or not _is_published(path, source):  # another process may have downloaded it
                 download(source.url, path, sha256=source.sha256, progress=progress)
     except OSError as error:
+        reason = f"{error.filename or 'the disk'}: {error.strerror}" if error.strerror else str(error)
         raise WeightsError(
-            f"cannot download the weights of {backbone} from {source.url}: {_reason(error)}. Alternatives: put "
+            f"cannot download the weights of {backbone} from {source.url}: {reason}. Alternatives: put "
             f"{source.file_name} into a folder and set {WEIGHTS_VARIABLE} to it; {alternatives}"
         ) from error
     return path
-
-
-def _reason(error: OSError) -> str:
-    return f"{error.filename or 'the disk'}: {error.strerror}" if error.strerror else str(error)

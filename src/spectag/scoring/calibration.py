@@ -114,14 +114,8 @@ class Calibration(Config):
         for label, curve in enumerate(curves):
             for k, ((x, y), (next_x, next_y)) in enumerate(pairwise(curve.points)):
                 pieces[:, k, label] = x, next_x - x, (next_y - y) / (next_x - x)
-        return PiecewiseLinear(
-            np.array([curve.points[0][1] for curve in curves]),
-            np.array([curve.points[0][0] for curve in curves]),
-            np.array([curve.points[-1][0] for curve in curves]),
-            np.array([curve.slope_below for curve in curves]),
-            np.array([curve.slope_above for curve in curves]),
-            *pieces,
-        )
+        ends = [(*curve.points[0][::-1], curve.points[-1][0], curve.slope_below, curve.slope_above) for curve in curves]
+        return PiecewiseLinear(*np.array(ends).T, *pieces)
 
 
 def probabilities_of(logits: ArrayLike, calibration: Calibration | None) -> FloatArray:

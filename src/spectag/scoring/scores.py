@@ -270,7 +270,7 @@ def _d_prime(auc: FloatArray) -> FloatArray:
     For two normal distributions of one variance, d' = sqrt(2) * norm.ppf(auc). See Simpson and Fitter, "What is the
     best index of detectability?", Psychological Bulletin 1973.
     """
-    return np.sqrt(2) * np.asarray(ndtri(auc), np.float64)
+    return math.sqrt(2) * np.asarray(ndtri(auc), np.float64)
 
 
 def _mean_of_defined(values: FloatArray) -> FloatArray:
