@@ -78,7 +78,7 @@ def evaluate(
         skipped and listed in the result.
     """
     if n_resamples < 0 or not 0 < confidence < 1:
-        raise ConfigError(f"need n_resamples >= 0 and a confidence between 0 and 1, got {n_resamples} and {confidence:g}")
+        raise ConfigError(f"need resamples >= 0 and a confidence between 0 and 1, got {n_resamples} and {confidence:g}")
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     check_columns(manifest, by)
     evaluated_models = predict_all(
