@@ -101,9 +101,7 @@ def check_output(output: Path) -> None:
         raise BundleError(f"{output}: the folder is not empty and not a spectag model; choose another folder for -o")
     foreign = _foreign_files(output) if output.is_dir() else []
     if foreign:
-        raise BundleError(
-            f"{output}: {foreign[0]} is not part of the model and would be lost when it is replaced; move it elsewhere"
-        )
+        raise BundleError(f"{output}: {foreign[0]} is not part of the model and would be lost; move it elsewhere")
     if output.resolve() == Path.cwd():
         raise BundleError(f"{output}: is the current folder, which cannot be replaced; choose another folder for -o")
     if output.exists() and not output.is_dir():
@@ -144,8 +142,7 @@ def write_bundle(
         folders = [folder / name for name in _member_folders(len(members))]
         # the calibration of an ensemble is applied to its combined logits, outside of model.onnx
         write_networks(folders, members, record.calibration if len(members) == 1 else None)
-        onnx_files = [member_folder / ONNX_FILE for member_folder in folders]
-        difference = _onnx_difference(onnx_files, members, weights, record.calibration, len(record.keys))
+        difference = _onnx_difference(folders, members, weights, record.calibration, len(record.keys))
         info = _info(record, members, weights, difference)
         write_info(folder, info)
         write_out_of_fold(folder / OUT_OF_FOLD_FILE, record.all_training_clips)
@@ -188,14 +185,14 @@ def _replaced_when_complete(output: Path) -> Iterator[Path]:
 
 
 def _onnx_difference(
-    onnx_files: Sequence[Path],
+    folders: Sequence[Path],
     members: Sequence[BundleMember],
     weights: EnsembleWeights,
     calibration: Calibration | None,
     n_clips: int,
 ) -> float:
     """The largest difference in probability between ONNX and PyTorch, of any member or of the ensemble."""
-    sessions = [open_session(path, n_threads=1) for path in onnx_files]
+    sessions = [open_session(folder / ONNX_FILE, n_threads=1) for folder in folders]
     member_calibration = calibration if len(members) == 1 else None
     largest = 0.0
     for index in np.unique(np.linspace(0, n_clips - 1, N_CHECKED_CLIPS).astype(int)):

@@ -48,8 +48,7 @@ class Standardization:
         return cls(center, scale)
 
     def __call__(self, features: Float32Array) -> FloatArray:
-        result: FloatArray = (features - self.center) * self.scale
-        return result
+        return np.asarray((features - self.center) * self.scale)
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ class LinearHead:
 
     def logits(self, features: Float32Array) -> FloatArray:
         """Logits (n_clips, n_labels)."""
-        result: FloatArray = self.standardization(features) @ self.weights + self.bias
-        return result
+        return np.asarray(self.standardization(features) @ self.weights + self.bias)
 
 
 def fit_heads(
@@ -140,7 +138,7 @@ def _solve(
     inputs = np.hstack([scores, np.ones((n_clips, 1))]) * width.T
     decay = np.append(np.full(len(squares), weight_decay), 0.0)[:, None] * width**2  # no penalty on the bias
 
-    steps = fit_logistic(
+    coefficients = width * fit_logistic(
         inputs,
         y,
         np.vstack([weights, bias]) / width,
@@ -149,5 +147,4 @@ def _solve(
         ftol=1e-12,
         gtol=1e-6,  # logits are accurate to 1e-3
     )
-    coefficients = steps * width
     return coefficients[:-1], coefficients[-1]

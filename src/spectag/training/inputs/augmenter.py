@@ -112,8 +112,7 @@ class Augmenter:
         if config.image != "none" and front_end.image is None:
             raise ConfigError(
                 f"augment.image = {config.image} transforms 8-bit images, but this network takes log_mels; leave it "
-                "out, or train on images (such as --image.colormap grey) with a backbone that takes them (such as "
-                "efficientnet_lite0)"
+                "out, or set --image.colormap grey and a backbone that takes images, such as efficientnet_lite0"
             )
         self.config = config
         self.front_end = front_end
@@ -149,7 +148,14 @@ class Augmenter:
             If the number of draws is not the number of clips, or an input that a draw needs is missing or has another
             shape.
         """
-        _check(inputs, others, backgrounds, targets, other_targets, draws)
+        if not len(draws) == len(inputs) == len(targets):
+            raise ValueError(
+                f"expected a draw for each clip, got {len(draws)} for {len(inputs)}, {len(targets)} targets"
+            )
+        needs_other = any(draw.needs_other for draw in draws)
+        _check_shape("others", others, inputs, is_needed=needs_other)
+        _check_shape("other_targets", other_targets, targets, is_needed=needs_other)
+        _check_shape("backgrounds", backgrounds, inputs, is_needed=any(draw.needs_background for draw in draws))
         inputs, targets = inputs.clone(), targets.clone()
         if others is not None and other_targets is not None:
             _mixup(inputs, others, targets, other_targets, draws)
@@ -191,10 +197,8 @@ class Augmenter:
         if any(is_rolled):
             rows = _rows(is_rolled, inputs)
             width = inputs.shape[-1]
-            shifts = torch.tensor(
-                [round(draw.roll * width) for draw in compress(draws, is_rolled)], device=inputs.device
-            )
-            columns = (torch.arange(width, device=inputs.device) - shifts[:, None]) % width
+            shifts = torch.tensor([[round(draw.roll * width)] for draw in compress(draws, is_rolled)])
+            columns = (torch.arange(width) - shifts).to(inputs.device) % width
             inputs[rows] = inputs[rows].gather(-1, columns[:, None, None].expand_as(inputs[rows]))
 
     def _transform_images(self, images: Tensor, draws: Sequence[Draw]) -> None:
@@ -275,37 +279,16 @@ def augment_arrays(
     draws: Sequence[Draw],
 ) -> tuple[Float32Array, Float32Array]:
     """Apply the augmenter to NumPy arrays."""
-    changed, changed_targets = augmenter(
-        torch.from_numpy(inputs),
-        torch.from_numpy(others),
-        None if backgrounds is None else torch.from_numpy(backgrounds),
-        torch.from_numpy(targets),
-        torch.from_numpy(other_targets),
-        draws,
-    )
+    added = None if backgrounds is None else torch.from_numpy(backgrounds)
+    clips, other_clips, labels, other_labels = map(torch.from_numpy, (inputs, others, targets, other_targets))
+    changed, changed_targets = augmenter(clips, other_clips, added, labels, other_labels, draws)
     return changed.numpy(), changed_targets.numpy()
 
 
-def _check(
-    inputs: Tensor,
-    others: Tensor | None,
-    backgrounds: Tensor | None,
-    targets: Tensor,
-    other_targets: Tensor | None,
-    draws: Sequence[Draw],
-) -> None:
-    if not len(draws) == len(inputs) == len(targets):
-        raise ValueError(f"expected a draw for each clip, got {len(draws)} for {len(inputs)} ({len(targets)} targets)")
-    needs_other = any(draw.needs_other for draw in draws)
-    needs_background = any(draw.needs_background for draw in draws)
-    for name, is_needed, values, like in (
-        ("others", needs_other, others, inputs),
-        ("other_targets", needs_other, other_targets, targets),
-        ("backgrounds", needs_background, backgrounds, inputs),
-    ):
-        if is_needed and (values is None or values.shape != like.shape):
-            shape = None if values is None else tuple(values.shape)
-            raise ValueError(f"a draw needs {name} of shape {tuple(like.shape)}, got {shape}")
+def _check_shape(name: str, values: Tensor | None, like: Tensor, *, is_needed: bool) -> None:
+    if is_needed and (values is None or values.shape != like.shape):
+        shape = None if values is None else tuple(values.shape)
+        raise ValueError(f"a draw needs {name} of shape {tuple(like.shape)}, got {shape}")
 
 
 def _rows(flags: Sequence[bool], like: Tensor) -> Tensor:

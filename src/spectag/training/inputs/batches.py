@@ -23,7 +23,6 @@ from spectag.training.inputs.augmenter import Augmenter, Draw, draw, level_of_no
 
 Inputs = Callable[[int], Float32Array]
 
-_NO_AUGMENTATION = Draw()
 _N_BATCHES_AHEAD = 4
 _TOLERANCE = 1e-3  # above the rounding errors of log_mels
 
@@ -120,12 +119,8 @@ class Batches:
         rank: int = 0,
         n_ranks: int = 1,
     ) -> None:
-        self._examples = examples
-        self._front_end = front_end
-        self._width = width
-        self._short = finetune.short_clips
-        self._augment = augment
-        self._seed = seed
+        self._examples, self._front_end, self._width = examples, front_end, width
+        self._short, self._augment, self._seed = finetune.short_clips, augment, seed
         self._rank, self._n_ranks = rank, n_ranks
         self._noisy = np.flatnonzero(examples.is_noisy & (examples.weights > 0))
         self._clean = np.flatnonzero(~examples.is_noisy)
@@ -135,11 +130,8 @@ class Batches:
         self.n_clips = len(self._clean) + n_noisy
         """Clips of an epoch: all clean ones, and as many noisy ones as their weights add up to, at most as many."""
         if self.n_clips < n_ranks:
-            raise DataError(
-                f"{self.n_clips} training clips are too few for {n_ranks} processes; launch fewer processes"
-            )
-        n_full = self.n_clips // n_ranks  # most steps in which each process has a clip
-        self.n_steps = min(-(-self.n_clips // batch_size), n_full)
+            raise DataError(f"{self.n_clips} training clips are too few for {n_ranks} processes; launch fewer")
+        self.n_steps = min(-(-self.n_clips // batch_size), self.n_clips // n_ranks)  # a clip for each process
 
     def epoch(self, number: int, *, augmented: bool, first_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from `first_step` on; without `augmented`, excerpts without augmentation."""
@@ -183,7 +175,7 @@ class Batches:
     def _load_clip(self, number: int, position: int, order: IntArray, augmented: bool) -> _LoadedClip:
         examples, row = self._examples, int(order[position])
         rng = np.random.default_rng((self._seed, number, 1 + position))  # 0 would repeat the stream of the order
-        drawn = draw(self._augment, rng) if augmented else _NO_AUGMENTATION
+        drawn = draw(self._augment, rng) if augmented else Draw()
         inputs = self._excerpt(examples.inputs(row), rng)
         other_row, other, background = row, inputs, inputs
         if drawn.needs_other:

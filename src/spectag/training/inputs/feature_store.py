@@ -116,12 +116,9 @@ class FeatureStore:
     def _load(self, key: str) -> Float32Array:
         path = self._path(key)
         try:
-            features: Float32Array = np.load(path)
+            return np.asarray(np.load(path))
         except (OSError, EOFError, ValueError) as error:
-            raise SpectrogramCacheError(
-                f"{path}: cannot read the features: {error}; delete the file and train again"
-            ) from error
-        return features
+            raise SpectrogramCacheError(f"{path}: cannot read the features: {error}; delete the file") from error
 
     def _make(
         self, missing: Sequence[int], keys: Sequence[str], inputs: Callable[[int], Float32Array], progress: Progress
@@ -138,9 +135,7 @@ class FeatureStore:
                 except Exception as error:  # onnxruntime's errors have no common class
                     raise self._size_error(example, error) from error
                 if not np.isfinite(features).all():
-                    raise DataError(
-                        f"the backbone's features of clip {keys[i]} are not finite; its weights may be damaged"
-                    )
+                    raise DataError(f"features of clip {keys[i]} are not finite; are {self.name}'s weights damaged?")
                 unfinished = work / f"{keys[i]}.npy"
                 np.save(unfinished, features)
                 self._path(keys[i]).parent.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """torchvision's image transforms, with a seed for each image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,11 +37,9 @@ def transform_images(images: Tensor, kind: str, seeds: Sequence[int]) -> Tensor:
     return changed.to(images.device, images.dtype) / 255
 
 
-def _transform(kind: str, height: int, width: int) -> Callable[[Tensor], Tensor]:
+def _transform(kind: str, height: int, width: int) -> Any:
+    """torchvision's transform of one image."""
     if kind == "random_crop":
         padding = (round(width * _PADDING), round(height * _PADDING))
-        crop: Callable[[Tensor], Tensor] = v2.RandomCrop((height, width), padding=padding)
-        return crop
-    policies = {"rand_augment": v2.RandAugment, "trivial_augment_wide": v2.TrivialAugmentWide}
-    policy: Callable[[Tensor], Tensor] = policies[kind]()
-    return policy
+        return v2.RandomCrop((height, width), padding=padding)
+    return v2.RandAugment() if kind == "rand_augment" else v2.TrivialAugmentWide()

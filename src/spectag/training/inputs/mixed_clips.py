@@ -57,15 +57,10 @@ def mix_clips(
         rng = np.random.default_rng((recipe.seed, 1 + number))
         pair = [inputs(int(index)) for index in parents[number]]
         width = max(clip.shape[-1] for clip in pair)
-        first, second = (
-            torch.from_numpy(
-                np.array(crop_or_pad(clip, width, silence_of(clip, store.front_end), rng)[None], np.float32)
-            )
-            for clip in pair
-        )
+        excerpts = [crop_or_pad(clip, width, silence_of(clip, store.front_end), rng) for clip in pair]
+        first, second = torch.from_numpy(np.array(excerpts, np.float32))[:, None]
         result, _ = augmenter(first, second, None, no_targets, no_targets, [draw(augment, rng)])
-        array: Float32Array = result[0].numpy()
-        return array
+        return np.asarray(result[0])
 
     settings = f"{MIXES_VERSION} {recipe.seed} {augment.model_dump_json()}"
     descriptions = [f"mix {number} of {keys[i]} {keys[j]}: {settings}" for number, (i, j) in enumerate(parents)]

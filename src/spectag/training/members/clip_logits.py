@@ -62,5 +62,4 @@ def _clip_logits(network: TaggerNetwork, inputs: Float32Array, front_end: FrontE
     if len(logits) == 1:
         return logits[0]
     mean = np.average(expit(logits), axis=0, weights=[min(longest, n_frames - start) for start in starts])
-    result: FloatArray = logit(mean.clip(_TINY, 1 - _TINY))
-    return result
+    return np.asarray(logit(mean.clip(_TINY, 1 - _TINY)))

@@ -145,7 +145,17 @@ class FineTuning:
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # losses, logits and targets of this epoch's steps
-        self.batches = self._make_batches(examples)
+        self.batches = Batches(
+            examples,
+            front_end,
+            _width(examples, front_end, recipe.finetune.crop_seconds),
+            recipe.finetune,
+            recipe.augment,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            rank=accelerator.process_index,
+            n_ranks=accelerator.num_processes,
+        )
         self.augmenter = Augmenter(recipe.augment, front_end)
         label_weights = label_weights_for(torch.from_numpy(examples.targets), recipe)
         self.label_weights = None if label_weights is None else label_weights.to(accelerator.device)
@@ -153,19 +163,6 @@ class FineTuning:
         self._make_model(network, examples)
         self.precision = precision_on(accelerator.device, self.config)
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.precision == torch.float16)
-
-    def _make_batches(self, examples: Examples) -> Batches:
-        return Batches(
-            examples,
-            self.front_end,
-            _width(examples, self.front_end, self.config.crop_seconds),
-            self.config,
-            self.recipe.augment,
-            batch_size=self.recipe.batch_size,
-            seed=self.recipe.seed,
-            rank=self.accelerator.process_index,
-            n_ranks=self.accelerator.num_processes,
-        )
 
     def _make_model(self, network: TaggerNetwork, examples: Examples) -> None:
         """The model on its device, the average of its weights, the optimizer and the learning-rate schedule."""
@@ -244,7 +241,8 @@ class FineTuning:
             state.epochs.append(epoch)
             if epoch.valid_lwlrap is not None and epoch.valid_lwlrap > state.best_lwlrap:
                 state.best_lwlrap, state.best_epoch = epoch.valid_lwlrap, epoch.epoch
-                self.best_weights = _cpu_weights(self.current_network())
+                weights = self.current_network().state_dict()
+                self.best_weights = {name: values.cpu().clone() for name, values in weights.items()}
             state.epoch, state.step = state.epoch + 1, 0
             self.save()
             on_epoch(epoch)
@@ -347,11 +345,11 @@ class FineTuning:
     def _valid_scores(self) -> tuple[float | None, float | None]:
         if self.valid is None:
             return None, None
-        network = self.current_network()
+        network, targets = self.current_network(), torch.from_numpy(self.valid.y_true.astype(np.float64))
         if self._trains_batch_norm:  # each process has the statistics of its own clips
             broadcast(list(network.buffers()))
-        logits = torch.from_numpy(logits_of_clips(network, self.valid, self.front_end, self.accelerator))
-        return mean_loss_and_lwlrap(logits, torch.from_numpy(self.valid.y_true.astype(np.float64)), self.recipe)
+        logits = logits_of_clips(network, self.valid, self.front_end, self.accelerator)
+        return mean_loss_and_lwlrap(torch.from_numpy(logits), targets, self.recipe)
 
     def _result(self) -> FineTuned:
         last = _cpu_copy(self.current_network())
@@ -421,14 +419,11 @@ def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = values["fingerprint"]
     except Exception as error:  # for a damaged file, torch raises errors without a common class
-        raise BundleError(
-            f"{path}: the checkpoint is damaged: {first_line(error)}; leave out --resume to start again"
-        ) from error
+        problem = f"{path}: the checkpoint is damaged: {first_line(error)}"
+        raise BundleError(f"{problem}; leave out --resume to start again") from error
     if found != fingerprint:
-        raise ConfigError(
-            f"{path.parent}: the stopped run had other settings, clips or labels, so it cannot be resumed; run the "
-            "same command as before, or leave out --resume to start again"
-        )
+        problem = f"{path.parent}: the stopped run had other settings, clips or labels"
+        raise ConfigError(f"{problem}; run the same command as before, or leave out --resume to start again")
     return values
 
 
@@ -450,10 +445,6 @@ def _example(examples: Examples, front_end: FrontEnd) -> Tensor:
 def _dropout_seed(*position: int) -> int:
     """A seed that depends only on the position in the run, so that a resumed run has the same dropout."""
     return int(np.random.SeedSequence(position).generate_state(1)[0])
-
-
-def _cpu_weights(network: TaggerNetwork) -> dict[str, Tensor]:
-    return {name: values.detach().cpu().clone() for name, values in network.state_dict().items()}
 
 
 def _cpu_copy(network: TaggerNetwork) -> TaggerNetwork:

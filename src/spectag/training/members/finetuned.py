@@ -107,7 +107,8 @@ def fit_finetuned(
         training_name = f"{name}{fold.name}"
         if len(trainings) > 1:
             log(training_name)
-        valid = _validation_clips(inputs, fold, y_true)
+        rows = np.flatnonzero(fold.valid)
+        valid = ValidationClips(inputs.clips.inputs, rows, y_true[rows]) if len(rows) else None
         start = partial(
             FineTuning,
             examples=_examples(inputs, fold, y_true, backgrounds),
@@ -125,7 +126,8 @@ def fit_finetuned(
             break
         fine_tuned = _run(run, callbacks)
         if valid is not None:
-            logits[valid.rows] = _held_out_logits(fine_tuned.network, valid, inputs, context)
+            network = copy.deepcopy(fine_tuned.network).to(context.accelerator.device)
+            logits[valid.rows] = logits_of_clips(network, valid, inputs.front_end, context.accelerator)
         results.append((fold, fine_tuned))
         del run
         context.accelerator.free_memory()
@@ -141,11 +143,6 @@ def _ordered_trainings(cross_validation: CrossValidation, recipe: Recipe, *, has
     if has_limit:
         return (cross_validation.all_clips, *cross_validation.folds)
     return cross_validation.trainings
-
-
-def _validation_clips(inputs: MemberInputs, fold: Fold, y_true: BoolArray) -> ValidationClips | None:
-    rows = np.flatnonzero(fold.valid)
-    return ValidationClips(inputs.clips.inputs, rows, y_true[rows]) if len(rows) else None
 
 
 def _start_or_resume(
@@ -190,16 +187,8 @@ def _run(run: FineTuning, callbacks: Callbacks) -> FineTuned:
         return run.run(callbacks.on_epoch, callbacks.progress)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"the GPU has too little memory for batch_size = {run.recipe.batch_size}; reduce batch_size or "
-            "finetune.crop_seconds, or use a smaller backbone"
+            f"the GPU has too little memory for batch_size {run.recipe.batch_size}; reduce it, crop_seconds or backbone"
         ) from error
-
-
-def _held_out_logits(
-    network: TaggerNetwork, valid: ValidationClips, inputs: MemberInputs, context: FinetuneContext
-) -> FloatArray:
-    on_device = copy.deepcopy(network).to(context.accelerator.device)
-    return logits_of_clips(on_device, valid, inputs.front_end, context.accelerator)
 
 
 def _member_fit(
@@ -245,9 +234,8 @@ def _initial_network(inputs: MemberInputs, data: FrozenFeatures, fold: Fold, y_t
     elif recipe.init is not None or not recipe.finetune.linear_probe_first:
         head = initial_head(features, data.group_sizes, y_true.shape[1], recipe)
     elif recipe.head == "linear":
-        head = head_module(
-            fit_heads(features, targets, data.group_sizes, (DEFAULT_WEIGHT_DECAY,), clip_weights=weights)[0]
-        )
+        [fitted] = fit_heads(features, targets, data.group_sizes, (DEFAULT_WEIGHT_DECAY,), clip_weights=weights)
+        head = head_module(fitted)
     else:
         by_adam = recipe.model_copy(update={"optimizer": "adam", "learning_rate": 1e-3, "epochs": 20})
         head = train_fold_head(data, fold, y_true, by_adam, lambda _: None, name="")

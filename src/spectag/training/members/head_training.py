@@ -100,17 +100,12 @@ def train_head(
             (losses * train.weights[rows]).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         head.eval()
-        train_loss, train_lwlrap = _evaluate(head, train, recipe)
-        valid_loss, valid_lwlrap = (None, None) if valid is None else _evaluate(head, valid, recipe)
+        train_scores = _evaluate(head, train, recipe)
+        valid_scores: tuple[float | None, float | None] = (None, None)
+        if valid is not None:
+            valid_scores = _evaluate(head, valid, recipe)
         epoch = Epoch(
-            number,
-            train_loss,
-            train_lwlrap,
-            valid_loss,
-            valid_lwlrap,
-            learning_rate=recipe.learning_rate,
-            n_epochs=recipe.epochs,
-            part=name,
+            number, *train_scores, *valid_scores, learning_rate=recipe.learning_rate, n_epochs=recipe.epochs, part=name
         )
         check_losses_finite(epoch, recipe)
         on_epoch(epoch)

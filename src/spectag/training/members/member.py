@@ -82,13 +82,12 @@ def open_inputs(
     workers: int | None,
 ) -> MemberInputs:
     """Open the inputs of a member. Spectrograms that are missing in the cache folder `root` are computed."""
+
+    def open_all(manifest: Manifest) -> ClipInputs:
+        return open_clips(manifest, front_end, root, workers=workers, progress=callbacks.progress, log=callbacks.log)
+
     store = FeatureStore(root, recipe, front_end)
-    progress, log = callbacks.progress, callbacks.log
-    clips = open_clips(manifest, front_end, root, workers=workers, progress=progress, log=log)
-    if noisy is None:
-        return MemberInputs(recipe, front_end, store, clips, None)
-    noisy_clips = open_clips(noisy, front_end, root, workers=workers, progress=progress, log=log)
-    return MemberInputs(recipe, front_end, store, clips, noisy_clips)
+    return MemberInputs(recipe, front_end, store, open_all(manifest), None if noisy is None else open_all(noisy))
 
 
 def front_end_for(recipe: Recipe, manifest: Manifest) -> FrontEnd:

@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 
-from spectag.system.epoch_log import Epoch, OnEpoch
+from spectag.system.epoch_log import OnEpoch
 from spectag.system.progress import Log, Progress, no_log, silent
-
-
-def ignore_epoch(epoch: Epoch) -> None:
-    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -16,4 +12,4 @@ class Callbacks:
 
     progress: Progress = silent
     log: Log = no_log
-    on_epoch: OnEpoch = ignore_epoch
+    on_epoch: OnEpoch = lambda _: None

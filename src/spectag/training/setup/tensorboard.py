@@ -64,8 +64,8 @@ class TensorBoardLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._close()
-            folder = self._folder / _folder_name(epoch.part)
-            self._writer = SummaryWriter(str(folder), purge_step=epoch.epoch, flush_secs=_FLUSH_SECONDS)
+            name = epoch.part.replace("/", "_").replace("\\", "_")  # names of backbones may contain slashes
+            self._writer = SummaryWriter(str(self._folder / name), purge_step=epoch.epoch, flush_secs=_FLUSH_SECONDS)
             self._training = epoch.part
         return self._writer
 
@@ -84,8 +84,3 @@ def _scalars(epoch: Epoch) -> dict[str, float | None]:
         "learning_rate": epoch.learning_rate,
         "clips_per_second": epoch.clips_per_second,
     }
-
-
-def _folder_name(name: str) -> str:
-    """The training's name without slashes, which names of backbones such as timm/NAME contain."""
-    return name.replace("/", "_").replace("\\", "_")

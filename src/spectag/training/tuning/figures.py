@@ -23,16 +23,11 @@ def draw_rate_curve(curve: "RateCurve", *, title: str = "") -> "Figure":
     ax.plot(curve.rates, curve.losses, ".", color="0.7", markersize=4, label="single batches")
     ax.plot(curve.rates, curve.smoothed, color=TRAINING_COLORS[0], label="moving average")
     if curve.suggestion is not None:
-        ax.axvline(
-            curve.suggestion,
-            color=TRAINING_COLORS[1],
-            linestyle="--",
-            label=f"steepest descent: {curve.suggestion:.1e}",
-        )
+        label = f"steepest descent: {curve.suggestion:.1e}"
+        ax.axvline(curve.suggestion, color=TRAINING_COLORS[1], linestyle="--", label=label)
     falling = curve.smoothed[: int(np.argmin(curve.smoothed)) + 1]
-    ax.set(
-        xscale="log", xlabel="Learning rate", ylabel="Loss", ylim=(0, 2 * float(falling.max()))
-    )  # without the divergence
+    highest = 2 * float(falling.max())  # without the divergence
+    ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss", ylim=(0, highest))
     ax.grid(alpha=0.3)
     ax.legend()
     ax.set_title(shorten_middle(title, 70), fontsize=11, parse_math=False)

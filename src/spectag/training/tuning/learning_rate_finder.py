@@ -104,8 +104,7 @@ def smooth(losses: FloatArray) -> FloatArray:
     """The exponential moving average of losses (n_steps,), with bias correction as in Adam."""
     n_losses = np.arange(1, len(losses) + 1)
     averages = lfilter([1 - _SMOOTHING], [1, -_SMOOTHING], losses)
-    corrected: FloatArray = averages / (1 - _SMOOTHING**n_losses)
-    return corrected
+    return np.asarray(averages / (1 - _SMOOTHING**n_losses))
 
 
 def until_divergence(losses: Iterable[float]) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from spectag.config.backbones import backbone_spec, resolve_mel
@@ -69,8 +70,7 @@ def search_space(recipe: Recipe, over: Sequence[str] = GROUPS, *, holds_images: 
         )
     if recipe.members:
         raise ConfigError(
-            f"only one network can be tuned at a time, but this recipe has {len(recipe.members)} members; tune the "
-            "settings of one member, and copy the best ones to the recipe"
+            f"only one network can be tuned at a time, but the recipe has {len(recipe.members)} members; tune one alone"
         )
     explicit = flatten(explicit_settings(recipe))
     settings: dict[str, Range | SettingChoice] = {}
@@ -93,12 +93,9 @@ def search_space(recipe: Recipe, over: Sequence[str] = GROUPS, *, holds_images: 
 def value_of(recipe: Recipe, name: str) -> Value:
     """The value of a recipe's setting such as learning_rate, augment.mix or mel.n_mels."""
     if name.startswith("mel."):
-        value: Value = getattr(resolve_mel(recipe.backbone, recipe.mel), name.removeprefix("mel."))
-        return value
-    current: Any = recipe
-    for key in name.split("."):
-        current = getattr(current, key)
-    return current  # type: ignore[no-any-return]
+        recipe = recipe.model_copy(update={"mel": resolve_mel(recipe.backbone, recipe.mel)})
+    value: Value = attrgetter(name)(recipe)
+    return value
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Value]) -> Recipe:

@@ -109,9 +109,8 @@ def study_identity(manifests: Sequence[Manifest | None], recipe: Recipe, space: 
             digest.update(repr(facts).encode())
         digest.update(b"end")
     settings = {name: {"kind": type(domain).__name__, **asdict(domain)} for name, domain in space.settings.items()}
-    facts_of_study = {"clips": digest.hexdigest(), "recipe": explicit_settings(recipe), "space": settings}
-    identity: dict[str, Any] = json.loads(json.dumps(facts_of_study))
-    return identity
+    identity = {"clips": digest.hexdigest(), "recipe": explicit_settings(recipe), "space": settings}
+    return dict(json.loads(json.dumps(identity)))
 
 
 def _check_identity(folder: Path, study: "optuna.Study", identity: dict[str, Any]) -> None:
