@@ -169,6 +169,14 @@ def test_models_without_a_common_clip_cannot_be_compared(tmp_path):
         evaluate(first, manifest, compare=[other])
 
 
+def test_unknown_labels_are_reported_before_anything_is_tagged(tagger, tmp_path):
+    manifest = write_clips(tmp_path / "clips", ["a.wav,low", "b.wav,lwo"])
+    for sound in manifest.parent.glob("*.wav"):
+        sound.write_bytes(b"damaged")  # tagging would fail with another error
+    with pytest.raises(DataError, match="does not know 1 of the 2 labels: lwo"):
+        evaluate(tagger, manifest)
+
+
 def test_unknown_labels_are_an_error_or_left_out(tagger, tmp_path):
     manifest = write_clips(tmp_path / "clips", ["a.wav,low", "b.wav,high", 'c.wav,"middle,lwo"'])
     with pytest.raises(DataError, match=r"clips.csv: model does not know 1 of the 4 labels: lwo; did you mean 'low'\?"):

@@ -436,6 +436,15 @@ def test_published_tagger_is_not_changed_in_the_cache(run):
     assert "audioset-mn04 is a published model and is not changed; give -o" in err
 
 
+@pytest.mark.parametrize("arguments", [("calibrate", "-o", "new"), ("review",)])
+def test_manifest_is_read_before_a_model_is_downloaded(run, tmp_path, arguments):
+    command, *options = arguments
+    status, _, err = run(command, "audioset-mn04", tmp_path / "typo.csv", *options)
+    assert status == 1
+    assert "typo.csv: no such file" in err
+    assert "download" not in err
+
+
 def test_skipped_clips_are_listed_and_change_the_status(run, tmp_path, manifest):
     bundle = make_bundle(tmp_path / "model")
     status, _, err = run("calibrate", bundle, manifest)

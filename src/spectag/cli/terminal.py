@@ -161,12 +161,14 @@ def stdout_console(width: int | None = None) -> "Console":
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """A table without borders; the columns named in `right` are right-aligned."""
+    """A table without borders. The columns in `right` are right-aligned; these and intervals stay on one line."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        is_right = column in right
+        is_whole = is_right or column.endswith("interval")
+        table.add_column(column, justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
     return table
 
 

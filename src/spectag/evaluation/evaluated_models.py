@@ -69,17 +69,19 @@ def predict_all(
     names = _unique_names([model.folder if isinstance(model, Tagger) else model for model in opened])
     evaluated_models = []
     for index, (model, name) in enumerate(zip(opened, names, strict=True)):
+        only_common = common_labels or index > 0
         if isinstance(model, Tagger):
             source, tagger = model.folder, model
+            only_common |= model.info.data.n_clips is None  # a published tagger
+            labels = _scored_labels(name, model.labels, manifest, only_common=only_common)  # before the long work
             predictions = predict_out_of_fold(
                 model, manifest, features=features, workers=workers, progress=progress, log=log
             )
         else:
             source, tagger = model, None
             predictions = read_predictions(model, manifest, log=log)
-        is_published = tagger is not None and tagger.info.data.n_clips is None
-        only_common = common_labels or index > 0 or is_published
-        scored = predictions.select_labels(_scored_labels(name, predictions.labels, manifest, only_common=only_common))
+            labels = _scored_labels(name, predictions.labels, manifest, only_common=only_common)
+        scored = predictions.select_labels(labels)
         evaluated_models.append(_leave_out_training_clips(name, source, tagger, scored, manifest))
     return evaluated_models
 

@@ -114,7 +114,7 @@ def tag_to_tables(
     files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else ())
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
     if not files:
-        raise AudioError(f"{files_from}: the list contains no file")
+        raise AudioError("no files to tag" if files_from is None else f"{files_from}: the list contains no file")
     if template is not None:
         files = template.files(files)
     if shard is not None:

@@ -73,22 +73,23 @@ def calibrate_command(
         Print the table as JSON.
     """
     from spectag.config.backbones import PUBLISHED
+    from spectag.data.manifest import read_manifest
     from spectag.evaluation.recalibration import calibrate
     from spectag.models.pretrained import tagger_folder
 
     goal, thresholds = _goal(f1, precision, recall), dict(map(_threshold, set_by_hand or ()))
     if output is None and model in PUBLISHED and not Path(model).exists():
         raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
+    clips = None
+    if manifest is not None:  # read before a model is downloaded
+        clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     with progress_display() as (progress, log):
         result = calibrate(
             tagger_folder(model, progress=progress, log=log),
             goal=goal,
             method=calibration,
             thresholds=thresholds,
-            manifest=manifest,
-            audio_dir=audio_dir,
-            group_column=group_column,
-            corrections=corrections,
+            manifest=clips,
             output=output,
             workers=workers,
             progress=progress,

@@ -81,6 +81,8 @@ def review_command(
         Print all findings as JSON.
     """
     from spectag.curation.label_review import check_corrections_target, review
+    from spectag.data.corrections import read_corrections
+    from spectag.data.manifest import read_manifest
     from spectag.models.pretrained import load
     from spectag.reporting.review_folder import CORRECTIONS_FILE, write_review_folder
 
@@ -88,16 +90,17 @@ def review_command(
         if output is None or not (reviewer or "").strip():
             raise CycloptsError(msg="--accept-above writes corrections.csv: add -o FOLDER and --reviewer NAME")
         check_corrections_target(output / CORRECTIONS_FILE, corrections)
+    clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)  # before a model is downloaded
+    if corrections is not None:
+        read_corrections(corrections)
     with progress_display() as (progress, log):
         tagger = load(model, progress=progress, log=log)
         found = review(
             tagger,
-            manifest,
+            clips,
             method=method,
             labels_only=labels_only,
             corrections=corrections,
-            audio_dir=audio_dir,
-            group_column=group_column,
             workers=workers,
             progress=progress,
             log=log,

@@ -3,7 +3,7 @@ const cards = [...document.querySelectorAll(".card")];
 const reviewer = document.getElementById("reviewer");
 const state = document.getElementById("state");
 const undecidedOnly = document.getElementById("undecided-only");
-const storageKey = `spectag review of ${data.manifest}`;
+const storageKey = `spectag label review of ${data.manifest}`;
 let shownKind = "";
 let current = -1;
 let isSaved = true;
@@ -24,7 +24,7 @@ try {
   const stored = JSON.parse(load(storageKey) ?? "{}");
   data.clips.forEach((clip, index) => {
     const decision = stored[clipKey(clip)];
-    if (decision && isSame(decision.oldLabels, clip.labels)) decisions.set(index, decision);
+    if (decision?.oldLabels && isSame(decision.oldLabels, clip.labels)) decisions.set(index, decision);
   });
 } catch { /* stored by another program */ }
 reviewer.value = load("spectag reviewer") ?? "";
