@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from helpers.paths import SHARED
-from spectag.data.folds import balance, holdout, random_holdout, stratified_folds
+from spectag.data.folds import balance, random_holdout, stratified_folds, stratified_holdout
 from spectag.errors import DataError
 
 ESC10 = SHARED / "data" / "esc10" / "esc10.csv"
@@ -163,15 +163,15 @@ def test_invalid_arrays_are_errors_with_their_shapes():
     with pytest.raises(ValueError, match=r"\(n_clips, n_labels\), got float64 \(3,\)"):
         stratified_folds(np.ones(3), 2)
     with pytest.raises(ValueError, match="must contain true and false"):
-        holdout(np.full((3, 2), 0.5), 0.5)
+        stratified_holdout(np.full((3, 2), 0.5), 0.5)
     with pytest.raises(ValueError, match=r"got bool \(0, 2\)"):
-        holdout(np.ones((0, 2), bool), 0.5)
+        stratified_holdout(np.ones((0, 2), bool), 0.5)
 
 
 @given(clips(), st.floats(0.01, 0.99), st.integers(0, 3))
 def test_holdout_keeps_groups_together_and_both_sides_have_clips(drawn, validation_fraction, seed):
     y_true, groups = drawn
-    is_valid = holdout(y_true, validation_fraction, groups=groups, seed=seed)
+    is_valid = stratified_holdout(y_true, validation_fraction, groups=groups, seed=seed)
     assert is_valid.dtype == bool
     assert is_valid.any()
     assert not is_valid.all()
@@ -181,7 +181,7 @@ def test_holdout_keeps_groups_together_and_both_sides_have_clips(drawn, validati
 @given(clips(), st.floats(0.01, 0.99))
 def test_holdout_fraction_is_met_within_half_a_group(drawn, validation_fraction):
     groups = drawn[1]
-    is_valid = holdout(np.zeros((len(groups), 1)), validation_fraction, groups=groups)
+    is_valid = stratified_holdout(np.zeros((len(groups), 1)), validation_fraction, groups=groups)
     distance = abs(is_valid.sum() - validation_fraction * len(groups))
     one_group_is_a_side = 1 in {len(set(groups[side].tolist())) for side in (is_valid, ~is_valid)}
     assert one_group_is_a_side or distance <= max(Counter(groups.tolist()).values()) / 2 + 1e-6
@@ -190,7 +190,7 @@ def test_holdout_fraction_is_met_within_half_a_group(drawn, validation_fraction)
 @pytest.mark.parametrize("validation_fraction", [0.1, 0.25, 0.5])
 def test_holdout_is_stratified_and_beats_random_splits(rng, validation_fraction):
     y_true, groups = user_like_clips(rng)
-    is_valid = holdout(y_true, validation_fraction, groups=groups)
+    is_valid = stratified_holdout(y_true, validation_fraction, groups=groups)
     found = balance(y_true, is_valid, groups=groups, fractions=(1 - validation_fraction, validation_fraction))
     assert is_valid.mean() == pytest.approx(validation_fraction, abs=0.01)
     assert found.mean < found.random_mean / 2
@@ -198,20 +198,20 @@ def test_holdout_is_stratified_and_beats_random_splits(rng, validation_fraction)
 
 def test_holdout_of_single_clips_has_equal_fractions_of_all_labels():
     y_true = np.eye(4, dtype=bool)[[0] * 40 + [1] * 20 + [2] * 8 + [3] * 4]
-    assert y_true[holdout(y_true, 0.25)].sum(axis=0).tolist() == [10, 5, 2, 1]
+    assert y_true[stratified_holdout(y_true, 0.25)].sum(axis=0).tolist() == [10, 5, 2, 1]
 
 
 def test_smallest_group_is_held_out_if_all_are_too_large():
-    is_valid = holdout(np.ones((100, 1)), 0.05, groups=[*["a"] * 40, *["b"] * 25, *["c"] * 35])
+    is_valid = stratified_holdout(np.ones((100, 1)), 0.05, groups=[*["a"] * 40, *["b"] * 25, *["c"] * 35])
     assert np.flatnonzero(is_valid).tolist() == list(range(40, 65))
 
 
 def test_impossible_holdouts_are_errors():
     for share in (0.0, 1.0, -0.5, float("nan")):
         with pytest.raises(DataError, match="above 0 and below 1, got"):
-            holdout(np.ones((4, 1)), share)
+            stratified_holdout(np.ones((4, 1)), share)
     with pytest.raises(DataError, match="at least 2 groups of clips, got 1"):
-        holdout(np.ones((4, 1)), 0.5, groups=["a"] * 4)
+        stratified_holdout(np.ones((4, 1)), 0.5, groups=["a"] * 4)
 
 
 @pytest.mark.parametrize("n_clips", [2, 3, 4, 5, 7, 10, 11, 99, 100, 1000, 4970])

@@ -15,7 +15,7 @@ from spectag.training.members.member import MemberFit
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
-from spectag.training.setup.holdout import hold_out
+from spectag.training.setup.held_out import hold_out
 
 
 @pytest.fixture

@@ -67,7 +67,9 @@ def stratified_folds(y_true: ArrayLike, n_folds: int, *, groups: Groups | None =
     return fold_of_group[group_of_clip] + 1
 
 
-def holdout(y_true: ArrayLike, validation_fraction: float, *, groups: Groups | None = None, seed: int = 0) -> BoolArray:
+def stratified_holdout(
+    y_true: ArrayLike, validation_fraction: float, *, groups: Groups | None = None, seed: int = 0
+) -> BoolArray:
     """Which clips to hold out for validation: about the same fraction of all clips and of every label, in whole groups.
 
     Parameters
@@ -183,7 +185,7 @@ def balance(
     y_true : bool array of shape (n_clips, n_labels)
         Labels without clips are ignored.
     folds : sequence of n_clips numbers, names or bools
-        The fold of each clip, as returned by `stratified_folds` or `holdout`.
+        The fold of each clip, as returned by `stratified_folds` or `stratified_holdout`.
     groups : iterable of n_clips names, optional
     fractions : sequence of float, optional
         The fraction of all clips that each fold should contain, for the folds in sorted order. By default equal.

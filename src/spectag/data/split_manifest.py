@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.data.clips import Clip, Manifest
-from spectag.data.folds import Balance, balance, holdout, stratified_folds
+from spectag.data.folds import Balance, balance, stratified_folds, stratified_holdout
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.annotations import is_annotation
 from spectag.data.readers.csv_table import extra_columns
@@ -66,7 +66,7 @@ def split(
         numbers: NDArray[np.int_] = stratified_folds(y_true, n_folds, groups=manifest.groups, seed=seed)
         fractions, names = None, {number: str(number) for number in range(1, n_folds + 1)}
     else:
-        numbers = holdout(y_true, validation_fraction, groups=manifest.groups, seed=seed).astype(int)
+        numbers = stratified_holdout(y_true, validation_fraction, groups=manifest.groups, seed=seed).astype(int)
         fractions, names = (1 - validation_fraction, validation_fraction), {0: "train", 1: "valid"}
     measured = balance(y_true, numbers, groups=manifest.groups, fractions=fractions, seed=seed)
     measured = replace(measured, folds=tuple(names[number] for number in measured.folds))

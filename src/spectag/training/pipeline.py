@@ -32,7 +32,7 @@ from spectag.training.members.member import MemberInputs
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
-from spectag.training.setup.holdout import HeldOut, hold_out
+from spectag.training.setup.held_out import HeldOut, hold_out
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning

@@ -9,7 +9,7 @@ from spectag.training.heads.per_fold import FrozenFeatures, fit_by_lbfgs, relabe
 from spectag.training.inputs.mixed_clips import MixedClips
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
-from spectag.training.setup.holdout import HeldOut
+from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.noisy_labels import DOUBTFUL_WEIGHT
 
 SIZES = [3, 5]

@@ -16,7 +16,7 @@ from spectag.training.members.head_training import fit_by_gradient, head_module,
 from spectag.training.networks.network import build_head
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
-from spectag.training.setup.holdout import HeldOut
+from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.optimization import WeightedTensors, make_optimizer, mean_loss_and_lwlrap
 
 N_CLIPS, N_FEATURES, N_LABELS = 60, 12, 4

@@ -5,7 +5,7 @@ import pytest
 
 from spectag.scoring.metrics import lwlrap
 from spectag.training.setup.cross_validation import ALL_CLIPS, CrossValidation
-from spectag.training.setup.holdout import HeldOut
+from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.noisy_labels import relabel
 
 Y_TRUE = np.eye(3, dtype=bool)[[0, 1, 2, 0, 1, 2]]

@@ -118,7 +118,9 @@ class FeatureStore:
         try:
             return np.asarray(np.load(path))
         except (OSError, EOFError, ValueError) as error:
-            raise SpectrogramCacheError(f"{path}: cannot read the features: {error}; delete the file") from error
+            raise SpectrogramCacheError(
+                f"{path}: cannot read the features: {error}; delete the file and train again"
+            ) from error
 
     def _make(
         self, missing: Sequence[int], keys: Sequence[str], inputs: Callable[[int], Float32Array], progress: Progress

@@ -100,7 +100,7 @@ def fit_finetuned(
     with context.processes.main_process_first():
         context.clear_stale_checkpoints(log)
         data = inputs.frozen_features(y_true, progress=callbacks.progress)
-        backgrounds = _backgrounds(inputs, context.root, callbacks.progress)
+        backgrounds = _backgrounds(inputs, context.root, callbacks.progress, log)
     logits = np.full(y_true.shape, np.nan)
     results: list[tuple[Fold, FineTuned]] = []
     for number, fold in enumerate(trainings):
@@ -212,7 +212,7 @@ def first_run(
     fold, y_true = cross_validation.folds[0], cross_validation.y_true
     with processes.main_process_first():
         data = inputs.frozen_features(y_true, progress=progress)
-        backgrounds = _backgrounds(inputs, root, progress)
+        backgrounds = _backgrounds(inputs, root, progress, no_log)
     return FineTuning(
         _initial_network(inputs, data, fold, y_true),
         _examples(inputs, fold, y_true, backgrounds),
@@ -261,7 +261,7 @@ def _examples(inputs: MemberInputs, fold: Fold, y_true: BoolArray, backgrounds: 
     return Examples(read, np.concatenate(targets), np.concatenate(weights), is_noisy, backgrounds)
 
 
-def _backgrounds(inputs: MemberInputs, root: Path, progress: Progress) -> list[Float32Array]:
+def _backgrounds(inputs: MemberInputs, root: Path, progress: Progress, log: Log) -> list[Float32Array]:
     """Inputs of the sounds in the folder `augment.background`."""
     folder = inputs.recipe.augment.background
     if folder is None:
@@ -273,4 +273,6 @@ def _backgrounds(inputs: MemberInputs, root: Path, progress: Progress) -> list[F
     clips = tuple(Clip(path, path.name, ()) for path in paths)
     manifest = Manifest(Path(folder), clips, LabelSet(("background",)))
     opened = open_clips(manifest, inputs.front_end, root, workers=None, progress=progress, log=no_log)
+    for _, reason in opened.skipped:
+        log(f"augment.background: skipped: {reason}")
     return [np.array(opened.inputs(index)) for index in range(len(opened.keys))]

@@ -7,7 +7,7 @@ import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray
 from spectag.scoring.metrics import lwlrap
-from spectag.training.setup.holdout import HeldOut
+from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.noisy_labels import Relabelled
 
 ALL_CLIPS = "all clips"

@@ -11,7 +11,7 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.errors import DataError
-from spectag.training.setup.holdout import hold_out, recordings_per_label
+from spectag.training.setup.held_out import hold_out, recordings_per_label
 
 
 def as_manifest(*clips):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from spectag.array_types import BoolArray
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
-from spectag.data.folds import holdout, random_holdout, stratified_folds
+from spectag.data.folds import random_holdout, stratified_folds, stratified_holdout
 from spectag.errors import DataError
 
 VALIDATION_NAMES = ("valid", "val", "validation")
@@ -118,6 +118,6 @@ def _fraction(manifest: Manifest, recipe: Recipe, fraction: float) -> HeldOut:
         rows[random_holdout(len(rows), fraction, seed=recipe.seed)[1]] = True
         how = f"the rows of train_test_split(test_size={fraction:g}, random_state={recipe.seed})"
     else:
-        rows = holdout(manifest.multi_hot(), fraction, groups=manifest.groups, seed=recipe.seed)
+        rows = stratified_holdout(manifest.multi_hot(), fraction, groups=manifest.groups, seed=recipe.seed)
         how = "balanced by label, each recording either held out or not"
     return HeldOut(("valid",), (rows,), True, f"{rows.sum()} of {len(rows)} clips: {how}")
