@@ -190,15 +190,19 @@ def test_empty_background_folder_is_named(inputs_for, y_true, cache, tmp_path):
         first_run(member_inputs, single_split(y_true), Processes.connect(frozen_only=False), cache, progress=silent)
 
 
-def test_backgrounds_change_the_result(inputs_for, y_true, context, tmp_path, rng):
+def test_backgrounds_change_the_result_and_damaged_ones_are_named(inputs_for, y_true, context, tmp_path, rng):
     write_audio(tmp_path / "waves.wav", rng.normal(0, 0.1, 8000).astype(np.float32), 8000)
+    (tmp_path / "damaged.wav").write_bytes(b"no sound")
+    lines = []
+    callbacks = Callbacks(log=lines.append)
     fits = [
         fit_finetuned(
-            inputs_for(small_recipe(epochs=1, augment=augment)), single_split(y_true), context(), Callbacks(), name=""
+            inputs_for(small_recipe(epochs=1, augment=augment)), single_split(y_true), context(), callbacks, name=""
         )
         for augment in ({"mix": 0.0}, {"mix": 0.0, "background": tmp_path, "background_fraction": 1.0})
     ]
     assert not np.array_equal(fits[0].logits, fits[1].logits, equal_nan=True)
+    assert any(line.startswith("augment.background: skipped: ") and "damaged.wav" in line for line in lines)
 
 
 # ------------------------------------------------------------------------------------------------ final networks
