@@ -272,7 +272,7 @@ def _changes(config: AugmentConfig, front_end: FrontEnd) -> Iterator[_Change]:
         yield alone("Gain", f"Changes the level by up to {gain_db:g} dB.", "gain_db", gain_db=gain_db)
     yield alone("Roll", "Moves the clip in time; what leaves at the end comes in at the start.", "roll", roll=1.0)
     yield alone("Masks", "Silences intervals of time and ranges of bands.", "spec_augment", spec_augment=1.0)
-    yield alone("Warp", f"Stretches or squeezes the frequency axis by up to {config.warp_range:.0%}.", "warp", warp=1.0)
+    yield alone("Warp", f"Expands or compresses the frequency axis by up to {config.warp_range:.0%}.", "warp", warp=1.0)
     yield alone(
         "Resized crop",
         f"Enlarges a part with at least {config.resized_crop_scale:.0%} of the time and of the bands.",
