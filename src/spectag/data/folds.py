@@ -95,7 +95,7 @@ def stratified_holdout(
 
     Examples
     --------
-    >>> holdout(np.eye(2)[[0, 0, 0, 0, 1, 1, 1, 1]], 0.25).sum()
+    >>> stratified_holdout(np.eye(2)[[0, 0, 0, 0, 1, 1, 1, 1]], 0.25).sum()
     np.int64(2)
     """
     counts, group_of_clip = _count_by_group(y_true, groups)
