@@ -103,7 +103,10 @@ def test_python_m_spectag_runs_the_command():
             ["tag", "m", "a.wav", "--template", "t.csv", "--format", "csv"],
             "--template is for --format submission",
         ),
-        (["tag", "m", "a.wav", "--template", "t.csv", "--top", "3"], "leave out --top, --min-confidence and"),
+        (
+            ["tag", "m", "a.wav", "--template", "t.csv", "--top", "3"],
+            "so --top has no effect; leave it out, or use --format csv",
+        ),
         (["tag", "m", "a.wav", "--template", "t.csv", "--window", "1"], "use --window only with --pool"),
         (["split", "a.csv", "--folds", "1"], 'Invalid value "1" for --folds. Must be >= 2.'),
         (
