@@ -187,7 +187,10 @@ def test_cleanlab_ranks_by_its_own_scores(tmp_path, tagger):
 
 
 def test_missing_cleanlab_is_an_error_before_any_work(tmp_path, tagger):
-    done = run_without({"cleanlab"}, "review", tagger.folder, "gone.csv", "--method", "cleanlab")
+    clips = tmp_path / "clips"
+    (clips / "low").mkdir(parents=True)
+    write_audio(clips / "low" / "a.wav", np.zeros(8000, np.float32), 8000)
+    done = run_without({"cleanlab"}, "review", tagger.folder, clips, "--method", "cleanlab")
     assert done.status == 1
     assert "review by the method cleanlab needs the package cleanlab: pip install 'spectag[review]'" in done.err
 
