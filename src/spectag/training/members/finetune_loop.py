@@ -422,7 +422,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
         problem = f"{path}: the checkpoint is damaged: {first_line(error)}"
         raise BundleError(f"{problem}; leave out --resume to start again") from error
     if found != fingerprint:
-        problem = f"{path.parent}: the stopped run had other settings, clips or labels"
+        problem = f"{path.parent}: the stopped run had other settings, clips or labels, so it cannot be resumed"
         raise ConfigError(f"{problem}; run the same command as before, or leave out --resume to start again")
     return values
 
