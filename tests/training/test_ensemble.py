@@ -60,7 +60,7 @@ def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, 
     clock, seconds = SimpleNamespace(now=0.0), []
     monkeypatch.setattr("spectag.training.ensemble.time", SimpleNamespace(monotonic=lambda: clock.now))
 
-    def fit(inputs, cross_validation, context, **_):
+    def fit(inputs, cross_validation, context, *_, **__):
         for used in (100.0, 200.0):
             seconds.append(context.seconds_left())
             clock.now += used
