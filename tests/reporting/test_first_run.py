@@ -4,6 +4,7 @@ import csv
 import shlex
 
 import numpy as np
+import pytest
 
 import spectag
 from spectag.audio.spectrogram_image import read_png
@@ -16,6 +17,7 @@ def times_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run, tmp_path):
     folder = tmp_path / "erste Schritte"
     done = run("demo", "-o", folder)

@@ -15,6 +15,7 @@ def traced():
     return graph_without_weights(0.5).SerializeToString()  # takes seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1, 128, 1), (3, 1, 128, 201)])
 def test_new_graph_packaged_graph_and_torch_give_the_same_probabilities(traced, shape, rng):
     torch.manual_seed(0)
