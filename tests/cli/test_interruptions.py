@@ -106,11 +106,11 @@ def interrupt(process, at_line):
 @pytest.mark.parametrize(
     ("at_line", "workers"), [("tagging: 0/30", "2"), ("tagging: 7/30", "1"), ("tagging: 6/30", "2")]
 )
-def test_ctrl_c_leaves_no_half_written_tags(model, long_sounds, tmp_path, n_done, workers):
+def test_ctrl_c_leaves_no_half_written_tags(model, long_sounds, tmp_path, at_line, workers):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tags.csv").write_text("old")
     options = ("--window", "0.02", "--overlap", "0.015", "-o", tmp_path / "out" / "tags.csv", "-j", workers)
-    interrupt(start("tag", model, long_sounds, *options), f"tagging: {n_done}/30")
+    interrupt(start("tag", model, long_sounds, *options), at_line)
     assert (tmp_path / "out" / "tags.csv").read_text() == "old"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tags.csv", ".tags.csv.journal"}
 
