@@ -68,7 +68,7 @@ def test_folder_with_other_files_is_refused(run, tmp_path):
     (tmp_path / "data" / "diary.txt").write_text("")
     done = run("demo", "-o", tmp_path)
     assert done.status == 1
-    assert "diary.txt, which is not the demo's; name a new folder" in done.err
+    assert "diary.txt, which is not part of the demo; name a new folder" in done.err
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "diary.txt"]
 
 
@@ -77,4 +77,4 @@ def test_another_seed_needs_another_folder(run, tmp_path):
     (tmp_path / "data" / "demo_data.json").write_text('{"version": 1, "seed": 0}\n')
     done = run("demo", "-o", tmp_path, "--seed", "1")
     assert done.status == 1
-    assert "the folder holds other demo data" in done.err
+    assert "the folder contains other demo data" in done.err
