@@ -6,10 +6,8 @@ recordings once for each.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spectag.data.labels import LabelSet
 from spectag.system.output import open_binary_output, open_output
@@ -27,7 +25,7 @@ from spectag.tagging.formats.wide import write_wide
 
 @dataclass(frozen=True)
 class TableContext:
-    """What writers may need to know beside the events: their keyword arguments."""
+    """What writers may need to know beside the events. Each takes the fields that its format names in `options`."""
 
     labels: LabelSet
     """All labels of the model."""
@@ -43,10 +41,7 @@ class TableContext:
 
 
 class Format(NamedTuple):
-    """An output format: how its files are named, and how they are written.
-
-    The writers take fields of a `TableContext` as keyword arguments.
-    """
+    """An output format: how its files are named, and how they are written."""
 
     suffix: str
     """Of its file, or of each file in its folder."""
@@ -54,6 +49,8 @@ class Format(NamedTuple):
     """Writes one table for all recordings to an open file."""
     write_recording: Callable[..., None] | None = None
     """Writes one of a folder of files, one for each recording, in formats that have such a folder."""
+    options: tuple[str, ...] = ()
+    """Fields of a `TableContext` that the writers take as keyword arguments."""
     is_binary: bool = False
     has_all_labels: bool = False
     """Whether the table has a probability for every label, not only for detected ones."""
@@ -63,15 +60,19 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "csv": Format(".csv", write_csv),
-    "jsonl": Format(".jsonl", write_jsonl),
+    "jsonl": Format(".jsonl", write_jsonl, options=("by_window",)),
     "parquet": Format(".parquet", write_parquet, is_binary=True),
-    "wide": Format(".wide.csv", write_wide, has_all_labels=True),
-    "wide-parquet": Format(".wide.parquet", write_wide_parquet, is_binary=True, has_all_labels=True),
-    "raven": Format(".Table.1.selections.txt", write_raven_combined, write_raven),
-    "raven-combined": Format(".selections.txt", write_raven_combined),
+    "wide": Format(".wide.csv", write_wide, options=("labels",), has_all_labels=True),
+    "wide-parquet": Format(
+        ".wide.parquet", write_wide_parquet, options=("labels",), is_binary=True, has_all_labels=True
+    ),
+    "raven": Format(".Table.1.selections.txt", write_raven_combined, write_raven, options=("low_hz", "high_hz")),
+    "raven-combined": Format(".selections.txt", write_raven_combined, options=("low_hz", "high_hz")),
     "audacity": Format(".txt", write_only_audacity_track, write_audacity),
-    "kaleidoscope": Format(".kaleidoscope.csv", write_kaleidoscope),
-    "submission": Format(".csv", write_submission, has_all_labels=True, stem="submission"),
+    "kaleidoscope": Format(".kaleidoscope.csv", write_kaleidoscope, options=("root",)),
+    "submission": Format(
+        ".csv", write_submission, options=("labels", "template"), has_all_labels=True, stem="submission"
+    ),
 }
 
 
@@ -112,18 +113,12 @@ def write(
         If the format needs a package that is not installed.
     """
     table_format = FORMATS[name]
+    options = {option: getattr(context, option) for option in table_format.options}
     if table_format.write_recording is not None and in_folder and location is not None:
-        write_recording = partial(table_format.write_recording, **_options(table_format.write_recording, context))
         paths = TablePaths(location, context.root, table_format.suffix)
         for file in files:
             with open_output(paths.path_for(file.file)) as out:
-                write_recording(file, out)
+                table_format.write_recording(file, out, **options)
         return
     with open_binary_output(location) if table_format.is_binary else open_output(location) as out:
-        table_format.write(files, out, **_options(table_format.write, context))
-
-
-def _options(writer: Callable[..., None], context: TableContext) -> dict[str, Any]:
-    """The fields of a context that a writer takes as keyword arguments."""
-    names = signature(writer).parameters
-    return {name: value for name, value in vars(context).items() if name in names}
+        table_format.write(files, out, **options)
