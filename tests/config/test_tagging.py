@@ -60,6 +60,7 @@ def test_every_format_can_be_written():
         ({"format": "wide", "top": 1}, "--format wide contains the probabilities .*--top has no effect"),
         ({"format": "wide", "min_confidence": 0.0}, "--min-confidence has no effect"),
         ({"format": "wide,wide-parquet", "segments": True}, "--segments has no effect"),
+        ({"format": "multi-hot,raven"}, "--format multi-hot has a row for each window.*add --no-segments"),
         ({"max_gap_seconds": 1.0}, "--max-gap-seconds: only for segments; add --segments"),
         ({"smooth_windows": 2}, "odd number"),
         ({"windw": 2}, "not permitted"),

@@ -340,6 +340,17 @@ def test_parameters_of_segments_can_be_used_with_another_format(run, model, soun
     assert (tmp_path / "b" / "tags.csv").read_bytes() == (tmp_path / "a" / "tags.csv").read_bytes()
 
 
+@pytest.mark.parametrize("options", [(), ("--threshold", "0.4"), ("--top", "1"), ("--window", "0.1")])
+def test_multi_hot_table_and_csv_of_a_run_have_the_same_tags(run, model, sounds, tmp_path, options):
+    run("tag", model, sounds, "-o", tmp_path / "out", "--format", "csv,multi-hot", *options)
+    tags = {(row["file"], float(row["start"]), row["label"]) for row in rows_of(tmp_path / "out" / "tags.csv")}
+    table = rows_of(tmp_path / "out" / "tags.multi-hot.csv")
+    ones = {(row["file"], float(row["start_time"]), name) for row in table for name in LABELS if row[name] == "1"}
+    assert {row[name] for row in table for name in LABELS} <= {"0", "1"}
+    assert ones == tags
+    assert tags
+
+
 def test_threshold_is_another_name_for_min_confidence(run, model, sounds):
     assert run("tag", model, sounds, "--threshold", "0.2") == run("tag", model, sounds, "--min-confidence", "0.2")
     both = run("tag", model, sounds, "--threshold", "0.2", "--min-confidence", "0.2")

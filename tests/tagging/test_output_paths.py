@@ -10,11 +10,14 @@ from spectag.tagging.output_paths import format_of, is_file, output_paths
 
 
 def test_folder_gets_a_table_for_each_format_and_the_status(tmp_path):
-    paths = output_paths(str(tmp_path / "my output"), ["csv", "raven", "wide", "raven-combined", "submission"])
+    paths = output_paths(
+        str(tmp_path / "my output"), ["csv", "raven", "wide", "multi-hot", "raven-combined", "submission"]
+    )
     assert {name: Path(table).name for name, table in paths.tables.items()} == {
         "csv": "tags.csv",
         "raven": "raven",
         "wide": "tags.wide.csv",
+        "multi-hot": "tags.multi-hot.csv",
         "raven-combined": "tags.selections.txt",
         "submission": "submission.csv",
     }

@@ -11,7 +11,7 @@ from spectag.errors import did_you_mean
 
 _WIDE_FORMATS = ("wide", "wide-parquet")
 _SELECTION_FORMATS = ("raven", "raven-combined", "audacity", "kaleidoscope")
-FORMAT_NAMES = ("csv", "jsonl", "parquet", *_WIDE_FORMATS, *_SELECTION_FORMATS, "submission")
+FORMAT_NAMES = ("csv", "jsonl", "parquet", *_WIDE_FORMATS, "multi-hot", *_SELECTION_FORMATS, "submission")
 
 SEGMENT_WINDOW = WindowConfig(window_seconds=1.5, overlap_seconds=1.0)
 """Default windows for segments: the best ones in benchmarks/events.py."""
@@ -22,8 +22,9 @@ class TagSettings(SegmentConfig):
 
     format: str | None = None
     """One or more formats, separated by commas. csv, jsonl, parquet: one row per tag. wide, wide-parquet: one column
-    per label. raven, audacity: one file per recording. raven-combined, kaleidoscope: one file for all. submission: the
-    rows and columns of --template. By default, chosen by --template or the suffix of the output, else csv."""
+    per label, with its probability. multi-hot: the same with 1 for reported labels, else 0. raven, audacity: one file
+    per recording. raven-combined, kaleidoscope: one file for all. submission: the rows and columns of --template. By
+    default, chosen by --template or the suffix of the output, else csv."""
     template: Path | None = None
     """sample_submission.csv of a competition: write the probabilities of all labels for its clips."""
     window: float | None = Field(None, gt=0)
@@ -90,6 +91,8 @@ class TagSettings(SegmentConfig):
         if self.segments and (self.top is not None or self.pool is not None):
             other = "--pool" if self.top is None else "--top"
             raise ValueError(f"--segments merges windows above the threshold of a label, so {other} has no effect")
+        if self.joins_windows and "multi-hot" in self.formats:
+            raise ValueError("--format multi-hot has a row for each window, not for segments; add --no-segments")
         segment_settings = [name for name in SegmentConfig.model_fields if name in self.model_fields_set]
         if segment_settings and not self.joins_windows:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in segment_settings)

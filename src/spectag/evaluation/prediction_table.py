@@ -33,8 +33,6 @@ from spectag.system.progress import Log, no_log
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".parquet"})
 
 _SPREADSHEETS = {".xlsx", ".xls", ".ods"}
-_STARTS = (*MANIFEST_COLUMNS["start"], "start_time")
-_ENDS = (*MANIFEST_COLUMNS["end"], "end_time")
 _TIME_TOLERANCE = 0.05  # seconds by which the times of a table and of the manifest may differ
 
 
@@ -104,9 +102,7 @@ def read_predictions(path: str | Path, manifest: Manifest, *, log: Log = no_log)
     indices = np.flatnonzero(has_values)
     clips = tuple(manifest.clips[index] for index in indices)
     y_true = truth_of(clips, table.labels)
-    folds = cross_fitting_folds(
-        y_true, [clip.fold or "" for clip in clips], [manifest.groups[index] for index in indices]
-    )
+    folds = cross_fitting_folds([manifest.groups[index] for index in indices])
     return Predictions(
         clips=clips,
         labels=table.labels,
@@ -299,7 +295,8 @@ def _find_columns(
     def position(aliases: Sequence[str]) -> int | None:
         return next((lower.index(alias.lower()) for alias in aliases if alias.lower() in lower), None)
 
-    name, times = position(MANIFEST_COLUMNS["fname"]) or 0, [position(_STARTS), position(_ENDS)]
+    name = position(MANIFEST_COLUMNS["fname"]) or 0
+    times = [position(MANIFEST_COLUMNS[column]) for column in ("start", "end")]
     labels = [
         column
         for column, column_name in enumerate(lower)

@@ -1,6 +1,7 @@
 """The labels detected in a recording, with their times, ready to be written."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,6 +53,22 @@ class FileEvents:
         if event.end_seconds is None:
             raise DataError(f"{self.file}: an image has no times for this format; write csv, jsonl, parquet or wide")
         return event.end_seconds
+
+    def events_by_window(self) -> Iterator[tuple[float, float | None, Sequence[Event]]]:
+        """Start, end (seconds; None for an image) and events of each window of the timeline, also without events.
+
+        Raises
+        ------
+        ValueError
+            If an event, such as a segment, does not have the times of a window.
+        """
+        by_times = defaultdict(list)
+        for event in self.events:
+            by_times[event.start_seconds, event.end_seconds].append(event)
+        for start, end in window_times(self.timeline):
+            yield start, end, by_times.pop((start, end), [])
+        for times in by_times:
+            raise ValueError(f"{self.file}: no window has the times of the event at {times} s; is it a segment?")
 
 
 def select_labels(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,14 @@ from helpers.file_events import (
     make_recording_with_labels,
 )
 from spectag.data.labels import LabelSet
+from spectag.data.manifest import read_manifest
 from spectag.errors import MissingExtraError
 from spectag.models.timeline import Timeline
 from spectag.system.output import open_binary_output, open_output
+from spectag.tagging.events import window_events
 from spectag.tagging.formats import parquet as parquet_module
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
-from spectag.tagging.formats.wide import write_wide
+from spectag.tagging.formats.wide import write_multi_hot_tags, write_wide
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -95,6 +98,53 @@ def test_image_has_no_end_in_a_wide_table(tmp_path):
     assert path.read_text() == "file,start_time,end_time,Bark\na.png,0.0,,0.25\n"
     table = pq.read_table(written_parquet(tmp_path / "a.parquet", [make_image("a.png")], ["Bark"]))
     assert table.to_pylist() == [{"file": "a.png", "start_time": 0.0, "end_time": None, "Bark": 0.25}]
+
+
+# ------------------------------------------------------------------------------------------------ multi-hot CSV
+
+
+def written_multi_hot(path, files, labels):
+    with open_output(path) as out:
+        write_multi_hot_tags(files, out, labels=LabelSet(tuple(labels)))
+    return path
+
+
+def test_multi_hot_table_is_one_where_the_probability_reaches_the_threshold(tmp_path, rng):
+    """The table is that of NumPy's comparison, window by window; a label at its threshold is detected."""
+    thresholds = rng.random(len(LABELS)).astype(np.float32)
+    probabilities = rng.random((9, len(LABELS))).astype(np.float32)
+    probabilities[4], probabilities[5] = thresholds, 0
+    starts = np.arange(9) / 3
+    timeline = Timeline(starts, starts + 1 / 3, probabilities)
+    events = window_events(timeline, LABELS, thresholds)
+    path = written_multi_hot(tmp_path / "a.csv", [make_recording("a.wav", *events, timeline=timeline)], LABELS)
+    table = pd.read_csv(path, index_col=[0, 1, 2])
+    assert np.array_equal(table.to_numpy(), probabilities >= thresholds)
+    assert table.index.get_level_values("start_time").tolist() == timeline.starts.tolist()
+    assert table.index.get_level_values("end_time").tolist() == timeline.ends.tolist()
+    assert list(table.columns) == list(LABELS)
+
+
+def test_multi_hot_table_is_a_manifest_with_the_detected_labels(tmp_path):
+    windows = Timeline(np.array([0.0, 0.5]), np.array([0.5, 1.0]), np.zeros((2, 2), np.float32))
+    files = [
+        make_recording(tmp_path / "a.wav", (0.5, 1.0, "Bark, loud", 0.9), (0.5, 1.0, "Hum", 0.8), timeline=windows),
+        make_image(tmp_path / "b.png", ("Hum", 0.7)),
+    ]
+    for file in files:
+        Path(file.file).touch()
+    manifest = read_manifest(written_multi_hot(tmp_path / "tags.csv", files, ["Hum", "Bark, loud"]))
+    assert manifest.labels.names == ("Hum", "Bark, loud")
+    assert [(clip.path.name, clip.start_seconds, clip.end_seconds, clip.labels) for clip in manifest.clips] == [
+        ("a.wav", 0.0, 0.5, ()),
+        ("a.wav", 0.5, 1.0, ("Hum", "Bark, loud")),
+        ("b.png", 0.0, None, ("Hum",)),
+    ]
+
+
+def test_multi_hot_table_of_segments_is_an_error():
+    with pytest.raises(ValueError, match="no window has the times"):
+        write_multi_hot_tags([make_recording("a.wav", (1, 2, "a", 0.9))], io.StringIO(), labels=LabelSet(("a",)))
 
 
 # ------------------------------------------------------------------------------------------------ Parquet

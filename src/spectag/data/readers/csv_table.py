@@ -16,8 +16,8 @@ MANIFEST_COLUMNS = {
     "labels": ("labels", "label", "category"),  # FSD50K and FSDKaggle2019; FSDKaggle2018; ESC-50
     "fold": ("fold", "split", "usage"),  # ESC-50; FSD50K; FSDKaggle2019's test set
     "group": ("group", "src_file", "freesound_id", "flickr_video_URL"),  # ESC-50; FSDKaggle2019
-    "start": ("start", "start_seconds"),
-    "end": ("end", "end_seconds"),
+    "start": ("start", "start_seconds", "start_time"),  # the last one: OpenSoundscape
+    "end": ("end", "end_seconds", "end_time"),
 }
 MANIFEST_COLUMN_NAMES = frozenset(name.lower() for names in MANIFEST_COLUMNS.values() for name in names)
 _TRUTH_VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}

@@ -1,12 +1,11 @@
 """Events as CSV and as JSON Lines."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import TextIO
 
 from spectag.system.output import csv_writer
-from spectag.tagging.events import Event, FileEvents, window_times
+from spectag.tagging.events import FileEvents
 
 TAG_COLUMNS = ("file", "start", "end", "label", "probability")
 
@@ -42,20 +41,8 @@ def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = T
         If `by_window`, and an event does not have the times of a window.
     """
     for file in files:
-        spans = _events_by_window(file) if by_window else ((*event[:2], [event]) for event in file.events)
+        spans = file.events_by_window() if by_window else ((*event[:2], [event]) for event in file.events)
         for start, end, events in spans:
             tags = [{"label": event.label, "probability": round(event.probability, 6)} for event in events]
             record = {"file": file.file, "start": start, "end": end, "tags": tags}
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _events_by_window(file: FileEvents) -> Iterator[tuple[float, float | None, Sequence[Event]]]:
-    by_times = defaultdict(list)
-    for event in file.events:
-        by_times[event.start_seconds, event.end_seconds].append(event)
-    for start, end in window_times(file.timeline):
-        yield start, end, by_times.pop((start, end), [])
-    for times in by_times:
-        raise ValueError(
-            f"{file.file}: no window has the times of the event at {times} s; did you mean by_window=False?"
-        )

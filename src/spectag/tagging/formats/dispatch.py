@@ -20,7 +20,7 @@ from spectag.tagging.formats.kaleidoscope import write_kaleidoscope
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
 from spectag.tagging.formats.raven import write_raven, write_raven_combined
 from spectag.tagging.formats.submission import Template, write_submission
-from spectag.tagging.formats.wide import write_wide
+from spectag.tagging.formats.wide import write_multi_hot_tags, write_wide
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ FORMATS: dict[str, Format] = {
     "wide-parquet": Format(
         ".wide.parquet", write_wide_parquet, options=("labels",), is_binary=True, has_all_labels=True
     ),
+    "multi-hot": Format(".multi-hot.csv", write_multi_hot_tags, options=("labels",)),
     "raven": Format(".Table.1.selections.txt", write_raven_combined, write_raven, options=("low_hz", "high_hz")),
     "raven-combined": Format(".selections.txt", write_raven_combined, options=("low_hz", "high_hz")),
     "audacity": Format(".txt", write_only_audacity_track, write_audacity),

@@ -1,4 +1,4 @@
-"""The probabilities of all labels: a row for each window, a column for each label."""
+"""Tables with a row for each window and a column for each label: probabilities, or 0 and 1."""
 
 from collections.abc import Iterable
 from typing import TextIO
@@ -35,3 +35,30 @@ def write_wide(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet) ->
             times = zip(timeline.starts[rows].tolist(), timeline.ends[rows].tolist(), strict=True)
             for (start, end), row in zip(times, texts, strict=True):
                 write_row([file.file, repr(start), "" if end != end else repr(end), *row])
+
+
+def write_multi_hot_tags(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet) -> None:
+    """Write the columns of `write_wide` with 1 for each detected label of a window, and 0 for the others.
+
+    The table is a multi-hot manifest. Windows without a detected label have a row of zeros.
+
+    Parameters
+    ----------
+    files : iterable of FileEvents
+        Their events are those of windows.
+    out : text file
+    labels : LabelSet
+        All labels of the model.
+
+    Raises
+    ------
+    ValueError
+        If an event does not have the times of a window.
+    """
+    write_row = csv_writer(out)
+    write_row([*TIME_COLUMNS, *labels.names])
+    for file in files:
+        for start, end, events in file.events_by_window():
+            detected = {event.label for event in events}
+            times = repr(start), "" if end is None else repr(end)
+            write_row([file.file, *times, *("1" if label in detected else "0" for label in labels.names)])
