@@ -228,6 +228,16 @@ def test_noisy_clips_are_trained_on_with_their_weights(world):
         np.testing.assert_allclose(fit.logits[rows], expected.logits(features[rows]), atol=1e-3)
 
 
+def test_noisy_clips_count_once_by_their_weight_also_beside_mixed_clips(world):
+    features, y_true, noisy, _, _, relabelled = with_noisy(world)
+    mixes = mixes_of(world, [(0, 3), (1, 4), (2, 5)])
+    cross_validation = CrossValidation.of(y_true, FOLDS).with_noisy(relabelled)
+    for fold in cross_validation.trainings:
+        _, _, weights = FrozenFeatures(features, SIZES, noisy, mixes).training_arrays(fold, y_true)
+        n_mixed = mixes.within(fold.train).sum()
+        assert weights.sum() - fold.train.sum() - n_mixed == pytest.approx(fold.noisy.weights.sum())
+
+
 def test_noisy_clips_improve_a_model_of_few_clips(world):
     features, y_true, noisy, _, _, relabelled = with_noisy(world, n_noisy=400)
     new, new_truth = world.clips(2000)

@@ -15,7 +15,7 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.training import AugmentConfig, FinetuneConfig
 from spectag.errors import DataError
 from spectag.training.inputs.augmenter import Augmenter
-from spectag.training.inputs.batches import Batches, Examples, crop_or_pad, silence_of
+from spectag.training.inputs.batches import Batches, Examples, crop_or_pad, sample_systematically, silence_of
 
 MEL = MelConfig(sample_rate=8000, n_fft=256, hop_length=128, n_mels=4, f_max=4000, top_db=None)
 FRONT_END = FrontEnd(mel=MEL)
@@ -92,6 +92,32 @@ def test_noisy_clips_are_sampled_by_weight():
     assert 0 < n_light < 0.25 * n_heavy
 
 
+@pytest.mark.parametrize(
+    ("weights", "mix"), [([0.3] * 40, 0.0), ([0.3] * 40, 0.7), ([1.0] * 6 + [0.3] * 13, 0.7), ([0.5, 0.25, 0.1], 0.7)]
+)
+def test_each_noisy_clip_counts_by_its_weight_on_average_over_epochs(weights, mix):
+    """Clips of weight 0.3 once counted as 0.09: they were drawn by weight, and their loss was multiplied by it."""
+    n_epochs, n_clean = 400, 40
+    examples = examples_of(n_clean, len(weights), inputs=lambda _: np.zeros((1, 4, WIDTH), np.float32))
+    examples.weights[n_clean:] = weights
+    batches = batches_of(examples, augment=AugmentConfig(mix=mix), batch_size=100)
+    totals = np.zeros(len(examples))
+    for number in range(n_epochs):
+        for batch in batches.epoch(number, augmented=True):
+            np.add.at(totals, batch.targets.numpy().argmax(axis=1), batch.weights.numpy() / n_epochs)
+    np.testing.assert_allclose(totals[:n_clean], 1.0, rtol=1e-5)
+    assert totals[n_clean:].sum() == pytest.approx(sum(weights), rel=1e-3)
+    np.testing.assert_allclose(totals[n_clean:], weights, atol=0.1)
+
+
+@given(weights=st.lists(st.floats(1e-3, 1), min_size=1, max_size=30), seed=st.integers(0, 99))
+def test_sample_contains_each_item_at_most_once(weights, seed):
+    n_items = max(1, int(sum(weights)))
+    probabilities = np.array(weights) * n_items / sum(weights)
+    sample = sample_systematically(probabilities, np.random.default_rng(seed))
+    assert len(sample) == len(set(sample)) == n_items
+
+
 def test_clips_of_weight_0_are_never_used():
     examples = examples_of(4, 4)
     examples.weights[5] = 0
@@ -107,12 +133,10 @@ def test_steps_are_as_few_as_the_batch_size_allows_and_of_similar_size(n_clips, 
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_mix_with_a_noisy_clip_is_noisy_and_has_its_weight():
-    augment = AugmentConfig(mix=1.0)
-    for batch in batches_of(examples_of(6, 6), augment=augment).epoch(1, augmented=True):
+def test_mix_with_a_noisy_clip_is_noisy():
+    for batch in batches_of(examples_of(6, 6), augment=AugmentConfig(mix=1.0)).epoch(1, augmented=True):
         is_noisy = (batch.targets.argmax(1) >= 6) | (batch.other_targets.argmax(1) >= 6)
         assert batch.is_noisy.tolist() == is_noisy.tolist()
-        assert batch.weights.tolist() == torch.where(is_noisy, 0.25, 1.0).tolist()
 
 
 # ------------------------------------------------------------------------------------------------ the same for all

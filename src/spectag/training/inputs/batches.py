@@ -2,6 +2,9 @@
 
 An excerpt and its augmentation depend only on the seed, the epoch and the clip's position in the epoch: not on earlier
 batches, on the number of processes, or on the step from which a run was resumed.
+
+A clip with noisy labels is in an epoch with a probability in proportion to its weight, so its loss is not multiplied by
+this weight again. On average over epochs, each of these clips counts by its weight.
 """
 
 from collections import deque
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectag.array_types import BoolArray, Float32Array, IntArray
+from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.audio.front_end import FrontEnd
 from spectag.config.training import AugmentConfig, FinetuneConfig
 from spectag.errors import DataError
@@ -122,11 +125,13 @@ class Batches:
         self._examples, self._front_end, self._width = examples, front_end, width
         self._short, self._augment, self._seed = finetune.short_clips, augment, seed
         self._rank, self._n_ranks = rank, n_ranks
-        self._noisy = np.flatnonzero(examples.is_noisy & (examples.weights > 0))
         self._clean = np.flatnonzero(~examples.is_noisy)
+        self._noisy = np.flatnonzero(examples.is_noisy & (examples.weights > 0))
         weights = examples.weights[self._noisy].astype(np.float64)
-        self._noisy_probabilities = weights / weights.sum() if len(weights) else weights
-        n_noisy = min(len(self._clean), len(self._noisy), max(1, round(float(weights.sum()))))
+        total = min(round(weights.sum(), 6), len(self._clean))  # rounded: ten times float32(0.3) is not 3
+        n_noisy = max(1, int(total)) if len(weights) else 0
+        self._noisy_probabilities = np.minimum(weights * (n_noisy / max(weights.sum(), 1e-9)), 1.0)
+        self._weights = np.where(examples.is_noisy, total / max(n_noisy, 1), examples.weights).astype(np.float32)
         self.n_clips = len(self._clean) + n_noisy
         """Clips of an epoch: all clean ones, and as many noisy ones as their weights add up to, at most as many."""
         if self.n_clips < n_ranks:
@@ -136,10 +141,7 @@ class Batches:
     def epoch(self, number: int, *, augmented: bool, first_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from `first_step` on; without `augmented`, excerpts without augmentation."""
         rng = np.random.default_rng((self._seed, number))
-        n_noisy = self.n_clips - len(self._clean)
-        chosen = self._noisy  # sampled in proportion to their weight
-        if n_noisy < len(chosen):
-            chosen = rng.choice(chosen, n_noisy, replace=False, p=self._noisy_probabilities)
+        chosen = self._noisy[sample_systematically(self._noisy_probabilities, rng)]
         order = rng.permutation(np.concatenate([self._clean, chosen]))
         steps = np.array_split(np.arange(len(order)), self.n_steps)[first_step:]
         pool = ThreadPoolExecutor(n_usable_cores())
@@ -166,7 +168,7 @@ class Batches:
             _stacked(backgrounds) if any(drawn.needs_background for drawn in draws) else None,
             torch.from_numpy(examples.targets[rows]),
             torch.from_numpy(examples.targets[other_rows]) if needs_other else None,
-            torch.from_numpy(np.minimum(examples.weights[rows], examples.weights[other_rows])),
+            torch.from_numpy(self._weights[rows]),  # whatever is added, so that each clip counts once
             torch.from_numpy(examples.is_noisy[rows] | examples.is_noisy[other_rows]),
             tuple(draws),
             len(positions),
@@ -189,6 +191,27 @@ class Batches:
         if self._width is None:
             return inputs
         return crop_or_pad(inputs, self._width, silence_of(inputs, self._front_end), rng, short=self._short)
+
+
+def sample_systematically(probabilities: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Indices of a random sample that contains each item with exactly its probability.
+
+    Parameters
+    ----------
+    probabilities : float array of shape (n_items,)
+        From 0 to 1. Their sum, rounded, is the number of sampled items.
+    rng : Generator
+
+    References
+    ----------
+    Madow, "On the theory of systematic sampling, II", Annals of Mathematical Statistics 1949.
+    """
+    if not len(probabilities):
+        return np.arange(0)
+    order = rng.permutation(len(probabilities))
+    ends = np.cumsum(probabilities[order])
+    n_items = round(ends[-1])
+    return order[np.searchsorted(ends * (n_items / ends[-1]), rng.random() + np.arange(n_items), side="right")]
 
 
 def silence_of(inputs: Float32Array, front_end: FrontEnd) -> float:
