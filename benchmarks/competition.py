@@ -6,12 +6,14 @@ CLIPS.csv has the columns fname, labels (one per clip) and source. For each labe
 training and all others for the test. A mixed clip contains one to four sounds with different labels, at random levels
 and times; one of them is often 12 dB below another. Labels of the noisy set are wrong with probability 0.4. OUT
 contains the files of an FSDKaggle2019 competition (train_curated.csv, train_noisy.csv, sample_submission.csv and the
-folders of sounds) and answers.csv.
+folders of sounds), answers.csv, and sources.csv with the excerpts that each mixed clip contains: the recording and its
+source, the start and end in the recording, and the start in the mixed clip.
 """
 
 import argparse
 import csv
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,26 @@ from numpy.typing import NDArray
 from spectag.audio.files import read_audio, write_audio
 
 Waveform = NDArray[np.float32]
-Pool = dict[str, list[Path]]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file, and the source that it was cut from."""
+
+    path: Path
+    source: str
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A part of a recording, from `start` on, in samples."""
+
+    recording: Recording
+    start: int
+    waveform: Waveform
+
+
+Pool = dict[str, list[Recording]]
 
 SAMPLE_RATE = 32_000
 N_SOUNDS = (1, 2, 3, 4)
@@ -38,9 +59,12 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     train_pool, test_pool = split_sources(options.clips, options.recordings, rng)
     labels = sorted(train_pool)
-    write_set(options.out, "train_curated", train_pool, options.train, rng)
-    write_set(options.out, "train_noisy", train_pool, options.noisy, rng, wrong=WRONG_LABEL_PROBABILITY)
-    truth = write_set(options.out, "test", test_pool, options.test, rng)
+    contents: list[list[object]] = []
+    write_set(options.out, "train_curated", train_pool, options.train, rng, contents)
+    write_set(options.out, "train_noisy", train_pool, options.noisy, rng, contents, wrong=WRONG_LABEL_PROBABILITY)
+    truth = write_set(options.out, "test", test_pool, options.test, rng, contents)
+    header = ["fname", "recording", "source", "start_seconds", "end_seconds", "position_seconds"]
+    write_table(options.out / "sources.csv", header, contents)
     (options.out / "test.csv").rename(options.out / "test_labels.csv")
     for name, value in (("sample_submission", lambda *_: 0), ("answers", lambda true, label: int(label in true))):
         rows = [[fname, *(value(true, label) for label in labels)] for fname, true in truth]
@@ -49,54 +73,70 @@ def main() -> None:
 
 def split_sources(table: Path, n_recordings: int, rng: np.random.Generator) -> tuple[Pool, Pool]:
     """Files by label, for training and for the test. No source is in both."""
-    sources: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    sources: dict[str, dict[str, list[Recording]]] = defaultdict(lambda: defaultdict(list))
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            sources[row["labels"]][row["source"]].append(table.parent / row["fname"])
+            sources[row["labels"]][row["source"]].append(Recording(table.parent / row["fname"], row["source"]))
     train, test = {}, {}
     for label, files in sorted(sources.items()):
         order = rng.permutation(sorted(files))
-        train[label] = [path for source in order[:n_recordings] for path in files[source]]
-        test[label] = [path for source in order[n_recordings:] for path in files[source]]
+        train[label] = [recording for source in order[:n_recordings] for recording in files[source]]
+        test[label] = [recording for source in order[n_recordings:] for recording in files[source]]
+        if not test[label]:
+            raise SystemExit(f"{table}: {label} has {len(files)} sources; give fewer --recordings, so that some remain")
     return train, test
 
 
 def write_set(
-    out: Path, name: str, pool: Pool, n_clips: int, rng: np.random.Generator, *, wrong: float = 0.0
+    out: Path,
+    name: str,
+    pool: Pool,
+    n_clips: int,
+    rng: np.random.Generator,
+    contents: list[list[object]],
+    *,
+    wrong: float = 0.0,
 ) -> list[tuple[str, list[str]]]:
-    """Write sounds and their table; return file names and true labels."""
+    """Write sounds and their table, and add their excerpts to `contents`; return file names and true labels."""
     (out / name).mkdir(parents=True, exist_ok=True)
     labels = sorted(pool)
     rows = []
     for number in range(n_clips):
         true = list(rng.choice(labels, rng.choice(N_SOUNDS, p=N_SOUNDS_PROBABILITIES), replace=False))
         fname = f"{name}_{number:05d}.wav"
-        mixture = mix_sounds([random_excerpt(pool[label], rng) for label in true], rng)
+        excerpts = [random_excerpt(pool[label], rng) for label in true]
+        mixture, positions = mix_sounds([excerpt.waveform for excerpt in excerpts], rng)
         write_audio(out / name / fname, mixture, SAMPLE_RATE)
         rows.append((fname, sorted({str(rng.choice(labels)) if rng.random() < wrong else label for label in true})))
+        for excerpt, position in zip(excerpts, positions, strict=True):
+            times = (excerpt.start, excerpt.start + len(excerpt.waveform), position)
+            recording = excerpt.recording
+            seconds = [f"{samples / SAMPLE_RATE:.4f}" for samples in times]
+            contents.append([fname, recording.path.name, recording.source, *seconds])
     write_table(out / f"{name}.csv", ["fname", "labels"], [[fname, ",".join(given)] for fname, given in rows])
     return rows
 
 
-def random_excerpt(files: list[Path], rng: np.random.Generator) -> Waveform:
+def random_excerpt(recordings: list[Recording], rng: np.random.Generator) -> Excerpt:
     """A random excerpt of a random recording, without silence at its ends."""
-    waveform, _ = read_audio(files[rng.integers(len(files))], sample_rate=SAMPLE_RATE)
+    recording = recordings[rng.integers(len(recordings))]
+    waveform, _ = read_audio(recording.path, sample_rate=SAMPLE_RATE)
     loud = np.flatnonzero(np.abs(waveform) > 1e-4)
-    waveform = waveform[loud[0] : loud[-1] + 1] if len(loud) else waveform
-    n_samples = int(len(waveform) * rng.uniform(0.4, 1))
-    start = rng.integers(len(waveform) - n_samples + 1)
-    return waveform[start : start + n_samples]
+    first, end = (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, len(waveform))
+    n_samples = int((end - first) * rng.uniform(0.4, 1))
+    start = first + int(rng.integers(end - first - n_samples + 1))
+    return Excerpt(recording, start, waveform[start : start + n_samples])
 
 
-def mix_sounds(sounds: list[Waveform], rng: np.random.Generator) -> Waveform:
-    """Mix sounds at random levels and times, with some noise."""
+def mix_sounds(sounds: list[Waveform], rng: np.random.Generator) -> tuple[Waveform, list[int]]:
+    """Mix sounds at random levels and times, with some noise; return the mixture and the start of each sound."""
     starts = [int(rng.uniform(0, 2) * SAMPLE_RATE) if len(sounds) > 1 else 0 for _ in sounds]
     mix = np.zeros(max(start + len(sound) for start, sound in zip(starts, sounds, strict=True)), np.float32)
     for start, sound in zip(starts, sounds, strict=True):
         level = 0.05 * 10 ** (rng.uniform(-9, 9) / 20)
         mix[start : start + len(sound)] += level * sound / (np.sqrt(np.mean(sound**2)) + 1e-6)
     mix += rng.normal(0, 10 ** (rng.uniform(-70, -45) / 20), len(mix)).astype(np.float32)
-    return mix
+    return mix, starts
 
 
 def write_table(path: Path, header: list[str], rows: list[list[object]]) -> None:
