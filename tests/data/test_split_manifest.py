@@ -1,13 +1,17 @@
 """Splitting a manifest, and writing it so that it can be read from its new folder."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.model_selection import train_test_split
 
 from spectag.audio.files import write_audio
+from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest
-from spectag.data.split_manifest import split, write_split
+from spectag.data.split_manifest import split, write_holdout, write_split
 from spectag.errors import DataError
 
 
@@ -153,6 +157,8 @@ def test_unwritable_table_is_an_error(table):
     ("options", "message"),
     [
         ({"folds": 3, "validation_fraction": 0.2}, "folds and validation_fraction exclude each other"),
+        ({"test_size": 0.5, "validation_fraction": 0.2}, "validation_fraction and test_size exclude each other"),
+        ({"test_size": 1.0}, "above 0 and below 1, got 1"),
         ({"folds": 31}, "can't split 30 groups of clips into 31 folds"),
         ({"folds": 1}, "needs at least 2 folds, got 1"),
         ({"folds": 0}, "needs at least 2 folds, got 0"),
@@ -183,3 +189,72 @@ def test_unused_alias_columns_are_kept(tmp_path):
     with table.open(newline="", encoding="utf-8") as file:
         assert [row["path"] for row in csv.DictReader(file)] == [f"somewhere/{number}" for number in range(4)]
     assert len(read_manifest(table).clips) == 4
+
+
+# --------------------------------------------------------------------------------- rows of train_test_split
+
+ONE_FIELD = ("fname,recordist,labels,start,note", ['{}.wav,Zoë,"a,b",0.001,"said ""x"", {}"', "{}.wav,,c,,"])
+MULTI_HOT = ("fname,Bark,Keys_jangling,Applause", ["{}.wav,0,1,1", "{}.wav,1,0,0", "{}.wav,0,0,0"])
+
+
+def table_beside_its_sounds(folder, header, patterns, *, n_clips=23, name="train_curated_image_labels"):
+    rows = [patterns[number % len(patterns)].format(number, number) for number in range(n_clips)]
+    for number in range(n_clips):
+        write_audio(folder / f"{number}.wav", np.full(80, 0.1, np.float32), 8000)
+    table = folder / f"{name}.csv"
+    table.write_text("\n".join([header, *rows]), encoding="utf-8")
+    return table
+
+
+@pytest.mark.parametrize(("header", "patterns"), [ONE_FIELD, MULTI_HOT])
+@pytest.mark.parametrize(("test_size", "seed"), [(0.25, 42), (0.1, 0), (0.5, 7)])
+def test_tables_are_identical_to_those_of_pandas_and_scikit_learn(tmp_path, header, patterns, test_size, seed):
+    table = table_beside_its_sounds(tmp_path, header, patterns)
+    written = write_holdout(tmp_path, split(table, test_size=test_size, seed=seed))
+    expected = train_test_split(pd.read_csv(table, dtype=str), test_size=test_size, random_state=seed)
+    assert [path.read_text(encoding="utf-8") for path in written] == [
+        part.to_csv(index=False, lineterminator="\n") for part in expected
+    ]
+
+
+def test_command_writes_the_two_tables_beside_the_manifest_and_prints_their_paths(run, tmp_path):
+    table = table_beside_its_sounds(tmp_path, *MULTI_HOT)
+    done = run("split", table, "--random-state", 42, "--test-size", 0.25)
+    train, valid = (tmp_path / f"train_curated_image_{name}set.csv" for name in ("train", "valid"))
+    assert done.out.splitlines()[-2:] == [str(train), str(valid)]
+    rows = train_test_split(range(23), test_size=0.25, random_state=42)
+    for path, expected in zip((train, valid), rows, strict=True):
+        assert [clip.fname for clip in read_manifest(path).clips] == [f"{row}.wav" for row in expected]
+
+
+def test_tables_in_another_folder_find_their_sounds(table, tmp_path):
+    result = split(table, test_size=0.3)
+    paths = write_holdout(tmp_path / "neu", result)
+    assert [path.name for path in paths] == ["clips_trainset.csv", "clips_validset.csv"]
+    for path, rows in zip(paths, train_test_split(range(30), test_size=0.3, random_state=0), strict=True):
+        expected = [result.manifest.clips[row] for row in rows]
+        assert [(clip.path.resolve(), clip.labels) for clip in read_manifest(path).clips] == [
+            (clip.path.resolve(), clip.labels) for clip in expected
+        ]
+
+
+@pytest.mark.parametrize(("header", "patterns"), [ONE_FIELD, MULTI_HOT])
+def test_tables_contain_the_corrected_labels(tmp_path, header, patterns):
+    table = table_beside_its_sounds(tmp_path, header, patterns)
+    manifest = read_manifest(table)
+    clips = tuple(replace(clip, labels=("Neu",)) if clip.fname == "3.wav" else clip for clip in manifest.clips)
+    corrected = replace(manifest, clips=clips, labels=LabelSet((*manifest.labels.names, "Neu")))
+    paths = write_holdout(tmp_path, split(corrected, test_size=0.25))
+    labels = {clip.fname: clip.labels for path in paths for clip in read_manifest(path).clips}
+    assert labels == {clip.fname: clip.labels for clip in clips}
+
+
+def test_a_folder_of_each_label_is_split_into_two_tables(tmp_path):
+    for number in range(8):
+        write_audio(tmp_path / "sounds" / "ab"[number % 2] / f"{number}.wav", np.full(80, 0.1, np.float32), 8000)
+    result = split(tmp_path / "sounds", test_size=0.25)
+    train, valid = (read_manifest(path) for path in write_holdout(tmp_path, result))
+    assert (len(train.clips), len(valid.clips)) == (6, 2)
+    assert {(clip.path, clip.labels) for clip in (*train.clips, *valid.clips)} == {
+        (clip.path, clip.labels) for clip in result.manifest.clips
+    }

@@ -2,21 +2,23 @@
 
 import csv
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spectag.data.clips import Clip, Manifest
-from spectag.data.folds import Balance, balance, stratified_folds, stratified_holdout
+from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.annotations import is_annotation
-from spectag.data.readers.csv_table import extra_columns
-from spectag.data.readers.delimited_text import read_text
+from spectag.data.readers.csv_table import MANIFEST_COLUMNS, extra_columns, find_delimiter
+from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import DataError
 from spectag.system.output import open_output
+
+_Columns = list[tuple[str, Sequence[Any]]]  # name, and the value for each clip
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Split:
     manifest: Manifest
     folds: tuple[str, ...]
     balance: Balance
+    order: tuple[int, ...]
+    """The clips by their position in the manifest, in the order of the split: random with `test_size`."""
 
 
 def split(
@@ -33,6 +37,7 @@ def split(
     *,
     folds: int | None = None,
     validation_fraction: float | None = None,
+    test_size: float | None = None,
     seed: int = 0,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
@@ -47,6 +52,9 @@ def split(
         Number of folds. By default 5, if `validation_fraction` is not given either.
     validation_fraction : float, optional
         Hold out this fraction of the clips, instead of making folds.
+    test_size : float, optional
+        Hold out this fraction of the clips at random, as scikit-learn's `train_test_split` with `random_state=seed`.
+        Labels are not balanced, and clips of one group or one file may be separated.
     seed : int
         Another seed gives other folds with a similar balance.
     audio_dir, group_column, corrections
@@ -55,22 +63,30 @@ def split(
     Raises
     ------
     DataError
-        If there are more folds than groups, or both `folds` and `validation_fraction` are given.
+        If there are more folds than groups, or several of `folds`, `validation_fraction` and `test_size` are given.
     """
-    if folds is not None and validation_fraction is not None:
-        raise DataError("folds and validation_fraction exclude each other; use only one of them")
+    sizes = {"folds": folds, "validation_fraction": validation_fraction, "test_size": test_size}
+    given = [name for name, size in sizes.items() if size is not None]
+    if len(given) > 1:
+        raise DataError(f"{' and '.join(given)} exclude each other; use only one of them")
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     y_true = manifest.multi_hot()
-    if validation_fraction is None:
-        n_folds = 5 if folds is None else folds
-        numbers: NDArray[np.int_] = stratified_folds(y_true, n_folds, groups=manifest.groups, seed=seed)
-        fractions, names = None, {number: str(number) for number in range(1, n_folds + 1)}
-    else:
+    order = np.arange(len(manifest.clips))
+    if test_size is not None:
+        train, valid = random_holdout(len(manifest.clips), test_size, seed=seed)
+        numbers, order = np.isin(order, valid).astype(int), np.concatenate([train, valid])
+    elif validation_fraction is not None:
         numbers = stratified_holdout(y_true, validation_fraction, groups=manifest.groups, seed=seed).astype(int)
-        fractions, names = (1 - validation_fraction, validation_fraction), {0: "train", 1: "valid"}
+    else:
+        n_folds = 5 if folds is None else folds
+        numbers = stratified_folds(y_true, n_folds, groups=manifest.groups, seed=seed)
+    fraction = test_size or validation_fraction
+    fractions = None if fraction is None else (1 - fraction, fraction)
+    names = {n: str(n) for n in numbers.tolist()} if fraction is None else {0: "train", 1: "valid"}
     measured = balance(y_true, numbers, groups=manifest.groups, fractions=fractions, seed=seed)
     measured = replace(measured, folds=tuple(names[number] for number in measured.folds))
-    return Split(manifest, tuple(names[int(number)] for number in numbers), measured)
+    folds_of_clips = tuple(names[number] for number in numbers.tolist())
+    return Split(manifest, folds_of_clips, measured, tuple(order.tolist()))
 
 
 def write_split(path: Path, result: Split) -> None:
@@ -85,29 +101,84 @@ def write_split(path: Path, result: Split) -> None:
     DataError
         If the file can't be written.
     """
-    clips, labels = result.manifest.clips, result.manifest.labels.names
-    multi_hot = any("," in label for label in labels)
-    optional: dict[str, list[Any]] = {
-        "group": [clip.group for clip in clips],
-        "start": [clip.start_seconds or None for clip in clips],
-        "end": [clip.end_seconds for clip in clips],
-    }
-    columns = {name: values for name, values in optional.items() if any(value is not None for value in values)}
-    columns |= _extra_columns(result.manifest)
+    fname, *columns = _standard_columns(result.manifest, path.parent)
+    _write(path, [fname, ("fold", result.folds), *columns], range(len(result.folds)))
+
+
+def write_holdout(folder: Path, result: Split) -> tuple[Path, Path]:
+    """Write the training and the validation clips as two CSVs, each in the order of the split; return their paths.
+
+    They are named after the manifest: `train_curated_image_labels.csv` gives `train_curated_image_trainset.csv` and
+    `train_curated_image_validset.csv`. A CSV keeps its columns; only the labels are corrected, and file names that
+    would not be found from `folder` become relative paths. Other manifests get the columns of `write_split`.
+
+    Raises
+    ------
+    DataError
+        If a file can't be written.
+    """
+    source, folds = result.manifest.source, result.folds
+    text = _csv_text(source)
+    columns = _own_columns(result.manifest, text, folder) if text else _standard_columns(result.manifest, folder)
+    stem = source.stem.removesuffix("_labels")
+    train, valid = folder / f"{stem}_trainset.csv", folder / f"{stem}_validset.csv"
+    _write(train, columns, [i for i in result.order if folds[i] == "train"])
+    _write(valid, columns, [i for i in result.order if folds[i] == "valid"])
+    return train, valid
+
+
+def _write(path: Path, columns: _Columns, rows: Iterable[int]) -> None:
     with open_output(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["fname", "fold", *columns, *(labels if multi_hot else ["labels"])])
-        for clip, fold, *extra in zip(clips, result.folds, *columns.values(), strict=True):
-            truth = [int(label in clip.labels) for label in labels] if multi_hot else [",".join(clip.labels)]
-            writer.writerow([_name_from(path.parent, clip), fold, *extra, *truth])
+        writer.writerow([name for name, _ in columns])
+        writer.writerows([values[row] for _, values in columns] for row in rows)
 
 
-def _extra_columns(manifest: Manifest) -> dict[str, list[Any]]:
-    text = read_text(manifest.source) if manifest.source.is_file() else ""
-    if not text or is_annotation(text):
-        return {}
-    columns = extra_columns(manifest.source, text)
-    return {name: [fields.get(clip.line or 0) for clip in manifest.clips] for name, fields in columns.items()}
+def _standard_columns(manifest: Manifest, folder: Path) -> _Columns:
+    """The columns of a table in `folder`, whatever the format of the manifest."""
+    clips, labels = manifest.clips, manifest.labels.names
+    optional: _Columns = [
+        ("group", [clip.group for clip in clips]),
+        ("start", [clip.start_seconds or None for clip in clips]),
+        ("end", [clip.end_seconds for clip in clips]),
+    ]
+    return [
+        ("fname", [_name_from(folder, clip) for clip in clips]),
+        *((name, values) for name, values in optional if any(value is not None for value in values)),
+        *_extra_columns(manifest),
+        *_label_columns(manifest, None if any("," in label for label in labels) else "labels").items(),
+    ]
+
+
+def _own_columns(manifest: Manifest, text: str, folder: Path) -> _Columns:
+    """The columns of a CSV manifest in their order, with the present labels and names that are found from `folder`."""
+    table = open_table(manifest.source, text, find_delimiter(text))
+    fields = dict(table.records)
+    rows = [fields[clip.line or 0] for clip in manifest.clips]
+    columns: dict[str, Sequence[Any]] = {name: values for name, *values in zip(table.columns, *rows, strict=True)}
+    fname, labels = (table.position(*MANIFEST_COLUMNS[name]) for name in ("fname", "labels"))
+    columns[table.columns[fname or 0]] = [_name_from(folder, clip) for clip in manifest.clips]
+    columns |= _label_columns(manifest, None if labels is None else table.columns[labels])
+    return list(columns.items())
+
+
+def _label_columns(manifest: Manifest, name: str | None) -> dict[str, Sequence[Any]]:
+    """A column of this name with the labels of each clip; for None, a column of 0 and 1 for each label."""
+    if name is not None:
+        return {name: [",".join(clip.labels) for clip in manifest.clips]}
+    return dict(zip(manifest.labels.names, manifest.multi_hot().T.astype(int).tolist(), strict=True))
+
+
+def _csv_text(source: Path) -> str:
+    """The text of a manifest if it is a CSV, else nothing."""
+    text = read_text(source) if source.is_file() else ""
+    return "" if is_annotation(text) else text
+
+
+def _extra_columns(manifest: Manifest) -> _Columns:
+    text = _csv_text(manifest.source)
+    columns = extra_columns(manifest.source, text) if text else {}
+    return [(name, [fields.get(clip.line or 0) for clip in manifest.clips]) for name, fields in columns.items()]
 
 
 def _name_from(folder: Path, clip: Clip) -> str:

@@ -21,7 +21,8 @@ def split_command(
     output: OptionalOutput = None,
     folds: Folds = None,
     validation_fraction: Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))] = None,
-    seed: Seed = 0,
+    test_size: Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))] = None,
+    seed: Annotated[Seed, Parameter(name=["--seed", "--random-state"])] = 0,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
@@ -36,11 +37,15 @@ def split_command(
     manifest
         Table of clips and labels, or a folder with one sub-folder per label.
     output
-        Write the manifest with a column fold to this CSV. By default only the balance is printed.
+        Write the manifest with a column fold to this CSV. By default only the balance is printed. With --test-size, the
+        folder for the two tables, by default that of the manifest.
     folds
         Number of folds. (default: 5)
     validation_fraction
         Instead of folds, hold out this fraction of the clips.
+    test_size
+        Hold out this fraction at random, as scikit-learn's train_test_split with --random-state, and write the tables
+        NAME_trainset.csv and NAME_validset.csv. Groups may be separated.
     seed
         Another seed gives other folds, as well balanced.
     audio_dir
@@ -52,18 +57,22 @@ def split_command(
     json_output
         Print the folds and the balance as JSON.
     """
-    from spectag.data.split_manifest import split, write_split
+    from spectag.data.split_manifest import split, write_holdout, write_split
 
     result = split(
         manifest,
         folds=folds,
         validation_fraction=validation_fraction,
+        test_size=test_size,
         seed=seed,
         audio_dir=audio_dir,
         group_column=group_column,
         corrections=corrections,
     )
-    if output is not None:
+    tables: tuple[Path, ...] = ()
+    if test_size is not None:
+        tables = write_holdout(output or manifest.parent, result)
+    elif output is not None:
         write_split(output, result)
     if json_output:
         rows = zip(result.manifest.clips, result.folds, strict=True)
@@ -71,6 +80,8 @@ def split_command(
         print(json.dumps({"clips": clips, "balance": result.balance.to_dict()}, ensure_ascii=False))
     else:
         _print(result)
+        for table in tables:
+            print(table)
 
 
 def _print(result: "Split") -> None:
