@@ -4,7 +4,8 @@
 
 MODEL is a tagger that `spectag train` made with folds; TEST.csv is a manifest of clips that it was not trained on
 (benchmarks/competition.py makes such data). Calibration and thresholds of best F1 are cross-fitted: those of each clip
-are fitted on the other folds. "stored to test": fitted on the stored clips and scored on the test clips.
+are fitted on the clips of other folds, to which recordings are dealt by chance. "stored to test": fitted on the stored
+clips and scored on the test clips.
 """
 
 import argparse
@@ -13,10 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.data.folds import stratified_folds
 from spectag.data.manifest import read_manifest
 from spectag.evaluation.predictions import predict
-from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
+from spectag.models.out_of_fold import OutOfFoldPredictions, cross_fitting_folds, read_out_of_fold
 from spectag.models.tagger import Tagger
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, clipped_logit, cross_fit, fit_calibration, probabilities_of
 from spectag.scoring.metrics import lwlrap
@@ -45,7 +45,8 @@ def main() -> None:
         manifest = read_manifest(path, audio_dir=arguments.audio_dir)
         predictions = predict(Tagger(model), manifest.clips)
         logits = clipped_logit(predictions.uncalibrated)
-        folds = stratified_folds(predictions.y_true, 5)
+        groups = dict(zip(manifest.clips, manifest.groups, strict=True))
+        folds = cross_fitting_folds([groups[clip] for clip in predictions.clips])
         fit_on_stored(f"{model.name}: stored to test", stored, logits, predictions.y_true)
         cross_fit_all(f"{model.name}: test", logits, predictions.y_true, folds)
 

@@ -140,18 +140,18 @@ def test_logits_are_converted_and_logged(folder):
     assert messages == ["table.csv: the values are not from 0 to 1, so they are read as logits"]
 
 
-def test_thresholds_are_fitted_on_the_other_folds(tmp_path):
-    """The scores of fold 0 are half as high, so its fitted threshold differs from that of the other folds."""
+def test_thresholds_of_a_recording_are_fitted_on_other_recordings(tmp_path):
+    """The scores of recording 0 are half as high, so its fitted threshold differs from that of the others."""
     names = [f"{number:02}.wav" for number in range(24)]
     for name in names:
         write_audio(tmp_path / name, tone("low", 0.05), 16_000)
     rows = [f"{name},{'low' if number % 2 else ''},{number % 3}" for number, name in enumerate(names)]
-    manifest = make_manifest(tmp_path, "\n".join(rows), columns="fname,labels,fold")
+    manifest = make_manifest(tmp_path, "\n".join(rows), columns="fname,labels,group")
     scale = [0.2 if number % 3 == 0 else 0.4 for number in range(24)]
     values = [f"{name},{scale[number] * (1 + number % 2)}" for number, name in enumerate(names)]
     predictions = read_predictions(write(tmp_path, "fname,low\n" + "\n".join(values)), manifest)
-    lowest = {clip.fold: predictions.thresholds[row, 0] for row, clip in enumerate(predictions.clips)}
-    assert lowest["0"] == pytest.approx(0.6), "fitted on the folds with 0.4 and 0.8"
+    lowest = {clip.group: predictions.thresholds[row, 0] for row, clip in enumerate(predictions.clips)}
+    assert lowest["0"] == pytest.approx(0.6), "fitted on the recordings with 0.4 and 0.8"
     assert lowest["1"] == lowest["2"] != lowest["0"]
 
 

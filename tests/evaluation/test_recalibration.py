@@ -65,7 +65,7 @@ def sound(label="low"):
 
 def test_tagger_is_calibrated_on_its_stored_clips(model):
     before = spectag.load(model).outputs(*sound())
-    result = calibrate(model)
+    result = calibrate(model, in_place=True)
     clips, folds = make_clips(), np.arange(N_CLIPS) % 4
     expected = fit_calibration(clips.logits, clips.y_true, folds=folds)
     tagger = spectag.load(model)
@@ -79,10 +79,11 @@ def test_tagger_is_calibrated_on_its_stored_clips(model):
 
 
 def test_reported_scores_are_cross_fitted(model):
-    result = calibrate(model, goal=ThresholdGoal(kind="recall", at_least=0.8), method="platt")
-    clips, folds = make_clips(), np.arange(N_CLIPS) % 4
+    result = calibrate(model, goal=ThresholdGoal(kind="recall", at_least=0.8), method="platt", in_place=True)
+    clips = make_clips()
+    folds = clips.fold_indices
     goal = ThresholdGoal(kind="recall", at_least=0.8)
-    cross = cross_fit(clips.logits, clips.y_true, folds, method="platt", goal=goal)
+    cross = cross_fit(clips.logits, clips.y_true, folds, method="platt", goal=goal, groups=clips.groups)
     detected = cross.probabilities >= cross.thresholds
     for label, row in enumerate(result.labels):
         truth = clips.y_true[:, label]
@@ -109,7 +110,7 @@ def test_intervals_are_over_recordings_as_in_training(model):
         y_true=clips.y_true[recordings],
         logits=clips.logits[recordings],
     )
-    metrics = calibrate(store(model, clips), method="none").info.metrics
+    metrics = calibrate(store(model, clips), method="none", in_place=True).info.metrics
     over_recordings, over_clips = (
         score_predictions(clips.y_true, expit(clips.logits), groups).overall["lwlrap"]
         for groups in (clips.groups, range(N_CLIPS))
@@ -119,40 +120,40 @@ def test_intervals_are_over_recordings_as_in_training(model):
 
 
 def test_manual_thresholds_change_nothing_else_and_need_neither_onnx_nor_torch(model, monkeypatch):
-    calibrate(model, goal=ThresholdGoal(kind="precision", at_least=0.9), method="platt")
+    calibrate(model, goal=ThresholdGoal(kind="precision", at_least=0.9), method="platt", in_place=True)
     before, info = read_files(model), read_info(model)
     for name in ("onnx", "torch", "spectag.models.onnx_calibration"):
         monkeypatch.setitem(sys.modules, name, None)
-    calibrate(model, thresholds={"middle": 0.25})
+    calibrate(model, thresholds={"middle": 0.25}, in_place=True)
     now = read_info(model)
     assert now.thresholds == (info.thresholds[0], 0.25, info.thresholds[2])
     assert now.thresholds_fitted == (True, False, True)
     assert (now.calibration, now.threshold_goal, now.metrics) == (info.calibration, info.threshold_goal, info.metrics)
-    calibrate(model, thresholds={"low": 0.75})  # one after the other
+    calibrate(model, thresholds={"low": 0.75}, in_place=True)  # one after the other
     assert read_info(model).thresholds == (0.75, 0.25, info.thresholds[2])
     assert read_files(model)["model.onnx"] == before["model.onnx"]
     assert "| middle | 1 | 0.25 (not fitted) |" in (model / CARD_FILE).read_text("utf-8")
 
 
 def test_goal_alone_does_not_change_the_calibration_and_needs_no_onnx(model, monkeypatch):
-    calibrate(model, method="temperature")
+    calibrate(model, method="temperature", in_place=True)
     before = read_info(model)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    calibrate(model, goal=ThresholdGoal(kind="recall", at_least=0.95))
+    calibrate(model, goal=ThresholdGoal(kind="recall", at_least=0.95), in_place=True)
     now = read_info(model)
     assert (now.calibration, now.calibration_method) == (before.calibration, "temperature")
     assert all(new < old for new, old in zip(now.thresholds, before.thresholds, strict=True))
     monkeypatch.delitem(sys.modules, "spectag.models.onnx_calibration", raising=False)
     with pytest.raises(MissingExtraError, match=r"calibrating a tagger needs the package onnx.*spectag\[train\]"):
-        calibrate(model, method="none")
+        calibrate(model, method="none", in_place=True)
     assert read_info(model) == now
 
 
 def test_calibration_can_be_removed(model):
     plain = spectag.load(model).outputs(*sound()).probabilities
-    calibrate(model, method="isotonic")
+    calibrate(model, method="isotonic", in_place=True)
     assert (spectag.load(model).outputs(*sound()).probabilities != plain).any()
-    calibrate(model, method="none")
+    calibrate(model, method="none", in_place=True)
     np.testing.assert_array_equal(spectag.load(model).outputs(*sound()).probabilities, plain)
     assert read_info(model).calibration is None
     assert "the probabilities are not calibrated" in (model / CARD_FILE).read_text("utf-8")
@@ -163,7 +164,7 @@ def test_output_folder_gets_all_files_and_the_old_tagger_does_not_change(model, 
     (model / "notes.txt").write_text("mine", encoding="utf-8")
     output = tmp_path / "other folder" / "leiser ü"
     result = calibrate(model, output=output)
-    assert result.bundle == output
+    assert (result.bundle, result.written_to) == (model, output)
     assert {name: text for name, text in read_files(model).items() if name != "notes.txt"} == before
     assert read_files(output).keys() == {*FILES, "notes.txt"}
     assert read_info(output).calibration is not None
@@ -171,6 +172,34 @@ def test_output_folder_gets_all_files_and_the_old_tagger_does_not_change(model, 
     with pytest.raises(BundleError, match="already exists"):
         calibrate(model, output=output)
     assert [path.name for path in output.parent.iterdir()] == ["leiser ü"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"thresholds": {"low": 0.9}}, {"goal": ThresholdGoal()}, {"method": "none"}])
+def test_nothing_is_written_without_output_or_in_place(model, changes):
+    before, info = read_files(model), read_info(model)
+    result = calibrate(model, **changes)
+    assert (result.written_to, read_files(model)) == (None, before)
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+    assert (
+        tuple(row.old_threshold for row in result.labels if row.origin != "set")
+        == info.thresholds[-len(result.labels) :]
+    )
+    assert result.info.thresholds != info.thresholds
+
+
+def test_output_and_in_place_exclude_each_other(model, tmp_path):
+    with pytest.raises(ConfigError, match="give either output"):
+        calibrate(model, output=tmp_path / "new", in_place=True)
+
+
+def test_clips_of_a_recording_count_as_one_for_a_precision(model):
+    """Thirty recordings with the label show a precision; the same clips of six recordings do not."""
+    clips = make_clips()
+    clips.logits[:30, 0], clips.logits[30:, 0], clips.y_true[:, 0] = 3, -3, np.arange(N_CLIPS) < 30
+    few = replace(clips, groups=tuple(f"{i // 5}" for i in range(N_CLIPS)))
+    goal = ThresholdGoal(kind="precision", at_least=0.9)
+    for stored, misses_goal in ((clips, False), (few, True)):
+        assert calibrate(store(model, stored), goal=goal, method="none").labels[0].misses_goal == misses_goal
 
 
 def test_old_tagger_is_restored_if_it_cannot_be_replaced(model, monkeypatch):
@@ -184,7 +213,7 @@ def test_old_tagger_is_restored_if_it_cannot_be_replaced(model, monkeypatch):
 
     monkeypatch.setattr(type(model), "rename", fails_once)
     with pytest.raises(BundleError, match="cannot write the tagger: Permission denied"):
-        calibrate(model, thresholds={"low": 0.75})
+        calibrate(model, thresholds={"low": 0.75}, in_place=True)
     assert read_files(model) == before
     assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -197,7 +226,7 @@ def test_failure_does_not_change_the_tagger(model, monkeypatch):
 
     monkeypatch.setattr("spectag.evaluation.recalibration.write_info", fails)
     with pytest.raises(BundleError, match="cannot write the tagger: No space left"):
-        calibrate(model)
+        calibrate(model, in_place=True)
     assert read_files(model) == before
     assert {path.name for path in model.iterdir()} == before.keys()
 
@@ -205,7 +234,7 @@ def test_failure_does_not_change_the_tagger(model, monkeypatch):
 def test_damaged_network_is_an_error(model):
     (model / "model.onnx").write_bytes(b"not a network")
     with pytest.raises(BundleError, match=r"model\.onnx: cannot be read"):
-        calibrate(model)
+        calibrate(model, in_place=True)
 
 
 def test_ensemble_is_calibrated_as_a_whole(tmp_path):
@@ -213,7 +242,7 @@ def test_ensemble_is_calibrated_as_a_whole(tmp_path):
     model = store(make_ensemble(tmp_path / "model", make_ensemble_info(front_ends, [0.5, 0.25], bias=0.5)))
     networks = [path.read_bytes() for path in sorted(model.glob("members/*/model.onnx"))]
     before = spectag.load(model).outputs(*sound())
-    calibrate(model)
+    calibrate(model, in_place=True)
     after = spectag.load(model).outputs(*sound())
     assert [path.read_bytes() for path in sorted(model.glob("members/*/model.onnx"))] == networks
     np.testing.assert_allclose(after.probabilities, read_info(model).calibration(before.logits), atol=1e-5)
@@ -222,7 +251,7 @@ def test_ensemble_is_calibrated_as_a_whole(tmp_path):
 def test_label_with_too_few_clips_gets_the_default_threshold(model):
     clips = make_clips()
     clips.y_true[2:, 1] = False
-    result = calibrate(store(model, clips))
+    result = calibrate(store(model, clips), in_place=True)
     assert [row.origin for row in result.labels] == ["fitted", "default", "fitted"]
     assert read_info(model).thresholds[1] == 0.5
     assert read_info(model).thresholds_fitted == (True, False, True)
@@ -232,22 +261,22 @@ def test_unreachable_goal_is_reported(model):
     clips = make_clips()
     best = clips.logits[:, 0].argsort()[-20:]
     clips.y_true[best, 0] = False  # the most confident predictions are wrong
-    result = calibrate(store(model, clips), goal=ThresholdGoal(kind="precision", at_least=0.99))
+    result = calibrate(store(model, clips), goal=ThresholdGoal(kind="precision", at_least=0.85))
     assert [row.misses_goal for row in result.labels] == [True, False, False]
 
 
 def test_tagger_without_stored_clips_needs_a_manifest(tmp_path):
     bundle = make_bundle(tmp_path / "model")
     with pytest.raises(BundleError, match=r"has no out-of-fold predictions.*spectag calibrate .*model MANIFEST"):
-        calibrate(bundle)
-    result = calibrate(bundle, thresholds={"high": 0.125})
+        calibrate(bundle, in_place=True)
+    result = calibrate(bundle, thresholds={"high": 0.125}, in_place=True)
     assert [(row.label, row.threshold, row.origin) for row in result.labels] == [("high", 0.125, "set")]
     assert read_info(bundle).thresholds == (0.5, 0.4, 0.125)
 
 
 def test_clips_of_a_single_recording_give_no_calibration_and_no_scores(model):
     clips = replace(make_clips(), folds=("1",) * N_CLIPS, groups=("one",) * N_CLIPS)
-    result = calibrate(store(model, clips))
+    result = calibrate(store(model, clips), in_place=True)
     assert result.info.calibration is None
     assert np.isnan([row.f1 for row in result.labels]).all()
     assert "calibration" not in result.info.metrics
@@ -255,10 +284,10 @@ def test_clips_of_a_single_recording_give_no_calibration_and_no_scores(model):
 
 def test_invalid_thresholds_are_refused(model):
     with pytest.raises(ConfigError, match=r"no label 'hihg'; did you mean 'high'\? Its labels are low, middle, high"):
-        calibrate(model, thresholds={"hihg": 0.3})
+        calibrate(model, thresholds={"hihg": 0.3}, in_place=True)
     for threshold in (1.5, float("nan")):
         with pytest.raises(ConfigError, match="from 0 to 1"):
-            calibrate(model, thresholds={"high": threshold})
+            calibrate(model, thresholds={"high": threshold}, in_place=True)
 
 
 @pytest.fixture
@@ -279,7 +308,7 @@ def manifest(tmp_path):
 def test_manifest_changes_only_its_own_labels(tmp_path, manifest):
     bundle = make_bundle(tmp_path / "model", make_info(thresholds_fitted=(False,) * 3))
     before = spectag.load(bundle).outputs(*sound("middle"))
-    result = calibrate(bundle, manifest=read_manifest(manifest), method="platt")
+    result = calibrate(bundle, manifest=read_manifest(manifest), method="platt", in_place=True)
     after = spectag.load(bundle).outputs(*sound("middle"))
     assert [row.label for row in result.labels] == ["low", "high"]
     assert result.n_clips == 12
@@ -289,7 +318,7 @@ def test_manifest_changes_only_its_own_labels(tmp_path, manifest):
     assert read_info(bundle).thresholds[1] == 0.4
     assert read_info(bundle).metrics["calibration"]["on"] == "new.csv"
     calibrate(
-        bundle, manifest=read_manifest(manifest), method="platt"
+        bundle, manifest=read_manifest(manifest), method="platt", in_place=True
     )  # again from the logits, not on top of the first
     again = spectag.load(bundle).outputs(*sound("middle"))
     np.testing.assert_allclose(again.probabilities, after.probabilities, atol=1e-3)
@@ -297,7 +326,7 @@ def test_manifest_changes_only_its_own_labels(tmp_path, manifest):
 
 def test_calibration_clips_are_scored_with_cross_fitted_probabilities(tmp_path, manifest):
     bundle, clips = make_bundle(tmp_path / "model"), read_manifest(manifest)
-    result = calibrate(bundle, manifest=clips, method="platt", thresholds={"high": 0.25})
+    result = calibrate(bundle, manifest=clips, method="platt", thresholds={"high": 0.25}, in_place=True)
     tagger, labels = spectag.load(bundle), [0, 2]
     now, found = predict(tagger, clips.clips), predict_out_of_fold(tagger, clips)
     assert set(found.origins) == {"unseen"}
@@ -312,14 +341,14 @@ def test_calibration_clips_are_scored_with_cross_fitted_probabilities(tmp_path, 
 def test_truth_of_a_calibration_clip_does_not_change_its_own_prediction(tmp_path, manifest):
     header, *rows = manifest.read_text(encoding="utf-8").splitlines()[:-1]
     manifest.write_text(
-        "\n".join([f"{header},fold", *(f"{row},{i % 3}" for i, row in enumerate(rows))]), encoding="utf-8"
+        "\n".join([f"{header},group", *(f"{row},{i % 3}" for i, row in enumerate(rows))]), encoding="utf-8"
     )
     wrong = manifest.with_name("wrong.csv")
     wrong.write_text(manifest.read_text(encoding="utf-8").replace("tön 4.wav,low", "tön 4.wav,high"), encoding="utf-8")
     predictions = []
     for name, path in (("right", manifest), ("wrong", wrong)):
         bundle = make_bundle(tmp_path / name)
-        calibrate(bundle, manifest=read_manifest(path), method="platt")
+        calibrate(bundle, manifest=read_manifest(path), method="platt", in_place=True)
         predictions.append(predict_out_of_fold(spectag.load(bundle), read_manifest(manifest)))
     for values in ("probabilities", "thresholds"):
         with_right, with_wrong = (getattr(each, values) for each in predictions)
@@ -334,12 +363,12 @@ def test_labels_that_are_not_in_the_manifest_are_scored_as_before(tmp_path, mani
     other = manifest.with_name("other.csv")
     other.write_text("\n".join(manifest.read_text(encoding="utf-8").splitlines()[:7]), encoding="utf-8")
     bundle = store(make_bundle(tmp_path / "model"), replace(make_clips(), keys=(*keys[6:], *keys[:6])))
-    calibrate(bundle, method="platt")
+    calibrate(bundle, method="platt", in_place=True)
     before = predict_out_of_fold(spectag.load(bundle), clips)
     store(
         bundle, replace(make_clips(), keys=(*keys[6:], *(f"-{i}" for i in range(6))))
     )  # the first six are not training clips
-    calibrate(bundle, manifest=read_manifest(other), method="platt")
+    calibrate(bundle, manifest=read_manifest(other), method="platt", in_place=True)
     tagger = spectag.load(bundle)
     after = predict_out_of_fold(tagger, clips)
     assert after.origins == ("unseen",) * 6 + ("out_of_fold",) * 6
@@ -353,12 +382,12 @@ def test_labels_that_are_not_in_the_manifest_are_scored_as_before(tmp_path, mani
 
 def test_fitting_on_training_clips_removes_the_clips_of_an_earlier_manifest(tmp_path, manifest):
     bundle, clips = store(make_bundle(tmp_path / "model")), read_manifest(manifest)
-    calibrate(bundle, manifest=clips, method="platt")
-    calibrate(bundle, goal=ThresholdGoal(kind="recall", at_least=0.9))
+    calibrate(bundle, manifest=clips, method="platt", in_place=True)
+    calibrate(bundle, goal=ThresholdGoal(kind="recall", at_least=0.9), in_place=True)
     assert CALIBRATION_FILE in read_files(bundle)  # the curves have not changed
     check_output(bundle)  # still a tagger, which may be overwritten
     calibrate(bundle, method="platt", output=tmp_path / "new")
-    calibrate(bundle, method="platt")
+    calibrate(bundle, method="platt", in_place=True)
     for folder in (bundle, tmp_path / "new"):
         assert CALIBRATION_FILE not in read_files(folder)
     tagger = spectag.load(bundle)
@@ -372,11 +401,11 @@ def test_manifest_without_usable_labels_is_refused(tmp_path, manifest):
     unknown = manifest.with_name("unknown.csv")
     unknown.write_text("fname,labels\ntön 0.wav,Zebra\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"unknown\.csv: the tagger knows none of the 1 labels \(Zebra\)"):
-        calibrate(bundle, manifest=read_manifest(unknown))
+        calibrate(bundle, manifest=read_manifest(unknown), in_place=True)
     few = manifest.with_name("few.csv")
     few.write_text("fname,labels\ntön 0.wav,low\ntön 2.wav,low\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"few\.csv: no label of the tagger has 3 clips"):
-        calibrate(bundle, manifest=read_manifest(few))
+        calibrate(bundle, manifest=read_manifest(few), in_place=True)
     assert read_files(bundle) == before
 
 
@@ -391,7 +420,7 @@ def test_published_tagger_keeps_its_card(tmp_path, manifest):
         onnx_difference=None,
     )
     bundle = make_bundle(tmp_path / "model", info)
-    calibrate(bundle, manifest=read_manifest(manifest), method="platt")
+    calibrate(bundle, manifest=read_manifest(manifest), method="platt", in_place=True)
     card = (bundle / CARD_FILE).read_text(encoding="utf-8")
     assert "Please cite: Schmid et al." in card
     assert "on 12 clips of new.csv" in card
@@ -400,18 +429,38 @@ def test_published_tagger_keeps_its_card(tmp_path, manifest):
 
 def test_command_prints_a_row_for_each_label_and_json_for_programs(run, model, tmp_path):
     status, out, _ = run("calibrate", model, "--precision", "0.9", "--set", "middle=0.25", "-o", tmp_path / "new")
-    assert re.search(r"a precision of at least 0.9; \d of \d labels reach it on clips that it was not fitted on", out)
+    assert re.search(
+        r"a precision of at least 0.9 with 90 % confidence; \d of \d labels reach it on clips that it was not fitted on",
+        out,
+    )
     assert status == 0
     rows = {
         line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[:1] and line.split()[0] in LABELS
     }
-    assert rows["middle"][1:3] == ["0.250", "set"]
-    assert "thresholds: a precision of at least 0.9" in out
+    assert rows["middle"][1:5] == ["0.400", "→", "0.250", "set"]
+    assert "written to" in out
+    before = read_files(model)
     status, out, _ = run("calibrate", model, "--json")
+    assert read_files(model) == before
     found = json.loads(out)
     assert [row["label"] for row in found["labels"]] == list(LABELS)
+    assert [row["old_threshold"] for row in found["labels"]] == list(read_info(model).thresholds)
+    assert found["written_to"] is None
     assert found["calibration"] in ("temperature", "platt", "isotonic")
-    assert found["goal"] == {"kind": "f1", "at_least": None}
+    assert found["goal"] == {"kind": "f1", "at_least": None, "confidence": 0.9, "below_f1": False}
+
+
+def test_command_says_what_to_do_if_nothing_is_written_and_how_many_recordings_are_needed(run, model):
+    before = read_files(model)
+    status, out, _ = run("calibrate", model, "--precision", "0.99", "--confidence", "0.95")
+    assert status == 0
+    assert "no threshold reaches a precision of at least 0.99 with 95 % confidence" in out
+    assert "At least 299 recordings with right detections are needed" in out
+    assert "nothing is written; repeat the command with -o FOLDER for a new model, or --in-place" in out
+    assert read_files(model) == before
+    status, out, _ = run("calibrate", model, "--in-place")
+    assert f"written to {model}" in out.replace("\n", "")
+    assert read_files(model) != before
 
 
 @pytest.mark.parametrize(
@@ -420,7 +469,10 @@ def test_command_prints_a_row_for_each_label_and_json_for_programs(run, model, t
         (["--f1", "--recall", "0.9"], 2, "--f1, --precision and --recall exclude each other; give one of them"),
         (["--set", "low"], 2, "--set low: expected LABEL=THRESHOLD, such as --set Dog=0.3"),
         (["--set", "lwo=0.3"], 1, "did you mean 'low'?"),
-        (["--precision", "1.5"], 2, "Must be <= 1"),
+        (["--precision", "1"], 2, "Must be < 1"),
+        (["--confidence", "0.95", "--f1"], 2, "--confidence needs --precision or --recall"),
+        (["--below-f1", "--recall", "0.9"], 2, "--below-f1 needs --precision"),
+        (["--in-place", "-o", "new"], 2, "-o and --in-place exclude each other; give one of them"),
     ],
 )
 def test_wrong_usage_is_an_error_of_one_line(run, model, arguments, status, message):
@@ -431,7 +483,7 @@ def test_wrong_usage_is_an_error_of_one_line(run, model, arguments, status, mess
 
 
 def test_published_tagger_is_not_changed_in_the_cache(run):
-    status, _, err = run("calibrate", "audioset-mn04", "--set", "Dog=0.3")
+    status, _, err = run("calibrate", "audioset-mn04", "--set", "Dog=0.3", "--in-place")
     assert status == 2
     assert "audioset-mn04 is a published model and is not changed; give -o" in err
 

@@ -7,6 +7,7 @@ from scipy.special import expit
 
 from helpers.bundles import LABELS, make_bundle, make_info, tone
 from spectag.audio.files import write_audio
+from spectag.data.folds import stratified_folds
 from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest
 from spectag.errors import BundleError
@@ -19,6 +20,7 @@ from spectag.models.out_of_fold import (
     read_out_of_fold,
     write_out_of_fold,
 )
+from spectag.scoring.metrics import lwlrap
 
 
 def make_clips(n_clips=60, *, folds=("1", "2", "3"), labels=LABELS, seed=0):
@@ -131,20 +133,37 @@ def test_names_do_not_reveal_the_folders_of_the_machine(tmp_path):
     assert portable_group_names(manifest) == ("x/a.wav", "y/a.wav", "site")
 
 
-def test_three_folds_are_used_for_cross_fitting():
-    clips = make_clips(folds=("a", "b", "c"))
-    assert (clips.fold_indices[~clips.has_prediction] == -1).all()
-    names = [("a", "b", "c")[index] for index in clips.fold_indices[clips.has_prediction]]
-    assert names == [fold for fold in clips.folds if fold]
-
-
-def test_validation_clips_are_split_into_five_folds_that_keep_recordings_together():
-    clips = make_clips(folds=("valid",))
+@pytest.mark.parametrize("folds", [("a", "b", "c"), ("valid",)])
+def test_clips_are_dealt_into_five_folds_for_cross_fitting_that_keep_recordings_together(folds):
+    clips = make_clips(folds=folds)
     assert set(clips.fold_indices) == {-1, 0, 1, 2, 3, 4}
+    assert (clips.fold_indices[~clips.has_prediction] == -1).all()
     fold_of_group = {}
     for group, fold in zip(clips.groups, clips.fold_indices, strict=True):
         if fold >= 0:
             assert fold_of_group.setdefault(group, fold) == fold
+
+
+def test_folds_for_cross_fitting_do_not_depend_on_labels_or_on_the_folds_of_the_networks(rng):
+    clips = make_clips()
+    others = replace(clips, y_true=rng.random(clips.y_true.shape) < 0.2, folds=tuple(rng.permutation(clips.folds)))
+    np.testing.assert_array_equal(clips.fold_indices, others.fold_indices)
+
+
+def test_calibrated_noise_scores_no_better_than_noise():
+    """Noise of 80 labels tells nothing about new clips, so calibration must not raise its score."""
+    gains = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        clips = make_clips(300, folds=("1", "2", "3", "4", "5"))
+        y_true = np.eye(80, dtype=bool)[rng.integers(80, size=300)]
+        folds = tuple(map(str, stratified_folds(y_true, 5, seed=seed)))
+        groups = tuple(map(str, range(300)))
+        logits = rng.normal(-3, 1, y_true.shape)
+        clips = replace(clips, labels=LabelSet(tuple(map(str, range(80)))), folds=folds, groups=groups, y_true=y_true)
+        clips = replace(clips, logits=logits)
+        gains.append(lwlrap(y_true, clips.cross_fitted(method="platt").probabilities) - lwlrap(y_true, logits))
+    assert np.mean(gains) == pytest.approx(0, abs=0.005)
 
 
 def test_single_recording_is_one_fold_with_uncalibrated_probabilities():

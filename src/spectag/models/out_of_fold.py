@@ -13,7 +13,6 @@ from scipy.special import expit
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.clips import Manifest
-from spectag.data.folds import stratified_folds
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import BundleError, DataError
@@ -33,8 +32,7 @@ LABEL_SUFFIX = " (label)"
 """Appended to the name of a label that has the name of one of these columns."""
 MIN_CLIPS = 3
 """How many clips with a label are needed to fit its curve and threshold on a manifest."""
-N_FOLDS = 5
-_MIN_FOLDS = 3  # with fewer folds, the clips are split again
+N_CROSS_FITTING_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +65,10 @@ class OutOfFoldPredictions:
 
     @cached_property
     def fold_indices(self) -> IntArray:
-        """The fold of each clip for cross-fitting, from 0; -1 for clips without a prediction."""
+        """The fold of each clip for cross-fitting, by `cross_fitting_folds`; -1 for clips without a prediction."""
         rows = np.flatnonzero(self.has_prediction)
         indices = np.full(len(self.fnames), -1, np.int64)
-        indices[rows] = cross_fitting_folds(
-            self.y_true[rows], [self.folds[row] for row in rows], [self.groups[row] for row in rows]
-        )
+        indices[rows] = cross_fitting_folds([self.groups[row] for row in rows])
         return indices
 
     def cross_fitted(
@@ -86,7 +82,8 @@ class OutOfFoldPredictions:
         columns = slice(None) if only_labels is None else only_labels
         logits = self.logits[:, columns]
         if self.fold_indices.max(initial=-1) > 0:
-            return cross_fit(logits, self.y_true[:, columns], self.fold_indices, method=method, goal=goal)
+            truth = self.y_true[:, columns]
+            return cross_fit(logits, truth, self.fold_indices, method=method, goal=goal, groups=self.groups)
         return CrossFitted(expit(logits), np.where(np.isnan(logits), np.nan, DEFAULT_THRESHOLD))
 
     def with_training_clips(self, others: "OutOfFoldPredictions") -> "OutOfFoldPredictions":
@@ -105,17 +102,21 @@ class OutOfFoldPredictions:
         )
 
 
-def cross_fitting_folds(y_true: BoolArray, folds: Sequence[str], groups: Sequence[str]) -> IntArray:
-    """The fold of each clip for cross-fitting, from 0, (n_clips,).
+def cross_fitting_folds(groups: Sequence[str]) -> IntArray:
+    """The fold of each clip for fitting calibration and thresholds on the other clips, from 0, (n_clips,).
 
-    The given folds are used if there are at least three and every clip has one. Otherwise the clips are split into five
-    folds that keep recordings (groups) together. All clips are in fold 0 if there is only one recording.
+    Five folds, or fewer with fewer recordings (groups), whose clips stay together. All clips are in fold 0 if there is
+    only one recording.
+
+    The recordings are dealt by chance (always the same for the same groups), not by label, and regardless of the folds
+    that the networks were trained in. In folds with equal label frequencies, the other folds reveal how often each
+    label occurs in a fold. Calibration would learn it as the label's prior probability, and the scores of the
+    calibrated probabilities would be better than those of new clips.
     """
-    names, indices = np.unique(np.array(folds, dtype=str), return_inverse=True)
-    if len(names) >= _MIN_FOLDS and "" not in names:
-        return indices
-    n_folds = min(N_FOLDS, len(set(groups)))
-    return stratified_folds(y_true, n_folds, groups=groups) - 1 if n_folds > 1 else np.zeros(len(y_true), np.int64)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    n_folds = max(1, min(N_CROSS_FITTING_FOLDS, len(numbers)))
+    fold_of_group = np.random.default_rng(0).permutation(len(numbers)) % n_folds
+    return fold_of_group[[numbers[group] for group in groups]]
 
 
 def portable_clip_names(manifest: Manifest) -> tuple[str, ...]:
