@@ -40,7 +40,7 @@ AUGMENT = any_of(
 )
 LOSS = any_of(kind=st.sampled_from(["bce", "lsep", "lq"]), gamma=st.floats(0, 9), class_weights=st.just("balanced"))
 FINETUNE = any_of(
-    unfreeze=st.just("all") | st.integers(1, 30),
+    unfreeze=st.just("all") | st.integers(0, 30),
     clip_norm=st.none() | st.floats(0.1, 9),
     crop_seconds=st.none() | st.floats(0.1, 9),
     weight_averaging=st.sampled_from(["ema", "swa", "none"]),
@@ -62,10 +62,13 @@ MIXED = st.just({}) | st.fixed_dictionaries({"n_mixed_clips": st.integers(1, 999
 LBFGS = st.fixed_dictionaries(
     {"optimizer": st.just("lbfgs"), "head": st.just("linear"), "weight_decay": st.none() | st.floats(1e-9, 10)}
 )
+IMAGES = st.fixed_dictionaries({"augment": any_of(image=st.sampled_from(["random_crop", "trivial_augment_wide"]))})
 GRADIENT = st.fixed_dictionaries(
     STEPS | {"optimizer": st.sampled_from(["adam", "adamw", "sgd"]), "weight_decay": st.none() | st.floats(0, 10)}
 )
-FROZEN = st.builds(lambda fitting, mixed: {"mode": "frozen"} | fitting | mixed, LBFGS | GRADIENT, MIXED)
+FROZEN = st.builds(lambda fitting, mixed: {"mode": "frozen"} | fitting | mixed, LBFGS | GRADIENT, MIXED) | st.builds(
+    lambda fitting, images: {"mode": "frozen"} | fitting | images, GRADIENT, IMAGES
+)
 FINETUNED = st.fixed_dictionaries(
     {"mode": st.just("finetune")},
     optional=STEPS
@@ -200,7 +203,12 @@ def test_all_values_of_folds_are_valid(folds):
             "augment settings need mixed clips in a frozen network; add --n-mixed-clips",
         ),
         ({"loss": {"kind": "lsep"}}, "optimizer lbfgs supports the loss bce only; use adam or --mode finetune"),
-        ({"finetune": {"unfreeze": 0}}, r"finetune\.unfreeze: .*greater than 0.*, or: .*'all'"),
+        ({"finetune": {"unfreeze": -1}}, r"finetune\.unfreeze: .*greater than or equal to 0.*, or: .*'all'"),
+        (
+            {"augment": {"image": "random_crop"}},
+            "augment settings .* only augment.image has an effect, with --optimizer adam",
+        ),
+        ({"optimizer": "sgd", "augment": {"image": "random_crop", "mix": 0}}, "augment settings .* only augment.image"),
         ({"finetune": {"layer_decay": 1.5}}, r"finetune\.layer_decay: .*less than or equal to 1"),
         ({"augment": {"mixx": 1}}, r"augment\.mixx: unknown setting; did you mean 'mix'\?"),
         ({"noisy_labels": {"weight": 0}}, r"noisy_labels\.weight: .*greater than 0"),
@@ -368,6 +376,21 @@ def test_recipe_is_found_by_name_and_by_path(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text("seed = 3")
     assert recipe_file(str(path)) == path
+
+
+@pytest.mark.parametrize("weight_decay", [None, 0.1])
+def test_frozen_network_with_augmented_images_is_fine_tuned_without_unfreezing_a_stage(weight_decay):
+    augment = {"image": "rand_augment"}
+    values = {"optimizer": "sgd", "epochs": 7, "head": "layer_norm", "weight_decay": weight_decay, "augment": augment}
+    (trained,) = parse(**values, mel={"n_mels": 32}, folds=3).member_recipes()
+    assert (trained.mode, trained.finetune.unfreeze, trained.weight_decay) == ("finetune", 0, weight_decay or 0)
+    assert (trained.optimizer, trained.epochs, trained.batch_size, trained.head) == ("sgd", 7, 64, "layer_norm")
+    assert trained.augment == AugmentConfig(image="rand_augment", mix=0, gain_db=0, disable_last_fraction=0)
+    assert (trained.final_model, trained.folds, trained.mel) == ("refit", 3, MelConfig(n_mels=32))
+    assert trained.mel.model_fields_set == {"n_mels"}
+    first, second = parse(members=[values, {"seed": 1}], mel={"n_mels": 32}).member_recipes()
+    assert first.finetune == trained.finetune
+    assert second.mode == "frozen"
 
 
 def test_unknown_recipe_raises_an_error_that_lists_the_recipes():

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.model_selection import train_test_split
 
+from helpers.configs import read_config
 from spectag.audio.files import read_audio, write_audio
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import log_mel_to_image
@@ -27,6 +28,7 @@ from spectag.evaluation.predictions import predict_out_of_fold
 from spectag.models.bundle import read_info
 from spectag.models.tagger import Tagger
 from spectag.scoring.calibration import probabilities_of
+from spectag.training.inputs import image_transforms
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
 from spectag.training.pipeline import first_fine_tuning, score_recipe, train
@@ -290,6 +292,32 @@ def test_model_for_images_gives_the_probabilities_of_torch_and_refuses_sounds(bl
     np.testing.assert_allclose(tagger.tag(path).probabilities, expected, atol=1e-4)
     with pytest.raises(DataError, match=r"trained on images with unknown mel settings"):
         tagger.tag(min(data.test.glob("*.wav")))
+
+
+def test_unchanged_images_train_the_same_head_whether_features_are_cached_or_computed_in_every_epoch(
+    images, tmp_path, monkeypatch
+):
+    """RandomCrop without padding changes nothing, and the order of the clips has no effect if all are in one step."""
+    monkeypatch.setattr(image_transforms, "_PADDING", 0)
+    recipe, messages = BLOG | {"batch_size": 40}, []
+    cached = train(images, tmp_path / "cached", Recipe(**recipe))
+    again = train(images, tmp_path / "again", Recipe(**recipe, augment={"image": "random_crop"}), log=messages.append)
+    assert [epoch.valid_loss for epoch in again.epochs] == pytest.approx([epoch.valid_loss for epoch in cached.epochs])
+    np.testing.assert_allclose(again.predictions, cached.predictions, atol=1e-5)
+    first, second = (load_file(folder / "weights.safetensors") for folder in (cached.bundle, again.bundle))
+    for name, values in first.items():
+        torch.testing.assert_close(second[name], values, rtol=1e-4, atol=1e-5)
+    assert any("processes every clip in every epoch" in message for message in messages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image", ["random_crop", "rand_augment", "trivial_augment_wide"])
+def test_transforms_of_the_blog_post_train_the_head_of_a_frozen_network(blog, images, tmp_path, image):
+    result = train(images, tmp_path / "model", Recipe(**BLOG, augment={"image": image}))
+    first, second = (load_file(folder / "weights.safetensors") for folder in (blog.bundle, result.bundle))
+    is_equal = {name: torch.equal(values, second[name]) for name, values in first.items()}
+    assert is_equal == {name: name.startswith("extractor.") for name in first}
+    assert read_config(result.bundle / "recipe.toml", Recipe).mode == "frozen"
 
 
 @pytest.mark.slow

@@ -14,6 +14,16 @@ Folds = Annotated[int, Field(ge=2)] | Literal["auto", "given", "none"]
 
 _GRADIENT_SETTINGS = ("learning_rate", "momentum", "epochs", "batch_size")
 _FINETUNE_DEFAULTS = {"optimizer": "adamw", "batch_size": 32, "weight_decay": 1e-4, "final_model": "average"}
+_HEAD_ALONE = {  # as in frozen mode: from the same start, with one learning rate, and the weights of the last step
+    "unfreeze": 0,
+    "linear_probe_first": False,
+    "schedule": "constant",
+    "warmup_fraction": 0,
+    "weight_averaging": "none",
+    "clip_norm": None,
+    "crop_seconds": None,
+    "precision": "float32",
+}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
 # settings that cannot differ between the members of an ensemble
@@ -189,8 +199,11 @@ class Recipe(TrainSettings):
             self._check_lbfgs()
         if self.finetune != FinetuneConfig():
             raise ValueError("finetune settings have no effect on a frozen network; add --mode finetune")
-        if self.augment != AugmentConfig() and not self.n_mixed_clips:
-            raise ValueError("augment settings need mixed clips in a frozen network; add --n-mixed-clips 3000")
+        if self.augment != AugmentConfig() and not self.n_mixed_clips and not self._augments_images:
+            raise ValueError(
+                "augment settings need mixed clips in a frozen network; add --n-mixed-clips 3000. Without them, only "
+                "augment.image has an effect, with --optimizer adam or sgd"
+            )
 
     def _check_lbfgs(self) -> None:
         if self.head != "linear":
@@ -205,6 +218,12 @@ class Recipe(TrainSettings):
         if unused := [name for name in _GRADIENT_SETTINGS if getattr(self, name) != defaults[name].default]:
             raise ValueError(f"{', '.join(unused)}: no effect on optimizer lbfgs; use adam or sgd")
 
+    @property
+    def _augments_images(self) -> bool:
+        """Whether the frozen network sees images that are augmented in every epoch."""
+        has_epochs = self.mode == "frozen" and self.optimizer != "lbfgs" and not self.n_mixed_clips
+        return has_epochs and self.augment.image != "none" and self.augment == AugmentConfig(image=self.augment.image)
+
     def _check_members(self) -> None:
         for number, member in enumerate(self.members, start=1):
             if shared := [name for name in _GLOBAL if name in member]:
@@ -218,7 +237,8 @@ class Recipe(TrainSettings):
         """The recipes of the members; a recipe without members is its own only member.
 
         A member inherits the settings of this recipe that differ from the defaults, if they have an effect on the
-        member. Its own settings take precedence.
+        member. Its own settings take precedence. A frozen member that augments images is fine-tuned without unfreezing
+        any stage, because its features cannot be cached.
 
         Raises
         ------
@@ -226,21 +246,28 @@ class Recipe(TrainSettings):
             If the settings of a member contradict each other.
         """
         if not self.members:
-            return (self,)
+            return (self._as_trained(),)
         defaults = Recipe(mode=self.mode).model_dump(mode="json")
         values = self.model_dump(mode="json", exclude={"members"})
         shared = {name: value for name, value in values.items() if name == "mode" or value != defaults[name]}
         return tuple(
-            parse_config(_with_inherited(shared, member), Recipe, source=f"member {number}")
+            parse_config(_with_inherited(shared, member), Recipe, source=f"member {number}")._as_trained()
             for number, member in enumerate(self.members, start=1)
         )
+
+    def _as_trained(self) -> "Recipe":
+        """This recipe; if it augments images for a frozen network, as fine-tuning of the head alone."""
+        if not self._augments_images:
+            return self
+        augment = {"image": self.augment.image, "mix": 0, "gain_db": 0, "disable_last_fraction": 0}
+        changes = {"weight_decay": self.weight_decay or 0, "augment": augment, "finetune": _HEAD_ALONE}
+        return Recipe.model_validate(self.model_dump() | {"mode": "finetune"} | changes)
 
 
 def _with_inherited(shared: dict[str, Any], member: dict[str, Any]) -> dict[str, Any]:
     """The settings of a member, and the shared settings that have an effect on it."""
-    settings = merge_settings(shared, member)
-    unused = _unused_settings(settings)
-    return {name: value for name, value in settings.items() if name in member or name not in unused}
+    unused = _unused_settings(merge_settings(shared, member))
+    return merge_settings({name: value for name, value in shared.items() if name not in unused}, member)
 
 
 def _unused_settings(settings: dict[str, Any]) -> list[str]:

@@ -46,7 +46,8 @@ class AugmentConfig(Config):
     background_db: float = Field(6.0, ge=0)
     """Minimum level of the clip over the background in dB; the maximum is 24 dB more."""
     image: Literal["none", "random_crop", "rand_augment", "trivial_augment_wide"] = "none"
-    """Augmentation of 8-bit images by torchvision, for models that are trained on images."""
+    """Augmentation of 8-bit images by torchvision, for models that are trained on images. In frozen mode without mixed
+    clips, a head that is trained by epochs sees new images in every epoch."""
     disable_last_fraction: float = Field(0.1, ge=0, le=1)
     """Fraction of the epochs, at the end, without any augmentation."""
 
@@ -80,8 +81,8 @@ class FinetuneConfig(Config):
 
     linear_probe_first: bool = True
     """Fit the head on frozen features before fine-tuning."""
-    unfreeze: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
-    """Number of stages to train, counted from the output; the others stay frozen."""
+    unfreeze: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
+    """Number of stages to train, counted from the output; the others stay frozen. 0: train the head only."""
     layer_decay: float = Field(0.9, gt=0, le=1)
     """Factor of the learning rate from each stage to the stage before it."""
     head_lr_multiplier: float = Field(1.0, gt=0)

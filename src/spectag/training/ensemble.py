@@ -309,7 +309,8 @@ def _member_names(recipes: Sequence[Recipe]) -> list[str]:
     """A name for each member, such as "mn04_audioset fine-tuned"."""
     names: list[str] = []
     for recipe in recipes:
-        name = f"{recipe.backbone} {'frozen' if recipe.mode == 'frozen' else 'fine-tuned'}"
+        is_frozen = recipe.mode == "frozen" or recipe.finetune.unfreeze == 0
+        name = f"{recipe.backbone} {'frozen' if is_frozen else 'fine-tuned'}"
         n_before = sum(earlier.startswith(name) for earlier in names)
         names.append(f"{name} {n_before + 1}" if n_before else name)
     return names

@@ -238,6 +238,8 @@ def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> No
     n_unlabelled = sum(not clip.labels for clip in manifest.clips)
     if n_unlabelled:
         log(f"clips without labels: {n_unlabelled}; they are negative examples of every label")
+    if any(member.mode == "finetune" and member.finetune.unfreeze == 0 for member in recipe.member_recipes()):
+        log("the frozen network processes every clip in every epoch, because its inputs change; this takes longer")
     if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
         log("--resume has no effect: only fine-tuning can be resumed; features of frozen networks are cached anyway")
 

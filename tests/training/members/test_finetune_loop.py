@@ -188,6 +188,19 @@ def test_frozen_stages_stay_unchanged():
     assert "head.linear.weight" in changed(before, after)
 
 
+@pytest.mark.parametrize("recipe", [pretrained_recipe, small_recipe], ids=["pretrained", "random"])
+def test_head_alone_is_trained_on_the_features_of_evaluation_mode(recipe):
+    """Not even dropout or batch statistics change the features."""
+    training = make_training(recipe(finetune={"unfreeze": 0}, weight_decay=0.1))
+    before, seen = weights(training.model.network), []
+    training.model.network.extractor.register_forward_hook(lambda _, inputs, features: seen.append((*inputs, features)))
+    after = run_to_end(training).network
+    assert changed(before, after.state_dict()) == {"head.linear.weight", "head.linear.bias"}
+    assert len(seen) == 2 * training.batches.n_steps
+    for inputs, features in seen:
+        torch.testing.assert_close(features, after.extractor(inputs), rtol=1e-5, atol=1e-5)
+
+
 def test_norm_of_a_step_is_at_most_that_of_the_clipped_gradient():
     finetune = PLAIN | {"clip_norm": 0.01, "head_lr_multiplier": 1.0}
     recipe = pretrained_recipe(

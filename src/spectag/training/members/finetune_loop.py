@@ -284,6 +284,8 @@ class FineTuning:
             for module in self.prepared_model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
+        if self.config.unfreeze == 0:
+            self.model.network.extractor.eval()  # the features of a frozen network are not random
 
     def _train_step(self, batch: Batch) -> None:
         state, device = self.state, self.accelerator.device

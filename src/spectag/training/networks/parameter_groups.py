@@ -42,7 +42,7 @@ def optimizer_groups(
     """Parameter groups with their learning rates. All other parameters are frozen by this call.
 
     The last stage has `learning_rate`, and each stage before it `layer_decay` times the rate of the next; the head has
-    `head_lr_multiplier` times `learning_rate`. Only the last `unfreeze` stages are trained.
+    `head_lr_multiplier` times `learning_rate`. Only the last `unfreeze` stages and the head are trained.
     """
     tagger.requires_grad_(True)
     stages = parameters_by_stage(tagger.extractor, example)
