@@ -23,8 +23,8 @@ _INTRODUCTION = """\
 `spectag COMMAND --help` shows the main options of a command and an example. `spectag COMMAND --help-all` shows all
 options. `spectag --version` prints the version.
 
-Every command accepts `--config FILE`: it reads options from a TOML file, such as a model's `recipe.toml`. Options on
-the command line override it.
+Every command accepts `--config FILE`: it reads options from a TOML file, such as a model's `recipe.toml`, or from a
+recipe of spectag, such as `blog`. Options on the command line override it.
 
 Results go to stdout or to `-o`. Progress and warnings go to stderr. With `--json`, results are JSON. The
 [exit status](output-files.md#exit-status) shows whether files were skipped.

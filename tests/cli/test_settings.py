@@ -311,3 +311,12 @@ def test_other_commands_accept_the_recipe_of_a_run(run, manifest, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     assert run(command[0], manifest, *command[1:], "--config", "recipe.toml").status == 0
+
+
+def test_recipe_of_the_project_can_be_read_by_its_name(run, manifest, tmp_path):
+    """The images of the blog post in the size that its figures had."""
+    images = ("--png", tmp_path / "png", "--image.height", 1478, "--image.width", 1984)
+    done = run("prepare", manifest, "--config", "blog", "--cache", tmp_path / "bank", *images)
+    assert done.out == f"{tmp_path / 'png' / 'clips_image_labels.csv'}\n"
+    assert read_png(tmp_path / "png" / "low 00.png").shape == (1478, 1984, 3)
+    assert "the recipes of spectag are best, blog" in run("prepare", manifest, "--config", "blogg").err

@@ -378,6 +378,12 @@ def test_recipe_is_found_by_name_and_by_path(tmp_path):
     assert recipe_file(str(path)) == path
 
 
+def test_blog_recipe_has_the_batch_size_and_the_plain_sgd_of_the_post():
+    """PyTorch's SGD has no momentum and no weight decay unless they are set."""
+    recipe = read_config(recipe_file("blog"), Recipe)
+    assert (recipe.batch_size, recipe.momentum, recipe.weight_decay) == (32, 0, None)
+
+
 @pytest.mark.parametrize("weight_decay", [None, 0.1])
 def test_frozen_network_with_augmented_images_is_fine_tuned_without_unfreezing_a_stage(weight_decay):
     augment = {"image": "rand_augment"}

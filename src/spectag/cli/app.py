@@ -45,12 +45,13 @@ def training_packages(extra: str, purpose: str) -> Iterator[None]:
 
 
 def _settings(path: Path, *, command: str) -> Any:
-    """The settings of a TOML file, for those options of the command that are not given on the command line."""
+    """The settings of a TOML file or a named recipe, for options of the command that are not on the command line."""
     from cyclopts.config import Dict
 
     from spectag.config.base import parse_config, read_toml
-    from spectag.config.recipe import Recipe
+    from spectag.config.recipe import Recipe, recipe_file
 
+    path = path if path.suffix else recipe_file(str(path))
     values = read_toml(path)
     options = _option_names(command) - Recipe.model_fields.keys()
     of_command = {name: value for name, value in values.items() if name in options}

@@ -86,7 +86,10 @@ class Option:
         return ", ".join(names) + (self.metavar if self.is_positional else f" {self.metavar}".rstrip())
 
 
-_CONFIG_TEXT = "Read options from a TOML file, such as a model's recipe.toml. Options on the command line override it."
+_CONFIG_TEXT = (
+    "Read options from a TOML file, such as a model's recipe.toml, or from a recipe of spectag. Options on the command "
+    "line override it."
+)
 _CONFIG = Option(("--config",), "FILE", _CONFIG_TEXT, _DEFAULT_GROUP)
 
 
