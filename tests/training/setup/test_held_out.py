@@ -1,6 +1,7 @@
 """Which clips are held out, and the note about it."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from spectag.config.recipe import Recipe
+from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
+from spectag.data.folds import balance
 from spectag.data.labels import LabelSet
+from spectag.data.shared_audio import SharedAudio
 from spectag.errors import DataError
 from spectag.training.setup.held_out import hold_out, recordings_per_label
 
@@ -240,3 +244,175 @@ def test_train_and_valid_folds_of_the_manifest_are_a_single_split(name, folds):
     assert held_out.names == (name,)
     assert held_out.is_single_split
     np.testing.assert_array_equal(held_out.rows[0], [clip.fold == name for clip in clips])
+
+
+# ------------------------------------------------------------------------------------------------ shared audio
+
+
+def sharing_of(manifest, pairs):
+    pairs = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    return SharingClips.of(manifest, SharedAudio(pairs, np.full(len(pairs), 20), np.zeros(len(pairs))))
+
+
+def cut_from_recordings(rng, n_recordings, n_clips, *, n_labels=4, n_sounds=(1,), **clip_options):
+    """Clips that are excerpts or mixtures of a few recordings with one label each, and who shares with whom."""
+    contents = [
+        frozenset(rng.choice(n_recordings, size=rng.choice(n_sounds), replace=False).tolist()) for _ in range(n_clips)
+    ]
+    clips = (
+        clip(n, *sorted({"abcdefgh"[recording % n_labels] for recording in content}), **clip_options)
+        for n, content in enumerate(contents)
+    )
+    manifest = as_manifest(*clips)
+    pairs = [pair for pair in combinations(range(n_clips), 2) if contents[pair[0]] & contents[pair[1]]]
+    return manifest, sharing_of(manifest, pairs)
+
+
+def n_leaking(sharing, held_out):
+    """Number of pairs of a held-out clip and a clip that its fold is trained on."""
+    first, second = sharing.pairs.T
+    return sum(
+        int((rows[first] & train[second]).sum() + (rows[second] & train[first]).sum())
+        for rows, train in zip(held_out.rows, held_out.train_rows, strict=True)
+    )
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(folds=3), Recipe(validation_fraction=0.3), FINETUNE])
+def test_without_shared_audio_the_same_clips_are_held_out_as_without_looking_for_it(recipe):
+    manifest = manifest_with(12, clips_per_group=2)
+    expected, found = hold_out(manifest, recipe), hold_out(manifest, recipe, sharing_of(manifest, [(0, 1)]))
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    assert (found.names, found.note, found.groups, found.left_out) == (
+        *(expected.names, expected.note, expected.groups),
+        (),
+    )
+
+
+def test_excerpts_of_one_recording_are_in_one_fold_and_all_other_clips_are_trained_on(rng):
+    manifest, sharing = cut_from_recordings(rng, 60, 150)
+    held_out = hold_out(manifest, Recipe(), sharing)
+    assert_each_clip_once(held_out, manifest)
+    assert n_leaking(sharing, held_out) == 0
+    assert held_out.left_out == ()
+    assert held_out.note.endswith("each recording in one fold; clips that share audio are together")
+    assert len(set(held_out.groups)) == len({frozenset(np.flatnonzero(row)) for row in _same(sharing, 150)})
+
+
+def _same(sharing, n_clips):
+    """Which clips have the same recording, if each clip has one, (n_clips, n_clips)."""
+    same = np.eye(n_clips, dtype=bool)
+    same[tuple(sharing.pairs.T)] = same[tuple(sharing.pairs.T[::-1])] = True
+    return same
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(folds=10)], ids=["auto", "10 folds"])
+def test_no_fold_is_trained_on_a_clip_that_shares_audio_with_a_held_out_clip(rng, recipe):
+    manifest, sharing = cut_from_recordings(rng, 40, 300, n_sounds=(1, 1, 2))
+    held_out = hold_out(manifest, recipe, sharing)
+    assert_each_clip_once(held_out, manifest)
+    assert n_leaking(sharing, held_out) == 0
+    assert n_leaking(sharing, replace(held_out, left_out=())) > 0
+    assert n_leaking(sharing, hold_out(manifest, recipe)) > n_leaking(sharing, replace(held_out, left_out=()))
+    folds = np.argmax(held_out.rows, axis=0)
+    balanced = balance(manifest.multi_hot(), folds, groups=held_out.groups)
+    assert (balanced.worst, balanced.mean) < (balanced.random_worst, balanced.random_mean)
+    assert balanced.sizes.min() > 20
+
+
+def test_there_are_as_many_folds_as_leave_most_clips_to_train_on(rng):
+    manifest, sharing = cut_from_recordings(rng, 60, 300, n_sounds=(1, 2, 2, 3))
+    few, many = hold_out(manifest, Recipe(folds=10), sharing), hold_out(manifest, Recipe(), sharing)
+    assert np.mean([rows.sum() for rows in few.train_rows]) < 150
+    assert np.mean([rows.sum() for rows in many.train_rows]) > 150
+    assert len(many.names) == 20
+    assert many.warnings == ()
+    n_trained = np.mean([rows.sum() for rows in many.train_rows])
+    n_left_out = np.mean([rows.sum() for rows in many.left_out])
+    assert many.note.endswith(
+        f"clips that share much audio are together; a fold is trained on {n_trained:.0f} of 300 clips on average, "
+        f"without {n_left_out:.0f} that share audio with its held-out clips"
+    )
+
+
+def test_score_is_called_too_low_if_many_folds_still_leave_few_clips(rng):
+    manifest, sharing = cut_from_recordings(rng, 12, 200, n_sounds=(2, 2, 2))
+    held_out = hold_out(manifest, Recipe(), sharing)
+    n_trained = np.mean([rows.sum() for rows in held_out.train_rows])
+    assert n_leaking(sharing, held_out) == 0
+    assert any(
+        line.startswith(
+            f"the score may be too low: a fold is trained on {n_trained:.0f} clips, the final model on all 200;"
+        )
+        for line in held_out.warnings
+    )
+
+
+def test_no_clips_are_left_out_if_nearly_none_would_remain():
+    manifest = manifest_with(20)
+    held_out = hold_out(manifest, Recipe(), sharing_of(manifest, combinations(range(60), 2)))
+    assert held_out.left_out == ()
+    assert held_out.optimistic.all()
+
+
+def test_labels_that_a_fold_cannot_learn_are_named(rng):
+    manifest, sharing = cut_from_recordings(rng, 40, 300, n_sounds=(1, 1, 2))
+    rare = [number for number, clip in enumerate(manifest.clips) if clip.labels == ("a",)][:3]
+    clips = [replace(clip, labels=("rare",)) if n in rare else clip for n, clip in enumerate(manifest.clips)]
+    manifest = as_manifest(*clips)
+    sharing = sharing_of(manifest, {*map(tuple, sharing.pairs.tolist()), *combinations(rare, 2)})
+    held_out = hold_out(manifest, Recipe(folds=10, seed=1), sharing)
+    [warning] = [line for line in held_out.warnings if "all other clips with the label" in line]
+    assert "rare" in warning
+
+
+def test_single_split_keeps_sharing_clips_together_and_trains_on_all_others(rng):
+    manifest, sharing = cut_from_recordings(rng, 40, 300, n_sounds=(1, 1, 2))
+    held_out = hold_out(manifest, FINETUNE, sharing)
+    assert held_out.is_single_split
+    assert held_out.left_out == ()  # the final model would be trained without them
+    assert n_leaking(sharing, held_out) < n_leaking(sharing, hold_out(manifest, FINETUNE)) / 2
+    first, second = sharing.pairs.T
+    rows, expected = held_out.rows[0], np.zeros(300, bool)
+    expected[first[rows[first] & ~rows[second]]] = expected[second[rows[second] & ~rows[first]]] = True
+    np.testing.assert_array_equal(held_out.optimistic, expected)
+
+
+def test_networks_of_folds_that_become_the_final_model_are_trained_on_all_other_clips(rng):
+    manifest, sharing = cut_from_recordings(rng, 40, 300, n_sounds=(1, 1, 2))
+    held_out = hold_out(manifest, Recipe(final_model="ensemble"), sharing)
+    assert held_out.left_out == ()
+    assert held_out.optimistic.any()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "has_groups"),
+    [
+        (Recipe(folds="given"), False),
+        (Recipe(validation_fraction=0.25, validation_split="random"), False),
+        (Recipe(), True),
+    ],
+    ids=["folds", "random split", "groups"],
+)
+def test_choice_of_the_user_is_kept_and_sharing_clips_are_reported(rng, recipe, has_groups):
+    manifest, sharing = cut_from_recordings(rng, 10, 60, n_sounds=(1, 2))
+    clips = tuple(
+        replace(
+            clip, fold=str(n % 4) if recipe.folds == "given" else None, group=f"site {n // 2}" if has_groups else None
+        )
+        for n, clip in enumerate(manifest.clips)
+    )
+    manifest = replace(manifest, clips=clips)
+    sharing = sharing_of(manifest, map(tuple, sharing.pairs.tolist()))
+    held_out = hold_out(manifest, recipe, sharing)
+    np.testing.assert_array_equal(held_out.rows, hold_out(manifest, recipe).rows)
+    assert held_out.optimistic.any()
+    assert not (held_out.optimistic & ~np.any(held_out.rows, axis=0)).any()
+
+
+def test_exact_copies_are_not_groups_of_the_user(rng):
+    manifest, sharing = cut_from_recordings(rng, 40, 300, n_sounds=(1, 1, 2))
+    first = str(manifest.clips[0].path)
+    clips = tuple(replace(clip, group=first) if n < 2 else clip for n, clip in enumerate(manifest.clips))
+    manifest = replace(manifest, clips=clips)
+    held_out = hold_out(manifest, Recipe(), sharing_of(manifest, map(tuple, sharing.pairs.tolist())))
+    assert held_out.left_out

@@ -1,0 +1,82 @@
+"""Groups of clips that share audio, for folds, where the manifest does not say which clips belong together."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spectag.array_types import BoolArray, IntArray
+from spectag.data.clips import Manifest, connected_groups
+from spectag.data.shared_audio import SharedAudio, communities
+
+RESOLUTION = 3.0
+"""Of the communities. It is doubled until there are as many communities as wanted."""
+_MAX_RESOLUTION = 400.0
+
+
+@dataclass(frozen=True, eq=False)
+class SharingClips:
+    """The clips of a manifest that share audio although they have different groups and files."""
+
+    manifest: Manifest
+    pairs: IntArray
+    """Shape (n_pairs, 2): indices of two clips."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, shared: SharedAudio) -> "SharingClips":
+        """The clips that share audio, without pairs within one group or file."""
+        groups = _numbers(manifest)
+        first, second = shared.pairs.T
+        return cls(manifest, shared.pairs[groups[first] != groups[second]])
+
+    def __str__(self) -> str:
+        n_clips = len(self.manifest.clips)
+        n_sharing = len(np.unique(self.pairs))
+        n_others = 2 * len(self.pairs) / max(n_sharing, 1)
+        return f"{n_sharing} of {n_clips} clips share audio, each with {n_others:.1f} other clips on average"
+
+    def sharing_with(self, rows: BoolArray) -> BoolArray:
+        """Which clips share audio with the clips at these rows, (n_clips,)."""
+        return first_sharing(self.pairs, rows, len(rows)) | first_sharing(self.pairs[:, ::-1], rows, len(rows))
+
+    def joined(self) -> Manifest:
+        """The manifest with all clips in one group that share audio, directly or through others."""
+        keys = [[("group", group)] for group in _numbers(self.manifest).tolist()]
+        for number, (first, second) in enumerate(self.pairs.tolist()):
+            keys[first].append(("pair", number))
+            keys[second].append(("pair", number))
+        return regrouped(self.manifest, connected_groups(keys))
+
+    def in_communities(self, n_wanted: int, *, seed: int) -> Manifest:
+        """The manifest with communities of clips that share much audio as groups; groups are kept together.
+
+        There are at least `n_wanted` communities if there are as many groups that share audio.
+        """
+        groups = _numbers(self.manifest)
+        between = SharedAudio(np.unique(np.sort(groups[self.pairs], axis=1), axis=0), np.empty(0, int), np.empty(0))
+        resolution = RESOLUTION
+        while True:
+            numbers = communities(int(groups.max()) + 1, between, resolution=resolution, seed=seed)
+            if len(np.unique(numbers)) >= n_wanted or resolution > _MAX_RESOLUTION:
+                return regrouped(self.manifest, numbers[groups])
+            resolution *= 2
+
+
+def first_sharing(pairs: IntArray, rows: BoolArray, n_clips: int) -> BoolArray:
+    """Which of `n_clips` clips are the first clip of a pair whose second clip is at one of these rows, (n_clips,)."""
+    shares = np.zeros(n_clips, np.bool_)
+    shares[pairs[rows[pairs[:, 1]], 0]] = True
+    return shares
+
+
+def regrouped(manifest: Manifest, numbers: IntArray) -> Manifest:
+    """The manifest with these groups, each named after the group or the file of its first clip."""
+    groups = manifest.groups
+    _, first_rows, indices = np.unique(numbers, return_index=True, return_inverse=True)
+    names = [groups[row] for row in first_rows[indices]]
+    clips = (replace(clip, group=name) for clip, name in zip(manifest.clips, names, strict=True))
+    return replace(manifest, clips=tuple(clips))
+
+
+def _numbers(manifest: Manifest) -> IntArray:
+    """The group of each clip as a number."""
+    return connected_groups([sorted(clip.origins) for clip in manifest.clips])
