@@ -1,6 +1,6 @@
-"""Landmark fingerprints: pairs of spectral peaks that survive other levels, other sounds on top, and re-encoding.
+"""Landmark fingerprints: spectral peaks, and pairs of them, that survive other levels, other sounds and re-encoding.
 
-Two sounds that contain the same part of one recording have equal hashes at one time offset.
+Two sounds that contain the same part of one recording have many equal landmarks at one time offset.
 
 References
 ----------
@@ -18,73 +18,105 @@ from spectag.array_types import BoolArray, Float32Array, IntArray, Waveform
 from spectag.audio.files import resample
 
 FINGERPRINT_VERSION = 1
-"""Part of the key of stored fingerprints: a change of the algorithm must change it."""
+"""Stored with fingerprints; a change of the peaks must change it."""
 SAMPLE_RATE = 16_000  # Hz
-N_FFT = 1024
-HOP_LENGTH = 256
+N_FFT = 1024  # samples
+HOP_LENGTH = 128  # samples, 8 ms
 FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
+HASH_BITS = 22
 
-_NEIGHBOURHOOD = (9, 15)  # frames and frequencies around a peak that are lower
-_QUANTILE = 0.6  # of the magnitudes of a sound; peaks are above it
+_NEIGHBOURHOOD = (17, 15)  # frames and frequencies in which a peak is the maximum
+_QUANTILE = 0.3  # of the magnitudes; peaks are above it
 _RANGE_DB = 70.0  # peaks are at most this far below the loudest one
+_MIN_MAGNITUDE = 1e-5  # far below one bit of a 16-bit sound: rounding errors have no peaks
+
 _FAN_OUT = 8  # later peaks that a peak is paired with
-_MAX_FRAMES = 63  # between the two peaks of a pair
+_LOOK_AHEAD = 64  # peaks among which these are found
+_FRAME_BITS, _DIFFERENCE_BITS, _BIN_BITS = 6, 7, 9  # of a hash
+_MAX_FRAMES = (1 << _FRAME_BITS) - 1  # between the peaks of a pair
+_MAX_BINS = (1 << _DIFFERENCE_BITS - 1) - 1  # near peaks are more often of the same sound
+_REPEAT_FRAMES = round(1 / FRAME_SECONDS)  # a hash that comes again within 1 s is of a hum or a tone
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """The landmarks of a sound, ordered by time."""
+    """The peaks of a spectrogram, ordered by time."""
 
-    hashes: NDArray[np.uint32]
-    """Shape (n,): the two frequencies of a pair of peaks, and the time between them."""
     frames: NDArray[np.int32]
-    """Shape (n,): the time of the first peak of each pair, in frames of 16 ms."""
+    """Shape (n_peaks,): times, in frames of 8 ms."""
+    bins: NDArray[np.int16]
+    """Shape (n_peaks,): frequencies, in bins of 15.625 Hz."""
 
     def __len__(self) -> int:
-        """The number of landmarks."""
-        return len(self.hashes)
+        """The number of peaks."""
+        return len(self.frames)
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Pairs of peaks."""
+
+    hashes: NDArray[np.uint64]
+    """Shape (n_landmarks,), in ascending order: the frequencies of the two peaks, and the time between them."""
+    frames: IntArray
+    """Shape (n_landmarks,): the time of the first peak, in frames of 8 ms."""
 
 
 def fingerprint(waveform: Waveform, sample_rate: int) -> Fingerprint:
-    """The landmark fingerprint of a waveform.
+    """The fingerprint of a waveform.
 
     Parameters
     ----------
     waveform : float32 array of shape (n_samples,)
+        A minute needs 150 MB of memory.
     sample_rate : int
-        In Hz. Sounds with different rates can be compared: the fingerprint is made at 16 kHz.
+        In Hz. Sounds with different rates can be compared.
 
     Returns
     -------
     Fingerprint
-        Empty for silence, for constant samples, and for sounds that are too short to contain two peaks.
+        Empty for silence and for constant samples.
     """
-    frames, bins = _peaks(_spectrogram(resample(np.asarray(waveform, np.float32), sample_rate, SAMPLE_RATE)))
-    first, second = _pairs(frames)
-    hashes = bins[first] << 16 | bins[second] << 6 | frames[second] - frames[first]
-    return Fingerprint(hashes.astype(np.uint32), frames[first].astype(np.int32))
+    magnitudes = _spectrogram(resample(np.asarray(waveform, np.float32), sample_rate, SAMPLE_RATE))
+    floor = max(np.quantile(magnitudes[::4], _QUANTILE), magnitudes.max() * 10 ** (-_RANGE_DB / 20), _MIN_MAGNITUDE)
+    is_peak: BoolArray = (magnitudes == maximum_filter(magnitudes, _NEIGHBOURHOOD)) & (magnitudes > floor)
+    frames, bins = np.nonzero(is_peak)
+    return Fingerprint(frames.astype(np.int32), (bins + 1).astype(np.int16))
+
+
+def landmarks(fingerprint: Fingerprint, *, speed: float = 1.0) -> Landmarks:
+    """The landmarks of a fingerprint: each peak with the next ones that are close in time and frequency.
+
+    Pairs that come again within a second are left out: a hum has them at every offset.
+
+    Parameters
+    ----------
+    fingerprint : Fingerprint
+    speed : float
+        The landmarks that the sound would have if it were played at this speed.
+    """
+    frames = np.rint(fingerprint.frames / speed).astype(np.int64)
+    bins = np.rint(fingerprint.bins * speed).astype(np.int64)
+    frames, bins = frames[bins >> _BIN_BITS == 0], bins[bins >> _BIN_BITS == 0]
+    n_peaks = len(frames)
+    later = np.arange(n_peaks)[:, None] + np.arange(1, _LOOK_AHEAD + 1)
+    exists = later < n_peaks
+    later[~exists] = 0
+    apart, difference = frames[later] - frames[:, None], bins[later] - bins[:, None]
+    is_near = exists & (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(difference) <= _MAX_BINS)
+    first, column = np.nonzero(is_near & (np.cumsum(is_near, axis=1) <= _FAN_OUT))
+    pair = first, column
+    hashes = (bins[first] << _DIFFERENCE_BITS | difference[pair] + _MAX_BINS) << _FRAME_BITS | apart[pair]
+    times = frames[first]
+    order = np.lexsort([times, hashes])
+    hashes, times = hashes[order], times[order]
+    repeats = (np.diff(hashes) == 0) & (np.diff(times) <= _REPEAT_FRAMES)
+    is_single = ~(np.append(repeats, False) | np.insert(repeats, 0, False))
+    return Landmarks(hashes[is_single].astype(np.uint64), times[is_single])
 
 
 def _spectrogram(waveform: Waveform) -> Float32Array:
-    """Magnitudes of the short-time Fourier transform, shape (n_frames, n_fft / 2 + 1)."""
+    """Magnitudes of the short-time Fourier transform without the lowest and highest bin, shape (n_frames, n_bins)."""
     padded = np.pad(waveform, (0, max(0, N_FFT - len(waveform))))
     windows = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
-    return np.asarray(np.abs(rfft(windows * np.hanning(N_FFT).astype(np.float32), axis=1)))
-
-
-def _peaks(magnitudes: Float32Array) -> tuple[IntArray, IntArray]:
-    """Frames and frequency bins of the local maxima, ordered by time."""
-    floor = max(np.quantile(magnitudes, _QUANTILE), magnitudes.max() * 10 ** (-_RANGE_DB / 20), 1e-9)
-    is_peak: BoolArray = (magnitudes == maximum_filter(magnitudes, _NEIGHBOURHOOD)) & (magnitudes > floor)
-    is_peak[:, 0] = False  # the mean of the samples says nothing
-    frames, bins = np.nonzero(is_peak)
-    return frames, bins
-
-
-def _pairs(frames: IntArray) -> tuple[IntArray, IntArray]:
-    """Pairs of peaks, by index: each peak with the next ones that are later and near enough."""
-    first = np.repeat(np.arange(len(frames)), _FAN_OUT)
-    second = first + np.tile(np.arange(1, _FAN_OUT + 1), len(frames))
-    first, second = first[second < len(frames)], second[second < len(frames)]
-    near = frames[second] - frames[first] <= _MAX_FRAMES
-    return first[near], second[near]
+    return np.asarray(np.abs(rfft(windows * np.hanning(N_FFT).astype(np.float32), axis=1)[:, 1:-1]))

@@ -7,11 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.array_types import FloatArray, IntArray
-from spectag.audio.fingerprints import FRAME_SECONDS, Fingerprint
+from spectag.audio.fingerprints import FRAME_SECONDS, HASH_BITS, Fingerprint, landmarks
 from spectag.system.progress import Progress, silent
 
-_MIN_MATCHES = 15  # equal landmarks at one offset
-_MAX_OFFSET = 1 << 31  # frames
+SPEEDS = (1.0, 0.99, 1.01, 0.98, 1.02)
+"""Speeds at which a query is compared. Up to 0.5 % between them, most landmarks remain."""
+
+_MIN_SCORE = 12.0  # benchmarks/shared_audio.py: below 1 false pair in 10,000
+_MIN_EXCESS = 4.0  # of equal landmarks over chance, from which on the peaks are compared too
+_MIN_EXCESS_OTHER_SPEED = 7.0
+_PEAK_WEIGHT = 0.27  # per standard deviation of the number of equal peaks
+
+_NEAR = 18  # frames and frequencies around an offset in which peaks are compared
+
+_CLIP_BITS = 18
+_FRAME_BITS = 64 - HASH_BITS - _CLIP_BITS
+_PLACE_BITS = _CLIP_BITS + _FRAME_BITS
+_FIRST_FRAME = 1 << _FRAME_BITS - 1  # frame 0 of each clip; offsets can be negative
+_MAX_EQUAL = 4096  # landmarks with one hash; more are too frequent to say something, and would fill the memory
+_QUERY_FRAMES = round(60 / FRAME_SECONDS)  # a long query is compared part by part
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,31 +37,7 @@ class SharedAudio:
     n_matches: IntArray
     """Shape (n_pairs,): number of equal landmarks at one time offset."""
     offsets_seconds: FloatArray
-    """Shape (n_pairs,): the shared audio is at this many seconds later in the first clip than in the second."""
-
-
-@dataclass(frozen=True, eq=False)
-class FingerprintIndex:
-    """The landmarks of many clips, ordered by hash."""
-
-    hashes: NDArray[np.uint32]
-    """Shape (n_landmarks,)."""
-    clips: NDArray[np.int32]
-    """Shape (n_landmarks,)."""
-    frames: NDArray[np.int32]
-    """Shape (n_landmarks,)."""
-    n_clips: int
-
-    @classmethod
-    def of(cls, fingerprints: Sequence[Fingerprint | None]) -> "FingerprintIndex":
-        """The index of clips by position. None, for a clip that can't be read, has no landmarks."""
-        present = [(clip, fingerprint) for clip, fingerprint in enumerate(fingerprints) if fingerprint is not None]
-        hashes = np.concatenate([np.empty(0, np.uint32), *(fingerprint.hashes for _, fingerprint in present)])
-        frames = np.concatenate([np.empty(0, np.int32), *(fingerprint.frames for _, fingerprint in present)])
-        numbers = np.array([clip for clip, _ in present], np.int32)
-        clips = np.repeat(numbers, [len(fingerprint) for _, fingerprint in present])
-        order = np.argsort(hashes, kind="stable")
-        return cls(hashes[order], clips[order], frames[order], len(fingerprints))
+    """Shape (n_pairs,): the shared audio is this much later in the first clip than in the second one."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +51,123 @@ class Match:
     """Where the query starts in the clip; negative if the clip starts later than the query."""
 
 
-def find_matches(query: Fingerprint, index: FingerprintIndex) -> tuple[Match, ...]:
-    """The clips that share audio with the query, those with the most equal landmarks first.
+class FingerprintIndex:
+    """The landmarks of many clips, ordered by hash.
+
+    Parameters
+    ----------
+    fingerprints
+        Of each clip, at most 262,144. None, for a clip that can't be read, shares nothing. Landmarks after 18 hours of
+        a clip do not count.
+    """
+
+    def __init__(self, fingerprints: Sequence[Fingerprint | None]) -> None:
+        if len(fingerprints) > 1 << _CLIP_BITS:
+            raise ValueError(f"need at most {1 << _CLIP_BITS} clips, got {len(fingerprints)}")
+        self.fingerprints = tuple(fingerprints)
+        self.n_frames = np.array([_n_frames(fingerprint) for fingerprint in fingerprints], np.int64)
+        keys = [np.empty(0, np.uint64)]
+        keys += [_keys(number, fingerprint) for number, fingerprint in enumerate(fingerprints) if fingerprint]
+        self._keys = np.concatenate(keys)
+        """A hash, a clip and a frame in one number each."""
+        self._keys.sort()
+        counts = np.bincount((self._keys >> np.uint64(_PLACE_BITS)).astype(np.int64), minlength=1 << HASH_BITS)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        """The first row of each hash in the keys."""
+
+    def matches(self, query: Fingerprint, *, speeds: Sequence[float] = SPEEDS, first_clip: int = 0) -> list[Match]:
+        """The clips from `first_clip` on that share audio with the query, ordered by clip."""
+        best: dict[int, tuple[float, Match]] = {}
+        for begin in range(0, _n_frames(query), _QUERY_FRAMES):
+            rows = slice(*np.searchsorted(query.frames, (begin, begin + _QUERY_FRAMES)))
+            part = Fingerprint(query.frames[rows] - np.int32(begin), query.bins[rows])
+            for speed in speeds:
+                for score, match in self._matches_at(part, speed, first_clip, begin):
+                    if match.clip not in best or score > best[match.clip][0]:
+                        best[match.clip] = score, match
+        return [match for _, (_, match) in sorted(best.items())]
+
+    def _matches_at(self, query: Fingerprint, speed: float, first_clip: int, begin: int) -> list[tuple[float, Match]]:
+        clips, offsets, n_matches, excess = self._candidates(query, speed, first_clip)
+        found = []
+        for clip, offset, count, score in zip(
+            *(column.tolist() for column in (clips, offsets, n_matches, excess)), strict=True
+        ):
+            fingerprint = self.fingerprints[clip]
+            assert fingerprint is not None
+            if score < _MIN_SCORE:
+                score *= np.exp(_PEAK_WEIGHT * equal_peaks(query, fingerprint, offset, speed=speed))
+            if score >= _MIN_SCORE:
+                found.append((score, Match(clip, count, (offset - begin / speed) * FRAME_SECONDS)))
+        return found
+
+    def _candidates(
+        self, query: Fingerprint, speed: float, first_clip: int
+    ) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+        """Clips, offsets in frames, numbers of equal landmarks, and how far these are above chance."""
+        marks = landmarks(query, speed=speed)
+        hashes = marks.hashes.astype(np.int64)
+        begin, n_equal = self._starts[hashes], self._starts[hashes + 1] - self._starts[hashes]
+        n_equal[n_equal > _MAX_EQUAL] = 0
+        rows = np.repeat(begin - np.cumsum(n_equal) + n_equal, n_equal) + np.arange(n_equal.sum())
+        places = (self._keys[rows] & np.uint64((1 << _PLACE_BITS) - 1)).astype(np.int64)
+        is_wanted = places >= first_clip << _FRAME_BITS
+        places = (places - np.repeat(marks.frames, n_equal))[is_wanted]
+        places.sort()
+        starts = np.flatnonzero(np.diff(places, prepend=-1))
+        places, counts = places[starts], np.diff(starts, append=len(places))
+        is_next = np.diff(places) == 1  # a peak may move by one frame
+        counts = counts + np.append(counts[1:] * is_next, 0) + np.insert(counts[:-1] * is_next, 0, 0)
+        clips = places >> _FRAME_BITS
+        totals = np.bincount(clips, weights=counts, minlength=len(self.fingerprints))
+        chance = 2 * totals / (self.n_frames + _n_frames(query) + 1)  # at the offset where the overlap is largest
+        min_excess = _MIN_EXCESS if speed == 1 else _MIN_EXCESS_OTHER_SPEED
+        kept = counts >= min_excess
+        clips, places, counts = clips[kept], places[kept], counts[kept]
+        excess = (counts - chance[clips]) / np.sqrt(1 + chance[clips])
+        order = np.lexsort([-excess, clips])
+        best = order[np.diff(clips[order], prepend=-1) > 0]
+        best = best[excess[best] >= min_excess]
+        offsets = (places[best] & (1 << _FRAME_BITS) - 1) - _FIRST_FRAME
+        return clips[best], offsets, counts[best], excess[best]
+
+
+def find_matches(query: Fingerprint, index: FingerprintIndex, *, speeds: Sequence[float] = SPEEDS) -> list[Match]:
+    """The clips of an index that share audio with the query, those with the most equal landmarks first.
 
     Parameters
     ----------
     query : Fingerprint
     index : FingerprintIndex
+    speeds
+        Speeds of the query that are tried. The offset is in seconds of the clip.
     """
-    order = sorted(zip(*map(np.ndarray.tolist, _matches(query, index)), strict=True), key=lambda match: -match[1])
-    return tuple(Match(clip, n_matches, offset * FRAME_SECONDS) for clip, n_matches, offset in order)
+    return sorted(index.matches(query, speeds=speeds), key=lambda match: -match.n_matches)
 
 
-def find_shared_audio(fingerprints: Sequence[Fingerprint | None], *, progress: Progress = silent) -> SharedAudio:
+def find_shared_audio(
+    fingerprints: Sequence[Fingerprint | None], *, speeds: Sequence[float] = SPEEDS, progress: Progress = silent
+) -> SharedAudio:
     """The pairs of clips that share audio.
 
     Parameters
     ----------
     fingerprints
         Of each clip. None, for a clip that can't be read, shares nothing.
+    speeds
+        Speeds at which clips are compared. The time is proportional to their number.
     progress : Progress
         Called with the number of clips that are compared with all others.
     """
-    index = FingerprintIndex.of(fingerprints)
-    return _find_pairs(fingerprints, index, progress, within=True)
+    return _shared(fingerprints, FingerprintIndex(fingerprints), speeds, progress, within=True)
 
 
 def find_shared_between(
-    first: Sequence[Fingerprint | None], second: Sequence[Fingerprint | None], *, progress: Progress = silent
+    first: Sequence[Fingerprint | None],
+    second: Sequence[Fingerprint | None],
+    *,
+    speeds: Sequence[float] = SPEEDS,
+    progress: Progress = silent,
 ) -> SharedAudio:
     """The pairs of a clip of the first set and a clip of the second set that share audio.
 
@@ -96,10 +175,10 @@ def find_shared_between(
     ----------
     first, second
         Fingerprints of each clip. None, for a clip that can't be read, shares nothing.
-    progress : Progress
-        Called with the number of clips of the first set that are compared with the second set.
+    speeds, progress
+        As for `find_shared_audio`.
     """
-    return _find_pairs(first, FingerprintIndex.of(second), progress)
+    return _shared(first, FingerprintIndex(second), speeds, progress)
 
 
 def communities(n_clips: int, shared: SharedAudio, *, resolution: float = 3.0, seed: int = 0) -> IntArray:
@@ -135,35 +214,68 @@ def communities(n_clips: int, shared: SharedAudio, *, resolution: float = 3.0, s
     return numbers
 
 
-def _find_pairs(
-    queries: Sequence[Fingerprint | None], index: FingerprintIndex, progress: Progress, *, within: bool = False
+def equal_peaks(first: Fingerprint, second: Fingerprint, offset: int, *, speed: float = 1.0) -> float:
+    """How many peaks two clips have in common at an offset, in standard deviations above what is usual near it.
+
+    Parameters
+    ----------
+    first, second : Fingerprint
+    offset : int
+        Frame of the second clip at which the first one starts.
+    speed : float
+        Of the first clip.
+
+    Notes
+    -----
+    The peaks are counted again with other frequencies, which happens by chance where both clips have an onset, and at
+    other times, which happens where both have a tone. The smaller of the two excesses counts.
+    """
+    frames = np.rint(first.frames / speed).astype(np.int64) + offset
+    begin, end = (np.searchsorted(second.frames, frames + shift) for shift in (-_NEAR, _NEAR + 1))
+    n_near = end - begin
+    rows = np.repeat(begin - np.cumsum(n_near) + n_near, n_near) + np.arange(n_near.sum())
+    apart = second.frames[rows] - np.repeat(frames, n_near) + _NEAR
+    difference = second.bins[rows] - np.repeat(np.rint(first.bins * speed).astype(np.int64), n_near) + _NEAR
+    is_near = (difference >= 0) & (difference <= 2 * _NEAR)
+    size = 2 * _NEAR + 1
+    counts = np.bincount(apart[is_near] * size + difference[is_near], minlength=size**2).reshape(size, size)
+    middle = slice(_NEAR - 1, _NEAR + 2)  # peaks may move by one frame and one bin
+    n_equal = counts[middle, middle].sum()
+    excesses = []
+    for profile in (counts[middle].sum(axis=0), counts[:, middle].sum(axis=1)):
+        elsewhere = np.concatenate([profile[: _NEAR - 3], profile[_NEAR + 4 :]]).reshape(-1, 3).sum(axis=1)
+        excesses.append((n_equal - elsewhere.mean()) / np.sqrt(elsewhere.mean() + elsewhere.var() + 2))
+    return float(min(excesses))
+
+
+def _shared(
+    queries: Sequence[Fingerprint | None],
+    index: FingerprintIndex,
+    speeds: Sequence[float],
+    progress: Progress,
+    *,
+    within: bool = False,
 ) -> SharedAudio:
-    """The matches of each query, in order; within one set, each pair once and no clip with itself."""
-    pairs: list[IntArray] = [np.empty((0, 2), np.int64)]
-    n_matches: list[IntArray] = [np.empty(0, np.int64)]
-    offsets: list[FloatArray] = [np.empty(0)]
+    """The matches of each query; within one set, each pair once and no clip with itself."""
+    found: list[tuple[int, Match]] = []
     for number, query in enumerate(queries):
         if query is not None:
-            clips, counts, frames = _matches(query, index)
-            new = clips > number if within else np.ones(len(clips), bool)
-            pairs.append(np.column_stack([np.full(new.sum(), number), clips[new]]))
-            n_matches.append(counts[new])
-            offsets.append(-frames[new] * FRAME_SECONDS)
+            first_clip = number + 1 if within else 0
+            found += [(number, match) for match in index.matches(query, speeds=speeds, first_clip=first_clip)]
         progress("shared audio", number + 1, len(queries))
-    return SharedAudio(np.concatenate(pairs), np.concatenate(n_matches), np.concatenate(offsets))
+    return SharedAudio(
+        np.array([(number, match.clip) for number, match in found], np.int64).reshape(-1, 2),
+        np.array([match.n_matches for _, match in found], np.int64),
+        np.array([-match.offset_seconds for _, match in found], np.float64),
+    )
 
 
-def _matches(query: Fingerprint, index: FingerprintIndex) -> tuple[IntArray, IntArray, IntArray]:
-    """The clips that share audio with the query, the number of equal landmarks, and the offset in frames."""
-    begin, end = (np.searchsorted(index.hashes, query.hashes, side) for side in ("left", "right"))
-    n_equal = end - begin
-    rows = np.repeat(end - np.cumsum(n_equal), n_equal) + np.arange(n_equal.sum())
-    clips = index.clips[rows].astype(np.int64)
-    offsets = index.frames[rows].astype(np.int64) - np.repeat(query.frames, n_equal)
-    is_candidate = np.bincount(clips, minlength=index.n_clips)[clips] >= _MIN_MATCHES
-    clips, offsets = clips[is_candidate], offsets[is_candidate]
-    keys, counts = np.unique(clips << 32 | offsets + _MAX_OFFSET, return_counts=True)
-    keys, counts = keys[counts >= _MIN_MATCHES], counts[counts >= _MIN_MATCHES]
-    order = np.lexsort([-counts, keys >> 32])
-    best = order[np.diff(keys[order] >> 32, prepend=-1) > 0]
-    return keys[best] >> 32, counts[best], (keys[best] & 0xFFFFFFFF) - _MAX_OFFSET
+def _n_frames(fingerprint: Fingerprint | None) -> int:
+    return int(fingerprint.frames[-1]) + 1 if fingerprint else 0
+
+
+def _keys(number: int, fingerprint: Fingerprint) -> NDArray[np.uint64]:
+    marks = landmarks(fingerprint)
+    is_early = marks.frames < _FIRST_FRAME
+    places = (number << _FRAME_BITS) + _FIRST_FRAME + marks.frames[is_early]
+    return marks.hashes[is_early] << np.uint64(_PLACE_BITS) | places.astype(np.uint64)
