@@ -180,10 +180,7 @@ def test_nothing_is_written_without_output_or_in_place(model, changes):
     result = calibrate(model, **changes)
     assert (result.written_to, read_files(model)) == (None, before)
     assert [path.name for path in model.parent.iterdir()] == ["model"]
-    assert (
-        tuple(row.old_threshold for row in result.labels if row.origin != "set")
-        == info.thresholds[-len(result.labels) :]
-    )
+    assert tuple(row.old_threshold for row in result.labels) == info.thresholds
     assert result.info.thresholds != info.thresholds
 
 
@@ -429,10 +426,7 @@ def test_published_tagger_keeps_its_card(tmp_path, manifest):
 
 def test_command_prints_a_row_for_each_label_and_json_for_programs(run, model, tmp_path):
     status, out, _ = run("calibrate", model, "--precision", "0.9", "--set", "middle=0.25", "-o", tmp_path / "new")
-    assert re.search(
-        r"a precision of at least 0.9 with 90 % confidence; \d of \d labels reach it on clips that it was not fitted on",
-        out,
-    )
+    assert re.search(r"with 90 % confidence; \d of \d labels reach it on clips that it was not fitted on", out)
     assert status == 0
     rows = {
         line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[:1] and line.split()[0] in LABELS

@@ -45,7 +45,7 @@ _NAMES_BY_METAVAR = {
     "FILE": "background corrections files_from template",
     "FOLDER": "audio_dir cache png tensorboard",
     "FORMATS": "format",
-    "FRACTION": "accept_above hysteresis min_confidence precision recall test_size threshold",
+    "FRACTION": "accept_above confidence hysteresis min_confidence precision recall test_size threshold",
     "HZ": "f_max f_min rate sample_rate",
     "K/N": "shard",
     "LABEL": "label not_label",

@@ -23,7 +23,7 @@ from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, Calibrat
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.reliability_diagram import calibration_errors, calibration_metrics
 from spectag.scoring.scores import score_predictions
-from spectag.scoring.thresholds import ThresholdGoal, fill_thresholds, fit_thresholds
+from spectag.scoring.thresholds import FittedThresholds, ThresholdGoal, fill_thresholds
 from spectag.system.progress import Log, Progress, no_log, silent
 
 ThresholdOrigin = Literal["fitted", "default", "set"]
@@ -42,6 +42,7 @@ class LabelResult:
 
     label: str
     n_clips: int  # that have the label
+    old_threshold: float
     threshold: float
     origin: ThresholdOrigin
     precision: float
@@ -49,7 +50,7 @@ class LabelResult:
     f1: float
     ece_before: float  # expected calibration error of the plain sigmoid
     ece_after: float
-    misses_goal: bool  # no threshold reaches the goal, even on the clips that it is fitted on
+    misses_goal: bool  # no threshold reaches the goal with its confidence: too few recordings, or too many errors
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class Recalibration:
     """The result of `calibrate`."""
 
     bundle: Path
+    """The tagger that was calibrated."""
+    written_to: Path | None
+    """The folder of the new tagger; None if nothing was written."""
     info: BundleInfo
+    """Of the new tagger."""
     n_clips: int
     """Clips that calibration and thresholds were fitted on."""
     labels: tuple[LabelResult, ...]
@@ -69,6 +74,7 @@ class Recalibration:
         """For JSON: None instead of NaN."""
         return {
             "model": str(self.bundle),
+            "written_to": None if self.written_to is None else str(self.written_to),
             "n_clips": self.n_clips,
             "goal": self.info.threshold_goal.model_dump(),
             "calibration": self.info.calibration and self.info.calibration.method,
@@ -88,6 +94,7 @@ def calibrate(
     group_column: str | None = None,
     corrections: str | Path | None = None,
     output: str | Path | None = None,
+    in_place: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -95,7 +102,7 @@ def calibrate(
     """Fit the calibration and thresholds of a tagger on clips it was not trained on, or set thresholds by hand.
 
     The clips are the training clips, with the out-of-fold predictions that are stored with the tagger, or those of a
-    manifest.
+    manifest. Without `output` and `in_place`, nothing is written.
 
     Parameters
     ----------
@@ -114,7 +121,9 @@ def calibrate(
     audio_dir, group_column, corrections
         As in `read_manifest`.
     output : str or Path, optional
-        Where to write the new tagger. By default it replaces the old one.
+        Where to write the new tagger.
+    in_place : bool
+        Whether the new tagger replaces the old one.
     workers, progress, log
         As for `predict_out_of_fold`, which tags the clips of a manifest.
 
@@ -127,7 +136,7 @@ def calibrate(
     BundleError
         If the tagger does not exist, it stores no clips and there is no manifest, or the new tagger cannot be written.
     ConfigError
-        If a threshold is for an unknown label, or not from 0 to 1.
+        If a threshold is for an unknown label, or not from 0 to 1, or both `output` and `in_place` are given.
     DataError
         If none of the manifest's clips can be used.
     MissingExtraError
@@ -136,8 +145,10 @@ def calibrate(
     bundle, output = Path(bundle), None if output is None else Path(output)
     before = read_info(bundle)
     manual_thresholds = _check_thresholds(thresholds or {}, before)
+    if output is not None and in_place:
+        raise ConfigError("give either output, a folder for the new tagger, or in_place, to replace the old one")
     if output is not None and output.exists():
-        raise BundleError(f"{output}: already exists; choose another folder, or leave out -o to change {bundle} itself")
+        raise BundleError(f"{output}: already exists; choose another folder, or change {bundle} itself with --in-place")
     if manifest is None:
         clips, on = read_stored_clips(bundle, len(before.labels)), None
     else:
@@ -146,27 +157,30 @@ def calibrate(
     refits_calibration = method is not None or manifest is not None or (goal is None and not manual_thresholds)
     new_method = (method or "auto") if refits_calibration else before.calibration_method
     new_goal = goal or before.threshold_goal
-    cross_fitted = clips.cross_fitted(new_method, new_goal)
+    refits_thresholds = refits_calibration or goal is not None
+    if refits_thresholds and not clips.labels.any():
+        raise BundleError(
+            f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not "
+            f"trained on: spectag calibrate {bundle} MANIFEST"
+        )
+    calibration = _fit_calibration(clips, new_method, before) if refits_calibration else before.calibration
+    cross_fitted, fitted = clips.cross_fitted(new_method, new_goal), clips.fitted(calibration, new_goal)
     info = before
-    if refits_calibration or goal is not None:
-        if not clips.labels.any():
-            raise BundleError(
-                f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not "
-                f"trained on: spectag calibrate {bundle} MANIFEST"
-            )
-        calibration = _fit_calibration(clips, new_method, before) if refits_calibration else before.calibration
+    if refits_thresholds:
         changes = {
             "threshold_goal": new_goal,
             "calibration": calibration,
             "calibration_method": new_method,
             "metrics": _metrics(before, clips, cross_fitted, on=on),
         }
-        info = before.model_copy(update=changes | _fitted_thresholds(before, clips, calibration, new_goal))
+        info = before.model_copy(update=changes | _new_thresholds(before, clips, calibration, fitted))
     info = _with_manual_thresholds(info, manual_thresholds)
-    new_curves = info.calibration != before.calibration
-    _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
-    results = _label_results(info, clips, cross_fitted, manual_thresholds.keys())
-    return Recalibration(output or bundle, info, len(clips.logits), results, clips.skipped)
+    if in_place or output is not None:
+        new_curves = info.calibration != before.calibration
+        _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
+    results = _label_results(before, info, clips, fitted, cross_fitted, manual_thresholds.keys())
+    written_to = bundle if in_place else output
+    return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped)
 
 
 def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict[str, float]:
@@ -195,17 +209,16 @@ def _fit_calibration(clips: CalibrationClips, method: CalibrationMethod, before:
     return Calibration(method=fitted.method if fitted else "platt", curves=tuple(curves))
 
 
-def _fitted_thresholds(
-    before: BundleInfo, clips: CalibrationClips, calibration: Calibration | None, goal: ThresholdGoal
+def _new_thresholds(
+    before: BundleInfo, clips: CalibrationClips, calibration: Calibration | None, fitted: FittedThresholds
 ) -> dict[str, Any]:
     """`thresholds` and `thresholds_fitted` after fitting on the clips; a default for labels with too few of them."""
-    fitted = fit_thresholds(clips.y_true, clips.calibrated(calibration), goal)
     thresholds, is_fitted = np.array(before.thresholds), np.array(before.thresholds_fitted)
     # a published tagger has its own default, for probabilities that are not calibrated
     keeps_default = ~is_fitted & (calibration is None)
     defaults = np.where(keeps_default, thresholds, DEFAULT_THRESHOLD)[clips.labels]
-    thresholds[clips.labels] = fill_thresholds(fitted, defaults)
-    is_fitted[clips.labels] = ~np.isnan(fitted)
+    thresholds[clips.labels] = fill_thresholds(fitted.thresholds, defaults)
+    is_fitted[clips.labels] = ~np.isnan(fitted.thresholds)
     return {"thresholds": tuple(thresholds.tolist()), "thresholds_fitted": tuple(is_fitted.tolist())}
 
 
@@ -235,7 +248,12 @@ def _metrics(
 
 
 def _label_results(
-    info: BundleInfo, clips: CalibrationClips, cross_fitted: CrossFitted | None, manual: Collection[str]
+    before: BundleInfo,
+    info: BundleInfo,
+    clips: CalibrationClips,
+    fitted: FittedThresholds,
+    cross_fitted: CrossFitted | None,
+    manual: Collection[str],
 ) -> tuple[LabelResult, ...]:
     """The threshold of each label that changed, and its cross-fitted scores if there are clips to compute them."""
     is_fitted, thresholds = np.array(info.thresholds_fitted), np.array(info.thresholds)
@@ -244,10 +262,7 @@ def _label_results(
     labels = clips.labels
     if labels.any():
         n_clips[labels] = clips.y_true.sum(axis=0)
-        probabilities, goal = clips.calibrated(info.calibration), info.threshold_goal
-        if goal.at_least is not None:
-            [reached] = _label_scores(clips, probabilities, thresholds[labels], [goal.kind])
-            misses_goal[labels] = is_fitted[labels] & (np.array(reached) < goal.at_least)
+        misses_goal[labels] = is_fitted[labels] & ~fitted.reaches_goal
         if cross_fitted is not None:
             cross_fitted = cross_fitted.with_fixed_thresholds(thresholds[labels], is_fitted[labels])
             scores[:, labels] = [
@@ -259,6 +274,7 @@ def _label_results(
         LabelResult(
             label=label,
             n_clips=int(n_clips[index]),
+            old_threshold=before.thresholds[index],
             threshold=info.thresholds[index],
             origin="set" if label in manual else "fitted" if is_fitted[index] else "default",
             misses_goal=bool(misses_goal[index]),

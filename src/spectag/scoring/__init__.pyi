@@ -4,5 +4,7 @@ from .metrics import average_precision as average_precision
 from .metrics import lwlrap as lwlrap
 from .metrics import roc_auc as roc_auc
 from .reliability_diagram import reliability as reliability
+from .thresholds import FittedThresholds as FittedThresholds
 from .thresholds import ThresholdGoal as ThresholdGoal
 from .thresholds import fit_thresholds as fit_thresholds
+from .thresholds import fit_to_goal as fit_to_goal

@@ -282,6 +282,7 @@ def cross_fit(
     *,
     method: CalibrationMethod = "auto",
     goal: ThresholdGoal = BEST_F1,
+    groups: ArrayLike | None = None,
 ) -> CrossFitted:
     """Probabilities and thresholds of each fold, with calibration and thresholds fitted on the other folds.
 
@@ -294,7 +295,8 @@ def cross_fit(
         The fold of each clip; clips with -1 are ignored. All clips of a recording must be in one fold.
     method : str
         As for `fit_calibration`; auto chooses again for each fold.
-    goal : ThresholdGoal
+    goal, groups
+        As for `fit_thresholds`.
 
     Raises
     ------
@@ -302,6 +304,7 @@ def cross_fit(
         As `fit_calibration`, or if there are fewer than two folds.
     """
     clips, is_usable = _Clips.usable(logits, y_true, folds)
+    recordings = np.arange(len(is_usable)) if groups is None else np.asarray(groups)
     if len(clips.fold_names) < 2:
         raise ValueError(f"cross-fitting needs two or more folds with logits, got {len(clips.fold_names)}")
     probabilities, thresholds = np.full((2, *clips.logits.shape), np.nan)
@@ -309,7 +312,12 @@ def cross_fit(
         in_fold, left_out = clips.folds == fold, frozenset([fold])
         calibration = clips.calibration(clips.best_candidate(method, left_out), left_out)
         probabilities[in_fold] = probabilities_of(clips.logits[in_fold], calibration)
-        fitted = fit_thresholds(clips.truth[~in_fold], probabilities_of(clips.logits[~in_fold], calibration), goal)
+        fitted = fit_thresholds(
+            clips.truth[~in_fold],
+            probabilities_of(clips.logits[~in_fold], calibration),
+            goal,
+            groups=recordings[is_usable][~in_fold],
+        )
         thresholds[in_fold] = fill_thresholds(fitted, DEFAULT_THRESHOLD)
     result = np.full((2, *np.shape(logits)), np.nan)
     result[:, is_usable] = probabilities, thresholds

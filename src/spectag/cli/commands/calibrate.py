@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spectag.evaluation.recalibration import Recalibration
     from spectag.scoring.thresholds import ThresholdGoal
 
-Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))]
+Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))]
 
 
 def calibrate_command(
@@ -28,9 +28,12 @@ def calibrate_command(
     f1: Flag = False,
     precision: Fraction = None,
     recall: Fraction = None,
+    confidence: Fraction = None,
+    below_f1: Flag = False,
     calibration: Literal["auto", "none", "temperature", "platt", "isotonic"] | None = None,
     set_by_hand: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     output: OptionalOutput = None,
+    in_place: Flag = False,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
@@ -38,6 +41,8 @@ def calibrate_command(
     json_output: Json = False,
 ) -> int:
     """Refit a model's probabilities and thresholds, or set thresholds.
+
+    Prints old and new thresholds. The model changes only with --in-place; -o writes a new one.
 
     Fits on clips that the model was not trained on: those held out in training, whose out-of-fold predictions are
     stored in the model, or those of a manifest. The precision, recall, F1 and expected calibration error (ECE) it
@@ -52,15 +57,21 @@ def calibrate_command(
     f1
         Choose the thresholds with the best F1. This is the default, unless the model has another goal.
     precision
-        Choose the lowest threshold with at least this precision for each label.
+        Choose the lowest threshold with at least this precision for each label, but not below the best F1.
     recall
         Choose the highest threshold with at least this recall for each label.
+    confidence
+        In at least this fraction of fits, new clips reach the precision or recall. By default 0.9.
+    below_f1
+        Allow thresholds below the best F1 for a precision, which detect more and make more errors.
     calibration
         How logits become probabilities. By default auto, or unchanged if you only request thresholds.
     set_by_hand
         Set the threshold of a label, such as Dog=0.3. Repeatable. Used alone, it changes nothing else.
     output
-        Folder for the new model. By default it replaces the old one.
+        Folder for the new model. Without it and --in-place, nothing is written.
+    in_place
+        Replace the old model by the new one.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
     group_column
@@ -77,8 +88,11 @@ def calibrate_command(
     from spectag.evaluation.recalibration import calibrate
     from spectag.models.pretrained import tagger_folder
 
-    goal, thresholds = _goal(f1, precision, recall), dict(map(_threshold, set_by_hand or ()))
-    if output is None and model in PUBLISHED and not Path(model).exists():
+    goal = _goal(f1, precision, recall, confidence, below_f1)
+    thresholds = dict(map(_threshold, set_by_hand or ()))
+    if output is not None and in_place:
+        raise CycloptsError(msg="-o and --in-place exclude each other; give one of them")
+    if in_place and model in PUBLISHED and not Path(model).exists():
         raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
     clips = None
     if manifest is not None:  # read before a model is downloaded
@@ -91,6 +105,7 @@ def calibrate_command(
             thresholds=thresholds,
             manifest=clips,
             output=output,
+            in_place=in_place,
             workers=workers,
             progress=progress,
             log=log,
@@ -102,15 +117,22 @@ def calibrate_command(
     return print_skipped([reason for _, reason in result.skipped])
 
 
-def _goal(f1: bool, precision: float | None, recall: float | None) -> "ThresholdGoal | None":
-    from spectag.scoring.thresholds import ThresholdGoal
+def _goal(
+    f1: bool, precision: float | None, recall: float | None, confidence: float | None, below_f1: bool
+) -> "ThresholdGoal | None":
+    from spectag.scoring.thresholds import BEST_F1, ThresholdGoal
 
     if f1 + (precision is not None) + (recall is not None) > 1:
         raise CycloptsError(msg="--f1, --precision and --recall exclude each other; give one of them")
+    if confidence is not None and precision is None and recall is None:
+        raise CycloptsError(msg="--confidence needs --precision or --recall")
+    if below_f1 and precision is None:
+        raise CycloptsError(msg="--below-f1 needs --precision")
+    confidence = BEST_F1.confidence if confidence is None else confidence
     if precision is not None:
-        return ThresholdGoal(kind="precision", at_least=precision)
+        return ThresholdGoal(kind="precision", at_least=precision, confidence=confidence, below_f1=below_f1)
     if recall is not None:
-        return ThresholdGoal(kind="recall", at_least=recall)
+        return ThresholdGoal(kind="recall", at_least=recall, confidence=confidence)
     return ThresholdGoal() if f1 else None
 
 
@@ -142,13 +164,18 @@ def _summary(result: "Recalibration") -> Iterator[str]:
     if any(row.origin == "default" for row in result.labels):
         yield "default: too few clips to fit a threshold"
     if any(row.misses_goal for row in result.labels):
-        yield f"missed: no threshold reaches {goal}; this one comes closest"
+        yield f"missed: no threshold reaches {goal}; this one comes closest."
+        evidence = "with right detections" if goal.kind == "precision" else "with the label, all detected,"
+        yield f"        At least {goal.n_recordings_needed:,} recordings {evidence} are needed, more with errors."
     if metrics := result.info.metrics.get("calibration"):
         yield "all labels: ECE {:.4f} before calibration, {:.4f} after".format(*metrics["expected_calibration_error"])
         yield "            log loss {:.4f} before, {:.4f} after".format(*metrics["log_loss"])
     if not all(math.isnan(row.ece_after) for row in result.labels):
         yield f"scored on {result.n_clips:,} clips, each with a fit on other clips"
-    yield f"written to {result.bundle}"
+    if result.written_to is not None:
+        yield f"written to {result.written_to}"
+    else:
+        yield "nothing is written; repeat the command with -o FOLDER for a new model, or --in-place to change this one"
 
 
 def _n_reached(result: "Recalibration") -> str:
@@ -164,11 +191,12 @@ def _n_reached(result: "Recalibration") -> str:
 
 def _table(result: "Recalibration") -> "Table":
     scores = ("precision", "recall", "F1", "ECE\nbefore", "ECE\nafter")
-    table = new_table("label", "clips", "threshold", *scores, right=("clips", *scores))
+    table = new_table("label", "clips", "threshold\nold → new", *scores, right=("clips", *scores))
     table.columns[2].no_wrap = True
     for row in result.labels:
         note = "missed" if row.misses_goal else "" if row.origin == "fitted" else row.origin
         values = row.precision, row.recall, row.f1, row.ece_before, row.ece_after
         cells = ("" if math.isnan(value) else f"{value:.3f}" for value in values)
-        table.add_row(row.label, f"{row.n_clips:,}", f"{row.threshold:.3f} {note}", *cells)
+        threshold = f"{row.old_threshold:.3f} → {row.threshold:.3f} {note}"
+        table.add_row(row.label, f"{row.n_clips:,}", threshold, *cells)
     return table
