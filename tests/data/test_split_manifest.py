@@ -227,6 +227,19 @@ def test_command_writes_the_two_tables_beside_the_manifest_and_prints_their_path
         assert [clip.fname for clip in read_manifest(path).clips] == [f"{row}.wav" for row in expected]
 
 
+def test_recordings_on_both_sides_of_a_random_split_are_counted(run, tmp_path):
+    """Of 50 recordings with four excerpts each, a fraction of 1 - 0.75**4 - 0.25**4 is expected on both sides: 34."""
+    rows = [f"{number // 4}.wav,a,{number % 4}" for number in range(200)]
+    table = write_manifest(tmp_path, rows, header="fname,labels,start")
+    result = split(table, test_size=0.25, seed=1)
+    sides = [{result.folds[4 * recording + part] for part in range(4)} for recording in range(50)]
+    assert result.n_separated_groups == sides.count({"train", "valid"}) == pytest.approx(34, abs=8)
+    assert split(table, validation_fraction=0.25, seed=1).n_separated_groups == 0
+    message = f"{result.n_separated_groups} recordings or groups are on both sides"
+    assert message in run("split", table, "--test-size", 0.25, "--seed", 1).out
+    assert "on both sides" not in run("split", table, "--validation-fraction", 0.25).out
+
+
 def test_tables_in_another_folder_find_their_sounds(table, tmp_path):
     result = split(table, test_size=0.3)
     paths = write_holdout(tmp_path / "neu", result)

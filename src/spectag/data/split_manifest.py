@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,12 @@ class Split:
     balance: Balance
     order: tuple[int, ...]
     """The clips by their position in the manifest, in the order of the split: random with `test_size`."""
+
+    @property
+    def n_separated_groups(self) -> int:
+        """Number of recordings and groups with clips in several folds, which only `test_size` can separate."""
+        in_folds = Counter(group for group, _ in set(zip(self.manifest.groups, self.folds, strict=True)))
+        return sum(n_folds > 1 for n_folds in in_folds.values())
 
 
 def split(

@@ -96,3 +96,8 @@ def _print(result: "Split") -> None:
         f"\ndeviation from the ideal fraction of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
         f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})"
     )
+    if result.n_separated_groups:
+        print(
+            f"{result.n_separated_groups} recordings or groups are on both sides, so scores on the validation clips "
+            "are too high; --validation-fraction keeps them together"
+        )
