@@ -1,6 +1,7 @@
 """Members of an ensemble: their time, their noisy clips and their weights."""
 
 import csv
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +11,13 @@ from helpers.small_training import SMALL_MEL, small_recipe, write_sounds
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
 from spectag.scoring.blending import EnsembleWeights
-from spectag.training.ensemble import TrainingRun, _fit_weights
+from spectag.scoring.model_selection import HeldOutLogits
+from spectag.training.ensemble import TrainingRun, blend
 from spectag.training.members.member import MemberFit
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
-from spectag.training.setup.held_out import hold_out
+from spectag.training.setup.held_out import HeldOut, hold_out
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, 
         for used in (100.0, 200.0):
             seconds.append(context.seconds_left())
             clock.now += used
-        return MemberFit((), np.zeros((2, 1)))
+        return MemberFit((), HeldOutLogits(np.zeros((2, 1))))
 
     monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", fit)
     monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
@@ -82,14 +84,61 @@ def test_harmful_member_has_no_weight(rng, monkeypatch):
     )
     y_true = np.eye(4, dtype=bool)[np.arange(40) % 4]
     good, harmful, harmless = np.where(y_true, 1.0, -1.0), 5 * rng.normal(size=(40, 4)), rng.normal(size=(40, 4)) / 10
-    for fits in ([good, harmful, harmless], [harmful, good, harmless]):
-        blend = _fit_weights([MemberFit((), logits) for logits in fits], CrossValidation(y_true, (), None))
-        assert [weight > 0 for weight in blend.weights] == [logits is not harmful for logits in fits]
+    for members in ([good, harmful, harmless], [harmful, good, harmless]):
+        weights, _ = blend([HeldOutLogits(logits) for logits in members], folds_of(y_true))
+        assert [weight > 0 for weight in weights.weights] == [logits is not harmful for logits in members]
 
 
 def test_complementary_members_have_weight(rng):
     y_true = np.eye(4, dtype=bool)[np.arange(80) % 4]
     signal = np.where(y_true, 1.0, -1.0)
-    fits = [MemberFit((), signal * knows + rng.normal(size=(80, 4))) for knows in ([1, 1, 0, 0], [0, 0, 1, 1])]
-    blend = _fit_weights(fits, CrossValidation(y_true, (), None))
-    assert min(blend.weights) > 0
+    members = [HeldOutLogits(signal * knows + rng.normal(size=(80, 4))) for knows in ([1, 1, 0, 0], [0, 0, 1, 1])]
+    weights, _ = blend(members, folds_of(y_true))
+    assert min(weights.weights) > 0
+
+
+def folds_of(y_true, n_folds=4):
+    """Folds with several clips of every label, if there are many clips."""
+    fold = np.arange(len(y_true)) // 4 % n_folds
+    rows = tuple(fold == number for number in range(n_folds))
+    return CrossValidation.of(y_true, HeldOut(tuple(map(str, range(n_folds))), rows, False, ""))
+
+
+def test_ensemble_of_guesses_scores_like_a_guess(rng):
+    """Weights that were fitted on the scored clips made twelve members that know nothing seem to know something."""
+    scores = []
+    for _ in range(12):
+        y_true = np.eye(5, dtype=bool)[rng.integers(5, size=60)]
+        members = list(rng.normal(size=(12, 60, 5)))
+        cross_validation = folds_of(y_true)
+        weights, logits = blend([HeldOutLogits(member) for member in members], cross_validation)
+        scores.append([cross_validation.score(weights(members)), cross_validation.score(logits)])
+    (on_fitted_clips, honest), (_, error) = np.mean(scores, axis=0), np.std(scores, axis=0) / len(scores) ** 0.5
+    guess = np.mean(1 / np.arange(1, 6))
+    assert on_fitted_clips > guess + 0.03
+    assert honest == pytest.approx(guess, abs=3 * error)
+
+
+def test_labels_of_a_part_do_not_change_the_weights_for_it(rng):
+    y_true = np.eye(4, dtype=bool)[np.arange(80) % 4]
+    cross_validation = folds_of(y_true)
+    in_part = cross_validation.parts == 2
+    members = [HeldOutLogits(y_true + noise * rng.normal(size=(80, 4))) for noise in (0.5, 2.0)]
+    spoilt = dataclasses.replace(cross_validation, y_true=np.where(in_part[:, None], ~y_true, y_true))
+    (first, first_logits), (other, other_logits) = (blend(members, folds) for folds in (cross_validation, spoilt))
+    assert first != other
+    order = [logits[in_part].argsort(axis=1) for logits in (first_logits, other_logits)]
+    np.testing.assert_array_equal(*order)
+
+
+def test_member_is_blended_by_the_settings_that_are_chosen_without_the_part(rng):
+    """The logits that were chosen with the clips of a part play no role for it: here they know the labels."""
+    y_true = np.eye(4, dtype=bool)[np.arange(80) % 4]
+    cross_validation = folds_of(y_true)
+    members = []
+    for noise in rng.normal(size=(2, 80, 4)):
+        knows_part = [np.where((cross_validation.parts == part)[:, None], noise, noise + y_true) for part in range(4)]
+        members.append(HeldOutLogits(noise + 50 * y_true, tuple(knows_part)))
+    weights, logits = blend(members, cross_validation)
+    assert cross_validation.score(weights([member.chosen for member in members])) == 1.0
+    assert cross_validation.score(logits) < 0.65

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from spectag.array_types import BoolArray, FloatArray
 from spectag.scoring.logistic_loss import fit_logistic
@@ -93,9 +94,10 @@ def fit_ensemble_weights(logits: Sequence[ArrayLike], y_true: ArrayLike) -> Ense
     standardised_logits = ((scores - means[:, None, None]) / deviations[:, None, None]).reshape(n_members, -1)
     n_true, n_false = truth.sum(), (~truth).sum()
     targets = np.where(truth, (n_true + 1) / (n_true + 2), 1 / (n_false + 2)).ravel()
-    total, bias = _fit_contributions(standardised_logits.mean(axis=0, keepdims=True), targets, np.ones(1), 0.0, 0.0)
-    equal = np.full(n_members, (total[0] or 1.0) / n_members)
-    contributions, bias = _fit_contributions(standardised_logits, targets, equal, bias, L2_PENALTY)
+    with threadpool_limits(1):  # with a few cores, BLAS threads spend more time waiting than working
+        total, bias = _fit_contributions(standardised_logits.mean(axis=0, keepdims=True), targets, np.ones(1), 0.0, 0.0)
+        equal = np.full(n_members, (total[0] or 1.0) / n_members)
+        contributions, bias = _fit_contributions(standardised_logits, targets, equal, bias, L2_PENALTY)
     weights = (contributions if contributions.any() else equal) / deviations
     return EnsembleWeights(tuple(weights.tolist()), float(bias - weights @ means))
 

@@ -21,6 +21,7 @@ from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import read_info
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_weights
 from spectag.scoring.metrics import lwlrap
+from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
@@ -62,17 +63,17 @@ class MemberScore:
 
 @dataclass(frozen=True)
 class EnsembleFit:
-    """The trained members, their inputs and scores, and the weights of their logits."""
+    """The trained members, their inputs and scores, and the weights of their logits.
+
+    `logits` (n_clips, n_labels) are held-out logits of the ensemble, with all settings and weights chosen without the
+    part of the clip; NaN for clips that were never held out.
+    """
 
     inputs: tuple[MemberInputs, ...]
     fits: tuple[MemberFit, ...]
     weights: EnsembleWeights
+    logits: FloatArray
     scores: tuple[MemberScore, ...]
-
-    @property
-    def logits(self) -> FloatArray:
-        """Held-out logits (n_clips, n_labels) of the ensemble; NaN for clips that were never held out."""
-        return self.weights([fit.logits for fit in self.fits])
 
     @property
     def epochs(self) -> tuple[Epoch, ...]:
@@ -190,7 +191,6 @@ class TrainingRun:
         trained: list[MemberInputs] = []
         fits: list[MemberFit] = []
         scores: list[MemberScore] = []
-        weights = ONE_MODEL
         names = _member_names([inputs.recipe for inputs in members])
         alone = len(members) == 1
         for number, (name, inputs) in enumerate(zip(names, members, strict=True), start=1):
@@ -206,10 +206,10 @@ class TrainingRun:
                 continue
             trained.append(inputs)
             fits.append(fit)
-            weights = _fit_weights(fits, cross_validation)
-            ensemble_score = cross_validation.score(weights([fit.logits for fit in fits]))
+            weights, logits = blend([fit.logits for fit in fits], cross_validation)
+            own_score = cross_validation.score(cross_validation.cross_fitted(fit.logits))
             seconds = time.monotonic() - started
-            scores.append(MemberScore(name, cross_validation.score(fit.logits), ensemble_score, 0.0, seconds))
+            scores.append(MemberScore(name, own_score, cross_validation.score(logits), 0.0, seconds))
             if not alone:
                 self.callbacks.log(str(scores[-1]))
         if not fits:
@@ -222,7 +222,7 @@ class TrainingRun:
         ]
         if not alone:
             self._log_weights(scores)
-        return EnsembleFit(tuple(trained), tuple(fits), weights, tuple(scores))
+        return EnsembleFit(tuple(trained), tuple(fits), weights, logits, tuple(scores))
 
     def _log_weights(self, scores: Sequence[MemberScore]) -> None:
         self.callbacks.log("weights: " + ", ".join(f"{score.name} {score.weight:.2f}" for score in scores))
@@ -277,20 +277,38 @@ class TrainingRun:
         return difference
 
 
-def _fit_weights(fits: Sequence[MemberFit], cross_validation: CrossValidation) -> EnsembleWeights:
-    """Weights of the members, fitted on held-out clips; equal weights if no labelled clip is held out.
+def blend(members: Sequence[HeldOutLogits], cross_validation: CrossValidation) -> tuple[EnsembleWeights, FloatArray]:
+    """The weights of the members, and held-out logits (n_clips, n_labels) of the ensemble for its score.
+
+    The weights are fitted on all held-out clips. For the logits of each part of the clips, they are fitted on the other
+    parts, and the settings of the members are also chosen without this part.
+    """
+    if len(members) == 1:
+        return ONE_MODEL, cross_validation.cross_fitted(members[0])
+    y_true, parts = cross_validation.y_true, cross_validation.parts
+    chosen = [member.chosen for member in members]
+    weights = _fit_weights(chosen, y_true, parts >= 0)
+    without = []
+    for part in range(cross_validation.n_parts):
+        logits = [member.without_part(part) for member in members]
+        without.append(_fit_weights(logits, y_true, (parts >= 0) & (parts != part), default=weights)(logits))
+    return weights, cross_validation.cross_fitted(HeldOutLogits(weights(chosen), tuple(without)))
+
+
+def _fit_weights(
+    logits: Sequence[FloatArray], y_true: BoolArray, rows: BoolArray, default: EnsembleWeights | None = None
+) -> EnsembleWeights:
+    """Weights of the members, fitted on these clips; the default, or equal weights, if none of them has a label.
 
     A member without which held-out lwlrap is much better has no weight. A small gain does not count: held-out scores
     may favour one member by chance, and the ensemble is then better on other recordings.
     """
-    if len(fits) == 1:
-        return ONE_MODEL
-    rows = ~np.isnan([fit.logits for fit in fits]).any(axis=(0, 2)) & cross_validation.y_true.any(axis=1)
+    rows = rows & ~np.isnan(logits).any(axis=(0, 2)) & y_true.any(axis=1)
     if not rows.any():
-        return EnsembleWeights(tuple(1 / len(fits) for _ in fits))
-    logits, y_true = [fit.logits[rows] for fit in fits], cross_validation.y_true[rows]
+        return default or EnsembleWeights(tuple(1 / len(logits) for _ in logits))
+    logits, y_true = [member[rows] for member in logits], y_true[rows]
     best: tuple[int, ...] = (0,)
-    for newest in range(1, len(fits)):
+    for newest in range(1, len(logits)):
         candidates = ((*best, newest), best, (newest,))
         scores = [lwlrap(y_true, _weights_of(members, logits, y_true)(logits)) for members in candidates]
         best = candidates[next(i for i, score in enumerate(scores) if score >= max(scores) - _TOLERATED_LOSS)]
@@ -330,7 +348,7 @@ def _fingerprint(inputs: MemberInputs, cross_validation: CrossValidation) -> str
         digest.update(f"{text}\n".encode())
     digest.update(cross_validation.y_true.tobytes())
     for fold in cross_validation.trainings:
-        digest.update(fold.valid.tobytes())
+        digest.update(fold.train.tobytes() + fold.valid.tobytes())
         if fold.noisy is not None and inputs.noisy is not None:
             digest.update(" ".join(inputs.noisy.keys).encode())
             digest.update(fold.noisy.targets.tobytes() + fold.noisy.weights.tobytes())

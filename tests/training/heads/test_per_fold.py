@@ -62,8 +62,8 @@ def test_held_out_logits_are_from_heads_not_trained_on_the_clip(world):
     for number, head in enumerate(fit.heads[:3]):
         rows = number == FOLD
         (alone,) = fit_heads(features[~rows], y_true[~rows], SIZES, (1e-3,))
-        np.testing.assert_allclose(fit.logits[rows], alone.logits(features[rows]), atol=1e-3)
-        np.testing.assert_allclose(head.logits(features[rows]), fit.logits[rows], atol=1e-3)
+        np.testing.assert_allclose(fit.logits.chosen[rows], alone.logits(features[rows]), atol=1e-3)
+        np.testing.assert_allclose(head.logits(features[rows]), fit.logits.chosen[rows], atol=1e-3)
     (all_clips,) = fit_heads(features, y_true, SIZES, (1e-3,))
     np.testing.assert_allclose(fit.heads[3].logits(features), all_clips.logits(features), atol=1e-2)
 
@@ -71,7 +71,7 @@ def test_held_out_logits_are_from_heads_not_trained_on_the_clip(world):
 def test_labels_of_held_out_clips_do_not_change_their_predictions(world):
     features, y_true = world.clips(N_CLIPS)
     spoilt = np.where((FOLD == 0)[:, np.newaxis], ~y_true, y_true)
-    first, other = (fitted(features, labels, FOLDS, weight_decay=1e-3).logits for labels in (y_true, spoilt))
+    first, other = (fitted(features, labels, FOLDS, weight_decay=1e-3).logits.chosen for labels in (y_true, spoilt))
     np.testing.assert_array_equal(first[FOLD == 0], other[FOLD == 0])
     assert (first[FOLD == 1] != other[FOLD == 1]).all()
 
@@ -80,8 +80,8 @@ def test_single_split_has_one_head_and_no_logits_for_training_clips(world):
     features, y_true = world.clips(N_CLIPS)
     fit = fitted(features, y_true, SPLIT)
     assert len(fit.heads) == 1
-    assert np.isnan(fit.logits[FOLD > 0]).all()
-    assert np.isfinite(fit.logits[FOLD == 0]).all()
+    assert np.isnan(fit.logits.chosen[FOLD > 0]).all()
+    assert np.isfinite(fit.logits.chosen[FOLD == 0]).all()
 
 
 def test_weight_decay_is_the_best_on_held_out_clips_and_used_for_all_clips(world):
@@ -90,15 +90,79 @@ def test_weight_decay_is_the_best_on_held_out_clips_and_used_for_all_clips(world
     fit = fitted(features, y_true, FOLDS, lines=lines)
     cross_validation = CrossValidation.of(y_true, FOLDS)
     scores = {
-        decay: cross_validation.score(fitted(features, y_true, FOLDS, weight_decay=decay).logits)
+        decay: cross_validation.score(fitted(features, y_true, FOLDS, weight_decay=decay).logits.chosen)
         for decay in WEIGHT_DECAYS
     }
-    assert cross_validation.score(fit.logits) == max(scores.values())
+    assert cross_validation.score(fit.logits.chosen) == max(scores.values())
     assert len(set(scores.values())) > 1
     best = max(scores, key=scores.get)
     assert lines == [f"weight decay {best:g}: the best of 0.01, 0.003, 0.001, 0.0003, 0.0001 on held-out clips"]
     expected = fit_heads(features, y_true, SIZES, (best,))[0].logits(features)
     np.testing.assert_allclose(fit.heads[-1].logits(features), expected, atol=1e-2)
+
+
+def tried(lines):
+    """The chosen weight decay, and those that it was chosen from, strongest first."""
+    best, decays = lines[0].removeprefix("weight decay ").removesuffix(" on held-out clips").split(": the best of ")
+    return float(best), [float(decay) for decay in decays.split(", ")]
+
+
+@pytest.mark.parametrize(("n_features", "noise"), [(8, 0.0), (30, 3.0)], ids=["exact labels", "noisy labels"])
+def test_weight_decay_is_not_at_the_end_of_those_that_are_tried(rng, n_features, noise):
+    """Labels that follow the features exactly need a weight decay below 1e-4, noisy ones one above 1e-2."""
+    features = rng.normal(size=(240, n_features)).astype(np.float32)
+    signal = features @ rng.normal(size=(n_features, 6))
+    y_true = signal + noise * signal.std() * rng.normal(size=signal.shape) > 0.5 * signal.std() * (1 + noise)
+    lines = []
+    rows = [np.arange(240) % 3 == number for number in range(3)]
+    fit = fit_by_lbfgs(
+        FrozenFeatures(features, [n_features]),
+        CrossValidation.of(y_true, held_out(*rows)),
+        Recipe(),
+        Callbacks(log=lines.append),
+    )
+    best, decays = tried(lines)
+    assert decays == sorted(decays, reverse=True)
+    assert set(WEIGHT_DECAYS) < set(decays)
+    assert decays[0] > best > decays[-1]
+    (expected,) = fit_heads(features, y_true, [n_features], (best,))
+    np.testing.assert_allclose(fit.heads[-1].logits(features), expected.logits(features), atol=0.05)
+
+
+def test_weight_decay_at_the_end_of_the_wider_range_is_reported(world, monkeypatch):
+    features, y_true = world.clips(N_CLIPS)
+    lines = []
+    for name in ("WEIGHT_DECAYS", "WIDER_WEIGHT_DECAYS"):
+        monkeypatch.setattr(f"spectag.training.heads.per_fold.{name}", (10.0, 1e-3))
+    fit = fitted(features, y_true, FOLDS, lines=lines)
+    assert tried(lines) == (1e-3, [10.0, 1e-3])
+    assert lines[1].startswith("no smaller weight decay is tried. A best value this small is unusual")
+    alone = fitted(features, y_true, FOLDS, weight_decay=1e-3)
+    np.testing.assert_allclose(fit.logits.chosen, alone.logits.chosen, atol=1e-3)
+
+
+def test_equally_good_weight_decays_are_not_extended(world):
+    """Two clips of each label, perfectly separated: every weight decay has the score 1, and the strongest is used."""
+    y_true = np.eye(3, dtype=bool)[np.arange(N_CLIPS) % 3]
+    features = (10 * np.repeat(y_true, 3, axis=1)[:, :N_FEATURES]).astype(np.float32)
+    lines = []
+    fitted(features, y_true, held_out(*(np.arange(N_CLIPS) // 20 == k for k in range(3))), lines=lines)
+    assert tried(lines) == (WEIGHT_DECAYS[0], list(WEIGHT_DECAYS))
+
+
+def test_scores_of_a_choice_among_heads_on_noise_are_those_of_a_guess():
+    """The best of the weight decays scores too high on the clips that it was chosen on."""
+    scores = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        y_true = np.eye(3, dtype=bool)[rng.integers(3, size=N_CLIPS)]
+        features = rng.normal(size=(N_CLIPS, N_FEATURES)).astype(np.float32)
+        parts = CrossValidation.of(y_true, held_out(rng.permutation(FOLD) == 0, is_single_split=True))
+        logits = fit_by_lbfgs(FrozenFeatures(features, SIZES), parts, Recipe(), Callbacks()).logits
+        scores.append([parts.score(logits.chosen), parts.score(parts.cross_fitted(logits))])
+    (best, honest), (_, error) = np.mean(scores, axis=0), np.std(scores, axis=0) / len(scores) ** 0.5
+    assert best > honest
+    assert honest == pytest.approx(np.mean(1 / np.arange(1, 4)), abs=3 * error)
 
 
 @pytest.mark.parametrize("choice", [NONE, SPLIT], ids=["none held out", "none with a label held out"])
@@ -214,7 +278,7 @@ def test_noisy_label_settings_have_an_effect(world, method, doubtful_weight):
 def test_noisy_clips_are_trained_on_with_their_weights(world):
     features, y_true, noisy, _, _, relabelled = with_noisy(world)
     fit = fitted(features, y_true, FOLDS, noisy=noisy, relabelled=relabelled, weight_decay=1e-3)
-    assert fit.logits.shape == y_true.shape
+    assert fit.logits.chosen.shape == y_true.shape
     for number in range(3):
         rows, result = number == FOLD, relabelled[number]
         kept = result.weights > 0
@@ -225,7 +289,7 @@ def test_noisy_clips_are_trained_on_with_their_weights(world):
             (1e-3,),
             clip_weights=np.concatenate([np.ones((~rows).sum()), result.weights[kept]]),
         )
-        np.testing.assert_allclose(fit.logits[rows], expected.logits(features[rows]), atol=1e-3)
+        np.testing.assert_allclose(fit.logits.chosen[rows], expected.logits(features[rows]), atol=1e-3)
 
 
 def test_noisy_clips_count_once_by_their_weight_also_beside_mixed_clips(world):

@@ -1,5 +1,7 @@
 """Which network is trained on which clips."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,40 @@ def test_there_is_no_score_without_a_held_out_clip_that_has_a_label(rows):
     logits = np.full(y_true.shape, np.nan)
     logits[rows] = 0.0
     assert CrossValidation.of(y_true, held_out()).score(logits) is None
+
+
+# ------------------------------------------------------------------------------------------------ parts for choices
+
+
+def test_parts_are_the_folds_and_several_folds_together_if_there_are_many():
+    cross_validation = CrossValidation.of(Y_TRUE, held_out([0, 1], [2, 3], [4]))
+    assert cross_validation.parts.tolist() == [0, 0, 1, 1, 2, -1]
+    one_clip_each = CrossValidation.of(Y_TRUE, held_out([0], [1], [2], [3], [4], [5]))
+    assert one_clip_each.parts.tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_held_out_clips_of_a_single_split_are_dealt_to_parts_by_recording():
+    n_clips = 40
+    groups = tuple(f"recording {number // 2}" for number in range(n_clips))
+    rows = np.arange(n_clips) >= 8
+    split = CrossValidation.of(np.ones((n_clips, 1), bool), HeldOut(("valid",), (rows,), True, "", groups=groups))
+    assert (split.parts[:8] == -1).all()
+    assert set(split.parts[8:]) == set(range(split.n_parts))
+    assert split.n_parts > 2
+    np.testing.assert_array_equal(split.parts[::2], split.parts[1::2])
+
+
+def test_fold_is_not_trained_on_clips_that_are_left_out_of_it():
+    left_out = np.isin(np.arange(6), [2, 5])
+    choice = dataclasses.replace(held_out([0, 1], [2, 3]), left_out=(left_out, np.zeros(6, bool)))
+    first, second = CrossValidation.of(Y_TRUE, choice).folds
+    assert (rows_of(first.train), rows_of(first.valid)) == ([3, 4], [0, 1])
+    assert rows_of(second.train) == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize("groups", [None, ("one",) * 6])
+def test_there_are_no_two_parts_of_one_recording_or_of_no_held_out_clip(groups):
+    assert CrossValidation.of(Y_TRUE, held_out()).n_parts == 0
+    choice = dataclasses.replace(held_out([1, 4], is_single_split=True), groups=groups)
+    split = CrossValidation.of(Y_TRUE, choice)
+    assert split.n_parts == (2 if groups is None else 1)

@@ -13,6 +13,9 @@ from spectag.scoring.logistic_loss import fit_logistic
 WEIGHT_DECAYS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 """Compared by cross-validation, strongest first; for features with a mean squared norm of 1."""
 
+WIDER_WEIGHT_DECAYS = (0.1, 0.03, *WEIGHT_DECAYS, 3e-5, 1e-5)
+"""Tried one by one beyond an end of WEIGHT_DECAYS as long as they are better."""
+
 DEFAULT_WEIGHT_DECAY = 3e-4
 """Used without held-out clips: close to the best value from two clips to a hundred clips per label."""
 
@@ -71,6 +74,7 @@ def fit_heads(
     weight_decays: Sequence[float],
     *,
     clip_weights: FloatArray | None = None,
+    start: LinearHead | None = None,
 ) -> list[LinearHead]:
     """A head for each weight decay.
 
@@ -88,6 +92,8 @@ def fit_heads(
         All above 0. Each fit starts from the solution of the one before.
     clip_weights : float array of shape (n_clips,), optional
         How much each clip counts; by default all count the same.
+    start : LinearHead, optional
+        A head for these clips with another weight decay, which makes the first fit faster.
     """
     with threadpool_limits(1):  # with a few cores, BLAS threads spend more time waiting than working
         standardization = Standardization.fit(features, group_sizes, clip_weights)
@@ -97,6 +103,8 @@ def fit_heads(
         scores = x @ axes
         rate = np.clip(np.average(targets, axis=0, weights=clip_weights), 0.5 / len(x), 1 - 0.5 / len(x))
         weights, bias = np.zeros((axes.shape[1], targets.shape[1])), np.log(rate / (1 - rate))
+        if start is not None:
+            weights, bias = axes.T @ start.weights, start.bias
         y = targets.astype(np.float64)
         heads = []
         for weight_decay in weight_decays:

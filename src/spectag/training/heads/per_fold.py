@@ -10,8 +10,16 @@ from numpy.typing import NDArray
 from spectag.array_types import BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.scoring.calibration_curves import fit_line
+from spectag.scoring.model_selection import Choice, HeldOutLogits
 from spectag.system.epoch_log import Epoch
-from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, LinearHead, fit_heads
+from spectag.system.progress import Log, Progress
+from spectag.training.heads.logistic import (
+    DEFAULT_WEIGHT_DECAY,
+    WEIGHT_DECAYS,
+    WIDER_WEIGHT_DECAYS,
+    LinearHead,
+    fit_heads,
+)
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.noisy_labels import Relabelled, relabel
@@ -51,50 +59,92 @@ class FrozenFeatures:
 
 @dataclass(frozen=True)
 class HeadFit(Generic[H]):
-    """A head for each of `CrossValidation.trainings`, and the held-out logits (n_clips, n_labels) of the folds' heads.
+    """A head for each of `CrossValidation.trainings`, and the held-out logits of the folds' heads.
 
-    Logits are NaN for clips that were never held out. There are epochs only if the heads were trained by epochs.
+    There are epochs only if the heads were trained by epochs.
     """
 
     heads: tuple[H, ...]
-    logits: FloatArray
+    logits: HeldOutLogits
     epochs: tuple[Epoch, ...] = ()
 
 
 def fit_by_lbfgs(
     data: FrozenFeatures, cross_validation: CrossValidation, recipe: Recipe, callbacks: Callbacks
 ) -> HeadFit[LinearHead]:
-    """Linear heads fitted to convergence, with the weight decay that has the best lwlrap on held-out clips."""
-    y_true, folds = cross_validation.y_true, cross_validation.folds
-    decays = _weight_decays(recipe, can_compare=any(y_true[fold.valid].any() for fold in folds))
-    logits = {decay: np.full(y_true.shape, np.nan) for decay in decays}
-    heads_by_fold = []
-    for n_done, fold in enumerate(folds, start=1):
-        heads = _fit_fold(data, fold, y_true, decays)
-        for decay, head in zip(decays, heads, strict=True):
-            logits[decay][fold.valid] = head.logits(data.clips[fold.valid])
-        heads_by_fold.append(heads)
-        callbacks.progress("heads", n_done, len(folds))
-    best = max(decays, key=lambda decay: cross_validation.score(logits[decay]) or 0.0)
-    if len(decays) > 1:
-        callbacks.log(
-            f"weight decay {best:g}: the best of {', '.join(f'{decay:g}' for decay in decays)} on held-out clips"
-        )
-    chosen = [heads[decays.index(best)] for heads in heads_by_fold]
+    """Linear heads fitted to convergence, with the weight decay that has the best score on held-out clips.
+
+    Without labelled held-out clips, the weight decay is the default.
+    """
+    candidates = _Candidates(data, cross_validation, callbacks.progress)
+    can_compare = any(cross_validation.y_true[fold.valid].any() for fold in cross_validation.folds)
+    if recipe.weight_decay is not None or not can_compare:
+        choice = candidates.add([recipe.weight_decay or DEFAULT_WEIGHT_DECAY])
+    else:
+        choice = candidates.add(WEIGHT_DECAYS)
+        while (wider := _beyond_end(candidates.decays, choice)) is not None:
+            choice = candidates.add([wider])
+        _log_choice(candidates.decays, choice, callbacks.log)
+    best = candidates.decays[choice.best]
+    heads = [*candidates.heads[best]]
     if cross_validation.all_clips is not None:
-        chosen += _fit_fold(data, cross_validation.all_clips, y_true, (best,))
-    return HeadFit(tuple(chosen), logits[best])
+        heads += _fit_fold(data, cross_validation.all_clips, cross_validation.y_true, [best])
+    return HeadFit(tuple(heads), choice.logits_of([candidates.logits[decay] for decay in candidates.decays]))
 
 
-def _weight_decays(recipe: Recipe, *, can_compare: bool) -> tuple[float, ...]:
-    if recipe.weight_decay is not None:
-        return (recipe.weight_decay,)
-    return WEIGHT_DECAYS if can_compare else (DEFAULT_WEIGHT_DECAY,)
+class _Candidates:
+    """Heads of each fold with several weight decays, and their held-out logits."""
+
+    def __init__(self, data: FrozenFeatures, cross_validation: CrossValidation, progress: Progress) -> None:
+        self._data, self._cross_validation, self._progress = data, cross_validation, progress
+        self.heads: dict[float, list[LinearHead]] = {}
+        self.logits: dict[float, FloatArray] = {}
+
+    @property
+    def decays(self) -> list[float]:
+        """The weight decays, strongest first."""
+        return sorted(self.heads, reverse=True)
+
+    def add(self, decays: Sequence[float]) -> Choice:
+        """Fit heads with further weight decays, and choose among all."""
+        y_true, folds = self._cross_validation.y_true, self._cross_validation.folds
+        starts: Sequence[LinearHead | None] = [None] * len(folds)
+        if self.heads:
+            starts = self.heads[min(self.decays, key=lambda decay: abs(np.log(decay / decays[0])))]
+        for decay in decays:
+            self.heads[decay], self.logits[decay] = [], np.full(y_true.shape, np.nan)
+        for n_done, (fold, start) in enumerate(zip(folds, starts, strict=True), start=1):
+            for decay, head in zip(decays, _fit_fold(self._data, fold, y_true, decays, start), strict=True):
+                self.logits[decay][fold.valid] = head.logits(self._data.clips[fold.valid])
+                self.heads[decay].append(head)
+            self._progress("heads", n_done, len(folds))
+        return self._cross_validation.choose([self.logits[decay] for decay in self.decays])
 
 
-def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, decays: Sequence[float]) -> list[LinearHead]:
+def _beyond_end(decays: Sequence[float], choice: Choice) -> float | None:
+    """The next weight decay to try if the best one is at an end of those that were tried, strongest first."""
+    best = WIDER_WEIGHT_DECAYS.index(decays[choice.best])
+    if not choice.is_clear or 0 < choice.best < len(decays) - 1 or best in (0, len(WIDER_WEIGHT_DECAYS) - 1):
+        return None
+    return WIDER_WEIGHT_DECAYS[best - 1 if choice.best == 0 else best + 1]
+
+
+def _log_choice(decays: Sequence[float], choice: Choice, log: Log) -> None:
+    best = decays[choice.best]
+    log(f"weight decay {best:g}: the best of {', '.join(f'{decay:g}' for decay in decays)} on held-out clips")
+    if choice.is_clear and best in (WIDER_WEIGHT_DECAYS[0], WIDER_WEIGHT_DECAYS[-1]):
+        extreme = "large" if best == WIDER_WEIGHT_DECAYS[0] else "small"
+        log(
+            f"no {extreme}er weight decay is tried. A best value this {extreme} is unusual: do folds share recordings? "
+            "--weight-decay sets another"
+        )
+
+
+def _fit_fold(
+    data: FrozenFeatures, fold: Fold, y_true: BoolArray, decays: Sequence[float], start: LinearHead | None = None
+) -> list[LinearHead]:
     features, targets, weights = data.training_arrays(fold, y_true)
-    return fit_heads(features, targets, data.group_sizes, decays, clip_weights=weights)
+    return fit_heads(features, targets, data.group_sizes, decays, clip_weights=weights, start=start)
 
 
 def relabel_noisy_clips(

@@ -19,6 +19,7 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from spectag.array_types import FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.config.recipe import Recipe
 from spectag.config.training import FinetuneConfig
@@ -44,11 +45,16 @@ from spectag.training.setup.optimization import (
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A fine-tuned network. `other_weights` has the network of the best or the last epoch, if it is another one."""
+    """A fine-tuned network.
+
+    `other_weights` has the network of the best or the last epoch, if it is another one. `valid_logits` are those of the
+    held-out clips after each epoch, (n_valid, n_labels) each, if the best epoch is kept.
+    """
 
     network: TaggerNetwork
     other_weights: dict[str, TaggerNetwork]
     epochs: tuple[Epoch, ...]
+    valid_logits: tuple[FloatArray, ...]
 
 
 def precision_on(device: torch.device, config: FinetuneConfig) -> torch.dtype:
@@ -144,6 +150,7 @@ class FineTuning:
         self.name, self.checkpoint, self.fingerprint = name, checkpoint, fingerprint
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
+        self.valid_logits: list[FloatArray] = []  # of each epoch, if the best one is kept
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # losses, logits and targets of this epoch's steps
         self.batches = Batches(
             examples,
@@ -351,18 +358,20 @@ class FineTuning:
         if self._trains_batch_norm:  # each process has the statistics of its own clips
             broadcast(list(network.buffers()))
         logits = logits_of_clips(network, self.valid, self.front_end, self.accelerator)
+        if self.config.patience is not None:
+            self.valid_logits.append(logits)
         return mean_loss_and_lwlrap(torch.from_numpy(logits), targets, self.recipe)
 
     def _result(self) -> FineTuned:
         last = _cpu_copy(self.current_network())
-        epochs = tuple(self.state.epochs)
+        epochs, valid_logits = tuple(self.state.epochs), tuple(self.valid_logits)
         if not self.best_weights or self.state.best_epoch == epochs[-1].epoch:
-            return FineTuned(last, {}, epochs)
+            return FineTuned(last, {}, epochs, valid_logits)
         best = copy.deepcopy(last)
         best.load_state_dict(self.best_weights)
         if self.config.patience is None:
-            return FineTuned(last, {"best": best}, epochs)
-        return FineTuned(best, {"last": last}, epochs)
+            return FineTuned(last, {"best": best}, epochs, valid_logits)
+        return FineTuned(best, {"last": last}, epochs, valid_logits)
 
     def save(self) -> None:
         """Write the checkpoint atomically, from the main process only.
@@ -382,6 +391,7 @@ class FineTuning:
             "n_epochs": self.n_epochs,
             "state": asdict(self.state),
             "best_weights": self.best_weights,
+            "valid_logits": [torch.from_numpy(logits) for logits in self.valid_logits],
             "outputs": outputs,
             **{name: part.state_dict() for name, part in self._stateful_parts().items()},
         }
@@ -402,6 +412,7 @@ class FineTuning:
         for name, part in self._stateful_parts().items():
             part.load_state_dict(values[name])
         self.best_weights = values["best_weights"]
+        self.valid_logits = [logits.numpy() for logits in values["valid_logits"]]
         self._outputs = values["outputs"] if self.accelerator.is_main_process else []
 
 

@@ -20,6 +20,7 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import AudioError, ConfigError
+from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.progress import Log, Progress, no_log
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, fit_heads
 from spectag.training.heads.per_fold import FrozenFeatures
@@ -198,10 +199,27 @@ def _member_fit(
     networks = final_networks([fine_tuned.network for _, fine_tuned in in_order], cross_validation, recipe)
     return MemberFit(
         tuple(networks),
-        logits,
+        HeldOutLogits(logits, logits_without_parts(results, logits, cross_validation)),
         tuple(epoch for _, fine_tuned in results for epoch in fine_tuned.epochs),
         results[0][1].other_weights if len(results) == 1 else {},
     )
+
+
+def logits_without_parts(
+    results: list[tuple[Fold, FineTuned]], logits: FloatArray, cross_validation: CrossValidation
+) -> tuple[FloatArray, ...]:
+    """For each part of the held-out clips, all held-out logits after the epoch that is the best without this part.
+
+    Empty if the epoch was not chosen (without patience). `logits` are those of the networks that are kept.
+    """
+    validated = [(fold, fine_tuned.valid_logits) for fold, fine_tuned in results if fine_tuned.valid_logits]
+    if not validated:
+        return ()
+    candidates = [logits.copy() for _ in range(max(len(of_epochs) for _, of_epochs in validated))]
+    for fold, of_epochs in validated:
+        for epoch, candidate in enumerate(candidates):
+            candidate[fold.valid] = of_epochs[min(epoch, len(of_epochs) - 1)]  # some folds stopped earlier
+    return cross_validation.choose(candidates).logits_of(candidates).without
 
 
 def first_run(

@@ -9,6 +9,7 @@ from torch import nn
 
 from spectag.array_types import BoolArray, Float32Array
 from spectag.config.recipe import Recipe
+from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch, OnEpoch
 from spectag.training.heads.logistic import LinearHead, Standardization
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit
@@ -43,7 +44,7 @@ def fit_by_gradient(
         with torch.inference_mode():
             logits[fold.valid] = head(torch.from_numpy(data.clips[fold.valid])).numpy()
         heads.append(head)
-    return HeadFit(tuple(heads), logits, tuple(epochs))
+    return HeadFit(tuple(heads), HeldOutLogits(logits), tuple(epochs))
 
 
 def train_fold_head(

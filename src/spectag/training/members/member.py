@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import BoolArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.backbones import backbone_spec, resolve_mel
@@ -18,6 +18,7 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
+from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_by_lbfgs
@@ -61,12 +62,12 @@ class MemberInputs:
 class MemberFit:
     """The result of training a member.
 
-    The predictions of `networks` are averaged with equal weights. `logits` (n_clips, n_labels) are those of held-out
-    clips, NaN for the others. `other_weights` are networks of other epochs by name: best, last.
+    The predictions of `networks` are averaged with equal weights. `logits` are those of held-out clips. `other_weights`
+    are networks of other epochs by name: best, last.
     """
 
     networks: tuple[TaggerNetwork, ...]
-    logits: FloatArray
+    logits: HeldOutLogits
     epochs: tuple[Epoch, ...] = ()
     other_weights: dict[str, TaggerNetwork] = field(default_factory=dict)
 

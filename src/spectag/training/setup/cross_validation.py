@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import BoolArray, FloatArray, IntArray
+from spectag.models.out_of_fold import cross_fitting_folds
 from spectag.scoring.metrics import lwlrap
+from spectag.scoring.model_selection import Choice, HeldOutLogits, choose
 from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.noisy_labels import Relabelled
 
 ALL_CLIPS = "all clips"
+_MAX_PARTS = 5  # a choice is repeated without each of them
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class CrossValidation:
     """The labels of all clips, and the folds to train.
 
     `folds` has one item per fold, or a single item for one split or for no held-out clips at all. `all_clips` is the
-    training on all clips that follows the folds; it is None if there are no folds.
+    training on all clips that follows the folds; it is None if there are no folds. `groups` are the recordings of the
+    clips; without them, each clip is a recording.
     """
 
     y_true: BoolArray  # (n_clips, n_labels)
     folds: tuple[Fold, ...]
     all_clips: Fold | None
+    groups: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, y_true: BoolArray, held_out: HeldOut) -> "CrossValidation":
@@ -41,10 +47,11 @@ class CrossValidation:
         n_clips = len(y_true)
         all_clips = Fold(ALL_CLIPS, np.ones(n_clips, bool), np.zeros(n_clips, bool))
         if not held_out.names:
-            return cls(y_true, (all_clips,), None)
+            return cls(y_true, (all_clips,), None, held_out.groups)
         prefix = "" if held_out.is_single_split else "fold "
-        folds = [Fold(f"{prefix}{name}", ~rows, rows) for name, rows in zip(held_out.names, held_out.rows, strict=True)]
-        return cls(y_true, tuple(folds), None if held_out.is_single_split else all_clips)
+        rows_by_fold = zip(held_out.names, held_out.train_rows, held_out.rows, strict=True)
+        folds = [Fold(f"{prefix}{name}", train, valid) for name, train, valid in rows_by_fold]
+        return cls(y_true, tuple(folds), None if held_out.is_single_split else all_clips, held_out.groups)
 
     @property
     def trainings(self) -> tuple[Fold, ...]:
@@ -57,7 +64,40 @@ class CrossValidation:
         n_folds = len(self.folds)
         return replace(self, folds=tuple(trainings[:n_folds]), all_clips=trainings[n_folds] if self.all_clips else None)
 
+    @cached_property
+    def parts(self) -> IntArray:
+        """The part of each clip for `spectag.scoring.model_selection`, from 0; -1 for clips that are not held out.
+
+        Parts are folds, or several folds together if there are many. The held-out clips of a single split are dealt at
+        random, whole recordings together.
+        """
+        parts = np.full(len(self.y_true), -1)
+        if len(self.folds) == 1:
+            rows = np.flatnonzero(self.folds[0].valid)
+            parts[rows] = cross_fitting_folds([str(row) if self.groups is None else self.groups[row] for row in rows])
+        for number, fold in enumerate(self.folds if len(self.folds) > 1 else ()):
+            parts[fold.valid] = number % _MAX_PARTS
+        return parts
+
+    @property
+    def n_parts(self) -> int:
+        """The number of parts; 0 if no clips are held out."""
+        return int(self.parts.max(initial=-1)) + 1
+
     def score(self, logits: FloatArray) -> float | None:
         """lwlrap of held-out logits (n_clips, n_labels), NaN for the other clips; None if no labelled clip has any."""
-        rows = ~np.isnan(logits).any(axis=1) & self.y_true.any(axis=1)
-        return lwlrap(self.y_true[rows], logits[rows]) if rows.any() else None
+        rows = ~np.isnan(logits).any(axis=1)
+        return held_out_score(self.y_true[rows], logits[rows])
+
+    def choose(self, candidates: Sequence[FloatArray]) -> Choice:
+        """The best of some candidates by their held-out logits, (n_clips, n_labels) each."""
+        return choose(candidates, self.y_true, self.parts, held_out_score)
+
+    def cross_fitted(self, logits: HeldOutLogits) -> FloatArray:
+        """Held-out logits (n_clips, n_labels) for a score: the settings for a clip are chosen on the other parts."""
+        return logits.cross_fitted(self.parts)
+
+
+def held_out_score(y_true: BoolArray, logits: FloatArray) -> float | None:
+    """The score by which settings are chosen, of logits (n_clips, n_labels); None without a labelled clip."""
+    return lwlrap(y_true, logits) if y_true.any() else None
