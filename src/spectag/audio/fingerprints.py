@@ -32,6 +32,7 @@ _MIN_MAGNITUDE = 1e-5  # far below one bit of a 16-bit sound: rounding errors ha
 
 _FAN_OUT = 8  # later peaks that a peak is paired with
 _LOOK_AHEAD = 64  # peaks among which these are found
+_PEAKS_AT_ONCE = 1 << 14  # bounds the memory
 _FRAME_BITS, _DIFFERENCE_BITS, _BIN_BITS = 6, 7, 9  # of a hash
 _MAX_FRAMES = (1 << _FRAME_BITS) - 1  # between the peaks of a pair
 _MAX_BINS = (1 << _DIFFERENCE_BITS - 1) - 1  # near peaks are more often of the same sound
@@ -77,7 +78,8 @@ def fingerprint(waveform: Waveform, sample_rate: int) -> Fingerprint:
     Fingerprint
         Empty for silence and for constant samples.
     """
-    magnitudes = _spectrogram(resample(np.asarray(waveform, np.float32), sample_rate, SAMPLE_RATE))
+    waveform = np.asarray(waveform, np.float32)
+    magnitudes = _spectrogram(resample(waveform - waveform.mean(), sample_rate, SAMPLE_RATE))
     floor = max(np.quantile(magnitudes[::4], _QUANTILE), magnitudes.max() * 10 ** (-_RANGE_DB / 20), _MIN_MAGNITUDE)
     is_peak: BoolArray = (magnitudes == maximum_filter(magnitudes, _NEIGHBOURHOOD)) & (magnitudes > floor)
     frames, bins = np.nonzero(is_peak)
@@ -98,21 +100,33 @@ def landmarks(fingerprint: Fingerprint, *, speed: float = 1.0) -> Landmarks:
     frames = np.rint(fingerprint.frames / speed).astype(np.int64)
     bins = np.rint(fingerprint.bins * speed).astype(np.int64)
     frames, bins = frames[bins >> _BIN_BITS == 0], bins[bins >> _BIN_BITS == 0]
-    n_peaks = len(frames)
-    later = np.arange(n_peaks)[:, None] + np.arange(1, _LOOK_AHEAD + 1)
-    exists = later < n_peaks
-    later[~exists] = 0
-    apart, difference = frames[later] - frames[:, None], bins[later] - bins[:, None]
-    is_near = exists & (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(difference) <= _MAX_BINS)
-    first, column = np.nonzero(is_near & (np.cumsum(is_near, axis=1) <= _FAN_OUT))
-    pair = first, column
-    hashes = (bins[first] << _DIFFERENCE_BITS | difference[pair] + _MAX_BINS) << _FRAME_BITS | apart[pair]
+    first, second = _pairs(frames, bins)
+    difference, apart = bins[second] - bins[first] + _MAX_BINS, frames[second] - frames[first]
+    hashes = (bins[first] << _DIFFERENCE_BITS | difference) << _FRAME_BITS | apart
     times = frames[first]
     order = np.lexsort([times, hashes])
     hashes, times = hashes[order], times[order]
     repeats = (np.diff(hashes) == 0) & (np.diff(times) <= _REPEAT_FRAMES)
-    is_single = ~(np.append(repeats, False) | np.insert(repeats, 0, False))
+    is_single = np.ones(len(hashes), bool)
+    is_single[1:] &= ~repeats
+    is_single[:-1] &= ~repeats
     return Landmarks(hashes[is_single].astype(np.uint64), times[is_single])
+
+
+def _pairs(frames: IntArray, bins: IntArray) -> tuple[IntArray, IntArray]:
+    """Pairs of peaks that are near each other, by index, the earlier one first."""
+    pairs = [np.empty((0, 2), np.int64)]
+    for begin in range(0, len(frames), _PEAKS_AT_ONCE):
+        first = np.arange(begin, min(begin + _PEAKS_AT_ONCE, len(frames)))
+        second = first[:, None] + np.arange(1, _LOOK_AHEAD + 1)
+        exists = second < len(frames)
+        second[~exists] = 0
+        apart, difference = frames[second] - frames[first, None], bins[second] - bins[first, None]
+        is_near = exists & (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(difference) <= _MAX_BINS)
+        row, column = np.nonzero(is_near & (np.cumsum(is_near, axis=1) <= _FAN_OUT))
+        pairs.append(np.column_stack([first[row], second[row, column]]))
+    first, second = np.concatenate(pairs).T
+    return first, second
 
 
 def _spectrogram(waveform: Waveform) -> Float32Array:

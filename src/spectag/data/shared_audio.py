@@ -1,6 +1,6 @@
 """Which clips contain the same part of a recording, found by their landmark fingerprints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ _MIN_EXCESS = 4.0  # of equal landmarks over chance, from which on the peaks are
 _MIN_EXCESS_OTHER_SPEED = 7.0
 _PEAK_WEIGHT = 0.27  # per standard deviation of the number of equal peaks
 
+_BACKGROUND = 25  # frames around an offset whose equal landmarks are chance, or due to a hum
 _NEAR = 18  # frames and frequencies around an offset in which peaks are compared
 
 _CLIP_BITS = 18
@@ -82,24 +83,21 @@ class FingerprintIndex:
             rows = slice(*np.searchsorted(query.frames, (begin, begin + _QUERY_FRAMES)))
             part = Fingerprint(query.frames[rows] - np.int32(begin), query.bins[rows])
             for speed in speeds:
-                for score, match in self._matches_at(part, speed, first_clip, begin):
-                    if match.clip not in best or score > best[match.clip][0]:
-                        best[match.clip] = score, match
+                for clip, offset, n_matches, excess in self._accepted(part, speed, first_clip):
+                    if clip not in best or excess > best[clip][0]:
+                        best[clip] = excess, Match(clip, n_matches, (offset - begin / speed) * FRAME_SECONDS)
         return [match for _, (_, match) in sorted(best.items())]
 
-    def _matches_at(self, query: Fingerprint, speed: float, first_clip: int, begin: int) -> list[tuple[float, Match]]:
-        clips, offsets, n_matches, excess = self._candidates(query, speed, first_clip)
-        found = []
-        for clip, offset, count, score in zip(
-            *(column.tolist() for column in (clips, offsets, n_matches, excess)), strict=True
-        ):
+    def _accepted(self, query: Fingerprint, speed: float, first_clip: int) -> Iterator[tuple[int, int, int, float]]:
+        """The candidates that share audio with the query. Of a weak candidate, the peaks must be equal too."""
+        columns = [column.tolist() for column in self._candidates(query, speed, first_clip)]
+        for clip, offset, n_matches, excess in zip(*columns, strict=True):
             fingerprint = self.fingerprints[clip]
             assert fingerprint is not None
-            if score < _MIN_SCORE:
-                score *= np.exp(_PEAK_WEIGHT * equal_peaks(query, fingerprint, offset, speed=speed))
-            if score >= _MIN_SCORE:
-                found.append((score, Match(clip, count, (offset - begin / speed) * FRAME_SECONDS)))
-        return found
+            if excess >= _MIN_SCORE or (
+                excess * np.exp(_PEAK_WEIGHT * equal_peaks(query, fingerprint, offset, speed=speed)) >= _MIN_SCORE
+            ):
+                yield clip, offset, n_matches, excess
 
     def _candidates(
         self, query: Fingerprint, speed: float, first_clip: int
@@ -115,20 +113,22 @@ class FingerprintIndex:
         places = (places - np.repeat(marks.frames, n_equal))[is_wanted]
         places.sort()
         starts = np.flatnonzero(np.diff(places, prepend=-1))
-        places, counts = places[starts], np.diff(starts, append=len(places))
-        is_next = np.diff(places) == 1  # a peak may move by one frame
+        counts = np.diff(starts, append=len(places))
+        is_next = np.diff(places[starts]) == 1  # a peak may move by one frame
         counts = counts + np.append(counts[1:] * is_next, 0) + np.insert(counts[:-1] * is_next, 0, 0)
-        clips = places >> _FRAME_BITS
-        totals = np.bincount(clips, weights=counts, minlength=len(self.fingerprints))
-        chance = 2 * totals / (self.n_frames + _n_frames(query) + 1)  # at the offset where the overlap is largest
+        totals = np.bincount(places >> _FRAME_BITS, minlength=len(self.fingerprints))
         min_excess = _MIN_EXCESS if speed == 1 else _MIN_EXCESS_OTHER_SPEED
-        kept = counts >= min_excess
-        clips, places, counts = clips[kept], places[kept], counts[kept]
-        excess = (counts - chance[clips]) / np.sqrt(1 + chance[clips])
+        found, counts = places[starts[counts >= min_excess]], counts[counts >= min_excess]
+        clips = found >> _FRAME_BITS
+        begin, end = (np.searchsorted(places, found + shift) for shift in (-_BACKGROUND, _BACKGROUND + 1))
+        overall = 6 * totals[clips] / (self.n_frames[clips] + _n_frames(query) + 1)  # in 3 frames, at the full overlap
+        nearby = 3 * (end - begin - counts) / (2 * _BACKGROUND - 2)
+        chance = np.maximum(overall, nearby)
+        excess = (counts - chance) / np.sqrt(1 + chance)
         order = np.lexsort([-excess, clips])
         best = order[np.diff(clips[order], prepend=-1) > 0]
         best = best[excess[best] >= min_excess]
-        offsets = (places[best] & (1 << _FRAME_BITS) - 1) - _FIRST_FRAME
+        offsets = (found[best] & (1 << _FRAME_BITS) - 1) - _FIRST_FRAME
         return clips[best], offsets, counts[best], excess[best]
 
 

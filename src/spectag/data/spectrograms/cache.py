@@ -159,7 +159,7 @@ class SpectrogramCache:
     def _is_current(self, excerpt: "_Excerpt", entry: "_IndexEntry") -> bool:
         try:
             n_bytes = _log_mel_path(self.folder, entry.key).stat().st_size
-            return _file_state(excerpt.path) == entry.file_state and n_bytes == self._npy_bytes(entry.n_frames)
+            return state_of_file(excerpt.path) == entry.file_state and n_bytes == self._npy_bytes(entry.n_frames)
         except OSError:
             return False
 
@@ -269,7 +269,7 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerp
     """Find or compute the log_mel of an excerpt, in a worker process."""
     audio_path, start, end = excerpt
     try:
-        file_state = _file_state(audio_path)
+        file_state = state_of_file(audio_path)
         key = _key(_digest(audio_path, file_state), excerpt)
         path = _log_mel_path(folder, key)
         if n_stored := _n_stored_frames(path, config.n_mels):
@@ -277,7 +277,7 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerp
         waveform, _ = read_audio(audio_path, sample_rate=config.sample_rate, start_seconds=start, end_seconds=end)
         with warnings.catch_warnings(action="ignore"):  # the parent process has warned
             log_mel = compute_log_mel(waveform, config)
-        if _file_state(audio_path) != file_state:
+        if state_of_file(audio_path) != file_state:
             return _Result(None, reason=f"{audio_path}: the file changed while it was read; prepare it again")
     except SpectagError as error:
         return _Result(None, reason=str(error))
@@ -289,7 +289,7 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerp
     return _Result(_IndexEntry(file_state, key, log_mel.shape[1]), n_bytes)
 
 
-def _file_state(path: str) -> str:
+def state_of_file(path: str) -> str:
     """Size, modification time and change time of a file: a text that changes with the content of the file."""
     status = os.stat(path)  # noqa: PTH116
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
@@ -318,7 +318,7 @@ def content_key(clip: Clip) -> str:
         If the file can't be read.
     """
     excerpt = _Excerpt.of(clip)
-    return _key(_digest(excerpt.path, _file_state(excerpt.path)), excerpt)
+    return _key(_digest(excerpt.path, state_of_file(excerpt.path)), excerpt)
 
 
 def _log_mel_path(folder: Path, key: str) -> Path:

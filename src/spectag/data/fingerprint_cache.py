@@ -1,0 +1,174 @@
+"""The fingerprint cache: the spectral peaks of each clip in a database beside the spectrogram cache.
+
+    CACHE/fingerprints-<version>.sqlite
+
+Fingerprints have the key of the clip's content, as spectrograms have. The database also contains the key of each file
+with its size and times, so that an unchanged file is not read again.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from spectag.audio.files import read_audio
+from spectag.audio.fingerprints import FINGERPRINT_VERSION, FRAME_SECONDS, Fingerprint, fingerprint
+from spectag.data.clips import Clip
+from spectag.data.readers.file_finder import IMAGE_SUFFIXES
+from spectag.data.spectrograms.cache import content_key, state_of_file
+from spectag.errors import EndOfSoundError, SpectagError, SpectrogramCacheError
+from spectag.system.cache import cache_folder
+from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.worker_pool import map_unordered, n_usable_cores
+
+_TABLES = """
+create table if not exists fingerprints (key text primary key, frames blob not null, bins blob not null);
+create table if not exists clips (
+    path text, start_seconds real, end_seconds real, state text not null, key text not null,
+    primary key (path, start_seconds, end_seconds)
+);
+"""
+_BLOCK_SECONDS = 60.0  # a whole number of frames; long recordings are read in blocks, which bounds the memory
+_CLIPS_PER_WORKER = 50  # computed in about the time that a worker process takes to start
+_COMMIT_SECONDS = 5.0  # a killed run loses the work of this time
+_LOCK_SECONDS = 60.0  # waiting for other runs that write
+
+
+def clip_fingerprints(
+    clips: Sequence[Clip],
+    root: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+    log: Log = no_log,
+) -> list[Fingerprint | None]:
+    """The fingerprint of each clip, from the cache or computed; None for images and for clips that can't be read.
+
+    The process can be killed at any time and started again.
+
+    Parameters
+    ----------
+    clips
+        Whole recordings or parts of them.
+    root : path, optional
+        Folder of the spectrogram cache. By default in the user's cache folder.
+    workers : int, optional
+        Number of processes. By default one per core, or fewer if there are few clips.
+    progress : Progress
+        Called with the number of clips that are done.
+    log : Log
+        Called with the number of clips that can't be read.
+
+    Raises
+    ------
+    SpectrogramCacheError
+        If the cache can't be read or written.
+    WorkerDiedError
+        If a worker process was killed.
+    """
+    folder = Path(root) if root else cache_folder() / "spectrograms"
+    path = folder / f"fingerprints-{FINGERPRINT_VERSION}.sqlite"
+    sounds = dict.fromkeys(clip for clip in clips if clip.path.suffix.lower() not in IMAGE_SUFFIXES)
+    with _open_database(path) as database:
+        keys = _keys(database, sounds)
+        known = {key for (key,) in database.execute("select key from fingerprints")}
+        clip_of_key = {key: clip for clip, key in keys.items() if key not in known}
+        _compute(database, {clip: key for key, clip in clip_of_key.items()}, workers, progress)
+        select = "select frames, bins from fingerprints where key = ?"
+        rows = {key: database.execute(select, (key,)).fetchone() for key in set(keys.values())}
+    prints = {
+        key: Fingerprint(np.frombuffer(row[0], "<i4"), np.frombuffer(row[1], "<i2")) for key, row in rows.items() if row
+    }
+    if n_unreadable := sum(keys.get(clip) not in prints for clip in sounds):
+        log(f"{n_unreadable} clips can't be read and have no fingerprint")
+    return [prints.get(keys[clip]) if clip in keys else None for clip in clips]
+
+
+def clip_fingerprint(clip: Clip) -> Fingerprint:
+    """The fingerprint of a clip, without the cache. Long recordings are read in blocks.
+
+    Raises
+    ------
+    AudioError
+        As `read_audio`.
+    """
+    frames, bins = [np.empty(0, np.int32)], [np.empty(0, np.int16)]
+    start, end = clip.start_seconds, np.inf if clip.end_seconds is None else clip.end_seconds
+    n_seconds = _BLOCK_SECONDS
+    while start < end and n_seconds >= _BLOCK_SECONDS:
+        try:
+            waveform, rate = read_audio(
+                clip.path, start_seconds=start, end_seconds=float(min(start + _BLOCK_SECONDS, end))
+            )
+        except EndOfSoundError:
+            if start == clip.start_seconds:
+                raise
+            break
+        block = fingerprint(waveform, rate)
+        frames.append(block.frames + np.int32(round((start - clip.start_seconds) / FRAME_SECONDS)))
+        bins.append(block.bins)
+        n_seconds = len(waveform) / rate
+        start += _BLOCK_SECONDS
+    return Fingerprint(np.concatenate(frames), np.concatenate(bins))
+
+
+@contextmanager
+def _open_database(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS)) as database:
+            database.executescript(_TABLES)
+            yield database
+            database.commit()
+    except (OSError, sqlite3.Error) as error:
+        raise SpectrogramCacheError(
+            f"{path}: the fingerprint cache can't be used: {error}; free disk space, or delete the file"
+        ) from error
+
+
+def _keys(database: sqlite3.Connection, clips: Iterable[Clip]) -> dict[Clip, str]:
+    """The key of the content of each clip whose file can be read. Unchanged files are not read again."""
+    keys = {}
+    select = "select key from clips where path = ? and start_seconds = ? and end_seconds = ? and state = ?"
+    for clip in clips:
+        end = -1.0 if clip.end_seconds is None else clip.end_seconds
+        with suppress(OSError):
+            place = (str(clip.path.absolute()), clip.start_seconds, end, state_of_file(str(clip.path)))
+            if row := database.execute(select, place).fetchone():
+                keys[clip] = row[0]
+            else:
+                keys[clip] = content_key(clip)
+                database.execute("insert or replace into clips values (?, ?, ?, ?, ?)", (*place, keys[clip]))
+    database.commit()
+    return keys
+
+
+def _compute(
+    database: sqlite3.Connection, missing: Mapping[Clip, str], workers: int | None, progress: Progress
+) -> None:
+    """Compute and store the fingerprints of clips, each under its key."""
+    if not missing:
+        return
+    n_workers = workers or min(n_usable_cores(), 1 + len(missing) // _CLIPS_PER_WORKER)
+    progress("fingerprints", 0, len(missing))
+    last_commit = time.monotonic()
+    results = map_unordered(_try_fingerprint, missing, n_workers=n_workers)
+    with closing(results):
+        for n_done, (clip, result) in enumerate(results, start=1):
+            if result is not None:
+                row = missing[clip], result.frames.astype("<i4").tobytes(), result.bins.astype("<i2").tobytes()
+                database.execute("insert or ignore into fingerprints values (?, ?, ?)", row)
+            if time.monotonic() - last_commit > _COMMIT_SECONDS:
+                database.commit()
+                last_commit = time.monotonic()
+            progress("fingerprints", n_done, len(missing))
+
+
+def _try_fingerprint(clip: Clip) -> Fingerprint | None:
+    try:
+        return clip_fingerprint(clip)
+    except (SpectagError, OSError):
+        return None

@@ -1,0 +1,98 @@
+"""Cached fingerprints equal computed ones, are used again, and follow the content of the files."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from spectag.audio.files import write_audio
+from spectag.audio.fingerprints import fingerprint
+from spectag.data import fingerprint_cache
+from spectag.data.clips import Clip
+from spectag.data.fingerprint_cache import clip_fingerprint, clip_fingerprints
+from spectag.errors import SpectrogramCacheError
+
+RATE = 16_000
+
+
+@pytest.fixture
+def clips(tmp_path, rng) -> list[Clip]:
+    for name in ("a.wav", "b.wav"):
+        write_audio(tmp_path / name, rng.normal(0, 0.1, 2 * RATE).astype(np.float32), RATE)
+    return [Clip(tmp_path / name, name, ()) for name in ("a.wav", "b.wav")]
+
+
+def peaks(fingerprints) -> list[list[tuple[int, int]] | None]:
+    return [found and list(zip(found.frames.tolist(), found.bins.tolist(), strict=True)) for found in fingerprints]
+
+
+def refuse(clip: Clip) -> None:
+    raise AssertionError(f"{clip} was computed again")
+
+
+def test_cached_fingerprints_equal_computed_ones_and_are_used_again(tmp_path, clips, monkeypatch):
+    first = clip_fingerprints(clips, tmp_path / "cache")
+    assert peaks(first) == peaks(clip_fingerprint(clip) for clip in clips)
+    monkeypatch.setattr(fingerprint_cache, "clip_fingerprint", refuse)
+    assert peaks(clip_fingerprints(clips[::-1], tmp_path / "cache", workers=1)) == peaks(first[::-1])
+
+
+def test_copy_of_a_file_has_the_cached_fingerprint_and_a_changed_file_has_a_new_one(tmp_path, clips, rng, monkeypatch):
+    first = clip_fingerprints(clips, tmp_path / "cache")
+    (tmp_path / "copy.wav").write_bytes(clips[0].path.read_bytes())
+    with monkeypatch.context() as patched:
+        patched.setattr(fingerprint_cache, "clip_fingerprint", refuse)
+        copied = clip_fingerprints([Clip(tmp_path / "copy.wav", "copy.wav", ())], tmp_path / "cache", workers=1)
+    assert peaks(copied) == peaks(first[:1])
+    write_audio(clips[0].path, rng.normal(0, 0.1, RATE).astype(np.float32), RATE)
+    assert peaks(clip_fingerprints(clips, tmp_path / "cache"))[0] != peaks(first)[0]
+
+
+def test_run_that_was_interrupted_continues(tmp_path, clips, monkeypatch):
+    computed = []
+
+    def interrupted(clip: Clip):
+        if len(computed) == 1:
+            raise KeyboardInterrupt
+        computed.append(clip)
+        return clip_fingerprint(clip)
+
+    monkeypatch.setattr(fingerprint_cache, "_COMMIT_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(fingerprint_cache, "_try_fingerprint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            clip_fingerprints(clips, tmp_path / "cache", workers=1)
+    with sqlite3.connect(next((tmp_path / "cache").glob("*.sqlite"))) as database:
+        assert database.execute("select count(*) from fingerprints").fetchone() == (1,)
+    assert peaks(clip_fingerprints(clips, tmp_path / "cache")) == peaks(map(clip_fingerprint, clips))
+
+
+def test_images_and_unreadable_clips_have_no_fingerprint_and_are_counted(tmp_path, clips):
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    (tmp_path / "text.wav").write_text("no sound")
+    others = [Clip(tmp_path / name, name, ()) for name in ("image.png", "text.wav", "missing.wav")]
+    lines: list[str] = []
+    found = clip_fingerprints([others[0], clips[0], *others[1:]], tmp_path / "cache", log=lines.append)
+    assert [one is None for one in found] == [True, False, True, True]
+    assert lines == ["2 clips can't be read and have no fingerprint"]
+
+
+def test_part_of_a_recording_and_blocks_of_a_long_one_have_the_peaks_of_their_samples(tmp_path, rng, monkeypatch):
+    waveform = rng.normal(0, 0.1, 6 * RATE).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", waveform, RATE, subtype="FLOAT")
+    part = Clip(tmp_path / "long.wav", "long.wav", (), start_seconds=1.0, end_seconds=3.5)
+    whole = Clip(tmp_path / "long.wav", "long.wav", ())
+    expected = peaks([fingerprint(waveform[RATE : round(3.5 * RATE)], RATE), fingerprint(waveform, RATE)])
+    assert peaks([clip_fingerprint(part)]) == expected[:1]
+    monkeypatch.setattr(fingerprint_cache, "_BLOCK_SECONDS", 2.0)
+    in_blocks = set(peaks([clip_fingerprint(whole)])[0] or ())
+    assert len(in_blocks & set(expected[1] or ())) > 0.85 * len(expected[1] or ())
+
+
+def test_damaged_cache_is_named(tmp_path, clips):
+    (path := tmp_path / "fingerprints-1.sqlite").write_text("no database, " * 99)
+    with pytest.raises(SpectrogramCacheError, match=r"fingerprints-1\.sqlite: the fingerprint cache can't be used"):
+        clip_fingerprints(clips, Path(path).parent)
