@@ -1,6 +1,7 @@
 """spectag calibrate."""
 
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spectag.scoring.thresholds import ThresholdGoal
 
 Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))]
+_FILE_WIDTH = 120  # of the table if it is not printed to a terminal, in characters
 
 
 def calibrate_command(
@@ -147,7 +149,7 @@ def _threshold(text: str) -> tuple[str, float]:
 
 def print_recalibration(result: "Recalibration") -> None:
     """Print the threshold and scores of each label, and what changed overall."""
-    stdout_console().print(_table(result))
+    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(_table(result))
     print("", *_summary(result), sep="\n")
 
 
