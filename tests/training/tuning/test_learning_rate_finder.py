@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,19 @@ def test_suggestion_does_not_depend_on_the_scale_of_the_loss(scale, offset):
 @pytest.mark.parametrize("n_rates", [0, 1, 5, 100])
 def test_no_suggestion_if_the_loss_never_falls_or_the_curve_is_too_short(n_rates):
     assert suggest_rate(RATES[:n_rates], np.arange(float(n_rates))) is None
+
+
+@pytest.mark.parametrize(
+    ("steepest", "is_reported"), [(1e-8, True), (1e-4, False), (1e3, True)], ids=["below", "inside", "above"]
+)
+def test_steepest_descent_at_the_end_of_the_rates_is_reported(monkeypatch, steepest, is_reported):
+    training = SimpleNamespace(losses_at=lambda rates: (1 / (1 + (rate / steepest) ** 0.5) for rate in rates))
+    monkeypatch.setattr(rate_finder, "read_training_data", lambda *_: (None, None))
+    monkeypatch.setattr(rate_finder, "first_fine_tuning", lambda *_: training)
+    lines = []
+    curve = find_learning_rate("clips.csv", Recipe(), log=lines.append)
+    assert curve.suggestion is not None
+    assert [line.startswith("the loss falls fastest at an end") for line in lines] == [True] * is_reported
 
 
 # ------------------------------------------------------------------------------------------------ on sounds

@@ -26,7 +26,7 @@ from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.system.epoch_log import Epoch
 from spectag.training.tuning.figures import study_figure
-from spectag.training.tuning.search_space import GROUPS, Range, search_space, value_of, with_values
+from spectag.training.tuning.search_space import GROUPS, Range, at_an_end, search_space, value_of, with_values
 from spectag.training.tuning.study import BEST_TOML, FIGURE, TRIALS_CSV, tune
 from spectag.training.tuning.study_storage import JOURNAL
 
@@ -172,6 +172,24 @@ def test_mel_settings_are_not_searched_over_for_images():
         search_space(Recipe(backbone="scratch"), ["mel"], holds_images=True)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "values", "expected"),
+    [
+        (Recipe(), {"weight_decay": 1e-5, "n_mixed_clips": 3000}, {"weight_decay", "n_mixed_clips"}),
+        (Recipe(), {"weight_decay": 0.098, "n_mixed_clips": 1000}, {"weight_decay"}),
+        (Recipe(), {"weight_decay": 1e-3, "n_mixed_clips": 0, "features": "all"}, set()),  # no fewer than 0 mixed clips
+        (TUNED, {"augment.mix": 1.0, "augment.warp": 0.0, "augment.gain_db": 12.0}, {"augment.gain_db"}),
+        (
+            TUNED,
+            {"learning_rate": 3e-3, "finetune.layer_decay": 1.0, "mel.n_mels": 64},
+            {"learning_rate", "mel.n_mels"},
+        ),
+    ],
+)
+def test_value_is_at_an_end_of_the_search_only_if_values_beyond_it_are_possible(recipe, values, expected):
+    assert set(at_an_end(recipe, search_space(recipe), values)) == expected
+
+
 # A study
 
 
@@ -192,6 +210,15 @@ def test_first_trial_is_the_recipe_itself_and_the_best_recipe_is_that_of_the_bes
     assert {(tried.n_mixed_clips, tried.folds, tried.seed, tried.mel.n_mels) for tried in fake_training.recipes} == {
         (0, 2, 3, 32)
     }
+
+
+def test_best_value_at_the_end_of_its_range_is_reported(manifest, tmp_path, fake_training):
+    fake_training.lwlrap = lambda recipe, _: 0.5 if recipe.weight_decay is None else 0.9 + 0.01 * recipe.weight_decay
+    lines = []
+    study = tune(manifest, tmp_path / "s", SCRATCH, trials=40, over=["head"], log=lines.append)
+    assert study.best.settings["weight_decay"] > 0.08
+    at_end = f"weight_decay {study.best.settings['weight_decay']:g} is at the end of the values that were searched"
+    assert lines[-1].startswith(at_end)
 
 
 def test_best_recipe_is_unchanged_if_no_trial_is_better(manifest, tmp_path, fake_training):

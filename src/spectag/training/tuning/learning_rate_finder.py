@@ -96,8 +96,14 @@ def find_learning_rate(
             f"the loss is not finite even at a learning rate of {LOWEST_RATE:g}; check the clips with spectag inspect"
         )
     smoothed = smooth(losses)
-    rates = rates[: len(losses)]
-    return RateCurve(rates, losses, smoothed, suggest_rate(rates, smoothed))
+    has_ended, rates = len(losses) < n_steps, rates[: len(losses)]
+    suggestion, possible = suggest_rate(rates, smoothed), _possible_suggestions(rates)
+    if suggestion is not None and suggestion in (possible[0], np.inf if has_ended else possible[-1]):
+        log(
+            f"the loss falls fastest at an end of the learning rates that were tried, from {rates[0]:g} to "
+            f"{rates[-1]:g}: a better one may lie beyond it; look at the figure"
+        )
+    return RateCurve(rates, losses, smoothed, suggestion)
 
 
 def smooth(losses: FloatArray) -> FloatArray:
@@ -135,11 +141,18 @@ def suggest_rate(rates: FloatArray, smoothed: FloatArray) -> float | None:
     rates, smoothed : float arrays of shape (n_rates,)
         Rates evenly spaced on a logarithmic scale, and the moving average of the loss.
     """
-    if len(rates) < 2:
+    possible = _possible_suggestions(rates)
+    if not len(possible):
         return None
-    half = max(1, int(math.log(10.0) / 2 / math.log(rates[1] / rates[0])))
-    if len(rates) < 2 * half + 1:
-        return None
+    half = (len(rates) - len(possible)) // 2
     slopes = np.correlate(smoothed, np.arange(-half, half + 1), mode="valid")  # least squares, up to a constant factor
     steepest = int(np.argmin(slopes))
-    return float(rates[steepest + half]) if slopes[steepest] < 0 else None
+    return float(possible[steepest]) if slopes[steepest] < 0 else None
+
+
+def _possible_suggestions(rates: FloatArray) -> FloatArray:
+    """The rates in the middle of a tenfold range."""
+    if len(rates) < 2:
+        return rates[:0]
+    half = max(1, int(math.log(10.0) / 2 / math.log(rates[1] / rates[0])))
+    return rates[half : len(rates) - half] if len(rates) > 2 * half else rates[:0]

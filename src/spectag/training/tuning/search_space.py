@@ -1,5 +1,6 @@
 """The search space of tuning: the settings that a recipe does not set, each with its range or its choices."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -14,6 +15,9 @@ GROUPS = ("mel", "augment", "head", "learning_rate")
 """Kinds of settings that can be searched over."""
 
 Value = str | float | int | None
+
+_END_FRACTION = 0.02
+"""A value is at the end of a range if it is closer to it than this fraction of the range."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,45 @@ def with_values(recipe: Recipe, values: Mapping[str, Value]) -> Recipe:
     if "mel" in changes:
         resolve_mel(changed.backbone, changed.mel)  # an error if they contradict those of the backbone
     return changed
+
+
+def at_an_end(recipe: Recipe, space: SearchSpace, values: Mapping[str, Value]) -> list[str]:
+    """The settings whose value is at an end of those that were searched, although values beyond it are possible.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With which the settings can be combined.
+    space : SearchSpace
+    values : mapping
+        A value of each setting.
+    """
+    found = []
+    for name, value in values.items():
+        beyond = _beyond(space.settings[name], value)
+        try:
+            if beyond is not None and with_values(recipe, {**values, name: beyond}):
+                found.append(name)
+        except ConfigError:  # the end of the range is the end of what is possible, such as a fraction of 0 or 1
+            continue
+    return found
+
+
+def _beyond(domain: Range | SettingChoice, value: Value) -> float | None:
+    """A number beyond the end of a domain at which the value lies; None if it lies inside."""
+    if not isinstance(value, int | float):
+        return None
+    if isinstance(domain, SettingChoice):
+        numbers = sorted(number for number in domain.values if isinstance(number, int | float))
+        if len(numbers) < 3 or value not in (numbers[0], numbers[-1]):
+            return None
+        return value + 1 if value == numbers[-1] else value - 1
+    low, high = (math.log(end) if domain.log else end for end in (domain.low, domain.high))
+    position = ((math.log(value) if domain.log else value) - low) / (high - low)
+    if min(position, 1 - position) > _END_FRACTION:
+        return None
+    outside = high + (high - low) / 10 if position > 0.5 else low - (high - low) / 10
+    return math.exp(outside) if domain.log else outside
 
 
 def explicit_settings(recipe: Recipe) -> dict[str, Any]:

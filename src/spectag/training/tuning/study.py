@@ -31,6 +31,7 @@ from spectag.training.tuning.search_space import (
     SearchSpace,
     SettingChoice,
     Value,
+    at_an_end,
     explicit_settings,
     search_space,
     value_of,
@@ -219,7 +220,13 @@ class _Search:
             spent = spent_before + time.monotonic() - self.started
             ended = _reason_to_end(self.trials, spent, budget, n_trials) or self._try_next()
         self.log(ended)
-        return self._result(ended)
+        result = self._result(ended)
+        for name in at_an_end(self.recipe, self.space, result.best.settings) if result.best.number else ():
+            self.log(
+                f"{name} {format_value(result.best.settings[name])} is at the end of the values that were searched; a "
+                "better one may lie beyond it"
+            )
+        return result
 
     def _requeue_stopped(self) -> None:
         """Give the settings of a trial that was stopped a second chance, but no third."""
@@ -400,6 +407,7 @@ def _best_toml(study: Study) -> str:
     return (
         f"# The best of {len(study.trials)} trials: held-out lwlrap {best.lwlrap:.4f} (trial {best.number}); "
         f"{first.lwlrap:.4f} before the search.\n"
+        "# The best of many trials is partly lucky: score the model on clips that no trial has used.\n"
         f"#\n#   spectag train MANIFEST -o MODEL --recipe {BEST_TOML}\n\n"
         f"{tomli_w.dumps(_without_null(explicit_settings(study.recipe)))}"
     )
