@@ -9,8 +9,7 @@ from spectag.scoring.bootstrap import (
     as_json,
     draw_groups,
     paired_difference,
-    percentile_interval,
-    two_sided_p_value,
+    score_interval,
 )
 from spectag.scoring.scores import resampled_scores
 
@@ -33,41 +32,38 @@ def test_interval_is_wider_if_the_clips_of_a_group_are_alike(rng):
     is_right = np.repeat(rng.random(40) < 0.7, 10)  # 40 recordings of ten clips that are alike
 
     def width(groups):
-        low, high = percentile_interval(
-            accuracy_samples(is_right, draw_groups(groups, n_resamples=400, rng=rng)), confidence=0.95
-        )
-        return high - low
+        samples = accuracy_samples(is_right, Resampling(400).counts(groups))
+        low, high = score_interval(samples[:, None], len(set(groups)), confidence=0.95)
+        return float(high[0] - low[0])
 
     assert width(np.repeat(range(40), 10).tolist()) == pytest.approx(np.sqrt(10) * width(range(400)), rel=0.25)
 
 
-def test_interval_of_a_mean_is_close_to_its_standard_error(rng):
-    is_right = rng.random(400) < 0.8
-    counts = draw_groups(range(400), n_resamples=1000, rng=rng)
-    low, high = percentile_interval(accuracy_samples(is_right, counts), 0.95)
-    standard_error = math.sqrt(is_right.mean() * (1 - is_right.mean()) / 400)
-    assert low == pytest.approx(is_right.mean() - 1.96 * standard_error, abs=0.006)
-    assert high == pytest.approx(is_right.mean() + 1.96 * standard_error, abs=0.006)
-    narrow_low, narrow_high = percentile_interval(accuracy_samples(is_right, counts), 0.5)
-    assert low < narrow_low < narrow_high < high
-
-
-def test_nineteen_of_twenty_intervals_contain_the_true_accuracy():
+@pytest.mark.parametrize(("accuracy", "n_clips"), [(0.8, 150), (0.95, 20), (0.99, 50)])
+def test_nineteen_of_twenty_intervals_contain_the_true_accuracy(accuracy, n_clips):
     rng = np.random.default_rng(5)
     n_covered = 0
     for _ in range(200):
-        samples = accuracy_samples(rng.random(150) < 0.8, draw_groups(range(150), n_resamples=200, rng=rng))
-        low, high = percentile_interval(samples, 0.95)
-        n_covered += low <= 0.8 <= high
-    assert 180 <= n_covered <= 198
+        counts = np.column_stack([np.ones(n_clips, int), draw_groups(range(n_clips), n_resamples=100, rng=rng)])
+        low, high = score_interval(accuracy_samples(rng.random(n_clips) < accuracy, counts)[:, None], n_clips, 0.95)
+        n_covered += low[0] <= accuracy <= high[0]
+    assert 180 <= n_covered <= 199
 
 
-def test_interval_ignores_nan_and_keeps_infinity():
-    samples = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, np.nan], [np.inf, np.nan]])
-    low, high = percentile_interval(samples, 0.95)
-    assert (low[0], high[0]) == (1.0, np.inf)
-    assert np.isnan(low[1])
-    assert np.isnan(high[1])
+def test_interval_of_a_mean_of_small_errors_is_narrower_than_that_of_a_proportion(rng):
+    scores = 1 - 0.1 * rng.random(400)  # errors up to 0.1
+    resamples = rng.choice(scores, size=(1000, 400)).mean(axis=1)
+    low, high = score_interval(np.r_[scores.mean(), resamples][:, None], 400, 0.95)
+    standard_error = scores.std() / 20
+    assert float(high[0] - low[0]) == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
+
+
+def test_interval_ignores_undefined_resamples():
+    samples = np.array([[0.5, 0.5, np.nan], [0.4, np.nan, 0.5], [np.nan, np.nan, 0.5], [0.6, np.nan, 0.5]])
+    low, high = score_interval(samples, 10, 0.95)
+    assert 0 < low[0] < 0.5 < high[0] < 1
+    assert np.isnan(low[1:]).all()
+    assert np.isnan(high[1:]).all()
 
 
 def test_first_column_of_counts_is_the_clips_themselves():
@@ -80,49 +76,64 @@ def test_first_column_of_counts_is_the_clips_themselves():
 def test_clips_of_a_single_recording_have_no_interval():
     resampling = Resampling()
     assert resampling.counts(["a", "a"]).shape == (2, 1)
-    estimate = resampling.estimate(np.array([0.5]))
+    [estimate] = resampling.estimates(np.array([[0.5]]), 1)
     assert (estimate.value, as_json(estimate)) == (0.5, {"value": 0.5, "low": None, "high": None})
-
-
-def test_undefined_score_has_no_interval_although_some_resamples_define_it():
-    undefined, defined = Resampling().estimates(np.array([[np.nan, 0.5], [0.3, 0.4], [0.4, 0.6]]))
-    assert as_json(undefined) == {"value": None, "low": None, "high": None}
-    assert defined == Estimate(0.5, 0.4, 0.6)
 
 
 def test_json_has_none_for_infinity():
     assert as_json(Estimate(math.inf, 2.0, math.inf)) == {"value": None, "low": 2.0, "high": None}
 
 
-def test_equal_infinities_and_rounding_errors_make_no_difference():
-    differences = paired_difference(np.array([np.inf, np.inf, 1, np.nan, 0.3]), np.array([np.inf, 1, 3, 1, 0.1 + 0.2]))
-    np.testing.assert_array_equal(differences, [0, np.inf, -2, np.nan, 0])
+def paired(first, other, *, n_resamples=400):
+    """Difference and p-value of the accuracies of two models on the same clips, each of another recording."""
+    counts = Resampling(n_resamples).counts(range(len(first)))
+    samples = [accuracy_samples(is_right, counts) for is_right in (first, other)]
+    estimates = [Resampling().estimates(each[:, None], len(first))[0] for each in samples]
+    return paired_difference(*estimates, (samples[0][1:], samples[1][1:]), len(first), 0.95)
 
 
-@pytest.mark.parametrize(
-    ("differences", "p_value"),
-    [
-        (np.zeros(99), 1.0),
-        (np.ones(999), 0.002),
-        (np.r_[np.ones(95), -np.ones(4)], 0.1),
-        (np.r_[np.ones(50), -np.ones(49)], 1.0),
-        (np.r_[np.ones(99), np.nan], 0.02),
-    ],
-)
-def test_p_values_computed_by_hand(differences, p_value):
-    assert two_sided_p_value(differences) == pytest.approx(p_value)
-    assert two_sided_p_value(-differences) == pytest.approx(p_value)
+def test_interval_of_a_difference_equals_the_published_example_of_newcombe():
+    """Of 50 pairs, 36 are right in both, 12 and 2 in one of the two: 0.2, interval 0.0569 to 0.3404 (method 10)."""
+    first = np.repeat([True, True, False], [36, 12, 2])
+    other = np.repeat([True, False, True], [36, 12, 2])
+    difference, p_value = paired(first, other, n_resamples=5000)
+    assert difference.value == pytest.approx(0.2)
+    assert difference.low == pytest.approx(0.0569, abs=0.01)
+    assert difference.high == pytest.approx(0.3404, abs=0.01)
+    assert 0.001 < p_value < 0.02
 
 
-def test_undefined_differences_have_no_p_value():
-    assert np.isnan(two_sided_p_value(np.array([np.nan])))
+def test_difference_of_a_model_from_itself_is_0_and_may_be_another_on_other_clips(rng):
+    for is_right in (rng.random(100) < 0.9, rng.random(100) < 0.5, np.ones(100, bool)):
+        difference, p_value = paired(is_right, is_right)
+        assert difference.low < difference.value == 0 < difference.high
+        assert p_value == 1
+
+
+def test_luck_that_both_models_share_does_not_widen_the_interval_of_the_difference(rng):
+    first = rng.random(400) < 0.8
+    other = np.where(np.arange(400) < 380, first, ~first)
+    difference, _ = paired(first, other)
+    unrelated, _ = paired(first, rng.permutation(other))
+    assert difference.high - difference.low < 0.6 * (unrelated.high - unrelated.low)
+
+
+def test_p_value_is_below_5_percent_where_the_interval_excludes_0(rng):
+    for gain in (0.0, 0.03, 0.05, 0.08, 0.1):
+        difference, p_value = paired(rng.random(300) < 0.7 + gain, rng.random(300) < 0.7)
+        assert (p_value < 0.05) == (difference.low > 0 or difference.high < 0)
+
+
+def test_infinite_and_undefined_scores_have_no_interval_of_the_difference():
+    resamples = np.ones(3), np.ones(3)
+    for first in (Estimate(math.inf, 1.0, math.inf), Estimate(math.nan), Estimate(0.5)):
+        difference, p_value = paired_difference(first, Estimate(0.5, 0.4, 0.6), resamples, 3, 0.95)
+        assert math.isnan(difference.low)
+        assert math.isnan(difference.high)
+        assert math.isnan(p_value)
 
 
 def test_p_value_is_below_5_percent_for_5_percent_of_equally_good_pairs():
     rng = np.random.default_rng(3)
-    n_significant = 0
-    for _ in range(150):
-        counts = draw_groups(range(200), n_resamples=200, rng=rng)
-        first, other = (accuracy_samples(rng.random(200) < 0.7, counts) for _ in range(2))
-        n_significant += two_sided_p_value(paired_difference(first, other)) < 0.05
-    assert 1 <= n_significant <= 16
+    p_values = [paired(*(rng.random((2, 200)) < 0.7), n_resamples=200)[1] for _ in range(150)]
+    assert 1 <= (np.array(p_values) < 0.05).sum() <= 16

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from spectag.scoring.bootstrap import Resampling, draw_groups
@@ -113,7 +113,7 @@ def test_label_without_clips_is_left_out_of_the_means(rng):
     y_true[:, 3] = False
     with_label, without = score(y_true, y_score), score(y_true[:, :3], y_score[:, :3])
     for name in ("mean_average_precision", "roc_auc", "f1_macro", "f1_micro"):
-        assert with_label.overall[name] == without.overall[name]
+        assert with_label.overall[name].value == without.overall[name].value
 
 
 def test_json_has_none_for_undefined_scores():
@@ -122,7 +122,10 @@ def test_json_has_none_for_undefined_scores():
     as_json = json.loads(json.dumps(perfect.to_dict(), allow_nan=False))
     assert as_json["d_prime"] is None
     assert as_json["top1_accuracy"] == 1.0
-    assert as_json["intervals"] == {"lwlrap": [1.0, 1.0], "top1_accuracy": [1.0, 1.0]}
+    assert as_json["intervals"] == {
+        "lwlrap": [pytest.approx(0.3424, abs=1e-4), 1.0],
+        "top1_accuracy": [pytest.approx(0.3424, abs=1e-4), 1.0],
+    }
     assert as_json["per_label"] == {
         "n_clips": [1, 1, 0],
         "lwlrap": [1.0, 1.0, None],
@@ -130,6 +133,65 @@ def test_json_has_none_for_undefined_scores():
         "roc_auc": [1.0, 1.0, None],
         "f1": [1.0, 1.0, None],
     }
+
+
+def test_presence_of_one_label_has_no_lwlrap(rng):
+    """With one label, every clip with it ranks it first: lwlrap is 1 whatever the scores."""
+    scores = score_predictions(np.arange(16)[:, None] % 2, rng.random((16, 1)), range(16))
+    assert math.isnan(scores.lwlrap)
+    assert math.isnan(scores.per_label["lwlrap"][0].value)
+    assert scores.to_dict()["lwlrap"] is None
+    assert scores.main_metric == "mean_average_precision"
+    assert scores.main_score == scores.per_label["average_precision"][0].value < 1
+
+
+def test_interval_of_accuracy_is_that_of_wilson(rng):
+    """Clips of different recordings are independent trials."""
+    y_true = np.eye(4, dtype=bool)[rng.integers(4, size=200)]
+    y_score = rng.normal(size=(200, 4)) + 3 * y_true
+    accuracy = score_predictions(y_true, y_score, range(200), resampling=Resampling(5000)).overall["top1_accuracy"]
+    wilson = binomtest(round(200 * accuracy.value), 200).proportion_ci(method="wilson")
+    assert (accuracy.low, accuracy.high) == (pytest.approx(wilson.low, abs=3e-3), pytest.approx(wilson.high, abs=3e-3))
+
+
+def test_interval_of_perfect_scores_is_as_wide_as_the_rule_of_wilson_for_the_number_of_recordings():
+    """Twenty recordings of three clips, without an error, do not show that there are none."""
+    y_true = np.repeat(np.eye(2, dtype=bool)[np.arange(20) % 2], 3, axis=0)
+    scores = score_predictions(y_true, np.where(y_true, 0.9, 0.1), np.repeat(range(20), 3).tolist())
+    for metric in ("lwlrap", "top1_accuracy", "f1_micro", "roc_auc", "mean_average_precision"):
+        estimate = scores.overall[metric]
+        assert (estimate.value, estimate.high) == (1, 1)
+        assert estimate.low == pytest.approx(binomtest(20, 20).proportion_ci(method="wilson").low, abs=1e-6)
+    assert scores.per_label["recall"][0].low == pytest.approx(binomtest(10, 10).proportion_ci(method="wilson").low)
+    assert scores.overall["d_prime"].high == math.inf
+    assert scores.overall["d_prime"].low == pytest.approx(math.sqrt(2) * norm.ppf(scores.overall["roc_auc"].low))
+
+
+@pytest.mark.parametrize(("n_clips_per_label", "has_interval"), [(7, False), (8, True)])
+def test_mean_over_labels_needs_eight_recordings_per_label_for_an_interval(rng, n_clips_per_label, has_interval):
+    y_true = np.repeat(np.eye(3, dtype=bool), n_clips_per_label, axis=0)
+    overall = score_predictions(y_true, rng.random(y_true.shape) + y_true, range(len(y_true)), thresholds=0).overall
+    for metric in ("mean_average_precision", "recall_macro"):
+        assert math.isnan(overall[metric].low) != has_interval
+    assert not math.isnan(overall["roc_auc"].low)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    n_groups=st.integers(2, 30),
+    n_labels=st.integers(1, 4),
+    spread=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_every_interval_has_a_width_and_contains_its_score(seed, n_groups, n_labels, spread):
+    rng = np.random.default_rng(seed)
+    y_true = rng.random((40, n_labels)) < 0.4
+    y_score = np.clip(0.5 + (y_true - 0.5) / 2 + spread * rng.normal(size=y_true.shape), 0, 1)
+    groups = rng.integers(n_groups, size=40).tolist()
+    scores = score_predictions(y_true, y_score, groups, resampling=Resampling(20))
+    for estimate in (*scores.overall.values(), *(each for column in scores.per_label.values() for each in column)):
+        if not math.isnan(estimate.low):
+            assert estimate.low <= estimate.value <= estimate.high
+            assert estimate.low < estimate.high
 
 
 def test_json_has_no_interval_for_a_single_recording():

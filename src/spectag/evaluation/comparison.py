@@ -11,8 +11,8 @@ from spectag.errors import DataError
 from spectag.evaluation.evaluated_models import EvaluatedModel
 from spectag.evaluation.predictions import Predictions
 from spectag.evaluation.results import METRIC_NAMES, Comparison, Difference
-from spectag.scoring.bootstrap import Resampling, paired_difference, two_sided_p_value
-from spectag.scoring.scores import resampled_scores
+from spectag.scoring.bootstrap import Resampling, paired_difference
+from spectag.scoring.scores import main_metric, resampled_scores, scores_of
 
 ClipId = tuple[Path, float, float | None]
 """Identifies a clip in two sets of predictions: its file, start and end."""
@@ -34,19 +34,22 @@ def compare_models(
         If the models have no such clip or no such label.
     """
     first_predictions, other_predictions = _common_predictions(first, other)
-    counts = resampling.counts([groups[clip_id(clip)] for clip in first_predictions.clips])
-    first_scores, other_scores = (
-        resampled_scores(predictions.y_true, predictions.probabilities, predictions.detected, counts).overall
-        for predictions in (first_predictions, other_predictions)
-    )
+    clip_groups = [groups[clip_id(clip)] for clip in first_predictions.clips]
+    counts = resampling.counts(clip_groups)
+    samples, estimates = [], []
+    for predictions in (first_predictions, other_predictions):
+        y_true, detected = predictions.y_true, predictions.detected
+        samples.append(resampled_scores(y_true, predictions.probabilities, detected, counts))
+        estimates.append(scores_of(samples[-1], y_true, detected, clip_groups, resampling).overall)
+    first_scores, other_scores = estimates
     differences = {}
-    for metric, samples in first_scores.items():
-        difference = paired_difference(samples, other_scores[metric])
+    for metric, score in first_scores.items():
+        resamples = samples[0].overall[metric][1:], samples[1].overall[metric][1:]
+        n_recordings = len(set(clip_groups))
         differences[metric] = Difference(
-            float(samples[0]),
-            float(other_scores[metric][0]),
-            resampling.estimate(difference),
-            math.nan if math.isnan(difference[0]) else two_sided_p_value(difference[1:]),
+            score.value,
+            other_scores[metric].value,
+            *paired_difference(score, other_scores[metric], resamples, n_recordings, resampling.confidence),
         )
     labels = first_predictions.labels.names
     return Comparison(
@@ -57,7 +60,11 @@ def compare_models(
         n_labels_left_out=len({*first.predictions.labels.names, *other.predictions.labels.names} - set(labels)),
         differences=differences,
         sentence=_sentence(
-            [first.name, other.name], [first_predictions, other_predictions], differences, resampling.confidence
+            [first.name, other.name],
+            [first_predictions, other_predictions],
+            differences,
+            main_metric(first_scores),
+            resampling.confidence,
         ),
     )
 
@@ -80,29 +87,33 @@ def _common_predictions(first: EvaluatedModel, other: EvaluatedModel) -> tuple[P
 
 
 def _sentence(
-    names: Sequence[str], predictions: Sequence[Predictions], differences: Mapping[str, Difference], confidence: float
+    names: Sequence[str],
+    predictions: Sequence[Predictions],
+    differences: Mapping[str, Difference],
+    metric: str,
+    confidence: float,
 ) -> str:
-    """The result for a person, by lwlrap."""
+    """The result for a person, by one score."""
     first, other = names
-    lwlrap = differences["lwlrap"]
-    gain = lwlrap.difference
+    result, score_name = differences[metric], METRIC_NAMES[metric]
+    gain = result.difference
     basis = f"on the same {len(predictions[0].clips):,} clips and {len(predictions[0].labels)} labels"
     if math.isnan(gain.value):
         return f"{first} and {other} cannot be compared {basis}: no clip has a label"
-    scores = f"lwlrap {lwlrap.first:.4f} against {lwlrap.other:.4f} {basis}"
-    significant = [METRIC_NAMES[metric] for metric, result in differences.items() if result.p_value < 1 - confidence]
+    scores = f"{score_name} {result.first:.4f} against {result.other:.4f} {basis}"
+    significant = [METRIC_NAMES[name] for name, each in differences.items() if each.p_value < 1 - confidence]
     remarks = f" Other scores differ by more than chance: {'; '.join(significant)}." if significant else ""
     trained = [name for name, each in zip(names, predictions, strict=True) if "train" in each.origins]
     warning = f" But some are training clips of {' and '.join(trained)}: scores are optimistic." if trained else ""
     if math.isnan(gain.low):
-        return f"{first} and {other}: {scores}. There are no resamples, so the effect of chance is unknown.{warning}"
-    if gain.low == gain.high == 0:
-        return f"{first} and {other} have the same lwlrap on every resample: {scores}.{remarks}{warning}"
+        return f"{first} and {other}: {scores}. There is no interval, so the effect of chance is unknown.{warning}"
     scores += (
         f", a difference of {gain.value:+.4f} ({confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}), "
-        f"p = {lwlrap.p_value:.3f}"
+        f"p = {result.p_value:.3f}"
     )
-    if lwlrap.p_value >= 1 - confidence:
+    if gain.value == 0:
+        return f"{first} and {other} have the same {score_name}: {scores}.{remarks}{warning}"
+    if result.p_value >= 1 - confidence:
         return f"No clear difference between {first} and {other}: {scores}. It may be due to chance.{remarks}{warning}"
     better, worse = (first, other) if gain.value > 0 else (other, first)
     return f"{better} is better than {worse}: {scores}. Chance hardly explains it.{warning}"

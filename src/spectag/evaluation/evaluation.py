@@ -1,7 +1,7 @@
 """Evaluation of models on labelled clips: scores with intervals, overall, for each label and for each slice.
 
-Intervals are percentile intervals of a bootstrap over recordings: the clips of one recording are always drawn
-together. They resemble each other, so drawing single clips would make the intervals too narrow.
+Intervals are over recordings: the clips of one recording resemble each other, so intervals over single clips would be
+too narrow. See `spectag.scoring.bootstrap`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from spectag.errors import DataError, did_you_mean
 from spectag.evaluation.predictions import Predictions
 from spectag.evaluation.results import Slice
 from spectag.scoring.bootstrap import Resampling
-from spectag.scoring.scores import resampled_scores
+from spectag.scoring.scores import score_predictions
 
 SLICE_METRICS = ("lwlrap", "mean_average_precision", "f1_micro", "f1_macro")
 """The scores of a slice."""
@@ -60,9 +60,14 @@ def score_slices(
         for value in sorted(distinct, key=_sort_key):
             in_slice = np.array([clip_value == value for clip_value in values])
             selected = predictions.select(in_slice)
-            counts = resampling.counts([group for group, is_in in zip(groups, in_slice, strict=True) if is_in])
-            samples = resampled_scores(selected.y_true, selected.probabilities, selected.detected, counts).overall
-            overall = {metric: resampling.estimate(samples[metric]) for metric in SLICE_METRICS}
+            scores = score_predictions(
+                selected.y_true,
+                selected.probabilities,
+                [group for group, is_in in zip(groups, in_slice, strict=True) if is_in],
+                thresholds=selected.thresholds,
+                resampling=resampling,
+            )
+            overall = {metric: scores.overall[metric] for metric in SLICE_METRICS}
             slices.append(Slice(name, value[1], len(selected.clips), overall))
     return tuple(slices)
 

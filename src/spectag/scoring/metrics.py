@@ -32,6 +32,8 @@ def lwlrap(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Returns
     -------
     float
+        NaN where the score says nothing, because it is 1 for any scores: with one label, or if every clip with a label
+        has all labels.
 
     Raises
     ------
@@ -50,7 +52,40 @@ def lwlrap(y_true: ArrayLike, y_score: ArrayLike) -> float:
     y_true, y_score = check_scores(y_true, y_score)
     if not y_true.any():
         raise ValueError(f"lwlrap needs at least one clip with a true label; none of the {len(y_true)} clips has one")
+    if not decides_lwlrap(y_true).any():
+        return math.nan
     return float(precision_at_labels(y_true, y_score).sum() / y_true.sum())
+
+
+def decides_lwlrap(y_true: BoolArray) -> BoolArray:
+    """Which clips, (n_clips,), may have a bad order of labels: those that have a label and lack another."""
+    return np.asarray(y_true.any(axis=1) & ~y_true.all(axis=1))
+
+
+def selection_score(y_true: ArrayLike, y_score: ArrayLike) -> float | None:
+    """The score by which training chooses: lwlrap, or mean average precision where lwlrap says nothing.
+
+    Parameters
+    ----------
+    y_true, y_score : bool and float arrays of shape (n_clips, n_labels)
+
+    Returns
+    -------
+    float or None
+        Higher is better. None if neither says anything: every label is in no clip or in every clip.
+
+    Examples
+    --------
+    >>> selection_score([[1], [0], [0]], [[0.5], [0.9], [0.1]]), selection_score([[1], [1]], [[0.5], [0.9]])
+    (0.5, None)
+    """
+    y_true, y_score = check_scores(y_true, y_score)
+    if decides_lwlrap(y_true).any():
+        return lwlrap(y_true, y_score)
+    is_informative = y_true.any(axis=0) & ~y_true.all(axis=0)
+    if not is_informative.any():
+        return None
+    return float(average_precision(y_true[:, is_informative], y_score[:, is_informative]).mean())
 
 
 def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:

@@ -1,7 +1,7 @@
 """All scores of some predictions, overall and for each label, with intervals over recordings."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.scoring.bootstrap import Estimate, Resampling, as_json
-from spectag.scoring.metrics import check_scores, is_single_label, precision_at_labels, ratio
+from spectag.scoring.metrics import check_scores, decides_lwlrap, is_single_label, precision_at_labels, ratio
 
 PER_LABEL_METRICS = ("lwlrap", "average_precision", "roc_auc", "d_prime", "f1", "precision", "recall")
 """The scores of each label."""
@@ -25,9 +25,12 @@ OVERALL_METRICS = (
 )
 """The scores over all labels. The last one is defined only if every clip has exactly one label."""
 
+MIN_RECORDINGS_PER_LABEL = 8
+"""A mean over labels gets no interval if its labels have fewer recordings each (harmonic mean), except for ROC-AUC."""
+
 _JSON_OVERALL = (*_RANKING_METRICS, "f1_micro", "f1_macro")
 _JSON_PER_LABEL = ("lwlrap", "average_precision", "roc_auc", "f1")
-_JSON_INTERVALS = ("lwlrap", "top1_accuracy")
+_JSON_INTERVALS = ("lwlrap", "mean_average_precision", "top1_accuracy")
 _COUNTS_PER_BLOCK = 2**20  # keeps a block of counts in the processor's cache
 
 
@@ -52,8 +55,18 @@ class Scores:
 
     @property
     def lwlrap(self) -> float:
-        """The score that training and tuning maximise."""
+        """NaN where it is not defined: see `spectag.scoring.metrics.lwlrap`."""
         return self.overall["lwlrap"].value
+
+    @property
+    def main_metric(self) -> str:
+        """The score that training and tuning maximise: lwlrap, or mean average precision where that is not defined."""
+        return main_metric(self.overall)
+
+    @property
+    def main_score(self) -> float:
+        """The value of `main_metric`; NaN if that is not defined either."""
+        return self.overall[self.main_metric].value
 
     @property
     def top1_accuracy(self) -> float | None:
@@ -114,12 +127,37 @@ def score_predictions(
     resampling = resampling or Resampling()
     detected = probabilities >= _check_thresholds(thresholds, y_true.shape)
     samples = resampled_scores(y_true, probabilities, detected, resampling.counts(groups))
+    return scores_of(samples, y_true, detected, groups, resampling)
+
+
+def scores_of(
+    samples: "ResampledScores",
+    y_true: BoolArray,
+    detected: BoolArray,
+    groups: Sequence[Hashable],
+    resampling: Resampling,
+) -> Scores:
+    """The scores and their intervals, of samples with the counts of this resampling."""
+    n_recordings = count_recordings(y_true, detected, groups)
+    overall = {
+        name: resampling.estimates(samples.overall[name][:, None], n)[0]
+        for name, n in n_recordings.overall.items()
+        if name in samples.overall
+    }
+    per_label = {name: resampling.estimates(samples.per_label[name], n) for name, n in n_recordings.per_label.items()}
+    overall["d_prime"] = _estimate_of_d_prime(overall["roc_auc"])
+    per_label["d_prime"] = tuple(map(_estimate_of_d_prime, per_label["roc_auc"]))
     return Scores(
         n_clips=len(y_true),
         n_clips_per_label=y_true.sum(axis=0),
-        overall={name: resampling.estimate(values) for name, values in samples.overall.items()},
-        per_label={name: resampling.estimates(values) for name, values in samples.per_label.items()},
+        overall={name: overall[name] for name in OVERALL_METRICS if name in overall},
+        per_label={name: per_label[name] for name in PER_LABEL_METRICS},
     )
+
+
+def main_metric(overall: Mapping[str, Estimate]) -> str:
+    """The name of the score that training and tuning maximise, of overall scores: see `Scores.main_metric`."""
+    return "mean_average_precision" if math.isnan(overall["lwlrap"].value) else "lwlrap"
 
 
 def _check_thresholds(thresholds: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
@@ -129,6 +167,61 @@ def _check_thresholds(thresholds: ArrayLike, shape: tuple[int, ...]) -> FloatArr
     if np.isnan(thresholds).any():
         raise ValueError("a threshold is NaN; give a default to the labels without a fitted threshold")
     return thresholds
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingCounts:
+    """How many recordings each score rests on, by the name of the score. NaN: too few for an interval."""
+
+    overall: dict[str, float]
+    per_label: dict[str, FloatArray]
+
+
+def count_recordings(y_true: BoolArray, detected: BoolArray, groups: Sequence[Hashable]) -> RecordingCounts:
+    """How many recordings each score rests on, except d', whose interval is that of ROC-AUC.
+
+    Of a label, these are the recordings that have it, for ROC-AUC those that have it or those that do not, whichever
+    are fewer, and for F1 and precision those in which it is detected. A mean over labels varies as if it had n_labels
+    times the harmonic mean of these numbers.
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    recording = np.array([numbers[group] for group in groups])
+    order = np.argsort(recording, kind="stable")
+    starts = np.searchsorted(recording[order], np.arange(len(numbers)))
+    has_label, lacks_label, is_detected = (
+        np.logical_or.reduceat(cells[order], starts, axis=0) for cells in (y_true, ~y_true, detected)
+    )
+    n_true = has_label.sum(axis=0).astype(np.float64)
+    per_label = {
+        "lwlrap": n_true,
+        "average_precision": n_true,
+        "roc_auc": np.minimum(n_true, lacks_label.sum(axis=0)),
+        "f1": (has_label | is_detected).sum(axis=0).astype(np.float64),
+        "precision": is_detected.sum(axis=0).astype(np.float64),
+        "recall": n_true,
+    }
+
+    def over_labels(metric: str, at_least: float = MIN_RECORDINGS_PER_LABEL) -> float:
+        counted = per_label[metric][per_label[metric] > 0]
+        harmonic_mean = len(counted) / (1 / counted).sum() if len(counted) else 0.0
+        return min(len(numbers), len(counted) * harmonic_mean) if harmonic_mean >= at_least else math.nan
+
+    n_labelled = float(has_label.any(axis=1).sum())
+    overall = {
+        "lwlrap": n_labelled,
+        "mean_average_precision": over_labels("average_precision"),
+        "roc_auc": over_labels("roc_auc", at_least=1),
+        "f1_micro": float((has_label | is_detected).any(axis=1).sum()),
+        "precision_micro": float(is_detected.any(axis=1).sum()),
+        "recall_micro": n_labelled,
+        **{f"{metric}_macro": over_labels(metric) for metric in ("f1", "precision", "recall")},
+        "top1_accuracy": n_labelled,
+    }
+    return RecordingCounts(overall, per_label)
+
+
+def _estimate_of_d_prime(auc: Estimate) -> Estimate:
+    return Estimate(*_d_prime(np.array([auc.value, auc.low, auc.high])).tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +280,7 @@ class _Scorer:
         self._detected = detected.astype(np.float64)
         self._hits = (y_true & detected).astype(np.float64)
         self._precision = precision_at_labels(y_true, y_score)
+        self._decides_lwlrap = decides_lwlrap(y_true).astype(np.float64)
         self._rankings = [_LabelRanking(truth, scores) for truth, scores in zip(y_true.T, y_score.T, strict=True)]
         self._is_right = None
         if is_single_label(y_true):
@@ -197,6 +291,7 @@ class _Scorer:
         cell_counts = [counts.T @ cells for cells in (self._true, self._detected, self._hits)]
         total_counts = [cells.sum(axis=1) for cells in cell_counts]
         precisions = counts.T @ self._precision
+        precisions[self._decides_lwlrap @ counts == 0] = np.nan
         average_precision, auc = (
             np.stack(columns, axis=1) for columns in zip(*(ranking(counts) for ranking in self._rankings), strict=True)
         )

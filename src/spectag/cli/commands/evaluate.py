@@ -43,7 +43,7 @@ def evaluate_command(
     """Score a model, with confidence intervals and a report.
 
     Training clips are scored with out-of-fold predictions. If you trained with --corrections, pass them here as
-    well. The intervals are bootstrap intervals that resample recordings, each with all its clips.
+    well. The intervals count recordings, not clips: the clips of a recording are resampled together.
 
     Parameters
     ----------
@@ -134,6 +134,8 @@ def _notes(evaluation: "Evaluation") -> Iterator[str]:
     elif evaluation.n_resamples:
         resamples = f"{evaluation.n_resamples:,} bootstrap resamples of {evaluation.n_groups:,} recordings"
         yield f"{evaluation.confidence:.0%} intervals: {resamples}"
+        if math.isnan(evaluation.models[0].overall["f1_macro"].low):
+            yield "no intervals of means over labels: too few recordings per label"
 
 
 def _table(heading: str, *others: str) -> "Table":
