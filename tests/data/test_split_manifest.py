@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
+from helpers.shared_recordings import write_clips
 from spectag.audio.files import write_audio
 from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest
@@ -271,3 +272,26 @@ def test_a_folder_of_each_label_is_split_into_two_tables(tmp_path):
     assert {(clip.path, clip.labels) for clip in (*train.clips, *valid.clips)} == {
         (clip.path, clip.labels) for clip in result.manifest.clips
     }
+
+
+def test_excerpts_of_one_recording_are_in_one_fold_if_shared_audio_is_searched_for(tmp_path, rng):
+    table, contents = write_clips(tmp_path, rng, n_clips=40, n_recordings=30, n_sounds=(1,))
+    result = split(table, find_shared_audio=True, cache=tmp_path, workers=1)
+    folds_of = {int(content[0]): set() for content in contents}
+    for content, fold in zip(contents, result.folds, strict=True):
+        folds_of[int(content[0])].add(fold)
+    assert len(folds_of) < 40
+    assert all(len(folds) == 1 for folds in folds_of.values())
+    assert result.n_sharing_between_folds == 0
+    assert [clip.group for clip in result.manifest.clips] == [None] * 40
+
+
+def test_clips_that_share_audio_between_folds_are_counted(tmp_path, rng):
+    table, _ = write_clips(tmp_path, rng, n_clips=8, n_recordings=1, n_sounds=(1,))
+    result = split(table, folds=4, find_shared_audio=True, cache=tmp_path, workers=1)
+    assert result.n_sharing_between_folds == 8
+
+
+def test_shared_audio_and_a_random_split_exclude_each_other(table):
+    with pytest.raises(DataError, match="a split by test_size is random, so find_shared_audio has no effect"):
+        split(table, test_size=0.25, find_shared_audio=True)

@@ -27,7 +27,10 @@ _HEAD_ALONE = {  # as in frozen mode: from the same start, with one learning rat
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
 # settings that cannot differ between the members of an ensemble
-_GLOBAL = ("members", "leave_out", "budget", "folds", "validation_fraction", "validation_split", "init", "calibration")
+_GLOBAL = (
+    *("members", "leave_out", "budget", "init", "calibration"),
+    *("folds", "validation_fraction", "validation_split", "find_shared_audio"),
+)
 
 
 def parse_duration(value: Any) -> Any:
@@ -102,6 +105,9 @@ class TrainSettings(Config):
 
     validation_split: Literal["stratified", "random"] = "stratified"
     """How to choose the validation clips: stratified by label and group, or as scikit-learn's train_test_split."""
+
+    find_shared_audio: bool = True
+    """Find clips that contain the same recording, and do not train on them where the others are held out."""
 
     init: Path | None = None
     """Start from the weights of this bundle, which must have the same backbone, features and labels."""

@@ -1,5 +1,6 @@
 """Groups of clips that share audio, for folds, where the manifest does not say which clips belong together."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from spectag.data.shared_audio import SharedAudio, communities
 RESOLUTION = 3.0
 """Of the communities. It is doubled until there are as many communities as wanted."""
 _MAX_RESOLUTION = 400.0
+_MAX_JOINED = 0.1
+"""Largest fraction of the clips in a group of clips that share audio; half a fold, if there are five."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,15 +21,19 @@ class SharingClips:
     """The clips of a manifest that share audio although they have different groups and files."""
 
     manifest: Manifest
-    pairs: IntArray
-    """Shape (n_pairs, 2): indices of two clips."""
+    shared: SharedAudio
 
     @classmethod
     def of(cls, manifest: Manifest, shared: SharedAudio) -> "SharingClips":
         """The clips that share audio, without pairs within one group or file."""
         groups = _numbers(manifest)
-        first, second = shared.pairs.T
-        return cls(manifest, shared.pairs[groups[first] != groups[second]])
+        rows = groups[shared.pairs[:, 0]] != groups[shared.pairs[:, 1]]
+        return cls(manifest, SharedAudio(shared.pairs[rows], shared.n_matches[rows], shared.offsets_seconds[rows]))
+
+    @property
+    def pairs(self) -> IntArray:
+        """Shape (n_pairs, 2): indices of two clips."""
+        return self.shared.pairs
 
     def __str__(self) -> str:
         n_clips = len(self.manifest.clips)
@@ -38,13 +45,22 @@ class SharingClips:
         """Which clips share audio with the clips at these rows, (n_clips,)."""
         return first_sharing(self.pairs, rows, len(rows)) | first_sharing(self.pairs[:, ::-1], rows, len(rows))
 
-    def joined(self) -> Manifest:
-        """The manifest with all clips in one group that share audio, directly or through others."""
+    def joined(self) -> Manifest | None:
+        """The manifest with all clips in one group that share audio, directly or through others.
+
+        None if a group would be too large for folds, as where most clips are mixtures of several recordings.
+        """
         keys = [[("group", group)] for group in _numbers(self.manifest).tolist()]
         for number, (first, second) in enumerate(self.pairs.tolist()):
             keys[first].append(("pair", number))
             keys[second].append(("pair", number))
-        return regrouped(self.manifest, connected_groups(keys))
+        joined = regrouped(self.manifest, connected_groups(keys))
+        limit = max(_MAX_JOINED * len(joined.clips), _largest_group(self.manifest))
+        return joined if _largest_group(joined) <= limit else None
+
+    def together(self, n_folds: int, *, seed: int) -> Manifest:
+        """The manifest with groups that keep clips together that share audio; those that share much, if most do."""
+        return self.joined() or self.in_communities(n_folds, seed=seed)
 
     def in_communities(self, n_wanted: int, *, seed: int) -> Manifest:
         """The manifest with communities of clips that share much audio as groups; groups are kept together.
@@ -75,6 +91,10 @@ def regrouped(manifest: Manifest, numbers: IntArray) -> Manifest:
     names = [groups[row] for row in first_rows[indices]]
     clips = (replace(clip, group=name) for clip, name in zip(manifest.clips, names, strict=True))
     return replace(manifest, clips=tuple(clips))
+
+
+def _largest_group(manifest: Manifest) -> int:
+    return max(Counter(manifest.groups).values())
 
 
 def _numbers(manifest: Manifest) -> IntArray:

@@ -10,14 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
+from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.annotations import is_annotation
 from spectag.data.readers.csv_table import MANIFEST_COLUMNS, extra_columns, find_delimiter
 from spectag.data.readers.delimited_text import open_table, read_text
+from spectag.data.shared_audio import find_shared_audio as find_pairs
 from spectag.errors import DataError
 from spectag.system.output import open_output
+from spectag.system.progress import Progress, silent
+
+N_FOLDS = 5
 
 _Columns = list[tuple[str, Sequence[Any]]]  # name, and the value for each clip
 
@@ -31,6 +37,16 @@ class Split:
     balance: Balance
     order: tuple[int, ...]
     """The clips by their position in the manifest, in the order of the split: random with `test_size`."""
+    sharing: SharingClips | None = None
+    """The clips that share audio, if they were searched for and there are any."""
+
+    @property
+    def n_sharing_between_folds(self) -> int:
+        """Number of clips that share audio with clips of other folds."""
+        if self.sharing is None:
+            return 0
+        folds, pairs = np.array(self.folds), self.sharing.pairs
+        return len(np.unique(pairs[folds[pairs[:, 0]] != folds[pairs[:, 1]]]))
 
     @property
     def n_separated_groups(self) -> int:
@@ -49,6 +65,10 @@ def split(
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
+    find_shared_audio: bool = False,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> Split:
     """Split clips into the folds 1, 2, ..., or into "train" and "valid". Clips of one group or one file stay together.
 
@@ -66,34 +86,45 @@ def split(
         Another seed gives other folds with a similar balance.
     audio_dir, group_column, corrections
         As for `read_manifest`.
+    find_shared_audio : bool
+        Also keep clips together that contain the same part of a recording. Where nearly all clips share audio with
+        others, those that share much are kept together. This reads all sounds.
+    cache, workers, progress
+        As for `spectag.data.fingerprint_cache.clip_fingerprints`.
 
     Raises
     ------
     DataError
-        If there are more folds than groups, or several of `folds`, `validation_fraction` and `test_size` are given.
+        If there are more folds than groups, `find_shared_audio` is used with `test_size`, or several of `folds`,
+        `validation_fraction` and `test_size` are given.
     """
     sizes = {"folds": folds, "validation_fraction": validation_fraction, "test_size": test_size}
     given = [name for name, size in sizes.items() if size is not None]
     if len(given) > 1:
         raise DataError(f"{' and '.join(given)} exclude each other; use only one of them")
+    if find_shared_audio and test_size is not None:
+        raise DataError("a split by test_size is random, so find_shared_audio has no effect; use validation_fraction")
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-    y_true = manifest.multi_hot()
+    y_true, groups, sharing = manifest.multi_hot(), manifest.groups, None
+    if find_shared_audio:
+        fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
+        sharing = SharingClips.of(manifest, find_pairs(fingerprints, progress=progress))
+        groups = sharing.together(folds or N_FOLDS, seed=seed).groups
     order = np.arange(len(manifest.clips))
     if test_size is not None:
         train, valid = random_holdout(len(manifest.clips), test_size, seed=seed)
         numbers, order = np.isin(order, valid).astype(int), np.concatenate([train, valid])
     elif validation_fraction is not None:
-        numbers = stratified_holdout(y_true, validation_fraction, groups=manifest.groups, seed=seed).astype(int)
+        numbers = stratified_holdout(y_true, validation_fraction, groups=groups, seed=seed).astype(int)
     else:
-        n_folds = 5 if folds is None else folds
-        numbers = stratified_folds(y_true, n_folds, groups=manifest.groups, seed=seed)
+        numbers = stratified_folds(y_true, N_FOLDS if folds is None else folds, groups=groups, seed=seed)
     fraction = test_size or validation_fraction
     fractions = None if fraction is None else (1 - fraction, fraction)
     names = {n: str(n) for n in numbers.tolist()} if fraction is None else {0: "train", 1: "valid"}
-    measured = balance(y_true, numbers, groups=manifest.groups, fractions=fractions, seed=seed)
+    measured = balance(y_true, numbers, groups=groups, fractions=fractions, seed=seed)
     measured = replace(measured, folds=tuple(names[number] for number in measured.folds))
     folds_of_clips = tuple(names[number] for number in numbers.tolist())
-    return Split(manifest, folds_of_clips, measured, tuple(order.tolist()))
+    return Split(manifest, folds_of_clips, measured, tuple(order.tolist()), sharing)
 
 
 def write_split(path: Path, result: Split) -> None:

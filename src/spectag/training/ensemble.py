@@ -14,9 +14,11 @@ import numpy as np
 from spectag.array_types import BoolArray, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.config.training import NoisyConfig
+from spectag.data.audio_groups import first_sharing
 from spectag.data.clips import Manifest, shares_recording
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import abbreviate
+from spectag.data.shared_audio import SharedAudio
 from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import read_info
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_weights
@@ -152,8 +154,13 @@ class TrainingRun:
             raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to train on")
         return members
 
-    def with_noisy(self, cross_validation: CrossValidation, inputs: MemberInputs) -> CrossValidation:
-        """Add clips with noisy labels to each training, with targets and weights by the first member's predictions."""
+    def with_noisy(
+        self, cross_validation: CrossValidation, inputs: MemberInputs, shared: SharedAudio | None = None
+    ) -> CrossValidation:
+        """Add clips with noisy labels to each training, with targets and weights by the first member's predictions.
+
+        `shared` are pairs of a noisy clip and a clip of the manifest that share audio.
+        """
         if inputs.noisy is None:
             return cross_validation
         labels = inputs.noisy.manifest.multi_hot()
@@ -170,6 +177,11 @@ class TrainingRun:
         if np.any(shares_held_out):
             self.callbacks.log(
                 f"{np.any(shares_held_out, axis=0).sum()} noisy clips share a recording or group with clips of the "
+        if shared is not None:
+            shares_held_out = [
+                shares | first_sharing(shared.pairs, fold.valid, len(labels))
+                for shares, fold in zip(shares_held_out, cross_validation.trainings, strict=True)
+            ]
                 "manifest; they are left out where those clips are held out"
             )
         relabelled = [

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray
+from spectag.audio.fingerprints import Fingerprint
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
+from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import read_corrections
+from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.manifest import as_manifest, read_manifest
+from spectag.data.shared_audio import SharedAudio, find_shared_audio, find_shared_between
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.errors import ConfigError
 from spectag.models.out_of_fold import OutOfFoldPredictions, portable_clip_names, portable_group_names
@@ -36,6 +40,8 @@ from spectag.training.setup.held_out import HeldOut, hold_out
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning
+
+_NOTABLE_OPTIMISM = 0.005  # of lwlrap; a few clips seem to share audio by chance
 
 
 @dataclass(frozen=True)
@@ -122,15 +128,17 @@ def train(
         run = TrainingRun(recipe, _cache_root(data.cache), checkpoint_folder(output), processes, resume, callbacks)
         if processes.note:
             callbacks.log(processes.note)
-        return _train(run, run.open_inputs(manifest, noisy, data.workers), output)
+        return _train(run, run.open_inputs(manifest, noisy, data.workers), output, data.workers)
 
 
-def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path) -> TrainResult:
+def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path, workers: int | None) -> TrainResult:
     recipe, clips, noisy = run.recipe, inputs[0].clips, inputs[0].noisy
-    ensemble, held_out, out_of_fold = _cross_validate(run, inputs, train_on_all=True)
+    ensemble, held_out, out_of_fold = _cross_validate(run, inputs, workers, train_on_all=True)
     cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
     calibration, thresholds = _fit_calibration_and_thresholds(out_of_fold, recipe)
     scores, folds = _score(out_of_fold, held_out, cross_fitted, Resampling(seed=recipe.seed))
+    if (message := _optimism(out_of_fold, held_out, cross_fitted)) is not None:
+        run.callbacks.log(message)
     record = TrainingRecord(
         clips.manifest,
         clips.keys,
@@ -177,8 +185,7 @@ def first_fine_tuning(
     processes, root = _connect_processes(member), _cache_root(data.cache)
     run = TrainingRun(member, root, Path(), processes, False, callbacks)
     [inputs] = run.open_inputs(manifest, noisy, data.workers)
-    clips = inputs.clips.manifest
-    cross_validation = run.with_noisy(CrossValidation.of(clips.multi_hot(), hold_out(clips, recipe)), inputs)
+    _, cross_validation = _folds(run, inputs, data.workers)
     from spectag.training.members.finetuned import first_run
 
     return first_run(inputs, cross_validation, processes, root, progress=callbacks.progress)
@@ -214,7 +221,7 @@ def score_recipe(
     """
     run = TrainingRun(recipe, _cache_root(data.cache), checkpoints, _connect_processes(recipe), True, callbacks)
     inputs = run.open_inputs(manifest, noisy, data.workers)
-    _, held_out, out_of_fold = _cross_validate(run, inputs, train_on_all=False)
+    _, held_out, out_of_fold = _cross_validate(run, inputs, data.workers, train_on_all=False)
     cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
     scores, _ = _score(out_of_fold, held_out, cross_fitted, Resampling(n_resamples=0))
     if scores is None:
@@ -281,17 +288,66 @@ def _with_tensorboard(callbacks: Callbacks, folder: str | Path | None, output: P
 
 
 def _cross_validate(
-    run: TrainingRun, inputs: list[MemberInputs], *, train_on_all: bool
+    run: TrainingRun, inputs: list[MemberInputs], workers: int | None, *, train_on_all: bool
 ) -> tuple[EnsembleFit, HeldOut, OutOfFoldPredictions]:
     """Train all members on each fold and, if wanted, on all clips; the held-out clips and their predictions."""
     clips = inputs[0].clips
-    held_out = hold_out(clips.manifest, run.recipe)
-    run.callbacks.log(f"held out: {held_out.note}")
-    cross_validation = CrossValidation.of(clips.manifest.multi_hot(), held_out)
+    held_out, cross_validation = _folds(run, inputs[0], workers, train_on_all=train_on_all)
+    ensemble = run.fit(inputs, cross_validation)
+    return ensemble, held_out, _out_of_fold(clips, held_out, ensemble.logits)
+
+
+def _folds(
+    run: TrainingRun, inputs: MemberInputs, workers: int | None, *, train_on_all: bool = True
+) -> tuple[HeldOut, CrossValidation]:
+    """The held-out clips, and the trainings with their clips with noisy labels."""
+    manifest, recipe, log = inputs.clips.manifest, run.recipe, run.callbacks.log
+    shared = shared_with_noisy = sharing = None
+    holds_out = recipe.folds != "none" or recipe.validation_fraction is not None
+    if recipe.find_shared_audio and holds_out and not manifest.holds_images:
+        with run.processes.main_process_first():
+            shared, shared_with_noisy = _shared_audio(run, inputs, workers)
+        sharing = SharingClips.of(manifest, shared)
+        if len(sharing.pairs):
+            log(f"shared audio: {sharing}")
+    held_out = hold_out(manifest, recipe, sharing)
+    log(f"held out: {held_out.note}")
+    for warning in held_out.warnings:
+        log(warning)
+    cross_validation = CrossValidation.of(manifest.multi_hot(), held_out)
     if not train_on_all:
         cross_validation = dataclasses.replace(cross_validation, all_clips=None)
-    ensemble = run.fit(inputs, run.with_noisy(cross_validation, inputs[0]))
-    return ensemble, held_out, _out_of_fold(clips, held_out, ensemble.logits)
+    return held_out, run.with_noisy(cross_validation, inputs, shared_with_noisy)
+
+
+def _shared_audio(
+    run: TrainingRun, inputs: MemberInputs, workers: int | None
+) -> tuple[SharedAudio, SharedAudio | None]:
+    """Pairs of clips that share audio, and pairs of a clip with noisy labels and a clip."""
+
+    def fingerprints(clips: ClipInputs) -> list[Fingerprint | None]:
+        return clip_fingerprints(clips.manifest.clips, run.root, workers=workers, progress=run.callbacks.progress)
+
+    of_clips = fingerprints(inputs.clips)
+    shared = find_shared_audio(of_clips, progress=run.callbacks.progress)
+    if inputs.noisy is None:
+        return shared, None
+    return shared, find_shared_between(fingerprints(inputs.noisy), of_clips, progress=run.callbacks.progress)
+
+
+def _optimism(out_of_fold: OutOfFoldPredictions, held_out: HeldOut, cross_fitted: CrossFitted) -> str | None:
+    """A message about held-out clips that share audio with training clips of their fold; None if there are none."""
+    y_true, predictions = out_of_fold.y_true, cross_fitted.probabilities
+    rows = ~np.isnan(predictions).any(axis=1) & y_true.any(axis=1)
+    if held_out.optimistic is None or not (n_optimistic := (rows & held_out.optimistic).sum()):
+        return None
+    others = rows & ~held_out.optimistic
+    message = f"{n_optimistic} of {rows.sum()} held-out clips share audio with clips that the network was trained on"
+    if not others.any() or np.isnan(of_others := lwlrap(y_true[others], predictions[others])):
+        return f"the score is optimistic: {message}"
+    of_all = lwlrap(y_true[rows], predictions[rows])
+    message += f"; lwlrap of the other {others.sum()} is {of_others:.4f}, that of all {of_all:.4f}"
+    return f"the score is optimistic: {message}" if of_all - of_others > _NOTABLE_OPTIMISM else message
 
 
 def _score(
@@ -332,7 +388,7 @@ def _out_of_fold(clips: ClipInputs, held_out: HeldOut | None, logits: FloatArray
         fnames=portable_clip_names(manifest),
         spans=tuple((clip.start_seconds, clip.end_seconds) for clip in manifest.clips),
         folds=tuple(folds),
-        groups=portable_group_names(manifest),
+        groups=portable_group_names(manifest) if held_out is None or held_out.groups is None else held_out.groups,
         keys=clips.keys,
         y_true=y_true,
         logits=np.full(y_true.shape, np.nan) if logits is None else logits,

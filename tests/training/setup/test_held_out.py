@@ -298,6 +298,16 @@ def test_excerpts_of_one_recording_are_in_one_fold_and_all_other_clips_are_train
     assert len(set(held_out.groups)) == len({frozenset(np.flatnonzero(row)) for row in _same(sharing, 150)})
 
 
+def test_excerpts_of_two_recordings_a_label_are_too_few_recordings_for_folds():
+    manifest = manifest_with(10, n_labels=6)
+    recording = [(n % 6, n // 6 % 2) for n in range(60)]
+    pairs = [pair for pair in combinations(range(60), 2) if recording[pair[0]] == recording[pair[1]]]
+    held_out = hold_out(manifest, Recipe(), sharing_of(manifest, pairs))
+    assert held_out.names == ()
+    assert "the median label has 2, folds need 3" in held_out.note
+    assert held_out.note.endswith("; clips that share audio count as one recording")
+
+
 def _same(sharing, n_clips):
     """Which clips have the same recording, if each clip has one, (n_clips, n_clips)."""
     same = np.eye(n_clips, dtype=bool)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Folds, Json, OptionalOutput, Seed
-from spectag.cli.terminal import new_table, stdout_console
+from spectag.cli.options import Folds, Json, OptionalOutput, Seed, Workers
+from spectag.cli.terminal import new_table, progress_display, stdout_console
 
 if TYPE_CHECKING:
     from spectag.data.split_manifest import Split
@@ -26,6 +26,9 @@ def split_command(
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
+    find_shared_audio: bool = False,
+    cache: Path | None = None,
+    workers: Workers = None,
     json_output: Json = False,
 ) -> None:
     """Split a manifest into balanced folds or a validation set.
@@ -54,21 +57,32 @@ def split_command(
         Manifest column of groups, such as recordist or site. A group never spans two folds.
     corrections
         Label corrections from spectag review. The CSV gets the corrected labels.
+    find_shared_audio
+        Also keep clips together that contain the same part of a recording. This reads all sounds.
+    cache
+        Folder for the fingerprints of the sounds. By default in the user's cache folder.
+    workers
+        Processes that compute fingerprints. By default one per core.
     json_output
         Print the folds and the balance as JSON.
     """
     from spectag.data.split_manifest import split, write_holdout, write_split
 
-    result = split(
-        manifest,
-        folds=folds,
-        validation_fraction=validation_fraction,
-        test_size=test_size,
-        seed=seed,
-        audio_dir=audio_dir,
-        group_column=group_column,
-        corrections=corrections,
-    )
+    with progress_display() as (progress, _):
+        result = split(
+            manifest,
+            folds=folds,
+            validation_fraction=validation_fraction,
+            test_size=test_size,
+            seed=seed,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            corrections=corrections,
+            find_shared_audio=find_shared_audio,
+            cache=cache,
+            workers=workers,
+            progress=progress,
+        )
     tables: tuple[Path, ...] = ()
     if test_size is not None:
         tables = write_holdout(output or manifest.parent, result)
@@ -96,6 +110,8 @@ def _print(result: "Split") -> None:
         f"\ndeviation from the ideal fraction of a label's clips: worst {balance.worst:.1%}, mean {balance.mean:.1%} "
         f"(a random split of the same groups: worst {balance.random_worst:.1%}, mean {balance.random_mean:.1%})"
     )
+    if result.sharing is not None:
+        print(f"{result.sharing}; {result.n_sharing_between_folds} of them share audio with clips of other folds")
     if result.n_separated_groups:
         print(
             f"{result.n_separated_groups} recordings or groups are on both sides, so scores on the validation clips "

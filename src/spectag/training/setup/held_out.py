@@ -30,8 +30,6 @@ FINETUNE_FRACTION = 0.2
 N_FOLDS = 5
 N_COMMUNITY_FOLDS = (10, 20, 40)
 """With communities, the fewest of these folds that leave most clips to train on."""
-_MAX_JOINED = 1 / N_FOLDS / 2
-"""Largest fraction of the clips that may be in one group because they share audio, directly or through others."""
 _MAX_LEFT_OUT = 0.05
 """Largest fraction of the clips that may be left out where the final model consists of the networks of the folds."""
 _MOST = 0.5
@@ -93,12 +91,11 @@ def hold_out(manifest: Manifest, recipe: Recipe, sharing: SharingClips | None = 
     if _is_given(manifest, recipe):
         return _with_optimistic(_by_groups(manifest, recipe), sharing)
     joined = sharing.joined()
-    if _largest_group(joined) > max(_MAX_JOINED * len(joined.clips), _largest_group(manifest)):
+    if joined is None:
         return _by_communities(sharing, recipe)
     held_out = _by_groups(joined, recipe)
-    return replace(
-        held_out, note=f"{held_out.note}; clips that share audio are together" if held_out.names else held_out.note
-    )
+    how = "are together" if held_out.names else "count as one recording"
+    return replace(held_out, note=f"{held_out.note}; clips that share audio {how}")
 
 
 def _by_groups(manifest: Manifest, recipe: Recipe) -> HeldOut:
@@ -150,10 +147,6 @@ def _is_given(manifest: Manifest, recipe: Recipe) -> bool:
     return decides or any(clip.group is not None and clip.group not in files for clip in manifest.clips)
 
 
-def _largest_group(manifest: Manifest) -> int:
-    return int(np.unique(np.array(manifest.groups), return_counts=True)[1].max())
-
-
 def _by_communities(sharing: SharingClips, recipe: Recipe) -> HeldOut:
     """Folds of clips that share much audio; training clips that share audio with held-out clips are left out."""
     members, n_clips = recipe.member_recipes(), len(sharing.manifest.clips)
@@ -191,7 +184,7 @@ def _fold_communities(sharing: SharingClips, recipe: Recipe, n_folds: int) -> He
         held_out = _new_folds(manifest, min(n_folds, len(set(manifest.groups))), recipe.seed)
     return replace(
         held_out,
-        note=f"{held_out.note}; clips that share much audio are together" if held_out.names else held_out.note,
+        note=f"{held_out.note}; clips that share much audio {'are together' if held_out.names else 'count as one'}",
         left_out=tuple(sharing.sharing_with(rows) & ~rows for rows in held_out.rows),
         groups=portable_group_names(manifest),
     )
