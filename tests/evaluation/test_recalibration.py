@@ -260,6 +260,12 @@ def test_unreachable_goal_is_reported(model):
     clips.y_true[best, 0] = False  # the most confident predictions are wrong
     result = calibrate(store(model, clips), goal=ThresholdGoal(kind="precision", at_least=0.85))
     assert [row.misses_goal for row in result.labels] == [True, False, False]
+    assert result.info.labels_missing_goal == ("low",)
+    by_hand = calibrate(model, goal=result.info.threshold_goal, thresholds={"low": 0.5}, in_place=True)
+    assert by_hand.info.labels_missing_goal == ()
+    calibrate(model, goal=result.info.threshold_goal, in_place=True)
+    card = (model / CARD_FILE).read_text("utf-8")
+    assert re.search(r"\| low \| 1 \| [0-9.]+ \(misses a precision of at least 0.85 with 90 % confidence\) \|", card)
 
 
 def test_tagger_without_stored_clips_needs_a_manifest(tmp_path):

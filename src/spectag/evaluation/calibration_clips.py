@@ -27,7 +27,7 @@ from spectag.scoring.calibration import (
     cross_fit,
     probabilities_of,
 )
-from spectag.scoring.thresholds import FittedThresholds, ThresholdGoal, fit_to_goal
+from spectag.scoring.thresholds import ThresholdGoal
 from spectag.system.progress import Log, Progress
 
 
@@ -64,12 +64,6 @@ class CalibrationClips:
         logits = np.zeros((len(self.logits), len(self.labels)))
         logits[:, self.labels] = self.logits
         return probabilities_of(logits, calibration)[:, self.labels]
-
-    def fitted(self, calibration: Calibration | None, goal: ThresholdGoal) -> FittedThresholds:
-        """Thresholds (n_fitted_labels,), for probabilities by a calibration of all labels of the tagger."""
-        if not self.labels.any():
-            return FittedThresholds(np.zeros(0), np.zeros(0, np.bool_))
-        return fit_to_goal(self.y_true, self.calibrated(calibration), goal, groups=self.groups)
 
     def cross_fitted(self, method: CalibrationMethod, goal: ThresholdGoal) -> CrossFitted | None:
         """Probabilities and thresholds of each fold, fitted on the others; None if there is only one recording."""

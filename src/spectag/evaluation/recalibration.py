@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, Calibrat
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.reliability_diagram import calibration_errors, calibration_metrics
 from spectag.scoring.scores import score_predictions
-from spectag.scoring.thresholds import FittedThresholds, ThresholdGoal, fill_thresholds
+from spectag.scoring.thresholds import ThresholdGoal, fill_thresholds, fit_to_goal
 from spectag.system.progress import Log, Progress, no_log, silent
 
 ThresholdOrigin = Literal["fitted", "default", "set"]
@@ -164,7 +165,7 @@ def calibrate(
             f"trained on: spectag calibrate {bundle} MANIFEST"
         )
     calibration = _fit_calibration(clips, new_method, before) if refits_calibration else before.calibration
-    cross_fitted, fitted = clips.cross_fitted(new_method, new_goal), clips.fitted(calibration, new_goal)
+    cross_fitted = clips.cross_fitted(new_method, new_goal)
     info = before
     if refits_thresholds:
         changes = {
@@ -173,12 +174,12 @@ def calibrate(
             "calibration_method": new_method,
             "metrics": _metrics(before, clips, cross_fitted, on=on),
         }
-        info = before.model_copy(update=changes | _new_thresholds(before, clips, calibration, fitted))
+        info = before.model_copy(update=changes | _fitted_thresholds(before, clips, calibration, new_goal))
     info = _with_manual_thresholds(info, manual_thresholds)
     if in_place or output is not None:
         new_curves = info.calibration != before.calibration
         _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
-    results = _label_results(before, info, clips, fitted, cross_fitted, manual_thresholds.keys())
+    results = _label_results(before, info, clips, cross_fitted, manual_thresholds.keys())
     written_to = bundle if in_place else output
     return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped)
 
@@ -209,17 +210,24 @@ def _fit_calibration(clips: CalibrationClips, method: CalibrationMethod, before:
     return Calibration(method=fitted.method if fitted else "platt", curves=tuple(curves))
 
 
-def _new_thresholds(
-    before: BundleInfo, clips: CalibrationClips, calibration: Calibration | None, fitted: FittedThresholds
+def _fitted_thresholds(
+    before: BundleInfo, clips: CalibrationClips, calibration: Calibration | None, goal: ThresholdGoal
 ) -> dict[str, Any]:
-    """`thresholds` and `thresholds_fitted` after fitting on the clips; a default for labels with too few of them."""
+    """The thresholds after fitting on the clips, and what is known of them; a default for labels with too few clips."""
+    fitted = fit_to_goal(clips.y_true, clips.calibrated(calibration), goal, groups=clips.groups)
     thresholds, is_fitted = np.array(before.thresholds), np.array(before.thresholds_fitted)
     # a published tagger has its own default, for probabilities that are not calibrated
     keeps_default = ~is_fitted & (calibration is None)
     defaults = np.where(keeps_default, thresholds, DEFAULT_THRESHOLD)[clips.labels]
     thresholds[clips.labels] = fill_thresholds(fitted.thresholds, defaults)
     is_fitted[clips.labels] = ~np.isnan(fitted.thresholds)
-    return {"thresholds": tuple(thresholds.tolist()), "thresholds_fitted": tuple(is_fitted.tolist())}
+    misses_goal = np.isin(before.labels, before.labels_missing_goal)
+    misses_goal[clips.labels] = is_fitted[clips.labels] & ~fitted.reaches_goal
+    return {
+        "thresholds": tuple(thresholds.tolist()),
+        "thresholds_fitted": tuple(is_fitted.tolist()),
+        "labels_missing_goal": tuple(compress(before.labels, misses_goal)),
+    }
 
 
 def _with_manual_thresholds(info: BundleInfo, manual: Mapping[str, float]) -> BundleInfo:
@@ -228,6 +236,7 @@ def _with_manual_thresholds(info: BundleInfo, manual: Mapping[str, float]) -> Bu
         update={
             "thresholds": tuple(manual.get(label, threshold) for label, threshold, _ in rows),
             "thresholds_fitted": tuple(label not in manual and is_fitted for label, _, is_fitted in rows),
+            "labels_missing_goal": tuple(label for label in info.labels_missing_goal if label not in manual),
         }
     )
 
@@ -251,18 +260,16 @@ def _label_results(
     before: BundleInfo,
     info: BundleInfo,
     clips: CalibrationClips,
-    fitted: FittedThresholds,
     cross_fitted: CrossFitted | None,
     manual: Collection[str],
 ) -> tuple[LabelResult, ...]:
     """The threshold of each label that changed, and its cross-fitted scores if there are clips to compute them."""
     is_fitted, thresholds = np.array(info.thresholds_fitted), np.array(info.thresholds)
-    n_clips, misses_goal = np.zeros(len(is_fitted), np.int64), np.zeros_like(is_fitted)
+    n_clips = np.zeros(len(is_fitted), np.int64)
     scores = np.full((len(_SCORES), len(is_fitted)), np.nan)
     labels = clips.labels
     if labels.any():
         n_clips[labels] = clips.y_true.sum(axis=0)
-        misses_goal[labels] = is_fitted[labels] & ~fitted.reaches_goal
         if cross_fitted is not None:
             cross_fitted = cross_fitted.with_fixed_thresholds(thresholds[labels], is_fitted[labels])
             scores[:, labels] = [
@@ -277,7 +284,7 @@ def _label_results(
             old_threshold=before.thresholds[index],
             threshold=info.thresholds[index],
             origin="set" if label in manual else "fitted" if is_fitted[index] else "default",
-            misses_goal=bool(misses_goal[index]),
+            misses_goal=label in info.labels_missing_goal,
             **dict(zip(_SCORES, scores[:, index].tolist(), strict=True)),
         )
         for index, label in enumerate(info.labels)

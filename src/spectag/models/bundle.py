@@ -84,6 +84,8 @@ class BundleInfo(Config):
     """Whether the threshold of a label is fitted on out-of-fold predictions, and not a default or set by hand."""
     threshold_goal: ThresholdGoal = ThresholdGoal()
     """The goal of the fitted thresholds."""
+    labels_missing_goal: tuple[str, ...] = ()
+    """Labels whose fitted threshold does not reach the precision or recall of the goal with its confidence."""
     calibration: Calibration | None = None
     """From logits to probabilities; None: the plain sigmoid. The model.onnx of a single network contains it."""
     calibration_method: CalibrationMethod = "none"

@@ -86,8 +86,9 @@ def _thresholds(info: BundleInfo) -> str:
     if len(distinct) == 1 and not n_fitted:
         return f"A label is reported from a probability of {distinct.pop():g}: a default, which is not fitted."
     return (
+    missing = f", which cannot be shown for {', '.join(info.labels_missing_goal)}" if info.labels_missing_goal else ""
         f"Each label has its own threshold, which is in spectag.json; {n_fitted} of them are fitted to reach "
-        f"{info.threshold_goal}."
+        f"{info.threshold_goal}{missing}."
     )
 
 
@@ -112,8 +113,12 @@ def _backbone(backbone: BackboneInfo) -> str:
 
 def _label_rows(info: BundleInfo) -> list[str]:
     assert info.data.n_clips_per_label is not None  # it is a trained model
-    rows = zip(info.labels, info.data.n_clips_per_label, info.thresholds, info.thresholds_fitted, strict=True)
+    notes = {
+        label: "" if is_fitted else " (not fitted)"
+        for label, is_fitted in zip(info.labels, info.thresholds_fitted, strict=True)
+    }
+    notes |= dict.fromkeys(info.labels_missing_goal, f" (misses {info.threshold_goal})")
     return [
-        f"| {label.replace('|', '&#124;')} | {n_clips} | {threshold:.2f}{'' if is_fitted else ' (not fitted)'} |"
-        for label, n_clips, threshold, is_fitted in rows
+        f"| {label.replace('|', '&#124;')} | {n_clips} | {threshold:.2f}{notes[label]} |"
+        for label, n_clips, threshold in zip(info.labels, info.data.n_clips_per_label, info.thresholds, strict=True)
     ]
