@@ -11,7 +11,7 @@ from PIL import Image
 from helpers.paths import SHARED
 from spectag.cli.commands.inspect import print_inspection
 from spectag.data.clips import Manifest
-from spectag.data.inspection import Duplicates, Leak, RareLabel, inspect
+from spectag.data.inspection import Duplicates, Leak, RareLabel, SharedPair, inspect
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
 
@@ -181,8 +181,8 @@ def test_several_processes_give_the_same_result_and_report_progress(tmp_path, rn
     table = "fname,labels\nempty.wav,x\n" + "".join(f"{name},x\n" for name in sounds)
     manifest = manifest_of(tmp_path, sounds, table)
     calls: list[tuple[str, int, int]] = []
-    inspection = inspect(manifest, workers=2, progress=lambda *call: calls.append(call))
-    assert inspection == inspect(manifest, workers=1)
+    inspection = inspect(manifest, find_shared_audio=False, workers=2, progress=lambda *call: calls.append(call))
+    assert inspection == inspect(manifest, find_shared_audio=False, workers=1)
     assert calls == [("inspect", done, 10) for done in range(11)]
 
 
@@ -245,3 +245,33 @@ def test_esc10_keeps_its_sources_within_its_folds():
     assert not inspection.leaks
     assert not inspection.duplicates
     assert inspection.sample_rates == {44_100: 40}
+
+
+def test_clips_that_share_audio_are_found_in_the_manifest_and_in_another_one(tmp_path, rng):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    first, second = rng.normal(0, 0.1, (2, 5 * RATE))
+    train = manifest_of(
+        tmp_path / "train",
+        {"a.wav": first, "b.wav": first[2 * RATE :] / 2, "c.wav": rng.normal(0, 0.1, 3 * RATE), "d.wav": second},
+        "fname,labels,fold\na.wav,x,1\nb.wav,x,2\nc.wav,x,1\nd.wav,x,1\n",
+    )
+    mixture = second[RATE:] + rng.normal(0, 0.1, 4 * RATE)
+    test = manifest_of(tmp_path / "test", {"e.wav": mixture}, "fname,labels\ne.wav,x\n")
+    inspection = inspect(train, compare_with=[test], cache=tmp_path / "cache")
+    within, between = inspection.shared_audio
+    assert (within.n_clips, within.other) == (2, None)
+    assert within.pairs == (SharedPair("a.wav", "b.wav", 2.0, across_folds=True),)
+    assert (between.n_clips, between.n_others, between.other) == (1, 1, str(test.source))
+    assert between.pairs == (SharedPair("d.wav", "e.wav", 1.0, across_folds=False),)
+    assert inspect(train, find_shared_audio=False).shared_audio == ()
+
+
+def test_parts_of_one_file_and_clips_of_one_group_are_not_reported_as_sharing_audio(tmp_path, rng):
+    sound = rng.normal(0, 0.1, 4 * RATE)
+    manifest = manifest_of(
+        tmp_path,
+        {"a.wav": sound, "b.wav": sound},
+        "fname,labels,group,start,end\na.wav,x,yard,0,3\na.wav,x,yard,1,4\nb.wav,x,yard,0,4\n",
+    )
+    assert [shared.pairs for shared in inspect(manifest, cache=tmp_path / "cache").shared_audio] == [()]

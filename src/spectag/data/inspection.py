@@ -1,8 +1,8 @@
-"""Checking a manifest before training: label counts, durations, unreadable clips, duplicates, leaks between folds."""
+"""Checking a manifest before training: label counts, durations, unreadable clips, duplicates, shared audio, leaks."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -14,7 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, read_audio
 from spectag.data.clips import Clip, Manifest
+from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.manifest import as_manifest
+from spectag.data.shared_audio import SharedAudio, find_shared_between
+from spectag.data.shared_audio import find_shared_audio as find_pairs
 from spectag.errors import EndOfSoundError, SpectagError
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
@@ -61,6 +64,48 @@ class Leak:
 
 
 @dataclass(frozen=True)
+class SharedPair:
+    """Two clips that contain the same part of a recording."""
+
+    clip: str
+    other: str
+    offset_seconds: float
+    """The shared audio is this much later in the first clip than in the second one."""
+    across_folds: bool
+
+
+@dataclass(frozen=True)
+class SharedClips:
+    """Clips that share audio, with each other or with the clips of another manifest."""
+
+    other: str | None
+    """The other manifest; None: pairs within the manifest, except those of one file or group."""
+    n_clips: int
+    """Clips of the inspected manifest that share audio."""
+    n_others: int
+    """Clips that they share it with."""
+    pairs: tuple[SharedPair, ...]
+    """Pairs with the most equal landmarks first."""
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip], others: Sequence[Clip], shared: SharedAudio, other: str | None) -> "SharedClips":
+        """The summary of these pairs of a clip and another one."""
+        order = np.argsort(-shared.n_matches, kind="stable")
+        first, second = (set(column) for column in shared.pairs.T.tolist())
+        return cls(
+            other=other,
+            n_clips=len(first if other else first | second),
+            n_others=len(second if other else first | second),
+            pairs=tuple(
+                SharedPair(clips[a].name, others[b].name, offset, across_folds=_are_across_folds(clips[a], others[b]))
+                for (a, b), offset in zip(
+                    shared.pairs[order].tolist(), shared.offsets_seconds[order].round(3).tolist(), strict=True
+                )
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class RareLabel:
     """A label that can't be in every fold, because it has fewer groups than there are folds."""
 
@@ -99,6 +144,8 @@ class Inspection:
     past_end: tuple[str, ...]
     """Clips with an end after the end of their file."""
     duplicates: tuple[Duplicates, ...]
+    shared_audio: tuple[SharedClips, ...]
+    """Within the manifest, then with each other manifest; empty for images, or if it was not looked for."""
     leaks: tuple[Leak, ...]
     n_folds: int | None
     """The number of folds that the rare labels refer to: the argument, or the number in the manifest."""
@@ -142,10 +189,13 @@ def inspect(
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
+    find_shared_audio: bool = True,
+    compare_with: Sequence[str | Path | Manifest] = (),
+    cache: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Inspection:
-    """Read every clip of a manifest once; report label counts, durations, faults, duplicates and leaks between folds.
+    """Read every clip of a manifest; report label counts, durations, faults, duplicates, shared audio and leaks.
 
     Parameters
     ----------
@@ -155,6 +205,13 @@ def inspect(
         Report labels that are too rare for this number of folds. By default the number of folds in the manifest.
     audio_dir, group_column, corrections
         As for `read_manifest`.
+    find_shared_audio : bool
+        Whether to look for clips that contain the same part of a recording. The time grows with the square of the
+        number of clips: about a minute for 1,500 clips on two cores.
+    compare_with : sequence of paths or Manifests
+        Other manifests of sounds, such as that of the test clips: which of their clips share audio with these?
+    cache : path, optional
+        Folder of the cache of fingerprints. By default in the user's cache folder.
     workers : int, optional
         Number of processes. By default one per core, or fewer if there are few clips.
     progress : Progress
@@ -204,6 +261,7 @@ def inspect(
         clipped={clip.name: sound.clipped for clip, sound in sounds.items() if sound.clipped > CLIPPED_FRACTION},
         past_end=tuple(clip.name for clip, sound in sounds.items() if sound.past_end),
         duplicates=_duplicates({clip: fact.digest for clip, fact in facts.items() if not isinstance(fact, str)}),
+        shared_audio=_shared(manifest, compare_with, cache, workers, progress) if find_shared_audio else (),
         leaks=_leaks(manifest),
         n_folds=n_folds,
         rare_labels=_rare_labels(manifest, n_folds) if n_folds else (),
@@ -285,6 +343,33 @@ def _duplicates(digests: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
         for clips in clips_by_digest.values()
         if len(clips) > 1
     )
+
+
+def _shared(
+    manifest: Manifest,
+    compare_with: Sequence[str | Path | Manifest],
+    cache: str | Path | None,
+    workers: int | None,
+    progress: Progress,
+) -> tuple[SharedClips, ...]:
+    """Shared audio within the manifest, and with each of the other ones."""
+    if manifest.holds_images:
+        return ()
+    fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
+    shared = find_pairs(fingerprints, progress=progress)
+    groups = np.array(manifest.groups)
+    apart = np.not_equal(*groups[shared.pairs.T])
+    shared = SharedAudio(shared.pairs[apart], shared.n_matches[apart], shared.offsets_seconds[apart])
+    found = [SharedClips.of(manifest.clips, manifest.clips, shared, None)]
+    for other in map(as_manifest, compare_with):
+        of_other = clip_fingerprints(other.clips, cache, workers=workers, progress=progress)
+        between = find_shared_between(fingerprints, of_other, progress=progress)
+        found.append(SharedClips.of(manifest.clips, other.clips, between, str(other.source)))
+    return tuple(found)
+
+
+def _are_across_folds(clip: Clip, other: Clip) -> bool:
+    return clip.fold is not None and other.fold is not None and clip.fold != other.fold
 
 
 def _leaks(manifest: Manifest) -> tuple[Leak, ...]:

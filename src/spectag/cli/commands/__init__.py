@@ -22,7 +22,7 @@ COMMANDS = {
     },
     "Data": {
         "inspect": CommandHelp(
-            "Check a manifest: labels, durations, faults, duplicates, leaks.", "labels.csv --folds 5"
+            "Check a manifest: labels, durations, faults, shared audio, leaks.", "labels.csv --folds 5"
         ),
         "split": CommandHelp(
             "Split a manifest into balanced folds or a validation set.", "labels.csv --folds 5 -o folds.csv"

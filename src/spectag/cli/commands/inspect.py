@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.columns import Columns
     from rich.table import Table
 
-    from spectag.data.inspection import Inspection
+    from spectag.data.inspection import Inspection, SharedPair
 
 _N_EXAMPLES = 3
 
@@ -25,10 +25,13 @@ def inspect_command(
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
+    find_shared_audio: bool = True,
+    compare_with: list[Path] | None = None,
+    cache: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
-    """Check a manifest: labels, durations, faults, duplicates, leaks.
+    """Check a manifest: labels, durations, faults, shared audio, leaks.
 
     Parameters
     ----------
@@ -42,6 +45,13 @@ def inspect_command(
         Manifest column of groups, such as recordist or site. A group never spans two folds.
     corrections
         Label corrections from spectag review. The manifest itself is not changed.
+    find_shared_audio
+        Look for clips that contain the same part of a recording, also mixed with other sounds, re-encoded, or up to 2 %
+        faster or slower. The time grows with the square of the number of clips.
+    compare_with
+        Other manifests, such as that of the test clips: report which of their clips share audio with these.
+    cache
+        Folder for the fingerprints of the sounds. By default in the user's cache folder.
     workers
         Number of processes. By default one per core.
     json_output
@@ -56,6 +66,9 @@ def inspect_command(
             audio_dir=audio_dir,
             group_column=group_column,
             corrections=corrections,
+            find_shared_audio=find_shared_audio,
+            compare_with=compare_with or (),
+            cache=cache,
             workers=workers,
             progress=progress,
         )
@@ -115,6 +128,9 @@ def _figure_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     if inspection.sample_rates:
         yield "sample rate", _counts({f"{rate:,} Hz": count for rate, count in inspection.sample_rates.items()})
         yield "channels", _counts({f"{n}": count for n, count in inspection.channels.items()})
+    for shared in inspection.shared_audio:
+        among = f"{shared.n_others:,} clips of {shared.other}" if shared.other else "another clip"
+        yield "shared audio", f"{shared.n_clips:,} of {inspection.n_clips:,} clips share audio with {among}"
     if inspection.image_sizes:
         yield "image size", _counts(inspection.image_sizes)
 
@@ -152,11 +168,21 @@ def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
     yield "  with differing labels", [clips for same, clips in duplicates if same.labels_differ]
     if inspection.clips_per_fold:
         yield "  across folds", [clips for same, clips in duplicates if same.across_folds]
+    for shared in inspection.shared_audio:
+        suffix = f" with {shared.other}" if shared.other else ""
+        yield f"pairs of clips that share audio{suffix}", [_shared_pair(pair) for pair in shared.pairs]
+        if inspection.clips_per_fold and not shared.other:
+            yield "  across folds", [_shared_pair(pair) for pair in shared.pairs if pair.across_folds]
+    if inspection.clips_per_fold:
         leaks = [f"{leak.group}: {_in_folds(leak.clips_per_fold)}" for leak in inspection.leaks]
         yield "groups in several folds", leaks
     if inspection.n_folds:
         rare = [f"{label.label}: {label.n_groups} groups, {label.n_clips} clips" for label in inspection.rare_labels]
         yield f"labels too rare for {inspection.n_folds} folds", rare
+
+
+def _shared_pair(pair: "SharedPair") -> str:
+    return f"{pair.clip} = {pair.other} ({pair.offset_seconds:+.2f} s)"
 
 
 def _in_folds(clips_per_fold: dict[str, int]) -> str:
