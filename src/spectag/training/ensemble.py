@@ -174,14 +174,14 @@ class TrainingRun:
             shares_recording(inputs.noisy.manifest, inputs.clips.manifest, fold.valid)
             for fold in cross_validation.trainings
         ]
-        if np.any(shares_held_out):
-            self.callbacks.log(
-                f"{np.any(shares_held_out, axis=0).sum()} noisy clips share a recording or group with clips of the "
         if shared is not None:
             shares_held_out = [
                 shares | first_sharing(shared.pairs, fold.valid, len(labels))
                 for shares, fold in zip(shares_held_out, cross_validation.trainings, strict=True)
             ]
+        if np.any(shares_held_out):
+            self.callbacks.log(
+                f"{np.any(shares_held_out, axis=0).sum()} noisy clips share a recording or group with clips of the "
                 "manifest; they are left out where those clips are held out"
             )
         relabelled = [
