@@ -97,6 +97,15 @@ def test_complementary_members_have_weight(rng):
     assert min(weights.weights) > 0
 
 
+def test_clips_without_a_label_are_negatives_for_the_weights(rng):
+    """Of one label, the clips that have it do not show which member is right."""
+    y_true = (np.arange(800) % 2 == 0)[:, None]
+    members = [HeldOutLogits(2.0 * y_true + rng.normal(size=(800, 1))), HeldOutLogits(rng.normal(size=(800, 1)))]
+    for order in (members, members[::-1]):
+        weights, _ = blend(order, folds_of(y_true))
+        assert weights.weights[order.index(members[0])] > 2 * weights.weights[order.index(members[1])]
+
+
 def folds_of(y_true, n_folds=4):
     """Folds with several clips of every label, if there are many clips."""
     fold = np.arange(len(y_true)) // 4 % n_folds

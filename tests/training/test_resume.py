@@ -90,6 +90,7 @@ def assert_same(fit, expected):
     for name, tagger in fit.other_weights.items():
         torch.testing.assert_close(tagger.state_dict(), expected.other_weights[name].state_dict(), rtol=0, atol=0)
     assert scores(fit.epochs) == scores(expected.epochs)
+    np.testing.assert_array_equal(fit.valid_logits, expected.valid_logits)
 
 
 @pytest.mark.parametrize("case", CASES)

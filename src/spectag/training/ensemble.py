@@ -315,8 +315,8 @@ def _fit_weights(
     A member without which held-out lwlrap is much better has no weight. A small gain does not count: held-out scores
     may favour one member by chance, and the ensemble is then better on other recordings.
     """
-    rows = rows & ~np.isnan(logits).any(axis=(0, 2)) & y_true.any(axis=1)
-    if not rows.any():
+    rows = rows & ~np.isnan(logits).any(axis=(0, 2))
+    if not y_true[rows].any():
         return default or EnsembleWeights(tuple(1 / len(logits) for _ in logits))
     logits, y_true = [member[rows] for member in logits], y_true[rows]
     best: tuple[int, ...] = (0,)
