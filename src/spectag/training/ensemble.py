@@ -22,7 +22,7 @@ from spectag.data.shared_audio import SharedAudio
 from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import read_info
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_weights
-from spectag.scoring.metrics import lwlrap
+from spectag.scoring.metrics import selection_score
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import no_log
@@ -322,7 +322,9 @@ def _fit_weights(
     best: tuple[int, ...] = (0,)
     for newest in range(1, len(logits)):
         candidates = ((*best, newest), best, (newest,))
-        scores = [lwlrap(y_true, _weights_of(members, logits, y_true)(logits)) for members in candidates]
+        scores = [
+            selection_score(y_true, _weights_of(members, logits, y_true)(logits)) or 0.0 for members in candidates
+        ]
         best = candidates[next(i for i, score in enumerate(scores) if score >= max(scores) - _TOLERATED_LOSS)]
     return _weights_of(best, logits, y_true)
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from spectag.scoring.metrics import lwlrap
 from spectag.training.setup.cross_validation import ALL_CLIPS, CrossValidation
@@ -85,6 +86,18 @@ def test_there_is_no_score_without_a_held_out_clip_that_has_a_label(rows):
     logits = np.full(y_true.shape, np.nan)
     logits[rows] = 0.0
     assert CrossValidation.of(y_true, held_out()).score(logits) is None
+
+
+def test_with_one_label_the_order_of_clips_is_scored_and_chosen_by(rng):
+    """lwlrap looks at the order of labels within a clip, so with one label it is 1 for any logits."""
+    y_true = (np.arange(60) % 3 == 0)[:, None]
+    folds = HeldOut(("1", "2"), (np.arange(60) < 30, np.arange(60) >= 30), False, "")
+    cross_validation = CrossValidation.of(y_true, folds)
+    noise = rng.normal(size=y_true.shape)
+    choice = cross_validation.choose([noise, noise + 3 * y_true, noise - 3 * y_true])
+    assert (choice.best, choice.best_without) == (1, (1, 1))
+    logits = noise + 3 * y_true
+    assert cross_validation.score(logits) == pytest.approx(average_precision_score(y_true[:, 0], logits[:, 0]))
 
 
 # ------------------------------------------------------------------------------------------------ parts for choices

@@ -8,7 +8,7 @@ import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.models.out_of_fold import cross_fitting_folds
-from spectag.scoring.metrics import lwlrap
+from spectag.scoring.metrics import selection_score
 from spectag.scoring.model_selection import Choice, HeldOutLogits, choose
 from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.noisy_labels import Relabelled
@@ -85,7 +85,7 @@ class CrossValidation:
         return int(self.parts.max(initial=-1)) + 1
 
     def score(self, logits: FloatArray) -> float | None:
-        """lwlrap of held-out logits (n_clips, n_labels), NaN for the other clips; None if no labelled clip has any."""
+        """`held_out_score` of held-out logits (n_clips, n_labels), NaN for the other clips."""
         rows = ~np.isnan(logits).any(axis=1)
         return held_out_score(self.y_true[rows], logits[rows])
 
@@ -99,5 +99,5 @@ class CrossValidation:
 
 
 def held_out_score(y_true: BoolArray, logits: FloatArray) -> float | None:
-    """The score by which settings are chosen, of logits (n_clips, n_labels); None without a labelled clip."""
-    return lwlrap(y_true, logits) if y_true.any() else None
+    """The score by which settings are chosen, of logits (n_clips, n_labels); None if no score says anything."""
+    return selection_score(y_true, logits) if y_true.any() else None
