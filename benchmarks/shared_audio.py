@@ -25,7 +25,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from spectag.audio.files import read_audio, resample
-from spectag.audio.fingerprints import fingerprint
+from spectag.audio.fingerprints import compute_fingerprint
 from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.manifest import read_manifest
 from spectag.data.shared_audio import SPEEDS, FingerprintIndex, SharedAudio, find_matches, find_shared_audio
@@ -35,6 +35,7 @@ BoolArray = NDArray[np.bool_]
 
 RATE = 16_000
 MIN_SECONDS = 1.0  # in common
+USAGES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def main() -> None:
@@ -46,15 +47,14 @@ def main() -> None:
     options = parser.parse_args()
     clips = read_manifest(options.manifest).clips
     with tempfile.TemporaryDirectory() as cache:
-        started = time.perf_counter()
+        started = time.perf_counter(), core_seconds()
         prints = clip_fingerprints(clips, cache)
         n_bytes = sum(path.stat().st_size for path in Path(cache).iterdir())
-    print(f"{len(clips)} clips: fingerprints {time.perf_counter() - started:.0f} s, {n_bytes / 1e6:.1f} MB on disk")
-    started = time.perf_counter()
+    print(f"{len(clips)} clips: fingerprints {passed(*started)}, {n_bytes / 1e6:.1f} MB on disk")
+    started = time.perf_counter(), core_seconds()
     shared = find_shared_audio(prints, speeds=options.speeds)
-    seconds = time.perf_counter() - started
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    print(f"comparison at {len(options.speeds)} speeds {seconds:.0f} s, {peak:.0f} MB in the largest process")
+    peak = max(resource.getrusage(who).ru_maxrss for who in USAGES) / 1024
+    print(f"comparison at {len(options.speeds)} speeds {passed(*started)}, {peak:.0f} MB in the largest process")
     names = [clip.fname for clip in clips]
     if options.sources:
         print_recall(names, shared, options.sources)
@@ -63,6 +63,15 @@ def main() -> None:
         index = FingerprintIndex(prints)
         print_copies([clip.path for clip in clips], index, options.copies)
         print_stationary()
+
+
+def core_seconds() -> float:
+    """Time that all cores have worked for this process and its ended worker processes."""
+    return sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in USAGES)
+
+
+def passed(started: float, started_core: float) -> str:
+    return f"{time.perf_counter() - started:.0f} s ({core_seconds() - started_core:.0f} s of one core)"
 
 
 def print_recall(names: list[str], shared: SharedAudio, sources: Path) -> None:
@@ -131,7 +140,7 @@ def print_copies(paths: list[Path], index: FingerprintIndex, n_copies: int) -> N
 
 
 def find_clips(waveform: Waveform, index: FingerprintIndex) -> set[int]:
-    query = fingerprint(waveform.astype(np.float32), RATE)
+    query = compute_fingerprint(waveform.astype(np.float32), RATE)
     return {match.clip for match in find_matches(query, index)}
 
 
@@ -197,7 +206,7 @@ def print_stationary(n_clips: int = 60) -> None:
         "silence": lambda: np.zeros(len(seconds)),
     }
     for name, sound in sounds.items():
-        prints = [fingerprint(sound().astype(np.float32), RATE) for _ in range(n_clips)]
+        prints = [compute_fingerprint(sound().astype(np.float32), RATE) for _ in range(n_clips)]
         print(f"{name}: {len(find_shared_audio(prints).pairs)} of {n_clips * (n_clips - 1) // 2} pairs found")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectag.audio.files import resample
-from spectag.audio.fingerprints import HASH_BITS, fingerprint, landmarks
+from spectag.audio.fingerprints import HASH_BITS, compute_fingerprint, landmarks
 from spectag.audio.synthesis import chirp
 
 RATE = 16_000
@@ -18,19 +18,19 @@ RATE = 16_000
     ids=["silence", "constant", "one sample", "constant for 30 ms"],
 )
 def test_sounds_in_which_nothing_happens_have_an_empty_fingerprint(waveform):
-    assert len(fingerprint(waveform.astype(np.float32), RATE)) == 0
-    assert len(landmarks(fingerprint(waveform.astype(np.float32), RATE)).hashes) == 0
+    assert len(compute_fingerprint(waveform.astype(np.float32), RATE)) == 0
+    assert len(landmarks(compute_fingerprint(waveform.astype(np.float32), RATE)).hashes) == 0
 
 
 def test_30_ms_of_noise_have_no_landmarks_that_fail(rng):
-    short = fingerprint(rng.normal(0, 0.1, 480).astype(np.float32), RATE)
+    short = compute_fingerprint(rng.normal(0, 0.1, 480).astype(np.float32), RATE)
     assert len(landmarks(short).hashes) == 0  # all peaks are in one frame
 
 
 def test_peaks_of_a_tone_burst_are_at_its_time_and_frequency():
     time = np.arange(2 * RATE) / RATE
     burst = np.sin(2 * np.pi * 1500 * time) * np.exp(-(((time - 1.2) / 0.05) ** 2))
-    found = fingerprint(burst.astype(np.float32), RATE)
+    found = compute_fingerprint(burst.astype(np.float32), RATE)
     loudest = np.flatnonzero(found.bins == round(1500 / (RATE / 1024)))
     assert pytest.approx(found.frames[loudest[0]] * 128 / RATE + 512 / RATE, abs=0.02) == 1.2
 
@@ -38,7 +38,7 @@ def test_peaks_of_a_tone_burst_are_at_its_time_and_frequency():
 @given(gain=st.floats(0.01, 1.0))
 def test_fingerprint_does_not_depend_on_the_level(gain):
     sound = chirp(np.random.default_rng(3), 1.0, RATE)
-    first, second = fingerprint(sound, RATE), fingerprint((gain * sound).astype(np.float32), RATE)
+    first, second = compute_fingerprint(sound, RATE), compute_fingerprint((gain * sound).astype(np.float32), RATE)
     n_equal = len(set(zip(first.frames, first.bins, strict=True)) & set(zip(second.frames, second.bins, strict=True)))
     assert n_equal >= 0.97 * len(first)
 
@@ -46,8 +46,11 @@ def test_fingerprint_does_not_depend_on_the_level(gain):
 def test_landmarks_of_a_sound_played_faster_equal_those_of_its_fingerprint_at_that_speed(rng):
     sound = rng.normal(0, 0.1, 4 * RATE).astype(np.float32)
     faster = resample(sound, round(RATE * 1.02), RATE)
-    expected, predicted = landmarks(fingerprint(faster, RATE)), landmarks(fingerprint(sound, RATE), speed=1.02)
-    unchanged = landmarks(fingerprint(sound, RATE))
+    expected, predicted = (
+        landmarks(compute_fingerprint(faster, RATE)),
+        landmarks(compute_fingerprint(sound, RATE), speed=1.02),
+    )
+    unchanged = landmarks(compute_fingerprint(sound, RATE))
     n_equal = len(np.intersect1d(expected.hashes, predicted.hashes))
     assert n_equal > 3 * len(np.intersect1d(expected.hashes, unchanged.hashes))
 
@@ -55,12 +58,12 @@ def test_landmarks_of_a_sound_played_faster_equal_those_of_its_fingerprint_at_th
 def test_hum_has_no_landmarks_because_they_would_match_at_every_offset():
     time = np.arange(5 * RATE) / RATE
     hum = np.sum([np.sin(2 * np.pi * 50 * k * time) / k for k in range(1, 40)], axis=0)
-    assert len(landmarks(fingerprint((0.1 * hum).astype(np.float32), RATE)).hashes) < 50
+    assert len(landmarks(compute_fingerprint((0.1 * hum).astype(np.float32), RATE)).hashes) < 50
 
 
 @given(seed=st.integers(0, 100), n_samples=st.integers(1, RATE))
 def test_hashes_are_sorted_and_fit_into_their_bits(seed, n_samples):
     noise = np.random.default_rng(seed).normal(0, 0.1, n_samples).astype(np.float32)
-    hashes = landmarks(fingerprint(noise, RATE)).hashes
+    hashes = landmarks(compute_fingerprint(noise, RATE)).hashes
     assert np.all(hashes[1:] >= hashes[:-1])
     assert np.all(hashes < 1 << HASH_BITS)

@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from spectag.audio.files import write_audio
-from spectag.audio.fingerprints import fingerprint
+from spectag.audio.fingerprints import compute_fingerprint
 from spectag.data import fingerprint_cache
 from spectag.data.clips import Clip
 from spectag.data.fingerprint_cache import clip_fingerprint, clip_fingerprints
@@ -85,7 +85,9 @@ def test_part_of_a_recording_and_blocks_of_a_long_one_have_the_peaks_of_their_sa
     soundfile.write(tmp_path / "long.wav", waveform, RATE, subtype="FLOAT")
     part = Clip(tmp_path / "long.wav", "long.wav", (), start_seconds=1.0, end_seconds=3.5)
     whole = Clip(tmp_path / "long.wav", "long.wav", ())
-    expected = peaks([fingerprint(waveform[RATE : round(3.5 * RATE)], RATE), fingerprint(waveform, RATE)])
+    expected = peaks(
+        [compute_fingerprint(waveform[RATE : round(3.5 * RATE)], RATE), compute_fingerprint(waveform, RATE)]
+    )
     assert peaks([clip_fingerprint(part)]) == expected[:1]
     monkeypatch.setattr(fingerprint_cache, "_BLOCK_SECONDS", 2.0)
     in_blocks = set(peaks([clip_fingerprint(whole)])[0] or ())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectag.audio.files import read_audio, resample
-from spectag.audio.fingerprints import Fingerprint, fingerprint
+from spectag.audio.fingerprints import Fingerprint, compute_fingerprint
 from spectag.audio.synthesis import KINDS
 from spectag.data.shared_audio import (
     FingerprintIndex,
@@ -28,7 +28,7 @@ def sound(kind: str, seed: int, seconds: float = 5.0) -> np.ndarray:
 
 
 def prints(*waveforms: np.ndarray) -> list[Fingerprint]:
-    return [fingerprint(waveform.astype(np.float32), RATE) for waveform in waveforms]
+    return [compute_fingerprint(waveform.astype(np.float32), RATE) for waveform in waveforms]
 
 
 def same_level(waveform: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_stationary_sounds_share_nothing(kind, rng):
 
 
 def test_clips_that_cannot_be_read_or_are_empty_share_nothing():
-    empty = fingerprint(np.zeros(RATE, np.float32), RATE)
+    empty = compute_fingerprint(np.zeros(RATE, np.float32), RATE)
     shared = find_shared_audio([None, recordings()[0], empty, recordings()[0], None, empty])
     assert shared.pairs.tolist() == [[1, 3]]
     assert shared.offsets_seconds.tolist() == [0.0]

@@ -63,7 +63,7 @@ class Landmarks:
     """Shape (n_landmarks,): the time of the first peak, in frames of 8 ms."""
 
 
-def fingerprint(waveform: Waveform, sample_rate: int) -> Fingerprint:
+def compute_fingerprint(waveform: Waveform, sample_rate: int) -> Fingerprint:
     """The fingerprint of a waveform.
 
     Parameters

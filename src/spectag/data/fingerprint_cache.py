@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from spectag.audio.files import read_audio
-from spectag.audio.fingerprints import FINGERPRINT_VERSION, FRAME_SECONDS, Fingerprint, fingerprint
+from spectag.audio.fingerprints import FINGERPRINT_VERSION, FRAME_SECONDS, Fingerprint, compute_fingerprint
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.spectrograms.cache import content_key, state_of_file
@@ -107,7 +107,7 @@ def clip_fingerprint(clip: Clip) -> Fingerprint:
             if start == clip.start_seconds:
                 raise
             break
-        block = fingerprint(waveform, rate)
+        block = compute_fingerprint(waveform, rate)
         frames.append(block.frames + np.int32(round((start - clip.start_seconds) / FRAME_SECONDS)))
         bins.append(block.bins)
         n_seconds = len(waveform) / rate
