@@ -266,7 +266,7 @@ def _shared(
     return SharedAudio(
         np.array([(number, match.clip) for number, match in found], np.int64).reshape(-1, 2),
         np.array([match.n_matches for _, match in found], np.int64),
-        np.array([-match.offset_seconds for _, match in found], np.float64),
+        np.array([0.0 - match.offset_seconds for _, match in found], np.float64),
     )
 
 

@@ -49,7 +49,8 @@ def inspect_command(
         Look for clips that contain the same part of a recording, also mixed with other sounds, re-encoded, or up to 2 %
         faster or slower. The time grows with the square of the number of clips.
     compare_with
-        Other manifests, such as that of the test clips: report which of their clips share audio with these.
+        Other manifests beside their sounds, such as that of the test clips: report which of their clips share audio
+        with these.
     cache
         Folder for the fingerprints of the sounds. By default in the user's cache folder.
     workers
