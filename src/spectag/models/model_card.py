@@ -61,8 +61,9 @@ def _scores(info: BundleInfo) -> list[str]:
     if "lwlrap" in metrics["intervals"]:
         low, high = metrics["intervals"]["lwlrap"]
         interval = f" (95 % interval {low:.3f} to {high:.3f})"
+    lwlrap = [] if metrics["lwlrap"] is None else [f"- lwlrap {metrics['lwlrap']:.3f}{interval}"]
     scores = [
-        f"- lwlrap {metrics['lwlrap']:.3f}{interval}",
+        *lwlrap,
         f"- mean average precision {metrics['mean_average_precision']:.3f}",
     ]
     if metrics["top1_accuracy"] is not None:
@@ -85,8 +86,8 @@ def _thresholds(info: BundleInfo) -> str:
     n_fitted, distinct = sum(info.thresholds_fitted), set(info.thresholds)
     if len(distinct) == 1 and not n_fitted:
         return f"A label is reported from a probability of {distinct.pop():g}: a default, which is not fitted."
-    return (
     missing = f", which cannot be shown for {', '.join(info.labels_missing_goal)}" if info.labels_missing_goal else ""
+    return (
         f"Each label has its own threshold, which is in spectag.json; {n_fitted} of them are fitted to reach "
         f"{info.threshold_goal}{missing}."
     )
