@@ -17,6 +17,7 @@ from spectag.audio.files import read_audio, write_audio
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import log_mel_to_image
 from spectag.audio.synthesis import KINDS
+from spectag.cli.commands.train import print_result
 from spectag.config.backbones import resolve_mel
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.data_options import DataOptions
@@ -267,6 +268,39 @@ def test_table_without_any_label_is_refused(table):
     path = table([{**row, "labels": ""} for row in table.rows])
     with pytest.raises(DataError, match=r"train\.csv: no clip has a label"):
         train(path, path.parent / "model", Recipe(**FROZEN))
+
+
+def write_noise(folder, labels):
+    """A manifest of half a second of noise for each of these labels."""
+    rng = np.random.default_rng(3)
+    for number in range(len(labels)):
+        write_audio(folder / f"{number}.wav", rng.normal(0, 0.1, 8_000), 16_000)
+    rows = [f"{number}.wav,{names}" for number, names in enumerate(labels)]
+    (folder / "noise.csv").write_text("\n".join(["fname,labels", *rows]), encoding="utf-8")
+    return folder / "noise.csv"
+
+
+def test_presence_of_one_label_is_scored_by_average_precision(tmp_path, capsys):
+    """The label is dealt to noise by chance, so no score may be perfect; lwlrap of one label is always 1."""
+    result = train(write_noise(tmp_path, ["owl", ""] * 8), tmp_path / "model", Recipe(**FROZEN, folds=4))
+    assert np.isnan(result.scores.lwlrap)
+    assert 0 < result.scores.main_score < 1
+    assert result.to_dict()["folds"][0]["lwlrap"] is None
+    assert read_info(tmp_path / "model").metrics["lwlrap"] is None
+    print_result(result)
+    out = capsys.readouterr().out
+    assert "mAP" in out
+    assert f"{result.scores.main_score:.4f}" in out
+    assert "lwlrap" not in out + (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_label_that_every_clip_has_is_refused_or_named(tmp_path):
+    with pytest.raises(DataError, match=r"noise\.csv: all 6 clips have owl.*add clips without it"):
+        train(write_noise(tmp_path, ["owl"] * 6), tmp_path / "model", Recipe(**FROZEN))
+    messages = []
+    manifest = write_noise(tmp_path, ['"owl,rain"', "owl"] * 3)
+    train(manifest, tmp_path / "model", Recipe(**FROZEN, folds="none"), log=messages.append)
+    assert any(message.startswith("WARNING: all 6 clips have owl: ") for message in messages)
 
 
 def test_images_and_a_multi_hot_csv_train_as_in_the_blog_post(blog, images):

@@ -69,8 +69,9 @@ class FoldScore:
 
     name: str
     n_clips: int
-    lwlrap: float
+    lwlrap: float | None  # None where it is not defined
     top1_accuracy: float | None  # None unless every clip has exactly one label
+    mean_average_precision: float | None = None
 
 
 @dataclass(frozen=True)

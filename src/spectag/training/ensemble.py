@@ -25,7 +25,7 @@ from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_we
 from spectag.scoring.metrics import selection_score
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
-from spectag.system.progress import no_log
+from spectag.system.progress import Log, no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
 from spectag.training.heads.per_fold import relabel_noisy_clips
 from spectag.training.members.bundle_member import BundleMember
@@ -150,8 +150,11 @@ class TrainingRun:
             if members and inputs.readable_clips != members[0].readable_clips:
                 raise DataError(f"{manifest.source}: the members could not all read the same clips; train again")
             members.append(inputs)
-        if not members[0].clips.manifest.multi_hot().any():
+        y_true = members[0].clips.manifest.multi_hot()
+        if not y_true.any():
             raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to train on")
+        if noisy is None:
+            _check_negatives(y_true, manifest, self.callbacks.log)
         return members
 
     def with_noisy(
@@ -327,6 +330,21 @@ def _fit_weights(
         ]
         best = candidates[next(i for i, score in enumerate(scores) if score >= max(scores) - _TOLERATED_LOSS)]
     return _weights_of(best, logits, y_true)
+
+
+def _check_negatives(y_true: BoolArray, manifest: Manifest, log: Log) -> None:
+    """Refuse clips that all have all labels, and warn about labels that every clip has."""
+    names = [manifest.labels.names[label] for label in np.flatnonzero(y_true.all(axis=0))]
+    if len(names) == len(manifest.labels):
+        raise DataError(
+            f"{manifest.source}: all {len(y_true)} clips have {abbreviate(names)}, so a model would report it for "
+            "every sound, and for silence; add clips without it: other sounds, background noise, silence"
+        )
+    if names:
+        log(
+            f"WARNING: all {len(y_true)} clips have {abbreviate(names)}: the model will report it for every sound; add "
+            "clips without it"
+        )
 
 
 def _weights_of(members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray) -> EnsembleWeights:

@@ -24,7 +24,7 @@ from spectag.errors import ConfigError
 from spectag.models.out_of_fold import OutOfFoldPredictions, portable_clip_names, portable_group_names
 from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.calibration import Calibration, CrossFitted, fit_calibration, probabilities_of
-from spectag.scoring.metrics import lwlrap, top1_accuracy
+from spectag.scoring.metrics import lwlrap
 from spectag.scoring.scores import Scores, score_predictions
 from spectag.scoring.thresholds import fit_thresholds
 from spectag.system.cache import cache_folder
@@ -371,9 +371,9 @@ def _score(
 
 
 def _score_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldScore:
-    is_single_label = bool((y_true.sum(axis=1) == 1).all())
-    accuracy = top1_accuracy(y_true, predictions) if is_single_label else None
-    return FoldScore(name, len(y_true), lwlrap(y_true, predictions), accuracy)
+    scores = score_predictions(y_true, predictions, range(len(y_true)), resampling=Resampling(n_resamples=0)).to_dict()
+    metrics = ("lwlrap", "top1_accuracy", "mean_average_precision")
+    return FoldScore(name, len(y_true), *(scores[metric] for metric in metrics))
 
 
 def _out_of_fold(clips: ClipInputs, held_out: HeldOut | None, logits: FloatArray | None) -> OutOfFoldPredictions:

@@ -52,7 +52,7 @@ class FakeTraining:
         self.folders.append(checkpoints)
         checkpoints.mkdir(exist_ok=True)
         score = self.lwlrap(recipe, callbacks.on_epoch)
-        return SimpleNamespace(scores=SimpleNamespace(lwlrap=score), skipped=())
+        return SimpleNamespace(scores=SimpleNamespace(main_score=score), skipped=())
 
     @staticmethod
     def lwlrap(recipe, on_epoch):
@@ -201,9 +201,9 @@ def test_first_trial_is_the_recipe_itself_and_the_best_recipe_is_that_of_the_bes
     assert fake_training.recipes[0].model_dump() == recipe.model_dump()
     assert study.trials[0].settings["weight_decay"] is None
     assert len(study.trials) == len(fake_training.recipes) == 16
-    best = max(study.trials, key=lambda trial: trial.lwlrap)
+    best = max(study.trials, key=lambda trial: trial.score)
     assert study.best == best == study.ranked[0]
-    assert best.lwlrap > 0.85
+    assert best.score > 0.85
     assert read_config(tmp_path / "s" / BEST_TOML, Recipe) == study.recipe
     assert {name: value_of(study.recipe, name) for name in best.settings} == best.settings
     assert study.recipe == fake_training.recipes[best.number]
@@ -231,10 +231,10 @@ def test_best_recipe_is_unchanged_if_no_trial_is_better(manifest, tmp_path, fake
 def test_table_has_every_trial_with_all_its_settings(manifest, tmp_path, fake_training):
     study = tune(manifest, tmp_path / "s", SCRATCH, trials=4)
     table = rows(tmp_path / "s")
-    assert list(table[0]) == ["number", "state", "lwlrap", "seconds", *study.trials[0].settings, "reason"]
+    assert list(table[0]) == ["number", "state", "score", "seconds", *study.trials[0].settings, "reason"]
     assert table[0]["weight_decay"] == "none"
-    assert [(row["number"], row["lwlrap"]) for row in table] == [
-        (str(trial.number), f"{trial.lwlrap:.6f}") for trial in study.trials
+    assert [(row["number"], row["score"]) for row in table] == [
+        (str(trial.number), f"{trial.score:.6f}") for trial in study.trials
     ]
     assert [float(row["weight_decay"]) for row in table[1:]] == [
         trial.settings["weight_decay"] for trial in study.trials[1:]
@@ -351,7 +351,7 @@ def test_trial_with_invalid_settings_is_recorded_and_the_search_goes_on(manifest
     study = tune(manifest, tmp_path / "s", SCRATCH, trials=8)
     failed = [trial for trial in study.trials if trial.state == "failed"]
     assert failed
-    assert all(trial.lwlrap is None and trial.settings["features"] == "last" for trial in failed)
+    assert all(trial.score is None and trial.settings["features"] == "last" for trial in failed)
     reasons = [row["reason"] for row in rows(tmp_path / "s") if row["state"] == "failed"]
     assert set(reasons) == {"learning_rate 0.1 is too large"}
     assert len(study.trials) == 8
@@ -473,7 +473,7 @@ def test_model_trained_with_the_best_recipe_has_the_score_of_the_best_trial(run,
     assert command[-1] == str(tmp_path / "a study" / BEST_TOML)
     command[command.index("model")] = str(tmp_path / "model")
     trained = json.loads(run(*command, "--json").out)
-    assert trained["scores"]["lwlrap"] == pytest.approx(tuned["best"]["lwlrap"], abs=1e-12)
+    assert trained["scores"]["lwlrap"] == pytest.approx(tuned["best"]["score"], abs=1e-12)
 
 
 def test_help_lists_the_command_and_explains_the_budget(run):

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from spectag.training.pipeline import TrainResult
 
 
+_METRICS = {
+    "lwlrap": "lwlrap",
+    "top1_accuracy": "top-1 accuracy",
+    "mean_average_precision": "mAP",
+}
+
+
 def train_command(
     manifest: Path,
     /,
@@ -100,21 +107,30 @@ def _hint_at_resume(output: Path) -> Iterator[None]:
 def print_result(result: "TrainResult") -> None:
     """Print the scores of each fold and of all held-out clips, and where the model is."""
     if result.scores is not None:
-        lwlrap = result.scores.overall["lwlrap"]
+        name, estimate = result.scores.main_metric, result.scores.overall[result.scores.main_metric]
         stdout_console().print(_score_table(result.scores, result.folds))
-        if not math.isnan(lwlrap.low):
-            print(f"95 % interval of lwlrap: {lwlrap.low:.4f} to {lwlrap.high:.4f}")
+        if not math.isnan(estimate.low):
+            print(f"95 % interval of {_METRICS[name]}: {estimate.low:.4f} to {estimate.high:.4f}")
     print(f"model: {result.bundle}")
 
 
 def _score_table(scores: "Scores", folds: "Sequence[FoldScore]") -> "Table":
-    metrics = ["lwlrap"] if scores.top1_accuracy is None else ["lwlrap", "top1_accuracy"]
-    columns = ["clips", "lwlrap", "top-1 accuracy"][: 1 + len(metrics)]
+    """The scores of each fold and of all held-out clips; a dash for those that are not defined."""
+    metrics = [scores.main_metric]
+    if scores.top1_accuracy is not None and len(scores.n_clips_per_label) > 1:
+        metrics.append("top1_accuracy")
+    columns = ["clips", *(_METRICS[metric] for metric in metrics)]
     table = new_table("held out", *columns, right=columns)
     rows = [(f"fold {fold.name}", str(fold.n_clips), [getattr(fold, metric) for metric in metrics]) for fold in folds]
     if len(folds) > 1:
-        means = [sum(values) / len(folds) for values in zip(*(values for _, _, values in rows), strict=True)]
+        columns_of_scores = zip(*(values for _, _, values in rows), strict=True)
+        means = [None if None in values else sum(values) / len(folds) for values in columns_of_scores]
         for name, n_clips, values in [*rows, ("mean of folds", "", means)]:
-            table.add_row(name, n_clips, *map("{:.4f}".format, values))
-    table.add_row("all held out", str(scores.n_clips), *(f"{getattr(scores, metric):.4f}" for metric in metrics))
+            table.add_row(name, n_clips, *map(_score_text, values))
+    totals = scores.to_dict()
+    table.add_row("all held out", str(scores.n_clips), *(_score_text(totals[metric]) for metric in metrics))
     return table
+
+
+def _score_text(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"

@@ -76,13 +76,13 @@ def _print(study: "Study", command: str) -> None:
     from spectag.training.tuning.study import FIGURE
     from spectag.training.tuning.study_storage import format_value
 
-    table = new_table("trial", "lwlrap", "seconds", "settings", right=("lwlrap", "seconds"))
+    table = new_table("trial", study.metric, "seconds", "settings", right=(study.metric, "seconds"))
     table.columns[0].no_wrap = True
     for trial in [study.trials[0], *(trial for trial in study.ranked[:_N_SHOWN] if trial.number)]:
         name = str(trial.number or "0 (recipe)")
         settings = ", ".join(f"{setting} {format_value(value)}" for setting, value in trial.settings.items())
         style = "bold" if trial.number and trial == study.best else None
-        table.add_row(name, f"{trial.lwlrap:.4f}", f"{trial.seconds:.1f}", settings, style=style)
+        table.add_row(name, f"{trial.score:.4f}", f"{trial.seconds:.1f}", settings, style=style)
     stdout_console().print(table)
     if n_unscored := len(study.trials) - len(study.ranked):
         print(f"without a score: {n_unscored} of {len(study.trials)} trials; see trials.csv for the reasons")

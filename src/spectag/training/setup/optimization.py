@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spectag.config.recipe import Recipe, TrainSettings
 from spectag.errors import ConfigError
-from spectag.scoring.metrics import lwlrap
+from spectag.scoring.metrics import decides_lwlrap, lwlrap
 from spectag.system.epoch_log import Epoch
 from spectag.training.networks.losses import class_weights, clip_losses
 
@@ -49,9 +49,9 @@ def check_losses_finite(epoch: Epoch, recipe: TrainSettings) -> None:
 def mean_loss_and_lwlrap(logits: Tensor, targets: Tensor, recipe: Recipe) -> tuple[float, float | None]:
     """Mean loss and lwlrap of logits (n_clips, n_labels).
 
-    lwlrap is None if the loss is not finite or no clip has a label.
+    lwlrap is None if the loss is not finite, or lwlrap is not defined.
     """
     loss = float(clip_losses(logits, targets, recipe.loss).mean())
     y_true = targets.numpy() > 0.5
-    has_score = math.isfinite(loss) and y_true.any()
+    has_score = math.isfinite(loss) and decides_lwlrap(y_true).any()
     return loss, lwlrap(y_true, logits.double().numpy()) if has_score else None

@@ -34,8 +34,10 @@ def draw_rate_curve(curve: "RateCurve", *, title: str = "") -> "Figure":
     return figure
 
 
-def study_figure(scores: Sequence[float], settings: Mapping[str, Sequence[str | float | None]]) -> "Figure":
-    """Held-out lwlrap of a study: by trial, with the best so far, and by the value of each searched setting.
+def study_figure(
+    scores: Sequence[float], settings: Mapping[str, Sequence[str | float | None]], metric: str = "lwlrap"
+) -> "Figure":
+    """Held-out score of a study: by trial, with the best so far, and by the value of each searched setting.
 
     Parameters
     ----------
@@ -44,29 +46,31 @@ def study_figure(scores: Sequence[float], settings: Mapping[str, Sequence[str | 
     settings : mapping of names to n_trials values
         Numbers that span more than a factor of ten are on a logarithmic scale; words are categories. A number that is
         None, such as a weight decay that is chosen in training, is not drawn.
+    metric : str
+        The name of the score.
     """
     values = np.asarray(scores, float)
     n_columns = max(1, min(3, len(settings)))
     n_rows = max(1, -(-len(settings) // n_columns))
     figure = new_figure(5 + 2.6 * n_columns, max(4.0, 2.2 * n_rows))
     left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[5, 2.6 * n_columns]))  # type: ignore[arg-type]
-    _show_trials(values, left.subplots())
+    _show_trials(values, left.subplots(), metric)
     axes = right.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     for ax in axes.flat[len(settings) :]:
         ax.set_axis_off()
     for ax, (name, tried) in zip(axes.flat, settings.items(), strict=False):
         _show_setting(values, name, tried, ax)
-    right.supylabel("Held-out lwlrap", fontsize=10)
+    right.supylabel(f"Held-out {metric}", fontsize=10)
     return figure
 
 
-def _show_trials(scores: FloatArray, ax: "Axes") -> None:
+def _show_trials(scores: FloatArray, ax: "Axes", metric: str) -> None:
     numbers = np.arange(len(scores))
     best = np.maximum.accumulate(np.where(np.isnan(scores), -np.inf, scores))
     ax.axhline(scores[0], color="grey", linestyle="--", linewidth=1, label="unchanged recipe")
     ax.step(numbers, best, where="post", color=LINE_COLOR, label="best so far")
     ax.scatter(numbers, scores, s=14, color=LINE_COLOR, alpha=0.6)
-    ax.set(xlabel="Trial", ylabel="Held-out lwlrap")
+    ax.set(xlabel="Trial", ylabel=f"Held-out {metric}")
     ax.locator_params(axis="x", integer=True)
     n_unscored = int(np.isnan(scores).sum())
     title = f"{len(scores)} trials" + (f", {n_unscored} without a score" if n_unscored else "")

@@ -18,6 +18,7 @@ from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.errors import ConfigError, DataError
+from spectag.scoring.metrics import decides_lwlrap
 from spectag.system.epoch_log import Epoch, OnEpoch, is_epoch_step
 from spectag.system.figures import save_figure
 from spectag.system.output import open_output
@@ -54,14 +55,14 @@ _STOPPED_TWICE = "the run was stopped here twice, perhaps because of these setti
 class Trial:
     """One training of the study.
 
-    `lwlrap` is that of held-out clips, None unless the trial is complete; `reason` explains why it is not. A trial is
-    pruned if its first epochs are below the median, failed if its settings do not work, and stopped if the whole run
-    was stopped. `settings` are the searched ones. The first trial, number 0, is the unchanged recipe.
+    `score` is that of held-out clips (see `Study.metric`), None unless the trial is complete; `reason` explains why it
+    is not. A trial is pruned if its first epochs are below the median, failed if its settings do not work, and stopped
+    if the whole run was stopped. `settings` are the searched ones. The first trial, number 0, is the unchanged recipe.
     """
 
     number: int
     state: Literal["complete", "pruned", "failed", "stopped"]
-    lwlrap: float | None
+    score: float | None
     seconds: float
     settings: dict[str, Value]
     reason: str = ""
@@ -71,7 +72,8 @@ class Trial:
 class Study:
     """The result of a study: all trials in their order, the best trial, and its complete recipe.
 
-    `ended` explains why the search ended. `skipped` are clips that cannot be read, each with the reason.
+    `metric` is lwlrap, or mAP where lwlrap is not defined. `ended` explains why the search ended. `skipped` are clips
+    that cannot be read, each with the reason.
     """
 
     folder: Path
@@ -79,12 +81,13 @@ class Study:
     best: Trial
     recipe: Recipe
     ended: str
+    metric: str
     skipped: tuple[tuple[Clip, str], ...] = ()
 
     @property
     def ranked(self) -> list[Trial]:
         """The complete trials, best first; the earlier one first if equal."""
-        return sorted((trial for trial in self.trials if trial.lwlrap is not None), key=_rank)
+        return sorted((trial for trial in self.trials if trial.score is not None), key=_rank)
 
     def to_dict(self) -> dict[str, Any]:
         """The same, for JSON."""
@@ -94,12 +97,13 @@ class Study:
             "recipe": str(self.folder / BEST_TOML),
             "trials": [asdict(trial) for trial in self.trials],
             "ended": self.ended,
+            "metric": self.metric,
             "skipped": [{"fname": clip.fname, "reason": reason} for clip, reason in self.skipped],
         }
 
 
 def _rank(trial: Trial) -> tuple[float, int]:
-    return -(trial.lwlrap or 0.0), trial.number
+    return -(trial.score or 0.0), trial.number
 
 
 def tune(
@@ -164,10 +168,11 @@ def tune(
 
     identity = study_identity((manifest, noisy), recipe, space)
     with open_study(output, identity, n_epochs=recipe.epochs) as study:
-        result = _Search(study, output, recipe, space, score, progress, log).run(budget, trials)
-    scores = [float("nan") if trial.lwlrap is None else trial.lwlrap for trial in result.trials]
+        metric = "lwlrap" if decides_lwlrap(manifest.multi_hot()).any() else "mAP"
+        result = _Search(study, output, recipe, space, score, progress, log, metric).run(budget, trials)
+    scores = [float("nan") if trial.score is None else trial.score for trial in result.trials]
     settings = {name: [trial.settings.get(name) for trial in result.trials] for name in space.settings}
-    save_figure(study_figure(scores, settings), output / FIGURE)
+    save_figure(study_figure(scores, settings, result.metric), output / FIGURE)
     return result
 
 
@@ -190,10 +195,11 @@ class _Search:
         score: _ScoreRecipe,
         progress: Progress,
         log: Log,
+        metric: str,
     ) -> None:
         optuna = import_optuna()
         self.study, self.folder, self.recipe, self.space = study, folder, recipe, space
-        self.score, self.progress, self.log = score, progress, log
+        self.score, self.progress, self.log, self.metric = score, progress, log, metric
         self.started = time.monotonic()
         # a resumed run must not repeat the first proposals of the run before
         seed = (recipe.seed + len(study.get_trials(deepcopy=False))) % 2**32
@@ -295,7 +301,7 @@ class _Search:
         return None
 
     def _score(self, recipe: Recipe, number: int, on_epoch: OnEpoch, log: Log) -> float:
-        """Held-out lwlrap of a recipe. Checkpoints are kept only if the whole run is stopped."""
+        """Held-out score of a recipe. Checkpoints are kept only if the whole run is stopped."""
         checkpoints = self._checkpoints(number)
         try:
             result = self.score(recipe, checkpoints, on_epoch, log)
@@ -304,7 +310,7 @@ class _Search:
             raise
         shutil.rmtree(checkpoints, ignore_errors=True)
         self.skipped = result.skipped
-        return result.scores.lwlrap
+        return result.scores.main_score
 
     def _checkpoints(self, number: int) -> Path:
         return self.folder / f".trial-{number}"
@@ -322,23 +328,23 @@ class _Search:
         if trial.number == 0:
             settings = f"unchanged recipe ({settings})"
         best = self._result("").best
-        outcome = trial.reason if trial.lwlrap is None else f"lwlrap {trial.lwlrap:.4f} (best {best.lwlrap:.4f})"
+        outcome = trial.reason if trial.score is None else f"{self.metric} {trial.score:.4f} (best {best.score:.4f})"
         self.log(f"trial {trial.number}: {outcome}, {trial.seconds:.1f} s: {settings}")
 
     def _result(self, ended: str) -> Study:
         trials = tuple(self.trials)
-        best = min((trial for trial in trials if trial.lwlrap is not None), key=_rank)
+        best = min((trial for trial in trials if trial.score is not None), key=_rank)
         recipe = with_values(self.recipe, best.settings) if best.number else self.recipe
-        return Study(self.folder, trials, best, recipe, ended, self.skipped)
+        return Study(self.folder, trials, best, recipe, ended, self.metric, self.skipped)
 
     def _write(self) -> None:
         """Write the trials so far as a table, and the best recipe so far."""
         result, names = self._result(""), list(self.space.settings)
         with open_output(self.folder / TRIALS_CSV) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["number", "state", "lwlrap", "seconds", *names, "reason"])
+            writer.writerow(["number", "state", "score", "seconds", *names, "reason"])
             for trial in result.trials:
-                score = "" if trial.lwlrap is None else f"{trial.lwlrap:.6f}"
+                score = "" if trial.score is None else f"{trial.score:.6f}"
                 settings = [format_value(trial.settings[name]) if name in trial.settings else "" for name in names]
                 writer.writerow([trial.number, trial.state, score, f"{trial.seconds:.1f}", *settings, trial.reason])
         with open_output(self.folder / BEST_TOML) as file:
@@ -405,8 +411,8 @@ def _reason_to_end(trials: Sequence[Trial], spent: float, budget: float | None, 
 def _best_toml(study: Study) -> str:
     first, best = study.trials[0], study.best
     return (
-        f"# The best of {len(study.trials)} trials: held-out lwlrap {best.lwlrap:.4f} (trial {best.number}); "
-        f"{first.lwlrap:.4f} before the search.\n"
+        f"# The best of {len(study.trials)} trials: held-out {study.metric} {best.score:.4f} (trial {best.number}); "
+        f"{first.score:.4f} before the search.\n"
         "# The best of many trials is partly lucky: score the model on clips that no trial has used.\n"
         f"#\n#   spectag train MANIFEST -o MODEL --recipe {BEST_TOML}\n\n"
         f"{tomli_w.dumps(_without_null(explicit_settings(study.recipe)))}"
