@@ -167,8 +167,8 @@ def test_interval_of_perfect_scores_is_as_wide_as_the_rule_of_wilson_for_the_num
     assert scores.overall["d_prime"].low == pytest.approx(math.sqrt(2) * norm.ppf(scores.overall["roc_auc"].low))
 
 
-@pytest.mark.parametrize(("n_clips_per_label", "has_interval"), [(7, False), (8, True)])
-def test_mean_over_labels_needs_eight_recordings_per_label_for_an_interval(rng, n_clips_per_label, has_interval):
+@pytest.mark.parametrize(("n_clips_per_label", "has_interval"), [(9, False), (10, True)])
+def test_mean_over_labels_needs_ten_recordings_per_label_for_an_interval(rng, n_clips_per_label, has_interval):
     y_true = np.repeat(np.eye(3, dtype=bool), n_clips_per_label, axis=0)
     overall = score_predictions(y_true, rng.random(y_true.shape) + y_true, range(len(y_true)), thresholds=0).overall
     for metric in ("mean_average_precision", "recall_macro"):

@@ -25,7 +25,7 @@ OVERALL_METRICS = (
 )
 """The scores over all labels. The last one is defined only if every clip has exactly one label."""
 
-MIN_RECORDINGS_PER_LABEL = 8
+MIN_RECORDINGS_PER_LABEL = 10
 """A mean over labels gets no interval if its labels have fewer recordings each (harmonic mean), except for ROC-AUC."""
 
 _JSON_OVERALL = (*_RANKING_METRICS, "f1_micro", "f1_macro")
@@ -203,7 +203,7 @@ def count_recordings(y_true: BoolArray, detected: BoolArray, groups: Sequence[Ha
 
     def over_labels(metric: str, at_least: float = MIN_RECORDINGS_PER_LABEL) -> float:
         counted = per_label[metric][per_label[metric] > 0]
-        harmonic_mean = len(counted) / (1 / counted).sum() if len(counted) else 0.0
+        harmonic_mean = round(len(counted) / (1 / counted).sum(), 9) if len(counted) else 0.0
         return min(len(numbers), len(counted) * harmonic_mean) if harmonic_mean >= at_least else math.nan
 
     n_labelled = float(has_label.any(axis=1).sum())
