@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectag.audio.files import resample
-from spectag.audio.fingerprints import HASH_BITS, compute_fingerprint, landmarks
+from spectag.audio.fingerprints import HASH_BITS, Fingerprint, compute_fingerprint, landmarks
 from spectag.audio.synthesis import chirp
 
 RATE = 16_000
@@ -67,3 +67,20 @@ def test_hashes_are_sorted_and_fit_into_their_bits(seed, n_samples):
     hashes = landmarks(compute_fingerprint(noise, RATE)).hashes
     assert np.all(hashes[1:] >= hashes[:-1])
     assert np.all(hashes < 1 << HASH_BITS)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 100), n_peaks=st.integers(0, 300), n_frames=st.integers(1, 2000))
+def test_each_peak_is_paired_with_the_next_eight_within_half_a_second_and_one_kilohertz(seed, n_peaks, n_frames):
+    rng = np.random.default_rng(seed)
+    peaks = sorted({(int(rng.integers(n_frames)), int(rng.integers(1, 512))) for _ in range(n_peaks)})
+    frames, bins = np.array(peaks, np.int64).reshape(-1, 2).T
+    pairs = []
+    for number, (frame, bin_) in enumerate(peaks):
+        later = peaks[number + 1 : number + 65]
+        near = [(time, other) for time, other in later if 0 < time - frame <= 63 and abs(other - bin_) <= 63]
+        pairs += [(bin_ << 13 | other - bin_ + 63 << 6 | time - frame, frame) for time, other in near[:8]]
+    repeated = {pair for pair in pairs for other in pairs if pair[0] == other[0] and 0 < abs(pair[1] - other[1]) <= 125}
+    found = landmarks(Fingerprint(frames.astype(np.int32), bins.astype(np.int16)))
+    pairs_found = zip(found.hashes.tolist(), found.frames.tolist(), strict=True)
+    assert list(pairs_found) == sorted(set(pairs) - repeated)

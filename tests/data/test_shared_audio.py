@@ -121,6 +121,14 @@ def test_two_sets_are_compared_with_each_other_only():
     assert shared.offsets_seconds == pytest.approx([2.0], abs=0.02)
 
 
+def test_number_of_workers_does_not_change_what_is_found():
+    clips = [*_five_clips(), None, *recordings()]
+    alone, together = (find_shared_audio(clips, workers=workers) for workers in (1, 2))
+    assert alone.pairs.tolist() == together.pairs.tolist() == [[0, 1], *alone.pairs[1:].tolist()]
+    assert alone.n_matches.tolist() == together.n_matches.tolist()
+    assert alone.offsets_seconds.tolist() == together.offsets_seconds.tolist()
+
+
 def test_query_is_found_in_a_long_recording_and_a_long_query_contains_a_clip():
     long = np.concatenate([sound(kind, 7, 14.0) for kind in KINDS])  # 140 s
     at = round(86.4 * RATE)

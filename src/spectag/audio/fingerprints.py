@@ -10,6 +10,7 @@ Wang, "An industrial-strength audio search algorithm", ISMIR 2003.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.fft import rfft
 from scipy.ndimage import maximum_filter
@@ -32,10 +33,12 @@ _MIN_MAGNITUDE = 1e-5  # far below one bit of a 16-bit sound: rounding errors ha
 
 _FAN_OUT = 8  # later peaks that a peak is paired with
 _LOOK_AHEAD = 64  # peaks among which these are found
+_NEVER = 1 << 30  # time of the peaks after the last one
 _PEAKS_AT_ONCE = 1 << 14  # bounds the memory
 _FRAME_BITS, _DIFFERENCE_BITS, _BIN_BITS = 6, 7, 9  # of a hash
 _MAX_FRAMES = (1 << _FRAME_BITS) - 1  # between the peaks of a pair
 _MAX_BINS = (1 << _DIFFERENCE_BITS - 1) - 1  # near peaks are more often of the same sound
+_TIME_BITS = 32  # beside a hash, to sort both at once
 _REPEAT_FRAMES = round(1 / FRAME_SECONDS)  # a hash that comes again within 1 s is of a hum or a tone
 
 
@@ -103,9 +106,8 @@ def landmarks(fingerprint: Fingerprint, *, speed: float = 1.0) -> Landmarks:
     first, second = _pairs(frames, bins)
     difference, apart = bins[second] - bins[first] + _MAX_BINS, frames[second] - frames[first]
     hashes = (bins[first] << _DIFFERENCE_BITS | difference) << _FRAME_BITS | apart
-    times = frames[first]
-    order = np.lexsort([times, hashes])
-    hashes, times = hashes[order], times[order]
+    ordered = np.sort(hashes << _TIME_BITS | frames[first])
+    hashes, times = ordered >> _TIME_BITS, ordered & (1 << _TIME_BITS) - 1
     repeats = (np.diff(hashes) == 0) & (np.diff(times) <= _REPEAT_FRAMES)
     is_single = np.ones(len(hashes), bool)
     is_single[1:] &= ~repeats
@@ -115,22 +117,23 @@ def landmarks(fingerprint: Fingerprint, *, speed: float = 1.0) -> Landmarks:
 
 def _pairs(frames: IntArray, bins: IntArray) -> tuple[IntArray, IntArray]:
     """Pairs of peaks that are near each other, by index, the earlier one first."""
-    pairs = [np.empty((0, 2), np.int64)]
+    n_columns = _LOOK_AHEAD + 1
+    near = sliding_window_view(np.append(frames, np.full(n_columns, _NEVER)).astype(np.int32), n_columns)
+    bins_of_near = sliding_window_view(np.append(bins, np.zeros(n_columns)).astype(np.int16), n_columns)
+    pairs = [np.empty((2, 0), np.int64)]
     for begin in range(0, len(frames), _PEAKS_AT_ONCE):
-        first = np.arange(begin, min(begin + _PEAKS_AT_ONCE, len(frames)))
-        second = first[:, None] + np.arange(1, _LOOK_AHEAD + 1)
-        exists = second < len(frames)
-        second[~exists] = 0
-        apart, difference = frames[second] - frames[first, None], bins[second] - bins[first, None]
-        is_near = exists & (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(difference) <= _MAX_BINS)
-        row, column = np.nonzero(is_near & (np.cumsum(is_near, axis=1) <= _FAN_OUT))
-        pairs.append(np.column_stack([first[row], second[row, column]]))
-    first, second = np.concatenate(pairs).T
+        rows = slice(begin, min(begin + _PEAKS_AT_ONCE, len(frames)))
+        apart = near[rows, 1:] - near[rows, :1]
+        difference = bins_of_near[rows, 1:] - bins_of_near[rows, :1]
+        is_near = (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(difference) <= _MAX_BINS)
+        first, later = np.nonzero(is_near & (np.cumsum(is_near, axis=1, dtype=np.int8) <= _FAN_OUT))
+        pairs.append(np.stack([begin + first, begin + first + 1 + later]))
+    first, second = np.concatenate(pairs, axis=1)
     return first, second
 
 
 def _spectrogram(waveform: Waveform) -> Float32Array:
     """Magnitudes of the short-time Fourier transform without the lowest and highest bin, shape (n_frames, n_bins)."""
     padded = np.pad(waveform, (0, max(0, N_FFT - len(waveform))))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
+    windows = sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
     return np.asarray(np.abs(rfft(windows * np.hanning(N_FFT).astype(np.float32), axis=1)[:, 1:-1]))

@@ -356,14 +356,14 @@ def _shared(
     if manifest.holds_images:
         return ()
     fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
-    shared = find_pairs(fingerprints, progress=progress)
+    shared = find_pairs(fingerprints, workers=workers, progress=progress)
     groups = np.array(manifest.groups)
     apart = np.not_equal(*groups[shared.pairs.T])
     shared = SharedAudio(shared.pairs[apart], shared.n_matches[apart], shared.offsets_seconds[apart])
     found = [SharedClips.of(manifest.clips, manifest.clips, shared, None)]
     for other in map(as_manifest, compare_with):
         of_other = clip_fingerprints(other.clips, cache, workers=workers, progress=progress)
-        between = find_shared_between(fingerprints, of_other, progress=progress)
+        between = find_shared_between(fingerprints, of_other, workers=workers, progress=progress)
         found.append(SharedClips.of(manifest.clips, other.clips, between, str(other.source)))
     return tuple(found)
 

@@ -1,7 +1,11 @@
 """Which clips contain the same part of a recording, found by their landmark fingerprints."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +13,7 @@ from numpy.typing import NDArray
 from spectag.array_types import FloatArray, IntArray
 from spectag.audio.fingerprints import FRAME_SECONDS, HASH_BITS, Fingerprint, landmarks
 from spectag.system.progress import Progress, silent
+from spectag.system.worker_pool import map_unordered, n_usable_cores
 
 SPEEDS = (1.0, 0.99, 1.01, 0.98, 1.02)
 """Speeds at which a query is compared. Up to 0.5 % between them, most landmarks remain."""
@@ -27,6 +32,7 @@ _PLACE_BITS = _CLIP_BITS + _FRAME_BITS
 _FIRST_FRAME = 1 << _FRAME_BITS - 1  # frame 0 of each clip; offsets can be negative
 _MAX_EQUAL = 4096  # landmarks with one hash; more are too frequent to say something, and would fill the memory
 _QUERY_FRAMES = round(60 / FRAME_SECONDS)  # a long query is compared part by part
+_QUERIES_PER_WORKER = 200  # compared in about the time that a worker process takes to start
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +72,28 @@ class FingerprintIndex:
         if len(fingerprints) > 1 << _CLIP_BITS:
             raise ValueError(f"need at most {1 << _CLIP_BITS} clips, got {len(fingerprints)}")
         self.fingerprints = tuple(fingerprints)
-        self.n_frames = np.array([_n_frames(fingerprint) for fingerprint in fingerprints], np.int64)
-        keys = [np.empty(0, np.uint64)]
-        keys += [_keys(number, fingerprint) for number, fingerprint in enumerate(fingerprints) if fingerprint]
-        self._keys = np.concatenate(keys)
-        """A hash, a clip and a frame in one number each."""
-        self._keys.sort()
-        counts = np.bincount((self._keys >> np.uint64(_PLACE_BITS)).astype(np.int64), minlength=1 << HASH_BITS)
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._set_keys(_sorted_keys(self.fingerprints))
+
+    def _set_keys(self, keys: NDArray[np.uint64]) -> None:
+        self._keys = keys
+        """A hash, a clip and a frame in one number each, in ascending order."""
+        first_keys = np.arange(1 << HASH_BITS, dtype=np.uint64) << np.uint64(_PLACE_BITS)
+        self._starts = np.append(np.searchsorted(keys, first_keys), len(keys))
         """The first row of each hash in the keys."""
+        self.n_frames = np.array([_n_frames(fingerprint) for fingerprint in self.fingerprints], np.int64)
+
+    def keep_in(self, file: Path) -> None:
+        """Keep the keys in a file. Worker processes that get this index then share its memory."""
+        np.save(file, self._keys)
+        self._keys = np.load(file, mmap_mode="r")
+
+    def __getstate__(self) -> tuple[tuple[Fingerprint | None, ...], NDArray[np.uint64] | str]:
+        """The fingerprints, and the keys or the file that they are in."""
+        return self.fingerprints, str(self._keys.filename) if isinstance(self._keys, np.memmap) else self._keys
+
+    def __setstate__(self, state: tuple[tuple[Fingerprint | None, ...], NDArray[np.uint64] | str]) -> None:
+        self.fingerprints, keys = state
+        self._set_keys(np.load(keys, mmap_mode="r") if isinstance(keys, str) else keys)
 
     def matches(self, query: Fingerprint, *, speeds: Sequence[float] = SPEEDS, first_clip: int = 0) -> list[Match]:
         """The clips from `first_clip` on that share audio with the query, ordered by clip."""
@@ -83,21 +102,21 @@ class FingerprintIndex:
             rows = slice(*np.searchsorted(query.frames, (begin, begin + _QUERY_FRAMES)))
             part = Fingerprint(query.frames[rows] - np.int32(begin), query.bins[rows])
             for speed in speeds:
-                for clip, offset, n_matches, excess in self._accepted(part, speed, first_clip):
-                    if clip not in best or excess > best[clip][0]:
+                columns = [column.tolist() for column in self._candidates(part, speed, first_clip)]
+                for clip, offset, n_matches, excess in zip(*columns, strict=True):
+                    is_better = clip not in best or excess > best[clip][0]
+                    if is_better and self._shares_audio(part, clip, offset, excess, speed):
                         best[clip] = excess, Match(clip, n_matches, (offset - begin / speed) * FRAME_SECONDS)
         return [match for _, (_, match) in sorted(best.items())]
 
-    def _accepted(self, query: Fingerprint, speed: float, first_clip: int) -> Iterator[tuple[int, int, int, float]]:
-        """The candidates that share audio with the query. Of a weak candidate, the peaks must be equal too."""
-        columns = [column.tolist() for column in self._candidates(query, speed, first_clip)]
-        for clip, offset, n_matches, excess in zip(*columns, strict=True):
-            fingerprint = self.fingerprints[clip]
-            assert fingerprint is not None
-            if excess >= _MIN_SCORE or (
-                excess * np.exp(_PEAK_WEIGHT * equal_peaks(query, fingerprint, offset, speed=speed)) >= _MIN_SCORE
-            ):
-                yield clip, offset, n_matches, excess
+    def _shares_audio(self, query: Fingerprint, clip: int, offset: int, excess: float, speed: float) -> bool:
+        """Whether a candidate shares audio with the query. If it is weak, the peaks must be equal too."""
+        if excess >= _MIN_SCORE:
+            return True
+        fingerprint = self.fingerprints[clip]
+        assert fingerprint is not None
+        n_equal = equal_peaks(query, fingerprint, offset, speed=speed)
+        return bool(excess * np.exp(_PEAK_WEIGHT * n_equal) >= _MIN_SCORE)
 
     def _candidates(
         self, query: Fingerprint, speed: float, first_clip: int
@@ -108,9 +127,10 @@ class FingerprintIndex:
         begin, n_equal = self._starts[hashes], self._starts[hashes + 1] - self._starts[hashes]
         n_equal[n_equal > _MAX_EQUAL] = 0
         rows = np.repeat(begin - np.cumsum(n_equal) + n_equal, n_equal) + np.arange(n_equal.sum())
-        places = (self._keys[rows] & np.uint64((1 << _PLACE_BITS) - 1)).astype(np.int64)
-        is_wanted = places >= first_clip << _FRAME_BITS
-        places = (places - np.repeat(marks.frames, n_equal))[is_wanted]
+        places = (self._keys[rows] & np.uint64((1 << _PLACE_BITS) - 1)).view(np.int64) - np.repeat(
+            marks.frames, n_equal
+        )
+        places = places[places >= first_clip << _FRAME_BITS]
         places.sort()
         starts = np.flatnonzero(np.diff(places, prepend=-1))
         counts = np.diff(starts, append=len(places))
@@ -146,7 +166,11 @@ def find_matches(query: Fingerprint, index: FingerprintIndex, *, speeds: Sequenc
 
 
 def find_shared_audio(
-    fingerprints: Sequence[Fingerprint | None], *, speeds: Sequence[float] = SPEEDS, progress: Progress = silent
+    fingerprints: Sequence[Fingerprint | None],
+    *,
+    speeds: Sequence[float] = SPEEDS,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> SharedAudio:
     """The pairs of clips that share audio.
 
@@ -156,10 +180,17 @@ def find_shared_audio(
         Of each clip. None, for a clip that can't be read, shares nothing.
     speeds
         Speeds at which clips are compared. The time is proportional to their number.
+    workers : int, optional
+        Number of processes. By default one per core, or fewer if there are few clips.
     progress : Progress
         Called with the number of clips that are compared with all others.
+
+    Raises
+    ------
+    WorkerDiedError
+        If a worker process was killed.
     """
-    return _shared(fingerprints, FingerprintIndex(fingerprints), speeds, progress, within=True)
+    return _shared(fingerprints, FingerprintIndex(fingerprints), speeds, workers, progress, within=True)
 
 
 def find_shared_between(
@@ -167,6 +198,7 @@ def find_shared_between(
     second: Sequence[Fingerprint | None],
     *,
     speeds: Sequence[float] = SPEEDS,
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> SharedAudio:
     """The pairs of a clip of the first set and a clip of the second set that share audio.
@@ -175,10 +207,10 @@ def find_shared_between(
     ----------
     first, second
         Fingerprints of each clip. None, for a clip that can't be read, shares nothing.
-    speeds, progress
+    speeds, workers, progress
         As for `find_shared_audio`.
     """
-    return _shared(first, FingerprintIndex(second), speeds, progress)
+    return _shared(first, FingerprintIndex(second), speeds, workers, progress, within=False)
 
 
 def communities(n_clips: int, shared: SharedAudio, *, resolution: float = 3.0, seed: int = 0) -> IntArray:
@@ -252,30 +284,49 @@ def _shared(
     queries: Sequence[Fingerprint | None],
     index: FingerprintIndex,
     speeds: Sequence[float],
+    workers: int | None,
     progress: Progress,
     *,
-    within: bool = False,
+    within: bool,
 ) -> SharedAudio:
     """The matches of each query; within one set, each pair once and no clip with itself."""
-    found: list[tuple[int, Match]] = []
-    for number, query in enumerate(queries):
-        if query is not None:
-            first_clip = number + 1 if within else 0
-            found += [(number, match) for match in index.matches(query, speeds=speeds, first_clip=first_clip)]
-        progress("shared audio", number + 1, len(queries))
+    matches: dict[int, list[Match]] = {}
+    items = [(number, query) for number, query in enumerate(queries) if query is not None]
+    n_workers = workers or min(n_usable_cores(), 1 + len(items) // _QUERIES_PER_WORKER)
+    with TemporaryDirectory(prefix="spectag-", ignore_cleanup_errors=True) as folder:
+        if n_workers > 1:
+            index.keep_in(Path(folder, "keys.npy"))
+        with closing(map_unordered(partial(_matches, index, speeds, within), items, n_workers=n_workers)) as results:
+            for n_done, ((number, _), found) in enumerate(results, start=1):
+                matches[number] = found
+                progress("shared audio", n_done, len(items))
+    pairs = [(number, match) for number in sorted(matches) for match in matches[number]]
     return SharedAudio(
-        np.array([(number, match.clip) for number, match in found], np.int64).reshape(-1, 2),
-        np.array([match.n_matches for _, match in found], np.int64),
-        np.array([0.0 - match.offset_seconds for _, match in found], np.float64),
+        np.array([(number, match.clip) for number, match in pairs], np.int64).reshape(-1, 2),
+        np.array([match.n_matches for _, match in pairs], np.int64),
+        np.array([0.0 - match.offset_seconds for _, match in pairs], np.float64),
     )
+
+
+def _matches(
+    index: FingerprintIndex, speeds: Sequence[float], within: bool, item: tuple[int, Fingerprint]
+) -> list[Match]:
+    number, query = item
+    return index.matches(query, speeds=speeds, first_clip=number + 1 if within else 0)
 
 
 def _n_frames(fingerprint: Fingerprint | None) -> int:
     return int(fingerprint.frames[-1]) + 1 if fingerprint else 0
 
 
-def _keys(number: int, fingerprint: Fingerprint) -> NDArray[np.uint64]:
-    marks = landmarks(fingerprint)
-    is_early = marks.frames < _FIRST_FRAME
-    places = (number << _FRAME_BITS) + _FIRST_FRAME + marks.frames[is_early]
-    return marks.hashes[is_early] << np.uint64(_PLACE_BITS) | places.astype(np.uint64)
+def _sorted_keys(fingerprints: Sequence[Fingerprint | None]) -> NDArray[np.uint64]:
+    keys = [np.empty(0, np.uint64)]
+    for number, fingerprint in enumerate(fingerprints):
+        if fingerprint:
+            marks = landmarks(fingerprint)
+            is_early = marks.frames < _FIRST_FRAME
+            places = (number << _FRAME_BITS) + _FIRST_FRAME + marks.frames[is_early]
+            keys.append(marks.hashes[is_early] << np.uint64(_PLACE_BITS) | places.astype(np.uint64))
+    sorted_keys = np.concatenate(keys)
+    sorted_keys.sort()
+    return sorted_keys

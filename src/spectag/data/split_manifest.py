@@ -108,7 +108,7 @@ def split(
     y_true, groups, sharing = manifest.multi_hot(), manifest.groups, None
     if find_shared_audio:
         fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
-        sharing = SharingClips.of(manifest, find_pairs(fingerprints, progress=progress))
+        sharing = SharingClips.of(manifest, find_pairs(fingerprints, workers=workers, progress=progress))
         groups = sharing.together(folds or N_FOLDS, seed=seed).groups
     order = np.arange(len(manifest.clips))
     if test_size is not None:
