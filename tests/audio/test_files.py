@@ -15,7 +15,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectag.audio.files import audio_info, find_audio, read_audio, resample, write_audio
+from spectag.audio.files import audio_info, find_audio, open_stream, read_audio, resample, write_audio
 from spectag.errors import AudioError, MissingExtraError
 
 RATE = 44_100
@@ -430,18 +430,43 @@ def test_nan_and_infinity_raise_an_error_with_the_time(tmp_path, value):
     waveform[RATE // 2] = value
     soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
     assert audio_info(tmp_path / "a.wav").n_samples == RATE
-    with pytest.raises(AudioError, match=r"a\.wav: the sample at 0\.5 s is NaN or infinite"):
+    with pytest.raises(
+        AudioError, match=r"a\.wav: the sample at 0\.5 s is (nan|-?inf); samples are expected in \[-1, 1\]"
+    ):
         read_audio(tmp_path / "a.wav")
     with pytest.raises(AudioError, match=r"the sample at 0\.5 s"):
         read_audio(tmp_path / "a.wav", start_seconds=0.25)
     assert len(read_audio(tmp_path / "a.wav", end_seconds=0.5)[0]) == RATE // 2
 
 
+@pytest.mark.parametrize("value", [1e20, -3e38])
+def test_absurd_sample_is_refused_with_its_time_and_value(tmp_path, value):
+    """Its power is infinite in float32, so that all probabilities would be NaN."""
+    waveform = tone()
+    waveform[RATE // 4] = value
+    soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
+    message = (
+        rf"a\.wav: the sample at 0\.25 s is {value:.0e}".replace("+", r"\+") + r"; samples are expected in \[-1, 1\]"
+    )
+    with pytest.raises(AudioError, match=message):
+        read_audio(tmp_path / "a.wav")
+    with pytest.raises(AudioError, match=message), open_stream(tmp_path / "a.wav") as sound:
+        list(sound.blocks)
+    assert len(read_audio(tmp_path / "a.wav", start_seconds=0.5)[0]) == len(waveform) - RATE // 2
+
+
+@pytest.mark.parametrize("full_scale", [2**15, 2**31])
+def test_float_file_with_integers_can_be_read(tmp_path, full_scale):
+    waveform = np.array([-1, 0.5, 0, -0.25], np.float32) * np.float32(full_scale)
+    soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav")[0], waveform)
+
+
 def test_opposite_infinities_in_two_channels_raise_an_error_without_a_warning(tmp_path):
     channels = np.zeros((100, 2), np.float32)
     channels[50] = np.inf, -np.inf
     soundfile.write(tmp_path / "a.wav", channels, RATE, subtype="FLOAT")
-    with pytest.raises(AudioError, match="NaN or infinite"):
+    with pytest.raises(AudioError, match="is nan; samples are expected"):
         read_audio(tmp_path / "a.wav")
 
 

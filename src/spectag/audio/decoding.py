@@ -27,6 +27,9 @@ _BLOCK_SECONDS = 60  # limit for very low sample rates, where a resampled block 
 _PREROLL_SECONDS = 0.5  # after a seek, the first frames of mp3, aac and opus are wrong
 # unrecognised, malformed, unsupported; for text, others report "File does not exist"
 _SOUNDFILE_REASONS = (1, 3, 4)
+MAX_SAMPLE = 1e10
+"""Largest accepted absolute value of a sample. Float files with 32-bit integers (up to 2.1e9) exist and can be tagged;
+the power of samples beyond 1e16 is infinite in float32."""
 _UNKNOWN_LENGTH = 1 << 62  # libsndfile reports 2^63 - 1 for a flac without a length
 
 
@@ -86,17 +89,20 @@ def mean_of_channels(samples: Float32Array) -> Waveform:
     n_channels = samples.shape[1]
     if n_channels == 1:
         return samples[:, 0]
-    with np.errstate(invalid="ignore", over="ignore"):  # `check_finite` reports NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # `check_samples` reports NaN
         # six times as fast as mean(axis=1)
         return np.asarray(samples @ np.full(n_channels, 1 / n_channels, np.float32))
 
 
-def check_finite(path: Path, waveform: Waveform, start_seconds: float, sample_rate: int) -> None:
-    """Raise an AudioError that names the time of the first NaN or infinite sample of an excerpt."""
-    is_finite = np.isfinite(waveform)
-    if not is_finite.all():
-        seconds = start_seconds + int(np.argmin(is_finite)) / sample_rate
-        raise AudioError(f"{path}: the sample at {seconds:.6g} s is NaN or infinite; create the file again")
+def check_samples(path: Path, waveform: Waveform, start_seconds: float, sample_rate: int) -> None:
+    """Raise an AudioError that names the first sample of an excerpt that is NaN, infinite or absurdly large."""
+    if not waveform.size or (waveform.min() >= -MAX_SAMPLE and waveform.max() <= MAX_SAMPLE):  # False for NaN
+        return
+    first = int(np.argmin(np.abs(waveform) <= MAX_SAMPLE))
+    raise AudioError(
+        f"{path}: the sample at {start_seconds + first / sample_rate:.6g} s is {waveform[first]:.4g}; samples are "
+        f"expected in [-1, 1], and none beyond {MAX_SAMPLE:.0e} is accepted; create the file again, or remove it"
+    )
 
 
 def _existing_file(path: Path) -> Path:

@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from spectag.array_types import Waveform
-from spectag.audio.decoding import AV_SUFFIXES, AudioInfo, check_finite, open_sound
+from spectag.audio.decoding import AV_SUFFIXES, AudioInfo, check_samples, open_sound
 from spectag.errors import AudioError, EndOfSoundError
 from spectag.system.atomic_files import unfinished_file
 
@@ -66,7 +66,7 @@ def read_audio(
     ------
     AudioError
         If the file is missing, a folder, empty (0 bytes), not a sound, damaged, or without samples; if a sample of the
-        excerpt is NaN or infinite; if the excerpt is empty, starts before 0, or starts after the end of the sound.
+        excerpt is NaN or beyond 1e10; if the excerpt is empty, starts before 0, or starts after the end of the sound.
     MissingExtraError
         If only PyAV could read the file, and PyAV is not installed.
 
@@ -86,7 +86,7 @@ def read_audio(
         from_start = f" from {start_seconds:g} s on" if start_seconds else ""
         excerpt = from_start if end_seconds is None else f" between {start_seconds:g} s and {end_seconds:g} s"
         raise error(f"{path}: the file has no samples{excerpt}")
-    check_finite(Path(path), waveform, start_seconds, file_rate)
+    check_samples(Path(path), waveform, start_seconds, file_rate)
     if sample_rate is None:
         return waveform, file_rate
     return resample(waveform, file_rate, sample_rate), sample_rate
@@ -216,7 +216,7 @@ def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO
 def _checked(blocks: Iterator[Waveform], path: Path, sample_rate: int) -> Iterator[Waveform]:
     n_samples = 0
     for block in blocks:
-        check_finite(path, block, n_samples / sample_rate, sample_rate)
+        check_samples(path, block, n_samples / sample_rate, sample_rate)
         n_samples += len(block)
         if block.size:
             yield block
