@@ -45,13 +45,12 @@ def test_windows_equal_the_whole_resampled_sound_bit_for_bit(sample_rate, window
     sizes=st.lists(st.integers(0, 900), max_size=8),
     n_window=st.integers(1, 800),
     overlap_fraction=st.floats(0, 0.95),
-    keep_tail=st.booleans(),
 )
-def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window, overlap_fraction, keep_tail):
+def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window, overlap_fraction):
     rate = 1_000
     waveform = noise(n_samples)
     seconds, overlap = n_window / rate, overlap_fraction * n_window / rate
-    options = {"window_seconds": seconds, "overlap_seconds": overlap, "keep_tail": keep_tail}
+    options = {"window_seconds": seconds, "overlap_seconds": overlap}
     windows = list(cut_windows(split_into_blocks(waveform, sizes), rate, [rate], **options))
     whole = list(cut_windows([waveform], rate, [rate], **options))
     assert len(windows) == len(whole)
@@ -65,18 +64,14 @@ def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window,
     assert covered == n_samples
     hop = max(1, round((seconds - overlap) * rate))
     starts = np.arange(0, max(n_samples - n_window, 0) + hop, hop)
-    if not keep_tail:
-        starts = np.minimum(starts, max(0, n_samples - n_window))
+    starts = np.minimum(starts, max(0, n_samples - n_window))
     assert [round(cut_window.start_seconds * rate) for cut_window in windows] == list(starts)
 
 
-def test_last_window_has_full_length_or_is_the_rest():
-    ends = {}
-    for keep_tail in (False, True):
-        windows = list(cut_windows([noise(2_300)], 1_000, [1_000], window_seconds=1.0, keep_tail=keep_tail))
-        ends[keep_tail] = [(cut_window.start_seconds, cut_window.end_seconds) for cut_window in windows]
-    assert ends[False] == [(0.0, 1.0), (1.0, 2.0), (1.3, 2.3)]
-    assert ends[True] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.3)]
+def test_last_window_has_full_length():
+    windows = cut_windows([noise(2_300)], 1_000, [1_000], window_seconds=1.0)
+    times = [(cut_window.start_seconds, cut_window.end_seconds) for cut_window in windows]
+    assert times == [(0.0, 1.0), (1.0, 2.0), (1.3, 2.3)]
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])

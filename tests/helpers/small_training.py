@@ -10,6 +10,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.backbones import resolve_mel
 from spectag.config.base import MelConfig
 from spectag.config.recipe import Recipe
+from spectag.data.spectrograms.clip_inputs import ClipPart
 from spectag.training.inputs.batches import Examples
 from spectag.training.members.clip_logits import ValidationClips
 from spectag.training.members.finetune_loop import FineTuning
@@ -98,7 +99,7 @@ def make_training(recipe=None, *, examples=None, network=None, valid=None, **opt
 def held_out(n_clips=6):
     """Clips that the small training is not trained on."""
     inputs, y_true = make_inputs(n_clips, n_frames=40, seed=1)
-    return ValidationClips(lambda i: inputs[i], np.arange(n_clips), y_true)
+    return ValidationClips(lambda i: [ClipPart.of_whole(inputs[i])], np.arange(n_clips), y_true)
 
 
 def write_sounds(folder, n_clips=12, seconds=0.5):

@@ -3,6 +3,7 @@ import pickle
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +31,9 @@ from spectag.errors import AudioError, BundleError, DataError
 from spectag.models import tagger as tagger_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE
 from spectag.models.tagger import Tag, Tagger, Tags, open_session
+from spectag.models.timeline import pool_logits
+from spectag.scoring.calibration import Calibration
+from spectag.scoring.calibration_curves import linear_curve
 
 RATE = MEL.sample_rate
 
@@ -83,22 +87,52 @@ def test_recording_up_to_the_maximum_length_is_tagged_as_a_whole(tmp_path, rng):
     assert np.array_equal(tagger.tag(path).probabilities, tagger.probabilities(read_audio(path)[0], RATE))
 
 
-def test_longer_recording_gets_the_mean_of_its_parts_weighted_by_length(tmp_path):
+def test_longer_recording_gets_the_mean_odds_of_its_parts(tmp_path):
+    """The last part ends with the recording; half of its overlap counts for each of the two parts."""
     tagger = Tagger(make_bundle(tmp_path / "m", make_info(window=WindowConfig(max_clip_seconds=1.0))))
-    parts = [tone("low", 1.0), tone("middle", 1.0), tone("high", 0.25)]
-    path = write(tmp_path / "a.wav", np.concatenate(parts))
+    path = write(tmp_path / "a.wav", np.concatenate([tone("low", 1.0), tone("middle", 1.0), tone("high", 0.5)]))
     waveform = read_audio(path)[0]
-    first, second, third = [tagger.probabilities(part, RATE) for part in np.split(waveform, [RATE, 2 * RATE])]
+    parts = [waveform[:RATE], waveform[RATE : 2 * RATE], waveform[-RATE:]]
+    odds = np.exp([tagger.outputs(part, RATE).logits.astype(float) for part in parts])
+    mean = np.average(odds, axis=0, weights=[1.0, 0.75, 0.75])
     tags = tagger.tag(path)
-    assert tags.probabilities == pytest.approx((first + second + 0.25 * third) / 2.25, abs=1e-6)
+    assert tags.probabilities == pytest.approx(mean / (1 + mean), abs=1e-6)
     assert tags.probabilities.dtype == np.float32
-    assert (tags.start_seconds, tags.end_seconds) == (0.0, 2.25)
+    assert (tags.start_seconds, tags.end_seconds) == (0.0, 2.5)
+    assert np.array_equal(tagger.probabilities(waveform, RATE), tags.probabilities)
 
 
-def test_short_last_part_has_a_small_weight(tmp_path):
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_excerpt_in_parts_is_tagged_like_a_file_of_its_own(tmp_path, rate):
+    tagger = Tagger(make_bundle(tmp_path / "m", make_info(window=WindowConfig(max_clip_seconds=1.0))))
+    waveform = np.concatenate([tone("low", 1.25, rate), tone("high", 1.25, rate)])
+    path = write(tmp_path / "a.wav", waveform, rate)
+    tags = tagger.tag(path, start_seconds=0.5, end_seconds=2.0)
+    own = tagger.tag(write(tmp_path / "own.wav", read_audio(path, start_seconds=0.5, end_seconds=2.0)[0], rate))
+    assert np.array_equal(tags.probabilities, own.probabilities)
+    assert (tags.start_seconds, tags.end_seconds) == (0.5, 2.0)
+
+
+def test_parts_are_pooled_before_calibration(tmp_path):
+    """As in training: the calibration is fitted on logits of whole clips."""
+    curves = (linear_curve(0.1, 1.0), linear_curve(0.2, -1.0), linear_curve(1.0, 0.0))
+    calibration = Calibration(method="platt", curves=curves)
+    info = make_info(window=WindowConfig(max_clip_seconds=1.0), calibration=calibration)
+    tagger = Tagger(make_bundle(tmp_path / "m", info))
+    parts = [tone("low", 1.0), tone("middle", 1.0)]
+    outputs = tagger.outputs(np.concatenate(parts), RATE)
+    expected = pool_logits([tagger.outputs(part, RATE).logits for part in parts], [1.0, 1.0])
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5)
+    assert outputs.probabilities == pytest.approx(expit(expected * [0.1, 0.2, 1.0] + [1.0, -1.0, 0.0]), abs=1e-6)
+
+
+def test_last_moment_is_tagged_with_the_part_before_it(tmp_path):
+    """Not as a part of its own, for which a network may predict anything."""
     tagger = Tagger(make_bundle(tmp_path / "m", make_info(window=WindowConfig(max_clip_seconds=1.0))))
     path = write(tmp_path / "a.wav", np.concatenate([tone("low", 1.0), tone("high", 0.01)]))
-    assert tagger.tag(path).probabilities == pytest.approx(tagger.probabilities(tone("low", 1.0), RATE), abs=0.02)
+    with tagger.open_windows(path) as parts:
+        assert [(part.start_seconds, part.end_seconds) for part in parts] == [(0.0, 1.0), (0.01, 1.01)]
+    assert tagger.tag(path).top(1)[0].label == "low"
 
 
 def test_threads_open_a_network_only_once(tagger, monkeypatch):
@@ -250,12 +284,17 @@ def combined(tagger, waveform, sample_rate):
 
 
 def combined_at_rates(tagger, waveform_at):
-    total = tagger.info.bias
+    weights = [member.weight for member in tagger.info.members]
+    return expit(np.dot(weights, logits_of_networks(tagger, waveform_at)) + tagger.info.bias)
+
+
+def logits_of_networks(tagger, waveform_at):
+    logits = []
     for member in tagger.info.members:
         session = open_session(tagger.folder / member.folder / ONNX_FILE, n_threads=1)
         inputs = member.front_end.input_of_waveform(waveform_at(member.front_end.mel.sample_rate))
-        total = total + member.weight * session.run(["logits"], {"inputs": inputs[None]})[0][0].astype(np.float64)
-    return expit(total)
+        logits.append(session.run(["logits"], {"inputs": inputs[None]})[0][0].astype(np.float64))
+    return logits
 
 
 @pytest.mark.parametrize("sample_rate", [16_000, 32_000, 44_100])
@@ -304,9 +343,10 @@ def test_ensemble_tags_longer_recordings_in_parts(tmp_path):
         update={"window": WindowConfig(max_clip_seconds=1.0)}
     )
     tagger = Tagger(make_ensemble(tmp_path / "m", info))
-    path = write(tmp_path / "a.wav", np.concatenate([tone("low", 1.0), tone("high", 0.5)]))
+    path = write(tmp_path / "a.wav", np.concatenate([tone("low", 1.0), tone("high", 1.0)]))
     waveform = read_audio(path)[0]
-    expected = (combined(tagger, waveform[:RATE], RATE) + 0.5 * combined(tagger, waveform[RATE:], RATE)) / 1.5
+    parts = [logits_of_networks(tagger, partial(resample, part, RATE)) for part in np.split(waveform, 2)]
+    expected = expit(np.dot(WEIGHTS, pool_logits(parts, [1.0, 1.0])) + BIAS)
     assert tagger.tag(path).probabilities == pytest.approx(expected, abs=1e-6)
 
 

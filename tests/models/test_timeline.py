@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from spectag.config.base import SegmentConfig, parse_config
 from spectag.errors import ConfigError
-from spectag.models.timeline import Segment, Timeline, find_segments, median_filtered, pool_windows
+from spectag.models.timeline import (
+    Segment,
+    Timeline,
+    cell_seconds,
+    find_segments,
+    median_filtered,
+    pool_logits,
+    pool_windows,
+)
 
 # ------------------------------------------------------------------------------------------------ timelines
 
@@ -92,6 +100,26 @@ def test_cells_do_not_overlap_and_cover_all_windows(windows):
 
 
 # ------------------------------------------------------------------------------------------------ pooling
+
+
+def test_odds_of_pooled_logits_are_the_mean_odds_weighted_by_length(rng):
+    logits, seconds = rng.normal(0, 3, (4, 2, 5)), np.array([60.0, 60.0, 60.0, 7.5])
+    expected = np.average(np.exp(logits), axis=0, weights=seconds)
+    np.testing.assert_allclose(np.exp(pool_logits(logits, seconds)), expected, rtol=1e-12)
+
+
+def test_pooled_logits_of_certain_parts_are_finite():
+    pooled = pool_logits([[1000.0, -1000.0, 1000.0], [1000.0, -1000.0, -1000.0]], [1.0, 3.0])
+    assert pooled.tolist() == pytest.approx([1000.0, -1000.0, 1000 - np.log(4)])
+
+
+def test_overlap_of_the_last_part_does_not_count_twice():
+    """Of 150 s in parts of 60 s, the last two share 30 s."""
+    assert cell_seconds([0.0, 60.0, 90.0], [60.0, 120.0, 150.0]).tolist() == [60.0, 45.0, 45.0]
+
+
+def test_single_part_is_the_clip_even_if_it_has_no_length():
+    assert pool_logits([[0.25, -3.0]], [np.nan]).tolist() == [0.25, -3.0]
 
 
 def test_max_pooling_takes_the_greatest_probability_of_each_label():

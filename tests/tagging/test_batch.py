@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
+from onnx import numpy_helper
 
 from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
 from helpers.command import python, run_without, start, write_tones
@@ -37,6 +39,13 @@ def sounds(tmp_path):
     (tmp_path / "sounds" / "leer, groß.wav").write_bytes(b"")
     (tmp_path / "sounds" / "text.wav").write_text("no sound, but long enough for a decoder to try")
     return tmp_path / "sounds"
+
+
+def write_absurd_sound(path):
+    """A second of silence, with one sample whose power is infinite in float32."""
+    waveform = np.zeros(16_000, np.float32)
+    waveform[4_000] = 1e20
+    soundfile.write(path, waveform, 16_000, subtype="FLOAT")
 
 
 def rows_of(path):
@@ -88,6 +97,24 @@ def test_status_table_has_a_row_for_every_file_in_order(run, model, sounds, tmp_
     assert "0 bytes" in status["leer, groß.wav"]["reason"]
     assert "gone.wav" in status["gone.wav"]["reason"]
     assert [Path(row["file"]).name for row in rows_of(tmp_path / "out" / "tags.csv")][:1] == ["low 00.wav"]
+
+
+def test_absurd_sound_and_a_model_that_gives_nan_are_not_noted_as_done(run, model, sounds, tmp_path):
+    write_absurd_sound(sounds / "absurd.wav")
+    (tmp_path / "nan").mkdir()
+    write_tones(tmp_path / "nan" / "sounds", 2)
+    done = run("tag", model, sounds, "-o", tmp_path / "tags.csv")
+    assert done.status == 3
+    assert "absurd.wav: the sample at 0.25 s is 1e+20; samples are expected in [-1, 1]" in done.err
+    network = onnx.load(model / "model.onnx")
+    [weights] = [tensor for tensor in network.graph.initializer if tensor.name == "weights"]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(np.nan), "weights"))
+    onnx.save(network, model / "model.onnx")
+    done = run("tag", model, tmp_path / "nan" / "sounds", "-o", tmp_path / "nan" / "out", "--window", 0.1)
+    assert done.status == 3
+    status = rows_of(tmp_path / "nan" / "out" / "status.csv")
+    assert {row["status"] for row in status} == {"skipped"}
+    assert all("the probabilities from 0 s on are not finite" in row["reason"] for row in status)
 
 
 def test_interrupted_run_resumes_and_writes_the_same_bytes(model, sounds, tmp_path):

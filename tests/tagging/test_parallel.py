@@ -1,6 +1,7 @@
 """Tagging many files: in order, on several cores, with a reason for every file that cannot be read."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 import soundfile
 
 from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
-from spectag.audio.files import write_audio
+from spectag.audio.files import read_audio, write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import write_png
 from spectag.config.base import ImageConfig, WindowConfig
 from spectag.errors import BundleError
 from spectag.models.bundle import ONNX_FILE
 from spectag.models.tagger import Tagger
+from spectag.models.timeline import pool_logits
 from spectag.tagging.input_files import find_files
 from spectag.tagging.parallel import Chunk, accepted_suffixes, chunked, tag, tag_chunk, tag_chunks
 
@@ -57,6 +59,45 @@ def test_unreadable_file_gets_a_reason_and_the_rest_is_tagged(tagger, tmp_path, 
     assert "01 middle.wav: the file is empty (0 bytes)" in tagged[1].reason
     assert "gone.wav" in tagged[3].reason
     assert "got a folder" in tagged[4].reason
+
+
+class NanTagger(Tagger):
+    """A tagger whose network gives NaN for the parts in the second half of a minute."""
+
+    def outputs_of_window(self, window, *, features=True):
+        outputs = super().outputs_of_window(window, features=features)
+        return (
+            replace(outputs, probabilities=outputs.probabilities * np.nan) if window.start_seconds >= 0.5 else outputs
+        )
+
+    def probabilities_of_window(self, window):
+        return self.outputs_of_window(window).probabilities
+
+
+@pytest.mark.parametrize("window", [None, WindowConfig(window_seconds=0.25)], ids=["whole", "windows"])
+def test_file_whose_probabilities_are_not_finite_is_skipped_and_named(tmp_path, window):
+    info = make_info(window=WindowConfig(max_clip_seconds=0.25))
+    paths = write_tones(tmp_path / "sounds", 2, seconds=0.4)
+    write_audio(paths[1], tone("low", 0.8), 16_000)
+    good, bad = tag(NanTagger(make_bundle(tmp_path / "m", info)), paths, window=window, workers=1)
+    assert good.reason is None
+    assert np.isfinite(good.timeline.probabilities).all()
+    assert bad.timeline is None
+    assert bad.reason.startswith(f"{paths[1]}: the probabilities from 0.5 s on are not finite")
+
+
+def test_clip_in_parts_has_the_pooled_logits_and_mean_features_of_its_parts(tmp_path):
+    tagger = Tagger(make_bundle(tmp_path / "m", make_info(window=WindowConfig(max_clip_seconds=0.5))))
+    path = tmp_path / "a.wav"
+    write_audio(path, np.concatenate([tone("low", 0.5), tone("high", 0.5)]), 16_000)
+    waveform, rate = read_audio(path)
+    first, second = tagger.outputs(waveform[: rate // 2], rate), tagger.outputs(waveform[rate // 2 :], rate)
+    [tagged] = tag(tagger, path, features=True)
+    expected = pool_logits([first.logits, second.logits], [0.5, 0.5])
+    assert tagged.network_outputs.logits[0] == pytest.approx(expected, abs=1e-4)
+    assert tagged.network_outputs.features[0] == pytest.approx((first.features + second.features) / 2, abs=1e-4)
+    assert np.array_equal(tagged.timeline.probabilities[0], tagger.tag(path).probabilities)
+    assert (tagged.timeline.starts.tolist(), tagged.timeline.ends.tolist()) == ([0.0], [1.0])
 
 
 def test_unusual_sounds_are_tagged(tagger, tmp_path, rng):

@@ -21,6 +21,7 @@ from spectag.config.base import MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
+from spectag.data.spectrograms.clip_inputs import open_clips
 from spectag.errors import BundleError
 from spectag.models.bundle import read_info
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
@@ -30,6 +31,7 @@ from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.scores import score_predictions
 from spectag.system.epoch_log import Epoch
+from spectag.system.progress import no_log, silent
 from spectag.training import bundle_writer
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output, write_bundle
 from spectag.training.inputs.feature_store import FeatureStore
@@ -39,7 +41,7 @@ from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
 
 LABELS = ("Bell", "Größe | weiß", "Rain, heavy")
-MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=160, n_mels=16, f_max=8000)
+MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=160, n_mels=16, f_max=8000, std=20.0)
 RECIPE = Recipe(backbone="scratch", mel=MEL, seed=3)
 FRONT_END = FrontEnd(mel=MEL)
 N_CLIPS = 6
@@ -47,25 +49,33 @@ FILES = {"spectag.json", "predictions.csv", "model.onnx", "weights.safetensors",
 
 
 class Trained:
-    """What a training has when it writes a bundle: a feature store, a head, and inputs of six clips."""
+    """What a training has when it writes a bundle: six sounds, their features, and a head."""
 
     def __init__(self, root):
         rng = np.random.default_rng(0)
-        self.values = [rng.random((1, 16, width), np.float32) for width in (9, 30, 1, 17, 40, 21)]
+        for i, n_frames in enumerate((9, 30, 1, 17, 40, 21)):
+            write_audio(root / f"{i}.wav", rng.normal(0, 0.1, 160 * n_frames - 60).astype(np.float32), 16_000)
+        self.folder = root
+        self.clips = open_sounds(self.manifest, FRONT_END, root / "cache")
         self.store = FeatureStore(root, RECIPE, FRONT_END)
+        self.store.of_clips(self.clips, progress=silent)
         torch.manual_seed(0)
         self.head = build_head("linear", 960, len(LABELS))
 
-    def inputs(self, i):
-        return self.values[i]
+    @property
+    def manifest(self):
+        return make_manifest([self.folder / f"{i}.wav" for i in range(N_CLIPS)])
+
+    def record(self, calibration=None):
+        return make_record(self.manifest, calibration)
 
     def member(self, **changes):
         member = BundleMember(
             recipe=RECIPE,
             front_end=FRONT_END,
             network=TaggerNetwork(self.store.extractor, self.head).eval(),
-            inputs=self.inputs,
-            features_onnx=self.store.onnx_file(self.values[1]),
+            clips=self.clips,
+            store=self.store,
             weights_sha256=self.store.weights_sha256,
         )
         return replace(member, **changes)
@@ -74,15 +84,22 @@ class Trained:
         return write_bundle(output, record, [self.member(**changes)])
 
 
-def make_record(calibration=None):
+def make_manifest(paths):
     labels_of_clips = [LABELS[:1], LABELS[1:2], LABELS[2:], LABELS[:2], LABELS[:1], ()]
-    clips = [Clip(Path(f"{i}.wav"), f"{i}.wav", labels) for i, labels in enumerate(labels_of_clips)]
-    manifest = Manifest(Path("data ü/train.csv"), tuple(clips), LabelSet(LABELS))
+    clips = [Clip(path, path.name, labels) for path, labels in zip(paths, labels_of_clips, strict=True)]
+    return Manifest(Path("data ü/train.csv"), tuple(clips), LabelSet(LABELS))
+
+
+def open_sounds(manifest, front_end, cache):
+    return open_clips(manifest, front_end, cache, workers=1, progress=silent, log=no_log)
+
+
+def make_record(manifest, calibration=None):
     predictions = np.random.default_rng(1).random((N_CLIPS, len(LABELS)))
     keys = tuple(f"{i:032x}" for i in range(N_CLIPS))
     out_of_fold = OutOfFoldPredictions(
         labels=manifest.labels,
-        fnames=tuple(clip.fname for clip in clips),
+        fnames=tuple(clip.fname for clip in manifest.clips),
         spans=((0.0, None),) * N_CLIPS,
         folds=("1", "2") * 3,
         groups=manifest.groups,
@@ -110,19 +127,18 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         trained = Trained(tmp_path_factory.mktemp("bank"))
-        trained.store.onnx_file(trained.values[0])
         yield trained
 
 
 @pytest.fixture
-def record():
-    return make_record()
+def record(trained):
+    return trained.record()
 
 
 @pytest.fixture(scope="module")
 def bundle(trained, tmp_path_factory):
     output = tmp_path_factory.mktemp("out") / "sub" / "my model ü"
-    trained.write_bundle(output, make_record())
+    trained.write_bundle(output, trained.record())
     return output
 
 
@@ -157,8 +173,8 @@ def test_weights_load_strictly_and_give_the_exported_probabilities(bundle, train
     ).eval()
     tagger.load_state_dict(load_file(bundle / "weights.safetensors"))
     with torch.inference_mode():
-        expected = torch.sigmoid(tagger(torch.from_numpy(trained.values[1][None])))[0]
-    logits = Tagger(bundle).logits_of_inputs({FRONT_END: trained.values[1]})
+        expected = torch.sigmoid(tagger(torch.from_numpy(trained.clips.inputs(1)[None].copy())))[0]
+    logits = Tagger(bundle).logits_of_inputs({FRONT_END: trained.clips.inputs(1)})
     np.testing.assert_allclose(expit(logits), expected, atol=1e-5)
 
 
@@ -210,7 +226,10 @@ def fingerprint(trained, output, record):
 def test_fingerprint_depends_on_labels_and_sounds_but_not_on_names(tmp_path, no_export, trained, record, bundle):
     first = read_info(bundle).data.fingerprint
     clips = record.manifest.clips
-    renamed = [replace(clip, path=Path("elsewhere"), fname=f"other {clip.fname}") for clip in clips]
+    renamed = [
+        replace(clip, path=shutil.copy(clip.path, tmp_path / f"other {clip.fname}"), fname=f"other {clip.fname}")
+        for clip in clips
+    ]
     relabelled = [replace(clips[0], labels=LABELS[2:]), *clips[1:]]
     renamed, relabelled = (replace(record.manifest, clips=tuple(changed)) for changed in (renamed, relabelled))
     assert fingerprint(trained, tmp_path / "a", replace(record, manifest=renamed)) == first
@@ -314,6 +333,38 @@ def test_onnx_file_that_differs_from_torch_is_refused(tmp_path, monkeypatch, no_
     assert not list(tmp_path.iterdir())
 
 
+def test_model_that_tags_a_clip_with_other_probabilities_than_in_training_is_refused(
+    tmp_path, no_export, trained, record
+):
+    clips = list(record.manifest.clips)
+    write_audio(tmp_path / "other.wav", np.sin(np.arange(8000)).astype(np.float32), 16_000)
+    clips[4] = replace(clips[4], path=tmp_path / "other.wav")
+    changed = replace(record, manifest=replace(record.manifest, clips=tuple(clips)))
+    message = r"other\.wav: the model tags this training clip with .+ 0\.\d+, but 0\.\d+ was computed in training"
+    with pytest.raises(BundleError, match=message):
+        trained.write_bundle(tmp_path / "model", changed)
+    assert not (tmp_path / "model").exists()
+
+
+def test_clip_that_has_disappeared_is_named_before_the_model_is_written(tmp_path, no_export, trained, record):
+    clips = (replace(record.manifest.clips[0], path=tmp_path / "gone.wav"), *record.manifest.clips[1:])
+    changed = replace(record, manifest=replace(record.manifest, clips=clips))
+    with pytest.raises(BundleError, match=r"cannot be compared with its training: .*gone\.wav"):
+        trained.write_bundle(tmp_path / "model", changed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_longest_clips_are_compared_and_the_comparison_takes_bounded_time(trained):
+    seconds = [5.0] * 100
+    seconds[43], seconds[71] = 90.0, 70.0
+    checked = bundle_writer._checked_clips(replace(trained.clips, seconds=tuple(seconds)))
+    assert checked[:2] == [43, 71]
+    assert {0, 99} <= set(checked)
+    assert len(checked) <= 20
+    hours = bundle_writer._checked_clips(replace(trained.clips, seconds=(3600.0,) * 100))
+    assert len(hours) == 1
+
+
 def test_output_folder_of_another_kind_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BundleError, match="not empty and not a spectag model; choose another folder for -o"):
@@ -388,24 +439,23 @@ class Three:
         self.files = [folder / f"klang {i}.wav" for i in range(N_CLIPS)]
         for path, n_samples in zip(self.files, lengths, strict=True):
             write_audio(path, rng.normal(0, 0.1, n_samples).astype(np.float32), 16_000)
-        other = FrontEnd(mel=OTHER_MEL)
+        other, self.manifest = FrontEnd(mel=OTHER_MEL), make_manifest(self.files)
+        clips, other_clips = (open_sounds(self.manifest, front_end, folder) for front_end in (FRONT_END, other))
+        trained.store.of_clips(clips, progress=silent)
         self.members = [
-            trained.member(inputs=self.inputs(FRONT_END)),
+            trained.member(clips=clips),
             *(
-                trained.member(
-                    front_end=other, network=scratch_network(seed), inputs=self.inputs(other), features_onnx=None
-                )
+                trained.member(front_end=other, network=scratch_network(seed), clips=other_clips, store=None)
                 for seed in (1, 2)
             ),
         ]
 
-    def inputs(self, front_end):
-        return lambda i: front_end.input_of_waveform(read_audio(self.files[i], sample_rate=front_end.sample_rate)[0])
-
     @torch.inference_mode()
     def logits(self, i):
         """Each network's logits for clip i by torch."""
-        return [member.network(torch.from_numpy(member.inputs(i)[None])).numpy()[0] for member in self.members]
+        return [
+            member.network(torch.from_numpy(member.clips.inputs(i)[None].copy())).numpy()[0] for member in self.members
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +470,7 @@ def ensemble(three, tmp_path_factory):
     trace = bundle_member.trace_features
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle_member, "trace_features", lambda *args: traced.append(args) or trace(*args))
-        difference = write_bundle(output, make_record(), three.members, WEIGHTS)
+        difference = write_bundle(output, make_record(three.manifest), three.members, WEIGHTS)
     assert difference == read_info(output).onnx_difference <= 1e-4
     assert len(traced) == 1  # one graph for the two networks of the same architecture
     return output
@@ -440,7 +490,7 @@ def test_calibration_is_inside_a_single_network_and_after_the_weights_of_an_ense
     curves = (linear_curve(0.5, 0.1), linear_curve(2.0, -1.0), linear_curve(1.0, 3.0))
     calibration = Calibration(method="platt", curves=curves)
     for name, members, weights in (("one", three.members[:1], ONE_MODEL), ("three", three.members, WEIGHTS)):
-        write_bundle(tmp_path / name, make_record(calibration), members, weights)
+        write_bundle(tmp_path / name, make_record(three.manifest, calibration), members, weights)
         tagger = Tagger(tmp_path / name)
         for i, path in enumerate(three.files):
             logits = sum(w * own for w, own in zip(weights.weights, three.logits(i), strict=False)) + weights.bias
@@ -450,7 +500,7 @@ def test_calibration_is_inside_a_single_network_and_after_the_weights_of_an_ense
             np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-5)
             np.testing.assert_allclose(outputs.logits, logits, atol=1e-4)
     session = open_session(tmp_path / "three" / "members" / "2" / "model.onnx", n_threads=1)
-    inputs = three.members[1].inputs(0)[None]
+    inputs = three.members[1].clips.inputs(0)[None]
     np.testing.assert_allclose(
         session.run(["probabilities"], {"inputs": inputs})[0][0], expit(three.logits(0)[1]), atol=1e-5
     )
@@ -495,8 +545,8 @@ def test_weights_of_each_network_load_strictly_and_are_its_own(ensemble, three):
     "weights",
     [EnsembleWeights((0.75, 0.0), bias=-0.5), EnsembleWeights((0.0, 1.0)), EnsembleWeights((1.0, 0.0))],
 )
-def test_single_remaining_network_gives_the_probabilities_of_the_ensemble(tmp_path, three, record, weights):
-    write_bundle(tmp_path / "model", record, three.members[:2], weights)
+def test_single_remaining_network_gives_the_probabilities_of_the_ensemble(tmp_path, three, weights):
+    write_bundle(tmp_path / "model", make_record(three.manifest), three.members[:2], weights)
     assert set(contents(tmp_path / "model")) == FILES
     kept = int(np.argmax(weights.weights))
     tagger, front_end = Tagger(tmp_path / "model"), three.members[kept].front_end
@@ -506,7 +556,7 @@ def test_single_remaining_network_gives_the_probabilities_of_the_ensemble(tmp_pa
     loaded = scratch_network(9)
     loaded.load_state_dict(load_file(tmp_path / "model" / "weights.safetensors"))
     with torch.inference_mode():
-        by_torch = torch.sigmoid(loaded(torch.from_numpy(three.members[kept].inputs(5)[None])))[0]
+        by_torch = torch.sigmoid(loaded(torch.from_numpy(three.members[kept].clips.inputs(5)[None].copy())))[0]
     np.testing.assert_allclose(by_torch, expected, atol=1e-5)
 
 

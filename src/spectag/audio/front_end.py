@@ -38,6 +38,12 @@ class FrontEnd(Config):
         """Sample rate of its sounds in Hz. A DataError if it takes images only."""
         return self._mel_settings.sample_rate
 
+    def n_frames_in(self, seconds: float) -> int | None:
+        """Number of frames in an excerpt of this duration; None for images, which are always whole."""
+        if self.image is not None or self.mel is None:
+            return None
+        return max(1, round(seconds * self.mel.sample_rate / self.mel.hop_length))
+
     @property
     def _mel_settings(self) -> MelConfig:
         if self.mel is None:

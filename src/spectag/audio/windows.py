@@ -33,8 +33,6 @@ class WindowCutter:
         Sample rates of the windows in Hz.
     window_seconds, overlap_seconds : float
         Length of a window, and its overlap with the previous one. Both are rounded to samples of the sound.
-    keep_tail : bool
-        Whether the last window is the shorter rest of the sound instead.
     """
 
     def __init__(
@@ -44,14 +42,12 @@ class WindowCutter:
         *,
         window_seconds: float,
         overlap_seconds: float = 0.0,
-        keep_tail: bool = False,
     ) -> None:
         if not 0 <= overlap_seconds < window_seconds:
             raise ValueError(f"need 0 <= overlap < window, got {overlap_seconds:g} s and {window_seconds:g} s")
         self.sample_rate = sample_rate
         self._n_window = max(1, round(window_seconds * sample_rate))
         self._hop = max(1, round((window_seconds - overlap_seconds) * sample_rate))
-        self._keep_tail = keep_tail
         self._sounds = [_Resampled(sample_rate, rate) for rate in dict.fromkeys(rates)]
         self._n_samples = 0  # received
         self._start = 0  # of the next window
@@ -87,8 +83,7 @@ class WindowCutter:
             yield self._window(self._start, self._n_window)
             self._start += self._hop
         if self._start - self._hop + self._n_window < self._n_samples:
-            start = self._start if self._keep_tail else self._n_samples - self._n_window
-            yield self._window(start, self._n_samples - start)
+            yield self._window(self._n_samples - self._n_window, self._n_window)
 
     def _next_is_complete(self) -> bool:
         is_window = self._n_window < self._n_samples and self._start + self._n_window <= self._n_samples

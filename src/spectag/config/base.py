@@ -115,7 +115,7 @@ class WindowConfig(Config):
     overlap_seconds: float = Field(0.0, ge=0)
     """Overlap with the previous window in seconds."""
     max_clip_seconds: float = Field(60.0, gt=0)
-    """Split longer clips into parts of this many seconds, and average their probabilities."""
+    """Split longer clips into parts of this many seconds, and pool their logits (log-mean-exp)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

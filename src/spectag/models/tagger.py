@@ -1,7 +1,7 @@
 """A tagger at work: probabilities of sounds, computed by onnxruntime without PyTorch."""
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.array_types import Float32Array, Waveform
+from spectag.array_types import Float32Array, FloatArray, Waveform
 from spectag.audio.files import open_excerpt, resample
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.windows import Window, WindowCutter
@@ -20,7 +20,7 @@ from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import BundleError, DataError
 from spectag.models.bundle import ONNX_FILE, BundleInfo, read_info
-from spectag.models.timeline import Timeline, pool_windows
+from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.calibration import probabilities_of
 from spectag.system.stopwatch import Stopwatch
@@ -66,12 +66,22 @@ class TaggerOutputs:
     """The outputs of a tagger for a sound: probabilities and logits (n_labels,), and features (n_features,).
 
     Probabilities are calibrated, if the tagger is; logits never are. Of several networks, the features are those of
-    the first.
+    the first; there are none (0,) if they were not requested.
     """
 
     probabilities: Float32Array
     logits: Float32Array
     features: Float32Array
+    network_logits: Float32Array
+    """The logits of each network, (n_networks, n_labels)."""
+
+
+def not_finite(path: str | Path, start_seconds: float) -> str:
+    """Why a file cannot be tagged whose probabilities, in the window from this time on, are NaN."""
+    return (
+        f"{path}: the probabilities from {start_seconds:g} s on are not finite; check the file, or the model if this "
+        "happens with every file"
+    )
 
 
 def open_session(path: str | Path, *, n_threads: int) -> Any:
@@ -179,6 +189,11 @@ class Tagger:
         """How a sound becomes the input of the network; of several networks, the first one's."""
         return self.info.front_end
 
+    @property
+    def n_networks(self) -> int:
+        """The number of networks: 1, or several of an ensemble."""
+        return len(self._networks)
+
     @cached_property
     def front_ends(self) -> tuple[FrontEnd, ...]:
         """The different front ends of the networks, `front_end` first."""
@@ -195,8 +210,11 @@ class Tagger:
         return Stopwatch()
 
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
-        """Probabilities (n_labels,) of a waveform (n_samples,) as a whole."""
-        return self._probabilities(self._inputs(self._at_all_rates(waveform, sample_rate)))
+        """Probabilities (n_labels,) of a waveform (n_samples,) as a whole, like those of `tag`."""
+        parts = self._parts(waveform, sample_rate)
+        if len(parts) == 1:
+            return self.probabilities_of_window(parts[0])
+        return self._outputs_of_parts(parts, features=False)[0].probabilities
 
     def probabilities_of_window(self, window: Window) -> Float32Array:
         """Probabilities (n_labels,) of a window from `open_windows`."""
@@ -207,23 +225,55 @@ class Tagger:
         return self._probabilities(self._inputs_of_image(path))
 
     def outputs(self, waveform: Waveform, sample_rate: int) -> TaggerOutputs:
-        """Probabilities, logits and features of a waveform (n_samples,) as a whole."""
-        return self._outputs(self._inputs(self._at_all_rates(waveform, sample_rate)))
+        """Probabilities, logits and features of a waveform (n_samples,) as a whole, like those of `tag`."""
+        return self._outputs_of_parts(self._parts(waveform, sample_rate), features=True)[0]
 
-    def outputs_of_window(self, window: Window) -> TaggerOutputs:
-        """Probabilities, logits and features of a window from `open_windows`."""
-        return self._outputs(self._inputs(window.waveforms))
+    def outputs_of_window(self, window: Window, *, features: bool = True) -> TaggerOutputs:
+        """Probabilities, logits and, if wanted, features of a window from `open_windows`."""
+        return self._outputs(self._inputs(window.waveforms), features=features)
 
-    def outputs_of_image(self, path: Path) -> TaggerOutputs:
-        """Probabilities, logits and features of an image file."""
-        return self._outputs(self._inputs_of_image(path))
+    def outputs_of_image(self, path: Path, *, features: bool = True) -> TaggerOutputs:
+        """Probabilities, logits and, if wanted, features of an image file."""
+        return self._outputs(self._inputs_of_image(path), features=features)
+
+    def outputs_of_clip(
+        self, parts: Sequence[TaggerOutputs], starts: Sequence[float] | FloatArray, ends: Sequence[float] | FloatArray
+    ) -> TaggerOutputs:
+        """The outputs for a whole clip, from those of its parts and their starts and ends in seconds.
+
+        The logits of each network are pooled (`pool_logits`), then combined and calibrated. Features are the mean of
+        the parts. A single part is the clip.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        seconds = cell_seconds(starts, ends)
+        network_logits = pool_logits([part.network_logits for part in parts], seconds)
+        features = np.average([part.features for part in parts], axis=0, weights=seconds).astype(np.float32)
+        logits = self._combined(list(network_logits))
+        return TaggerOutputs(
+            self._calibrated(logits), logits.astype(np.float32), features, network_logits.astype(np.float32)
+        )
 
     def logits_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
         """Uncalibrated logits (n_labels,) of the inputs (channels, height, width) of all `front_ends`."""
         return self._logits(inputs).astype(np.float32)
 
-    def _at_all_rates(self, waveform: Waveform, sample_rate: int) -> dict[int, Waveform]:
-        return {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
+    def _parts(self, waveform: Waveform, sample_rate: int) -> list[Window]:
+        """The parts that the networks take of a waveform (n_samples,)."""
+        if len(waveform) <= round(self.info.window.max_clip_seconds * sample_rate):
+            at_all_rates = {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
+            return [Window(0.0, len(waveform) / sample_rate, at_all_rates)]
+        max_seconds = self.info.window.max_clip_seconds
+        return list(WindowCutter(sample_rate, self.sample_rates, window_seconds=max_seconds).cut([waveform]))
+
+    def _outputs_of_parts(self, parts: Iterable[Window], *, features: bool) -> tuple[TaggerOutputs, float]:
+        """The outputs for a whole clip, and its length in seconds."""
+        outputs, starts, ends = [], [], []
+        for part in parts:
+            outputs.append(self.outputs_of_window(part, features=features))
+            starts.append(part.start_seconds)
+            ends.append(part.end_seconds)
+        return self.outputs_of_clip(outputs, starts, ends), ends[-1]
 
     def _inputs(self, waveforms: Mapping[int, Waveform]) -> dict[FrontEnd, Float32Array]:
         """The input of each front end, from the waveforms at all sample rates."""
@@ -244,8 +294,10 @@ class Tagger:
 
     def _logits(self, inputs: Mapping[FrontEnd, Float32Array]) -> NDArray[np.floating]:
         """Logits (n_labels,) of all networks together."""
-        logits = [network(inputs[network.front_end], "logits")[0] for network in self._networks]
-        return self._ensemble_weights(logits) if self.info.members else logits[0]
+        return self._combined([network(inputs[network.front_end], "logits")[0] for network in self._networks])
+
+    def _combined(self, network_logits: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+        return self._ensemble_weights(network_logits) if self.info.members else network_logits[0]
 
     def _probabilities(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
         with self.clock.timed("network"):
@@ -253,37 +305,51 @@ class Tagger:
                 return self._networks[0](inputs[self.front_end], "probabilities")[0]
             return self._calibrated(self._logits(inputs))
 
-    def _outputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> TaggerOutputs:
+    def _outputs(self, inputs: Mapping[FrontEnd, Float32Array], *, features: bool) -> TaggerOutputs:
         with self.clock.timed("network"):
+            names = ["logits", "features"] if features else ["logits"]
             if not self.info.members:
-                return TaggerOutputs(*self._networks[0](inputs[self.front_end], "probabilities", "logits", "features"))
-            outputs = [network(inputs[network.front_end], "logits", "features") for network in self._networks]
-            logits = self._ensemble_weights([member_logits for member_logits, _ in outputs])
-            return TaggerOutputs(self._calibrated(logits), logits.astype(np.float32), outputs[0][1])
+                names.append("probabilities")
+            outputs = [
+                dict(zip(names, network(inputs[network.front_end], *names), strict=True)) for network in self._networks
+            ]
+            network_logits = [output["logits"] for output in outputs]
+            logits = self._combined(network_logits)
+            probabilities = self._calibrated(logits) if self.info.members else outputs[0]["probabilities"]
+            return TaggerOutputs(
+                probabilities,
+                logits.astype(np.float32),
+                outputs[0].get("features", np.empty(0, np.float32)),
+                np.stack(network_logits),
+            )
 
     def _calibrated(self, logits: NDArray[np.floating]) -> Float32Array:
-        """Probabilities of an ensemble. The model.onnx of a single network computes them itself."""
+        """Probabilities of an ensemble, or of a clip in parts. Otherwise model.onnx computes them itself."""
         return probabilities_of(logits, self.info.calibration).astype(np.float32)
 
-    def tag(self, path: str | Path) -> Tags:
+    def tag(self, path: str | Path, *, start_seconds: float = 0.0, end_seconds: float | None = None) -> Tags:
         """The predictions for a whole recording, or for an image if the tagger was trained on images.
 
-        A recording longer than `max_clip_seconds` of the bundle (60) is tagged in parts of that length. The result is
-        the mean of their probabilities, weighted by their lengths.
+        A recording longer than `max_clip_seconds` of the bundle (60) is predicted in parts of that length, the last of
+        which ends with the recording. Their logits are pooled (`pool_logits`) and then calibrated, as in training.
+
+        Parameters
+        ----------
+        path : str or Path
+        start_seconds, end_seconds : float
+            The excerpt to tag; by default the whole recording.
 
         Raises
         ------
         AudioError, DataError
-            If the file cannot be read.
+            If the file cannot be read, or its probabilities are not finite.
         """
         path = Path(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return self._tags(path, 0.0, None, self.probabilities_of_image(path))
-        with self.open_windows(path) as windows:
-            rows = [(part.start_seconds, part.end_seconds, self.probabilities_of_window(part)) for part in windows]
-        starts, ends, probabilities = zip(*rows, strict=True)
-        whole = pool_windows(Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), "mean")
-        return self._tags(path, 0.0, float(whole.ends[0]), whole.probabilities[0])
+        with self.open_windows(path, start_seconds=start_seconds, end_seconds=end_seconds) as parts:
+            outputs, duration = self._outputs_of_parts(parts, features=False)
+        return self._tags(path, start_seconds, start_seconds + duration, outputs.probabilities)
 
     def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
         """The predictions for each window of a recording, in order. Memory use does not depend on its length.
@@ -331,10 +397,11 @@ class Tagger:
                 self.sample_rates,
                 window_seconds=seconds or self.info.window.max_clip_seconds,
                 overlap_seconds=overlap if seconds else 0.0,
-                keep_tail=seconds is None,
             )
             windows = cutter.cut(self.clock.timed_items("reading", sound.blocks))
             yield self.clock.timed_items("resampling", windows)
 
     def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
+        if not np.isfinite(probabilities).all():
+            raise DataError(not_finite(path, start))
         return Tags(path, start, end, self.labels, probabilities, self.thresholds)

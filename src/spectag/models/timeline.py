@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 
 from spectag.array_types import Float32Array, FloatArray
 from spectag.config.base import SegmentConfig
@@ -103,6 +104,39 @@ def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
         # not @, which would copy all to float64, and sum in another order on other machines
         whole = np.einsum("w,wl->l", weights, timeline.probabilities).astype(np.float32)
     return Timeline(timeline.starts[:1], timeline.ends[-1:], whole[None])
+
+
+def cell_seconds(starts: ArrayLike, ends: ArrayLike) -> FloatArray:
+    """The length in seconds of the cell of each window (`Timeline.cells`), given starts and ends, all (n_windows,)."""
+    cell_starts, cell_ends = np.array(starts, np.float64), np.array(ends, np.float64)
+    cell_ends[:-1], cell_starts[1:] = divide_overlap(cell_ends[:-1], cell_starts[1:])
+    return np.asarray(cell_ends - cell_starts)
+
+
+def pool_logits(logits: ArrayLike, seconds: ArrayLike) -> FloatArray:
+    """Logits (..., n_labels) of a whole clip from those of its parts: log-mean-exp, the logits of the mean odds.
+
+    A clip longer than `WindowConfig.max_clip_seconds` has parts of this length, the last of which ends with the clip.
+    Training, evaluation, calibration and tagging all pool them in this way, network by network and before calibration.
+    In the mean of the logits or of the probabilities, a sound in only one of many parts would count too little
+    (docs/benchmarks.md).
+
+    Parameters
+    ----------
+    logits : float array of shape (n_parts, ..., n_labels)
+    seconds : float array of shape (n_parts,)
+        The weights of the parts in the mean (`cell_seconds`). A single part is the clip, whatever its length.
+
+    Examples
+    --------
+    >>> pool_logits([[4.0, -4.0], [-4.0, -4.0]], [60.0, 60.0])
+    array([ 3.3..., -4.        ])
+    """
+    parts = np.asarray(logits, np.float64)
+    if len(parts) == 1:
+        return np.asarray(parts[0])
+    weights = (np.asarray(seconds, np.float64) / np.sum(seconds)).reshape(-1, *(1,) * (parts.ndim - 1))
+    return np.asarray(logsumexp(parts, axis=0, b=weights))
 
 
 def median_filtered(probabilities: Float32Array, n_windows: int) -> Float32Array:

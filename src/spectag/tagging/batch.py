@@ -244,5 +244,5 @@ def _write_status(statuses: Iterable[FileStatus], location: str) -> None:
 
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:
     """A hash of everything that the probabilities depend on, except the files."""
-    settings = f"{FRONT_END_VERSION} {(window or WindowConfig()).model_dump_json()}"
+    settings = f"{FRONT_END_VERSION} log-mean-exp {(window or WindowConfig()).model_dump_json()}"
     return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()

@@ -19,8 +19,8 @@ from spectag.audio.windows import Window
 from spectag.config.base import WindowConfig
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
-from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, pool_windows
+from spectag.models.tagger import Tagger, TaggerOutputs, not_finite
+from spectag.models.timeline import Timeline
 from spectag.system.progress import Progress, silent
 from spectag.system.storage import is_url, local_copy
 from spectag.system.worker_pool import WorkerDiedError, map_surviving_crashes, n_usable_cores
@@ -224,7 +224,8 @@ def tag_chunk(
     features: bool = False,
 ) -> TaggedChunk:
     """Tag the files of a chunk one after another: this thread reads ahead while `n_threads` others compute."""
-    row_of_window = partial(_all_outputs, tagger) if features else tagger.probabilities_of_window
+    whole = window is None or window.window_seconds is None
+    row_of_window = partial(_row, tagger, features=features) if whole or features else tagger.probabilities_of_window
     jobs = [_FileJob(tagger, file, span, features) for file, span in chunk.excerpts]
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[tuple[_FileJob, Future[Float32Array]]] = deque()
@@ -238,18 +239,21 @@ def tag_chunk(
                     on_window(audio_window)
         for job, row in waiting:
             job.add(row.result())
-    files = tuple(job.result(whole=window is None or window.window_seconds is None) for job in jobs)
+    files = tuple(job.result(whole=whole) for job in jobs)
     return TaggedChunk(files, tagger.clock.read_and_reset())
 
 
-def _all_outputs(tagger: Tagger, source: Window | Path) -> Float32Array:
-    """Probabilities, logits and features of a window or an image, joined into one row."""
-    outputs = tagger.outputs_of_image(source) if isinstance(source, Path) else tagger.outputs_of_window(source)
-    return np.concatenate([outputs.probabilities, outputs.logits, outputs.features])
+def _row(tagger: Tagger, source: Window | Path, *, features: bool) -> Float32Array:
+    """Probabilities, logits, logits of each network, and maybe features of a window or an image, in one row."""
+    if isinstance(source, Path):
+        outputs = tagger.outputs_of_image(source, features=features)
+    else:
+        outputs = tagger.outputs_of_window(source, features=features)
+    return np.concatenate([outputs.probabilities, outputs.logits, outputs.network_logits.ravel(), outputs.features])
 
 
 class _FileJob:
-    """A file that is being tagged. Each window adds a row: its probabilities, or all outputs of the network."""
+    """A file that is being tagged. Each window adds a row: its probabilities, or several outputs of the network."""
 
     def __init__(self, tagger: Tagger, file: str, span: Span, features: bool) -> None:
         self._tagger = tagger
@@ -267,8 +271,7 @@ class _FileJob:
             with local_copy(self._file) as path:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     self._times.extend((0.0, np.nan))
-                    tagger = self._tagger
-                    self.add(_all_outputs(tagger, path) if self._features else tagger.probabilities_of_image(path))
+                    self.add(_row(self._tagger, path, features=self._features))
                     return
                 with self._tagger.open_windows(path, window, start_seconds=start, end_seconds=end) as windows:
                     for audio_window in windows:
@@ -279,21 +282,30 @@ class _FileJob:
 
     def add(self, row: Float32Array) -> None:
         """Add the row of the next window."""
+        if self._reason is None and not np.isfinite(row).all():
+            n_added = len(self._rows) // row.nbytes
+            self._reason = not_finite(self._file, self._times[2 * n_added])
         self._rows += row.tobytes()
 
     def result(self, *, whole: bool) -> TaggedFile:
-        """The tagged file; with `whole`, one window with the mean of all."""
+        """The tagged file; with `whole`, one window for the clip whose parts the windows are."""
         if self._reason is not None:
             return TaggedFile(self._file, None, self._reason)
         starts, ends = np.array(self._times).reshape(-1, 2).T
-        rows = Timeline(starts, ends, np.frombuffer(self._rows, np.float32).reshape(len(starts), -1))
-        rows = pool_windows(rows, "mean") if whole else rows
-        if not self._features:
-            return TaggedFile(self._file, rows)
+        rows = np.frombuffer(self._rows, np.float32).reshape(len(starts), -1)
         n_labels = len(self._tagger.labels)
-        probabilities, logits, features = np.split(rows.probabilities, [n_labels, 2 * n_labels], axis=1)
-        timeline = Timeline(rows.starts, rows.ends, probabilities)
-        return TaggedFile(self._file, timeline, network_outputs=NetworkOutputs(logits, features))
+        ends_of_columns = np.cumsum([n_labels, n_labels, n_labels * self._tagger.n_networks])
+        probabilities, logits, network_logits, features = np.split(rows, ends_of_columns, axis=1)
+        if whole and len(starts) > 1:
+            network_logits = network_logits.reshape(len(rows), -1, n_labels)
+            parts = list(map(TaggerOutputs, probabilities, logits, features, network_logits))
+            clip = self._tagger.outputs_of_clip(parts, starts, ends)
+            probabilities, logits, features = clip.probabilities[None], clip.logits[None], clip.features[None]
+            starts, ends = starts[:1], ends[-1:]
+        timeline = Timeline(starts, ends, probabilities)
+        return TaggedFile(
+            self._file, timeline, network_outputs=NetworkOutputs(logits, features) if self._features else None
+        )
 
 
 def file_size(file: str) -> int:

@@ -20,7 +20,8 @@ from spectag.config.backbones import backbone_spec
 from spectag.config.base import to_toml
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
-from spectag.errors import BundleError
+from spectag.data.spectrograms.clip_inputs import ClipInputs
+from spectag.errors import AudioError, BundleError, DataError
 from spectag.models.bundle import (
     CARD_FILE,
     INFO_FILE,
@@ -37,7 +38,7 @@ from spectag.models.bundle import (
 )
 from spectag.models.model_card import render_card
 from spectag.models.out_of_fold import CALIBRATION_FILE, OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
-from spectag.models.tagger import open_session
+from spectag.models.tagger import Tagger, open_session
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CrossFitted, probabilities_of
 from spectag.scoring.reliability_diagram import calibration_metrics
@@ -46,8 +47,12 @@ from spectag.system.epoch_log import Epoch, write_history
 from spectag.training.members.bundle_member import NETWORK_FILES, BundleMember, write_networks
 from spectag.training.networks.backbones.base import first_line
 
-MAX_ONNX_DIFFERENCE = 1e-4
-N_CHECKED_CLIPS = 20
+MAX_DIFFERENCE = 1e-4
+"""Largest difference in probability between the model in the bundle and the networks in training."""
+_LOGIT_ERROR = 4 * MAX_DIFFERENCE  # the slope of the sigmoid is at most 1/4
+_N_CHECKED_CLIPS = 17  # spread over the training clips
+_N_LONGEST_CLIPS = 3  # checked as well
+_MAX_CHECKED_SECONDS = 600.0  # the sound in all checked clips together, but at least one clip
 HISTORY_FILE = "epochs.csv"
 CURVES_FILE = "epochs.png"
 BUNDLE_FILES = {
@@ -128,12 +133,14 @@ def write_bundle(
     """Write a bundle; return the largest difference in probability between its model.onnx and PyTorch.
 
     Members of weight 0 are left out. If one member remains, its weight and the bias become part of its head, and the
-    bundle is that of a single network.
+    bundle is that of a single network. Before the bundle gets its name, `Tagger.tag` tags some of the training clips,
+    the longest ones included, and the probabilities are compared with those in training.
 
     Raises
     ------
     BundleError
-        If the difference is above 1e-4, for a member or the ensemble, or the bundle cannot be written.
+        If a difference is above 1e-4, for a member or the ensemble, a clip cannot be read any more, or the bundle
+        cannot be written.
     ValueError
         If the number of weights is not that of the members, or all are 0.
     """
@@ -143,9 +150,11 @@ def write_bundle(
         folders = [folder / name for name in _member_folders(len(members))]
         # the calibration of an ensemble is applied to its combined logits, outside of model.onnx
         write_networks(folders, members, record.calibration if len(members) == 1 else None)
-        difference = _onnx_difference(folders, members, weights, record.calibration, len(record.keys))
+        checked = _checked_clips(members[0].clips)
+        difference = _onnx_difference(folders, members, weights, record.calibration, checked)
         info = _info(record, members, weights, difference)
         write_info(folder, info)
+        _check_tagging(folder, record, members, weights, checked)
         write_out_of_fold(folder / OUT_OF_FOLD_FILE, record.all_training_clips)
         (folder / RECIPE_FILE).write_text(to_toml(record.recipe), encoding="utf-8")
         (folder / CARD_FILE).write_text(render_card(info, output.name), encoding="utf-8")
@@ -190,25 +199,66 @@ def _onnx_difference(
     members: Sequence[BundleMember],
     weights: EnsembleWeights,
     calibration: Calibration | None,
-    n_clips: int,
+    checked: Sequence[int],
 ) -> float:
     """The largest difference in probability between ONNX and PyTorch, of any member or of the ensemble."""
     sessions = [open_session(folder / ONNX_FILE, n_threads=1) for folder in folders]
     member_calibration = calibration if len(members) == 1 else None
     largest = 0.0
-    for index in np.unique(np.linspace(0, n_clips - 1, N_CHECKED_CLIPS).astype(int)):
-        outputs = [member.outputs(session, int(index)) for session, member in zip(sessions, members, strict=True)]
+    for index in checked:
+        outputs = [member.outputs(session, index) for session, member in zip(sessions, members, strict=True)]
         probabilities, onnx_logits, torch_logits = zip(*outputs, strict=True)
         expected = [probabilities_of(logits, member_calibration) for logits in torch_logits]
         ensembles = [probabilities_of(weights(logits), calibration) for logits in (onnx_logits, torch_logits)]
         for by_onnx, by_torch in (*zip(probabilities, expected, strict=True), ensembles):
             largest = float(np.maximum(largest, np.abs(by_onnx - by_torch).max()))  # unlike max, keeps a NaN
-    if not largest <= MAX_ONNX_DIFFERENCE:
+    if not largest <= MAX_DIFFERENCE:
         raise BundleError(
-            f"model.onnx differs from torch by {largest:.1e} in probability, more than {MAX_ONNX_DIFFERENCE:g}; "
+            f"model.onnx differs from torch by {largest:.1e} in probability, more than {MAX_DIFFERENCE:g}; "
             "please report this with the versions of torch and onnxruntime"
         )
     return largest
+
+
+def _check_tagging(
+    bundle: Path,
+    record: TrainingRecord,
+    members: Sequence[BundleMember],
+    weights: EnsembleWeights,
+    checked: Sequence[int],
+) -> None:
+    """Refuse a bundle that tags the files of training clips with other probabilities than those in training."""
+    tagger = Tagger(bundle)
+    for index in checked:
+        clip = record.manifest.clips[index]
+        try:
+            tagged = tagger.tag(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds).probabilities
+        except (AudioError, DataError) as error:
+            raise BundleError(f"the model cannot be compared with its training: {error}") from error
+        logits = weights([member.training_logits(index) for member in members])
+        # a calibration may be steep, so rounding errors are allowed before it, too
+        lowest, highest = (
+            probabilities_of(logits + shift, record.calibration) for shift in (-_LOGIT_ERROR, _LOGIT_ERROR)
+        )
+        differences = np.maximum(lowest - tagged, tagged - highest)
+        if not differences.max() <= MAX_DIFFERENCE:
+            label = int(differences.argmax())
+            expected = probabilities_of(logits, record.calibration)[label]
+            raise BundleError(
+                f"{clip.path}: the model tags this training clip with {tagger.labels.names[label]} "
+                f"{tagged[label]:.4f}, but {expected:.4f} was computed in training; if the file was not changed in the "
+                "meantime, please report this"
+            )
+
+
+def _checked_clips(clips: ClipInputs) -> list[int]:
+    """The indices of the training clips that are compared: the longest ones, and others from start to end."""
+    seconds = np.array(clips.seconds)
+    spread = np.linspace(0, len(seconds) - 1, _N_CHECKED_CLIPS).astype(int)
+    longest = np.argsort(-seconds, kind="stable")[:_N_LONGEST_CLIPS]
+    rows = list(dict.fromkeys([*longest.tolist(), *spread.tolist()]))
+    seconds_before = np.cumsum(seconds[rows]) - seconds[rows]
+    return [row for row, before in zip(rows, seconds_before, strict=True) if before < _MAX_CHECKED_SECONDS]
 
 
 def _info(

@@ -93,8 +93,8 @@ class EnsembleFit:
                         recipe=inputs.recipe,
                         front_end=inputs.front_end,
                         network=network,
-                        inputs=inputs.clips.inputs,
-                        features_onnx=inputs.store.onnx_file(inputs.clips.inputs(0)) if is_frozen else None,
+                        clips=inputs.clips,
+                        store=inputs.store if is_frozen else None,
                         weights_sha256=inputs.store.weights_sha256,
                         other_weights=fit.other_weights,
                     )

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import soundfile
 
 from helpers.bundles import MEL, tone
 from spectag.audio.files import read_audio, write_audio
@@ -64,6 +65,50 @@ def test_unreadable_sounds_are_left_out_and_the_others_keep_their_inputs(sounds)
     assert "Tür 1.wav: the file is empty" in clips.skipped[0][1]
     waveform, _ = read_audio(sounds / "low.wav")
     assert np.array_equal(clips.inputs(1), SOUNDS.input_of_waveform(waveform))
+
+
+def test_absurd_sound_is_left_out_and_named(sounds):
+    waveform = tone("low", 0.3)
+    waveform[0] = -1e20
+    soundfile.write(sounds / "absurd.wav", waveform, MEL.sample_rate, subtype="FLOAT")
+    clips = open_here(write_manifest(sounds, "absurd.wav", "low.wav"), SOUNDS)
+    assert [clip.fname for clip in clips.manifest.clips] == ["low.wav"]
+    assert "absurd.wav: the sample at 0 s is -1e+20; samples are expected in [-1, 1]" in clips.skipped[0][1]
+
+
+def test_cached_spectrogram_that_is_not_finite_is_named(sounds):
+    manifest = write_manifest(sounds, "high.wav", "low.wav")
+    [path] = (sounds / "cache").rglob(f"{open_here(manifest, SOUNDS).keys[1]}.npy")
+    log_mel = np.load(path)
+    log_mel[0, 0] = np.inf
+    np.save(path, log_mel)
+    clips = open_here(manifest, SOUNDS)
+    assert np.isfinite(next(clips.parts(0)).inputs).all()
+    with pytest.raises(DataError, match=r"low\.wav: its spectrogram in the cache is not finite; delete the cache"):
+        next(clips.parts(1))
+
+
+@pytest.mark.parametrize("image", [None, ImageConfig(width=40)], ids=["log_mels", "images of them"])
+def test_parts_of_a_long_clip_are_those_of_tagging(sounds, image):
+    waveform = np.concatenate([np.tile(tone("low", 1.0), 50), np.tile(tone("high", 1.0, 16_000) * 1e-3, 15)])
+    write_audio(sounds / "long.wav", waveform, MEL.sample_rate)
+    front_end = FrontEnd(mel=MEL, image=image)
+    clips = open_here(write_manifest(sounds, "low.wav", "long.wav"), front_end)
+    short, (first, last) = list(clips.parts(0)), list(clips.parts(1))
+    assert np.array_equal(short[0].inputs, clips.inputs(0))
+    assert len(short) == 1
+    assert [(part.start_seconds, part.end_seconds) for part in (first, last)] == [(0.0, 60.0), (5.0, 65.0)]
+    waveform, _ = read_audio(sounds / "long.wav")
+    assert np.array_equal(first.inputs, front_end.input_of_waveform(waveform[: 60 * MEL.sample_rate]))
+    assert np.array_equal(last.inputs, front_end.input_of_waveform(waveform[5 * MEL.sample_rate :]))
+    assert clips.rows_in_parts == [1]
+
+
+def test_clip_of_a_minute_is_one_part_equal_to_its_cached_spectrogram(sounds):
+    write_audio(sounds / "minute.wav", np.tile(tone("low", 1.0), 60), MEL.sample_rate)
+    clips = open_here(write_manifest(sounds, "minute.wav"), SOUNDS)
+    [part] = clips.parts(0)
+    assert np.array_equal(part.inputs, clips.inputs(0))
 
 
 def test_key_depends_on_the_content_not_the_name(sounds):

@@ -133,7 +133,7 @@ def test_stopped_run_keeps_its_features_and_the_next_continues(tmp_path, rng, in
 def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path, inputs):
     inputs.values[3][0, 0, 0] = np.nan
     features = store(tmp_path)
-    with pytest.raises(DataError, match=rf"features of clip {KEYS[3]} are not finite"):
+    with pytest.raises(DataError, match=rf"{KEYS[3]}: the features of this clip are not finite"):
         features.compute(KEYS, inputs, progress=silent)
     assert f"{KEYS[3][:2]}/{KEYS[3]}.npy" not in files(features.folder)
 

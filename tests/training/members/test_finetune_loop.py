@@ -8,10 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, logit
 
 from helpers.small_training import (
-    FRONT_END,
     held_out,
     make_examples,
     make_inputs,
@@ -20,9 +18,10 @@ from helpers.small_training import (
     small_recipe,
 )
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
+from spectag.data.spectrograms.clip_inputs import ClipPart
 from spectag.errors import ConfigError
 from spectag.system.progress import silent
-from spectag.training.members.clip_logits import ValidationClips, logits_of_clips, n_frames_in
+from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.finetune_loop import precision_on
 from spectag.training.members.schedule import averaging_weight, lr_factor
 from spectag.training.networks.losses import clip_losses
@@ -367,33 +366,21 @@ def test_scores_of_an_epoch_are_those_of_the_current_network():
     training = make_training(small_recipe(learning_rate=0.01), valid=valid)
     fit = run_to_end(training)
     with torch.inference_mode():
-        logits = torch.cat([fit.network(torch.from_numpy(valid.inputs(i)[None])) for i in range(6)])
+        logits = torch.cat([fit.network(torch.from_numpy(valid.parts(i)[0].inputs[None])) for i in range(6)])
     loss, lwlrap = mean_loss_and_lwlrap(logits, torch.from_numpy(valid.y_true.astype(np.float32)), training.recipe)
     assert fit.epochs[-1].valid_loss == pytest.approx(loss, abs=1e-6)
     assert fit.epochs[-1].valid_lwlrap == pytest.approx(lwlrap)
 
 
-def test_logits_are_of_whole_clips_and_long_clips_average_their_chunks():
-    """At 8 kHz with a hop of 160, a minute has 3,000 frames."""
-    assert n_frames_in(60, FRONT_END) == 3000
-    inputs, _ = make_inputs(1, n_frames=7000)
+def test_odds_of_a_long_clip_are_the_mean_odds_of_its_parts():
     network, training = make_network(), make_training()
-    clips = ValidationClips(lambda i: inputs[0], np.array([0]), np.ones((1, 3), bool))
-    logits = logits_of_clips(network, clips, FRONT_END, training.accelerator)
+    inputs, _ = make_inputs(3, n_frames=30)
+    parts = [ClipPart(start, start + 60.0, values) for start, values in zip((0.0, 60.0, 90.0), inputs, strict=True)]
+    clips = ValidationClips(lambda i: parts, np.array([0]), np.ones((1, 3), bool))
+    logits = logits_of_clips(network, clips, training.accelerator)
     with torch.inference_mode():
-        chunks = [
-            expit(network(torch.from_numpy(inputs[..., start : start + 3000])).double().numpy()[0])
-            for start in (0, 3000, 6000)
-        ]
-    np.testing.assert_allclose(logits[0], logit((3 * chunks[0] + 3 * chunks[1] + chunks[2]) / 7), atol=1e-5)
-
-
-def test_certain_long_clip_has_a_finite_logit():
-    network, training = make_network(), make_training()
-    torch.nn.init.constant_(network.head.linear.bias, 1000.0)
-    inputs, _ = make_inputs(1, n_frames=7000)
-    clips = ValidationClips(lambda i: inputs[0], np.array([0]), np.ones((1, 3), bool))
-    assert np.isfinite(logits_of_clips(network, clips, FRONT_END, training.accelerator)).all()
+        odds = np.exp(network(torch.from_numpy(inputs)).double().numpy())
+    np.testing.assert_allclose(logits[0], np.log(np.average(odds, axis=0, weights=[60, 45, 45])), atol=1e-5)
 
 
 def almost_constant(**finetune):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.special import expit
 from torch import nn
 
 from helpers.small_training import FRONT_END, SMALL_MEL, small_recipe, write_sounds
@@ -14,12 +15,14 @@ from spectag.audio.files import write_audio
 from spectag.config.base import ImageConfig
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
+from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import read_manifest
+from spectag.data.spectrograms.clip_inputs import open_clips
 from spectag.errors import ConfigError
 from spectag.models.tagger import Tagger
 from spectag.scoring.metrics import lwlrap
 from spectag.scoring.model_selection import HeldOutLogits
-from spectag.system.progress import silent
+from spectag.system.progress import no_log, silent
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY
 from spectag.training.heads.per_fold import fit_by_lbfgs
 from spectag.training.inputs.feature_store import FeatureStore
@@ -431,7 +434,7 @@ def test_held_out_predictions_are_those_of_the_model_in_the_bundle(in_bundle, da
 
 
 def test_logits_of_a_long_clip_match_the_model_in_the_bundle(in_bundle, inputs_for, tmp_path, rng):
-    """Two and a half minutes with a rising level: three chunks."""
+    """Two and a half minutes with a rising level: three parts."""
     member_inputs = inputs_for(small_recipe())
     cross_validation, processes = (
         single_split(member_inputs.clips.manifest.multi_hot()),
@@ -441,11 +444,13 @@ def test_logits_of_a_long_clip_match_the_model_in_the_bundle(in_bundle, inputs_f
     write_audio(tmp_path / "long.wav", waveform, 8000)
     network = first_run(member_inputs, cross_validation, processes, tmp_path, progress=silent).model.network
     network.load_state_dict(load_file(in_bundle.bundle / "weights.safetensors"))
-    inputs = FRONT_END.input_of_waveform(waveform)
-    clips = ValidationClips(lambda _: inputs, np.array([0]), np.ones((1, 3), bool))
-    logits = logits_of_clips(network, clips, FRONT_END, processes.accelerator)
+    long = Manifest(tmp_path, (Clip(tmp_path / "long.wav", "long.wav", ()),), member_inputs.clips.manifest.labels)
+    clips = open_clips(long, FRONT_END, tmp_path, workers=1, progress=silent, log=no_log)
+    assert [part.start_seconds for part in clips.parts(0)] == [0.0, 60.0, 90.0]
+    valid = ValidationClips(clips.parts, np.array([0]), np.ones((1, 3), bool))
+    logits = logits_of_clips(network, valid, processes.accelerator)
     tagged = Tagger(in_bundle.bundle).tag(tmp_path / "long.wav").probabilities
-    np.testing.assert_allclose(1 / (1 + np.exp(-logits[0])), tagged, atol=1e-4)
+    np.testing.assert_allclose(expit(logits[0]), tagged, atol=1e-4)
 
 
 def test_fine_tuning_does_not_change_the_feature_store(inputs_for, y_true, context, cache):

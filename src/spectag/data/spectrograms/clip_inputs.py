@@ -1,20 +1,44 @@
 """The network input of each clip of a manifest: from the spectrogram cache for sounds, from the files for images."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from spectag.array_types import Float32Array
+from spectag.audio.files import open_excerpt
 from spectag.audio.front_end import FrontEnd
+from spectag.audio.mel import n_frames
 from spectag.audio.spectrogram_image import read_png
+from spectag.audio.windows import WindowCutter
+from spectag.config.base import WindowConfig
 from spectag.data.clips import Clip, Manifest, connected_groups
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.spectrograms.cache import SpectrogramCache, content_key
 from spectag.errors import DataError, SpectagError
 from spectag.system.progress import Log, Progress
+
+MAX_CLIP_SECONDS = WindowConfig().max_clip_seconds
+"""Longer clips are predicted in parts, by a new model as in its training."""
+
+
+class ClipPart(NamedTuple):
+    """A part of a clip as the network takes it."""
+
+    start_seconds: float
+    end_seconds: float
+    """From the start of the clip; NaN for the single part of a short clip or an image."""
+    inputs: Float32Array
+    """(channels, height, width)"""
+
+    @classmethod
+    def of_whole(cls, inputs: Float32Array) -> Self:
+        """The single part of a short clip."""
+        return cls(0.0, math.nan, inputs)
 
 
 @dataclass(frozen=True)
@@ -24,9 +48,25 @@ class ClipInputs:
     manifest: Manifest
     keys: tuple[str, ...]
     inputs: Callable[[int], Float32Array]
-    """The input (channels, height, width) of the clip at an index."""
+    """The input (channels, height, width) of the clip at an index, whatever its length."""
+    parts: Callable[[int], Iterator[ClipPart]]
+    """The parts of the clip at an index, each the same as in `Tagger.tag`. A clip of up to 60 s is one part."""
+    part_keys: tuple[str, ...]
+    """The content keys, with the length of the parts for clips that may have several."""
+    seconds: tuple[float, ...]
+    """The length of each clip, rounded to frames; 0 for images."""
     skipped: tuple[tuple[Clip, str], ...]
     """The clips that can't be read, each with the reason."""
+
+    @property
+    def rows_in_parts(self) -> list[int]:
+        """The indices of the clips that may have several parts."""
+        return [row for row, part_key in enumerate(self.part_keys) if part_key != self.keys[row]]
+
+    @property
+    def example(self) -> Float32Array:
+        """An input of the network: the first part of the first clip."""
+        return next(self.parts(0)).inputs
 
 
 def open_clips(
@@ -50,9 +90,33 @@ def open_clips(
     log(f"spectrogram cache: {report}")
     keys = [key for key in report.keys if key is not None]
     kept = _readable_clips(manifest, report.skipped, keys, log)
-    return ClipInputs(
-        kept, tuple(keys), lambda index: front_end.input_of_log_mel(store.log_mel(keys[index])), report.skipped
-    )
+    frame_counts = [store.log_mel(key).shape[1] for key in keys]
+    most_frames = n_frames(round(MAX_CLIP_SECONDS * front_end.sample_rate), front_end.mel)
+    is_long = [frames >= most_frames for frames in frame_counts]  # may be a single part of exactly 60 s
+
+    def inputs(index: int) -> Float32Array:
+        return front_end.input_of_log_mel(store.log_mel(keys[index]))
+
+    def parts(index: int) -> Iterator[ClipPart]:
+        clip, rate = kept.clips[index], front_end.sample_rate
+        if not is_long[index]:
+            if not np.isfinite(store.log_mel(keys[index])).all():
+                raise DataError(
+                    f"{clip.path}: its spectrogram in the cache is not finite; delete the cache ({cache}), so "
+                    "that the sound is read and checked again"
+                )
+            yield ClipPart.of_whole(inputs(index))
+            return
+        with open_excerpt(clip.path, clip.start_seconds, clip.end_seconds) as sound:
+            # read again: a part of the cached log_mel differs at its ends, and if levels are relative to the maximum
+            cutter = WindowCutter(sound.sample_rate, [rate], window_seconds=MAX_CLIP_SECONDS)
+            for part in cutter.cut(sound.blocks):
+                part_inputs = front_end.input_of_waveform(part.waveforms[rate])
+                yield ClipPart(part.start_seconds, part.end_seconds, part_inputs)
+
+    part_keys = tuple(f"{key}-{MAX_CLIP_SECONDS:g}s" if long else key for key, long in zip(keys, is_long, strict=True))
+    seconds = tuple(frames * front_end.mel.hop_length / front_end.mel.sample_rate for frames in frame_counts)
+    return ClipInputs(kept, tuple(keys), inputs, parts, part_keys, seconds, report.skipped)
 
 
 def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, log: Log) -> ClipInputs:
@@ -65,7 +129,14 @@ def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, lo
         except (SpectagError, OSError) as error:
             skipped.append((clip, str(error)))
     kept = _readable_clips(manifest, skipped, keys, log)
-    return ClipInputs(kept, tuple(keys), lambda index: front_end.input_of_image(kept.clips[index].path), tuple(skipped))
+
+    def inputs(index: int) -> Float32Array:
+        return front_end.input_of_image(kept.clips[index].path)
+
+    def parts(index: int) -> Iterator[ClipPart]:
+        yield ClipPart.of_whole(inputs(index))
+
+    return ClipInputs(kept, tuple(keys), inputs, parts, tuple(keys), (0.0,) * len(keys), tuple(skipped))
 
 
 def clip_key(clip: Clip) -> str | None:

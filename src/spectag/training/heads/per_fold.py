@@ -1,13 +1,13 @@
 """Linear heads on the features of a frozen network for each fold, and the weights of clips with noisy labels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectag.array_types import BoolArray, Float32Array, FloatArray
+from spectag.array_types import AnyFloatArray, BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.scoring.calibration_curves import fit_line
 from spectag.scoring.model_selection import Choice, HeldOutLogits
@@ -25,6 +25,7 @@ from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.noisy_labels import Relabelled, relabel
 
 if TYPE_CHECKING:
+    from spectag.training.inputs.feature_store import PartFeatures
     from spectag.training.inputs.mixed_clips import MixedClips
 
 H = TypeVar("H")
@@ -38,6 +39,15 @@ class FrozenFeatures:
     group_sizes: list[int]
     noisy: Float32Array | None = None  # (n_noisy, n_features), of the clips with noisy labels
     mixed: "MixedClips | None" = None
+    parts: "Mapping[int, PartFeatures]" = field(default_factory=dict)  # of the long clips, by their rows in `clips`
+
+    def logits(self, head: Callable[[Float32Array], AnyFloatArray], rows: BoolArray) -> FloatArray:
+        """Logits (n_rows, n_labels) of some clips by a head, those of long clips as in tagging (`pool_logits`)."""
+        logits = np.asarray(head(self.clips[rows]), np.float64)
+        for position, row in enumerate(np.flatnonzero(rows)):
+            if (parts := self.parts.get(int(row))) is not None:
+                logits[position] = parts.logits(head)
+        return logits
 
     def training_arrays(self, fold: Fold, y_true: BoolArray) -> tuple[Float32Array, FloatArray, FloatArray]:
         """Features, targets and weights of all clips that a fold is trained on: plain, noisy and mixed ones."""
@@ -115,7 +125,7 @@ class _Candidates:
             self.heads[decay], self.logits[decay] = [], np.full(y_true.shape, np.nan)
         for n_done, (fold, start) in enumerate(zip(folds, starts, strict=True), start=1):
             for decay, head in zip(decays, _fit_fold(self._data, fold, y_true, decays, start), strict=True):
-                self.logits[decay][fold.valid] = head.logits(self._data.clips[fold.valid])
+                self.logits[decay][fold.valid] = self._data.logits(head.logits, fold.valid)
                 self.heads[decay].append(head)
             self._progress("heads", n_done, len(folds))
         return self._cross_validation.choose([self.logits[decay] for decay in self.decays])
@@ -169,7 +179,7 @@ def relabel_noisy_clips(
     heads = [_fit_fold(data, fold, y_true, (DEFAULT_WEIGHT_DECAY,))[0] for fold in cross_validation.trainings]
     logits = np.full(y_true.shape, np.nan)
     for fold, head in zip(cross_validation.folds, heads, strict=False):  # the training on all clips comes last
-        logits[fold.valid] = head.logits(data.clips[fold.valid])
+        logits[fold.valid] = data.logits(head.logits, fold.valid)
     rows = ~np.isnan(logits).any(axis=1)
     scale, offset = fit_line(logits[rows], y_true[rows]) if rows.any() else (1.0, 0.0)
     return [

@@ -1,24 +1,30 @@
 """Features of clips, computed once by onnxruntime and kept on disk."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from spectag.array_types import Float32Array
+from spectag.array_types import Float32Array, FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import FRONT_END_VERSION
 from spectag.config.recipe import Recipe
+from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
+from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.models.tagger import open_session
+from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.system.cache import cache_folder
 from spectag.system.progress import Progress
 from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import n_usable_cores
+from spectag.training.heads.name_prior import Classifier
 from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, load_part
@@ -28,8 +34,27 @@ FEATURES_VERSION = 2
 """Increased when the features of a backbone change."""
 
 
+@dataclass(frozen=True)
+class PartFeatures:
+    """Features (n_parts, n_features) of a clip's parts, and the parts' weights (n_parts,), see `cell_seconds`."""
+
+    features: Float32Array
+    seconds: Float32Array
+
+    def mean(self) -> Float32Array:
+        """The mean features (n_features,), on which a head is trained."""
+        return np.average(self.features, axis=0, weights=self.seconds).astype(np.float32, copy=False)
+
+    def logits(self, head: Callable[[Float32Array], ArrayLike]) -> FloatArray:
+        """Logits (n_labels,) of the clip by a head: features (n, n_features) to logits (n, n_labels)."""
+        return pool_logits(head(self.features), self.seconds)
+
+
 class FeatureStore:
     """Features by one extractor and one front end, in one file per clip.
+
+    The file of a clip in several parts has a row for each part: its weight, then its features. That of another clip has
+    only the features.
 
     Parameters
     ----------
@@ -43,7 +68,8 @@ class FeatureStore:
 
     def __init__(self, root: Path, recipe: Recipe, front_end: FrontEnd) -> None:
         torch.manual_seed(recipe.seed)
-        backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained and recipe.init is None)
+        self._is_published = recipe.pretrained and recipe.init is None
+        backbone = build_backbone(recipe.backbone, pretrained=self._is_published)
         self.name = recipe.backbone
         self.extractor = FeatureExtractor(backbone, recipe.features).eval()
         if recipe.init is not None:
@@ -54,12 +80,38 @@ class FeatureStore:
         name = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
         self.folder = root / "features" / f"{self.name.replace('/', '_')}-{name}"
 
+    def classifier(self, n_features: int) -> Classifier | None:
+        """The classifier that the network was published with, on the features; None if they do not contain its inputs.
+
+        The inputs of a classifier are the last features.
+        """
+        layer = self.extractor.backbone.classifier()
+        if layer is None or not self._is_published or self.extractor.kind != "all":
+            return None
+        weights = np.zeros((n_features, layer.out_features))
+        weights[-layer.in_features :] = layer.weight.detach().numpy().T
+        bias = layer.bias.detach().numpy().astype(np.float64)
+        return Classifier(audioset_labels(), weights, bias, audioset_synonyms())
+
+    def of_clips(self, clips: ClipInputs, *, progress: Progress) -> Float32Array:
+        """Features (n_clips, n_features) of clips; those of a clip in several parts are their mean.
+
+        The errors are those of `compute`.
+        """
+        names = [str(clip.path) for clip in clips.manifest.clips]
+        self._make_missing(clips.part_keys, clips.parts, names, progress)
+        return np.stack([self._load(key).mean() for key in clips.part_keys])
+
+    def of_parts(self, clips: ClipInputs, index: int) -> PartFeatures:
+        """Features of the parts of a clip that `of_clips` has computed."""
+        return self._load(clips.part_keys[index])
+
     def compute(
         self, keys: Sequence[str], inputs: Callable[[int], Float32Array], *, progress: Progress
     ) -> Float32Array:
-        """Features (n_clips, n_features) of the clips with these keys; `inputs(i)` gives the input of clip i.
+        """Features (n_clips, n_features) of the inputs with these keys; `inputs(i)` gives input i, one part.
 
-        Inputs are requested only for clips that have no features on disk.
+        Inputs are requested only if there are no features of them on disk.
 
         Raises
         ------
@@ -70,16 +122,25 @@ class FeatureStore:
         SpectrogramCacheError
             If features cannot be written or read.
         """
+        self._make_missing(keys, lambda i: [ClipPart.of_whole(inputs(i))], keys, progress)
+        return np.stack([self._load(key).mean() for key in keys])
+
+    def _make_missing(
+        self,
+        keys: Sequence[str],
+        parts: Callable[[int], Iterable[ClipPart]],
+        names: Sequence[str],
+        progress: Progress,
+    ) -> None:
         index_by_key = {key: i for i, key in enumerate(keys)}  # one index for each content
         missing = [i for key, i in index_by_key.items() if not self._path(key).exists()]
         try:
             if missing:
-                self._make(missing, keys, inputs, progress)
+                self._make(missing, keys, parts, names, progress)
         except OSError as error:
             raise SpectrogramCacheError(
                 f"{self.folder}: cannot write the features: {error.strerror or error}"
             ) from error
-        return np.stack([self._load(key) for key in keys])
 
     def group_sizes(self, example: Float32Array) -> list[int]:
         """The number of features of each stage, first stage first."""
@@ -113,33 +174,51 @@ class FeatureStore:
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npy"
 
-    def _load(self, key: str) -> Float32Array:
+    def _load(self, key: str) -> PartFeatures:
         path = self._path(key)
         try:
-            return np.asarray(np.load(path))
+            values: Float32Array = np.load(path)
         except (OSError, EOFError, ValueError) as error:
             raise SpectrogramCacheError(
                 f"{path}: cannot read the features: {error}; delete the file and train again"
             ) from error
+        if values.ndim == 1:
+            return PartFeatures(values[None], np.ones(1, np.float32))
+        return PartFeatures(values[:, 1:], values[:, 0])
 
     def _make(
-        self, missing: Sequence[int], keys: Sequence[str], inputs: Callable[[int], Float32Array], progress: Progress
+        self,
+        missing: Sequence[int],
+        keys: Sequence[str],
+        parts: Callable[[int], Iterable[ClipPart]],
+        names: Sequence[str],
+        progress: Progress,
     ) -> None:
         step = f"features by {self.name}"
         progress(step, 0, len(missing))
-        session = open_session(self.onnx_file(inputs(missing[0])), n_threads=1)
+        session = open_session(self.onnx_file(next(iter(parts(missing[0]))).inputs), n_threads=1)
         with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(n_usable_cores()) as pool:
 
-            def make(i: int) -> None:
-                example = inputs(i)
+            def features_of(part: ClipPart) -> Float32Array:
                 try:
-                    features = session.run(["features"], {"inputs": example[None]})[0][0]
+                    features: Float32Array = session.run(["features"], {"inputs": part.inputs[None]})[0][0]
                 except Exception as error:  # onnxruntime's errors have no common class
-                    raise self._size_error(example, error) from error
-                if not np.isfinite(features).all():
-                    raise DataError(f"features of clip {keys[i]} are not finite; are {self.name}'s weights damaged?")
+                    raise self._size_error(part.inputs, error) from error
+                return features
+
+            def make(i: int) -> None:
+                times, rows = [], []
+                for part in parts(i):
+                    times.append((part.start_seconds, part.end_seconds))
+                    rows.append(features_of(part))
+                if not np.isfinite(rows).all():
+                    raise DataError(
+                        f"{names[i]}: the features of this clip are not finite; if the sound is fine, the weights of "
+                        f"{self.name} are damaged: download them again"
+                    )
                 unfinished = work / f"{keys[i]}.npy"
-                np.save(unfinished, features)
+                seconds = cell_seconds(*zip(*times, strict=True)).astype(np.float32)
+                np.save(unfinished, rows[0] if len(rows) == 1 else np.column_stack([seconds, np.stack(rows)]))
                 self._path(keys[i]).parent.mkdir(exist_ok=True)
                 unfinished.replace(self._path(keys[i]))
 

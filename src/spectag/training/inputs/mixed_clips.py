@@ -1,6 +1,7 @@
 """Features of clips made by mixing two training clips, for heads on frozen networks."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 
 from spectag.array_types import BoolArray, Float32Array, IntArray
 from spectag.config.recipe import Recipe
+from spectag.data.spectrograms.clip_inputs import MAX_CLIP_SECONDS
 from spectag.system.progress import Progress
 from spectag.training.inputs.augmenter import Augmenter, draw
 from spectag.training.inputs.batches import crop_or_pad, silence_of
@@ -50,13 +52,14 @@ def mix_clips(
     """
     augment = recipe.augment.model_copy(update={"mix": 1.0, "background": None})
     augmenter = Augmenter(augment, store.front_end)
+    longest = store.front_end.n_frames_in(MAX_CLIP_SECONDS)  # a mixed clip is a single part
     parents = _pairs(len(keys), recipe.n_mixed_clips, np.random.default_rng(recipe.seed))
     no_targets = torch.zeros(1, 0)  # joined below
 
     def mixed(number: int) -> Float32Array:
         rng = np.random.default_rng((recipe.seed, 1 + number))
         pair = [inputs(int(index)) for index in parents[number]]
-        width = max(clip.shape[-1] for clip in pair)
+        width = min(max(clip.shape[-1] for clip in pair), longest or sys.maxsize)
         excerpts = [crop_or_pad(clip, width, silence_of(clip, store.front_end), rng) for clip in pair]
         first, second = torch.from_numpy(np.array(excerpts, np.float32))[:, None]
         result, _ = augmenter(first, second, None, no_targets, no_targets, [draw(augment, rng)])

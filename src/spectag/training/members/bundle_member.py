@@ -1,8 +1,9 @@
 """The networks of a bundle: their files, and their outputs in PyTorch and onnxruntime."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from spectag.array_types import Float32Array
+from spectag.array_types import Float32Array, FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.config.recipe import Recipe
+from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.models.bundle import ONNX_FILE, WEIGHTS_FILE
 from spectag.scoring.calibration import Calibration
+from spectag.training.inputs.feature_store import FeatureStore
+from spectag.training.members.clip_logits import clip_logits
+from spectag.training.members.head_training import logits_by
 from spectag.training.networks.network import TaggerNetwork
 from spectag.training.networks.onnx_export import export_network, trace_features, with_weights
 
@@ -31,8 +36,8 @@ class BundleMember:
     recipe: Recipe  # of this member
     front_end: FrontEnd
     network: TaggerNetwork  # on the CPU
-    inputs: Callable[[int], Float32Array]  # its input for training clip i
-    features_onnx: Path | None  # its extractor as ONNX, if there is a file of it
+    clips: ClipInputs  # on which it was trained
+    store: FeatureStore | None  # the features on which its head was trained, if the extractor was frozen
     weights_sha256: str  # of the network before training
     other_weights: Mapping[str, TaggerNetwork] = field(default_factory=dict)  # of other epochs: best, last
 
@@ -46,9 +51,15 @@ class BundleMember:
         other_weights = {name: _scaled(network, weight, bias) for name, network in self.other_weights.items()}
         return replace(self, network=_scaled(self.network, weight, bias), other_weights=other_weights)
 
+    def training_logits(self, index: int) -> FloatArray:
+        """Logits (n_labels,) of a training clip, computed as training does: by the head on the stored features."""
+        if self.store is None:
+            return clip_logits(self.network, self.clips.parts(index))
+        return self.store.of_parts(self.clips, index).logits(partial(logits_by, self.network.head))
+
     def outputs(self, session: Any, index: int) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """For a training clip: probabilities and logits by an onnxruntime session, and logits by PyTorch."""
-        batch = np.array(self.inputs(index)[None])
+        """For the first part of a training clip: probabilities and logits by onnxruntime, and logits by PyTorch."""
+        batch = np.array(next(self.clips.parts(index)).inputs[None])
         probabilities, logits = session.run(["probabilities", "logits"], {"inputs": batch})
         with torch.inference_mode():
             return probabilities, logits, self.network(torch.from_numpy(batch)).numpy()
@@ -77,9 +88,9 @@ def write_networks(folders: Sequence[Path], members: Sequence[BundleMember], cal
 def _write_onnx(
     path: Path, member: BundleMember, calibration: Calibration | None, graphs: dict[tuple[object, ...], onnx.ModelProto]
 ) -> None:
-    extractor, example = member.network.extractor, torch.zeros(2, *member.inputs(0).shape)
-    if member.features_onnx is not None:
-        features = onnx.load(member.features_onnx)
+    extractor, example = member.network.extractor, torch.zeros(2, *member.clips.example.shape)
+    if member.store is not None:
+        features = onnx.load(member.store.onnx_file(member.clips.example))
     else:
         architecture = (member.recipe.backbone, member.recipe.features, example.shape)
         if architecture not in graphs:

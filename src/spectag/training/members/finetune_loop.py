@@ -29,7 +29,7 @@ from spectag.system.epoch_log import Epoch, OnEpoch, epoch_step
 from spectag.system.progress import Progress
 from spectag.training.inputs.augmenter import Augmenter
 from spectag.training.inputs.batches import Batch, Batches, Examples
-from spectag.training.members.clip_logits import ValidationClips, logits_of_clips, n_frames_in
+from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.schedule import SWA_FRACTION, averaging_weight, lr_factor, update_average
 from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.losses import clip_losses
@@ -205,7 +205,7 @@ class FineTuning:
         if self.valid is not None:
             few = replace(self.valid, rows=self.valid.rows[:4], y_true=self.valid.y_true[:4])
             started = time.monotonic()
-            logits_of_clips(self.model.network, few, self.front_end, self.accelerator)
+            logits_of_clips(self.model.network, few, self.accelerator)
             validation = (time.monotonic() - started) / len(few.rows) * len(self.valid.rows)
         return per_step * self.batches.n_steps + validation
 
@@ -357,7 +357,7 @@ class FineTuning:
         network, targets = self.current_network(), torch.from_numpy(self.valid.y_true.astype(np.float64))
         if self._trains_batch_norm:  # each process has the statistics of its own clips
             broadcast(list(network.buffers()))
-        logits = logits_of_clips(network, self.valid, self.front_end, self.accelerator)
+        logits = logits_of_clips(network, self.valid, self.accelerator)
         if self.config.patience is not None:
             self.valid_logits.append(logits)
         return mean_loss_and_lwlrap(torch.from_numpy(logits), targets, self.recipe)
@@ -446,7 +446,7 @@ def _width(examples: Examples, front_end: FrontEnd, crop_seconds: float | None) 
         return None
     if crop_seconds is None:
         return max(int(examples.inputs(i).shape[-1]) for i in range(len(examples)))
-    return n_frames_in(crop_seconds, front_end)
+    return front_end.n_frames_in(crop_seconds)
 
 
 def _example(examples: Examples, front_end: FrontEnd) -> Tensor:

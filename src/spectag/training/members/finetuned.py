@@ -109,7 +109,7 @@ def fit_finetuned(
         if len(trainings) > 1:
             log(training_name)
         rows = np.flatnonzero(fold.valid)
-        valid = ValidationClips(inputs.clips.inputs, rows, y_true[rows]) if len(rows) else None
+        valid = ValidationClips(inputs.clips.parts, rows, y_true[rows]) if len(rows) else None
         start = partial(
             FineTuning,
             examples=_examples(inputs, fold, y_true, backgrounds),
@@ -128,7 +128,7 @@ def fit_finetuned(
         fine_tuned = _run(run, callbacks)
         if valid is not None:
             network = copy.deepcopy(fine_tuned.network).to(context.accelerator.device)
-            logits[valid.rows] = logits_of_clips(network, valid, inputs.front_end, context.accelerator)
+            logits[valid.rows] = logits_of_clips(network, valid, context.accelerator)
         results.append((fold, fine_tuned))
         del run
         context.accelerator.free_memory()

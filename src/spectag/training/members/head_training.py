@@ -1,5 +1,6 @@
 """Heads on frozen features trained by epochs (Adam, AdamW or SGD), and heads as PyTorch modules."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,7 @@ def fit_by_gradient(
         if len(cross_validation.trainings) > 1:
             callbacks.log(fold.name)
         head = train_fold_head(data, fold, cross_validation.y_true, recipe, collect, name=f"{name}{fold.name}")
-        with torch.inference_mode():
-            logits[fold.valid] = head(torch.from_numpy(data.clips[fold.valid])).numpy()
+        logits[fold.valid] = data.logits(partial(logits_by, head), fold.valid)
         heads.append(head)
     return HeadFit(tuple(heads), HeldOutLogits(logits), tuple(epochs))
 
@@ -110,6 +110,12 @@ def train_head(
         )
         check_losses_finite(epoch, recipe)
         on_epoch(epoch)
+
+
+@torch.inference_mode()
+def logits_by(head: nn.Module, features: Float32Array) -> Float32Array:
+    """Logits (n, n_labels) of features (n, n_features)."""
+    return np.asarray(head(torch.from_numpy(features)))
 
 
 @torch.inference_mode()

@@ -49,13 +49,15 @@ class MemberInputs:
 
     def frozen_features(self, y_true: BoolArray, *, progress: Progress, with_mixed: bool = True) -> FrozenFeatures:
         """Features of all clips by the frozen network."""
-        clips = self.store.compute(self.clips.keys, self.clips.inputs, progress=progress)
+        clips = self.store.of_clips(self.clips, progress=progress)
         noisy = mixed = None
         if self.noisy is not None:
-            noisy = self.store.compute(self.noisy.keys, self.noisy.inputs, progress=progress)
+            noisy = self.store.of_clips(self.noisy, progress=progress)
         if self.recipe.n_mixed_clips and with_mixed:
-            mixed = mix_clips(self.store, self.clips.keys, self.clips.inputs, y_true, self.recipe, progress=progress)
-        return FrozenFeatures(clips, self.store.group_sizes(self.clips.inputs(0)), noisy, mixed)
+            keys, inputs = self.clips.part_keys, self.clips.inputs
+            mixed = mix_clips(self.store, keys, inputs, y_true, self.recipe, progress=progress)
+        parts = {row: self.store.of_parts(self.clips, row) for row in self.clips.rows_in_parts}
+        return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts)
 
 
 @dataclass(frozen=True)
