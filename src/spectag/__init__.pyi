@@ -7,6 +7,7 @@ from .curation import SoundIndex as SoundIndex
 from .curation import index as index
 from .curation import review as review
 from .curation import search as search
+from .curation import search_fingerprints as search_fingerprints
 from .curation import suggest as suggest
 from .data import inspect as inspect
 from .data import prepare as prepare

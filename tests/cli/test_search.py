@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from helpers.bundles import make_bundle, make_info, tone
@@ -101,6 +102,36 @@ def test_several_queries_are_searched_together(run, index, sounds):
     assert set(found) == {"low", "middle"}
 
 
+def noise(seconds):
+    return np.random.default_rng(5).normal(0, 0.1, round(16_000 * seconds)).astype(np.float32)
+
+
+def test_fingerprint_search_prints_recording_and_start_and_needs_no_model(run, index, model, sounds, tmp_path):
+    shutil.rmtree(model)
+    write_audio(sounds / "süd" / "Rauschen.wav", noise(4), 16_000)
+    write_audio(tmp_path / "excerpt.wav", noise(4)[16_000:48_000], 16_000)
+    done = run("search", sounds, tmp_path / "excerpt.wav", "--fingerprint", "-o", tmp_path / "found.csv", "--json")
+    (row,), (record,) = rows_of(tmp_path / "found.csv"), json.loads(done.out)
+    assert done.status == 0
+    assert row["file"] == record["file"] == str(sounds / "süd" / "Rauschen.wav")
+    assert float(row["start"]) == record["start"] == pytest.approx(1.0, abs=0.02)
+    assert int(row["n_matches"]) == record["n_matches"] > 20
+    header, line = run("search", sounds, tmp_path / "excerpt.wav", "--fingerprint").out.splitlines()
+    assert header.split() == ["excerpt", "file", "starts", "at", "equal", "landmarks"]
+    assert line.split()[-3:] == ["1.00", "s", f"{record['n_matches']:,}"]
+    done = run("search", index, tmp_path / "excerpt.wav", "--fingerprint")  # made without this recording
+    assert (done.status, done.out.strip()) == (0, "")
+    assert "excerpt.wav: no other recording contains a part of it" in done.err
+
+
+def test_fingerprint_search_skips_unreadable_recordings_by_name(run, sounds, tmp_path):
+    (sounds / "leer.wav").write_bytes(b"")
+    write_audio(tmp_path / "excerpt.wav", noise(2), 16_000)
+    done = run("search", sounds, tmp_path / "excerpt.wav", "--fingerprint")
+    assert done.status == 3
+    assert f"skipped: {sounds / 'leer.wav'}: the file is empty" in done.err
+
+
 def test_empty_result_is_reported(run, index):
     done = run("search", index, "nord/low 00.wav", "--after", "2099-01-01")
     assert (done.status, done.out.strip()) == (0, "")
@@ -118,6 +149,8 @@ def test_empty_result_is_reported(run, index):
         (["search", "INDEX", "nord/low 00.wav", "--label", "Low"], 1, "unknown label 'Low'; did you mean 'low'?"),
         (["search", "INDEX", "nord/low 00.wav", "-o", "found.wav"], 1, ".wav is the suffix of a recording"),
         (["search", "INDEX", "nord/low 00.wav", "-o", __file__], 1, "contains something else, which would be lost"),
+        (["search", "INDEX", "x.wav", "--fingerprint", "--label", "low", "--same-file"], 2, "--label, --same-file"),
+        (["search", "INDEX", "none.wav", "--fingerprint"], 1, "none.wav"),
         (["search", "nowhere", "nord/low 00.wav"], 1, "nowhere: not an index: no such folder"),
         (["search", "INDEX", "none.wav"], 1, "none.wav: no such file, and no file with this name in the index"),
         (["search", "NOTHING", "none.wav"], 1, "not an index"),

@@ -90,7 +90,7 @@ COMMANDS = {
         ),
         "suggest": CommandHelp("Choose the clips to label next.", "model recordings/ -o next.csv"),
         "index": CommandHelp("Build a search index of recordings.", "recordings/ -o index"),
-        "search": CommandHelp("Find similar sounds in an index.", "index call.wav --number 20"),
+        "search": CommandHelp("Find similar sounds, or the recording of an excerpt.", "index call.wav --number 20"),
     },
 }
 """The commands by group, in the order in which they are shown."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import CycloptsError, Parameter
 
 from spectag.cli.options import Flag, Json, Names, Number, Seconds
-from spectag.cli.terminal import new_table, print_json, stdout_console
+from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
+    from spectag.curation.sound_index.fingerprint_search import ExcerptMatch
     from spectag.curation.sound_index.searching import SearchResult
 
 _FILE_WIDTH = 10_000  # width of a table that is not printed to a terminal
@@ -22,6 +23,7 @@ def search_command(
     queries: list[str],
     /,
     *,
+    fingerprint: Flag = False,
     number: Number = 10,
     start: Seconds = None,
     after: str | None = None,
@@ -34,19 +36,22 @@ def search_command(
     model: str | None = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
     json_output: Json = False,
-) -> None:
-    """Find similar sounds in an index.
+) -> int:
+    """Find similar sounds, or the recording of an excerpt.
 
     Similarity is 1 for identical sounds and about 0 for unrelated sounds.
 
     Parameters
     ----------
     index
-        Folder of the index, from spectag index.
+        Folder of the index, from spectag index. With --fingerprint, it may also be a folder of recordings.
     queries
         Sound files, or names of recordings in the index. Several queries are averaged.
+    fingerprint
+        Find the recordings that contain the query itself or a part of it, also re-encoded, at another level, or mixed
+        with other sounds, and where it starts in them. Needs no model. Several queries are searched one by one.
     number
-        Number of results.
+        Number of results; with --fingerprint, for each query.
     start
         Search for the excerpt of the query that starts here, instead of the whole query.
     after
@@ -70,6 +75,21 @@ def search_command(
     json_output
         Print the results as JSON.
     """
+    if fingerprint:
+        others = {
+            "--start": start is not None,
+            "--after": after is not None,
+            "--before": before is not None,
+            "--label": label,
+            "--not-label": not_label,
+            "--in": within,
+            "--same-file": same_file,
+            "--one-per-file": one_per_file,
+            "--model": model is not None,
+        }
+        if unusable := [option for option, is_given in others.items() if is_given]:
+            raise CycloptsError(msg=f"--fingerprint can't be combined with {', '.join(unusable)}")
+        return _search_fingerprints(index, queries, number, output, json_output=json_output)
     from spectag.curation.sound_index.api import search
     from spectag.curation.sound_index.output import check_results_file, result_to_dict, write_results
 
@@ -97,6 +117,29 @@ def search_command(
         _print(results)
     if not results:
         print("nothing found: no other recording meets all conditions", file=sys.stderr)
+    return 0
+
+
+def _search_fingerprints(
+    recordings: Path, excerpts: list[str], number: int, output: str | None, *, json_output: bool
+) -> int:
+    from spectag.curation.sound_index.fingerprint_search import search_fingerprints
+    from spectag.curation.sound_index.output import MATCH_COLUMNS, check_results_file, match_to_dict, write_matches
+
+    if output is not None:
+        check_results_file(output, MATCH_COLUMNS)
+    with progress_display() as (progress, log):
+        found = search_fingerprints(recordings, excerpts, n=number, progress=progress, log=log)
+    if output is not None:
+        write_matches(found.matches, output)
+    if json_output:
+        print_json([match_to_dict(match) for match in found.matches])
+    elif output is None:
+        _print_matches(found.matches)
+    for excerpt in excerpts:
+        if all(match.excerpt != excerpt for match in found.matches):
+            print(f"{excerpt}: no other recording contains a part of it", file=sys.stderr)
+    return print_skipped(found.skipped)
 
 
 def _date(option: str, text: str | None) -> datetime | None:
@@ -122,6 +165,15 @@ def _print(results: "Sequence[SearchResult]") -> None:
     stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
     if any(result.recorded is not None and not result.recorded.from_name for result in results):
         print("dates in brackets: the file name has no date, so this is when the file was changed", file=sys.stderr)
+
+
+def _print_matches(matches: "Sequence[ExcerptMatch]") -> None:
+    table = new_table("excerpt", "file", "starts at", "equal landmarks", right=["starts at", "equal landmarks"])
+    table.show_header = bool(matches)
+    for match in matches:
+        start = f"{match.start_seconds:z.2f} s"
+        table.add_row(match.excerpt, _relative_path(match.file), start, f"{match.n_matches:,}")
+    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
 
 
 def _recording_time(result: "SearchResult") -> str:
