@@ -17,14 +17,12 @@ from spectag.audio.mel import FRONT_END_VERSION
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
-from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.models.tagger import open_session
 from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.system.cache import cache_folder
 from spectag.system.progress import Progress
 from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import n_usable_cores
-from spectag.training.heads.name_prior import Classifier
 from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, load_part
@@ -68,8 +66,7 @@ class FeatureStore:
 
     def __init__(self, root: Path, recipe: Recipe, front_end: FrontEnd) -> None:
         torch.manual_seed(recipe.seed)
-        self._is_published = recipe.pretrained and recipe.init is None
-        backbone = build_backbone(recipe.backbone, pretrained=self._is_published)
+        backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained and recipe.init is None)
         self.name = recipe.backbone
         self.extractor = FeatureExtractor(backbone, recipe.features).eval()
         if recipe.init is not None:
@@ -79,19 +76,6 @@ class FeatureStore:
         what = f"{self.weights_sha256} {recipe.features} {FRONT_END_VERSION} {front_end.model_dump_json()}"
         name = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
         self.folder = root / "features" / f"{self.name.replace('/', '_')}-{name}"
-
-    def classifier(self, n_features: int) -> Classifier | None:
-        """The classifier that the network was published with, on the features; None if they do not contain its inputs.
-
-        The inputs of a classifier are the last features.
-        """
-        layer = self.extractor.backbone.classifier()
-        if layer is None or not self._is_published or self.extractor.kind != "all":
-            return None
-        weights = np.zeros((n_features, layer.out_features))
-        weights[-layer.in_features :] = layer.weight.detach().numpy().T
-        bias = layer.bias.detach().numpy().astype(np.float64)
-        return Classifier(audioset_labels(), weights, bias, audioset_synonyms())
 
     def of_clips(self, clips: ClipInputs, *, progress: Progress) -> Float32Array:
         """Features (n_clips, n_features) of clips; those of a clip in several parts are their mean.
