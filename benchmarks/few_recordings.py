@@ -63,14 +63,14 @@ def _accuracies(
     y_true, groups = manifest.multi_hot(), np.array(manifest.groups)
     accuracies = []
     for draw in range(n_draws):
-        chosen = _draw(y_true, groups, n_recordings, np.random.default_rng(draw))
+        chosen = draw_one_clip_each(y_true, groups, n_recordings, np.random.default_rng(draw))
         is_test = ~np.isin(groups, groups[chosen])
         head = fit_heads(features[chosen], y_true[chosen], group_sizes, (DEFAULT_WEIGHT_DECAY,))[0]
         accuracies.append(top1_accuracy(y_true[is_test], head.logits(features[is_test])))
     return accuracies
 
 
-def _draw(
+def draw_one_clip_each(
     y_true: NDArray[np.bool_], groups: NDArray[np.str_], n_recordings: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Rows of one clip of each of n recordings of each label."""

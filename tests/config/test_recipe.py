@@ -164,6 +164,8 @@ def test_all_values_of_folds_are_valid(folds):
         ({"optimizer": "adam", "init": "model"}, "the head of init was trained on the clips of every fold"),
         ({"epochs": 3, "batch_size": 8}, "epochs, batch_size: no effect on optimizer lbfgs; use adam or sgd"),
         ({"weight_decay": 0}, "optimizer lbfgs needs a weight_decay above 0"),
+        ({"optimizer": "adam", "classifier": "logistic"}, "classifier: no effect on optimizer adam, only on lbfgs"),
+        ({"mode": "finetune", "name_prior": False}, "name_prior: no effect on optimizer adamw, only on lbfgs"),
         ({"validation_split": "random"}, r"validation_split = random needs validation_fraction, such as 0\.25"),
         (
             {"validation_fraction": 0.25, "folds": 5},

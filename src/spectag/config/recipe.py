@@ -12,6 +12,7 @@ from spectag.errors import ConfigError, did_you_mean
 
 Folds = Annotated[int, Field(ge=2)] | Literal["auto", "given", "none"]
 
+_LBFGS_SETTINGS = ("classifier", "name_prior", "label_map")
 _GRADIENT_SETTINGS = ("learning_rate", "momentum", "epochs", "batch_size")
 _FINETUNE_DEFAULTS = {"optimizer": "adamw", "batch_size": 32, "weight_decay": 1e-4, "final_model": "average"}
 _HEAD_ALONE = {  # as in frozen mode: from the same start, with one learning rate, and the weights of the last step
@@ -74,8 +75,15 @@ class TrainSettings(Config):
     optimizer: Literal["lbfgs", "adam", "adamw", "sgd"] = "lbfgs"
     """lbfgs solves the linear head exactly; the others train for `epochs`. Default for fine-tuning: adamw."""
 
+    classifier: Literal["lda", "logistic"] = "lda"
+    """Kind of the head that lbfgs solves: linear discriminant analysis or logistic regression."""
+
+    name_prior: bool = True
+    """Add what the backbone itself predicts for labels whose names it knows, to heads that lbfgs solves."""
+
     weight_decay: float | None = Field(None, ge=0)
-    """L2 penalty of the weights; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (others)."""
+    """L2 penalty of the weights; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (others). With
+    lbfgs, a number implies logistic regression."""
 
     learning_rate: float = Field(1e-3, gt=0)
     """Learning rate of adam, adamw and sgd."""
@@ -156,6 +164,9 @@ class Recipe(TrainSettings):
     noisy_labels: NoisyConfig = Field(default_factory=NoisyConfig)
     """Settings for the manifest with noisy labels."""
 
+    label_map: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """For `name_prior`: the backbone's names for labels, instead of those that are found; an empty list means none."""
+
     leave_out: tuple[str, ...] = ()
     """Clips to leave out, by their file names with or without the suffix."""
 
@@ -182,6 +193,14 @@ class Recipe(TrainSettings):
             self._check_finetune()
         else:
             self._check_frozen()
+        defaults = type(self).model_fields
+        unused = [
+            name
+            for name in _LBFGS_SETTINGS
+            if getattr(self, name) != defaults[name].get_default(call_default_factory=True)
+        ]
+        if unused and self.optimizer != "lbfgs" and not self.members:
+            raise ValueError(f"{', '.join(unused)}: no effect on optimizer {self.optimizer}, only on lbfgs")
         return self
 
     def _check_validation(self) -> None:
@@ -279,10 +298,12 @@ def _with_inherited(shared: dict[str, Any], member: dict[str, Any]) -> dict[str,
 def _unused_settings(settings: dict[str, Any]) -> list[str]:
     """Names of the settings that have no effect together with these."""
     if settings.get("mode") == "finetune":
-        return ["n_mixed_clips"]
+        return ["n_mixed_clips", *_LBFGS_SETTINGS]
     unused = ["finetune"]
     if settings.get("optimizer", "lbfgs") == "lbfgs":
         unused += ["loss", *_GRADIENT_SETTINGS]
+    else:
+        unused += _LBFGS_SETTINGS
     return unused if settings.get("n_mixed_clips") else [*unused, "augment"]
 
 

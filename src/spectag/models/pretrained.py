@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import shutil
+import tomllib
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -172,6 +173,13 @@ def models_folder() -> Path:
 def audioset_labels() -> tuple[str, ...]:
     """The display names of AudioSet's 527 labels, in the order of the networks' outputs."""
     return tuple(_data("labels.txt").decode().splitlines())
+
+
+@cache
+def audioset_synonyms() -> dict[str, tuple[str, ...]]:
+    """AudioSet's names for labels of other data sets; no names for labels that AudioSet does not have."""
+    table = tomllib.loads(_data("synonyms.toml").decode())
+    return {label: (names,) if isinstance(names, str) else tuple(names) for label, names in table.items()}
 
 
 def _data(name: str) -> bytes:

@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 
 from spectag.config.recipe import Recipe
-from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, WEIGHT_DECAYS, fit_heads
-from spectag.training.heads.per_fold import FrozenFeatures, fit_by_lbfgs, relabel_noisy_clips
+from spectag.data.folds import stratified_folds
+from spectag.scoring.metrics import lwlrap
+from spectag.training.heads import per_fold
+from spectag.training.heads.discriminant import DEFAULT_SHRINKAGE, fit_discriminant_heads
+from spectag.training.heads.logistic import (
+    DEFAULT_WEIGHT_DECAY,
+    WEIGHT_DECAYS,
+    WIDER_WEIGHT_DECAYS,
+    PrincipalAxes,
+    fit_heads,
+)
+from spectag.training.heads.name_prior import NamePrior
+from spectag.training.heads.per_fold import FrozenFeatures, HeadSettings, fit_linear_heads, relabel_noisy_clips
 from spectag.training.inputs.mixed_clips import MixedClips
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -49,7 +60,7 @@ def fitted(features, y_true, choice, *, noisy=None, mixes=None, relabelled=None,
     cross_validation = CrossValidation.of(y_true, choice)
     cross_validation = cross_validation if relabelled is None else cross_validation.with_noisy(relabelled)
     callbacks = Callbacks() if lines is None else Callbacks(log=lines.append)
-    return fit_by_lbfgs(data, cross_validation, Recipe(**recipe), callbacks)
+    return fit_linear_heads(data, cross_validation, Recipe(**recipe), callbacks)
 
 
 # ------------------------------------------------------------------------------------------------ by L-BFGS
@@ -57,7 +68,7 @@ def fitted(features, y_true, choice, *, noisy=None, mixes=None, relabelled=None,
 
 def test_held_out_logits_are_from_heads_not_trained_on_the_clip(world):
     features, y_true = world.clips(N_CLIPS)
-    fit = fitted(features, y_true, FOLDS, weight_decay=1e-3)
+    fit = fitted(features, y_true, FOLDS, weight_decay=1e-3, final_model="ensemble")
     assert len(fit.heads) == 4
     for number, head in enumerate(fit.heads[:3]):
         rows = number == FOLD
@@ -84,10 +95,10 @@ def test_single_split_has_one_head_and_no_logits_for_training_clips(world):
     assert np.isfinite(fit.logits.chosen[FOLD == 0]).all()
 
 
-def test_weight_decay_is_the_best_on_held_out_clips_and_used_for_all_clips(world):
+def test_settings_of_the_head_are_the_best_on_held_out_clips_and_used_for_all_clips(world):
     features, y_true = world.clips(N_CLIPS)
     lines = []
-    fit = fitted(features, y_true, FOLDS, lines=lines)
+    fit = fitted(features, y_true, FOLDS, lines=lines, classifier="logistic")
     cross_validation = CrossValidation.of(y_true, FOLDS)
     scores = {
         decay: cross_validation.score(fitted(features, y_true, FOLDS, weight_decay=decay).logits.chosen)
@@ -96,47 +107,115 @@ def test_weight_decay_is_the_best_on_held_out_clips_and_used_for_all_clips(world
     assert cross_validation.score(fit.logits.chosen) == max(scores.values())
     assert len(set(scores.values())) > 1
     best = max(scores, key=scores.get)
-    assert lines == [f"weight decay {best:g}: the best of 0.01, 0.003, 0.001, 0.0003, 0.0001 on held-out clips"]
+    assert lines == [f"head: logistic regression with weight decay {best:g}, the best of 5 settings on held-out clips"]
     expected = fit_heads(features, y_true, SIZES, (best,))[0].logits(features)
     np.testing.assert_allclose(fit.heads[-1].logits(features), expected, atol=1e-2)
 
 
+def test_held_out_logits_of_lda_are_those_of_its_heads(world):
+    features, y_true = world.clips(N_CLIPS)
+    lines = []
+    fit = fitted(features, y_true, FOLDS, final_model="ensemble", lines=lines)
+    assert lines[0].startswith("head: LDA with shrinkage")
+    for number, head in enumerate(fit.heads[:3]):
+        rows = number == FOLD
+        np.testing.assert_allclose(head.logits(features[rows]), fit.logits.chosen[rows], atol=1e-4)
+
+
+def prior_of(weights):
+    n_labels = weights.shape[1]
+    return NamePrior({"label": ("name",)}, weights, np.zeros(n_labels), np.ones(n_labels, bool))
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_weight_of_the_prior_is_chosen_on_held_out_clips(rng, is_right):
+    """A prior that ranks the labels rightly gets a weight, one that ranks them wrongly gets none."""
+    y_true = np.eye(3, dtype=bool)[rng.integers(3, size=N_CLIPS)]
+    features = np.column_stack([y_true + 0.5 * rng.normal(size=(N_CLIPS, 3)), rng.normal(size=(N_CLIPS, 5))])
+    prior = prior_of(np.eye(N_FEATURES, 3) * (1 if is_right else -1))
+    data = FrozenFeatures(features.astype(np.float32), SIZES, prior=prior)
+    lines = []
+    fit_linear_heads(data, CrossValidation.of(y_true, FOLDS), Recipe(), Callbacks(log=lines.append))
+    weight = float(lines[-1].removeprefix("labels that the network knows by name, added with weight ").split(":")[0])
+    assert (weight > 0) == is_right
+    assert lines[-1].endswith(": label ← name")
+
+
+def test_score_with_a_prior_is_that_of_a_guess_on_noise():
+    """The best of several weights of a prior scores too high, and the cross-fitted one does not."""
+    scores = []
+    for seed in range(30):
+        noise = np.random.default_rng(seed)
+        y_true = np.eye(3, dtype=bool)[noise.integers(3, size=N_CLIPS)]
+        features = noise.normal(size=(N_CLIPS, N_FEATURES)).astype(np.float32)
+        prior = prior_of(noise.normal(size=(N_FEATURES, 3)))
+        parts = CrossValidation.of(y_true, held_out(noise.permutation(FOLD) == 0, is_single_split=True))
+        logits = fit_linear_heads(FrozenFeatures(features, SIZES, prior=prior), parts, Recipe(), Callbacks()).logits
+        scores.append([parts.score(logits.chosen), parts.score(parts.cross_fitted(logits))])
+    (best, honest), (_, error) = np.mean(scores, axis=0), np.std(scores, axis=0) / len(scores) ** 0.5
+    assert best > honest
+    assert honest == pytest.approx(np.mean(1 / np.arange(1, 4)), abs=3 * error)
+
+
+@pytest.mark.parametrize("n_labels", [20, 80])
+def test_held_out_score_of_noise_is_that_of_new_clips(n_labels):
+    """Folds are balanced by label, so a head must not know how many clips a label has."""
+    excesses = []
+    for seed in range(6):
+        noise = np.random.default_rng(seed)
+        y_true = np.eye(n_labels, dtype=bool)[noise.integers(n_labels, size=300)]
+        features = noise.normal(size=(300, 50)).astype(np.float32)
+        folds = stratified_folds(y_true, 5, seed=seed)
+        cross_validation = CrossValidation.of(y_true, held_out(*(folds == number for number in range(1, 6))))
+        fit = fit_linear_heads(FrozenFeatures(features, [50]), cross_validation, Recipe(), Callbacks())
+        new = np.eye(n_labels, dtype=bool)[noise.integers(n_labels, size=2000)]
+        new_logits = fit.heads[-1].logits(noise.normal(size=(2000, 50)).astype(np.float32))
+        score = cross_validation.score(cross_validation.cross_fitted(fit.logits))
+        excesses.append(score - lwlrap(new, new_logits))
+    assert abs(np.mean(excesses)) < 3 * np.std(excesses, ddof=1) / len(excesses) ** 0.5
+
+
 def tried(lines):
-    """The chosen weight decay, and those that it was chosen from, strongest first."""
-    best, decays = lines[0].removeprefix("weight decay ").removesuffix(" on held-out clips").split(": the best of ")
-    return float(best), [float(decay) for decay in decays.split(", ")]
+    """The chosen weight decay, and how many settings it was chosen from."""
+    best, _, rest = lines[0].removeprefix("head: logistic regression with weight decay ").partition(", the best of ")
+    return float(best), int(rest.split()[0])
 
 
 @pytest.mark.parametrize(("n_features", "noise"), [(8, 0.0), (30, 3.0)], ids=["exact labels", "noisy labels"])
-def test_weight_decay_is_not_at_the_end_of_those_that_are_tried(rng, n_features, noise):
+def test_weight_decays_beyond_the_end_are_tried_until_the_best_is_not_at_the_end(rng, n_features, noise):
     """Labels that follow the features exactly need a weight decay below 1e-4, noisy ones one above 1e-2."""
     features = rng.normal(size=(240, n_features)).astype(np.float32)
     signal = features @ rng.normal(size=(n_features, 6))
     y_true = signal + noise * signal.std() * rng.normal(size=signal.shape) > 0.5 * signal.std() * (1 + noise)
     lines = []
     rows = [np.arange(240) % 3 == number for number in range(3)]
-    fit = fit_by_lbfgs(
+    fit = fit_linear_heads(
         FrozenFeatures(features, [n_features]),
         CrossValidation.of(y_true, held_out(*rows)),
-        Recipe(),
+        Recipe(classifier="logistic"),
         Callbacks(log=lines.append),
     )
-    best, decays = tried(lines)
-    assert decays == sorted(decays, reverse=True)
-    assert set(WEIGHT_DECAYS) < set(decays)
-    assert decays[0] > best > decays[-1]
+    best, n_tried = tried(lines)
+    assert not WEIGHT_DECAYS[0] > best > WEIGHT_DECAYS[-1]
+    assert n_tried == len(WEIGHT_DECAYS) + n_steps_beyond(best) + 1  # the last one is worse
     (expected,) = fit_heads(features, y_true, [n_features], (best,))
     np.testing.assert_allclose(fit.heads[-1].logits(features), expected.logits(features), atol=0.05)
 
 
-def test_weight_decay_at_the_end_of_the_wider_range_is_reported(world, monkeypatch):
+def n_steps_beyond(decay):
+    position, first = WIDER_WEIGHT_DECAYS.index(decay), WIDER_WEIGHT_DECAYS.index(WEIGHT_DECAYS[0])
+    return max(first - position, position - first - len(WEIGHT_DECAYS) + 1)
+
+
+def test_best_settings_at_the_end_of_all_that_are_tried_are_reported(world, monkeypatch):
     features, y_true = world.clips(N_CLIPS)
     lines = []
-    for name in ("WEIGHT_DECAYS", "WIDER_WEIGHT_DECAYS"):
-        monkeypatch.setattr(f"spectag.training.heads.per_fold.{name}", (10.0, 1e-3))
-    fit = fitted(features, y_true, FOLDS, lines=lines)
-    assert tried(lines) == (1e-3, [10.0, 1e-3])
-    assert lines[1].startswith("no smaller weight decay is tried. A best value this small is unusual")
+    monkeypatch.setattr(per_fold, "WIDER_WEIGHT_DECAYS", (10.0, 1e-3))
+    monkeypatch.setitem(per_fold._COMPARED, "logistic", [HeadSettings(weight_decay=decay) for decay in (10.0, 1e-3)])
+    monkeypatch.setitem(per_fold._UNUSUAL, HeadSettings(weight_decay=1e-3), "flexible")
+    fit = fitted(features, y_true, FOLDS, lines=lines, classifier="logistic")
+    assert tried(lines) == (1e-3, 2)
+    assert lines[1] == "the best settings of the head are the most flexible ones: do folds share recordings?"
     alone = fitted(features, y_true, FOLDS, weight_decay=1e-3)
     np.testing.assert_allclose(fit.logits.chosen, alone.logits.chosen, atol=1e-3)
 
@@ -145,9 +224,10 @@ def test_equally_good_weight_decays_are_not_extended(world):
     """Two clips of each label, perfectly separated: every weight decay has the score 1, and the strongest is used."""
     y_true = np.eye(3, dtype=bool)[np.arange(N_CLIPS) % 3]
     features = (10 * np.repeat(y_true, 3, axis=1)[:, :N_FEATURES]).astype(np.float32)
+    folds = held_out(*(np.arange(N_CLIPS) // 20 == k for k in range(3)))
     lines = []
-    fitted(features, y_true, held_out(*(np.arange(N_CLIPS) // 20 == k for k in range(3))), lines=lines)
-    assert tried(lines) == (WEIGHT_DECAYS[0], list(WEIGHT_DECAYS))
+    fitted(features, y_true, folds, lines=lines, classifier="logistic")
+    assert tried(lines) == (WEIGHT_DECAYS[0], len(WEIGHT_DECAYS))
 
 
 def test_scores_of_a_choice_among_heads_on_noise_are_those_of_a_guess():
@@ -158,7 +238,7 @@ def test_scores_of_a_choice_among_heads_on_noise_are_those_of_a_guess():
         y_true = np.eye(3, dtype=bool)[rng.integers(3, size=N_CLIPS)]
         features = rng.normal(size=(N_CLIPS, N_FEATURES)).astype(np.float32)
         parts = CrossValidation.of(y_true, held_out(rng.permutation(FOLD) == 0, is_single_split=True))
-        logits = fit_by_lbfgs(FrozenFeatures(features, SIZES), parts, Recipe(), Callbacks()).logits
+        logits = fit_linear_heads(FrozenFeatures(features, SIZES), parts, Recipe(), Callbacks()).logits
         scores.append([parts.score(logits.chosen), parts.score(parts.cross_fitted(logits))])
     (best, honest), (_, error) = np.mean(scores, axis=0), np.std(scores, axis=0) / len(scores) ** 0.5
     assert best > honest
@@ -166,13 +246,14 @@ def test_scores_of_a_choice_among_heads_on_noise_are_those_of_a_guess():
 
 
 @pytest.mark.parametrize("choice", [NONE, SPLIT], ids=["none held out", "none with a label held out"])
-def test_default_weight_decay_without_labelled_held_out_clips(world, choice):
+def test_default_shrinkage_without_labelled_held_out_clips(world, choice):
     features, y_true = world.clips(N_CLIPS)
     y_true[FOLD == 0] = False
     lines = []
     fit = fitted(features, y_true, choice, lines=lines)
     rows = CrossValidation.of(y_true, choice).folds[0].train
-    expected = fit_heads(features[rows], y_true[rows], SIZES, (DEFAULT_WEIGHT_DECAY,))[0].logits(features)
+    training = PrincipalAxes.of(features[rows], SIZES)
+    expected = fit_discriminant_heads(training, y_true[rows], [DEFAULT_SHRINKAGE])[0].logits(features)
     np.testing.assert_allclose(fit.heads[0].logits(features), expected, atol=1e-2)
     assert not lines
 

@@ -24,7 +24,7 @@ from spectag.scoring.metrics import lwlrap
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.progress import no_log, silent
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY
-from spectag.training.heads.per_fold import fit_by_lbfgs
+from spectag.training.heads.per_fold import fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.finetune_loop import FineTuned, FineTuning
@@ -145,7 +145,7 @@ def test_fine_tuning_starts_with_the_head_of_the_frozen_network(as_if_pretrained
     cross_validation = single_split(y_true)
     frozen_recipe = Recipe(backbone="scratch", mel=SMALL_MEL, weight_decay=DEFAULT_WEIGHT_DECAY)
     data = member_inputs.frozen_features(y_true, progress=silent)
-    frozen = fit_by_lbfgs(data, cross_validation, frozen_recipe, Callbacks())
+    frozen = fit_linear_heads(data, cross_validation, frozen_recipe, Callbacks())
     run = first_run(
         member_inputs, cross_validation, Processes.connect(frozen_only=False), cache, progress=silent
     ).model.network.eval()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,16 @@ from spectag.scoring.calibration_curves import fit_line
 from spectag.scoring.model_selection import Choice, HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Log, Progress
+from spectag.training.heads.discriminant import DEFAULT_SHRINKAGE, SHRINKAGES, fit_discriminant_heads
 from spectag.training.heads.logistic import (
     DEFAULT_WEIGHT_DECAY,
     WEIGHT_DECAYS,
     WIDER_WEIGHT_DECAYS,
     LinearHead,
-    fit_heads,
+    PrincipalAxes,
+    fit_logistic_heads,
 )
+from spectag.training.heads.name_prior import PRIOR_WEIGHTS, NamePrior
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.noisy_labels import Relabelled, relabel
@@ -40,6 +43,7 @@ class FrozenFeatures:
     noisy: Float32Array | None = None  # (n_noisy, n_features), of the clips with noisy labels
     mixed: "MixedClips | None" = None
     parts: "Mapping[int, PartFeatures]" = field(default_factory=dict)  # of the long clips, by their rows in `clips`
+    prior: NamePrior | None = None
 
     def logits(self, head: Callable[[Float32Array], AnyFloatArray], rows: BoolArray) -> FloatArray:
         """Logits (n_rows, n_labels) of some clips by a head, those of long clips as in tagging (`pool_logits`)."""
@@ -69,7 +73,7 @@ class FrozenFeatures:
 
 @dataclass(frozen=True)
 class HeadFit(Generic[H]):
-    """A head for each of `CrossValidation.trainings`, and the held-out logits of the folds' heads.
+    """A head for each training that the final model needs, and the held-out logits of the folds' heads.
 
     There are epochs only if the heads were trained by epochs.
     """
@@ -79,82 +83,152 @@ class HeadFit(Generic[H]):
     epochs: tuple[Epoch, ...] = ()
 
 
-def fit_by_lbfgs(
+class HeadSettings(NamedTuple):
+    """How a linear head is fitted: by LDA with a shrinkage, or by logistic regression with a weight decay."""
+
+    shrinkage: float | None = None
+    weight_decay: float | None = None
+
+    def __str__(self) -> str:
+        if self.shrinkage is not None:
+            return f"LDA with shrinkage {self.shrinkage:g}"
+        return f"logistic regression with weight decay {self.weight_decay:g}"
+
+
+_COMPARED = {
+    "lda": [HeadSettings(shrinkage) for shrinkage in SHRINKAGES],
+    "logistic": [HeadSettings(weight_decay=decay) for decay in WEIGHT_DECAYS],
+}
+_DEFAULTS = {  # without held-out clips
+    "lda": HeadSettings(DEFAULT_SHRINKAGE),
+    "logistic": HeadSettings(weight_decay=DEFAULT_WEIGHT_DECAY),
+}
+_UNUSUAL = {  # the ends of what is tried
+    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[0]): "regularised",
+    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[-1]): "flexible",
+    HeadSettings(SHRINKAGES[0]): "regularised",
+    HeadSettings(SHRINKAGES[-1]): "flexible",
+}
+
+
+def fit_linear_heads(
     data: FrozenFeatures, cross_validation: CrossValidation, recipe: Recipe, callbacks: Callbacks
 ) -> HeadFit[LinearHead]:
-    """Linear heads fitted to convergence, with the weight decay that has the best score on held-out clips.
+    """Linear heads fitted exactly, with the settings that have the best score on held-out clips.
 
-    Without labelled held-out clips, the weight decay is the default.
+    Without labelled held-out clips, the settings are the defaults. If the backbone's own classifier knows some of the
+    labels, its logits are added, with the weight that has the best score.
     """
     candidates = _Candidates(data, cross_validation, callbacks.progress)
     can_compare = any(cross_validation.y_true[fold.valid].any() for fold in cross_validation.folds)
-    if recipe.weight_decay is not None or not can_compare:
-        choice = candidates.add([recipe.weight_decay or DEFAULT_WEIGHT_DECAY])
+    if recipe.weight_decay is not None:
+        choice = candidates.add([HeadSettings(weight_decay=recipe.weight_decay)])
+    elif not can_compare:
+        choice = candidates.add([_DEFAULTS[recipe.classifier]])
     else:
-        choice = candidates.add(WEIGHT_DECAYS)
-        while (wider := _beyond_end(candidates.decays, choice)) is not None:
+        choice = candidates.add(_COMPARED[recipe.classifier])
+        while (wider := _beyond_end(candidates.settings, choice)) is not None:
             choice = candidates.add([wider])
-        _log_choice(candidates.decays, choice, callbacks.log)
-    best = candidates.decays[choice.best]
-    heads = [*candidates.heads[best]]
-    if cross_validation.all_clips is not None:
-        heads += _fit_fold(data, cross_validation.all_clips, cross_validation.y_true, [best])
-    return HeadFit(tuple(heads), choice.logits_of([candidates.logits[decay] for decay in candidates.decays]))
+        _log_choice(candidates.settings, choice, callbacks.log)
+    prior_weight, logits = 0.0, choice.logits_of(candidates.all_logits)
+    if data.prior is not None:
+        prior_weight, logits = candidates.choose_prior_weight(choice)
+        callbacks.log(f"labels that the network knows by name, added with weight {prior_weight:g}: {data.prior}")
+    needs_folds = cross_validation.all_clips is None or recipe.final_model != "refit"
+    trainings = cross_validation.trainings if needs_folds else cross_validation.trainings[-1:]
+    best = candidates.settings[choice.best]
+    fits = [_fit_fold(data, fold, cross_validation.y_true, [best]) for fold in trainings]
+    return HeadFit(tuple(fit.with_prior(0, prior_weight) for fit in fits), logits)
 
 
 class _Candidates:
-    """Heads of each fold with several weight decays, and their held-out logits."""
+    """Held-out logits of heads that are fitted with several settings, and of the prior."""
 
     def __init__(self, data: FrozenFeatures, cross_validation: CrossValidation, progress: Progress) -> None:
         self._data, self._cross_validation, self._progress = data, cross_validation, progress
-        self.heads: dict[float, list[LinearHead]] = {}
-        self.logits: dict[float, FloatArray] = {}
+        self._logits: dict[HeadSettings, FloatArray] = {}
+        self._prior_logits = np.full(cross_validation.y_true.shape, np.nan)
 
     @property
-    def decays(self) -> list[float]:
-        """The weight decays, strongest first."""
-        return sorted(self.heads, reverse=True)
+    def settings(self) -> list[HeadSettings]:
+        """All settings, in the order in which they were added."""
+        return list(self._logits)
 
-    def add(self, decays: Sequence[float]) -> Choice:
-        """Fit heads with further weight decays, and choose among all."""
+    @property
+    def all_logits(self) -> list[FloatArray]:
+        """The held-out logits (n_clips, n_labels) of all settings."""
+        return list(self._logits.values())
+
+    def add(self, settings: Sequence[HeadSettings]) -> Choice:
+        """Fit heads with further settings, and choose among all."""
         y_true, folds = self._cross_validation.y_true, self._cross_validation.folds
-        starts: Sequence[LinearHead | None] = [None] * len(folds)
-        if self.heads:
-            starts = self.heads[min(self.decays, key=lambda decay: abs(np.log(decay / decays[0])))]
-        for decay in decays:
-            self.heads[decay], self.logits[decay] = [], np.full(y_true.shape, np.nan)
-        for n_done, (fold, start) in enumerate(zip(folds, starts, strict=True), start=1):
-            for decay, head in zip(decays, _fit_fold(self._data, fold, y_true, decays, start), strict=True):
-                self.logits[decay][fold.valid] = self._data.logits(head.logits, fold.valid)
-                self.heads[decay].append(head)
+        self._logits |= {setting: np.full(y_true.shape, np.nan) for setting in settings}
+        for n_done, fold in enumerate(folds, start=1):
+            fit = _fit_fold(self._data, fold, y_true, settings)
+            for setting, head in zip(settings, fit.heads, strict=True):
+                self._logits[setting][fold.valid] = self._data.logits(head.logits, fold.valid)
+            if fit.prior is not None:
+                self._prior_logits[fold.valid] = self._data.logits(fit.prior.logits, fold.valid)
             self._progress("heads", n_done, len(folds))
-        return self._cross_validation.choose([self.logits[decay] for decay in self.decays])
+        return self._cross_validation.choose(self.all_logits)
+
+    def choose_prior_weight(self, settings: Choice) -> tuple[float, HeldOutLogits]:
+        """The weight of the prior beside the chosen settings, and the held-out logits with it."""
+        sums = {
+            index: [self.all_logits[index] + weight * self._prior_logits for weight in PRIOR_WEIGHTS]
+            for index in {settings.best, *settings.best_without}
+        }
+        choices = {index: self._cross_validation.choose(logits) for index, logits in sums.items()}
+        best = choices[settings.best].best
+        without = (sums[index][choices[index].best_without[part]] for part, index in enumerate(settings.best_without))
+        return PRIOR_WEIGHTS[best], HeldOutLogits(sums[settings.best][best], tuple(without))
 
 
-def _beyond_end(decays: Sequence[float], choice: Choice) -> float | None:
-    """The next weight decay to try if the best one is at an end of those that were tried, strongest first."""
-    best = WIDER_WEIGHT_DECAYS.index(decays[choice.best])
-    if not choice.is_clear or 0 < choice.best < len(decays) - 1 or best in (0, len(WIDER_WEIGHT_DECAYS) - 1):
+def _beyond_end(settings: Sequence[HeadSettings], choice: Choice) -> HeadSettings | None:
+    """Logistic regression with the next weight decay, if the best one is at an end of those that were tried."""
+    decays = sorted(setting.weight_decay for setting in settings if setting.weight_decay is not None)
+    best = settings[choice.best].weight_decay
+    if not choice.is_clear or best is None or best not in (decays[0], decays[-1]):
         return None
-    return WIDER_WEIGHT_DECAYS[best - 1 if choice.best == 0 else best + 1]
+    position = WIDER_WEIGHT_DECAYS.index(best) + (1 if best == decays[0] else -1)
+    in_range = 0 <= position < len(WIDER_WEIGHT_DECAYS)
+    return HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[position]) if in_range else None
 
 
-def _log_choice(decays: Sequence[float], choice: Choice, log: Log) -> None:
-    best = decays[choice.best]
-    log(f"weight decay {best:g}: the best of {', '.join(f'{decay:g}' for decay in decays)} on held-out clips")
-    if choice.is_clear and best in (WIDER_WEIGHT_DECAYS[0], WIDER_WEIGHT_DECAYS[-1]):
-        extreme = "large" if best == WIDER_WEIGHT_DECAYS[0] else "small"
-        log(
-            f"no {extreme}er weight decay is tried. A best value this {extreme} is unusual: do folds share recordings? "
-            "--weight-decay sets another"
-        )
+def _log_choice(settings: Sequence[HeadSettings], choice: Choice, log: Log) -> None:
+    best = settings[choice.best]
+    log(f"head: {best}, the best of {len(settings)} settings on held-out clips")
+    if choice.is_clear and best in _UNUSUAL:
+        log(f"the best settings of the head are the most {_UNUSUAL[best]} ones: do folds share recordings?")
 
 
-def _fit_fold(
-    data: FrozenFeatures, fold: Fold, y_true: BoolArray, decays: Sequence[float], start: LinearHead | None = None
-) -> list[LinearHead]:
+@dataclass(frozen=True)
+class _FoldHeads:
+    """The heads of one training, one for each of several settings, and the prior on the scale of their logits."""
+
+    heads: list[LinearHead]
+    prior: LinearHead | None
+
+    def with_prior(self, index: int, weight: float) -> LinearHead:
+        head = self.heads[index]
+        if self.prior is None:
+            return head
+        weights, bias = head.weights + weight * self.prior.weights, head.bias + weight * self.prior.bias
+        return LinearHead(head.standardization, weights, bias)
+
+
+def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Sequence[HeadSettings]) -> _FoldHeads:
+    """A head for each of the settings, all of one kind, fitted on the clips that a fold is trained on."""
     features, targets, weights = data.training_arrays(fold, y_true)
-    return fit_heads(features, targets, data.group_sizes, decays, clip_weights=weights, start=start)
+    training = PrincipalAxes.of(features, data.group_sizes, weights)
+    shrinkages = [setting.shrinkage for setting in settings if setting.shrinkage is not None]
+    decays = [setting.weight_decay for setting in settings if setting.weight_decay is not None]
+    heads = fit_discriminant_heads(training, targets, shrinkages) + fit_logistic_heads(training, targets, decays)
+    prior = None
+    if data.prior is not None:
+        [like] = fit_discriminant_heads(training, targets, [DEFAULT_SHRINKAGE])
+        prior = data.prior.head(training, like)
+    return _FoldHeads(heads, prior)
 
 
 def relabel_noisy_clips(
@@ -176,7 +250,7 @@ def relabel_noisy_clips(
     """
     assert data.noisy is not None
     y_true, noisy_labels = cross_validation.y_true, recipe.noisy_labels
-    heads = [_fit_fold(data, fold, y_true, (DEFAULT_WEIGHT_DECAY,))[0] for fold in cross_validation.trainings]
+    heads = [_fit_fold(data, fold, y_true, [_DEFAULTS["logistic"]]).heads[0] for fold in cross_validation.trainings]
     logits = np.full(y_true.shape, np.nan)
     for fold, head in zip(cross_validation.folds, heads, strict=False):  # the training on all clips comes last
         logits[fold.valid] = data.logits(head.logits, fold.valid)

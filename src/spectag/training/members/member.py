@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,10 +19,12 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
+from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
-from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_by_lbfgs
+from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
+from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.inputs.mixed_clips import mix_clips
 from spectag.training.members.head_training import fit_by_gradient, head_module
@@ -57,7 +60,21 @@ class MemberInputs:
             keys, inputs = self.clips.part_keys, self.clips.inputs
             mixed = mix_clips(self.store, keys, inputs, y_true, self.recipe, progress=progress)
         parts = {row: self.store.of_parts(self.clips, row) for row in self.clips.rows_in_parts}
-        return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts)
+        prior = self._name_prior(clips.shape[1])
+        return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts, prior)
+
+    def _name_prior(self, n_features: int) -> NamePrior | None:
+        """What the network itself predicts for the labels, if it knows their names and the recipe wants it."""
+        recipe = self.recipe
+        layer = self.store.extractor.backbone.classifier()
+        is_published = recipe.pretrained and recipe.init is None and recipe.features == "all"
+        if layer is None or not is_published or not recipe.name_prior:
+            return None
+        weights = np.zeros((n_features, layer.out_features))
+        weights[-layer.in_features :] = layer.weight.detach().numpy().T  # its inputs are the last features
+        bias = layer.bias.detach().numpy().astype(np.float64)
+        classifier = Classifier(audioset_labels(), weights, bias, audioset_synonyms())
+        return name_prior(classifier, self.clips.manifest.labels, recipe.label_map)
 
 
 @dataclass(frozen=True)
@@ -137,7 +154,7 @@ def fit_frozen(
     """Fit heads on the features of the frozen network, its `MemberInputs.frozen_features`."""
     recipe = inputs.recipe
     if recipe.optimizer == "lbfgs":
-        linear = fit_by_lbfgs(data, cross_validation, recipe, callbacks)
+        linear = fit_linear_heads(data, cross_validation, recipe, callbacks)
         fit = HeadFit[nn.Module](tuple(map(head_module, linear.heads)), linear.logits)
     else:
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)

@@ -30,6 +30,10 @@ class Backbone(nn.Module):
         """Same as `feature_maps`."""
         return self.feature_maps(inputs)
 
+    def classifier(self) -> nn.Linear | None:
+        """The layer from the embedding to the labels of the pretraining task; None if there is none."""
+        return None
+
     def local_file(self) -> Path | None:
         """A file of published weights in a place that only this network uses; None if there is none."""
         return None

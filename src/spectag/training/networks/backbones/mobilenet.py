@@ -155,6 +155,11 @@ class MobileNetBackbone(Backbone):
         super().__init__()
         self.network: MobileNet = MobileNet(width)
 
+    def classifier(self) -> nn.Linear:
+        layer = self.network.classifier[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def load_published(self, path: Path) -> None:
         self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 

@@ -1,0 +1,110 @@
+"""What a backbone's own classifier says about labels of the same name, as a head on the frozen features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectag.array_types import BoolArray, FloatArray
+from spectag.data.label_matching import match_labels
+from spectag.data.labels import LabelSet
+from spectag.data.readers.delimited_text import abbreviate
+from spectag.errors import ConfigError, did_you_mean
+from spectag.training.heads.logistic import LinearHead, PrincipalAxes, mean_and_deviation
+
+PRIOR_WEIGHTS = (0.35, 0.2, 0.5, 0.1, 0.0)
+"""Weights of the classifier's logits, compared by cross-validation. Of equally good ones, the first is used."""
+
+DEFAULT_PRIOR_WEIGHT = PRIOR_WEIGHTS[0]
+"""Used without held-out clips."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The linear classifier that a backbone was published with.
+
+    Its logits are `features @ weights + bias`, with weights (n_features, n_names), for the sounds `names`. `synonyms`
+    are its names for further labels.
+    """
+
+    names: Sequence[str]
+    weights: FloatArray
+    bias: FloatArray
+    synonyms: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class NamePrior:
+    """Logits of a backbone's own classifier for the labels: the mean over the names that mean the same.
+
+    Attributes
+    ----------
+    names : mapping of str to strings
+        The classifier's names for each label that has any.
+    weights : float array of shape (n_features, n_labels)
+    bias : float array of shape (n_labels,)
+    has_name : bool array of shape (n_labels,)
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    weights: FloatArray
+    bias: FloatArray
+    has_name: BoolArray
+
+    def head(self, training: PrincipalAxes, like: LinearHead) -> LinearHead:
+        """Its logits for a sum with those of other heads.
+
+        Over the training clips and the labels that have a name, they have mean 0 and the standard deviation of the
+        logits of the head `like`. Those of labels without a name are 0.
+        """
+        center, scale = training.standardization.center, training.standardization.scale
+        used = scale > 0
+        weights = np.where(used, 1 / np.where(used, scale, 1), 0)[:, None] * self.weights
+        head = LinearHead(training.standardization, weights, center @ self.weights + self.bias)
+        mean, deviation = mean_and_deviation(training.logits(head)[:, self.has_name], training.clip_weights)
+        factor = mean_and_deviation(training.logits(like), training.clip_weights)[1] / max(deviation, 1e-9)
+        return LinearHead(
+            training.standardization, factor * weights, np.where(self.has_name, factor * (head.bias - mean), 0)
+        )
+
+    def __str__(self) -> str:
+        return "; ".join(f"{label} ← {' + '.join(names)}" for label, names in self.names.items())
+
+
+def name_prior(
+    classifier: Classifier, labels: LabelSet, label_map: Mapping[str, Sequence[str]] | None = None
+) -> NamePrior | None:
+    """The prior for the labels whose names the classifier knows; None if it knows none.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    labels : LabelSet
+    label_map : mapping of str to sequences of str, optional
+        The classifier's names for some labels, instead of those that are found; an empty sequence means none.
+
+    Raises
+    ------
+    ConfigError
+        If `label_map` has an unknown label, or a name that the classifier does not know.
+    """
+    label_map = label_map or {}
+    _check_known("label", label_map, labels.names)
+    _check_known("name", [name for names in label_map.values() for name in names], classifier.names)
+    found = match_labels(labels.names, classifier.names, classifier.synonyms) | {
+        label: tuple(names) for label, names in label_map.items()
+    }
+    found = {label: found[label] for label in labels.names if found.get(label)}
+    if not found:
+        return None
+    indices = {name: index for index, name in enumerate(classifier.names)}
+    shares = np.zeros((len(classifier.names), len(labels)))
+    for label, names in found.items():
+        shares[[indices[name] for name in names], labels.index(label)] = 1 / len(names)
+    return NamePrior(found, classifier.weights @ shares, classifier.bias @ shares, np.asarray(shares.any(axis=0)))
+
+
+def _check_known(what: str, given: Sequence[str] | Mapping[str, object], known: Sequence[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        suggestion = did_you_mean(unknown[0], known) or "."
+        raise ConfigError(f"label_map: unknown {what} {abbreviate(unknown)}{suggestion}")
