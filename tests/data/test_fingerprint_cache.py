@@ -14,6 +14,7 @@ from spectag.data import fingerprint_cache
 from spectag.data.clips import Clip
 from spectag.data.fingerprint_cache import clip_fingerprint, clip_fingerprints
 from spectag.errors import SpectrogramCacheError
+from spectag.system.worker_pool import map_unordered
 
 RATE = 16_000
 
@@ -98,3 +99,21 @@ def test_damaged_cache_is_named(tmp_path, clips):
     (path := tmp_path / "fingerprints-1.sqlite").write_text("no database, " * 99)
     with pytest.raises(SpectrogramCacheError, match=r"fingerprints-1\.sqlite: the fingerprint cache can't be used"):
         clip_fingerprints(clips, Path(path).parent)
+
+
+def test_few_long_recordings_are_read_by_several_processes_and_a_small_file_by_this_one(tmp_path, monkeypatch):
+    used = []
+
+    def one_worker(function, items, *, n_workers):
+        used.append(n_workers)
+        return map_unordered(function, items, n_workers=1)
+
+    monkeypatch.setattr(fingerprint_cache, "map_unordered", one_worker)
+    monkeypatch.setattr(fingerprint_cache, "n_usable_cores", lambda: 16)
+    monkeypatch.setattr(fingerprint_cache, "_BYTES_PER_WORKER", 4 * RATE)  # 2 s of 16 bits
+    for number, seconds in enumerate((0.5, 3.0, 3.5, 4.0)):
+        write_audio(tmp_path / f"{number}.wav", np.zeros(round(RATE * seconds), np.float32), RATE)
+    clips = [Clip(tmp_path / f"{number}.wav", "", ()) for number in range(4)]
+    clip_fingerprints(clips[:1], tmp_path / "cache")
+    clip_fingerprints(clips, tmp_path / "cache")
+    assert used == [1, 3]  # one for each of the three long recordings

@@ -32,7 +32,7 @@ create table if not exists clips (
 );
 """
 _BLOCK_SECONDS = 60.0  # a whole number of frames; long recordings are read in blocks, which bounds the memory
-_CLIPS_PER_WORKER = 50  # computed in about the time that a worker process takes to start
+_BYTES_PER_WORKER = 10_000_000  # of files: their fingerprints take about as long as the start of a worker process
 _COMMIT_SECONDS = 5.0  # a killed run loses the work of this time
 _LOCK_SECONDS = 60.0  # waiting for other runs that write
 
@@ -56,7 +56,7 @@ def clip_fingerprints(
     root : path, optional
         Folder of the spectrogram cache. By default in the user's cache folder.
     workers : int, optional
-        Number of processes. By default one per core, or fewer if there are few clips.
+        Number of processes. By default one per core, or fewer if the files are few or small.
     progress : Progress
         Called with the number of clips that are done.
     log : Log
@@ -152,7 +152,7 @@ def _compute(
     """Compute and store the fingerprints of clips, each under its key."""
     if not missing:
         return
-    n_workers = workers or min(n_usable_cores(), 1 + len(missing) // _CLIPS_PER_WORKER)
+    n_workers = workers or min(n_usable_cores(), len(missing), 1 + _n_bytes(missing) // _BYTES_PER_WORKER)
     progress("fingerprints", 0, len(missing))
     last_commit = time.monotonic()
     results = map_unordered(_try_fingerprint, missing, n_workers=n_workers)
@@ -165,6 +165,15 @@ def _compute(
                 database.commit()
                 last_commit = time.monotonic()
             progress("fingerprints", n_done, len(missing))
+
+
+def _n_bytes(clips: Iterable[Clip]) -> int:
+    """The size of the clips' files that can be read."""
+    n_bytes = 0
+    for path in {clip.path for clip in clips}:
+        with suppress(OSError):
+            n_bytes += path.stat().st_size
+    return n_bytes
 
 
 def _try_fingerprint(clip: Clip) -> Fingerprint | None:
