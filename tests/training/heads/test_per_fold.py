@@ -17,6 +17,7 @@ from spectag.training.heads.logistic import (
 )
 from spectag.training.heads.name_prior import NamePrior
 from spectag.training.heads.per_fold import FrozenFeatures, HeadSettings, fit_linear_heads, relabel_noisy_clips
+from spectag.training.inputs.feature_store import PartFeatures
 from spectag.training.inputs.mixed_clips import MixedClips
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -139,6 +140,18 @@ def test_weight_of_the_prior_is_chosen_on_held_out_clips(rng, is_right):
     weight = float(lines[-1].removeprefix("labels that the network knows by name, added with weight ").split(":")[0])
     assert (weight > 0) == is_right
     assert lines[-1].endswith(": label ← name")
+
+
+def test_logits_of_the_parts_of_long_clips_are_pooled_after_the_prior_is_added(world, rng):
+    features, y_true = world.clips(N_CLIPS)
+    parts = {row: PartFeatures(rng.normal(size=(3, N_FEATURES)).astype(np.float32), np.ones(3)) for row in (4, 7, 20)}
+    for row, part in parts.items():
+        features[row] = part.mean()
+    data = FrozenFeatures(features, SIZES, parts=parts, prior=prior_of(rng.normal(size=(N_FEATURES, N_LABELS))))
+    fit = fit_linear_heads(data, CrossValidation.of(y_true, FOLDS), Recipe(final_model="ensemble"), Callbacks())
+    for number, head in enumerate(fit.heads[:3]):
+        rows = number == FOLD
+        np.testing.assert_allclose(data.logits(head.logits, rows), fit.logits.chosen[rows], atol=1e-6)
 
 
 def test_score_with_a_prior_is_that_of_a_guess_on_noise():

@@ -240,8 +240,8 @@ def test_heads_are_trained_fold_by_fold(data, choice, names, head):
     assert fit.epochs == tuple(epochs)
     assert len(fit.heads) == len(names)
     for rows, module in zip(choice.rows, fit.heads, strict=False):
-        np.testing.assert_array_equal(fit.logits[rows], logits_by(module, features[rows]))
-    assert np.isnan(fit.logits[~np.any([*choice.rows, np.zeros(N_CLIPS, bool)], axis=0)]).all()
+        np.testing.assert_array_equal(fit.logits.chosen[rows], logits_by(module, features[rows]))
+    assert np.isnan(fit.logits.chosen[~np.any([*choice.rows, np.zeros(N_CLIPS, bool)], axis=0)]).all()
     assert all((epoch.valid_loss is None) == (epoch.part == "net, all clips") for epoch in epochs)
 
 

@@ -75,12 +75,14 @@ class FrozenFeatures:
 class HeadFit(Generic[H]):
     """A head for each training that the final model needs, and the held-out logits of the folds' heads.
 
-    There are epochs only if the heads were trained by epochs.
+    There are epochs only if the heads were trained by epochs. `refit` fits a head on another fold, with the settings
+    that are chosen without one part of the held-out clips; None if that takes epochs.
     """
 
     heads: tuple[H, ...]
     logits: HeldOutLogits
     epochs: tuple[Epoch, ...] = ()
+    refit: Callable[[Fold, int], H] | None = None
 
 
 class HeadSettings(NamedTuple):
@@ -93,6 +95,13 @@ class HeadSettings(NamedTuple):
         if self.shrinkage is not None:
             return f"LDA with shrinkage {self.shrinkage:g}"
         return f"logistic regression with weight decay {self.weight_decay:g}"
+
+
+class _Chosen(NamedTuple):
+    """The settings of a head, and the weight of the prior that is added to it."""
+
+    settings: HeadSettings
+    prior_weight: float
 
 
 _COMPARED = {
@@ -130,15 +139,23 @@ def fit_linear_heads(
         while (wider := _beyond_end(candidates.settings, choice)) is not None:
             choice = candidates.add([wider])
         _log_choice(candidates.settings, choice, callbacks.log)
-    prior_weight, logits = 0.0, choice.logits_of(candidates.all_logits)
+    logits = choice.logits_of(candidates.all_logits)
+    settings, prior_weights = [candidates.settings[index] for index in (choice.best, *choice.best_without)], None
     if data.prior is not None:
-        prior_weight, logits = candidates.choose_prior_weight(choice)
-        callbacks.log(f"labels that the network knows by name, added with weight {prior_weight:g}: {data.prior}")
+        prior_weights, logits = candidates.choose_prior_weight(choice)
+        callbacks.log(f"labels that the network knows by name, added with weight {prior_weights[0]:g}: {data.prior}")
+    chosen, *without_part = map(_Chosen, settings, prior_weights or [0.0] * len(settings))
+
+    def fit(fold: Fold, chosen: _Chosen) -> LinearHead:
+        [head] = _fit_fold(data, fold, cross_validation.y_true, [chosen.settings])
+        return head.with_prior(chosen.prior_weight)
+
+    def refit(fold: Fold, part: int) -> LinearHead:
+        return fit(fold, without_part[part] if without_part else chosen)
+
     needs_folds = cross_validation.all_clips is None or recipe.final_model != "refit"
     trainings = cross_validation.trainings if needs_folds else cross_validation.trainings[-1:]
-    best = candidates.settings[choice.best]
-    fits = [_fit_fold(data, fold, cross_validation.y_true, [best]) for fold in trainings]
-    return HeadFit(tuple(fit.with_prior(0, prior_weight) for fit in fits), logits)
+    return HeadFit(tuple(fit(fold, chosen) for fold in trainings), logits, refit=refit)
 
 
 class _Candidates:
@@ -148,6 +165,8 @@ class _Candidates:
         self._data, self._cross_validation, self._progress = data, cross_validation, progress
         self._logits: dict[HeadSettings, FloatArray] = {}
         self._prior_logits = np.full(cross_validation.y_true.shape, np.nan)
+        self._in_parts = np.isin(np.arange(len(data.clips)), list(data.parts))
+        self._heads: dict[HeadSettings, list[_FoldHead]] = {}  # of the folds, if there are clips in parts
 
     @property
     def settings(self) -> list[HeadSettings]:
@@ -165,23 +184,35 @@ class _Candidates:
         self._logits |= {setting: np.full(y_true.shape, np.nan) for setting in settings}
         for n_done, fold in enumerate(folds, start=1):
             fit = _fit_fold(self._data, fold, y_true, settings)
-            for setting, head in zip(settings, fit.heads, strict=True):
-                self._logits[setting][fold.valid] = self._data.logits(head.logits, fold.valid)
-            if fit.prior is not None:
-                self._prior_logits[fold.valid] = self._data.logits(fit.prior.logits, fold.valid)
+            for setting, head in zip(settings, fit, strict=True):
+                self._logits[setting][fold.valid] = self._data.logits(head.with_prior(0).logits, fold.valid)
+                if self._in_parts.any():
+                    self._heads.setdefault(setting, []).append(head)
+            if (prior := fit[0].prior) is not None:
+                self._prior_logits[fold.valid] = self._data.logits(prior.logits, fold.valid)
             self._progress("heads", n_done, len(folds))
         return self._cross_validation.choose(self.all_logits)
 
-    def choose_prior_weight(self, settings: Choice) -> tuple[float, HeldOutLogits]:
-        """The weight of the prior beside the chosen settings, and the held-out logits with it."""
+    def choose_prior_weight(self, settings: Choice) -> tuple[list[float], HeldOutLogits]:
+        """The weights of the prior beside the chosen settings and those without each part, and the held-out logits."""
         sums = {
-            index: [self.all_logits[index] + weight * self._prior_logits for weight in PRIOR_WEIGHTS]
+            index: [self._with_prior(self.settings[index], weight) for weight in PRIOR_WEIGHTS]
             for index in {settings.best, *settings.best_without}
         }
         choices = {index: self._cross_validation.choose(logits) for index, logits in sums.items()}
         best = choices[settings.best].best
-        without = (sums[index][choices[index].best_without[part]] for part, index in enumerate(settings.best_without))
-        return PRIOR_WEIGHTS[best], HeldOutLogits(sums[settings.best][best], tuple(without))
+        without = [choices[index].best_without[part] for part, index in enumerate(settings.best_without)]
+        logits = (sums[index][number] for index, number in zip(settings.best_without, without, strict=True))
+        weights = [PRIOR_WEIGHTS[number] for number in (best, *without)]
+        return weights, HeldOutLogits(sums[settings.best][best], tuple(logits))
+
+    def _with_prior(self, setting: HeadSettings, weight: float) -> FloatArray:
+        """Held-out logits of heads with these settings and this weight of the prior."""
+        logits = self._logits[setting] + weight * self._prior_logits
+        for fold, head in zip(self._cross_validation.folds, self._heads.get(setting, ()), strict=False):
+            rows = fold.valid & self._in_parts  # the logits of parts are pooled after the sum
+            logits[rows] = self._data.logits(head.with_prior(weight).logits, rows)
+        return logits
 
 
 def _beyond_end(settings: Sequence[HeadSettings], choice: Choice) -> HeadSettings | None:
@@ -203,21 +234,20 @@ def _log_choice(settings: Sequence[HeadSettings], choice: Choice, log: Log) -> N
 
 
 @dataclass(frozen=True)
-class _FoldHeads:
-    """The heads of one training, one for each of several settings, and the prior on the scale of their logits."""
+class _FoldHead:
+    """The head of one training, and the prior on the scale of its logits."""
 
-    heads: list[LinearHead]
+    head: LinearHead
     prior: LinearHead | None
 
-    def with_prior(self, index: int, weight: float) -> LinearHead:
-        head = self.heads[index]
+    def with_prior(self, weight: float) -> LinearHead:
         if self.prior is None:
-            return head
-        weights, bias = head.weights + weight * self.prior.weights, head.bias + weight * self.prior.bias
-        return LinearHead(head.standardization, weights, bias)
+            return self.head
+        weights, bias = self.head.weights + weight * self.prior.weights, self.head.bias + weight * self.prior.bias
+        return LinearHead(self.head.standardization, weights, bias)
 
 
-def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Sequence[HeadSettings]) -> _FoldHeads:
+def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Sequence[HeadSettings]) -> list[_FoldHead]:
     """A head for each of the settings, all of one kind, fitted on the clips that a fold is trained on."""
     features, targets, weights = data.training_arrays(fold, y_true)
     training = PrincipalAxes.of(features, data.group_sizes, weights)
@@ -228,7 +258,7 @@ def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Seq
     if data.prior is not None:
         [like] = fit_discriminant_heads(training, targets, [DEFAULT_SHRINKAGE])
         prior = data.prior.head(training, like)
-    return _FoldHeads(heads, prior)
+    return [_FoldHead(head, prior) for head in heads]
 
 
 def relabel_noisy_clips(
@@ -250,7 +280,7 @@ def relabel_noisy_clips(
     """
     assert data.noisy is not None
     y_true, noisy_labels = cross_validation.y_true, recipe.noisy_labels
-    heads = [_fit_fold(data, fold, y_true, [_DEFAULTS["logistic"]]).heads[0] for fold in cross_validation.trainings]
+    heads = [_fit_fold(data, fold, y_true, [_DEFAULTS["logistic"]])[0].head for fold in cross_validation.trainings]
     logits = np.full(y_true.shape, np.nan)
     for fold, head in zip(cross_validation.folds, heads, strict=False):  # the training on all clips comes last
         logits[fold.valid] = data.logits(head.logits, fold.valid)
