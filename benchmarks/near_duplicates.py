@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from spectag.audio.files import read_audio, resample, write_audio
 from spectag.curation.near_duplicates import comparison_waveform, correlation, find_near_duplicates
 from spectag.data.clips import Clip
+from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.manifest import read_manifest
+from spectag.data.shared_audio import find_shared_audio
 from spectag.evaluation.predictions import predict
 from spectag.models.tagger import Tagger
 
@@ -45,7 +47,9 @@ def main() -> None:
         for kind, clips in copies_by_kind.items():
             copied = predict(tagger, clips, features=True)
             features = np.concatenate([originals.features, copied.features])
-            pairs = {(p.clip, p.original) for p in find_near_duplicates([*originals.clips, *clips], features)}
+            everything = [*originals.clips, *clips]
+            shared = find_shared_audio(clip_fingerprints(everything, folder), speeds=(1.0,))
+            pairs = {(p.clip, p.original) for p in find_near_duplicates(everything, features, shared)}
             expected = [(len(originals.clips) + index, int(row)) for index, row in enumerate(chosen)]
             minimum = min(
                 correlation(comparison_waveform(clip), comparison_waveform(originals.clips[row]))
@@ -53,7 +57,8 @@ def main() -> None:
             )
             print(f"{kind:34}{np.mean([pair in pairs for pair in expected]):8.2f}{minimum:20.3f}", flush=True)
     print("among the original clips:")
-    for pair in find_near_duplicates(originals.clips, originals.features):
+    shared = find_shared_audio(clip_fingerprints(originals.clips), speeds=(1.0,))
+    for pair in find_near_duplicates(originals.clips, originals.features, shared):
         print(f"  {originals.clips[pair.clip].name}  {originals.clips[pair.original].name}  {pair.correlation:.3f}")
 
 

@@ -11,6 +11,7 @@ import pytest
 from helpers.bundles import LABELS, make_bundle, tone
 from helpers.command import run_without
 from spectag.audio.files import write_audio
+from spectag.curation import near_duplicates
 from spectag.curation.label_review import accept_suggestions, review, write_review
 from spectag.data.corrections import Correction, append_corrections, read_corrections
 from spectag.data.labels import LabelSet
@@ -224,6 +225,18 @@ def test_silent_clipped_and_duplicate_clips_are_listed_after_label_issues(tmp_pa
     assert kinds.index("silent") > max((i for i, kind in enumerate(kinds) if kind.endswith("label")), default=-1)
     assert kinds.index("no doubt") > kinds.index("clipped")
     assert [finding.clip.fname for finding in found.findings].count("silent.wav") == 1
+
+
+def test_duplicate_that_the_network_does_not_see_as_similar_is_found_by_its_fingerprint(
+    tagger, manifest_with_audio_issues, monkeypatch
+):
+    def itself(queries, vectors, n):
+        return np.arange(len(queries))[:, None], np.ones((len(queries), 1))
+
+    monkeypatch.setattr(near_duplicates, "nearest_neighbors", itself)
+    found = review(tagger, manifest_with_audio_issues, workers=1)
+    notes = {finding.clip.fname: finding.note for finding in found.findings if finding.kind == "near duplicate"}
+    assert notes["rain again.wav"] == "the same recording as rain.wav, which has middle"
 
 
 def test_near_duplicates_in_two_folds_have_a_note(tmp_path, tagger, manifest_with_audio_issues):

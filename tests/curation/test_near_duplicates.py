@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from spectag.audio.files import resample, write_audio
 from spectag.curation.near_duplicates import MIN_CORRELATION, correlation, find_near_duplicates
 from spectag.data.clips import Clip
+from spectag.data.fingerprint_cache import clip_fingerprints
+from spectag.data.shared_audio import find_shared_audio
 
 RATE = 16_000
 
@@ -29,7 +31,8 @@ def found(tmp_path, sounds, features=None, **options):
         write_audio(tmp_path / name, wave, rate)
         clips.append(Clip(tmp_path / name, name, ()))
     features = np.zeros((len(clips), 4)) if features is None else features
-    pairs = find_near_duplicates(clips, features, workers=1, **options)
+    shared = find_shared_audio(clip_fingerprints(clips, tmp_path / "cache", workers=1), workers=1)
+    pairs = find_near_duplicates(clips, features, shared, workers=1, **options)
     return [(pair.clip, pair.original) for pair in pairs]
 
 
@@ -87,15 +90,30 @@ def test_equal_quiet_parts_do_not_make_near_duplicates(rng):
     assert correlation(first, second) < MIN_CORRELATION / 4
 
 
-def test_only_neighbours_in_feature_space_are_compared(tmp_path, rng):
-    wave = hiss(rng, 0.3)
-    sounds = [wave, *(hiss(rng, 0.3) for _ in range(10)), wave]
-    angles = np.linspace(0, 1, 12)
-    far = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # the first and the last are the most distant
-    assert found(tmp_path, sounds, far) == []
-    near = far.copy()
+def far_apart(n_clips):
+    """Features of clips in a row: the first and the last are the most distant."""
+    angles = np.linspace(0, 1, n_clips)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_copy_whose_features_are_the_most_distant_is_found_by_its_fingerprint(tmp_path, rng):
+    wave = hiss(rng)
+    sounds = [wave, *(hiss(rng) for _ in range(10)), wave + rng.normal(0, 0.02, len(wave)).astype(np.float32)]
+    assert found(tmp_path, sounds, far_apart(12)) == [(11, 0)]
+
+
+def test_copy_without_landmarks_is_found_by_its_features(tmp_path, rng):
+    tones = [0.3 * np.sin(2 * np.pi * rng.uniform(100, 1000) * np.arange(RATE) / RATE) for _ in range(11)]
+    sounds = [wave.astype(np.float32) for wave in (*tones, 0.1 * tones[0])]
+    assert found(tmp_path, sounds, far_apart(12)) == []
+    near = far_apart(12)
     near[-1] = near[0]
     assert found(tmp_path, sounds, near) == [(11, 0)]
+
+
+def test_mixtures_that_share_one_of_two_sounds_are_not_near_duplicates(tmp_path, rng):
+    common = hiss(rng)
+    assert found(tmp_path, [common + hiss(rng), common + hiss(rng)]) == []
 
 
 def test_parts_of_one_file_are_not_compared(tmp_path, rng):

@@ -24,10 +24,12 @@ from spectag.data.corrections import (
     join_labels,
     read_corrections,
 )
+from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.inspection import FULL_SCALE, SILENT_PEAK_DB, inspect
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.readers.rows import format_times
+from spectag.data.shared_audio import find_shared_audio
 from spectag.errors import DataError, MissingExtraError, did_you_mean
 from spectag.evaluation.predictions import Predictions, predict_out_of_fold
 from spectag.models.tagger import Tagger
@@ -311,7 +313,9 @@ def _check_audio(
     manifest: Manifest, predictions: Predictions, workers: int | None, progress: Progress
 ) -> Iterator[Finding]:
     """Silent clips, near-duplicates and clipped clips, each with the worst first."""
-    inspection = inspect(replace(manifest, clips=predictions.clips), workers=workers, progress=progress)
+    inspection = inspect(
+        replace(manifest, clips=predictions.clips), find_shared_audio=False, workers=workers, progress=progress
+    )
     clip_by_name = {clip.name: clip for clip in predictions.clips}
     for name in inspection.silent:
         note = f"no sample reaches {SILENT_PEAK_DB:g} dBFS"
@@ -327,7 +331,9 @@ def _near_duplicates(predictions: Predictions, workers: int | None, progress: Pr
     assert predictions.features is not None
     clips = predictions.clips
     ranked = []
-    for pair in find_near_duplicates(clips, predictions.features, workers=workers, progress=progress):
+    fingerprints = clip_fingerprints(clips, workers=workers, progress=progress)
+    shared = find_shared_audio(fingerprints, speeds=(1.0,), workers=workers, progress=progress)
+    for pair in find_near_duplicates(clips, predictions.features, shared, workers=workers, progress=progress):
         clip, original = clips[pair.clip], clips[pair.original]
         note = f"the same recording as {original.name}"
         labels_differ = set(clip.labels) != set(original.labels)

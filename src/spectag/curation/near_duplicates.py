@@ -1,10 +1,12 @@
 """Near-duplicates: clips of the same recording in another format, sample rate, level or cut.
 
-A network's features give the few most similar clips of each clip. Whether two of them are the same recording is decided
-by their samples: aligned at the best lag, they are nearly proportional. Features alone are not enough. To a network,
-rain from two places is more similar than a whole bark and the same bark without its beginning.
+A network's features give the few most similar clips of each clip, and fingerprints those that share the most audio with
+it. Whether two of them are the same recording is decided by their samples: aligned at the best lag, they are nearly
+proportional. Features alone are not enough. To a network, rain from two places is more similar than a whole bark and
+the same bark without its beginning. Two mixtures that share one sound have equal landmarks, too, but other labels.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +20,7 @@ from spectag.audio.files import read_audio
 from spectag.curation.embedding import Embedding, nearest_neighbors
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
+from spectag.data.shared_audio import SharedAudio
 from spectag.errors import SpectagError
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
@@ -47,7 +50,12 @@ class NearDuplicate:
 
 
 def find_near_duplicates(
-    clips: Sequence[Clip], features: ArrayLike, *, workers: int | None = None, progress: Progress = silent
+    clips: Sequence[Clip],
+    features: ArrayLike,
+    shared: SharedAudio | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[NearDuplicate, ...]:
     """The clips that are the same recording as an earlier clip, each with the earlier clip of the highest correlation.
 
@@ -58,6 +66,9 @@ def find_near_duplicates(
     clips : sequence of Clip
     features : float array of shape (n_clips, n_features)
         Features of a network. Each clip is compared with the three closest ones.
+    shared : SharedAudio, optional
+        Pairs of clips that share audio. Each clip is also compared with at least three of those with which it shares
+        most.
     workers : int, optional
         Number of processes. By default one per core, or fewer if there are few clips.
     progress : Progress
@@ -69,7 +80,7 @@ def find_near_duplicates(
     best: dict[int, NearDuplicate] = {}
     n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_PER_WORKER)
     progress("near-duplicates", 0, n_clips)
-    results = map_unordered(_correlations, _candidates(clips, features), n_workers=n_workers)
+    results = map_unordered(_correlations, _candidates(clips, features, shared), n_workers=n_workers)
     for n_done, (((index, _), *others), correlations) in enumerate(results, start=1):
         for (other, _), correlation in zip(others, correlations, strict=True):
             pair = NearDuplicate(max(index, other), min(index, other), correlation)
@@ -79,7 +90,9 @@ def find_near_duplicates(
     return tuple(best[index] for index in sorted(best))
 
 
-def _candidates(clips: Sequence[Clip], features: ArrayLike) -> Iterator[list[tuple[int, Clip]]]:
+def _candidates(
+    clips: Sequence[Clip], features: ArrayLike, shared: SharedAudio | None
+) -> Iterator[list[tuple[int, Clip]]]:
     """Each clip and its neighbours from other files, by index. Mutual neighbours are listed once."""
     vectors = Embedding.fit(features)(features)
     closest, _ = nearest_neighbors(vectors, vectors, _N_CANDIDATES)
@@ -87,6 +100,13 @@ def _candidates(clips: Sequence[Clip], features: ArrayLike) -> Iterator[list[tup
         set([row for row in rows if clips[row].path != clip.path][:_N_NEIGHBOURS])
         for clip, rows in zip(clips, closest.tolist(), strict=True)
     ]
+    n_sharing: Counter[int] = Counter()
+    pairs = [] if shared is None else shared.pairs[np.argsort(-shared.n_matches, kind="stable")].tolist()
+    for first, second in pairs:
+        is_needed = min(n_sharing[first], n_sharing[second]) < _N_NEIGHBOURS
+        if is_needed and clips[first].path != clips[second].path:
+            neighbours[first].add(second)
+            n_sharing.update((first, second))
     for index, clip in enumerate(clips):
         others = sorted(other for other in neighbours[index] if other > index or index not in neighbours[other])
         yield [(index, clip), *((other, clips[other]) for other in others)]
