@@ -1,6 +1,7 @@
 """Linear heads on the features of a frozen network for each fold, and the weights of clips with noisy labels."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from spectag.scoring.calibration_curves import fit_line
 from spectag.scoring.model_selection import Choice, HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Log, Progress
+from spectag.system.worker_pool import n_usable_cores
 from spectag.training.heads.discriminant import DEFAULT_SHRINKAGE, SHRINKAGES, fit_discriminant_heads
 from spectag.training.heads.logistic import (
     DEFAULT_WEIGHT_DECAY,
@@ -182,16 +184,21 @@ class _Candidates:
         """Fit heads with further settings, and choose among all."""
         y_true, folds = self._cross_validation.y_true, self._cross_validation.folds
         self._logits |= {setting: np.full(y_true.shape, np.nan) for setting in settings}
-        for n_done, fold in enumerate(folds, start=1):
-            fit = _fit_fold(self._data, fold, y_true, settings)
-            for setting, head in zip(settings, fit, strict=True):
-                self._logits[setting][fold.valid] = self._data.logits(head.with_prior(0).logits, fold.valid)
-                if self._in_parts.any():
-                    self._heads.setdefault(setting, []).append(head)
-            if (prior := fit[0].prior) is not None:
-                self._prior_logits[fold.valid] = self._data.logits(prior.logits, fold.valid)
-            self._progress("heads", n_done, len(folds))
+        with ThreadPoolExecutor(n_usable_cores()) as pool:
+            fits = pool.map(lambda fold: _fit_fold(self._data, fold, y_true, settings), folds)
+            for n_done, (fold, fit) in enumerate(zip(folds, fits, strict=True), start=1):
+                self._predict(fold, dict(zip(settings, fit, strict=True)))
+                self._progress("heads", n_done, len(folds))
         return self._cross_validation.choose(self.all_logits)
+
+    def _predict(self, fold: Fold, heads: Mapping[HeadSettings, "_FoldHead"]) -> None:
+        """Keep the logits of a fold's held-out clips."""
+        for setting, head in heads.items():
+            self._logits[setting][fold.valid] = self._data.logits(head.with_prior(0).logits, fold.valid)
+            if self._in_parts.any():
+                self._heads.setdefault(setting, []).append(head)
+            if head.prior is not None:
+                self._prior_logits[fold.valid] = self._data.logits(head.prior.logits, fold.valid)
 
     def choose_prior_weight(self, settings: Choice) -> tuple[list[float], HeldOutLogits]:
         """The weights of the prior beside the chosen settings and those without each part, and the held-out logits."""
