@@ -252,6 +252,16 @@ def test_tables_in_another_folder_find_their_sounds(table, tmp_path):
         ]
 
 
+def test_labels_with_commas_are_kept_in_a_column_of_labels(tmp_path):
+    """AudioSet has such labels."""
+    patterns = ['{}.wav,"""Chicken, rooster"",Dog"', '{}.wav,"""Chicken, rooster"""', "{}.wav,Dog", "{}.wav,"]
+    table = table_beside_its_sounds(tmp_path, "fname,labels", patterns)
+    labels = {clip.fname: clip.labels for clip in read_manifest(table).clips}
+    paths = write_holdout(tmp_path, split(table, test_size=0.25))
+    assert {clip.fname: clip.labels for path in paths for clip in read_manifest(path).clips} == labels
+    assert set(labels.values()) == {("Chicken, rooster", "Dog"), ("Chicken, rooster",), ("Dog",), ()}
+
+
 @pytest.mark.parametrize(("header", "patterns"), [ONE_FIELD, MULTI_HOT])
 def test_tables_contain_the_corrected_labels(tmp_path, header, patterns):
     table = table_beside_its_sounds(tmp_path, header, patterns)

@@ -12,6 +12,7 @@ import numpy as np
 
 from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
+from spectag.data.corrections import join_labels
 from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
 from spectag.data.manifest import as_manifest
@@ -203,7 +204,7 @@ def _own_columns(manifest: Manifest, text: str, folder: Path) -> _Columns:
 def _label_columns(manifest: Manifest, name: str | None) -> dict[str, Sequence[Any]]:
     """A column of this name with the labels of each clip; for None, a column of 0 and 1 for each label."""
     if name is not None:
-        return {name: [",".join(clip.labels) for clip in manifest.clips]}
+        return {name: [join_labels(clip.labels) for clip in manifest.clips]}
     return dict(zip(manifest.labels.names, manifest.multi_hot().T.astype(int).tolist(), strict=True))
 
 
