@@ -184,6 +184,15 @@ def test_label_with_too_few_clips_has_no_threshold():
     assert np.isnan(fitted).tolist() == [False, True]
 
 
+@pytest.mark.parametrize(("kind", "threshold"), [("recall", 0.35), ("precision", 0.65)])
+def test_recall_or_precision_of_1_takes_the_best_threshold_although_no_number_of_clips_shows_it(kind, threshold):
+    """All clips with the label have a score above 0.35, and only such clips one above 0.65."""
+    truth, probabilities = [[1], [1], [1], [0], [1], [0]], [[0.9], [0.8], [0.7], [0.6], [0.4], [0.3]]
+    fitted = fit_to_goal(truth, probabilities, ThresholdGoal(kind=kind, at_least=1))
+    assert fitted.thresholds == pytest.approx([threshold])
+    assert not fitted.reaches_goal
+
+
 def test_goal_needs_the_precision_or_recall_to_reach():
     with pytest.raises(ValidationError, match="kind f1 needs no at_least"):
         ThresholdGoal(at_least=0.5)

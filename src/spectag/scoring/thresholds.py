@@ -117,8 +117,8 @@ def fit_to_goal(
     y_true, probabilities : bool and float arrays of shape (n_clips, n_labels)
     goal : ThresholdGoal
         Of several thresholds with the best F1, the highest is taken. If no threshold reaches a precision or recall,
-        the one whose test is closest to passing is taken. Unless the goal allows it, a threshold for a precision is
-        not lower than the one with the best F1.
+        the one whose test is closest to passing is taken, of several the one with the highest precision or recall on
+        these clips. Unless the goal allows it, a threshold for a precision is not lower than the one with the best F1.
     groups : array of shape (n_clips,), optional
         The recording of each clip. By default every clip is a recording.
     min_positives : int
@@ -173,8 +173,10 @@ class _Ranking:
         """The rank of the highest threshold that reaches a recall, and whether one does."""
         n_effective = _effective_sizes(self.recordings[self.truth])[-1]
         p_values = _p_values(self.n_hits / self.truth.sum(), n_effective, goal)
-        chosen = int(np.maximum(p_values, 1 - goal.confidence).argmin())  # p_values fall as the recall rises
-        return int(self.ranks[chosen]), bool(p_values[chosen] <= 1 - goal.confidence)
+        passes = p_values <= 1 - goal.confidence
+        if passes.any():
+            return int(self.ranks[passes.argmax()]), True
+        return int(self.ranks[self.n_hits.argmax()]), False  # p_values fall as the recall rises
 
     def reach_precision(self, goal: ThresholdGoal) -> tuple[int, bool]:
         """The rank of the lowest threshold that reaches a precision and is allowed, and whether one does."""
@@ -182,7 +184,9 @@ class _Ranking:
         most = self.truth.sum() / goal.at_least  # with more detections, the precision is too low even on these clips
         ranks = self.ranks[: max(1, np.searchsorted(self.n_detected, most, side="right"))]
         n_detected, n_effective = ranks + 1, _effective_sizes(self.recordings)[ranks]
-        p_values = _p_values(self.n_hits[: len(ranks)] / n_detected, n_effective, goal)
+        n_hits = self.n_hits[: len(ranks)]
+        precisions = n_hits / n_detected
+        p_values = _p_values(precisions, n_effective, goal)
         expected = np.cumsum(np.clip(self.scores, 0, 1))[ranks] / n_detected
         start = int(_chances_to_pass(expected, n_detected, n_effective, goal).argmax())
         fails = np.append(p_values[start:] > 1 - goal.confidence, True)
@@ -190,7 +194,8 @@ class _Ranking:
         lowest = len(ranks) - 1 if goal.below_f1 else self._best_f1()
         if last >= start:  # precision falls with the threshold, so that a higher one reaches it, too
             return int(ranks[min(last, lowest)]), True
-        return int(ranks[p_values[: lowest + 1].argmin()]), False
+        closest = np.lexsort([ranks, -n_hits, -precisions, p_values])  # p_values can all be 1
+        return int(ranks[closest[closest <= lowest][0]]), False
 
     def threshold_below(self, rank: int) -> float:
         """The threshold that only the scores up to this rank reach."""
