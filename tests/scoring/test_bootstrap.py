@@ -124,6 +124,16 @@ def test_p_value_is_below_5_percent_where_the_interval_excludes_0(rng):
         assert (p_value < 0.05) == (difference.low > 0 or difference.high < 0)
 
 
+def test_difference_of_scores_whose_intervals_end_at_them_has_an_interval_and_a_p_value():
+    high, low = Estimate(0.9, 0.9, 1.0), Estimate(0.5, 0.2, 0.5)
+    for first, other, sign in ((high, low, 1), (low, high, -1)):
+        difference, p_value = paired_difference(first, other, (np.ones(3), np.ones(3)), 3, 0.95)
+        nearest, farthest = sorted([difference.low, difference.high], key=abs)
+        assert nearest == difference.value == pytest.approx(sign * 0.4)
+        assert farthest == pytest.approx(sign * (0.4 + math.hypot(0.1, 0.3)))
+        assert p_value == 0
+
+
 def test_infinite_and_undefined_scores_have_no_interval_of_the_difference():
     resamples = np.ones(3), np.ones(3)
     for first in (Estimate(math.inf, 1.0, math.inf), Estimate(math.nan), Estimate(0.5)):

@@ -187,7 +187,8 @@ def paired_difference(
     above = distance(first.high - first.value, other.value - other.low)
     if abs(value) < _ROUNDING_ERROR:
         return Estimate(0.0, -below, above), 1.0
-    deviations = abs(value) / (below if value > 0 else above) * float(ndtri((1 + confidence) / 2))
+    to_zero = max(below if value > 0 else above, _ROUNDING_ERROR)  # an interval can end at its score
+    deviations = abs(value) / to_zero * float(ndtri((1 + confidence) / 2))
     return Estimate(value, value - below, value + above), 2 * float(ndtr(-deviations))
 
 

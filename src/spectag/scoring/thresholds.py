@@ -160,7 +160,7 @@ class _Ranking:
     def __init__(self, truth: BoolArray, scores: FloatArray, recordings: IntArray) -> None:
         self.truth, self.scores, self.recordings = truth, scores, recordings
         self.ranks = np.flatnonzero(np.append(scores[:-1] != scores[1:], True))  # none separates equal scores
-        self.n_hits, self.n_detected = np.cumsum(truth)[self.ranks], self.ranks + 1
+        self.n_hits, self.n_detected = np.cumsum(truth, dtype=np.int64)[self.ranks], self.ranks + 1
 
     def best_f1(self) -> int:
         """The rank with the best F1, the highest threshold of several."""
