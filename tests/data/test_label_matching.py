@@ -36,7 +36,12 @@ def test_names_within_a_label_are_used_if_nothing_else_matches():
     assert match("Dog_bark", ["Dog", "Bark", "Cat"]) == ("Dog", "Bark")
     assert match("church bell ringing", ["Bell", "Church bell"]) == ("Church bell",)
     assert match("Zither", ["Dog"]) is None
-    assert match("___", ["Dog"]) is None
+    assert match("engine noise", ["Noise", "Engine"]) == ("Engine",)
+
+
+@pytest.mark.parametrize("label", ["___", "A", "in", "?", "\N{BIRD}", "no bird", "Not speech"])
+def test_labels_that_say_nothing_or_the_opposite_match_no_name(label):
+    assert match(label, ["Noise", "Bird", "Speech", "A capella"]) is None
 
 
 def test_synonyms_come_before_parts_of_names_and_may_say_that_there_is_none():

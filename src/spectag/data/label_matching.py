@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 
 Words = tuple[str, ...]
 
-_IGNORED = {"a", "an", "and", "in", "noise", "of", "on", "or", "sound", "sounds", "the", "to", "with"}
+_IGNORED = {"a", "an", "and", "in", "of", "on", "or", "sound", "sounds", "the", "to", "with"}
+_TOO_GENERAL = {"nois"}  # noise, as a part of a label
+_NEGATIONS = {"absent", "no", "non", "not", "off", "without"}
 _ENDINGS = ("ings", "ing", "ies", "es", "ed", "s")
 _SHORTEST_STEM = 3
 
@@ -17,7 +19,8 @@ def match_labels(
 
     Case, punctuation and endings such as -ing and -s do not matter. A label matches the name with the same words; else
     the names of its entry in the synonyms; else the names that have the same words in any order, or in one of their
-    parts between commas; else the names or parts with the most words that are all in the label.
+    parts between commas; else the names or parts with the most words that are all in the label, unless the label has a
+    word such as "no".
 
     Parameters
     ----------
@@ -43,11 +46,15 @@ def _match(
     parts: Sequence[tuple[str, Words]],
     synonyms: Mapping[Words, tuple[str, ...]],
 ) -> tuple[str, ...]:
+    if not label:
+        return ()
     if equal := [name for name, words in full_names if words == label]:
         return tuple(equal)
     if label in synonyms:
         return synonyms[label]
-    within = [(name, words) for name, words in parts if words and set(words) <= set(label)]
+    if _NEGATIONS & set(label):
+        return ()
+    within = [(name, words) for name, words in parts if set(words) <= set(label) and set(words) - _TOO_GENERAL]
     most = max((len(words) for _, words in within), default=0)
     return tuple(dict.fromkeys(name for name, words in within if len(words) == most))
 

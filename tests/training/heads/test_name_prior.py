@@ -55,15 +55,31 @@ def test_unknown_label_or_name_in_the_label_map_is_named(classifier, label_map, 
         name_prior(classifier, labels("Rain"), label_map)
 
 
-def test_head_has_the_scale_of_the_other_head_and_ignores_constant_features(classifier, rng):
-    y_true = np.eye(2, dtype=bool)[np.arange(40) % 2]
+@pytest.fixture
+def training(rng):
     features = rng.normal(size=(40, 6)).astype(np.float32)
     features[:, 2] = 1.5
-    training = PrincipalAxes.of(features, [6])
-    (like,) = fit_discriminant_heads(training, y_true, [0.9])
-    prior = name_prior(classifier, labels("Rain", "Zither"))
-    logits = prior.head(training, like).logits(features)
-    assert np.corrcoef(logits[:, 0], features @ classifier.weights[:, 1])[0, 1] == pytest.approx(1)
+    return PrincipalAxes.of(features, [6]), features
+
+
+def test_head_has_the_scale_of_the_other_head_and_ignores_constant_features(classifier, training):
+    axes, features = training
+    expected = features @ classifier.weights[:, 1]
+    y_true = np.column_stack([expected > np.median(expected), expected > np.quantile(expected, 0.7)])
+    (like,) = fit_discriminant_heads(axes, y_true, [0.9])
+    logits = name_prior(classifier, labels("Rain", "Zither")).head(axes, y_true, like).logits(features)
+    assert np.corrcoef(logits[:, 0], expected)[0, 1] == pytest.approx(1)
     assert logits[:, 0].mean() == pytest.approx(0, abs=1e-6)
     assert logits[:, 0].std() == pytest.approx(like.logits(features).std(), rel=1e-5)
+    assert not logits[:, 1].any()
+
+
+def test_name_that_means_the_opposite_is_not_used(classifier, training):
+    axes, features = training
+    rain = features @ classifier.weights[:, 1] > np.median(features @ classifier.weights[:, 1])
+    y_true = np.column_stack([rain, ~rain])
+    (like,) = fit_discriminant_heads(axes, y_true, [0.9])
+    prior = name_prior(classifier, labels("Rain", "Dry"), {"Dry": ("Rain",)})
+    logits = prior.head(axes, y_true, like).logits(features)
+    assert logits[:, 0].any()
     assert not logits[:, 1].any()

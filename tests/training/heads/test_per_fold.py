@@ -125,21 +125,23 @@ def test_held_out_logits_of_lda_are_those_of_its_heads(world):
 
 def prior_of(weights):
     n_labels = weights.shape[1]
-    return NamePrior({"label": ("name",)}, weights, np.zeros(n_labels), np.ones(n_labels, bool))
+    names = {f"label {index}": ("name",) for index in range(n_labels)}
+    return NamePrior(names, weights, np.zeros(n_labels), np.ones(n_labels, bool))
 
 
 @pytest.mark.parametrize("is_right", [True, False])
-def test_weight_of_the_prior_is_chosen_on_held_out_clips(rng, is_right):
-    """A prior that ranks the labels rightly gets a weight, one that ranks them wrongly gets none."""
+def test_prior_is_used_only_if_it_ranks_labels_rightly(rng, is_right):
     y_true = np.eye(3, dtype=bool)[rng.integers(3, size=N_CLIPS)]
     features = np.column_stack([y_true + 0.5 * rng.normal(size=(N_CLIPS, 3)), rng.normal(size=(N_CLIPS, 5))])
     prior = prior_of(np.eye(N_FEATURES, 3) * (1 if is_right else -1))
     data = FrozenFeatures(features.astype(np.float32), SIZES, prior=prior)
     lines = []
     fit_linear_heads(data, CrossValidation.of(y_true, FOLDS), Recipe(), Callbacks(log=lines.append))
-    weight = float(lines[-1].removeprefix("labels that the network knows by name, added with weight ").split(":")[0])
-    assert (weight > 0) == is_right
-    assert lines[-1].endswith(": label ← name")
+    (names,) = [line for line in lines if line.startswith("labels that the network knows by name")]
+    weight, _, labels = names.rpartition("weight ")[2].partition(": ")
+    assert labels == "label 0 ← name; label 1 ← name; label 2 ← name"
+    left_out = [line for line in lines if line.startswith("left out of these")]
+    assert (float(weight) > 0 and not left_out) == is_right
 
 
 def test_logits_of_the_parts_of_long_clips_are_pooled_after_the_prior_is_added(world, rng):
@@ -225,10 +227,10 @@ def test_best_settings_at_the_end_of_all_that_are_tried_are_reported(world, monk
     lines = []
     monkeypatch.setattr(per_fold, "WIDER_WEIGHT_DECAYS", (10.0, 1e-3))
     monkeypatch.setitem(per_fold._COMPARED, "logistic", [HeadSettings(weight_decay=decay) for decay in (10.0, 1e-3)])
-    monkeypatch.setitem(per_fold._UNUSUAL, HeadSettings(weight_decay=1e-3), "flexible")
+    monkeypatch.setitem(per_fold._AT_AN_END, HeadSettings(weight_decay=1e-3), "the smallest one")
     fit = fitted(features, y_true, FOLDS, lines=lines, classifier="logistic")
     assert tried(lines) == (1e-3, 2)
-    assert lines[1] == "the best settings of the head are the most flexible ones: do folds share recordings?"
+    assert lines[1] == "the best settings of the head are at an end of those that are tried: the smallest one"
     alone = fitted(features, y_true, FOLDS, weight_decay=1e-3)
     np.testing.assert_allclose(fit.logits.chosen, alone.logits.chosen, atol=1e-3)
 

@@ -31,7 +31,7 @@ def fit_discriminant_heads(
     the covariance of all clips. The covariance of few clips is uncertain, so its eigenvalues are shrunk towards their
     mean. A label's score is the position along its direction, in units of the distance between the two means that the
     covariance implies. One scale turns the scores of all labels into logits. How many clips have a label does not
-    matter: its frequency is the task of calibration.
+    matter: its frequency is the task of calibration. A label of every clip has a high logit, one of no clip a low one.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ def fit_discriminant_heads(
     """
     with threadpool_limits(1):
         weights = training.clip_weights[:, None] * targets, training.clip_weights[:, None] * (1.0 - targets)
+        n_with, n_without = (part.sum(axis=0) for part in weights)
         mean_with, mean_without = (_mean_by_label(training.clips, part) for part in weights)
         difference = mean_with - mean_without  # (rank, n_labels)
         variances = training.squares / training.clip_weights.sum()
@@ -57,9 +58,10 @@ def fit_discriminant_heads(
         for shrinkage in shrinkages:
             direction = difference / ((1 - shrinkage) * variances + shrinkage * mean_variance)[:, None]
             distances = np.sqrt(np.maximum((direction * difference).sum(axis=0), _SMALLEST_DISTANCE))
-            mean_distance = np.average(distances, weights=weights[0].sum(axis=0) + _SMALLEST_DISTANCE)
+            mean_distance = np.average(distances, weights=n_with + _SMALLEST_DISTANCE)
             direction *= 2 * _MEAN_LOGIT / (distances * mean_distance)
-            heads.append(training.head(direction, -(direction * mean_without).sum(axis=0) - _MEAN_LOGIT))
+            bias = -(direction * mean_without).sum(axis=0) - _MEAN_LOGIT
+            heads.append(training.head(direction, np.where(n_without > 0, bias, _MEAN_LOGIT)))
         return heads
 
 

@@ -130,8 +130,6 @@ def fit_logistic_heads(
     training: PrincipalAxes,
     targets: BoolArray | FloatArray,
     weight_decays: Sequence[float],
-    *,
-    start: LinearHead | None = None,
 ) -> list[LinearHead]:
     """A head for each weight decay.
 
@@ -146,15 +144,11 @@ def fit_logistic_heads(
         Labels, or the probability that each label is true.
     weight_decays : floats
         All above 0. Each fit starts from the solution of the one before.
-    start : LinearHead, optional
-        A head for these clips with another weight decay, which makes the first fit faster.
     """
     with threadpool_limits(1):
         clips, clip_weights = training.clips, training.clip_weights
         rate = np.average(targets, axis=0, weights=clip_weights).clip(0.5 / len(clips), 1 - 0.5 / len(clips))
         weights, bias = np.zeros((clips.shape[1], targets.shape[1])), np.log(rate / (1 - rate))
-        if start is not None:
-            weights, bias = training.axes.T @ start.weights, start.bias
         y = targets.astype(np.float64)
         heads = []
         for weight_decay in weight_decays:

@@ -15,8 +15,9 @@ from spectag.training.heads.logistic import LinearHead, PrincipalAxes, mean_and_
 PRIOR_WEIGHTS = (0.35, 0.2, 0.5, 0.1, 0.0)
 """Weights of the classifier's logits, compared by cross-validation. Of equally good ones, the first is used."""
 
-DEFAULT_PRIOR_WEIGHT = PRIOR_WEIGHTS[0]
-"""Used without held-out clips."""
+MIN_SEPARATION = 0.5
+"""How much higher the classifier's logits must be for the training clips of a label than for the others, in standard
+deviations of all its logits."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,36 @@ class NamePrior:
     bias: FloatArray
     has_name: BoolArray
 
-    def head(self, training: PrincipalAxes, like: LinearHead) -> LinearHead:
+    def head(self, training: PrincipalAxes, targets: BoolArray | FloatArray, like: LinearHead) -> LinearHead:
         """Its logits for a sum with those of other heads.
 
-        Over the training clips and the labels that have a name, they have mean 0 and the standard deviation of the
-        logits of the head `like`. Those of labels without a name are 0.
+        Over the training clips and the labels that have a name, they have mean 0 and the standard deviation of all
+        logits of the head `like`. They are 0 for labels without a name, and for those whose training clips do not have
+        clearly higher logits than the others: then the name means something else.
         """
         center, scale = training.standardization.center, training.standardization.scale
         used = scale > 0
         weights = np.where(used, 1 / np.where(used, scale, 1), 0)[:, None] * self.weights
         head = LinearHead(training.standardization, weights, center @ self.weights + self.bias)
-        mean, deviation = mean_and_deviation(training.logits(head)[:, self.has_name], training.clip_weights)
+        logits = training.logits(head)
+        mean, deviation = mean_and_deviation(logits[:, self.has_name], training.clip_weights)
         factor = mean_and_deviation(training.logits(like), training.clip_weights)[1] / max(deviation, 1e-9)
-        return LinearHead(
-            training.standardization, factor * weights, np.where(self.has_name, factor * (head.bias - mean), 0)
-        )
+        separates = self.separates(logits, targets, training.clip_weights)
+        bias = np.where(separates, factor * (head.bias - mean), 0)
+        return LinearHead(training.standardization, factor * weights * separates, bias)
+
+    def separates(
+        self, logits: FloatArray, targets: BoolArray | FloatArray, clip_weights: FloatArray | None = None
+    ) -> BoolArray:
+        """For which labels (n_labels,) the clips with the label have clearly higher logits than the others.
+
+        `logits` and `targets` have shape (n_clips, n_labels), `clip_weights` (n_clips,).
+        """
+        clip_weights = np.ones(len(logits)) if clip_weights is None else clip_weights
+        shares = [clip_weights[:, None] * part for part in (np.asarray(targets, np.float64), 1.0 - targets)]
+        with_label, without = ((part * logits).sum(axis=0) / np.maximum(part.sum(axis=0), 1e-9) for part in shares)
+        _, deviation = mean_and_deviation(logits[:, self.has_name], clip_weights)
+        return np.asarray(self.has_name & (with_label - without > MIN_SEPARATION * deviation))
 
     def __str__(self) -> str:
         return "; ".join(f"{label} ← {' + '.join(names)}" for label, names in self.names.items())

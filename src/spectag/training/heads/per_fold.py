@@ -106,6 +106,7 @@ class _Chosen(NamedTuple):
     prior_weight: float
 
 
+_HINT = "folds that share recordings lead to this"
 _COMPARED = {
     "lda": [HeadSettings(shrinkage) for shrinkage in SHRINKAGES],
     "logistic": [HeadSettings(weight_decay=decay) for decay in WEIGHT_DECAYS],
@@ -114,11 +115,11 @@ _DEFAULTS = {  # without held-out clips
     "lda": HeadSettings(DEFAULT_SHRINKAGE),
     "logistic": HeadSettings(weight_decay=DEFAULT_WEIGHT_DECAY),
 }
-_UNUSUAL = {  # the ends of what is tried
-    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[0]): "regularised",
-    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[-1]): "flexible",
-    HeadSettings(SHRINKAGES[0]): "regularised",
-    HeadSettings(SHRINKAGES[-1]): "flexible",
+_AT_AN_END = {  # of what is tried
+    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[0]): "the largest weight decay",
+    HeadSettings(SHRINKAGES[0]): "the largest shrinkage",
+    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[-1]): f"the smallest weight decay; {_HINT}",
+    HeadSettings(SHRINKAGES[-1]): f"the smallest shrinkage; {_HINT}",
 }
 
 
@@ -145,7 +146,7 @@ def fit_linear_heads(
     settings, prior_weights = [candidates.settings[index] for index in (choice.best, *choice.best_without)], None
     if data.prior is not None:
         prior_weights, logits = candidates.choose_prior_weight(choice)
-        callbacks.log(f"labels that the network knows by name, added with weight {prior_weights[0]:g}: {data.prior}")
+        _log_prior(data, cross_validation.y_true, prior_weights[0], callbacks.log)
     chosen, *without_part = map(_Chosen, settings, prior_weights or [0.0] * len(settings))
 
     def fit(fold: Fold, chosen: _Chosen) -> LinearHead:
@@ -236,13 +237,23 @@ def _beyond_end(settings: Sequence[HeadSettings], choice: Choice) -> HeadSetting
 def _log_choice(settings: Sequence[HeadSettings], choice: Choice, log: Log) -> None:
     best = settings[choice.best]
     log(f"head: {best}, the best of {len(settings)} settings on held-out clips")
-    if choice.is_clear and best in _UNUSUAL:
-        log(f"the best settings of the head are the most {_UNUSUAL[best]} ones: do folds share recordings?")
+    if choice.is_clear and best in _AT_AN_END:
+        log(f"the best settings of the head are at an end of those that are tried: {_AT_AN_END[best]}")
+
+
+def _log_prior(data: FrozenFeatures, y_true: BoolArray, weight: float, log: Log) -> None:
+    assert data.prior is not None
+    log(f"labels that the network knows by name, added with weight {weight:g}: {data.prior}")
+    separates = data.prior.separates(data.clips @ data.prior.weights + data.prior.bias, y_true)
+    known = np.flatnonzero(data.prior.has_name)
+    unused = [label for label, index in zip(data.prior.names, known, strict=True) if not separates[index]]
+    if unused and weight:
+        log(f"left out of these, because the network does not tell their clips from others: {', '.join(unused)}")
 
 
 @dataclass(frozen=True)
 class _FoldHead:
-    """The head of one training, and the prior on the scale of its logits."""
+    """The head of one training, and the prior on the scale of LDA's logits."""
 
     head: LinearHead
     prior: LinearHead | None
@@ -264,7 +275,7 @@ def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Seq
     prior = None
     if data.prior is not None:
         [like] = fit_discriminant_heads(training, targets, [DEFAULT_SHRINKAGE])
-        prior = data.prior.head(training, like)
+        prior = data.prior.head(training, targets, like)
     return [_FoldHead(head, prior) for head in heads]
 
 
