@@ -132,6 +132,12 @@ def test_fingerprint_search_skips_unreadable_recordings_by_name(run, sounds, tmp
     assert f"skipped: {sounds / 'leer.wav'}: the file is empty" in done.err
 
 
+def test_fingerprint_search_accepts_only_sound_files_as_its_help_says(run, index):
+    assert run("search", index, "nord/low 00.wav").status == 0
+    assert run("search", index, "nord/low 00.wav", "--fingerprint").status == 1
+    assert "With --fingerprint, only sound files" in " ".join(run("search", "--help").out.replace("│", " ").split())
+
+
 def test_empty_result_is_reported(run, index):
     done = run("search", index, "nord/low 00.wav", "--after", "2099-01-01")
     assert (done.status, done.out.strip()) == (0, "")

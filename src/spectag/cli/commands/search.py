@@ -46,10 +46,11 @@ def search_command(
     index
         Folder of the index, from spectag index. With --fingerprint, it may also be a folder of recordings.
     queries
-        Sound files, or names of recordings in the index. Several queries are averaged.
+        Sound files, or names of recordings in the index. Several queries are averaged. With --fingerprint, only sound
+        files, which are searched one by one.
     fingerprint
         Find the recordings that contain the query itself or a part of it, also re-encoded, at another level, or mixed
-        with other sounds, and where it starts in them. Needs no model. Several queries are searched one by one.
+        with other sounds, and where it starts in them. Needs no model.
     number
         Number of results; with --fingerprint, for each query.
     start
