@@ -164,6 +164,7 @@ def test_all_values_of_folds_are_valid(folds):
         ({"optimizer": "adam", "init": "model"}, "the head of init was trained on the clips of every fold"),
         ({"epochs": 3, "batch_size": 8}, "epochs, batch_size: no effect on optimizer lbfgs; use adam or sgd"),
         ({"weight_decay": 0}, "optimizer lbfgs needs a weight_decay above 0"),
+        ({"weight_decay": 0.1, "classifier": "lda"}, "weight_decay has no effect on classifier lda, only on logistic"),
         ({"optimizer": "adam", "classifier": "logistic"}, "classifier: no effect on optimizer adam, only on lbfgs"),
         ({"mode": "finetune", "name_prior": False}, "name_prior: no effect on optimizer adamw, only on lbfgs"),
         ({"validation_split": "random"}, r"validation_split = random needs validation_fraction, such as 0\.25"),
@@ -223,6 +224,31 @@ def test_contradicting_settings_raise_an_error_with_the_reason(values, message):
 
 
 # ------------------------------------------------------------------------------------------------ modes
+
+
+@pytest.mark.parametrize(
+    ("values", "classifier"),
+    [
+        ({"weight_decay": 0.1}, "logistic"),
+        ({"weight_decay": None}, "lda"),
+        ({"weight_decay": "none"}, "lda"),
+        ({"weight_decay": 0.1, "optimizer": "adam"}, "lda"),
+        ({"weight_decay": 0.1, "mode": "finetune"}, "lda"),
+    ],
+)
+def test_weight_decay_of_lbfgs_implies_logistic_regression(values, classifier):
+    recipe = parse(**values)
+    assert recipe.classifier == read_back(recipe).classifier == classifier
+
+
+def test_each_member_is_logistic_regression_if_weight_decay_has_an_effect_on_it():
+    members = ({}, {"classifier": "lda"}, {"optimizer": "adam"})
+    recipes = parse(weight_decay=0.1, members=members).member_recipes()
+    assert [(member.classifier, member.weight_decay) for member in recipes] == [
+        ("logistic", 0.1),
+        ("lda", None),
+        ("lda", 0.1),
+    ]
 
 
 @pytest.mark.parametrize("unset", [{}, {"weight_decay": None}, {"weight_decay": "none"}], ids=str)

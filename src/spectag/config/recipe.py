@@ -184,6 +184,17 @@ class Recipe(TrainSettings):
             values["weight_decay"] = _FINETUNE_DEFAULTS["weight_decay"]
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _logistic_if_weight_decay(cls, values: Any) -> Any:
+        """With lbfgs, a number for weight_decay implies logistic regression; members decide for themselves."""
+        if not isinstance(values, dict) or values.get("members") or values.get("mode", "frozen") != "frozen":
+            return values
+        has_decay = values.get("weight_decay") not in (None, "none")
+        if has_decay and values.get("optimizer", "lbfgs") == "lbfgs" and "classifier" not in values:
+            return {**values, "classifier": "logistic"}
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_validation()
@@ -235,6 +246,8 @@ class Recipe(TrainSettings):
             raise ValueError(f"optimizer lbfgs is for the linear head, got head {self.head}; use adam or sgd")
         if self.init is not None:
             raise ValueError("optimizer lbfgs finds the same head from any start, so init has no effect")
+        if self.weight_decay is not None and self.classifier == "lda":
+            raise ValueError("weight_decay has no effect on classifier lda, only on logistic; leave one of them out")
         if self.weight_decay == 0:
             raise ValueError("optimizer lbfgs needs a weight_decay above 0, otherwise it may not converge")
         if self.loss != LossConfig():
@@ -301,7 +314,7 @@ def _unused_settings(settings: dict[str, Any]) -> list[str]:
         return ["n_mixed_clips", *_LBFGS_SETTINGS]
     unused = ["finetune"]
     if settings.get("optimizer", "lbfgs") == "lbfgs":
-        unused += ["loss", *_GRADIENT_SETTINGS]
+        unused += ["loss", *_GRADIENT_SETTINGS, *(["weight_decay"] if settings.get("classifier") == "lda" else [])]
     else:
         unused += _LBFGS_SETTINGS
     return unused if settings.get("n_mixed_clips") else [*unused, "augment"]

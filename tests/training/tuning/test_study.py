@@ -31,7 +31,8 @@ from spectag.training.tuning.study import BEST_TOML, FIGURE, TRIALS_CSV, tune
 from spectag.training.tuning.study_storage import JOURNAL
 
 MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32, f_max=8000.0)
-SCRATCH = Recipe(backbone="scratch", mel=MEL, folds=2, n_mixed_clips=0)
+LOGISTIC = Recipe(classifier="logistic")
+SCRATCH = Recipe(backbone="scratch", mel=MEL, folds=2, n_mixed_clips=0, classifier="logistic")
 TUNED = Recipe(mode="finetune", backbone="scratch", epochs=6)
 
 
@@ -83,7 +84,8 @@ def names_of(recipe, over=GROUPS):
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        (Recipe(), {"weight_decay", "features", "n_mixed_clips"}),
+        (Recipe(), {"features", "n_mixed_clips"}),
+        (LOGISTIC, {"weight_decay", "features", "n_mixed_clips"}),
         (Recipe(weight_decay=0.1, n_mixed_clips=0), {"features"}),
         (
             Recipe(optimizer="adam"),
@@ -130,7 +132,7 @@ def test_set_values_are_never_searched_over_and_all_searched_values_are_valid(ba
 
 
 def test_setting_with_its_default_value_counts_as_set():
-    assert "weight_decay" not in names_of(Recipe(weight_decay=None))
+    assert "weight_decay" not in names_of(Recipe(classifier="logistic", weight_decay=None))
     assert "finetune.schedule" not in names_of(Recipe(mode="finetune", finetune=FinetuneConfig(schedule="cosine")))
 
 
@@ -152,6 +154,11 @@ def test_mel_settings_are_around_those_of_the_backbone_with_at_most_n_fft_over_8
             Recipe(n_mixed_clips=0),
             ["augment"],
             "no search over augment: the recipe sets n_mixed_clips; leave out settings",
+        ),
+        (
+            Recipe(features="all"),
+            ["head"],
+            "no search over head: the recipe sets features; leave out .*; --classifier logistic has a weight_decay",
         ),
         (Recipe(), ["heads"], "cannot search over 'heads'; did you mean 'head'"),
         (Recipe(), [], "nothing is left to search over"),
@@ -175,9 +182,9 @@ def test_mel_settings_are_not_searched_over_for_images():
 @pytest.mark.parametrize(
     ("recipe", "values", "expected"),
     [
-        (Recipe(), {"weight_decay": 1e-5, "n_mixed_clips": 3000}, {"weight_decay", "n_mixed_clips"}),
-        (Recipe(), {"weight_decay": 0.098, "n_mixed_clips": 1000}, {"weight_decay"}),
-        (Recipe(), {"weight_decay": 1e-3, "n_mixed_clips": 0, "features": "all"}, set()),  # no fewer than 0 mixed clips
+        (LOGISTIC, {"weight_decay": 1e-5, "n_mixed_clips": 3000}, {"weight_decay", "n_mixed_clips"}),
+        (LOGISTIC, {"weight_decay": 0.098, "n_mixed_clips": 1000}, {"weight_decay"}),
+        (LOGISTIC, {"weight_decay": 1e-3, "n_mixed_clips": 0, "features": "all"}, set()),  # no fewer than 0 mixed clips
         (TUNED, {"augment.mix": 1.0, "augment.warp": 0.0, "augment.gain_db": 12.0}, {"augment.gain_db"}),
         (
             TUNED,
@@ -219,6 +226,12 @@ def test_best_value_at_the_end_of_its_range_is_reported(manifest, tmp_path, fake
     assert study.best.settings["weight_decay"] > 0.08
     at_end = f"weight_decay {study.best.settings['weight_decay']:g} is at the end of the values that were searched"
     assert lines[-1].startswith(at_end)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), LOGISTIC], ids=["default", "logistic"])
+def test_all_trials_have_the_head_of_the_recipe(manifest, tmp_path, fake_training, recipe):
+    study = tune(manifest, tmp_path / "s", recipe, trials=6)
+    assert {tried.classifier for tried in fake_training.recipes} == {recipe.classifier} == {study.recipe.classifier}
 
 
 def test_best_recipe_is_unchanged_if_no_trial_is_better(manifest, tmp_path, fake_training):
@@ -388,7 +401,7 @@ def test_trial_whose_epochs_are_below_the_median_is_pruned(manifest, tmp_path, f
     fake_training.lwlrap = by_epochs
     study = tune(manifest, tmp_path / "s", TUNED, trials=8, over=["learning_rate"])
     assert [trial.state for trial in study.trials] == ["complete"] * 6 + ["pruned", "complete"]
-    assert study.trials[6].lwlrap is None
+    assert study.trials[6].score is None
     assert study.trials[6].reason.startswith("pruned: lwlrap 0.1000 after")
     assert 1 <= sum(number == 7 for number, _, _ in n_seen) <= 4
     assert [seen[1:] for seen in n_seen if seen[0] == 8] == list(itertools.product("12", range(1, 7)))
@@ -420,10 +433,10 @@ def test_study_of_another_recipe_is_refused(manifest, tmp_path, fake_training, r
 
 
 def test_study_over_other_settings_is_refused(manifest, tmp_path, fake_training):
-    tune(manifest, tmp_path / "s", Recipe(), trials=1)
-    tune(manifest, tmp_path / "s", Recipe(), trials=1, over=["head", "augment"])  # the same settings, named explicitly
+    tune(manifest, tmp_path / "s", LOGISTIC, trials=1)
+    tune(manifest, tmp_path / "s", LOGISTIC, trials=1, over=["head", "augment"])  # the same settings, named explicitly
     with pytest.raises(ConfigError, match="there searches over n_mixed_clips, weight_decay, features, with the ranges"):
-        tune(manifest, tmp_path / "s", Recipe(), trials=1, over=["head"])
+        tune(manifest, tmp_path / "s", LOGISTIC, trials=1, over=["head"])
 
 
 def test_study_of_other_clips_is_refused(manifest, tmp_path, fake_training):
@@ -460,7 +473,8 @@ def test_without_held_out_clips_there_is_no_score(manifest, tmp_path):
 
 
 def test_model_trained_with_the_best_recipe_has_the_score_of_the_best_trial(run, manifest, tmp_path):
-    settings = ["--backbone=scratch", "--folds=2", "--n-mixed-clips=0", "--mel.sample-rate=16000", "--mel.f-max=8000"]
+    settings = ["--backbone=scratch", "--folds=2", "--classifier=logistic", "--n-mixed-clips=0"]
+    settings += ["--mel.sample-rate=16000", "--mel.f-max=8000"]
     settings += ["--mel.n-mels=32", "--mel.hop-length=256", "--over", "head", "--trials", "4"]
     done = run("tune", manifest, "-o", tmp_path / "a study", *settings, "--json")
     assert done.status == 0, done.err

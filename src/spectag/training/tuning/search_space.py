@@ -87,6 +87,7 @@ def search_space(recipe: Recipe, over: Sequence[str] = GROUPS, *, holds_images: 
         elif not left:
             notes.append(
                 f"no search over {group}: the recipe sets {', '.join(available)}; leave out settings to search over"
+                + (f" ({reason})" if reason else "")
             )
         settings |= left
     if not settings:
@@ -173,7 +174,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 _Available = tuple[dict[str, Range | SettingChoice], str]
-"""Settings, and the reason if there are none."""
+"""Settings, and the reason if there are none, or no more."""
 
 
 def _mel(recipe: Recipe, holds_images: bool) -> _Available:
@@ -219,10 +220,16 @@ def _head(recipe: Recipe, holds_images: bool) -> _Available:
     }
     if recipe.mode == "finetune":
         return loss, ""
-    settings: dict[str, Range | SettingChoice] = {"weight_decay": Range(1e-5, 1e-1, log=True)}
+    settings: dict[str, Range | SettingChoice] = {}
+    if recipe.optimizer != "lbfgs" or recipe.classifier == "logistic":
+        settings["weight_decay"] = Range(1e-5, 1e-1, log=True)
     if recipe.init is None:
         settings["features"] = SettingChoice(("all", "last"))
-    return settings | (loss if recipe.optimizer != "lbfgs" else {}), ""
+    if recipe.optimizer != "lbfgs":
+        return settings | loss, ""
+    if recipe.classifier == "lda":
+        return settings, "the shrinkage of lda is chosen on the folds; --classifier logistic has a weight_decay"
+    return settings, ""
 
 
 def _learning_rate(recipe: Recipe, holds_images: bool) -> _Available:
