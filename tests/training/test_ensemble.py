@@ -77,6 +77,23 @@ def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, 
     assert seconds == [470.0, 370.0, 660.0, 560.0]
 
 
+def test_members_of_one_label_have_the_average_precision_and_say_so(run, monkeypatch):
+    """lwlrap of one label is always 1. The average precision of equal scores is the fraction of true clips."""
+    y_true = (np.arange(32) % 4 == 0)[:, None]
+    fits = iter([MemberFit((), HeldOutLogits(np.zeros((32, 1)))), MemberFit((), HeldOutLogits(2.0 * y_true))])
+    monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", lambda *_, **__: next(fits))
+    monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
+    lines = []
+    members = [SimpleNamespace(recipe=small_recipe())] * 2
+    ensemble = run(Recipe(), lines.append).fit(members, folds_of(y_true))
+    assert [(member.metric, member.score, member.ensemble_score) for member in ensemble.scores] == [
+        ("mAP", 0.25, 0.25),
+        ("mAP", 1.0, 1.0),
+    ]
+    assert lines[0].startswith("scratch fine-tuned: held-out mAP 0.2500, ensemble so far 0.2500")
+    assert not any("lwlrap" in line for line in lines)
+
+
 def test_harmful_member_has_no_weight(rng, monkeypatch):
     """A member with logits near 0 once got a huge weight, and the ensemble was worse than the other member alone."""
     monkeypatch.setattr(

@@ -442,8 +442,9 @@ def test_weights_of_two_members_are_fitted_on_held_out_clips(table):
     result = train(path, path.parent / "model", Recipe(**FROZEN, members=members, folds=2), log=lines.append)
     assert [member.name for member in result.members] == ["scratch frozen", "scratch frozen 2"]
     first = result.members[0]
-    assert first.ensemble_lwlrap == first.lwlrap
-    assert result.members[1].ensemble_lwlrap == pytest.approx(result.scores.lwlrap)
+    assert first.ensemble_score == first.score
+    assert first.metric == "lwlrap"
+    assert result.members[1].ensemble_score == pytest.approx(result.scores.lwlrap)
     in_use = [member for member in result.members if member.weight]
     assert len(read_info(result.bundle).members) == (len(in_use) if len(in_use) > 1 else 0)
     assert any(line.startswith("weights: scratch frozen ") for line in lines)

@@ -40,27 +40,32 @@ _RESERVED_SECONDS = 20.0
 _MAX_RESERVED_FRACTION = 0.1
 """Largest fraction of a budget that is reserved."""
 _TOLERATED_LOSS = 0.01
-"""Held-out lwlrap that the ensemble may lose by a member before the member is left out."""
+"""Held-out score that the ensemble may lose by a member before the member is left out."""
 _LATEST_FROZEN_START = 0.5
 """Fraction of the budget after which no further frozen member is started."""
 
 
 @dataclass(frozen=True)
 class MemberScore:
-    """Held-out lwlrap of a member and of the ensemble up to this member; None if no labelled clip is held out."""
+    """Held-out score of a member and of the ensemble up to this member; None if no labelled clip is held out.
+
+    `metric` is lwlrap, or mAP where lwlrap is not defined.
+    """
 
     name: str
-    lwlrap: float | None
-    ensemble_lwlrap: float | None
+    metric: str
+    score: float | None
+    ensemble_score: float | None
     weight: float
     seconds: float
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
         duration = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-        if self.lwlrap is None or self.ensemble_lwlrap is None:
+        if self.score is None or self.ensemble_score is None:
             return f"{self.name}: {duration}"
-        return f"{self.name}: held-out lwlrap {self.lwlrap:.4f}, ensemble so far {self.ensemble_lwlrap:.4f}, {duration}"
+        scores = f"held-out {self.metric} {self.score:.4f}, ensemble so far {self.ensemble_score:.4f}"
+        return f"{self.name}: {scores}, {duration}"
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,8 @@ class TrainingRun:
             weights, logits = blend([fit.logits for fit in fits], cross_validation)
             own_score = cross_validation.score(cross_validation.cross_fitted(fit.logits))
             seconds = time.monotonic() - started
-            scores.append(MemberScore(name, own_score, cross_validation.score(logits), 0.0, seconds))
+            of_ensemble = cross_validation.score(logits)
+            scores.append(MemberScore(name, cross_validation.metric, own_score, of_ensemble, 0.0, seconds))
             if not alone:
                 self.callbacks.log(str(scores[-1]))
         if not fits:
@@ -243,7 +249,8 @@ class TrainingRun:
         self.callbacks.log("weights: " + ", ".join(f"{score.name} {score.weight:.2f}" for score in scores))
         for score in scores:
             if score.weight == 0:
-                self.callbacks.log(f"{score.name}: not in the model, because held-out lwlrap is much better without it")
+                reason = f"held-out {score.metric} is much better without it"
+                self.callbacks.log(f"{score.name}: not in the model, because {reason}")
 
     def _fit_frozen(
         self, inputs: MemberInputs, cross_validation: CrossValidation, prefix: str, *, must_fit: bool
@@ -315,7 +322,7 @@ def _fit_weights(
 ) -> EnsembleWeights:
     """Weights of the members, fitted on these clips; the default, or equal weights, if none of them has a label.
 
-    A member without which held-out lwlrap is much better has no weight. A small gain does not count: held-out scores
+    A member without which the held-out score is much better has no weight. A small gain does not count: held-out scores
     may favour one member by chance, and the ensemble is then better on other recordings.
     """
     rows = rows & ~np.isnan(logits).any(axis=(0, 2))

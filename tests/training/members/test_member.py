@@ -430,7 +430,7 @@ def test_held_out_predictions_are_those_of_the_model_in_the_bundle(in_bundle, da
     for row in rows:
         tagged = tagger.tag(manifest.clips[row].path).probabilities
         np.testing.assert_allclose(in_bundle.predictions[row], tagged, atol=1e-4)
-    assert in_bundle.epochs[-1].valid_lwlrap == pytest.approx(in_bundle.members[0].lwlrap)
+    assert in_bundle.epochs[-1].valid_lwlrap == pytest.approx(in_bundle.members[0].score)
 
 
 def test_logits_of_a_long_clip_match_the_model_in_the_bundle(in_bundle, inputs_for, tmp_path, rng):

@@ -8,7 +8,7 @@ import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.models.out_of_fold import cross_fitting_folds
-from spectag.scoring.metrics import selection_score
+from spectag.scoring.metrics import decides_lwlrap, selection_score
 from spectag.scoring.model_selection import Choice, HeldOutLogits, choose
 from spectag.training.setup.held_out import HeldOut
 from spectag.training.setup.noisy_labels import Relabelled
@@ -88,6 +88,11 @@ class CrossValidation:
         """`held_out_score` of held-out logits (n_clips, n_labels), NaN for the other clips."""
         rows = ~np.isnan(logits).any(axis=1)
         return held_out_score(self.y_true[rows], logits[rows])
+
+    @property
+    def metric(self) -> str:
+        """The name of `score`: lwlrap, or mAP where lwlrap is not defined."""
+        return "lwlrap" if decides_lwlrap(self.y_true[self.parts >= 0]).any() else "mAP"
 
     def choose(self, candidates: Sequence[FloatArray]) -> Choice:
         """The best of some candidates by their held-out logits, (n_clips, n_labels) each."""
