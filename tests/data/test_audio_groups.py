@@ -51,6 +51,27 @@ def test_clips_are_not_joined_if_more_than_a_tenth_would_be_in_one_group():
     assert SharingClips.of(manifest_of(large_group), shared((10, 11), (11, 12), (12, 13))).joined() is not None
 
 
+def test_a_pair_is_joined_however_few_clips_there_are():
+    for n_clips in range(10, 40):
+        joined = SharingClips.of(manifest_of([None] * n_clips), shared((2, 7))).joined()
+        assert len(sets_of(joined)) == n_clips - 1
+        assert {2, 7} in sets_of(joined)
+
+
+@pytest.mark.parametrize(("n_clips", "n_wanted"), [(7, 5), (7, 40), (19, 10), (19, 40)])
+@pytest.mark.parametrize("n_excerpts", [2, 3, 5])
+def test_excerpts_of_a_recording_stay_together_if_there_are_enough_communities(n_clips, n_wanted, n_excerpts):
+    """The other clips share nothing, but for a pair."""
+    pairs = [*combinations(range(n_excerpts), 2), (n_clips - 2, n_clips - 1)]
+    expected = n_clips - n_excerpts  # the excerpts are one community, and so is the pair
+    communities = SharingClips.of(manifest_of([None] * n_clips), shared(*pairs)).in_communities(n_wanted, seed=0)
+    if n_wanted <= expected or n_wanted > n_clips:
+        assert set(range(n_excerpts)) in sets_of(communities)
+        assert {n_clips - 2, n_clips - 1} in sets_of(communities)
+    else:
+        assert len(sets_of(communities)) >= n_wanted
+
+
 def test_sharing_with_clips_is_mutual_and_direct():
     sharing = SharingClips.of(manifest_of([None] * 5), shared((0, 1), (1, 2), (3, 4)))
     assert sharing.sharing_with(np.arange(5) == 1).tolist() == [True, False, True, False, False]

@@ -14,6 +14,7 @@ RESOLUTION = 3.0
 _MAX_RESOLUTION = 400.0
 _MAX_JOINED = 0.1
 """Largest fraction of the clips in a group of clips that share audio; half a fold, if there are five."""
+_MAX_JOINED_OF_FEW = 3  # clips, as long as they are not more than a fifth of all clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +51,8 @@ class SharingClips:
 
         None if a group would be too large for folds, as where most clips are mixtures of several recordings.
         """
-        keys = [[("group", group)] for group in _numbers(self.manifest).tolist()]
-        for number, (first, second) in enumerate(self.pairs.tolist()):
-            keys[first].append(("pair", number))
-            keys[second].append(("pair", number))
-        joined = regrouped(self.manifest, connected_groups(keys))
-        limit = max(_MAX_JOINED * len(joined.clips), _largest_group(self.manifest))
-        return joined if _largest_group(joined) <= limit else None
+        joined = regrouped(self.manifest, self._connected())
+        return joined if _largest_group(joined) <= self._max_joined() else None
 
     def together(self, n_folds: int, *, seed: int) -> Manifest:
         """The manifest with groups that keep clips together that share audio; those that share much, if most do."""
@@ -65,16 +61,37 @@ class SharingClips:
     def in_communities(self, n_wanted: int, *, seed: int) -> Manifest:
         """The manifest with communities of clips that share much audio as groups; groups are kept together.
 
-        There are at least `n_wanted` communities if there are as many groups that share audio.
+        There are at least `n_wanted` communities if there are as many groups; otherwise as many as possible without
+        separating all groups. Clips that share audio are all separated only where this number needs it.
         """
         groups = _numbers(self.manifest)
+        n_groups = int(groups.max()) + 1
         between = SharedAudio(np.unique(np.sort(groups[self.pairs], axis=1), axis=0), np.empty(0, int), np.empty(0))
+        n_least = n_wanted if n_wanted <= n_groups else 2
         resolution = RESOLUTION
-        while True:
-            numbers = communities(int(groups.max()) + 1, between, resolution=resolution, seed=seed)
-            if len(np.unique(numbers)) >= n_wanted or resolution > _MAX_RESOLUTION:
-                return regrouped(self.manifest, numbers[groups])
+        numbers = communities(n_groups, between, resolution=resolution, seed=seed)
+        while numbers.max() + 1 < n_wanted and resolution <= _MAX_RESOLUTION:
             resolution *= 2
+            finer = communities(n_groups, between, resolution=resolution, seed=seed)
+            if n_groups < n_wanted and finer.max() + 1 == n_groups and numbers.max() + 1 >= n_least:
+                break
+            numbers = finer
+        connected = np.empty(n_groups, np.int64)
+        connected[groups] = self._connected()
+        return regrouped(self.manifest, _together_again(numbers, connected, n_least)[groups])
+
+    def _connected(self) -> IntArray:
+        """A number for each clip, equal for clips that share audio, directly or through others, and in groups."""
+        keys = [[("group", group)] for group in _numbers(self.manifest).tolist()]
+        for number, (first, second) in enumerate(self.pairs.tolist()):
+            keys[first].append(("pair", number))
+            keys[second].append(("pair", number))
+        return connected_groups(keys)
+
+    def _max_joined(self) -> float:
+        """The most clips in a group of clips that share audio."""
+        n_clips = len(self.manifest.clips)
+        return max(_MAX_JOINED * n_clips, min(_MAX_JOINED_OF_FEW, n_clips // 5), _largest_group(self.manifest))
 
 
 def first_sharing(pairs: IntArray, rows: BoolArray, n_clips: int) -> BoolArray:
@@ -91,6 +108,21 @@ def regrouped(manifest: Manifest, numbers: IntArray) -> Manifest:
     names = [groups[row] for row in first_rows[indices]]
     clips = (replace(clip, group=name) for clip, name in zip(manifest.clips, names, strict=True))
     return replace(manifest, clips=tuple(clips))
+
+
+def _together_again(numbers: IntArray, connected: IntArray, n_least: int) -> IntArray:
+    """Communities without the separation of connected items that are all alone, as long as `n_least` remain.
+
+    In small graphs, the communities separate even items that are all connected with each other.
+    """
+    numbers, n_communities = numbers.copy(), len(np.unique(numbers))
+    sizes = np.bincount(connected)
+    for number in np.argsort(sizes, kind="stable")[(sizes <= 1).sum() :]:
+        rows, size = connected == number, sizes[number]
+        if len(np.unique(numbers[rows])) == size <= n_communities - n_least + 1:
+            numbers[rows] = numbers[rows][0]
+            n_communities -= size - 1
+    return numbers
 
 
 def _largest_group(manifest: Manifest) -> int:
