@@ -122,8 +122,8 @@ def _automatic(manifest: Manifest, recipe: Recipe) -> HeldOut:
     median = int(np.median(n_groups[n_groups > 0])) if n_groups.any() else 0
     if median < MIN_GROUPS:
         note = (
-            f"no clips: too few recordings for folds (the median label has {median}, folds need {MIN_GROUPS}); default "
-            "weight decay, no scores, and thresholds are not fitted"
+            f"no clips: too few recordings for folds (the median label has {median}, folds need {MIN_GROUPS}); no "
+            "scores, default settings of the head, and thresholds are not fitted"
         )
         return HeldOut((), (), False, note)
     if recipe.mode == "finetune":
