@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from spectag.evaluation.predictions import predict_out_of_fold
 from spectag.models.bundle import read_info
 from spectag.models.tagger import Tagger
 from spectag.scoring.calibration import probabilities_of
+from spectag.training.heads.learning_curve import LearningCurve
 from spectag.training.inputs import image_transforms
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
@@ -176,6 +177,15 @@ def test_result_is_json(result):
     assert json.loads(json.dumps(result.to_dict()))["scores"]["lwlrap"] == result.scores.lwlrap
 
 
+def test_learning_curve_is_in_the_result_and_printed_in_one_line(result, capsys):
+    curve = result.learning_curve
+    assert (len(curve.scores), curve.fractions[-1]) == (3, 1)
+    assert result.to_dict()["learning_curve"]["fractions"] == curve.fractions
+    print_result(replace(result, learning_curve=LearningCurve((0.25, 0.5, 1.0), (0.6, 0.8, 0.9))))
+    line = "learning curve before calibration: lwlrap 0.600 with 25%, 0.800 with 50%, 0.900 with all recordings; "
+    assert f"{line}with twice as many expect about 0.950\n" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_training_again_gives_the_same_files_bit_for_bit(result, data, tmp_path):
     again = train(data.train_curated, tmp_path / "model", Recipe(**FROZEN))
@@ -206,6 +216,10 @@ def test_one_or_two_clips_a_label_train_without_folds(table, n_clips):
     info = read_info(result.bundle)
     assert (info.thresholds, info.thresholds_fitted) == ((0.5,) * 3, (False,) * 3)
     assert any("thresholds are not fitted" in line for line in lines)
+    [warning] = (line for line in lines if "fewer than 3 recordings" in line)
+    assert warning.startswith("each of the 3 labels has fewer than 3 recordings; ")
+    assert len(warning) < 150
+    assert result.learning_curve is None
     tagger = Tagger(result.bundle)
     for row in rows:
         assert tagger.tag(path.parent / row["fname"]).top(1)[0].label == row["labels"]
@@ -292,6 +306,18 @@ def test_presence_of_one_label_is_scored_by_average_precision(tmp_path, capsys):
     assert "mAP" in out
     assert f"{result.scores.main_score:.4f}" in out
     assert "lwlrap" not in out + (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_labels_with_few_recordings_are_named(tmp_path):
+    """Two clips of one group are one recording."""
+    path = write_noise(tmp_path, ["owl"] * 2 + ["rain"] * 3 + ["wind"] * 5 + ["snow"] + [""] * 4)
+    manifest = read_manifest(path)
+    clips = [replace(clip, group="site" if "rain" in clip.labels else None) for clip in manifest.clips]
+    lines = []
+    train(replace(manifest, clips=tuple(clips)), tmp_path / "model", Recipe(**FROZEN), log=lines.append)
+    [warning] = (line for line in lines if "fewer than 3 recordings" in line)
+    assert warning.startswith("labels with fewer than 3 recordings: owl (2), rain (1), snow (1); ")
+    assert "spectag suggest" in warning
 
 
 def test_label_that_every_clip_has_is_refused_or_named(tmp_path):

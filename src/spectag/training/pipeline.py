@@ -18,6 +18,7 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import read_corrections
 from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.manifest import as_manifest, read_manifest
+from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.shared_audio import SharedAudio, find_shared_audio, find_shared_between
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.errors import ConfigError
@@ -32,11 +33,12 @@ from spectag.system.epoch_log import Epoch, OnEpoch, checkpoint_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output
 from spectag.training.ensemble import EnsembleFit, MemberScore, TrainingRun
+from spectag.training.heads.learning_curve import LearningCurve
 from spectag.training.members.member import MemberInputs
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
-from spectag.training.setup.held_out import HeldOut, hold_out
+from spectag.training.setup.held_out import MIN_GROUPS, HeldOut, hold_out
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning
@@ -50,7 +52,8 @@ class TrainResult:
 
     `scores` are those of held-out clips, None if no clips were held out. `predictions` are their probabilities
     (n_clips, n_labels), calibrated without the clip's own fold, in the order of the readable clips; NaN for clips that
-    were not held out.
+    were not held out. `learning_curve` has the scores after training on fewer recordings, of a single frozen network
+    with a head that is fitted exactly; None otherwise.
     """
 
     bundle: Path
@@ -61,6 +64,7 @@ class TrainResult:
     skipped: tuple[tuple[Clip, str], ...]
     onnx_difference: float
     members: tuple[MemberScore, ...] = ()
+    learning_curve: LearningCurve | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores and the skipped clips, for JSON."""
@@ -69,6 +73,7 @@ class TrainResult:
             "scores": self.scores and self.scores.to_dict(),
             "folds": [dataclasses.asdict(fold) for fold in self.folds],
             "members": [dataclasses.asdict(member) for member in self.members],
+            "learning_curve": self.learning_curve and self.learning_curve.to_dict(),
             "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
             "skipped": [{"fname": clip.fname, "reason": reason} for clip, reason in self.skipped],
             "onnx_difference": self.onnx_difference,
@@ -162,7 +167,14 @@ def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path, workers: 
         clips.skipped,
         onnx_difference,
         ensemble.scores,
+        _learning_curve(ensemble),
     )
+
+
+def _learning_curve(ensemble: EnsembleFit) -> LearningCurve | None:
+    """The learning curve of a single frozen network."""
+    compute = ensemble.fits[0].learning_curve if len(ensemble.fits) == 1 else None
+    return compute and compute()
 
 
 def first_fine_tuning(
@@ -314,10 +326,27 @@ def _folds(
     log(f"held out: {held_out.note}")
     for warning in held_out.warnings:
         log(warning)
+    if (message := _few_recordings(manifest, held_out)) is not None:
+        log(message)
     cross_validation = CrossValidation.of(manifest.multi_hot(), held_out)
     if not train_on_all:
         cross_validation = dataclasses.replace(cross_validation, all_clips=None)
     return held_out, run.with_noisy(cross_validation, inputs, shared_with_noisy)
+
+
+def _few_recordings(manifest: Manifest, held_out: HeldOut) -> str | None:
+    """A message about labels with too few recordings for scores and thresholds; None without such labels."""
+    y_true, groups = manifest.multi_hot(), np.array(held_out.groups or manifest.groups)
+    counts = {name: len(np.unique(groups[rows])) for name, rows in zip(manifest.labels.names, y_true.T, strict=True)}
+    few = {name: count for name, count in counts.items() if count < MIN_GROUPS}
+    if not few:
+        return None
+    if len(few) == len(counts):
+        which = f"each of the {len(few)} labels has fewer than {MIN_GROUPS} recordings"
+    else:
+        listed = abbreviate([f"{name} ({count})" for name, count in few.items()])
+        which = f"labels with fewer than {MIN_GROUPS} recordings: {listed}"
+    return f"{which}; their scores and thresholds say little; record more, or find more with spectag suggest"
 
 
 def _shared_audio(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from spectag.scoring.scores import Scores
     from spectag.training.bundle_writer import FoldScore
+    from spectag.training.heads.learning_curve import LearningCurve
     from spectag.training.pipeline import TrainResult
 
 
@@ -111,7 +112,18 @@ def print_result(result: "TrainResult") -> None:
         stdout_console().print(_score_table(result.scores, result.folds))
         if not math.isnan(estimate.low):
             print(f"95 % interval of {_METRICS[name]}: {estimate.low:.4f} to {estimate.high:.4f}")
+        if result.learning_curve is not None:
+            print(_learning_curve_text(result.learning_curve, _METRICS[name]))
     print(f"model: {result.bundle}")
+
+
+def _learning_curve_text(curve: "LearningCurve", metric: str) -> str:
+    *fewer, all_recordings = curve.scores
+    points = [f"{score:.3f} with {fraction:.0%}" for fraction, score in zip(curve.fractions, fewer, strict=False)]
+    return (
+        f"learning curve before calibration: {metric} {', '.join(points)}, {all_recordings:.3f} with all recordings; "
+        f"with twice as many expect about {curve.expected:.3f}"
+    )
 
 
 def _score_table(scores: "Scores", folds: "Sequence[FoldScore]") -> "Table":

@@ -1,8 +1,9 @@
 """The inputs of an ensemble member, training of a frozen member, and which of its networks are kept."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
+from spectag.training.heads.learning_curve import LearningCurve, learning_curve
 from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
@@ -82,13 +84,14 @@ class MemberFit:
     """The result of training a member.
 
     The predictions of `networks` are averaged with equal weights. `logits` are those of held-out clips. `other_weights`
-    are networks of other epochs by name: best, last.
+    are networks of other epochs by name: best, last. `learning_curve` computes that of heads that were fitted exactly.
     """
 
     networks: tuple[TaggerNetwork, ...]
     logits: HeldOutLogits
     epochs: tuple[Epoch, ...] = ()
     other_weights: dict[str, TaggerNetwork] = field(default_factory=dict)
+    learning_curve: Callable[[], LearningCurve | None] | None = None
 
 
 def open_inputs(
@@ -153,15 +156,16 @@ def fit_frozen(
 ) -> MemberFit:
     """Fit heads on the features of the frozen network, its `MemberInputs.frozen_features`."""
     recipe = inputs.recipe
+    curve: Callable[[], LearningCurve | None] | None = None
     if recipe.optimizer == "lbfgs":
         linear = fit_linear_heads(data, cross_validation, recipe, callbacks)
         fit = HeadFit[nn.Module](tuple(map(head_module, linear.heads)), linear.logits)
+        curve = partial(learning_curve, data, cross_validation, linear, seed=recipe.seed)
     else:
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
     heads = final_networks(fit.heads, cross_validation, recipe)
-    return MemberFit(
-        tuple(TaggerNetwork(inputs.store.extractor, head).eval() for head in heads), fit.logits, fit.epochs
-    )
+    networks = tuple(TaggerNetwork(inputs.store.extractor, head).eval() for head in heads)
+    return MemberFit(networks, fit.logits, fit.epochs, learning_curve=curve)
 
 
 def final_networks(networks: Sequence[N], cross_validation: CrossValidation, recipe: Recipe) -> list[N]:
