@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from spectag.array_types import BoolArray, IntArray
 from spectag.data.clips import Manifest, connected_groups
@@ -61,32 +63,28 @@ class SharingClips:
     def in_communities(self, n_wanted: int, *, seed: int) -> Manifest:
         """The manifest with communities of clips that share much audio as groups; groups are kept together.
 
-        There are at least `n_wanted` communities if there are as many groups; otherwise as many as possible without
-        separating all groups. Clips that share audio are all separated only where this number needs it.
+        There are at least `n_wanted` communities if there are as many groups. If there are fewer groups, they are not
+        all separated, because clips that share audio would then count as different recordings.
         """
         groups = _numbers(self.manifest)
         n_groups = int(groups.max()) + 1
         between = SharedAudio(np.unique(np.sort(groups[self.pairs], axis=1), axis=0), np.empty(0, int), np.empty(0))
-        n_least = n_wanted if n_wanted <= n_groups else 2
+        n_min, n_together = (n_wanted, n_wanted) if n_wanted <= n_groups else (n_groups // 2, 2)
         resolution = RESOLUTION
         numbers = communities(n_groups, between, resolution=resolution, seed=seed)
-        while numbers.max() + 1 < n_wanted and resolution <= _MAX_RESOLUTION:
+        while numbers.max() + 1 < n_min and resolution <= _MAX_RESOLUTION:
             resolution *= 2
-            finer = communities(n_groups, between, resolution=resolution, seed=seed)
-            if n_groups < n_wanted and finer.max() + 1 == n_groups and numbers.max() + 1 >= n_least:
-                break
-            numbers = finer
+            numbers = communities(n_groups, between, resolution=resolution, seed=seed)
         connected = np.empty(n_groups, np.int64)
         connected[groups] = self._connected()
-        return regrouped(self.manifest, _together_again(numbers, connected, n_least)[groups])
+        return regrouped(self.manifest, _together_again(numbers, connected, n_together)[groups])
 
     def _connected(self) -> IntArray:
         """A number for each clip, equal for clips that share audio, directly or through others, and in groups."""
-        keys = [[("group", group)] for group in _numbers(self.manifest).tolist()]
-        for number, (first, second) in enumerate(self.pairs.tolist()):
-            keys[first].append(("pair", number))
-            keys[second].append(("pair", number))
-        return connected_groups(keys)
+        groups = _numbers(self.manifest)
+        n_groups = int(groups.max()) + 1
+        graph = coo_array((np.ones(len(self.pairs), np.bool_), groups[self.pairs].T), shape=(n_groups, n_groups))
+        return np.asarray(connected_components(graph, directed=False)[1], np.int64)[groups]
 
     def _max_joined(self) -> float:
         """The most clips in a group of clips that share audio."""
