@@ -1,5 +1,6 @@
 """Clips that contain the same part of a recording are found, and other clips are not."""
 
+import gc
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from spectag.audio.fingerprints import Fingerprint, compute_fingerprint
 from spectag.audio.synthesis import KINDS
 from spectag.data.shared_audio import (
     FingerprintIndex,
+    Match,
     SharedAudio,
     communities,
     find_matches,
@@ -96,6 +98,18 @@ def test_clips_that_cannot_be_read_or_are_empty_share_nothing():
     assert shared.pairs.tolist() == [[1, 3]]
     assert shared.offsets_seconds.tolist() == [0.0]
     assert find_shared_audio([]).pairs.shape == (0, 2)
+
+
+def test_pairs_are_kept_in_arrays_because_their_number_grows_with_the_square_of_the_excerpts():
+    n_objects = []
+
+    def count_matches(_: str, n_done: int, n_clips: int) -> None:
+        if n_done == n_clips:
+            n_objects.append(sum(type(item) is Match for item in gc.get_objects()))
+
+    shared = find_shared_audio([recordings()[0]] * 20, speeds=(1.0,), progress=count_matches)
+    assert len(shared.pairs) == 20 * 19 / 2
+    assert n_objects == [0]
 
 
 @settings(max_examples=5)

@@ -18,6 +18,9 @@ from spectag.system.worker_pool import map_unordered, n_usable_cores
 SPEEDS = (1.0, 0.99, 1.01, 0.98, 1.02)
 """Speeds at which a query is compared. Up to 0.5 % between them, most landmarks remain."""
 
+COMPARISON_VERSION = 1
+"""Increased when other pairs are found for the same fingerprints."""
+
 _MIN_SCORE = 12.0  # benchmarks/shared_audio.py: below 1 false pair in 10,000
 _MIN_EXCESS = 4.0  # of equal landmarks over chance, from which on the peaks are compared too
 _MIN_EXCESS_OTHER_SPEED = 7.0
@@ -290,29 +293,38 @@ def _shared(
     within: bool,
 ) -> SharedAudio:
     """The matches of each query; within one set, each pair once and no clip with itself."""
-    matches: dict[int, list[Match]] = {}
+    parts: dict[int, SharedAudio] = {}
     items = [(number, query) for number, query in enumerate(queries) if query is not None]
     n_workers = workers or min(n_usable_cores(), 1 + len(items) // _QUERIES_PER_WORKER)
     with TemporaryDirectory(prefix="spectag-", ignore_cleanup_errors=True) as folder:
         if n_workers > 1:
             index.keep_in(Path(folder, "keys.npy"))
         with closing(map_unordered(partial(_matches, index, speeds, within), items, n_workers=n_workers)) as results:
-            for n_done, ((number, _), found) in enumerate(results, start=1):
-                matches[number] = found
+            for n_done, ((number, _), part) in enumerate(results, start=1):
+                parts[number] = part
                 progress("shared audio", n_done, len(items))
-    pairs = [(number, match) for number in sorted(matches) for match in matches[number]]
+    ordered = [_as_arrays(0, []), *(parts[number] for number in sorted(parts))]
     return SharedAudio(
-        np.array([(number, match.clip) for number, match in pairs], np.int64).reshape(-1, 2),
-        np.array([match.n_matches for _, match in pairs], np.int64),
-        np.array([0.0 - match.offset_seconds for _, match in pairs], np.float64),
+        np.concatenate([part.pairs for part in ordered]),
+        np.concatenate([part.n_matches for part in ordered]),
+        np.concatenate([part.offsets_seconds for part in ordered]),
     )
 
 
 def _matches(
     index: FingerprintIndex, speeds: Sequence[float], within: bool, item: tuple[int, Fingerprint]
-) -> list[Match]:
+) -> SharedAudio:
     number, query = item
-    return index.matches(query, speeds=speeds, first_clip=number + 1 if within else 0)
+    return _as_arrays(number, index.matches(query, speeds=speeds, first_clip=number + 1 if within else 0))
+
+
+def _as_arrays(number: int, matches: Sequence[Match]) -> SharedAudio:
+    """The matches of a query. Excerpts of one recording give many pairs, and arrays need least memory."""
+    return SharedAudio(
+        np.array([(number, match.clip) for match in matches], np.int64).reshape(-1, 2),
+        np.array([match.n_matches for match in matches], np.int64),
+        np.array([0.0 - match.offset_seconds for match in matches], np.float64),
+    )
 
 
 def _n_frames(fingerprint: Fingerprint | None) -> int:
