@@ -117,3 +117,37 @@ def test_few_long_recordings_are_read_by_several_processes_and_a_small_file_by_t
     clip_fingerprints(clips[:1], tmp_path / "cache")
     clip_fingerprints(clips, tmp_path / "cache")
     assert used == [1, 3]  # one for each of the three long recordings
+
+
+def test_same_clips_are_compared_once_in_each_order(tmp_path, clips, monkeypatch):
+    """Clips 0 and 2 are the same sound; None is a clip that cannot be read."""
+    first, other = clip_fingerprints(clips, tmp_path)
+    sets = {"within": ([first, other, first],), "moved": ([first, None, first],), "between": ([other, first], [first])}
+    found = {
+        name: fingerprint_cache.cached_shared_audio(*prints, root=tmp_path, workers=1) for name, prints in sets.items()
+    }
+    assert {name: shared.pairs.tolist() for name, shared in found.items()} == {
+        "within": [[0, 2]],
+        "moved": [[0, 2]],
+        "between": [[1, 0]],
+    }
+    for name in ("find_shared_audio", "find_shared_between"):
+        monkeypatch.setattr(fingerprint_cache, name, refuse)
+    for name, prints in sets.items():
+        again = fingerprint_cache.cached_shared_audio(*prints, root=tmp_path)
+        for column in ("pairs", "n_matches", "offsets_seconds"):
+            np.testing.assert_array_equal(getattr(again, column), getattr(found[name], column))
+
+
+@pytest.mark.parametrize("change", ["order", "other set", "version"])
+def test_other_comparisons_are_not_taken_from_the_cache(tmp_path, clips, monkeypatch, change):
+    prints = clip_fingerprints(clips, tmp_path)
+    fingerprint_cache.cached_shared_audio(prints, root=tmp_path, workers=1)
+    if change == "version":
+        monkeypatch.setattr(fingerprint_cache, "COMPARISON_VERSION", -1)
+    n_compared = []
+    sets = {"order": (prints[::-1],), "other set": (prints[:1], prints[1:]), "version": (prints,)}
+    fingerprint_cache.cached_shared_audio(
+        *sets[change], root=tmp_path, workers=1, progress=lambda _, n_done, __: n_compared.append(n_done)
+    )
+    assert n_compared

@@ -9,6 +9,7 @@ from spectag.config.base import MelConfig
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
+from spectag.data.shared_audio import find_shared_audio
 from spectag.training.pipeline import score_recipe, train
 from spectag.training.setup.callbacks import Callbacks
 
@@ -74,3 +75,53 @@ def test_audio_is_not_compared_if_the_recipe_says_so(tmp_path, rng):
     options = DataOptions(cache=tmp_path, workers=1)
     score_recipe(read_manifest(table), None, recipe, callbacks, options, tmp_path)
     assert "shared audio" not in steps
+
+
+def test_clips_are_compared_only_once_in_a_search_for_settings(tmp_path, rng, monkeypatch):
+    table, _ = write_clips(tmp_path, rng, n_clips=12, n_recordings=6, n_sounds=(1,))
+    n_compared = []
+    monkeypatch.setattr(
+        "spectag.data.fingerprint_cache.find_shared_audio",
+        lambda fingerprints, **options: n_compared.append(len(fingerprints)) or find_shared_audio(fingerprints),
+    )
+    for weight_decay in (0.1, 0.01):
+        recipe = Recipe(**RECIPE.model_dump(exclude_unset=True), weight_decay=weight_decay)
+        _, log = score_of(table, recipe, tmp_path)
+        assert any(line.startswith("shared audio: 1") and line.endswith("other clips on average") for line in log)
+    assert n_compared == [12]
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "is_skipped"),
+    [
+        (("fold",), {}, True),
+        ((), {"validation_fraction": 0.25, "validation_split": "random"}, True),
+        ((), {}, False),  # the folds of spectag depend on the shared audio
+    ],
+    ids=["folds of the table", "random split", "folds of spectag"],
+)
+def test_many_clips_are_not_compared_where_it_changes_nothing(
+    tmp_path, rng, monkeypatch, columns, settings, is_skipped
+):
+    monkeypatch.setattr("spectag.training.pipeline.MAX_COMPARED", 23)
+    table, _ = write_clips(tmp_path, rng, n_clips=24, n_recordings=20, n_sounds=(1,), extra_columns=columns)
+    _, log = score_of(table, Recipe(**RECIPE.model_dump(exclude_unset=True), **settings), tmp_path)
+    [line] = [line for line in log if line.startswith("shared audio: ")]
+    assert ("the 24 clips are not compared" in line) == ("spectag inspect" in line) == is_skipped
+
+
+def test_noisy_clips_are_compared_with_many_clips_whose_folds_are_given(tmp_path, monkeypatch):
+    monkeypatch.setattr("spectag.training.pipeline.MAX_COMPARED", 11)
+    for name in ("curated", "noisy"):
+        (tmp_path / name).mkdir()
+    curated, noisy = (
+        write_clips(
+            tmp_path / name, np.random.default_rng(1), n_clips=n, n_recordings=12, n_sounds=(1,), extra_columns=columns
+        )[0]
+        for name, n, columns in (("curated", 12, ("fold",)), ("noisy", 5, ()))
+    )
+    log = []
+    options = DataOptions(cache=tmp_path, workers=1, noisy=noisy)
+    train(curated, tmp_path / "model", RECIPE, data=options, log=log.append)
+    assert any("the 12 clips are not compared with each other" in line for line in log)
+    assert any(line.startswith("5 noisy clips share a recording or group with clips of the manifest") for line in log)

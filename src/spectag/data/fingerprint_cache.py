@@ -3,9 +3,10 @@
     CACHE/fingerprints-<version>.sqlite
 
 Fingerprints have the key of the clip's content, as spectrograms have. The database also contains the key of each file
-with its size and times, so that an unchanged file is not read again.
+with its size and times, so that an unchanged file is not read again, and the pairs that were found in sets of clips.
 """
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from spectag.audio.files import read_audio
 from spectag.audio.fingerprints import FINGERPRINT_VERSION, FRAME_SECONDS, Fingerprint, compute_fingerprint
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
+from spectag.data.shared_audio import COMPARISON_VERSION, SharedAudio, find_shared_audio, find_shared_between
 from spectag.data.spectrograms.cache import content_key, state_of_file
 from spectag.errors import EndOfSoundError, SpectagError, SpectrogramCacheError
 from spectag.system.cache import cache_folder
@@ -30,7 +32,12 @@ create table if not exists clips (
     path text, start_seconds real, end_seconds real, state text not null, key text not null,
     primary key (path, start_seconds, end_seconds)
 );
+create table if not exists shared (
+    key text primary key, pairs blob not null, n_matches blob not null, offsets_seconds blob not null
+);
 """
+_SHARED_KINDS = ("<i8", "<i8", "<f8")
+_MAX_PAIRS = 10_000_000  # that are kept, 320 MB; a value in SQLite has up to 1 GB
 _BLOCK_SECONDS = 60.0  # a whole number of frames; long recordings are read in blocks, which bounds the memory
 _BYTES_PER_WORKER = 10_000_000  # of files: their fingerprints take about as long as the start of a worker process
 _COMMIT_SECONDS = 5.0  # a killed run loses the work of this time
@@ -69,10 +76,8 @@ def clip_fingerprints(
     WorkerDiedError
         If a worker process was killed.
     """
-    folder = Path(root) if root else cache_folder() / "spectrograms"
-    path = folder / f"fingerprints-{FINGERPRINT_VERSION}.sqlite"
     sounds = dict.fromkeys(clip for clip in clips if clip.path.suffix.lower() not in IMAGE_SUFFIXES)
-    with _open_database(path) as database:
+    with _open_database(root) as database:
         keys = _keys(database, sounds)
         known = {key for (key,) in database.execute("select key from fingerprints")}
         clip_of_key = {key: clip for clip, key in keys.items() if key not in known}
@@ -85,6 +90,66 @@ def clip_fingerprints(
     if n_unreadable := sum(keys.get(clip) not in prints for clip in sounds):
         log(f"{n_unreadable} clips can't be read and have no fingerprint")
     return [prints.get(keys[clip]) if clip in keys else None for clip in clips]
+
+
+def cached_shared_audio(
+    fingerprints: Sequence[Fingerprint | None],
+    others: Sequence[Fingerprint | None] | None = None,
+    *,
+    root: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> SharedAudio:
+    """The pairs of clips that share audio, from the cache if the same fingerprints were compared before.
+
+    Parameters
+    ----------
+    fingerprints
+        Of each clip. None, for a clip that can't be read, shares nothing.
+    others, optional
+        Fingerprints of other clips. With them, the pairs are of a clip of the first set and a clip of this set.
+    root : path, optional
+        Folder of the spectrogram cache, as for `clip_fingerprints`.
+    workers, progress
+        As for `find_shared_audio`. Without a comparison, there is no progress.
+
+    Raises
+    ------
+    SpectrogramCacheError
+        If the cache can't be read or written.
+    WorkerDiedError
+        If a worker process was killed.
+    """
+    key = _key_of_sets([fingerprints] if others is None else [fingerprints, others])
+    with _open_database(root) as database:
+        select = "select pairs, n_matches, offsets_seconds from shared where key = ?"
+        row = database.execute(select, (key,)).fetchone()
+    if row:
+        pairs, n_matches, offsets = (np.frombuffer(blob, kind) for blob, kind in zip(row, _SHARED_KINDS, strict=True))
+        return SharedAudio(pairs.reshape(-1, 2), n_matches, offsets)
+    if others is None:
+        found = find_shared_audio(fingerprints, workers=workers, progress=progress)
+    else:
+        found = find_shared_between(fingerprints, others, workers=workers, progress=progress)
+    columns = (found.pairs, found.n_matches, found.offsets_seconds)
+    blobs = [column.astype(kind).tobytes() for column, kind in zip(columns, _SHARED_KINDS, strict=True)]
+    if len(found.pairs) > _MAX_PAIRS:
+        return found
+    with _open_database(root) as database:
+        database.execute("insert or ignore into shared values (?, ?, ?, ?)", (key, *blobs))
+    return found
+
+
+def _key_of_sets(sets: Sequence[Sequence[Fingerprint | None]]) -> str:
+    """A hash of the fingerprints and of their order."""
+    digest = hashlib.sha256(f"{COMPARISON_VERSION}".encode())
+    for fingerprints in sets:
+        digest.update(f"clips {len(fingerprints)}\n".encode())
+        for fingerprint in fingerprints:
+            digest.update(f"peaks {None if fingerprint is None else len(fingerprint.frames)}\n".encode())
+            if fingerprint is not None:
+                digest.update(fingerprint.frames.astype("<i4").tobytes() + fingerprint.bins.astype("<i2").tobytes())
+    return digest.hexdigest()
 
 
 def clip_fingerprint(clip: Clip) -> Fingerprint:
@@ -116,7 +181,8 @@ def clip_fingerprint(clip: Clip) -> Fingerprint:
 
 
 @contextmanager
-def _open_database(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_database(root: str | Path | None) -> Iterator[sqlite3.Connection]:
+    path = (Path(root) if root else cache_folder() / "spectrograms") / f"fingerprints-{FINGERPRINT_VERSION}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS)) as database:

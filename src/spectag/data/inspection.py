@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -14,10 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, read_audio
 from spectag.data.clips import Clip, Manifest
-from spectag.data.fingerprint_cache import clip_fingerprints
+from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest
-from spectag.data.shared_audio import SharedAudio, find_shared_between
-from spectag.data.shared_audio import find_shared_audio as find_pairs
+from spectag.data.shared_audio import SharedAudio
 from spectag.errors import EndOfSoundError, SpectagError
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
@@ -356,15 +356,15 @@ def _shared(
     if manifest.holds_images:
         return ()
     fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
-    shared = find_pairs(fingerprints, workers=workers, progress=progress)
+    compare = partial(cached_shared_audio, fingerprints, root=cache, workers=workers, progress=progress)
+    shared = compare()
     groups = np.array(manifest.groups)
     apart = np.not_equal(*groups[shared.pairs.T])
     shared = SharedAudio(shared.pairs[apart], shared.n_matches[apart], shared.offsets_seconds[apart])
     found = [SharedClips.of(manifest.clips, manifest.clips, shared, None)]
     for other in map(as_manifest, compare_with):
         of_other = clip_fingerprints(other.clips, cache, workers=workers, progress=progress)
-        between = find_shared_between(fingerprints, of_other, workers=workers, progress=progress)
-        found.append(SharedClips.of(manifest.clips, other.clips, between, str(other.source)))
+        found.append(SharedClips.of(manifest.clips, other.clips, compare(of_other), str(other.source)))
     return tuple(found)
 
 

@@ -13,13 +13,12 @@ import numpy as np
 from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import join_labels
-from spectag.data.fingerprint_cache import clip_fingerprints
+from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.annotations import is_annotation
 from spectag.data.readers.csv_table import MANIFEST_COLUMNS, extra_columns, find_delimiter
 from spectag.data.readers.delimited_text import open_table, read_text
-from spectag.data.shared_audio import find_shared_audio as find_pairs
 from spectag.errors import DataError
 from spectag.system.output import open_output
 from spectag.system.progress import Progress, silent
@@ -109,7 +108,9 @@ def split(
     y_true, groups, sharing = manifest.multi_hot(), manifest.groups, None
     if find_shared_audio:
         fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
-        sharing = SharingClips.of(manifest, find_pairs(fingerprints, workers=workers, progress=progress))
+        sharing = SharingClips.of(
+            manifest, cached_shared_audio(fingerprints, root=cache, workers=workers, progress=progress)
+        )
         groups = sharing.together(folds or N_FOLDS, seed=seed).groups
     order = np.arange(len(manifest.clips))
     if test_size is not None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ from spectag.config.recipe import Recipe
 from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import read_corrections
-from spectag.data.fingerprint_cache import clip_fingerprints
+from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest, read_manifest
 from spectag.data.readers.delimited_text import abbreviate
-from spectag.data.shared_audio import SharedAudio, find_shared_audio, find_shared_between
+from spectag.data.shared_audio import SharedAudio
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.errors import ConfigError
 from spectag.models.out_of_fold import OutOfFoldPredictions, portable_clip_names, portable_group_names
@@ -38,11 +39,13 @@ from spectag.training.members.member import MemberInputs
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
-from spectag.training.setup.held_out import MIN_GROUPS, HeldOut, hold_out
+from spectag.training.setup.held_out import MIN_GROUPS, HeldOut, hold_out, is_given
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning
 
+MAX_COMPARED = 10_000
+"""Most clips that are compared with each other only to say how optimistic the score is; the time is quadratic."""
 _NOTABLE_OPTIMISM = 0.005  # of lwlrap; a few clips seem to share audio by chance
 
 
@@ -319,6 +322,7 @@ def _folds(
     if recipe.find_shared_audio and holds_out and not manifest.holds_images:
         with run.processes.main_process_first():
             shared, shared_with_noisy = _shared_audio(run, inputs, workers)
+    if shared is not None:
         sharing = SharingClips.of(manifest, shared)
         if len(sharing.pairs):
             log(f"shared audio: {sharing}")
@@ -351,17 +355,26 @@ def _few_recordings(manifest: Manifest, held_out: HeldOut) -> str | None:
 
 def _shared_audio(
     run: TrainingRun, inputs: MemberInputs, workers: int | None
-) -> tuple[SharedAudio, SharedAudio | None]:
-    """Pairs of clips that share audio, and pairs of a clip with noisy labels and a clip."""
+) -> tuple[SharedAudio | None, SharedAudio | None]:
+    """Pairs of clips that share audio, and pairs of a clip with noisy labels and a clip; None if not compared."""
+    manifest, progress = inputs.clips.manifest, run.callbacks.progress
+    n_clips = len(manifest.clips)
+    is_compared = n_clips <= MAX_COMPARED or not is_given(manifest, run.recipe)
+    if not is_compared:
+        run.callbacks.log(
+            f"shared audio: the {n_clips} clips are not compared with each other, because the held-out clips or their "
+            "groups are given and it takes long; to compare them, use spectag inspect"
+        )
+        if inputs.noisy is None:
+            return None, None
 
     def fingerprints(clips: ClipInputs) -> list[Fingerprint | None]:
-        return clip_fingerprints(clips.manifest.clips, run.root, workers=workers, progress=run.callbacks.progress)
+        return clip_fingerprints(clips.manifest.clips, run.root, workers=workers, progress=progress)
 
+    compare = partial(cached_shared_audio, root=run.root, workers=workers, progress=progress)
     of_clips = fingerprints(inputs.clips)
-    shared = find_shared_audio(of_clips, progress=run.callbacks.progress)
-    if inputs.noisy is None:
-        return shared, None
-    return shared, find_shared_between(fingerprints(inputs.noisy), of_clips, progress=run.callbacks.progress)
+    shared = compare(of_clips) if is_compared else None
+    return shared, None if inputs.noisy is None else compare(fingerprints(inputs.noisy), of_clips)
 
 
 def _optimism(out_of_fold: OutOfFoldPredictions, held_out: HeldOut, cross_fitted: CrossFitted) -> str | None:

@@ -88,7 +88,7 @@ def hold_out(manifest: Manifest, recipe: Recipe, sharing: SharingClips | None = 
     """
     if sharing is None or not len(sharing.pairs):
         return _by_groups(manifest, recipe)
-    if _is_given(manifest, recipe):
+    if is_given(manifest, recipe):
         return _with_optimistic(_by_groups(manifest, recipe), sharing)
     joined = sharing.joined()
     if joined is None:
@@ -137,7 +137,7 @@ def _has_folds(manifest: Manifest) -> bool:
     return None not in names and (len(names) >= 3 or bool(_validation_name(names)))
 
 
-def _is_given(manifest: Manifest, recipe: Recipe) -> bool:
+def is_given(manifest: Manifest, recipe: Recipe) -> bool:
     """Whether the user decided which clips belong together: by folds, by groups, or by a random split."""
     if recipe.validation_fraction is not None:
         decides = recipe.validation_split == "random"
