@@ -10,6 +10,7 @@ import pytest
 from helpers.small_training import SMALL_MEL, small_recipe, write_sounds
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
+from spectag.errors import ConfigError
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.training.ensemble import TrainingRun, blend
@@ -55,6 +56,26 @@ def test_noisy_clips_of_a_held_out_group_are_left_out(tmp_path, run):
     expected = [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1], [1] * 12]
     np.testing.assert_array_equal(kept, np.array(expected, bool))
     assert any(line.startswith("8 noisy clips share a recording or group with clips of the manifest") for line in lines)
+
+
+def test_checkpoints_of_another_version_of_fine_tuning_or_other_settings_are_not_continued(tmp_path, run, monkeypatch):
+    manifest = read_manifest(write_sounds(tmp_path / "sounds"))
+    monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", lambda *args, **_: seen.append(args[2]))
+    seen = []
+
+    def fingerprint(recipe):
+        training = run(recipe)
+        members = training.open_inputs(manifest, None, 1)
+        with pytest.raises(ConfigError, match="budget"):  # nothing was trained
+            training.fit(members, CrossValidation.of(manifest.multi_hot(), hold_out(manifest, recipe)))
+        return seen[-1].fingerprint
+
+    recipe = small_recipe(validation_fraction=0.25, budget=1000)
+    first = fingerprint(recipe)
+    assert fingerprint(recipe.model_copy(update={"budget": 2000})) == first
+    assert fingerprint(recipe.model_copy(update={"learning_rate": 0.5})) != first
+    monkeypatch.setattr("spectag.training.ensemble.FINETUNING_VERSION", -1)
+    assert fingerprint(recipe) != first
 
 
 def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, monkeypatch):

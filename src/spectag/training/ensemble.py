@@ -35,6 +35,8 @@ from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.noisy_labels import relabel_report
 
+FINETUNING_VERSION = 1
+"""Increased when fine-tuning with the same settings gives other weights, so that no earlier checkpoint is continued."""
 _RESERVED_SECONDS = 20.0
 """Part of a budget that is kept for writing the bundle, and again for the export of each fine-tuned member."""
 _MAX_RESERVED_FRACTION = 0.1
@@ -378,7 +380,7 @@ def _fingerprint(inputs: MemberInputs, cross_validation: CrossValidation) -> str
     recipe = inputs.recipe.model_copy(update={"budget": None})
     digest = hashlib.blake2b(digest_size=16)
     for text in (
-        version("spectag"),
+        f"{version('spectag')} {FINETUNING_VERSION}",
         recipe.model_dump_json(),
         inputs.front_end.model_dump_json(),
         inputs.store.weights_sha256,
