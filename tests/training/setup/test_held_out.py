@@ -66,8 +66,8 @@ def test_one_or_two_clips_a_label_are_too_few_for_folds(n_per_label):
     held_out = hold_out(manifest_with(n_per_label), Recipe())
     assert (held_out.names, held_out.rows, held_out.is_single_split) == ((), (), False)
     assert held_out.note == (
-        f"no clips: too few recordings for folds (the median label has {n_per_label}, folds need 3); default weight "
-        "decay, no scores, and thresholds are not fitted"
+        f"no clips: too few recordings for folds (the median label has {n_per_label}, folds need 3); no scores, "
+        "default settings of the head, and thresholds are not fitted"
     )
 
 
