@@ -214,5 +214,7 @@ def test_no_curve_without_held_out_clips_or_with_many_clips(world, monkeypatch):
     none = CrossValidation.of(y_true, HeldOut((), (), False, ""))
     assert curve_of(features, y_true, recordings, cross_validation=none) is None
     assert curve_of(features, y_true, recordings) is not None
-    monkeypatch.setattr(module, "MAX_CLIPS", len(features) - 1)
-    assert curve_of(features, y_true, recordings) is None
+    monkeypatch.setattr(module, "MAX_CLIPS", len(features))
+    assert curve_of(features, y_true, recordings) is not None
+    with_noisy = FrozenFeatures(features, [N_FEATURES], noisy=features[:1])
+    assert curve_of(features, y_true, recordings, data=with_noisy) is None

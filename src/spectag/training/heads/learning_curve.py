@@ -19,7 +19,7 @@ FRACTIONS = (0.25, 0.5)
 """Of the recordings that each fold is trained on."""
 
 MAX_CLIPS = 3000
-"""With more clips there is no learning curve: it would take long, and twice as many recordings would gain little."""
+"""With more clips to train on (plain, noisy and mixed ones) there is no curve: it takes long, and they gain little."""
 
 _FEWEST_TIMES = 1.2
 """Each point has at least this many times as many recordings as the one before."""
@@ -98,7 +98,9 @@ def learning_curve(
         fewer.
     """
     score = cross_validation.score(cross_validation.cross_fitted(fit.logits))
-    if fit.refit is None or score is None or len(data.clips) > MAX_CLIPS:
+    trained_on = (data.clips, data.noisy, None if data.mixed is None else data.mixed.features)
+    n_clips = sum(len(features) for features in trained_on if features is not None)
+    if fit.refit is None or score is None or n_clips > MAX_CLIPS:
         return None
     points = [(1.0, score)]
     for fraction in reversed(FRACTIONS):
