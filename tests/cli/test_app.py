@@ -18,9 +18,12 @@ from helpers.configs import read_config
 from spectag.audio.files import audio_info, write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.cli.app import main
+from spectag.cli.commands.train import _score_table
 from spectag.config.base import ImageConfig, MelConfig, to_toml
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
+from spectag.scoring.scores import score_predictions
+from spectag.training.bundle_writer import FoldScore
 
 SCRATCH = Recipe(
     backbone="scratch",
@@ -205,7 +208,18 @@ def test_table_of_scores_has_a_row_for_each_fold(trained, run, tmp_path):
     assert rows[0] == ["held", "out", "clips", "lwlrap", "top-1", "accuracy"]
     assert [row[:2] for row in rows[1:5]] == [["fold", "1"], ["fold", "2"], ["mean", "of"], ["all", "held"]]
     assert rows[5][:4] == ["95", "%", "interval", "of"]
-    assert rows[6] == ["model:", str(tmp_path / "m")]
+    assert rows[6][:2] == ["learning", "curve"]
+    assert rows[7] == ["model:", str(tmp_path / "m")]
+
+
+def test_scores_of_many_folds_are_shown_as_their_mean():
+    scores = score_predictions(np.eye(2, dtype=bool)[[0, 1] * 5], np.eye(2)[[0, 1] * 5], range(10))
+    lines = {}
+    for n_folds in (2, 40):
+        table = _score_table(scores, [FoldScore(str(n), 1, n / 40, 1.0) for n in range(n_folds)])
+        lines[n_folds] = [str(cell) for cell in table.columns[0].cells]
+    assert lines[2] == ["fold 0", "fold 1", "mean of 2 folds", "all held out"]
+    assert lines[40] == ["mean of 40 folds", "all held out"]
 
 
 def test_tags_of_the_command_equal_those_of_python(trained, run, tmp_path):

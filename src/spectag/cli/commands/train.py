@@ -126,8 +126,11 @@ def _learning_curve_text(curve: "LearningCurve", metric: str) -> str:
     )
 
 
+_MAX_FOLDS_SHOWN = 10
+
+
 def _score_table(scores: "Scores", folds: "Sequence[FoldScore]") -> "Table":
-    """The scores of each fold and of all held-out clips; a dash for those that are not defined."""
+    """The scores of each fold, if they fit on a screen, and of all held-out clips; a dash for those not defined."""
     metrics = [scores.main_metric]
     if scores.top1_accuracy is not None and len(scores.n_clips_per_label) > 1:
         metrics.append("top1_accuracy")
@@ -137,7 +140,8 @@ def _score_table(scores: "Scores", folds: "Sequence[FoldScore]") -> "Table":
     if len(folds) > 1:
         columns_of_scores = zip(*(values for _, _, values in rows), strict=True)
         means = [None if None in values else sum(values) / len(folds) for values in columns_of_scores]
-        for name, n_clips, values in [*rows, ("mean of folds", "", means)]:
+        shown = rows if len(rows) <= _MAX_FOLDS_SHOWN else []
+        for name, n_clips, values in [*shown, (f"mean of {len(folds)} folds", "", means)]:
             table.add_row(name, n_clips, *map(_score_text, values))
     totals = scores.to_dict()
     table.add_row("all held out", str(scores.n_clips), *(_score_text(totals[metric]) for metric in metrics))
