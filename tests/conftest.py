@@ -1,6 +1,10 @@
 """Fixtures and settings for all tests."""
 
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # otherwise tests of Ctrl-C would never end
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in parallel; torch threads would wait for each other
 
