@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.spectrograms.clip_inputs import ClipPart
 from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.training.networks.network import TaggerNetwork
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,10 @@ class ValidationClips:
     y_true: BoolArray
 
 
-def logits_of_clips(network: TaggerNetwork, clips: ValidationClips, accelerator: Accelerator) -> FloatArray:
+def logits_of_clips(network: TaggerNetwork, clips: ValidationClips, accelerator: "Accelerator") -> FloatArray:
     """Logits (n_clips, n_labels) of whole clips in single precision. The processes share the work."""
+    from accelerate.utils import gather_object  # frozen training does not need it
+
     own = range(accelerator.process_index, len(clips.rows), accelerator.num_processes)
     was_training = network.training
     network.eval()
