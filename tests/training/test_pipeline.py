@@ -226,8 +226,8 @@ def test_one_or_two_clips_a_label_train_without_folds(table, n_clips):
 
 
 @pytest.mark.slow
-def test_single_clip_trains(table):
-    path = table(table.rows[:1])
+def test_one_clip_with_a_label_and_one_without_train(table):
+    path = table([table.rows[0], table.rows[-1] | {"labels": ""}])
     result = train(path, path.parent / "model", Recipe(**FROZEN))
     assert read_info(result.bundle).labels == (table.rows[0]["labels"],)
 
