@@ -83,7 +83,7 @@ def data_sets(features: Features, work: Path, options: argparse.Namespace) -> It
         for seed in range(options.draws):
             rows = draw_one_clip_each(y_true, np.array(table.groups), n_recordings, np.random.default_rng(seed))
             draws.append(compare(table, data, np.isin(np.arange(len(folds)), rows), features.recipe))
-        yield f"{n_recordings} recordings per label", draws
+        yield f"clips per label: {n_recordings}, of as many recordings", draws
     for n_recordings, n_train in ((3, N_TRAIN), (6, N_TRAIN), (12, N_TRAIN), (12, N_MANY)):
         clean, noisy = [], []
         for seed in options.seeds if n_train == N_TRAIN else options.seeds[:1]:
