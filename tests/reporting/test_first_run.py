@@ -18,7 +18,8 @@ def times_of(folder):
 
 
 @pytest.mark.slow
-def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run, tmp_path):
+def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache"))  # without the features of another test
     folder = tmp_path / "erste Schritte"
     done = run("demo", "-o", folder)
     assert done.status == 0
