@@ -460,3 +460,9 @@ def test_fine_tuning_does_not_change_the_feature_store(inputs_for, y_true, conte
     fit_finetuned(member_inputs, single_split(y_true), context(), Callbacks(), name="")
     torch.testing.assert_close(member_inputs.store.extractor.state_dict(), before, rtol=0, atol=0)
     assert FeatureStore(cache, recipe, FRONT_END).weights_sha256 == member_inputs.store.weights_sha256
+
+
+def test_label_map_for_a_network_without_names_is_refused(inputs_for, y_true):
+    recipe = Recipe(backbone="scratch", mel=SMALL_MEL, label_map={"x": ("Rain",)})
+    with pytest.raises(ConfigError, match=r"label_map has no effect on scratch.*AudioSet"):
+        inputs_for(recipe).frozen_features(y_true, progress=silent)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from spectag.array_types import AnyFloatArray, BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
@@ -185,7 +186,8 @@ class _Candidates:
         """Fit heads with further settings, and choose among all."""
         y_true, folds = self._cross_validation.y_true, self._cross_validation.folds
         self._logits |= {setting: np.full(y_true.shape, np.nan) for setting in settings}
-        with ThreadPoolExecutor(n_usable_cores()) as pool:
+        # the limit is that of the process, so that of the threads would not be undone in the right order
+        with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
             fits = pool.map(lambda fold: _fit_fold(self._data, fold, y_true, settings), folds)
             for n_done, (fold, fit) in enumerate(zip(folds, fits, strict=True), start=1):
                 self._predict(fold, dict(zip(settings, fit, strict=True)))
@@ -248,7 +250,7 @@ def _log_prior(data: FrozenFeatures, y_true: BoolArray, weight: float, log: Log)
     known = np.flatnonzero(data.prior.has_name)
     unused = [label for label, index in zip(data.prior.names, known, strict=True) if not separates[index]]
     if unused and weight:
-        log(f"left out of these, because the network does not tell their clips from others: {', '.join(unused)}")
+        log(f"left out of these, because its logits do not separate their clips from others: {', '.join(unused)}")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ class MemberInputs:
         layer = self.store.extractor.backbone.classifier()
         is_published = recipe.pretrained and recipe.init is None and recipe.features == "all"
         if layer is None or not is_published or not recipe.name_prior:
+            if recipe.label_map:
+                raise ConfigError(
+                    f"label_map has no effect on {recipe.backbone} with these settings: it needs name_prior, and all "
+                    "features of a published AudioSet network such as mn04_audioset"
+                )
             return None
         weights = np.zeros((n_features, layer.out_features))
         weights[-layer.in_features :] = layer.weight.detach().numpy().T  # its inputs are the last features
