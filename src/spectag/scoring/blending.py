@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import FloatArray
 from spectag.scoring.logistic_loss import fit_logistic
 
 L2_PENALTY = 20.0
@@ -69,6 +69,7 @@ def fit_ensemble_weights(logits: Sequence[ArrayLike], y_true: ArrayLike) -> Ense
     logits : sequence of float arrays of shape (n_clips, n_labels)
         One array per member. Clips that have NaN in any of them are ignored.
     y_true : bool array of shape (n_clips, n_labels)
+        Or 0 and 1, and NaN for unknown labels, which are ignored.
 
     Returns
     -------
@@ -85,15 +86,17 @@ def fit_ensemble_weights(logits: Sequence[ArrayLike], y_true: ArrayLike) -> Ense
     ----------
     Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers 1999.
     """
-    scores, truth = _complete_clips(logits, y_true)
+    scores, cells = _complete_clips(logits, y_true)
     n_members = len(scores)
     if n_members == 1:
         return ONE_MODEL
     means, deviations = scores.mean(axis=(1, 2)), scores.std(axis=(1, 2))
     deviations[deviations == 0] = np.inf  # constant logits carry no information
-    standardised_logits = ((scores - means[:, None, None]) / deviations[:, None, None]).reshape(n_members, -1)
+    known = ~np.isnan(cells)
+    standardised_logits = ((scores - means[:, None, None]) / deviations[:, None, None])[:, known]
+    truth = cells[known] == 1
     n_true, n_false = truth.sum(), (~truth).sum()
-    targets = np.where(truth, (n_true + 1) / (n_true + 2), 1 / (n_false + 2)).ravel()
+    targets = np.where(truth, (n_true + 1) / (n_true + 2), 1 / (n_false + 2))
     with threadpool_limits(1):  # with a few cores, BLAS threads spend more time waiting than working
         total, bias = _fit_contributions(standardised_logits.mean(axis=0, keepdims=True), targets, np.ones(1), 0.0, 0.0)
         equal = np.full(n_members, (total[0] or 1.0) / n_members)
@@ -102,11 +105,11 @@ def fit_ensemble_weights(logits: Sequence[ArrayLike], y_true: ArrayLike) -> Ense
     return EnsembleWeights(tuple(weights.tolist()), float(bias - weights @ means))
 
 
-def _complete_clips(logits: Sequence[ArrayLike], y_true: ArrayLike) -> tuple[FloatArray, BoolArray]:
+def _complete_clips(logits: Sequence[ArrayLike], y_true: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Logits (n_members, n_clips, n_labels) and truth of the clips that have the logits of all members."""
     if len(logits) == 0:
         raise ValueError("need the logits of at least one member, got none")
-    scores, truth = _stack(logits), np.asarray(y_true, np.bool_)
+    scores, truth = _stack(logits), np.asarray(y_true, np.float64)
     if truth.ndim != 2 or scores.shape[1:] != truth.shape:
         raise ValueError(
             f"need y_true of shape (n_clips, n_labels) and logits of the same, got {truth.shape} and {scores.shape[1:]}"

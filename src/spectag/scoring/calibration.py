@@ -145,6 +145,7 @@ def fit_calibration(
     logits : float array of shape (n_clips, n_labels)
         Clips that have NaN anywhere are ignored.
     y_true : bool array of shape (n_clips, n_labels)
+        Or 0 and 1, and NaN for unknown labels, which are ignored.
     method : str
         temperature: a scale. platt: a scale and an offset. isotonic: any increasing curve for each label that at least
         MIN_CLIPS_ISOTONIC clips have and as many do not have, and platt for the other labels. none: no calibration.
@@ -171,9 +172,12 @@ def fit_calibration(
 
 
 class _Clips:
-    """Clips to fit on, with a cache of the lines that were fitted without some of the folds."""
+    """Clips to fit on, with a cache of the lines that were fitted without some of the folds.
 
-    def __init__(self, logits: FloatArray, truth: BoolArray, folds: IntArray) -> None:
+    `truth` is 1, 0, or NaN for unknown labels.
+    """
+
+    def __init__(self, logits: FloatArray, truth: FloatArray, folds: IntArray) -> None:
         self.logits, self.truth, self.folds = logits, truth, folds
         self.fold_names: list[int] = np.unique(folds).tolist()
         self._lines: dict[tuple[frozenset[int], bool, bool], list[tuple[float, float]]] = {}
@@ -181,7 +185,7 @@ class _Clips:
     @classmethod
     def usable(cls, logits: ArrayLike, y_true: ArrayLike, folds: ArrayLike | None) -> tuple["_Clips", BoolArray]:
         """The clips with logits and a fold, and a bool array (n_clips,) that marks them."""
-        z, truth = np.asarray(logits, np.float64), np.asarray(y_true, np.bool_)
+        z, truth = np.asarray(logits, np.float64), np.asarray(y_true, np.float64)
         fold_of_clip = np.zeros(len(z), np.int64) if folds is None else np.asarray(folds)
         if z.ndim != 2 or z.shape != truth.shape or fold_of_clip.shape != z.shape[:1]:
             raise ValueError(
@@ -214,20 +218,21 @@ class _Clips:
             in_fold = self.folds == fold
             calibration = self.calibration(candidate, left_out | {fold})
             z = self.logits[in_fold] if calibration is None else calibration.calibrated_logits(self.logits[in_fold])
-            losses[in_fold] = (np.logaddexp(0, z) - self.truth[in_fold] * z).sum(axis=1)
+            losses[in_fold] = np.nansum(np.logaddexp(0, z) - self.truth[in_fold] * z, axis=1)
         return np.asarray(losses[~np.isnan(losses)])
 
     def calibration(self, candidate: _Candidate | None, left_out: frozenset[int] = frozenset()) -> Calibration | None:
         """The calibration fitted on the folds that are not left out; None if none of their clips has a label."""
         logits, truth = self._without(left_out)
-        if candidate is None or not truth.any():
+        if candidate is None or not (truth == 1).any():
             return None
         lines = self._lines_without(left_out, candidate.method != "temperature", candidate.is_pooled)
         curves = [linear_curve(scale, offset) for scale, offset in lines]
         if candidate.method == "isotonic":
-            n_true = truth.sum(axis=0)
-            for label in np.flatnonzero(np.minimum(n_true, len(truth) - n_true) >= MIN_CLIPS_ISOTONIC):
-                curves[label] = isotonic_curve(logits[:, label], truth[:, label], *lines[label])
+            known, n_true, n_false = ~np.isnan(truth), (truth == 1).sum(axis=0), (truth == 0).sum(axis=0)
+            for label in np.flatnonzero(np.minimum(n_true, n_false) >= MIN_CLIPS_ISOTONIC):
+                rows = known[:, label]
+                curves[label] = isotonic_curve(logits[rows, label], truth[rows, label] == 1, *lines[label])
         return Calibration(method=candidate.method, curves=tuple(curves))
 
     def _lines_without(self, left_out: frozenset[int], with_offset: bool, is_pooled: bool) -> list[tuple[float, float]]:
@@ -250,7 +255,7 @@ class _Clips:
                 self._lines[key] = list(zip(own_scales, own_offsets, strict=True))
         return self._lines[key]
 
-    def _without(self, left_out: frozenset[int]) -> tuple[FloatArray, BoolArray]:
+    def _without(self, left_out: frozenset[int]) -> tuple[FloatArray, FloatArray]:
         kept = ~np.isin(self.folds, list(left_out))
         return self.logits[kept], self.truth[kept]
 
@@ -291,6 +296,7 @@ def cross_fit(
     logits : float array of shape (n_clips, n_labels)
         Clips that have NaN anywhere are ignored.
     y_true : bool array of shape (n_clips, n_labels)
+        Or 0 and 1, and NaN for unknown labels, which are ignored.
     folds : int array of shape (n_clips,)
         The fold of each clip; clips with -1 are ignored. All clips of a recording must be in one fold.
     method : str

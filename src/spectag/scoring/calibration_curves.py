@@ -73,6 +73,7 @@ def fit_line(
     ----------
     logits : float array of any shape
     y_true : bool array of the same shape
+        Or 0 and 1, and NaN for unknown labels, which are ignored.
     with_offset : bool
         If False, the offset is 0: temperature scaling.
 
@@ -98,18 +99,19 @@ def fit_lines(
     scale_l2_penalty: float,
     offset_l2_penalty: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """`fit_line` for each column of (n_clips, n_labels): scales and offsets (n_labels,).
+    """`fit_line` for each column of (n_clips, n_labels): scales and offsets (n_labels,). Ignores cells without truth.
 
     Newton's method runs on all columns together, which is 20 times as fast as one after another. A column for which
     it does not converge is solved by L-BFGS.
     """
-    n_labels = logits.shape[1]
+    n_labels, known = logits.shape[1], ~np.isnan(truth)
+    truth = np.where(known, truth, 0.0).astype(np.float64)
     scales, offsets = np.ones(n_labels), np.zeros(n_labels)
     solved = np.zeros(n_labels, np.bool_)
     with np.errstate(all="ignore"):  # columns that diverge are solved again
         for _ in range(_N_NEWTON_STEPS):
             probabilities = expit(scales * logits + offsets)
-            errors, spread = probabilities - truth, probabilities * (1 - probabilities)
+            errors, spread = known * (probabilities - truth), known * probabilities * (1 - probabilities)
             slope = (errors * logits).sum(axis=0) + scale_l2_penalty * (scales - 1)
             curvature = (spread * logits**2).sum(axis=0) + scale_l2_penalty
             if with_offset:
@@ -128,8 +130,9 @@ def fit_lines(
     for label in np.flatnonzero(~solved):
         coefficients = fit_logistic(
             np.column_stack([logits[:, label], np.ones(len(logits))]),
-            truth[:, [label]].astype(np.float64),
+            truth[:, [label]],
             np.array([[1.0], [0.0]]),
+            sample_weights=known[:, label].astype(np.float64),
             l2_penalty=np.array([[scale_l2_penalty], [offset_l2_penalty]]) / len(logits),
             l2_center=np.array([[1.0], [0.0]]),
             bounds=(_SCALE_LIMITS, (None, None) if with_offset else (0.0, 0.0)),

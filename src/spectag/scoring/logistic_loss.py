@@ -24,7 +24,7 @@ def fit_logistic(
 ) -> FloatArray:
     """Coefficients (n_inputs, n_outputs) of logits = inputs @ coefficients that minimise
 
-        mean over samples of sample_weight * sum over outputs of the logistic loss
+        mean over samples of the sum over outputs of sample_weight * logistic loss
         + sum over coefficients of l2_penalty / 2 * (coefficient - l2_center) ** 2
 
     Parameters
@@ -35,7 +35,7 @@ def fit_logistic(
     start : float array of shape (n_inputs, n_outputs)
         Coefficients with which the search begins.
     l2_penalty, l2_center : arrays that broadcast to the coefficients
-    sample_weights : float array of shape (n_samples,), optional
+    sample_weights : float array of shape (n_samples,) or (n_samples, n_outputs), optional
         By default all 1.
     bounds : sequence of (low, high), optional
         Of each coefficient, in the order of `start.ravel()`.
@@ -46,14 +46,15 @@ def fit_logistic(
 
     n_samples = len(inputs)
     weights = np.ones(n_samples) if sample_weights is None else sample_weights
+    weights = weights.reshape(n_samples, -1)
 
     def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
         coefficients = flat.reshape(start.shape)
         logits = inputs @ coefficients
-        losses = (np.logaddexp(0, logits) - targets * logits).sum(axis=1)
+        losses = weights * (np.logaddexp(0, logits) - targets * logits)
         distance = coefficients - l2_center
-        loss = weights @ losses / n_samples + (l2_penalty * distance**2).sum() / 2
-        gradient = inputs.T @ ((expit(logits) - targets) * (weights / n_samples)[:, None]) + l2_penalty * distance
+        loss = losses.sum() / n_samples + (l2_penalty * distance**2).sum() / 2
+        gradient = inputs.T @ ((expit(logits) - targets) * (weights / n_samples)) + l2_penalty * distance
         return loss, gradient.ravel()
 
     options = {"maxiter": 500, "ftol": ftol, "gtol": gtol}

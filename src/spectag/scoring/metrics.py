@@ -1,8 +1,8 @@
 """Metrics of predictions: lwlrap, average precision, ROC-AUC, top-1 accuracy, and the thresholds of the best F1.
 
-Everywhere `y_true` (bool, or 0 and 1) and `y_score` (logits or probabilities) have shape (n_clips, n_labels). A
-function raises a ValueError if their shapes differ, or a score is NaN or infinite. A metric that is not defined for a
-label is NaN for that label.
+Everywhere `y_true` (bool, or 0 and 1) and `y_score` (logits or probabilities) have shape (n_clips, n_labels). NaN in
+`y_true` marks an unknown label: the metric does not depend on what is predicted for it. A function raises a ValueError
+if the shapes differ, or a score is NaN or infinite. A metric that is not defined for a label is NaN for that label.
 """
 
 import math
@@ -25,7 +25,7 @@ def lwlrap(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Parameters
     ----------
     y_true : bool array of shape (n_clips, n_labels)
-        Clips without a true label are ignored.
+        Clips without a true label are ignored. Unknown labels (NaN) are left out of the ranking of their clip.
     y_score : float array of shape (n_clips, n_labels)
         Logits or probabilities: only their order within a clip matters. Ties take the worst rank.
 
@@ -48,18 +48,21 @@ def lwlrap(y_true: ArrayLike, y_score: ArrayLike) -> float:
     --------
     >>> lwlrap([[1, 1, 0], [0, 0, 1]], [[0.9, 0.2, 0.5], [0.1, 0.3, 0.2]])
     0.7222...
+    >>> lwlrap([[1, 1, 0], [0, np.nan, 1]], [[0.9, 0.2, 0.5], [0.1, 0.3, 0.2]])
+    0.8888...
     """
-    y_true, y_score = check_scores(y_true, y_score)
-    if not y_true.any():
-        raise ValueError(f"lwlrap needs at least one clip with a true label; none of the {len(y_true)} clips has one")
+    truth, y_score = check_scores(y_true, y_score)
+    if not truth.any():
+        raise ValueError(f"lwlrap needs at least one clip with a true label; none of the {len(truth)} clips has one")
     if not decides_lwlrap(y_true).any():
         return math.nan
-    return float(precision_at_labels(y_true, y_score).sum() / y_true.sum())
+    return float(precision_at_labels(truth, y_score).sum() / truth.sum())
 
 
-def decides_lwlrap(y_true: BoolArray) -> BoolArray:
+def decides_lwlrap(y_true: ArrayLike) -> BoolArray:
     """Which clips, (n_clips,), may have a bad order of labels: those that have a label and lack another."""
-    return np.asarray(y_true.any(axis=1) & ~y_true.all(axis=1))
+    y_true = np.asarray(y_true)
+    return np.asarray((y_true == 1).any(axis=1) & (y_true == 0).any(axis=1))
 
 
 def selection_score(y_true: ArrayLike, y_score: ArrayLike) -> float | None:
@@ -72,17 +75,18 @@ def selection_score(y_true: ArrayLike, y_score: ArrayLike) -> float | None:
     Returns
     -------
     float or None
-        Higher is better. None if neither says anything: every label is in no clip or in every clip.
+        Higher is better. None if neither says anything: every label is in no clip or in every clip where it is known.
 
     Examples
     --------
     >>> selection_score([[1], [0], [0]], [[0.5], [0.9], [0.1]]), selection_score([[1], [1]], [[0.5], [0.9]])
     (0.5, None)
     """
-    y_true, y_score = check_scores(y_true, y_score)
+    check_scores(y_true, y_score)
+    y_true, y_score = np.asarray(y_true), np.asarray(y_score)
     if decides_lwlrap(y_true).any():
         return lwlrap(y_true, y_score)
-    is_informative = y_true.any(axis=0) & ~y_true.all(axis=0)
+    is_informative = decides_lwlrap(y_true.T)
     if not is_informative.any():
         return None
     return float(average_precision(y_true[:, is_informative], y_score[:, is_informative]).mean())
@@ -143,7 +147,7 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:
 
 
 def _auc(truth: BoolArray, scores: FloatArray) -> float:
-    with_label, without_label = scores[truth], np.sort(scores[~truth])
+    with_label, without_label = scores[truth], np.sort(scores[~truth & is_known(scores)])
     if not with_label.size or not without_label.size:
         return math.nan
     n_below = np.searchsorted(without_label, with_label, side="left")
@@ -176,7 +180,11 @@ def top1_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
 
 def check_scores(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, FloatArray]:
-    """Truth and scores as arrays; a ValueError if their shapes do not fit, or a score is NaN or infinite."""
+    """Truth and scores as arrays; a ValueError if their shapes do not fit, or a score is NaN or infinite.
+
+    Unknown labels (NaN in `y_true`) are not true and have the score -inf, see `is_known`. So they follow all others in
+    a ranking, and are never detected.
+    """
     y_true, y_score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
     if y_true.ndim != 2 or y_true.shape != y_score.shape or y_true.size == 0:
         raise ValueError(
@@ -186,9 +194,17 @@ def check_scores(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, Floa
     if not np.isfinite(y_score).all():
         clip, label = np.argwhere(~np.isfinite(y_score))[0]
         raise ValueError(f"y_score must be finite, got {y_score[clip, label]} for clip {clip}, label {label}")
-    if y_true.dtype != np.bool_ and not np.isin(y_true, [0, 1]).all():
-        raise ValueError("y_true must contain only 0 and 1, or False and True")
-    return y_true.astype(np.bool_), y_score
+    if y_true.dtype == np.bool_:
+        return y_true, y_score
+    unknown = np.isnan(y_true)
+    if not np.isin(y_true[~unknown], [0, 1]).all():
+        raise ValueError("y_true must contain only 0 and 1, or False and True, and NaN for unknown labels")
+    return y_true == 1, np.where(unknown, -np.inf, y_score)
+
+
+def is_known(y_score: FloatArray) -> BoolArray:
+    """For which of the scores from `check_scores` the truth is known."""
+    return np.asarray(y_score > -np.inf)
 
 
 def is_single_label(y_true: BoolArray) -> bool:

@@ -1,7 +1,7 @@
 """Calibration of probabilities: reliability diagrams, calibration errors and log loss.
 
 `y_true` (bool) and `probabilities` have the same shape, (n_clips, n_labels) or (n_clips,) for one label. Each cell is a
-decision; cells whose probability is NaN are ignored.
+decision; cells whose truth or probability is NaN are ignored.
 
 References
 ----------
@@ -135,11 +135,11 @@ def _bin(y_true: ArrayLike, probabilities: ArrayLike, n_bins: int) -> tuple[Floa
 
 def _decisions(y_true: ArrayLike, probabilities: ArrayLike) -> tuple[BoolArray, FloatArray]:
     """Truth and probabilities of all decisions, both (n_decisions,)."""
-    truth, predicted = np.asarray(y_true, np.bool_), np.asarray(probabilities, np.float64)
+    truth, predicted = np.asarray(y_true, np.float64), np.asarray(probabilities, np.float64)
     if truth.shape != predicted.shape:
         raise ValueError(f"need truth and probabilities of one shape, got {truth.shape} and {predicted.shape}")
-    is_decision = ~np.isnan(predicted)
-    return truth[is_decision], predicted[is_decision]
+    is_decision = ~np.isnan(truth + predicted)
+    return truth[is_decision] == 1, predicted[is_decision]
 
 
 def calibration_errors(y_true: ArrayLike, probabilities: ArrayLike, *, n_bins: int = N_BINS) -> FloatArray:

@@ -12,7 +12,14 @@ from scipy.special import ndtri
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.scoring.bootstrap import Estimate, Resampling, as_json
-from spectag.scoring.metrics import check_scores, decides_lwlrap, is_single_label, precision_at_labels, ratio
+from spectag.scoring.metrics import (
+    check_scores,
+    decides_lwlrap,
+    is_known,
+    is_single_label,
+    precision_at_labels,
+    ratio,
+)
 
 PER_LABEL_METRICS = ("lwlrap", "average_precision", "roc_auc", "d_prime", "f1", "precision", "recall")
 """The scores of each label."""
@@ -105,6 +112,7 @@ def score_predictions(
     Parameters
     ----------
     y_true, probabilities : bool and float arrays of shape (n_clips, n_labels)
+        NaN in `y_true` is an unknown label, which no score depends on.
     groups : sequence of n_clips names
         The recording of each clip: the resamples draw whole recordings.
     thresholds : float, or float array of shape (n_labels,) or (n_clips, n_labels)
@@ -123,21 +131,22 @@ def score_predictions(
     >>> round(scores.lwlrap, 3), round(scores.top1_accuracy, 3), scores.overall["roc_auc"].value
     (0.833, 0.667, 1.0)
     """
-    y_true, probabilities = check_scores(y_true, probabilities)
+    _, scores = check_scores(y_true, probabilities)
     resampling = resampling or Resampling()
-    detected = probabilities >= _check_thresholds(thresholds, y_true.shape)
+    detected = scores >= _check_thresholds(thresholds, scores.shape)
     samples = resampled_scores(y_true, probabilities, detected, resampling.counts(groups))
     return scores_of(samples, y_true, detected, groups, resampling)
 
 
 def scores_of(
     samples: "ResampledScores",
-    y_true: BoolArray,
+    y_true: ArrayLike,
     detected: BoolArray,
     groups: Sequence[Hashable],
     resampling: Resampling,
 ) -> Scores:
     """The scores and their intervals, of samples with the counts of this resampling."""
+    y_true = np.asarray(y_true)
     n_recordings = count_recordings(y_true, detected, groups)
     overall = {
         name: resampling.estimates(samples.overall[name][:, None], n)[0]
@@ -149,7 +158,7 @@ def scores_of(
     per_label["d_prime"] = tuple(map(_estimate_of_d_prime, per_label["roc_auc"]))
     return Scores(
         n_clips=len(y_true),
-        n_clips_per_label=y_true.sum(axis=0),
+        n_clips_per_label=(y_true == 1).sum(axis=0),
         overall={name: overall[name] for name in OVERALL_METRICS if name in overall},
         per_label={name: per_label[name] for name in PER_LABEL_METRICS},
     )
@@ -177,19 +186,19 @@ class RecordingCounts:
     per_label: dict[str, FloatArray]
 
 
-def count_recordings(y_true: BoolArray, detected: BoolArray, groups: Sequence[Hashable]) -> RecordingCounts:
+def count_recordings(y_true: ArrayLike, detected: BoolArray, groups: Sequence[Hashable]) -> RecordingCounts:
     """How many recordings each score rests on, except d', whose interval is that of ROC-AUC.
 
     Of a label, these are the recordings that have it, for ROC-AUC those that have it or those that do not, whichever
     are fewer, and for F1 and precision those in which it is detected. A mean over labels varies as if it had n_labels
     times the harmonic mean of these numbers.
     """
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    truth, numbers = np.asarray(y_true), {group: number for number, group in enumerate(dict.fromkeys(groups))}
     recording = np.array([numbers[group] for group in groups])
     order = np.argsort(recording, kind="stable")
     starts = np.searchsorted(recording[order], np.arange(len(numbers)))
     has_label, lacks_label, is_detected = (
-        np.logical_or.reduceat(cells[order], starts, axis=0) for cells in (y_true, ~y_true, detected)
+        np.logical_or.reduceat(cells[order], starts, axis=0) for cells in (truth == 1, truth == 0, detected)
     )
     n_true = has_label.sum(axis=0).astype(np.float64)
     per_label = {
@@ -277,10 +286,10 @@ class _Scorer:
 
     def __init__(self, y_true: BoolArray, y_score: FloatArray, detected: BoolArray) -> None:
         self._true = y_true.astype(np.float64)
-        self._detected = detected.astype(np.float64)
+        self._detected = (detected & is_known(y_score)).astype(np.float64)
         self._hits = (y_true & detected).astype(np.float64)
         self._precision = precision_at_labels(y_true, y_score)
-        self._decides_lwlrap = decides_lwlrap(y_true).astype(np.float64)
+        self._decides_lwlrap = decides_lwlrap(np.where(is_known(y_score), y_true, np.nan)).astype(np.float64)
         self._rankings = [_LabelRanking(truth, scores) for truth, scores in zip(y_true.T, y_score.T, strict=True)]
         self._is_right = None
         if is_single_label(y_true):
@@ -317,16 +326,16 @@ class _Scorer:
 
 
 class _LabelRanking:
-    """Average precision and ROC-AUC of a label as a function of how often each clip counts.
+    """Average precision and ROC-AUC of a label as a function of how often each clip counts; without unknown clips.
 
     The k different scores of the clips with the label divide all scores into 2 k + 1 ranks: below the lowest, equal to
     it, between it and the next, and so on. Both metrics need only the number of clips in each rank.
     """
 
     def __init__(self, truth: BoolArray, scores: FloatArray) -> None:
-        levels = np.unique(scores[truth])
+        levels, known = np.unique(scores[truth]), np.flatnonzero(is_known(scores))
         ranks = np.searchsorted(levels, scores, side="left") + np.searchsorted(levels, scores, side="right")
-        self._sum_by_rank = _rank_sums(ranks, np.arange(len(scores)), 2 * len(levels) + 1, len(scores))
+        self._sum_by_rank = _rank_sums(ranks[known], known, 2 * len(levels) + 1, len(scores))
         with_label = np.flatnonzero(truth)
         self._sum_true_by_level = _rank_sums(ranks[with_label] // 2, with_label, len(levels), len(scores))
 

@@ -11,7 +11,7 @@ from scipy.special import bdtrik, betainc
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.config.base import Config
-from spectag.scoring.metrics import check_scores
+from spectag.scoring.metrics import check_scores, is_known
 
 
 class ThresholdGoal(Config):
@@ -115,6 +115,7 @@ def fit_to_goal(
     Parameters
     ----------
     y_true, probabilities : bool and float arrays of shape (n_clips, n_labels)
+        NaN in `y_true`: the label is unknown, and its threshold is fitted without the clip.
     goal : ThresholdGoal
         Of several thresholds with the best F1, the highest is taken. If no threshold reaches a precision or recall,
         the one whose test is closest to passing is taken, of several the one with the highest precision or recall on
@@ -136,14 +137,14 @@ def fit_to_goal(
     of positive counts estimated from survey data", Survey Methodology, 1998.
     """
     truth, scores = check_scores(y_true, probabilities)
-    n_positives = truth.sum(axis=0)
-    can_fit = (n_positives >= max(min_positives, 1)) & (n_positives < len(truth))
+    n_positives, known = truth.sum(axis=0), is_known(scores)
+    can_fit = (n_positives >= max(min_positives, 1)) & (n_positives < known.sum(axis=0))
     recordings = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
     if len(recordings) != len(truth):
         raise ValueError(f"need a group for each of the {len(truth)} clips, got {len(recordings)}")
     thresholds, reaches_goal = np.full(truth.shape[1], np.nan), np.zeros(truth.shape[1], np.bool_)
     for label in np.flatnonzero(can_fit):
-        order = np.argsort(-scores[:, label], kind="stable")
+        order = np.argsort(-scores[:, label], kind="stable")[: known[:, label].sum()]
         ranking = _Ranking(truth[order, label], scores[order, label], recordings[order])
         rank, reaches_goal[label] = ranking.best_f1(), True
         if goal.kind == "recall":
