@@ -35,7 +35,7 @@ from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.noisy_labels import relabel_report
 
-FINETUNING_VERSION = 1
+FINETUNING_VERSION = 2
 """Increased when fine-tuning with the same settings gives other weights, so that no earlier checkpoint is continued."""
 _RESERVED_SECONDS = 20.0
 """Part of a budget that is kept for writing the bundle, and again for the export of each fine-tuned member."""

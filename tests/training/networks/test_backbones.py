@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from timm.layers.conv2d_same import Conv2dSame
+from torch.nn import Sequential
 from torchvision.models import ConvNeXt_Tiny_Weights
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
@@ -125,6 +126,29 @@ def test_every_block_of_a_mobilenet_is_a_stage_and_its_embedding_is_the_layer_be
     assert len(maps.stages) == 17
     with torch.inference_mode():
         torch.testing.assert_close(backbone.network.classifier[-1](maps.embedding), backbone.network(log_mel))
+
+
+def test_gradients_with_fixed_batch_statistics_are_those_of_separate_normalisation(rng, monkeypatch):
+    """In training, the normalisation becomes part of the convolution."""
+    torch.manual_seed(0)
+    backbone = build_backbone("mn04_audioset", pretrained=False).double()
+    for norm in backbone.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(norm.running_mean, -1, 1)
+            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+            torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    log_mel = torch.from_numpy(rng.normal(size=(2, 1, 128, 40)))
+
+    def outputs_and_gradients():
+        maps = backbone(log_mel)
+        total = maps.embedding.square().sum() + sum(stage.square().mean() for stage in maps.stages)
+        used = [values for name, values in backbone.named_parameters() if "classifier.5" not in name]
+        return maps.embedding.detach(), *torch.autograd.grad(total, used)
+
+    folded = outputs_and_gradients()
+    monkeypatch.setattr("spectag.training.networks.backbones.mobilenet._Convolution.forward", Sequential.forward)
+    for values, expected in zip(folded, outputs_and_gradients(), strict=True):
+        torch.testing.assert_close(values, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_published_weights_are_read_from_the_users_folder(tmp_path, monkeypatch):

@@ -61,6 +61,21 @@ def test_constant_map_has_almost_no_deviation_and_a_finite_gradient():
     torch.testing.assert_close(maps.grad, torch.full((1, 2, 3, 4), 1 / 12))
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_features_of_training_have_the_values_of_tagging_and_exact_gradients(rng, memory_format):
+    maps = torch.from_numpy(rng.normal(3, 2, (2, 3, 4, 5))).to(memory_format=memory_format).requires_grad_()
+    backbone = GivenMaps([])
+
+    def features(maps):
+        backbone.maps = FeatureMaps((maps,))
+        return FeatureExtractor(backbone, "all")(maps)
+
+    with torch.inference_mode():
+        expected = features(maps)
+    torch.testing.assert_close(features(maps).detach(), expected)
+    assert torch.autograd.gradcheck(features, maps)
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("mn04_audioset", (1, 128, 75)), ("efficientnet_lite0", (3, 64, 75)), ("scratch", (1, 40, 75))],

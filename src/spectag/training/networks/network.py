@@ -1,7 +1,7 @@
 """The whole network: a backbone, its stages pooled to features, and a head."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +13,8 @@ from spectag.models.bundle import WEIGHTS_FILE
 from spectag.training.networks.backbones.base import Backbone, first_line
 
 HeadKind = Literal["linear", "layer_norm"]
+
+_MIN_VARIANCE = 1e-10
 
 
 class FeatureExtractor(nn.Module):
@@ -45,9 +47,37 @@ class FeatureExtractor(nn.Module):
 
 
 def _mean_and_deviation(maps: Tensor) -> Tensor:
+    """Mean and standard deviation (batch, 2 * channels) over frequency and time of maps (batch, channels, ...)."""
+    if torch.is_grad_enabled() and maps.device.type == "cpu":
+        pooled: Tensor = _MeanAndDeviation.apply(maps)
+        return pooled
     variance, mean = torch.var_mean(maps, dim=(2, 3), correction=0)
-    deviation = torch.sqrt(variance.clamp(min=1e-10))  # clamp, not a sum: the exporter drops such a small term
+    deviation = torch.sqrt(variance.clamp(min=_MIN_VARIANCE))  # clamp, not a sum: the exporter drops such a small term
     return torch.cat([mean, deviation], dim=1)
+
+
+class _MeanAndDeviation(torch.autograd.Function):
+    """`_mean_and_deviation` for training on a CPU.
+
+    There, torch needs 4 to 28 times as long for var_mean of maps in channels_last, and several passes over the maps for
+    its gradient instead of one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        mean = maps.mean(dim=(2, 3), keepdim=True)
+        variance = (maps - mean).square_().mean(dim=(2, 3))
+        mean, deviation = mean[:, :, 0, 0], variance.clamp(min=_MIN_VARIANCE).sqrt_()
+        ctx.save_for_backward(maps, mean, deviation, variance >= _MIN_VARIANCE)
+        return torch.cat([mean, deviation], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        maps, mean, deviation, varies = ctx.saved_tensors
+        of_mean, of_deviation = (gradient / maps[0, 0].numel()).chunk(2, dim=1)
+        slope = torch.where(varies, of_deviation / deviation, 0.0)
+        offset = of_mean - slope * mean
+        return torch.addcmul(offset[:, :, None, None], slope[:, :, None, None], maps)
 
 
 class StandardizedLinear(nn.Module):

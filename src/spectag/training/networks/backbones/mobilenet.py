@@ -8,8 +8,10 @@ Howard et al., "Searching for MobileNetV3", ICCV 2019.
 Schmid et al., "Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation", ICASSP 2023.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +58,38 @@ def _scaled(n_channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
+class _Convolution(nn.Sequential):
+    """A convolution, its batch normalisation, and an activation if there is one."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, n_out, height, width) of maps (batch, n_in, height, width).
+
+        In fine-tuning with fixed batch statistics, the normalisation becomes part of the convolution's weights. Results
+        and gradients are the same up to rounding, and no pass over the maps is needed.
+        """
+        layers: list[Callable[[Tensor], Tensor]] = list(self)
+        if torch.is_grad_enabled() and not self[1].training:
+            layers[:2] = [_folded(*self[:2])]
+        for layer in layers:
+            maps = layer(maps)
+        return maps
+
+
+def _folded(convolution: Any, norm: Any) -> Callable[[Tensor], Tensor]:
+    """A convolution followed by batch normalisation with fixed statistics, as one convolution."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight, bias = convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+    return partial(convolution._conv_forward, weight=weight, bias=bias)
+
+
 def _conv(
     n_in: int, n_out: int, kernel: int, activation: type[nn.Module] | None, *, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
+) -> _Convolution:
     layers: list[nn.Module] = [
         nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
         nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.01),
     ]
-    return nn.Sequential(*layers, *([activation(inplace=True)] if activation else []))
+    return _Convolution(*layers, *([activation(inplace=True)] if activation else []))
 
 
 class _ChannelSqueeze(nn.Module):
