@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def test_confirmed_clip_is_unchanged_in_any_label_order():
     kept = applied(manifest, correction(0, ("Bark", "Rain"), ("Bark", "Rain")))
     assert kept == manifest
     assert not correction(0, ("Bark", "Rain"), ("Rain", "Bark")).changes
+
+
+def test_an_unknown_label_stays_unknown_unless_the_clip_gets_it():
+    manifest = make_manifest(("Bark",), ("Rain",))
+    manifest = replace(manifest, clips=tuple(replace(clip, unknown=("Knock", "Run, fast")) for clip in manifest.clips))
+    corrected = applied(manifest, correction(1, ("Rain",), ("Knock",)))
+    assert [clip.unknown for clip in corrected.clips] == [("Knock", "Run, fast"), ("Run, fast",)]
 
 
 def test_label_that_loses_its_last_clip_is_removed():

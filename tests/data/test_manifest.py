@@ -680,3 +680,93 @@ def test_clips_are_excluded_by_name(tmp_path):
     assert manifest.without(["b"]).labels == manifest.labels
     with pytest.raises(DataError, match="all 3 clips are excluded"):
         manifest.without(["a", "b", "c.d"])
+
+
+# ---------------------------------------------------------------------------------------- weights and unknown labels
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-8", "fname,labels,weight\na.wav,Bark,0.5\nb.wav,Run,\nc.wav,Run,0\n"),
+        ("utf-8-sig", "fname;labels;weight\r\na.wav;Bark;0,5\r\nb.wav;Run;\r\nc.wav;Run;0\r\n"),  # a German Excel
+        ("utf-16", "fname\tlabels\tWeight\r\na.wav\tBark\t0.5\r\nb.wav\tRun\t\r\nc.wav\tRun\t0\r\n"),
+        ("utf-8", "fname,weight,Bark,Run\na.wav,0.5,1,0\nb.wav,,0,1\nc.wav,0,0,1\n"),
+    ],
+)
+def test_weights_are_read(tmp_path, encoding, text):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    manifest = read_manifest(write(tmp_path / "clips.csv", text, encoding))
+    assert manifest.weights.tolist() == [0.5, 1.0, 0.0]
+    assert manifest.labels.names == ("Bark", "Run")
+
+
+@pytest.mark.parametrize("weight", ["-1", "101", "nan", "inf", "heavy"])
+def test_bad_weight_is_an_error_with_its_line(tmp_path, weight):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "clips.csv", f"fname,labels,weight\na.wav,Bark,{weight}\n")
+    with pytest.raises(DataError, match=rf"clips\.csv, line 2: weight is '{weight}'; expected .* from 0 .* to 100"):
+        read_manifest(table)
+
+
+def test_a_weight_of_0_for_every_clip_is_an_error(tmp_path):
+    touch(tmp_path, "a.wav")
+    with pytest.raises(DataError, match="the weight of every clip is 0"):
+        read_manifest(write(tmp_path / "clips.csv", "fname,labels,weight\na.wav,Bark,0\n"))
+
+
+def test_a_column_lists_the_unknown_labels(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    text = 'fname,labels,unknown\na.wav,Bark,"Run,Owl"\nb.wav,Run,\n'
+    manifest = read_manifest(write(tmp_path / "clips.csv", text))
+    assert manifest.labels.names == ("Bark", "Run")  # no clip has an owl
+    assert [clip.unknown for clip in manifest.clips] == [("Run", "Owl"), ()]
+    np.testing.assert_array_equal(manifest.targets(), [[1, np.nan], [0, 1]])
+    assert manifest.multi_hot().tolist() == [[True, False], [False, True]]
+
+
+@pytest.mark.parametrize("cell", ["", "?", "nan", "NaN", "-1", "-1.0"])
+def test_an_empty_cell_of_a_multi_hot_csv_is_an_unknown_label(tmp_path, cell):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "clips.csv", f"fname,Bark,Run\na.wav,1,{cell}\nb.wav,0,1\n")
+    manifest = read_manifest(table)
+    np.testing.assert_array_equal(manifest.targets(), [[1, np.nan], [0, 1]])
+
+
+def test_a_multi_hot_csv_without_a_0_is_an_error(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "clips.csv", "fname,Bark,Run\na.wav,1,\nb.wav,,1\n")
+    with pytest.raises(DataError, match=r"2 cells are empty, and none is 0.*write 0 where it is not"):
+        read_manifest(table)
+
+
+def test_a_column_called_unknown_is_a_label_of_a_multi_hot_csv(tmp_path):
+    touch(tmp_path, "a.wav")
+    assert tags(read_manifest(write(tmp_path / "clips.csv", "fname,yes,unknown\na.wav,0,1\n"))) == {
+        "a.wav": ("unknown",)
+    }
+
+
+def test_a_label_cannot_be_true_and_unknown(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "clips.csv", "fname,labels,unknown\na.wav,Bark,Bark\n")
+    with pytest.raises(DataError, match="line 2: 'Bark' is a label of the clip, and unknown"):
+        read_manifest(table)
+
+
+def test_an_unknown_label_must_be_one_of_the_given_labels(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "clips.csv", "fname,labels,unknown\na.wav,Bark,Rnu\n")
+    with pytest.raises(DataError, match="line 2: unknown label 'Rnu'; did you mean 'Run'"):
+        read_manifest(table, labels=LabelSet(("Bark", "Run")))
+
+
+def test_written_multi_hot_csv_keeps_weights_and_unknown_labels(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "clips.csv", "fname,labels,unknown,weight\na.wav,Bark,Run,2.5\nb.wav,Run,,\n")
+    manifest = read_manifest(table)
+    write_multi_hot(tmp_path / "out.csv", manifest)
+    assert (tmp_path / "out.csv").read_text() == "fname,weight,Bark,Run\na.wav,2.5,1,\nb.wav,1,0,1\n"
+    again = read_manifest(tmp_path / "out.csv")
+    np.testing.assert_array_equal(again.targets(), manifest.targets())
+    assert again.weights.tolist() == manifest.weights.tolist()

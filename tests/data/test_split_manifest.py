@@ -305,3 +305,21 @@ def test_clips_that_share_audio_between_folds_are_counted(tmp_path, rng):
 def test_shared_audio_and_a_random_split_exclude_each_other(table):
     with pytest.raises(DataError, match="a split by test_size is random, so find_shared_audio has no effect"):
         split(table, test_size=0.25, find_shared_audio=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("fname,labels,Unknown,weight", ["1.wav,a,b,0.5", "2.wav,b,,", "3.wav,a,,2", "4.wav,b,a,"]),
+        ("fname,weight,a,b", ["1.wav,0.5,1,", "2.wav,,0,1", "3.wav,2,1,0", "4.wav,,,1"]),
+    ],
+)
+def test_weights_and_unknown_labels_are_kept(tmp_path, header, rows):
+    table = write_manifest(tmp_path, rows, header)
+    expected = read_manifest(table)
+    write_split(tmp_path / "folds.csv", split(table, folds=2))
+    parts = [read_manifest(path) for path in write_holdout(tmp_path, split(table, test_size=0.5))]
+    for clips in (read_manifest(tmp_path / "folds.csv").clips, parts[0].clips + parts[1].clips):
+        assert {(clip.path.name, clip.labels, clip.unknown, clip.weight) for clip in clips} == {
+            (clip.path.name, clip.labels, clip.unknown, clip.weight) for clip in expected.clips
+        }

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from spectag.array_types import BoolArray, IntArray
+from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
@@ -31,6 +31,10 @@ class Clip:
     """None: the end of the recording."""
     line: int | None = None
     """Line in the manifest."""
+    unknown: tuple[str, ...] = ()
+    """Labels of which nobody knows whether they are true. All other labels that the clip does not have are false."""
+    weight: float = 1.0
+    """How much the clip counts in training, relative to the others; 0 leaves it out. Scores are not weighted."""
 
     @property
     def origins(self) -> set[tuple[str, str]]:
@@ -89,12 +93,30 @@ class Manifest:
             raise DataError(f"{self.source}: all {len(self.clips)} clips are excluded; exclude fewer")
         return replace(self, clips=kept)
 
+    @property
+    def weights(self) -> FloatArray:
+        """The weight of each clip, (n_clips,)."""
+        return np.array([clip.weight for clip in self.clips], np.float64)
+
     def multi_hot(self) -> BoolArray:
-        """y_true: bool array of shape (n_clips, n_labels)."""
+        """y_true: bool array of shape (n_clips, n_labels). Unknown labels are False."""
         y_true = np.zeros((len(self.clips), len(self.labels)), bool)
         for row, clip in enumerate(self.clips):
             y_true[row, [self.labels.index(label) for label in clip.labels]] = True
         return y_true
+
+    def targets(self) -> FloatArray:
+        """y_true as float array of shape (n_clips, n_labels): 1, 0, or NaN for an unknown label."""
+        return np.where(unknown_labels(self.clips, self.labels), np.nan, self.multi_hot())
+
+
+def unknown_labels(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:
+    """Which of these labels are unknown for each clip, (n_clips, n_labels)."""
+    columns = {name: column for column, name in enumerate(labels.names)}
+    unknown = np.zeros((len(clips), len(labels)), np.bool_)
+    for row, clip in zip(unknown, clips, strict=True):
+        row[[columns[label] for label in clip.unknown if label in columns]] = True
+    return unknown
 
 
 def connected_groups(keys_of_items: Sequence[Sequence[Hashable]]) -> IntArray:

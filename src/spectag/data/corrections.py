@@ -158,7 +158,8 @@ def apply_corrections(manifest: Manifest, corrections: Corrections) -> Manifest:
     """A copy of the manifest with the corrected labels.
 
     If a clip has several corrections, the old labels of each must be the new labels of the one before; the last one is
-    valid. A label that loses its last clip is removed from the manifest's labels.
+    valid. A label that loses its last clip is removed from the manifest's labels. Unknown labels that the clip does not
+    get stay unknown.
 
     Raises
     ------
@@ -185,10 +186,14 @@ def apply_corrections(manifest: Manifest, corrections: Corrections) -> Manifest:
         labels[index] = row.new_labels
         previous[index] = row
     clips = [
-        clip if set(clip.labels) == set(corrected) else replace(clip, labels=corrected)
+        clip if set(clip.labels) == set(corrected) else _with_labels(clip, corrected)
         for clip, corrected in zip(manifest.clips, labels, strict=True)
     ]
     return replace(manifest, clips=tuple(clips), labels=_remaining_labels(manifest, clips))
+
+
+def _with_labels(clip: Clip, labels: tuple[str, ...]) -> Clip:
+    return replace(clip, labels=labels, unknown=tuple(label for label in clip.unknown if label not in labels))
 
 
 def _find_clip(row: Correction, indexes_of_key: dict[ClipKey, list[int]], manifest: Manifest, where: str) -> int:

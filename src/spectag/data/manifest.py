@@ -1,8 +1,9 @@
 """Reading and writing manifests: tables of clips and their labels.
 
 A manifest is a CSV with the columns `fname` and `labels` (comma-separated in one field) and, optionally, `fold`,
-`group`, `start` and `end` (seconds). Other formats are recognised by their content: a multi-hot CSV, a folder with a
-sub-folder per label, FSDKaggle2019, FSD50K, ESC-50, Raven selection tables and Audacity label tracks.
+`group`, `start` and `end` (seconds), `unknown` (labels) and `weight`. Other formats are recognised by their content: a
+multi-hot CSV, a CSV with a row per annotated sound, a folder with a sub-folder per label, FSDKaggle2019, FSD50K,
+ESC-50, Raven selection tables and Audacity label tracks.
 """
 
 import csv
@@ -11,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spectag.data.clips import Clip, Manifest
+import numpy as np
+
+from spectag.data.clips import Clip, Manifest, unknown_labels
 from spectag.data.corrections import apply_corrections, read_corrections
 from spectag.data.labels import LabelSet
 from spectag.data.readers.annotations import is_annotation, read_annotations
@@ -20,6 +23,7 @@ from spectag.data.readers.delimited_text import abbreviate, read_text
 from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.folders import read_folder, visible_files
 from spectag.data.readers.rows import ManifestRow
+from spectag.data.strong_labels import clips_between, join_annotations
 from spectag.errors import DataError, did_you_mean
 from spectag.system.output import open_output
 
@@ -31,6 +35,7 @@ def read_manifest(
     labels: LabelSet | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
+    complete_annotations: bool = False,
 ) -> Manifest:
     """Read a manifest in any supported format, and find the files of its clips.
 
@@ -46,17 +51,21 @@ def read_manifest(
         The column that contains the groups, instead of `group`.
     corrections : str or Path, optional
         A table of corrections, which are applied to the labels; see `corrections.read_corrections`.
+    complete_annotations : bool
+        The annotations of a recording name all of its sounds: the time between them becomes clips without labels, see
+        `strong_labels.clips_between`. By default, that time is not used.
 
     Raises
     ------
     DataError
         If the manifest can't be parsed (the message gives the line), files are missing (the message lists them), a
-        label is not allowed, or a correction does not match its clip.
+        label is not allowed, a correction does not match its clip, or there are no annotations that could be complete.
 
     Notes
     -----
     A clip without labels is kept, as an example in which none of the labels is true. A CSV must list each clip once.
-    Selection tables and label tracks have a line per label; all labels of one segment are merged into one clip.
+    Selection tables, label tracks and CSVs of annotations have a line per sound. Each annotated segment becomes a clip
+    with the labels of all annotations that overlap it, see `strong_labels.join_annotations`.
     """
     source = Path(path)
     finder = FileFinder(None if audio_dir is None else Path(audio_dir))
@@ -65,10 +74,20 @@ def read_manifest(
         raise DataError(f"{source}: no clips; expected one line per clip")
     if labels is not None:
         for row in rows:
-            for label in row.labels:
+            for label in (*row.labels, *row.unknown):
                 labels.index(label, where=row.where)
     clips = _find_clips(rows, finder)
+    annotations = [clip for row, clip in zip(rows, clips, strict=True) if row.is_annotation]
+    clips = [clip for row, clip in zip(rows, clips, strict=True) if not row.is_annotation]
     _check_unique(clips, source)
+    if complete_annotations and not annotations:
+        raise DataError(
+            f"{source}: the clips are not annotations, so they cannot be complete; expected selection tables, label "
+            "tracks, or a CSV with the columns start, end and event_label. Leave out complete_annotations"
+        )
+    clips = [*join_annotations(annotations), *clips, *(clips_between(annotations) if complete_annotations else ())]
+    if not any(clip.weight for clip in clips):
+        raise DataError(f"{source}: the weight of every clip is 0; give a weight above 0 to the clips to train on")
     used_labels = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
     manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels)
     if corrections is not None:
@@ -82,10 +101,17 @@ def as_manifest(
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
+    complete_annotations: bool = False,
 ) -> Manifest:
     """Read a path with `read_manifest`; a `Manifest` is returned as it is, with the corrections applied."""
     if not isinstance(source, Manifest):
-        return read_manifest(source, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+        return read_manifest(
+            source,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            corrections=corrections,
+            complete_annotations=complete_annotations,
+        )
     return source if corrections is None else apply_corrections(source, read_corrections(corrections))
 
 
@@ -117,7 +143,8 @@ def _find_clips(rows: list[ManifestRow], finder: FileFinder) -> list[Clip]:
             missing.append(row)
         else:
             times = row.start_seconds, row.end_seconds
-            clips.append(Clip(path, row.fname, row.labels, row.fold, row.group, *times, row.line))
+            clip = Clip(path, row.fname, row.labels, row.fold, row.group, *times, row.line, row.unknown, row.weight)
+            clips.append(clip)
     if missing:
         names = list(dict.fromkeys(row.fname for row in missing))
         folders = dict.fromkeys(str(folder) for row in missing for folder in finder.folders(row.source))
@@ -146,7 +173,8 @@ def _check_unique(clips: list[Clip], source: Path) -> None:
 def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] | None = None) -> None:
     """Write a CSV with the column `fname` and, for each label, a column of 0 and 1. The file is written atomically.
 
-    Folds, and groups of more than one clip, are written to the columns `fold` and `group`.
+    Unknown labels are empty cells. Folds, groups of more than one clip, and weights other than 1 are written to the
+    columns `fold`, `group` and `weight`.
 
     Parameters
     ----------
@@ -180,11 +208,20 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
         extra["fold"] = manifest.folds
     if len(set(manifest.groups)) < len(manifest.clips):
         extra["group"] = _group_names(manifest)
+    if (manifest.weights != 1).any():
+        extra["weight"] = [f"{clip.weight:g}" for clip in manifest.clips]
     with open_output(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["fname", *extra, *manifest.labels.names])
-        for name, *values, y_true in zip(names, *extra.values(), manifest.multi_hot(), strict=True):
-            writer.writerow([name, *values, *y_true.astype(int)])
+        for name, *values, cells in zip(names, *extra.values(), multi_hot_cells(manifest), strict=True):
+            writer.writerow([name, *values, *cells])
+
+
+def multi_hot_cells(manifest: Manifest) -> list[list[str]]:
+    """The cells of each clip in a multi-hot table, one for each label: "1", "0", or "" for an unknown label."""
+    cells = np.where(unknown_labels(manifest.clips, manifest.labels), "", manifest.multi_hot().astype(int).astype(str))
+    rows: list[list[str]] = cells.tolist()
+    return rows
 
 
 def _group_names(manifest: Manifest) -> list[str | None]:

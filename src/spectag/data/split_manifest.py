@@ -15,9 +15,15 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import join_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
-from spectag.data.manifest import as_manifest
+from spectag.data.manifest import as_manifest, multi_hot_cells
 from spectag.data.readers.annotations import is_annotation
-from spectag.data.readers.csv_table import MANIFEST_COLUMNS, extra_columns, find_delimiter
+from spectag.data.readers.csv_table import (
+    MANIFEST_COLUMNS,
+    UNKNOWN_COLUMN,
+    extra_columns,
+    find_delimiter,
+    has_annotations,
+)
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import DataError
 from spectag.system.output import open_output
@@ -181,6 +187,7 @@ def _standard_columns(manifest: Manifest, folder: Path) -> _Columns:
         ("group", [clip.group for clip in clips]),
         ("start", [clip.start_seconds or None for clip in clips]),
         ("end", [clip.end_seconds for clip in clips]),
+        ("weight", [None if clip.weight == 1 else f"{clip.weight:g}" for clip in clips]),
     ]
     return [
         ("fname", [_name_from(folder, clip) for clip in clips]),
@@ -198,21 +205,36 @@ def _own_columns(manifest: Manifest, text: str, folder: Path) -> _Columns:
     columns: dict[str, Sequence[Any]] = {name: values for name, *values in zip(table.columns, *rows, strict=True)}
     fname, labels = (table.position(*MANIFEST_COLUMNS[name]) for name in ("fname", "labels"))
     columns[table.columns[fname or 0]] = [_name_from(folder, clip) for clip in manifest.clips]
-    columns |= _label_columns(manifest, None if labels is None else table.columns[labels])
+    unknown = table.position(UNKNOWN_COLUMN)
+    columns |= _label_columns(
+        manifest,
+        None if labels is None else table.columns[labels],
+        UNKNOWN_COLUMN if unknown is None else table.columns[unknown],
+    )
     return list(columns.items())
 
 
-def _label_columns(manifest: Manifest, name: str | None) -> dict[str, Sequence[Any]]:
-    """A column of this name with the labels of each clip; for None, a column of 0 and 1 for each label."""
-    if name is not None:
-        return {name: [join_labels(clip.labels) for clip in manifest.clips]}
-    return dict(zip(manifest.labels.names, manifest.multi_hot().T.astype(int).tolist(), strict=True))
+def _label_columns(
+    manifest: Manifest, name: str | None, unknown_name: str = UNKNOWN_COLUMN
+) -> dict[str, Sequence[Any]]:
+    """A column of this name with the labels of each clip, and one of unknown labels if there are any.
+
+    For None, a column of 0, 1 and empty cells for each label.
+    """
+    if name is None:
+        return dict(zip(manifest.labels.names, zip(*multi_hot_cells(manifest), strict=True), strict=True))
+    columns: dict[str, Sequence[Any]] = {name: [join_labels(clip.labels) for clip in manifest.clips]}
+    if any(clip.unknown for clip in manifest.clips):
+        columns[unknown_name] = [join_labels(clip.unknown) for clip in manifest.clips]
+    return columns
 
 
 def _csv_text(source: Path) -> str:
-    """The text of a manifest if it is a CSV, else nothing."""
+    """The text of a manifest if it is a CSV with a row for each clip, else nothing."""
     text = read_text(source) if source.is_file() else ""
-    return "" if is_annotation(text) else text
+    if not text or is_annotation(text) or has_annotations(open_table(source, text, find_delimiter(text))):
+        return ""
+    return text
 
 
 def _extra_columns(manifest: Manifest) -> _Columns:

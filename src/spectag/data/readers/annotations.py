@@ -1,7 +1,6 @@
 """Labelled segments of recordings: Raven selection tables and Audacity label tracks."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from spectag.data.labels import split_labels
@@ -39,21 +38,17 @@ def _is_audacity(text: str) -> bool:
 def read_annotations(tables: dict[Path, str], finder: FileFinder, group_column: str | None) -> list[ManifestRow]:
     """The rows of selection tables and label tracks, given as text by path. Other texts are ignored.
 
-    All annotations of one segment become one row with all their labels, so Raven's second view of a selection adds
-    nothing. A table without annotations becomes a row without labels: none of the labels is in its sound.
+    A table without annotations becomes a row without labels: none of the labels is in its sound.
     """
-    rows: dict[tuple[Path | str, float, float | None], ManifestRow] = {}
+    rows: list[ManifestRow] = []
     empty = []
     for path, text in tables.items():
         annotations = _read_annotation(path, text, finder, group_column)
-        for row in annotations or ():
-            key = (finder.find(row.fname, path) or row.fname, row.start_seconds, row.end_seconds)
-            labels = rows[key].labels if key in rows else ()
-            rows[key] = replace(rows.get(key, row), labels=tuple(dict.fromkeys(labels + row.labels)))
+        rows.extend(annotations or ())
         if annotations == []:
             empty.append(ManifestRow(path, None, finder.sound_of(path), ()))
-    annotated = {sound for sound, _, _ in rows}
-    return [*rows.values(), *(row for row in empty if finder.find(row.fname, row.source) not in annotated)]
+    annotated = {finder.find(row.fname, row.source) for row in rows}
+    return [*rows, *(row for row in empty if finder.find(row.fname, row.source) not in annotated)]
 
 
 def _read_annotation(path: Path, text: str, finder: FileFinder, group_column: str | None) -> list[ManifestRow] | None:
@@ -83,7 +78,8 @@ def _read_raven(table: Table, finder: FileFinder, group_column: str | None) -> l
         start = begin if offset_column is None else parse_time_field(fields[offset_column], "File Offset (s)", where)
         fname, labels = _raven_sound(table, fields, finder), split_labels(fields[label_column])
         group = None if group_index is None else fields[group_index] or None
-        rows.append(ManifestRow(table.path, line, fname, labels, None, group, start, start + (end - begin)))
+        times = start, start + (end - begin)
+        rows.append(ManifestRow(table.path, line, fname, labels, None, group, *times, is_annotation=True))
     if offset_column is None and len({row.fname for row in rows}) > 1:
         raise DataError(
             f"{table.path}: the selections are from several sounds, but there is no column File Offset (s) with the "
@@ -130,5 +126,6 @@ def _read_audacity(path: Path, text: str, finder: FileFinder) -> list[ManifestRo
                 f"{where}: {label!r} marks a point at {start_seconds:g} s, not a segment; "
                 "in Audacity, extend the label over the sound, or delete it"
             )
-        rows.append(ManifestRow(path, line, fname, split_labels(label), None, None, start_seconds, end_seconds))
+        times = start_seconds, end_seconds
+        rows.append(ManifestRow(path, line, fname, split_labels(label), None, None, *times, is_annotation=True))
     return rows

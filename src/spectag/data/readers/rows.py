@@ -18,6 +18,12 @@ class ManifestRow:
     group: str | None = None
     start_seconds: float = 0.0
     end_seconds: float | None = None
+    unknown: tuple[str, ...] = ()
+    """Labels of which nobody knows whether they are true."""
+    weight: float = 1.0
+    """How much the clip counts in training."""
+    is_annotation: bool = False
+    """Whether the row is one sound in a recording, so that others may overlap it."""
 
     def __post_init__(self) -> None:
         if not self.fname:
@@ -27,6 +33,8 @@ class ManifestRow:
                 f"{self.where}: {self.fname} ends at {self.end_seconds:g} s but starts at {self.start_seconds:g} s; "
                 "a clip must end after its start"
             )
+        if both := sorted(set(self.labels) & set(self.unknown)):
+            raise DataError(f"{self.where}: {both[0]!r} is a label of the clip, and unknown; delete one of the two")
 
     @property
     def where(self) -> str:
