@@ -48,7 +48,7 @@ class FeatureExtractor(nn.Module):
 
 def _mean_and_deviation(maps: Tensor) -> Tensor:
     """Mean and standard deviation (batch, 2 * channels) over frequency and time of maps (batch, channels, ...)."""
-    if torch.is_grad_enabled() and maps.device.type == "cpu":
+    if maps.device.type == "cpu" and not torch.compiler.is_compiling():
         pooled: Tensor = _MeanAndDeviation.apply(maps)
         return pooled
     variance, mean = torch.var_mean(maps, dim=(2, 3), correction=0)
@@ -57,7 +57,7 @@ def _mean_and_deviation(maps: Tensor) -> Tensor:
 
 
 class _MeanAndDeviation(torch.autograd.Function):
-    """`_mean_and_deviation` for training on a CPU.
+    """`_mean_and_deviation` on a CPU, outside of the exporter.
 
     There, torch needs 4 to 28 times as long for var_mean of maps in channels_last, and several passes over the maps for
     its gradient instead of one.

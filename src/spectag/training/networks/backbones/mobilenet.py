@@ -64,11 +64,11 @@ class _Convolution(nn.Sequential):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (batch, n_out, height, width) of maps (batch, n_in, height, width).
 
-        In fine-tuning with fixed batch statistics, the normalisation becomes part of the convolution's weights. Results
-        and gradients are the same up to rounding, and no pass over the maps is needed.
+        With fixed batch statistics, the normalisation becomes part of the convolution's weights. Results and gradients
+        are the same up to rounding, and no pass over the maps is needed. The exporter sees the published layers.
         """
         layers: list[Callable[[Tensor], Tensor]] = list(self)
-        if torch.is_grad_enabled() and not self[1].training:
+        if not self[1].training and not torch.compiler.is_compiling():
             layers[:2] = [_folded(*self[:2])]
         for layer in layers:
             maps = layer(maps)
