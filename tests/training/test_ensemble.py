@@ -171,7 +171,7 @@ def test_labels_of_a_part_do_not_change_the_weights_for_it(rng):
     cross_validation = folds_of(y_true)
     in_part = cross_validation.parts == 2
     members = [HeldOutLogits(y_true + noise * rng.normal(size=(80, 4))) for noise in (0.5, 2.0)]
-    spoilt = dataclasses.replace(cross_validation, y_true=np.where(in_part[:, None], ~y_true, y_true))
+    spoilt = dataclasses.replace(cross_validation, targets=np.where(in_part[:, None], ~y_true, y_true))
     (first, first_logits), (other, other_logits) = (blend(members, folds) for folds in (cross_validation, spoilt))
     assert first != other
     order = [logits[in_part].argsort(axis=1) for logits in (first_logits, other_logits)]

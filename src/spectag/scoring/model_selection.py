@@ -15,7 +15,7 @@ import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 
-Score = Callable[[BoolArray, FloatArray], float | None]
+Score = Callable[[BoolArray | FloatArray, FloatArray], float | None]
 """A score of y_true and logits, both (n_clips, n_labels), higher is better; None if it says nothing."""
 
 
@@ -87,7 +87,7 @@ class Choice:
         return HeldOutLogits(candidates[self.best], tuple(candidates[index] for index in self.best_without))
 
 
-def choose(candidates: Sequence[FloatArray], y_true: BoolArray, parts: IntArray, score: Score) -> Choice:
+def choose(candidates: Sequence[FloatArray], y_true: BoolArray | FloatArray, parts: IntArray, score: Score) -> Choice:
     """The candidate with the best score on held-out clips, also without each part of them. The first one of equals.
 
     Parameters

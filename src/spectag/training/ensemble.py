@@ -31,7 +31,7 @@ from spectag.training.heads.per_fold import relabel_noisy_clips
 from spectag.training.members.bundle_member import BundleMember
 from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
 from spectag.training.setup.callbacks import Callbacks
-from spectag.training.setup.cross_validation import CrossValidation
+from spectag.training.setup.cross_validation import CrossValidation, relative_weights
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.noisy_labels import relabel_report
 
@@ -104,6 +104,7 @@ class EnsembleFit:
                         store=inputs.store if is_frozen else None,
                         weights_sha256=inputs.store.weights_sha256,
                         other_weights=fit.other_weights,
+                        novelty=fit.novelty,
                     )
                 )
                 weights.append(weight / len(fit.networks))
@@ -157,8 +158,8 @@ class TrainingRun:
             if members and inputs.readable_clips != members[0].readable_clips:
                 raise DataError(f"{manifest.source}: the members could not all read the same clips; train again")
             members.append(inputs)
-        y_true = members[0].clips.manifest.multi_hot()
-        if not y_true.any():
+        y_true = members[0].clips.manifest.targets()
+        if not (y_true == 1).any():
             raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to train on")
         if noisy is None:
             _check_negatives(y_true, manifest, self.callbacks.log)
@@ -173,10 +174,11 @@ class TrainingRun:
         """
         if inputs.noisy is None:
             return cross_validation
-        labels = inputs.noisy.manifest.multi_hot()
+        labels, weights = inputs.noisy.manifest.multi_hot(), relative_weights(inputs.noisy.manifest.weights)
         with self.processes.main_process_first():
-            data = inputs.frozen_features(cross_validation.y_true, progress=self.callbacks.progress, with_mixed=False)
-        relabelled = relabel_noisy_clips(data, labels, cross_validation, inputs.recipe)
+            data = inputs.frozen_features(cross_validation.targets, progress=self.callbacks.progress, with_mixed=False)
+        targets = inputs.noisy.manifest.targets()
+        relabelled = relabel_noisy_clips(data, targets, cross_validation, inputs.recipe, weights)
         is_copy = np.isin(inputs.noisy.keys, inputs.clips.keys)
         if is_copy.any():
             self.callbacks.log(f"{is_copy.sum()} noisy clips are copies of clips in the manifest, and are left out")
@@ -261,7 +263,7 @@ class TrainingRun:
         if left is not None and budget is not None and not must_fit and left < budget * _LATEST_FROZEN_START:
             return None
         with self.processes.main_process_first():
-            data = inputs.frozen_features(cross_validation.y_true, progress=self.callbacks.progress)
+            data = inputs.frozen_features(cross_validation.targets, progress=self.callbacks.progress)
         return fit_frozen(inputs, data, cross_validation, self.callbacks, name=prefix)
 
     def _fit_finetuned(
@@ -309,7 +311,7 @@ def blend(members: Sequence[HeldOutLogits], cross_validation: CrossValidation) -
     """
     if len(members) == 1:
         return ONE_MODEL, cross_validation.cross_fitted(members[0])
-    y_true, parts = cross_validation.y_true, cross_validation.parts
+    y_true, parts = cross_validation.targets, cross_validation.parts
     chosen = [member.chosen for member in members]
     weights = _fit_weights(chosen, y_true, parts >= 0)
     without = []
@@ -320,7 +322,10 @@ def blend(members: Sequence[HeldOutLogits], cross_validation: CrossValidation) -
 
 
 def _fit_weights(
-    logits: Sequence[FloatArray], y_true: BoolArray, rows: BoolArray, default: EnsembleWeights | None = None
+    logits: Sequence[FloatArray],
+    y_true: BoolArray | FloatArray,
+    rows: BoolArray,
+    default: EnsembleWeights | None = None,
 ) -> EnsembleWeights:
     """Weights of the members, fitted on these clips; the default, or equal weights, if none of them has a label.
 
@@ -328,7 +333,7 @@ def _fit_weights(
     may favour one member by chance, and the ensemble is then better on other recordings.
     """
     rows = rows & ~np.isnan(logits).any(axis=(0, 2))
-    if not y_true[rows].any():
+    if not (y_true[rows] == 1).any():
         return default or EnsembleWeights(tuple(1 / len(logits) for _ in logits))
     logits, y_true = [member[rows] for member in logits], y_true[rows]
     best: tuple[int, ...] = (0,)
@@ -341,22 +346,25 @@ def _fit_weights(
     return _weights_of(best, logits, y_true)
 
 
-def _check_negatives(y_true: BoolArray, manifest: Manifest, log: Log) -> None:
-    """Refuse clips that all have all labels, and warn about labels that every clip has."""
-    names = [manifest.labels.names[label] for label in np.flatnonzero(y_true.all(axis=0))]
+def _check_negatives(y_true: FloatArray, manifest: Manifest, log: Log) -> None:
+    """Refuse clips that all have all labels, and warn about labels that every clip has where it is known."""
+    names = [manifest.labels.names[label] for label in np.flatnonzero((y_true != 0).all(axis=0))]
+    if_known = " where it is known" if np.isnan(y_true).any() else ""
     if len(names) == len(manifest.labels):
         raise DataError(
-            f"{manifest.source}: all {len(y_true)} clips have {abbreviate(names)}, so a model would report it for "
-            "every sound, and for silence; add clips without it: other sounds, background noise, silence"
+            f"{manifest.source}: all {len(y_true)} clips have {abbreviate(names)}{if_known}, so a model would report "
+            "it for every sound, and for silence; add clips without it: other sounds, background noise, silence"
         )
     if names:
         log(
-            f"WARNING: all {len(y_true)} clips have {abbreviate(names)}: the model will report it for every sound; add "
-            "clips without it"
+            f"WARNING: all {len(y_true)} clips have {abbreviate(names)}{if_known}: the model will report it for every "
+            "sound; add clips without it"
         )
 
 
-def _weights_of(members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray) -> EnsembleWeights:
+def _weights_of(
+    members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray | FloatArray
+) -> EnsembleWeights:
     """Fitted weights of the members with these indices, and 0 for the others."""
     fitted = ONE_MODEL if len(members) == 1 else fit_ensemble_weights([logits[i] for i in members], y_true)
     weights = np.zeros(len(logits))
@@ -387,9 +395,11 @@ def _fingerprint(inputs: MemberInputs, cross_validation: CrossValidation) -> str
         *inputs.clips.keys,
     ):
         digest.update(f"{text}\n".encode())
-    digest.update(cross_validation.y_true.tobytes())
+    digest.update(cross_validation.targets.tobytes())
     for fold in cross_validation.trainings:
-        digest.update(fold.train.tobytes() + fold.valid.tobytes())
+        digest.update(
+            fold.train.tobytes() + fold.valid.tobytes() + fold.weights_of(np.flatnonzero(fold.train)).tobytes()
+        )
         if fold.noisy is not None and inputs.noisy is not None:
             digest.update(" ".join(inputs.noisy.keys).encode())
             digest.update(fold.noisy.targets.tobytes() + fold.noisy.weights.tobytes())

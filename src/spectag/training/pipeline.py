@@ -332,7 +332,8 @@ def _folds(
         log(warning)
     if (message := _few_recordings(manifest, held_out)) is not None:
         log(message)
-    cross_validation = CrossValidation.of(manifest.multi_hot(), held_out)
+    weights = manifest.weights if (manifest.weights != 1).any() else None
+    cross_validation = CrossValidation.of(manifest.targets(), held_out, weights)
     if not train_on_all:
         cross_validation = dataclasses.replace(cross_validation, all_clips=None)
     return held_out, run.with_noisy(cross_validation, inputs, shared_with_noisy)

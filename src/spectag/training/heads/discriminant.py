@@ -6,7 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spectag.array_types import BoolArray, FloatArray
-from spectag.training.heads.logistic import LinearHead, PrincipalAxes
+from spectag.training.heads.logistic import LinearHead, PrincipalAxes, split_weights
 
 SHRINKAGES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1)
 """Compared by cross-validation, strongest first. 1 would ignore all correlations, 0 would trust those of few clips."""
@@ -38,7 +38,8 @@ def fit_discriminant_heads(
     training : PrincipalAxes
         The training clips.
     targets : array of shape (n_clips, n_labels)
-        Labels, or the probability that each label is true.
+        Labels, or the probability that each label is true. NaN: unknown; for this label, the clip counts neither as one
+        with it nor as one without it.
     shrinkages : floats
         Above 0, up to 1.
 
@@ -48,7 +49,7 @@ def fit_discriminant_heads(
     large-dimensional covariance matrices", Journal of Multivariate Analysis 2004.
     """
     with threadpool_limits(1):
-        weights = training.clip_weights[:, None] * targets, training.clip_weights[:, None] * (1.0 - targets)
+        weights = split_weights(training.clip_weights, targets)
         n_with, n_without = (part.sum(axis=0) for part in weights)
         mean_with, mean_without = (_mean_by_label(training.clips, part) for part in weights)
         difference = mean_with - mean_without  # (rank, n_labels)

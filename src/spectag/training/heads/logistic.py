@@ -26,6 +26,9 @@ one recording per label of ESC-10 is 0.905, 0.898, 0.890 and 0.881 for mn04 with
 for efficientnet_lite0, by 0.003 to 0.009, and all are equal within 0.003 for mn04."""
 
 
+_SMALLEST_WEIGHT = 1e-9  # of the clips whose label is known
+
+
 @dataclass(frozen=True)
 class Standardization:
     """Standardised features: (features - center) * scale."""
@@ -143,20 +146,34 @@ def fit_logistic_heads(
     training : PrincipalAxes
         The training clips.
     targets : array of shape (n_clips, n_labels)
-        Labels, or the probability that each label is true.
+        Labels, or the probability that each label is true. NaN: unknown; the clip does not count for this label.
     weight_decays : floats
         All above 0. Each fit starts from the solution of the one before.
     """
     with threadpool_limits(1):
-        clips, clip_weights = training.clips, training.clip_weights
-        rate = np.average(targets, axis=0, weights=clip_weights).clip(0.5 / len(clips), 1 - 0.5 / len(clips))
+        clips, n_clips = training.clips, len(training.clips)
+        with_label, without_label = split_weights(training.clip_weights, targets)
+        cell_weights = with_label + without_label
+        cell_weights *= n_clips / np.maximum(cell_weights.sum(axis=0), _SMALLEST_WEIGHT)  # the mean of the known clips
+        rate = with_label.sum(axis=0) / np.maximum((with_label + without_label).sum(axis=0), _SMALLEST_WEIGHT)
+        rate = rate.clip(0.5 / n_clips, 1 - 0.5 / n_clips)
         weights, bias = np.zeros((clips.shape[1], targets.shape[1])), np.log(rate / (1 - rate))
-        y = targets.astype(np.float64)
+        y = np.where(np.isnan(targets), 0.0, targets)
         heads = []
         for weight_decay in weight_decays:
-            weights, bias = _solve(clips, training.squares, y, clip_weights, weight_decay, weights, bias)
+            weights, bias = _solve(clips, training.squares, y, cell_weights, weight_decay, weights, bias)
             heads.append(training.head(weights, bias))
         return heads
+
+
+def split_weights(clip_weights: FloatArray, targets: BoolArray | FloatArray) -> tuple[FloatArray, FloatArray]:
+    """How much each clip counts as one with each label, and as one without it, both (n_clips, n_labels).
+
+    `clip_weights` have shape (n_clips,), `targets` (n_clips, n_labels). A clip whose label is unknown (NaN) is neither.
+    """
+    known = ~np.isnan(targets)
+    probabilities = np.where(known, targets, 0.0)
+    return clip_weights[:, None] * probabilities, clip_weights[:, None] * (known - probabilities)
 
 
 def mean_and_deviation(logits: FloatArray, weights: FloatArray) -> tuple[float, float]:
@@ -183,7 +200,7 @@ def _solve(
     scores: FloatArray,
     squares: FloatArray,
     y: FloatArray,
-    clip_weights: FloatArray,
+    cell_weights: FloatArray,
     weight_decay: float,
     weights: FloatArray,
     bias: FloatArray,
@@ -203,7 +220,7 @@ def _solve(
         y,
         np.vstack([weights, bias]) / width,
         l2_penalty=decay,
-        sample_weights=clip_weights,
+        sample_weights=cell_weights,
         ftol=1e-12,
         gtol=1e-6,  # logits are accurate to 1e-3
     )

@@ -10,7 +10,7 @@ from spectag.data.label_matching import match_labels
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import ConfigError, did_you_mean
-from spectag.training.heads.logistic import LinearHead, PrincipalAxes, mean_and_deviation
+from spectag.training.heads.logistic import LinearHead, PrincipalAxes, mean_and_deviation, split_weights
 
 PRIOR_WEIGHTS = (0.35, 0.2, 0.5, 0.1, 0.0)
 """Weights of the classifier's logits, compared by cross-validation. Of equally good ones, the first is used."""
@@ -75,10 +75,11 @@ class NamePrior:
     ) -> BoolArray:
         """For which labels (n_labels,) the clips with the label have clearly higher logits than the others.
 
-        `logits` and `targets` have shape (n_clips, n_labels), `clip_weights` (n_clips,).
+        `logits` and `targets` have shape (n_clips, n_labels), `clip_weights` (n_clips,). Clips whose label is unknown
+        (NaN) do not count for it.
         """
         clip_weights = np.ones(len(logits)) if clip_weights is None else clip_weights
-        shares = [clip_weights[:, None] * part for part in (np.asarray(targets, np.float64), 1.0 - targets)]
+        shares = split_weights(clip_weights, targets)
         with_label, without = ((part * logits).sum(axis=0) / np.maximum(part.sum(axis=0), 1e-9) for part in shares)
         _, deviation = mean_and_deviation(logits[:, self.has_name], clip_weights)
         return np.asarray(self.has_name & (with_label - without > MIN_SEPARATION * deviation))

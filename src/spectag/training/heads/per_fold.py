@@ -56,11 +56,13 @@ class FrozenFeatures:
                 logits[position] = parts.logits(head)
         return logits
 
-    def training_arrays(self, fold: Fold, y_true: BoolArray) -> tuple[Float32Array, FloatArray, FloatArray]:
+    def training_arrays(
+        self, fold: Fold, y_true: BoolArray | FloatArray
+    ) -> tuple[Float32Array, FloatArray, FloatArray]:
         """Features, targets and weights of all clips that a fold is trained on: plain, noisy and mixed ones."""
         features = [self.clips[fold.train]]
         targets: list[NDArray[Any]] = [y_true[fold.train]]
-        weights = [np.ones(fold.train.sum())]
+        weights = [fold.weights_of(np.flatnonzero(fold.train))]
         if fold.noisy is not None and self.noisy is not None:
             kept = fold.noisy.weights > 0
             features.append(self.noisy[kept])
@@ -70,7 +72,7 @@ class FrozenFeatures:
             rows = self.mixed.within(fold.train)
             features.append(self.mixed.features[rows])
             targets.append(self.mixed.targets[rows])
-            weights.append(np.ones(rows.sum()))
+            weights.append(fold.weights_of(self.mixed.parents[rows]).prod(axis=1))
         return np.concatenate(features), np.concatenate(targets).astype(np.float64), np.concatenate(weights)
 
 
@@ -147,11 +149,11 @@ def fit_linear_heads(
     settings, prior_weights = [candidates.settings[index] for index in (choice.best, *choice.best_without)], None
     if data.prior is not None:
         prior_weights, logits = candidates.choose_prior_weight(choice)
-        _log_prior(data, cross_validation.y_true, prior_weights[0], callbacks.log)
+        _log_prior(data, cross_validation.targets, prior_weights[0], callbacks.log)
     chosen, *without_part = map(_Chosen, settings, prior_weights or [0.0] * len(settings))
 
     def fit(fold: Fold, chosen: _Chosen) -> LinearHead:
-        [head] = _fit_fold(data, fold, cross_validation.y_true, [chosen.settings])
+        [head] = _fit_fold(data, fold, cross_validation.targets, [chosen.settings])
         return head.with_prior(chosen.prior_weight)
 
     def refit(fold: Fold, part: int) -> LinearHead:
@@ -184,7 +186,7 @@ class _Candidates:
 
     def add(self, settings: Sequence[HeadSettings]) -> Choice:
         """Fit heads with further settings, and choose among all."""
-        y_true, folds = self._cross_validation.y_true, self._cross_validation.folds
+        y_true, folds = self._cross_validation.targets, self._cross_validation.folds
         self._logits |= {setting: np.full(y_true.shape, np.nan) for setting in settings}
         # the limit is that of the process, so that of the threads would not be undone in the right order
         with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
@@ -243,7 +245,7 @@ def _log_choice(settings: Sequence[HeadSettings], choice: Choice, log: Log) -> N
         log(f"the best settings of the head are at an end of those that are tried: {_AT_AN_END[best]}")
 
 
-def _log_prior(data: FrozenFeatures, y_true: BoolArray, weight: float, log: Log) -> None:
+def _log_prior(data: FrozenFeatures, y_true: BoolArray | FloatArray, weight: float, log: Log) -> None:
     assert data.prior is not None
     log(f"labels that the network knows by name, added with weight {weight:g}: {data.prior}")
     separates = data.prior.separates(data.clips @ data.prior.weights + data.prior.bias, y_true)
@@ -267,7 +269,9 @@ class _FoldHead:
         return LinearHead(self.head.standardization, weights, bias)
 
 
-def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Sequence[HeadSettings]) -> list[_FoldHead]:
+def _fit_fold(
+    data: FrozenFeatures, fold: Fold, y_true: BoolArray | FloatArray, settings: Sequence[HeadSettings]
+) -> list[_FoldHead]:
     """A head for each of the settings, all of one kind, fitted on the clips that a fold is trained on."""
     features, targets, weights = data.training_arrays(fold, y_true)
     training = PrincipalAxes.of(features, data.group_sizes, weights)
@@ -282,7 +286,11 @@ def _fit_fold(data: FrozenFeatures, fold: Fold, y_true: BoolArray, settings: Seq
 
 
 def relabel_noisy_clips(
-    data: FrozenFeatures, labels: BoolArray, cross_validation: CrossValidation, recipe: Recipe
+    data: FrozenFeatures,
+    labels: BoolArray | FloatArray,
+    cross_validation: CrossValidation,
+    recipe: Recipe,
+    clip_weights: FloatArray | None = None,
 ) -> list[Relabelled]:
     """Targets and weights of the clips with noisy labels, for each of `trainings`.
 
@@ -293,13 +301,15 @@ def relabel_noisy_clips(
     data : FrozenFeatures
         Including those of the clips with noisy labels.
     labels : bool array of shape (n_noisy, n_labels)
-        The labels that may be wrong.
+        The labels that may be wrong; or 1, 0, and NaN for unknown labels.
     cross_validation : CrossValidation
         Without clips with noisy labels.
     recipe : Recipe
+    clip_weights : float array of shape (n_noisy,), optional
+        Factors of the weights.
     """
     assert data.noisy is not None
-    y_true, noisy_labels = cross_validation.y_true, recipe.noisy_labels
+    y_true, noisy_labels = cross_validation.targets, recipe.noisy_labels
     heads = [_fit_fold(data, fold, y_true, [_DEFAULTS["logistic"]])[0].head for fold in cross_validation.trainings]
     logits = np.full(y_true.shape, np.nan)
     for fold, head in zip(cross_validation.folds, heads, strict=False):  # the training on all clips comes last
@@ -313,6 +323,7 @@ def relabel_noisy_clips(
             keep_doubtful=noisy_labels.method == "relabel",
             per_label=noisy_labels.per_label,
             weight=noisy_labels.weight,
+            clip_weights=clip_weights,
         )
         for head in heads
     ]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spectag.array_types import BoolArray, Float32Array, IntArray
+from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import MAX_CLIP_SECONDS
 from spectag.system.progress import Progress
-from spectag.training.inputs.augmenter import Augmenter, draw
+from spectag.training.inputs.augmenter import Augmenter, draw, joined_targets
 from spectag.training.inputs.batches import crop_or_pad, silence_of
 from spectag.training.inputs.feature_store import FeatureStore
 
@@ -40,7 +40,7 @@ def mix_clips(
     store: FeatureStore,
     keys: Sequence[str],
     inputs: Callable[[int], Float32Array],
-    y_true: BoolArray,
+    y_true: BoolArray | FloatArray,
     recipe: Recipe,
     *,
     progress: Progress,
@@ -48,7 +48,8 @@ def mix_clips(
     """Features of `recipe.n_mixed_clips` pairs of clips, mixed as in `recipe.augment` but without backgrounds.
 
     The two clips of a pair differ if there are two. The first mixed clips do not depend on the number of mixed clips.
-    `keys`, `inputs` and the errors are those of `FeatureStore.compute`.
+    `y_true` has shape (n_clips, n_labels); a label is unknown (NaN) in a mixed clip if it is unknown in one of the two
+    and the other does not have it. `keys`, `inputs` and the errors are those of `FeatureStore.compute`.
     """
     augment = recipe.augment.model_copy(update={"mix": 1.0, "background": None})
     augmenter = Augmenter(augment, store.front_end)
@@ -69,8 +70,8 @@ def mix_clips(
     descriptions = [f"mix {number} of {keys[i]} {keys[j]}: {settings}" for number, (i, j) in enumerate(parents)]
     mixed_keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in descriptions]
     features = store.compute(mixed_keys, mixed, progress=progress)
-    targets = y_true[parents[:, 0]] | y_true[parents[:, 1]]
-    return MixedClips(features, targets.astype(np.float32), parents)
+    first, second = (torch.from_numpy(y_true[rows].astype(np.float32)) for rows in parents.T)
+    return MixedClips(features, joined_targets(first, second).numpy(), parents)
 
 
 def _pairs(n_clips: int, n_pairs: int, rng: np.random.Generator) -> IntArray:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValidationClips:
-    """Clips to predict: those at `rows` of all clips, with their labels `y_true` (n_clips, n_labels).
+    """Clips to predict: those at `rows` of all clips, with their labels `y_true` (n_clips, n_labels), NaN if unknown.
 
     `parts(i)` gives the parts of clip i, as `ClipInputs.parts`.
     """
 
     parts: Callable[[int], Iterable[ClipPart]]
     rows: IntArray
-    y_true: BoolArray
+    y_true: BoolArray | FloatArray
 
 
 def logits_of_clips(network: TaggerNetwork, clips: ValidationClips, accelerator: "Accelerator") -> FloatArray:

@@ -94,7 +94,7 @@ def fit_finetuned(
     BundleError
         If a checkpoint is damaged or cannot be written.
     """
-    recipe, y_true, log = inputs.recipe, cross_validation.y_true, callbacks.log
+    recipe, y_true, log = inputs.recipe, cross_validation.targets, callbacks.log
     trainings = _ordered_trainings(cross_validation, recipe, has_limit=context.seconds_left() is not None)
     if recipe.finetune.compile and context.accelerator.device.type != "cuda":
         log("finetune.compile has no effect: there is no GPU")
@@ -227,7 +227,7 @@ def first_run(
 ) -> FineTuning:
     """The run on the first fold, without validation or checkpoint, for experiments such as the learning-rate finder."""
     assert processes.accelerator is not None
-    fold, y_true = cross_validation.folds[0], cross_validation.y_true
+    fold, y_true = cross_validation.folds[0], cross_validation.targets
     with processes.main_process_first():
         data = inputs.frozen_features(y_true, progress=progress)
         backgrounds = _backgrounds(inputs, root, progress, no_log)
@@ -242,7 +242,9 @@ def first_run(
     )
 
 
-def _initial_network(inputs: MemberInputs, data: FrozenFeatures, fold: Fold, y_true: BoolArray) -> TaggerNetwork:
+def _initial_network(
+    inputs: MemberInputs, data: FrozenFeatures, fold: Fold, y_true: BoolArray | FloatArray
+) -> TaggerNetwork:
     """The network with its initial weights, and a head that is random or fitted on the features of the fold's clips."""
     recipe = inputs.recipe
     features, targets, weights = data.training_arrays(fold, y_true)
@@ -260,10 +262,12 @@ def _initial_network(inputs: MemberInputs, data: FrozenFeatures, fold: Fold, y_t
     return TaggerNetwork(copy.deepcopy(inputs.store.extractor), head)
 
 
-def _examples(inputs: MemberInputs, fold: Fold, y_true: BoolArray, backgrounds: list[Float32Array]) -> Examples:
+def _examples(
+    inputs: MemberInputs, fold: Fold, y_true: BoolArray | FloatArray, backgrounds: list[Float32Array]
+) -> Examples:
     """The training clips of a fold, followed by its clips with noisy labels."""
     rows = np.flatnonzero(fold.train)
-    targets, weights = [y_true[rows].astype(np.float32)], [np.ones(len(rows), np.float32)]
+    targets, weights = [y_true[rows].astype(np.float32)], [fold.weights_of(rows).astype(np.float32)]
     sources: list[tuple[ClipInputs, int]] = [(inputs.clips, int(row)) for row in rows]
     if fold.noisy is not None and inputs.noisy is not None:
         kept = np.flatnonzero(fold.noisy.weights > 0)

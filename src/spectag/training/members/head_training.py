@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from spectag.array_types import BoolArray, Float32Array
+from spectag.array_types import BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch, OnEpoch
@@ -41,14 +41,14 @@ def fit_by_gradient(
     for fold in cross_validation.trainings:
         if len(cross_validation.trainings) > 1:
             callbacks.log(fold.name)
-        head = train_fold_head(data, fold, cross_validation.y_true, recipe, collect, name=f"{name}{fold.name}")
+        head = train_fold_head(data, fold, cross_validation.targets, recipe, collect, name=f"{name}{fold.name}")
         logits[fold.valid] = data.logits(partial(logits_by, head), fold.valid)
         heads.append(head)
     return HeadFit(tuple(heads), HeldOutLogits(logits), tuple(epochs))
 
 
 def train_fold_head(
-    data: FrozenFeatures, fold: Fold, y_true: BoolArray, recipe: Recipe, on_epoch: OnEpoch, *, name: str
+    data: FrozenFeatures, fold: Fold, y_true: BoolArray | FloatArray, recipe: Recipe, on_epoch: OnEpoch, *, name: str
 ) -> nn.Module:
     """A head trained by epochs on the clips of one fold."""
     features, targets, weights = data.training_arrays(fold, y_true)

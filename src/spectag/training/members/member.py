@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spectag.array_types import BoolArray
+from spectag.array_types import BoolArray, FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.backbones import backbone_spec, resolve_mel
@@ -20,12 +20,14 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
+from spectag.models.novelty import NoveltyModel
 from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
 from spectag.training.heads.learning_curve import LearningCurve, learning_curve
 from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
+from spectag.training.heads.novelty import fit_novelty
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.inputs.mixed_clips import mix_clips
@@ -52,7 +54,9 @@ class MemberInputs:
         """The clips that can be read, those with noisy labels last."""
         return self.clips.manifest.clips + (self.noisy.manifest.clips if self.noisy else ())
 
-    def frozen_features(self, y_true: BoolArray, *, progress: Progress, with_mixed: bool = True) -> FrozenFeatures:
+    def frozen_features(
+        self, y_true: BoolArray | FloatArray, *, progress: Progress, with_mixed: bool = True
+    ) -> FrozenFeatures:
         """Features of all clips by the frozen network."""
         clips = self.store.of_clips(self.clips, progress=progress)
         noisy = mixed = None
@@ -90,6 +94,7 @@ class MemberFit:
 
     The predictions of `networks` are averaged with equal weights. `logits` are those of held-out clips. `other_weights`
     are networks of other epochs by name: best, last. `learning_curve` computes that of heads that were fitted exactly.
+    `novelty` belongs to the features of a frozen network.
     """
 
     networks: tuple[TaggerNetwork, ...]
@@ -97,6 +102,7 @@ class MemberFit:
     epochs: tuple[Epoch, ...] = ()
     other_weights: dict[str, TaggerNetwork] = field(default_factory=dict)
     learning_curve: Callable[[], LearningCurve | None] | None = None
+    novelty: NoveltyModel | None = None
 
 
 def open_inputs(
@@ -170,7 +176,8 @@ def fit_frozen(
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
     heads = final_networks(fit.heads, cross_validation, recipe)
     networks = tuple(TaggerNetwork(inputs.store.extractor, head).eval() for head in heads)
-    return MemberFit(networks, fit.logits, fit.epochs, learning_curve=curve)
+    novelty = fit_novelty(data, cross_validation, seed=recipe.seed)
+    return MemberFit(networks, fit.logits, fit.epochs, learning_curve=curve, novelty=novelty)
 
 
 def final_networks(networks: Sequence[N], cross_validation: CrossValidation, recipe: Recipe) -> list[N]:

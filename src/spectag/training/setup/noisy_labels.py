@@ -39,7 +39,7 @@ class Relabelled:
     Attributes
     ----------
     targets : float array of shape (n_clips, n_labels)
-        Probability that each label is true.
+        Probability that each label is true; NaN where it is unknown.
     weights : float array of shape (n_clips,)
         How much each clip counts; 0 for clips that are left out.
     agrees : bool array of shape (n_clips,)
@@ -57,7 +57,13 @@ class Relabelled:
 
 
 def relabel(
-    logits: FloatArray, labels: BoolArray, *, keep_doubtful: bool, per_label: int | None = None, weight: float = 1.0
+    logits: FloatArray,
+    labels: BoolArray | FloatArray,
+    *,
+    keep_doubtful: bool,
+    per_label: int | None = None,
+    weight: float = 1.0,
+    clip_weights: FloatArray | None = None,
 ) -> Relabelled:
     """Targets and weights for clips whose labels may be wrong.
 
@@ -66,13 +72,15 @@ def relabel(
     logits : float array of shape (n_clips, n_labels)
         A model's calibrated predictions for the clips.
     labels : bool array of shape (n_clips, n_labels)
-        The labels that the clips came with.
+        The labels that the clips came with; or 1, 0, and NaN for unknown labels.
     keep_doubtful : bool
         Keep clips that the model disagrees with too, with label probabilities as targets and a lower weight.
     per_label : int, optional
         Most clips to keep of each label among those where the model agrees, highest probability first.
     weight : float
         Weight of a clip where the model agrees.
+    clip_weights : float array of shape (n_clips,), optional
+        Factors of the weights; 0 for clips to leave out. By default all 1.
 
     Raises
     ------
@@ -81,26 +89,31 @@ def relabel(
     """
     if logits.shape != labels.shape or not logits.size:
         raise ValueError(f"need logits and labels of one shape, got {logits.shape} and {labels.shape}")
-    probabilities, rates = _probabilities(logits, labels)
-    agrees = ((probabilities > 0.5) == labels).all(axis=1) & labels.any(axis=1)
-    kept = agrees & _within_limit(probabilities, labels, agrees, per_label)
-    doubtful = ~agrees if keep_doubtful else np.zeros(len(labels), bool)
-    targets = np.where(kept[:, None], labels, probabilities)
-    return Relabelled(
-        targets, weight * (kept + DOUBTFUL_WEIGHT * doubtful), agrees, over_limit=agrees & ~kept, rates=rates
-    )
+    clip_weights = np.ones(len(logits)) if clip_weights is None else clip_weights
+    known, given = ~np.isnan(labels), np.asarray(labels == 1)
+    probabilities, rates = _probabilities(logits, given, clip_weights[:, None] * known)
+    agrees = (((probabilities > 0.5) == given) | ~known).all(axis=1) & given.any(axis=1)
+    kept = agrees & _within_limit(probabilities, given, agrees & (clip_weights > 0), per_label)
+    doubtful = ~agrees if keep_doubtful else np.zeros(len(given), bool)
+    targets = np.where(known, np.where(kept[:, None], given, probabilities), np.nan)
+    weights = weight * clip_weights * (kept + DOUBTFUL_WEIGHT * doubtful)
+    return Relabelled(targets, weights, agrees, over_limit=agrees & ~kept, rates=rates)
 
 
-def _probabilities(logits: FloatArray, labels: BoolArray) -> tuple[FloatArray, LabelRates]:
-    """Probability that each label is true, from the predictions and the labels, and how reliable the labels are."""
+def _probabilities(logits: FloatArray, labels: BoolArray, weights: FloatArray) -> tuple[FloatArray, LabelRates]:
+    """Probability that each label is true, from the predictions and the labels, and how reliable the labels are.
+
+    `weights` (n_clips, n_labels) are how much each label counts for the reliability.
+    """
     prior = np.clip(logits, -20.0, 20.0)  # so that a probability and its complement are never 0
     rates = LabelRates(0.7, 0.05)
     for _ in range(_N_ITERATIONS):
         present = np.log(rates.sensitivity) - np.log(rates.false_rate)
         absent = np.log1p(-rates.sensitivity) - np.log1p(-rates.false_rate)
         probabilities = expit(prior + np.where(labels, present, absent))
-        sensitivity = np.clip((probabilities * labels).sum() / probabilities.sum(), *_SENSITIVITY_LIMITS)
-        false_rate = np.clip(((1 - probabilities) * labels).sum() / (1 - probabilities).sum(), *_FALSE_RATE_LIMITS)
+        if_true, if_false = weights * probabilities, weights * (1 - probabilities)
+        sensitivity = np.clip((if_true * labels).sum() / max(if_true.sum(), 1e-9), *_SENSITIVITY_LIMITS)
+        false_rate = np.clip((if_false * labels).sum() / max(if_false.sum(), 1e-9), *_FALSE_RATE_LIMITS)
         # at most the sensitivity: a given label never lowers the probability that it is true
         rates = LabelRates(float(sensitivity), float(min(sensitivity, false_rate)))
     return probabilities, rates

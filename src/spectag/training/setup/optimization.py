@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,11 +48,12 @@ def check_losses_finite(epoch: Epoch, recipe: TrainSettings) -> None:
 
 
 def mean_loss_and_lwlrap(logits: Tensor, targets: Tensor, recipe: Recipe) -> tuple[float, float | None]:
-    """Mean loss and lwlrap of logits (n_clips, n_labels).
+    """Mean loss and lwlrap of logits (n_clips, n_labels). NaN in the targets is an unknown label.
 
     lwlrap is None if the loss is not finite, or lwlrap is not defined.
     """
     loss = float(clip_losses(logits, targets, recipe.loss).mean())
-    y_true = targets.numpy() > 0.5
+    truth = targets.numpy()
+    y_true = np.where(np.isnan(truth), np.nan, truth > 0.5)
     has_score = math.isfinite(loss) and decides_lwlrap(y_true).any()
     return loss, lwlrap(y_true, logits.double().numpy()) if has_score else None

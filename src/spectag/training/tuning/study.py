@@ -168,7 +168,7 @@ def tune(
 
     identity = study_identity((manifest, noisy), recipe, space)
     with open_study(output, identity, n_epochs=recipe.epochs) as study:
-        metric = "lwlrap" if decides_lwlrap(manifest.multi_hot()).any() else "mAP"
+        metric = "lwlrap" if decides_lwlrap(manifest.targets()).any() else "mAP"
         result = _Search(study, output, recipe, space, score, progress, log, metric).run(budget, trials)
     scores = [float("nan") if trial.score is None else trial.score for trial in result.trials]
     settings = {name: [trial.settings.get(name) for trial in result.trials] for name in space.settings}
