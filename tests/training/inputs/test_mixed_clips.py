@@ -59,6 +59,21 @@ def test_labels_are_those_of_both_parents(store, inputs):
         assert np.flatnonzero(target).tolist() == sorted([first, second])
 
 
+def test_a_label_is_unknown_if_it_is_unknown_in_one_parent_and_not_in_the_other(store, inputs):
+    y_true = np.array([[1, 0, np.nan], [np.nan, 1, 0], [0, np.nan, 1], [0, 0, 0]])
+    mixes = mixes_of(store, inputs, y_true=y_true)
+    expected = {
+        (0, 1): [1, 1, np.nan],
+        (0, 2): [1, np.nan, 1],
+        (0, 3): [1, 0, np.nan],
+        (1, 2): [np.nan, 1, 1],
+        (1, 3): [np.nan, 1, 0],
+        (2, 3): [0, np.nan, 1],
+    }
+    for target, parents in zip(mixes.targets, mixes.parents.tolist(), strict=True):
+        np.testing.assert_array_equal(target, expected[tuple(sorted(parents))])
+
+
 def test_mixed_clip_is_as_loud_as_its_parents_and_as_long_as_the_longer(store, inputs):
     """Powers add: with the second at the level of the first, and no gain, a mix has twice the first's power."""
     mixes = mixes_of(store, inputs, n_mixed_clips=30, augment={"mix_db": 0.0, "gain_db": 0.0})

@@ -190,6 +190,24 @@ def test_noisy_clips_follow_the_others_in_the_examples(inputs_for, y_true, data,
     np.testing.assert_array_equal(examples.inputs(10), member_inputs.noisy.inputs(2))
 
 
+def test_weights_and_unknown_labels_are_those_of_the_examples(inputs_for, y_true, cache):
+    targets = y_true.astype(float)
+    targets[4, 0] = np.nan
+    weights = np.where(np.arange(len(y_true)) == 5, 2.0, 1.0)
+    weights[6] = 0
+    held_out = HeldOut(("valid",), (np.arange(len(y_true)) < 3,), True, "")
+    run = first_run(
+        inputs_for(small_recipe()),
+        CrossValidation.of(targets, held_out, weights),
+        Processes.connect(frozen_only=False),
+        cache,
+        progress=silent,
+    )
+    examples, kept = run.batches._examples, [row for row in range(3, len(y_true)) if row != 6]
+    np.testing.assert_array_equal(examples.targets, targets[kept])
+    np.testing.assert_allclose(examples.weights, weights[kept] / weights[weights > 0].mean())
+
+
 def test_empty_background_folder_is_named(inputs_for, y_true, cache, tmp_path):
     member_inputs = inputs_for(small_recipe(augment={"background": tmp_path}))
     with pytest.raises(ConfigError, match=r"augment\.background: .*: no sound found"):

@@ -44,6 +44,15 @@ def test_single_split_is_one_training_and_none_on_all_clips():
     assert rows_of(cross_validation.folds[0].train) == [0, 2, 3, 5]
 
 
+def test_clips_of_weight_0_are_held_out_but_not_trained_on():
+    weights = np.array([0, 1, 3, 0, 2, 2.0])
+    cross_validation = CrossValidation.of(Y_TRUE, held_out([0, 1], [2, 3]), weights)
+    assert [rows_of(fold.valid) for fold in cross_validation.folds] == [[0, 1], [2, 3]]
+    assert [rows_of(fold.train) for fold in cross_validation.trainings] == [[2, 4, 5], [1, 4, 5], [1, 2, 4, 5]]
+    for fold in cross_validation.trainings:
+        assert fold.weights_of(np.arange(6)).tolist() == [0, 0.5, 1.5, 0, 1, 1]
+
+
 def test_without_held_out_clips_there_is_one_training_on_all_clips():
     cross_validation = CrossValidation.of(Y_TRUE, held_out())
     assert [fold.name for fold in cross_validation.trainings] == [ALL_CLIPS]

@@ -207,3 +207,37 @@ def test_shapes_that_differ_are_refused(shape):
     message = re.escape(f"need logits and labels of one shape, got {shape} and {other}")
     with pytest.raises(ValueError, match=message):
         relabel(np.zeros(shape), np.zeros(other, bool), keep_doubtful=True)
+
+
+# ------------------------------------------------------------------------------------- weights and unknown labels
+
+
+def test_a_clip_of_weight_two_counts_as_two_clips_for_the_rates(rng):
+    logits, _, given = simulated(rng, 0.7, 0.1, n_clips=300)
+    weights = rng.integers(0, 3, 300).astype(float)
+    copies = np.repeat(np.arange(300), weights.astype(int))
+    weighted = relabel(logits, given, keep_doubtful=True, clip_weights=weights)
+    copied = relabel(logits[copies], given[copies], keep_doubtful=True)
+    assert weighted.rates.sensitivity == pytest.approx(copied.rates.sensitivity)
+    assert weighted.rates.false_rate == pytest.approx(copied.rates.false_rate)
+    np.testing.assert_allclose(weighted.targets[copies], copied.targets)
+    np.testing.assert_allclose(weighted.weights, weights * np.where(weighted.agrees, 1, DOUBTFUL_WEIGHT))
+
+
+def test_clips_of_weight_0_do_not_use_up_the_limit_of_a_label():
+    given, logits = np.ones((3, 1), bool), np.array([[9.0], [8.0], [7.0]])
+    result = relabel(logits, given, keep_doubtful=False, per_label=1, clip_weights=np.array([0.0, 1.0, 1.0]))
+    assert result.weights.tolist() == [0, 1, 0]
+
+
+def test_unknown_labels_stay_unknown_and_are_not_judged(rng):
+    logits, _, given = simulated(rng, 0.7, 0.1, n_clips=2000)
+    unknown = rng.random(given.shape) < 0.3
+    labels = np.where(unknown, np.nan, given)
+    result = relabel(logits, labels, keep_doubtful=True)
+    np.testing.assert_array_equal(np.isnan(result.targets), unknown)
+    assert result.rates.sensitivity == pytest.approx(0.7, abs=0.04)
+    assert result.rates.false_rate == pytest.approx(0.1, abs=0.02)
+    others = relabel(np.where(unknown, -logits, logits), labels, keep_doubtful=True)
+    np.testing.assert_array_equal(others.agrees, result.agrees)
+    np.testing.assert_array_equal(others.targets, result.targets)
