@@ -77,7 +77,9 @@ class LabelPosterior:
         return np.asarray(np.exp(log_expit(np.abs(self.log_odds)).sum(axis=1)))
 
 
-def label_posterior(logits: FloatArray, given: BoolArray, reliable: BoolArray | None = None) -> LabelPosterior:
+def label_posterior(
+    logits: FloatArray, given: BoolArray | FloatArray, reliable: BoolArray | None = None
+) -> LabelPosterior:
     """The probability that each label of each clip is true.
 
     Parameters
@@ -86,7 +88,9 @@ def label_posterior(logits: FloatArray, given: BoolArray, reliable: BoolArray | 
         Predictions of networks that were not trained on the clip. Only the order and the relative distances within each
         label matter, so no calibration is needed.
     given : bool array of shape (n_clips, n_labels)
-        The labels to check. If every clip has exactly one of at least two labels, exactly one label is true.
+        The labels to check. If every clip has exactly one of at least two labels, exactly one label is true. It may
+        also be 1, 0, and NaN for an unknown label: nothing is fitted to it, and it counts as surely absent, so that it
+        is no error.
     reliable : bool array of shape (n_labels,), optional
         Labels that the networks can predict; by default all. Of the other labels, the given values are trusted.
 
@@ -99,36 +103,39 @@ def label_posterior(logits: FloatArray, given: BoolArray, reliable: BoolArray | 
         raise ValueError(f"need logits and labels of one shape (n_clips, n_labels), got {logits.shape}, {given.shape}")
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite")
-    levels = scaled_logits(logits, given)
+    levels, has_label = scaled_logits(logits, given), np.asarray(given == 1)
     if reliable is not None:
-        levels = np.where(reliable, levels, np.where(given, 1.0, -1.0))
+        levels = np.where(reliable, levels, np.where(has_label, 1.0, -1.0))
     noise = fit_label_noise(levels, given)
-    likelihood_ratio = np.where(given, (1 - noise.missed) / noise.false, noise.missed / (1 - noise.false))
+    likelihood_ratio = np.where(has_label, (1 - noise.missed) / noise.false, noise.missed / (1 - noise.false))
     log_odds = noise.scale * levels + noise.offset + np.log(likelihood_ratio)
-    single_label = given.shape[1] > 1 and bool((given.sum(axis=1) == 1).all())
+    log_odds = np.where(np.isnan(given), -_MAX_LOG_ODDS, log_odds)
+    single_label = given.shape[1] > 1 and bool((has_label.sum(axis=1) == 1).all())
     if single_label:
         log_odds = _exclusive_log_odds(log_odds)
     return LabelPosterior(np.clip(log_odds, -_MAX_LOG_ODDS, _MAX_LOG_ODDS), noise, single_label)
 
 
-def scaled_logits(logits: FloatArray, given: BoolArray) -> FloatArray:
+def scaled_logits(logits: FloatArray, given: BoolArray | FloatArray) -> FloatArray:
     """Logits (n_clips, n_labels), scaled per label: the median clip without the label is at -1, with the label at 1.
 
     Estimates for a label with few clips are drawn towards the average of all labels. If the logits of a label are
     clearly lower where it is given, the networks can't predict it, and all its clips are set to -1 or 1.
     """
-    median_absent = _median(logits[~given], default=_median(logits[given], default=0.0) - _PRIOR_GAP)
-    n_given, n_absent = given.sum(axis=0), (~given).sum(axis=0)
-    columns = list(zip(logits.T, given.T, strict=True))
-    label_absent = np.array([_median(column[~has_label], default=median_absent) for column, has_label in columns])
-    label_given = np.array([_median(column[has_label], default=np.nan) for column, has_label in columns])
+    has_label, lacks_label = np.asarray(given == 1), np.asarray(given == 0)
+    median_absent = _median(logits[lacks_label], default=_median(logits[has_label], default=0.0) - _PRIOR_GAP)
+    n_given, n_absent = has_label.sum(axis=0), lacks_label.sum(axis=0)
+    label_absent, label_given = (
+        np.array([_median(column[rows], default=default) for column, rows in zip(logits.T, cells.T, strict=True)])
+        for cells, default in ((lacks_label, median_absent), (has_label, np.nan))
+    )
     absent = _shrunk(label_absent, median_absent, n_absent)
     label_gap = np.where(n_given > 0, label_given - label_absent, 0.0)
     mean_gap = (n_given @ label_gap + _PRIOR_CLIPS * _PRIOR_GAP) / (n_given.sum() + _PRIOR_CLIPS)
     mean_gap = max(float(mean_gap), _MIN_GAP_FRACTION)
     gap, min_gap = _shrunk(label_gap, mean_gap, n_given), _MIN_GAP_FRACTION * mean_gap
     levels = np.clip(2 * (logits - absent) / np.maximum(gap, min_gap) - 1, -_MAX_LEVEL, _MAX_LEVEL)
-    return np.where(gap > -min_gap, levels, np.where(given, 1.0, -1.0))
+    return np.where(gap > -min_gap, levels, np.where(has_label, 1.0, -1.0))
 
 
 def _median(values: FloatArray, *, default: float) -> float:
@@ -140,14 +147,14 @@ def _shrunk(values: FloatArray, average: float, n_clips: IntArray) -> FloatArray
     return np.asarray((n_clips * values + _PRIOR_CLIPS * average) / (n_clips + _PRIOR_CLIPS))
 
 
-def fit_label_noise(levels: FloatArray, given: BoolArray) -> LabelNoise:
+def fit_label_noise(levels: FloatArray, given: BoolArray | FloatArray) -> LabelNoise:
     """The maximum-likelihood curve and error rates for scaled logits and given labels, both (n_clips, n_labels).
 
     The prior corresponds to one additional missing and one additional false label, so the error rates are never 0.
     """
     edges = np.linspace(-_MAX_LEVEL, _MAX_LEVEL, _N_BINS + 1)
     centers = (edges[:-1] + edges[1:]) / 2
-    n_given, n_absent = (np.histogram(levels[rows], edges)[0] for rows in (given, ~given))
+    n_given, n_absent = (np.histogram(levels[rows], edges)[0] for rows in (given == 1, given == 0))
 
     def loss(parameters: FloatArray) -> float:
         noise = _label_noise(parameters)

@@ -242,15 +242,15 @@ def _check_labels(
     predictions: Predictions, columns: IntArray, reliable: BoolArray, method: RankingMethod
 ) -> tuple[list[Finding], LabelNoise]:
     """A finding for each clip, the most doubtful first, including clips without doubt; and the label noise."""
-    given = predictions.y_true[:, columns]
+    given, unknown = predictions.y_true[:, columns], predictions.unknown[:, columns]
     uncalibrated = predictions.uncalibrated[:, columns].astype(np.float64)
     logits = logit(np.clip(uncalibrated, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
-    posterior = label_posterior(logits, given, reliable)
+    posterior = label_posterior(logits, predictions.targets[:, columns], reliable)
     if method == "self-confidence":
         ranking = posterior.error_log_odds(given)
         scores = expit(ranking)
     else:
-        ranking = scores = 1 - _cleanlab_quality(uncalibrated, given)
+        ranking = scores = 1 - _cleanlab_quality(np.where(unknown, 0.0, uncalibrated), given)
     names = np.array(predictions.labels.names)[columns]
     probabilities = predictions.probabilities[:, columns]
     certainty, most_likely = posterior.certainty, posterior.most_likely

@@ -40,7 +40,7 @@ class CalibrationClips:
     labels : bool array of shape (n_labels,)
         Which of the tagger's labels can be fitted on the clips. The other arrays contain only these.
     logits, y_true : float and bool arrays of shape (n_clips, n_fitted_labels)
-        Uncalibrated predictions; the truth.
+        Uncalibrated predictions; the truth: 1, 0, or NaN for unknown labels.
     fold_indices : int array of shape (n_clips,)
         The folds for cross-fitting.
     groups : tuple of n_clips names
@@ -53,7 +53,7 @@ class CalibrationClips:
 
     labels: BoolArray
     logits: FloatArray
-    y_true: BoolArray
+    y_true: FloatArray
     fold_indices: IntArray
     groups: tuple[str, ...]
     skipped: tuple[tuple[Clip, str], ...] = ()
@@ -77,7 +77,7 @@ def read_stored_clips(bundle: Path, n_labels: int) -> CalibrationClips:
     clips = read_out_of_fold(bundle)
     if clips is None or not clips.y_true[clips.has_prediction].any():
         nothing = np.zeros((0, 0))
-        return CalibrationClips(np.zeros(n_labels, bool), nothing, nothing.astype(bool), np.zeros(0, np.int64), ())
+        return CalibrationClips(np.zeros(n_labels, bool), nothing, nothing, np.zeros(0, np.int64), ())
     return _select(clips, np.ones(n_labels, np.bool_))
 
 
@@ -107,6 +107,7 @@ def predict_manifest_clips(
         keys=tuple(clip_key(clip) or "" for clip in unbiased.clips),
         y_true=unbiased.y_true,
         logits=clipped_logit(unbiased.uncalibrated),
+        known=~unbiased.unknown,
     )
     if not clips.labels_with_enough_clips.any():
         raise DataError(
@@ -134,4 +135,4 @@ def _select(clips: OutOfFoldPredictions, labels: BoolArray) -> CalibrationClips:
     rows = np.flatnonzero(clips.has_prediction)
     cells = np.ix_(rows, labels)
     groups = tuple(clips.groups[row] for row in rows)
-    return CalibrationClips(labels, clips.logits[cells], clips.y_true[cells], clips.fold_indices[rows], groups)
+    return CalibrationClips(labels, clips.logits[cells], clips.targets[cells], clips.fold_indices[rows], groups)

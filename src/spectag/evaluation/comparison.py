@@ -38,7 +38,7 @@ def compare_models(
     counts = resampling.counts(clip_groups)
     samples, estimates = [], []
     for predictions in (first_predictions, other_predictions):
-        y_true, detected = predictions.y_true, predictions.detected
+        y_true, detected = predictions.targets, predictions.detected
         samples.append(resampled_scores(y_true, predictions.probabilities, detected, counts))
         estimates.append(scores_of(samples[-1], y_true, detected, clip_groups, resampling).overall)
     first_scores, other_scores = estimates

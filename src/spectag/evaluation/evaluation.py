@@ -104,7 +104,7 @@ def evaluate(
 def _score_model(evaluated: EvaluatedModel, group_of: Mapping[ClipId, str], resampling: Resampling) -> ModelEvaluation:
     predictions = evaluated.predictions
     groups = [group_of[clip_id(clip)] for clip in predictions.clips]
-    y_true, probabilities = predictions.y_true, predictions.probabilities
+    y_true, probabilities = predictions.targets, predictions.probabilities
     scores = score_predictions(y_true, probabilities, groups, thresholds=predictions.thresholds, resampling=resampling)
     calibration = CalibrationCheck(
         is_calibrated=evaluated.tagger is not None and evaluated.tagger.info.calibration is not None,

@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.audio.files import audio_info
-from spectag.data.clips import Clip, Manifest
+from spectag.data.clips import Clip, Manifest, unknown_labels
 from spectag.data.labels import LabelSet
 from spectag.data.readers.csv_table import MANIFEST_COLUMNS
 from spectag.data.readers.delimited_text import abbreviate, first_lines, open_table, read_text
@@ -109,7 +109,9 @@ def read_predictions(path: str | Path, manifest: Manifest, *, log: Log = no_log)
         y_true=y_true,
         probabilities=probabilities,
         uncalibrated=probabilities,
-        thresholds=_cross_fit_thresholds(y_true, probabilities, folds),
+        thresholds=_cross_fit_thresholds(
+            np.where(unknown_labels(clips, table.labels), np.nan, y_true), probabilities, folds
+        ),
         origins=tuple[PredictionOrigin, ...](["table"] * len(clips)),
         durations=durations[has_values],
         features=None,
@@ -160,7 +162,7 @@ def _file_duration(path: Path) -> float:
     return math.nan
 
 
-def _cross_fit_thresholds(y_true: BoolArray, probabilities: Float32Array, folds: IntArray) -> Float32Array:
+def _cross_fit_thresholds(y_true: FloatArray, probabilities: Float32Array, folds: IntArray) -> Float32Array:
     """For each clip the thresholds (n_clips, n_labels) that are best on the other folds."""
     thresholds = np.full(y_true.shape, DEFAULT_THRESHOLD, np.float32)
     for fold in np.unique(folds):

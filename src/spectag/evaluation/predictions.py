@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from scipy.special import expit
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
-from spectag.data.clips import Clip, Manifest
+from spectag.data.clips import Clip, Manifest, unknown_labels
 from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError
@@ -49,10 +50,20 @@ class Predictions:
     skipped: tuple[tuple[Clip, str], ...]
     """Clips that cannot be read, each with the reason."""
 
+    @cached_property
+    def unknown(self) -> BoolArray:
+        """Where nobody knows whether the label is true, (n_clips, n_labels)."""
+        return unknown_labels(self.clips, self.labels)
+
+    @property
+    def targets(self) -> FloatArray:
+        """The truth (n_clips, n_labels): 1, 0, or NaN for an unknown label."""
+        return np.where(self.unknown, np.nan, self.y_true)
+
     @property
     def detected(self) -> BoolArray:
-        """Where the probability reaches the threshold, (n_clips, n_labels)."""
-        return self.probabilities >= self.thresholds
+        """Where the probability reaches the threshold, (n_clips, n_labels); False for unknown labels."""
+        return (self.probabilities >= self.thresholds) & ~self.unknown
 
     def select(self, rows: BoolArray | IntArray) -> "Predictions":
         """The predictions for some of the clips."""
@@ -174,7 +185,8 @@ def predict_out_of_fold(
     keys = [clip_key(clip) for clip in predictions.clips]
     if training is not None:
         rows = _rows_of(keys, training)
-        has_changed = (training.y_true[rows] != predictions.y_true).any(axis=1) & (rows >= 0)
+        is_same = np.isclose(training.targets[rows], predictions.targets, equal_nan=True)
+        has_changed = ~is_same.all(axis=1) & (rows >= 0)
         if has_changed.any():
             log(f"{has_changed.sum()} clips have other labels than in training; use the --corrections of the training")
         predictions = _replace_training_clips(predictions, training, rows, tagger, calibration)

@@ -269,7 +269,7 @@ def _label_results(
     scores = np.full((len(_SCORES), len(is_fitted)), np.nan)
     labels = clips.labels
     if labels.any():
-        n_clips[labels] = clips.y_true.sum(axis=0)
+        n_clips[labels] = (clips.y_true == 1).sum(axis=0)
         if cross_fitted is not None:
             cross_fitted = cross_fitted.with_fixed_thresholds(thresholds[labels], is_fitted[labels])
             scores[:, labels] = [

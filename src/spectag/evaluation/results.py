@@ -213,8 +213,9 @@ class Evaluation:
 def fingerprint(manifest: Manifest) -> str:
     """32 hexadecimal digits that depend on names, times and labels of the clips, but not on their order."""
     lines = sorted(
-        "\t".join([clip.fname, f"{clip.start_seconds:g}", f"{clip.end_seconds}", *sorted(clip.labels)])
+        "\t".join([clip.fname, f"{clip.start_seconds:g}", f"{clip.end_seconds}", *sorted(clip.labels), *unknown])
         for clip in manifest.clips
+        for unknown in [[f"unknown {label}" for label in sorted(clip.unknown)]]
     )
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

@@ -61,7 +61,7 @@ def score_slices(
             in_slice = np.array([clip_value == value for clip_value in values])
             selected = predictions.select(in_slice)
             scores = score_predictions(
-                selected.y_true,
+                selected.targets,
                 selected.probabilities,
                 [group for group, is_in in zip(groups, in_slice, strict=True) if is_in],
                 thresholds=selected.thresholds,

@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
@@ -41,7 +42,7 @@ class OutOfFoldPredictions:
 
     `logits` (n_clips, n_labels) are not calibrated, and NaN for clips without a prediction. `spans` are start and end
     in seconds. `folds` are the names of the folds in which the clips were held out, or "". `keys` are hashes of the
-    clips' content.
+    clips' content. `known` (n_clips, n_labels) says for which labels the truth is known; None means all of them.
     """
 
     labels: LabelSet
@@ -52,6 +53,12 @@ class OutOfFoldPredictions:
     keys: tuple[str, ...]
     y_true: BoolArray
     logits: FloatArray
+    known: BoolArray | None = None
+
+    @cached_property
+    def targets(self) -> FloatArray:
+        """The truth (n_clips, n_labels): 1, 0, or NaN for an unknown label."""
+        return np.where(True if self.known is None else self.known, self.y_true, np.nan)
 
     @cached_property
     def has_prediction(self) -> BoolArray:
@@ -82,7 +89,7 @@ class OutOfFoldPredictions:
         columns = slice(None) if only_labels is None else only_labels
         logits = self.logits[:, columns]
         if self.fold_indices.max(initial=-1) > 0:
-            truth = self.y_true[:, columns]
+            truth = self.targets[:, columns]
             return cross_fit(logits, truth, self.fold_indices, method=method, goal=goal, groups=self.groups)
         return CrossFitted(expit(logits), np.where(np.isnan(logits), np.nan, DEFAULT_THRESHOLD))
 
@@ -99,6 +106,7 @@ class OutOfFoldPredictions:
             (*self.keys, *(others.keys[row] for row in rows)),
             np.concatenate([self.y_true, others.y_true[rows]]),
             np.concatenate([self.logits, np.full((len(rows), len(self.labels)), np.nan)]),
+            ~np.isnan(np.concatenate([self.targets, others.targets[rows]])),
         )
 
 
@@ -162,11 +170,28 @@ def write_out_of_fold(path: Path, clips: OutOfFoldPredictions) -> None:
         writer.writerow([*OUT_OF_FOLD_COLUMNS, *label_columns(clips.labels)])
         names = np.array(clips.labels.names)
         for row, (start, end) in enumerate(clips.spans):
-            labels = json.dumps(names[clips.y_true[row]].tolist(), ensure_ascii=False)  # a label may contain a comma
+            # a label may contain a comma
+            labels = json.dumps(_label_field(names, clips.targets[row]), ensure_ascii=False)
             times = [f"{start!r}" if start else "", "" if end is None else f"{end!r}"]
             probabilities = ["" if np.isnan(z) else f"{expit(z):.10g}" for z in clips.logits[row]]
             properties = clips.folds[row], clips.groups[row], labels, clips.keys[row]
             writer.writerow([clips.fnames[row], *times, *properties, *probabilities])
+
+
+def _label_field(names: NDArray[np.str_], targets: FloatArray) -> list[str] | dict[str, list[str]]:
+    """The true labels of a clip and, if there are any, the unknown ones."""
+    labels, unknown = names[targets == 1].tolist(), names[np.isnan(targets)].tolist()
+    return {"true": labels, "unknown": unknown} if unknown else labels
+
+
+def _read_label_field(field: str, labels: LabelSet) -> FloatArray:
+    """The targets (n_labels,) of a clip."""
+    value = json.loads(field)
+    true, unknown = (value["true"], value["unknown"]) if isinstance(value, dict) else (value, [])
+    targets = np.zeros(len(labels))
+    targets[[labels.index(label) for label in true]] = 1
+    targets[[labels.index(label) for label in unknown]] = np.nan
+    return targets
 
 
 def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfFoldPredictions | None:
@@ -186,15 +211,15 @@ def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfF
         raise BundleError(f"{path}: the columns do not match the {len(labels)} labels; train the tagger again")
     try:
         rows = [fields for _, fields in table.records]
-        y_true = np.zeros((len(rows), len(labels)), np.bool_)
-        for truth, row in zip(y_true, rows, strict=True):
-            truth[[labels.index(label) for label in json.loads(row[OUT_OF_FOLD_COLUMNS.index("labels")])]] = True
+        label_fields = [row[OUT_OF_FOLD_COLUMNS.index("labels")] for row in rows]
+        targets = np.array([_read_label_field(field, labels) for field in label_fields])
         n_columns = len(OUT_OF_FOLD_COLUMNS)
         probabilities = np.array([[field or "nan" for field in row[n_columns:]] for row in rows], np.float64)
         spans = tuple((float(start or 0), float(end) if end else None) for _, start, end, *_ in rows)
-    except (ValueError, DataError) as error:
+    except (ValueError, KeyError, TypeError, DataError) as error:
         raise BundleError(f"{path}: damaged: {error}; train the tagger again") from error
     if not rows:
         raise BundleError(f"{path}: damaged: the file has no clips; train the tagger again")
     fnames, _, _, folds, groups, _, keys = list(zip(*rows, strict=True))[:n_columns]
-    return OutOfFoldPredictions(labels, fnames, spans, folds, groups, keys, y_true, clipped_logit(probabilities))
+    logits = clipped_logit(probabilities)
+    return OutOfFoldPredictions(labels, fnames, spans, folds, groups, keys, targets == 1, logits, ~np.isnan(targets))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import FloatArray
 from spectag.audio.fingerprints import Fingerprint
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
@@ -22,7 +22,7 @@ from spectag.data.manifest import as_manifest, read_manifest
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.shared_audio import SharedAudio
 from spectag.data.spectrograms.clip_inputs import ClipInputs
-from spectag.errors import ConfigError
+from spectag.errors import ConfigError, did_you_mean
 from spectag.models.out_of_fold import OutOfFoldPredictions, portable_clip_names, portable_group_names
 from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.calibration import Calibration, CrossFitted, fit_calibration, probabilities_of
@@ -260,10 +260,25 @@ def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> No
     n_unlabelled = sum(not clip.labels for clip in manifest.clips)
     if n_unlabelled:
         log(f"clips without labels: {n_unlabelled}; they are negative examples of every label")
+    _log_weights_and_unknown_labels(manifest, log)
     if any(member.mode == "finetune" and member.finetune.unfreeze == 0 for member in recipe.member_recipes()):
         log("the frozen network processes every clip in every epoch, because its inputs change; this takes longer")
     if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
         log("--resume has no effect: only fine-tuning can be resumed; features of frozen networks are cached anyway")
+
+
+def _log_weights_and_unknown_labels(manifest: Manifest, log: Log) -> None:
+    n_unknown, weights = int(np.isnan(manifest.targets()).sum()), manifest.weights
+    if n_unknown:
+        n_clips = sum(bool(clip.unknown) for clip in manifest.clips)
+        log(f"unknown labels: {n_unknown} in {n_clips} clips; they are neither trained on nor scored")
+    nowhere = sorted({label for clip in manifest.clips for label in clip.unknown} - set(manifest.labels.names))
+    if nowhere:
+        hint = did_you_mean(nowhere[0], manifest.labels.names)
+        log(f"WARNING: no clip has these unknown labels, so they are ignored: {abbreviate(nowhere)}{hint}")
+    if (weights != 1).any():
+        left_out = f"; {n_zero} clips of weight 0 are not trained on" if (n_zero := (weights == 0).sum()) else ""
+        log(f"weights of clips: {weights.min():g} to {weights.max():g}{left_out}; scores are not weighted")
 
 
 def _connect_processes(recipe: Recipe) -> Processes:
@@ -380,8 +395,8 @@ def _shared_audio(
 
 def _optimism(out_of_fold: OutOfFoldPredictions, held_out: HeldOut, cross_fitted: CrossFitted) -> str | None:
     """A message about held-out clips that share audio with training clips of their fold; None if there are none."""
-    y_true, predictions = out_of_fold.y_true, cross_fitted.probabilities
-    rows = ~np.isnan(predictions).any(axis=1) & y_true.any(axis=1)
+    y_true, predictions = out_of_fold.targets, cross_fitted.probabilities
+    rows = ~np.isnan(predictions).any(axis=1) & out_of_fold.y_true.any(axis=1)
     if held_out.optimistic is None or not (n_optimistic := (rows & held_out.optimistic).sum()):
         return None
     others = rows & ~held_out.optimistic
@@ -397,14 +412,14 @@ def _score(
     out_of_fold: OutOfFoldPredictions, held_out: HeldOut, cross_fitted: CrossFitted, resampling: Resampling
 ) -> tuple[Scores | None, tuple[FoldScore, ...]]:
     """Scores of all held-out clips, with intervals over recordings, and of each fold; None without labelled clips."""
-    y_true, predictions = out_of_fold.y_true, cross_fitted.probabilities
+    y_true, predictions = out_of_fold.targets, cross_fitted.probabilities
     rows = ~np.isnan(predictions).any(axis=1)
-    if not y_true[rows].any():
+    if not (y_true[rows] == 1).any():
         return None, ()
     folds = tuple(
         _score_fold(name, y_true[in_fold], predictions[in_fold])
         for name, in_fold in zip(held_out.names, held_out.rows, strict=True)
-        if y_true[in_fold].any() and not np.isnan(predictions[in_fold]).any()
+        if (y_true[in_fold] == 1).any() and not np.isnan(predictions[in_fold]).any()
     )
     groups = np.array(out_of_fold.groups)[rows].tolist()
     scores = score_predictions(
@@ -413,7 +428,7 @@ def _score(
     return scores, folds
 
 
-def _score_fold(name: str, y_true: BoolArray, predictions: FloatArray) -> FoldScore:
+def _score_fold(name: str, y_true: FloatArray, predictions: FloatArray) -> FoldScore:
     scores = score_predictions(y_true, predictions, range(len(y_true)), resampling=Resampling(n_resamples=0)).to_dict()
     metrics = ("lwlrap", "top1_accuracy", "mean_average_precision")
     return FoldScore(name, len(y_true), *(scores[metric] for metric in metrics))
@@ -435,6 +450,7 @@ def _out_of_fold(clips: ClipInputs, held_out: HeldOut | None, logits: FloatArray
         keys=clips.keys,
         y_true=y_true,
         logits=np.full(y_true.shape, np.nan) if logits is None else logits,
+        known=~np.isnan(manifest.targets()),
     )
 
 
@@ -446,7 +462,7 @@ def _fit_calibration_and_thresholds(
     if not rows.any():
         return None, np.full(len(out_of_fold.labels), np.nan)
     calibration = fit_calibration(
-        out_of_fold.logits, out_of_fold.y_true, method=recipe.calibration, folds=out_of_fold.fold_indices
+        out_of_fold.logits, out_of_fold.targets, method=recipe.calibration, folds=out_of_fold.fold_indices
     )
     probabilities = probabilities_of(out_of_fold.logits[rows], calibration)
-    return calibration, fit_thresholds(out_of_fold.y_true[rows], probabilities)
+    return calibration, fit_thresholds(out_of_fold.targets[rows], probabilities)

@@ -33,9 +33,9 @@ def worst_clips(predictions: Predictions, n: int) -> list[ChosenClip]:
 
     Among clips with equal lwlrap, those with the widest margin of a wrong label over a true one come first.
     """
-    scores = average_precision(predictions.y_true.T, predictions.probabilities.T)
-    y_true, predicted = predictions.y_true, predictions.probabilities >= predictions.thresholds
-    highest_wrong = np.where(y_true, -np.inf, predictions.probabilities).max(axis=1)
+    scores = average_precision(predictions.targets.T, predictions.probabilities.T)
+    y_true, predicted = predictions.y_true, predictions.detected
+    highest_wrong = np.where(y_true | predictions.unknown, -np.inf, predictions.probabilities).max(axis=1)
     lowest_true = np.where(y_true, predictions.probabilities, np.inf).min(axis=1)
     rows = np.flatnonzero(y_true.any(axis=1) & ((scores < 1) | (predicted != y_true).any(axis=1)))
     order = np.lexsort((rows, -(highest_wrong - lowest_true)[rows], scores[rows]))
@@ -49,7 +49,7 @@ def _error_reason(predictions: Predictions, row: int) -> str:
     probabilities, y_true = predictions.probabilities[row], predictions.y_true[row]
     order = np.argsort(-probabilities, kind="stable")
     true = next(int(label) for label in order[::-1] if y_true[label])
-    wrong = next((int(label) for label in order if not y_true[label]), None)
+    wrong = next((int(label) for label in order if not (y_true[label] or predictions.unknown[row, label])), None)
     threshold = predictions.thresholds[row, true]
     true_text = _label_text(predictions, row, true)
     if wrong is not None and probabilities[wrong] >= probabilities[true]:
@@ -62,7 +62,7 @@ def _error_reason(predictions: Predictions, row: int) -> str:
 
 
 def _error_kind(predictions: Predictions, row: int) -> str:
-    predicted, y_true = predictions.probabilities[row] >= predictions.thresholds[row], predictions.y_true[row]
+    predicted, y_true = predictions.detected[row], predictions.y_true[row]
     if (y_true & ~predicted).any():
         return "confused" if (predicted & ~y_true).any() else "missed"
     return "false positive" if (predicted & ~y_true).any() else "wrong order"
@@ -86,7 +86,7 @@ def surprising_clips(predictions: Predictions, n: int, *, without: Collection[in
 
 def _unlikely_successes(predictions: Predictions, n: int) -> list[ChosenClip]:
     """Clips with exactly the right labels predicted although these are often missed."""
-    y_true, predicted = predictions.y_true, predictions.probabilities >= predictions.thresholds
+    y_true, predicted = predictions.y_true, predictions.detected
     recalls = (y_true & predicted).sum(axis=0) / np.maximum(y_true.sum(axis=0), 1)
     chances = np.where(y_true, recalls, 1.0).prod(axis=1)
     rows = np.flatnonzero(y_true.any(axis=1) & (predicted == y_true).all(axis=1) & (chances <= _MAX_CHANCE))
@@ -107,7 +107,7 @@ def _unlikely_successes(predictions: Predictions, n: int) -> list[ChosenClip]:
 
 def _possible_label_errors(predictions: Predictions, n: int, without: Collection[int]) -> list[ChosenClip]:
     """Clips with a confident prediction of a label that they do not have."""
-    wrong = ~predictions.y_true & (predictions.probabilities >= predictions.thresholds)
+    wrong = ~predictions.y_true & predictions.detected
     probabilities = np.where(wrong, predictions.probabilities, 0)
     highest, labels = probabilities.max(axis=1), probabilities.argmax(axis=1)
     n_similar: Counter[int] = Counter()
@@ -129,6 +129,7 @@ def shown_labels(predictions: Predictions, row: int, required: int | None = None
     """At most five labels to show for a clip, most probable first.
 
     True labels come before wrong ones that are predicted, and these before wrong ones ranked above a true label.
+    Unknown labels are not shown.
 
     Parameters
     ----------
@@ -138,11 +139,11 @@ def shown_labels(predictions: Predictions, row: int, required: int | None = None
         A label that is shown in any case.
     """
     probabilities, y_true = predictions.probabilities[row], predictions.y_true[row]
-    predicted = probabilities >= predictions.thresholds[row]
+    predicted, unknown = predictions.detected[row], predictions.unknown[row]
     lowest_true = probabilities[y_true].min() if y_true.any() else np.inf
     order = np.argsort(-probabilities, kind="stable").tolist()
     candidates = [] if required is None else [required]
-    for is_candidate in (y_true, predicted, probabilities > lowest_true):
+    for is_candidate in (y_true, predicted, (probabilities > lowest_true) & ~unknown):
         candidates += [label for label in order if is_candidate[label]]
     kept = set(list(dict.fromkeys(candidates))[:_MAX_LABELS])
     return tuple(label for label in order if label in kept)

@@ -110,7 +110,7 @@ def confusion_figure(predictions: Predictions, rows_with_card: Collection[int]) 
 
     Clips that the page shows (`rows_with_card`) come first among the examples.
     """
-    predicted = predictions.probabilities >= predictions.thresholds
+    predicted = predictions.detected
     confusions = count_confusions(predictions.y_true, predictions.probabilities, predicted)
     confused = confusions.most_confused
     if not confused.size:

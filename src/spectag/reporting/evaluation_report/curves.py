@@ -96,9 +96,12 @@ def mean_curve(curves: Sequence[PrecisionRecallCurve]) -> PrecisionRecallCurve:
 
 def curve_figures(model: ModelEvaluation) -> CurveFigures | None:
     """The curves of all labels that a clip has; None if there is no such label."""
-    predictions, names = model.predictions, model.labels.names
+    predictions, names, known = model.predictions, model.labels.names, ~model.predictions.unknown
     curves = {
-        label: precision_recall(predictions.y_true[:, label], predictions.probabilities[:, label].astype(np.float64))
+        label: precision_recall(
+            predictions.y_true[known[:, label], label],
+            predictions.probabilities[known[:, label], label].astype(np.float64),
+        )
         for label in np.flatnonzero(predictions.y_true.any(axis=0)).tolist()
     }
     if not curves:

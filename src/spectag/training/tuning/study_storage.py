@@ -105,7 +105,8 @@ def study_identity(manifests: Sequence[Manifest | None], recipe: Recipe, space: 
     for manifest in manifests:
         for clip in manifest.clips if manifest else ():
             size = clip.path.stat().st_size
-            facts = (clip.fname, size, clip.labels, clip.fold, clip.group, clip.start_seconds, clip.end_seconds)
+            times = clip.start_seconds, clip.end_seconds
+            facts = (clip.fname, size, clip.labels, clip.fold, clip.group, *times, clip.unknown, clip.weight)
             digest.update(repr(facts).encode())
         digest.update(b"end")
     settings = {name: {"kind": type(domain).__name__, **asdict(domain)} for name, domain in space.settings.items()}
