@@ -159,3 +159,18 @@ def test_single_clip_is_doubted_if_the_model_is_certain_of_another_label():
 def test_invalid_arrays_are_errors(logits, given, message):
     with pytest.raises(ValueError, match=message):
         label_posterior(logits, given)
+
+
+def test_an_unknown_label_is_no_error_and_changes_nothing_else(rng):
+    truth = multi_labels(rng)
+    logits, given = logits_of(truth, rng), with_errors(truth, 0.1, 0.01, rng).astype(float)
+    unknown = rng.random(truth.shape) < 0.2
+    given[unknown] = np.nan
+    posterior = label_posterior(logits, given)
+    assert not posterior.most_likely[unknown].any()
+    assert posterior.noise.missed == pytest.approx(0.1, abs=0.03)
+    changed = label_posterior(np.where(unknown, -logits, logits), given)
+    np.testing.assert_array_equal(changed.log_odds, posterior.log_odds)
+    errors = (truth != (given == 1)) & ~unknown
+    found = (posterior.most_likely != (given == 1)) & ~unknown
+    assert (found & errors).sum() > 0.9 * errors.sum()

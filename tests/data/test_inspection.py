@@ -275,3 +275,25 @@ def test_parts_of_one_file_and_clips_of_one_group_are_not_reported_as_sharing_au
         "fname,labels,group,start,end\na.wav,x,yard,0,3\na.wav,x,yard,1,4\nb.wav,x,yard,0,4\n",
     )
     assert [shared.pairs for shared in inspect(manifest, cache=tmp_path / "cache").shared_audio] == [()]
+
+
+def test_unknown_labels_and_weights_are_counted(tmp_path, rng, capsys):
+    sounds = {f"{name}.wav": noise(rng) for name in "abc"}
+    table = "fname,weight,Bark,Run,Owl\na.wav,0.5,1,,0\nb.wav,,0,,1\nc.wav,2,,1,0\n"
+    inspection = inspect(manifest_of(tmp_path, sounds, table), find_shared_audio=False)
+    assert inspection.clips_per_label == {"Bark": 1, "Run": 1, "Owl": 1}
+    assert inspection.unknown_per_label == {"Bark": 1, "Run": 2}
+    assert inspection.weights == (0.5, 2.0)
+    print_inspection(inspection)
+    out = capsys.readouterr().out
+    assert "unknown labels   3 (Bark: 1, Run: 2)" in out
+    assert "weights          0.5 to 2" in out
+
+
+def test_manifest_without_unknown_labels_and_weights_says_nothing_of_them(tmp_path, rng, capsys):
+    inspection = inspect(manifest_of(tmp_path, {"a.wav": noise(rng)}, "fname,labels\na.wav,x\n"))
+    assert (inspection.unknown_per_label, inspection.weights) == ({}, None)
+    print_inspection(inspection)
+    out = capsys.readouterr().out
+    assert "unknown labels" not in out
+    assert "weights  " not in out

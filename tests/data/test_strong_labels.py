@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectag.audio.files import write_audio
+from spectag.config.data_options import DataOptions
 from spectag.data.clips import Clip
 from spectag.data.manifest import read_manifest
 from spectag.data.split_manifest import split, write_split
 from spectag.data.strong_labels import HEARD_SECONDS, clips_between, join_annotations
 from spectag.errors import DataError
+from spectag.training.pipeline import read_training_data
 
 SOUND = Path("day.wav")
 
@@ -178,6 +180,12 @@ def test_complete_annotations_give_negatives_between_them(table):
     assert [clip.start_seconds >= 10.5 for clip in gaps] == [True] * 3
     assert len(set(manifest.groups)) == 1
     assert not manifest.multi_hot()[3:].any()
+
+
+def test_training_uses_the_time_between_annotations_only_if_they_are_complete(table):
+    manifest, _ = read_training_data(table, DataOptions())
+    complete, _ = read_training_data(table, DataOptions(complete_annotations=True))
+    assert (len(manifest.clips), len(complete.clips)) == (3, 6)
 
 
 def test_a_split_of_annotations_has_the_joined_labels(table, tmp_path):

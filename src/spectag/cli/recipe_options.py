@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from spectag.cli.options import ImageOptions, MelOptions, Workers
+from spectag.cli.options import Flag, ImageOptions, MelOptions, Workers
 from spectag.config.base import parse_config, read_toml
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe, TrainSettings, apply_flags, merge_settings, recipe_file
@@ -66,6 +66,7 @@ def _check_members(options: Mapping[str, Any], values: Mapping[str, Any]) -> Non
 
 @dataclass(frozen=True)
 class _DataOptions(DataOptions):
+    complete_annotations: Flag = False
     workers: Workers = None
 
 

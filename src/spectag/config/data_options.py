@@ -16,6 +16,9 @@ class DataOptions:
     """Folder of the sounds or images, if they are not beside the manifest."""
     group_column: str | None = None
     """Manifest column of groups, such as recordist or site. A group never spans two folds."""
+    complete_annotations: bool = False
+    """The annotations of the manifest name every sound of their recordings: train also on the time between them, as
+    clips without labels. Only for selection tables, label tracks and tables of annotations."""
     cache: str | Path | None = None
     """Folder for spectrograms and features. By default in the user's cache folder."""
     workers: int | None = None

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, read_audio
-from spectag.data.clips import Clip, Manifest
+from spectag.data.clips import Clip, Manifest, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest
 from spectag.data.shared_audio import SharedAudio
@@ -126,6 +126,10 @@ class Inspection:
     clips_per_label: dict[str, int]
     labels_per_clip: dict[int, int]
     """Number of clips with 0, 1, 2, ... labels."""
+    unknown_per_label: dict[str, int]
+    """Number of clips in which each label is unknown, of the labels with such clips."""
+    weights: tuple[float, float] | None
+    """The smallest and the largest weight of a clip; None if all are 1."""
     clips_per_fold: dict[str, int]
     durations: Durations | None
     """None for images, or if no clip can be read."""
@@ -250,6 +254,8 @@ def inspect(
         n_groups=len(set(manifest.groups)),
         clips_per_label=dict(zip(manifest.labels.names, manifest.multi_hot().sum(axis=0).tolist(), strict=True)),
         labels_per_clip=_count(len(clip.labels) for clip in clips),
+        unknown_per_label=_unknown_per_label(manifest),
+        weights=_weights(manifest),
         clips_per_fold=dict(sorted(clips_per_fold.items())),
         durations=Durations.of([sound.duration_seconds for sound in sounds.values()]) if sounds else None,
         sample_rates=_count(sound.sample_rate for sound in sounds.values()),
@@ -266,6 +272,16 @@ def inspect(
         n_folds=n_folds,
         rare_labels=_rare_labels(manifest, n_folds) if n_folds else (),
     )
+
+
+def _unknown_per_label(manifest: Manifest) -> dict[str, int]:
+    counts = unknown_labels(manifest.clips, manifest.labels).sum(axis=0).tolist()
+    return {label: count for label, count in zip(manifest.labels.names, counts, strict=True) if count}
+
+
+def _weights(manifest: Manifest) -> tuple[float, float] | None:
+    weights = manifest.weights
+    return (float(weights.min()), float(weights.max())) if (weights != 1).any() else None
 
 
 def _measure_all(manifest: Manifest, workers: int | None, progress: Progress) -> dict[Clip, _Facts]:

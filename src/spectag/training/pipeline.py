@@ -247,7 +247,11 @@ def score_recipe(
 def read_training_data(manifest: str | Path | Manifest, options: DataOptions) -> tuple[Manifest, Manifest | None]:
     """The manifest, and that of clips with noisy labels, which must have the same labels."""
     manifest = as_manifest(
-        manifest, audio_dir=options.audio_dir, group_column=options.group_column, corrections=options.corrections
+        manifest,
+        audio_dir=options.audio_dir,
+        group_column=options.group_column,
+        corrections=options.corrections,
+        complete_annotations=options.complete_annotations,
     )
     return manifest, None if options.noisy is None else read_manifest(options.noisy, labels=manifest.labels)
 

@@ -118,6 +118,11 @@ def _figure_rows(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     if counts:
         yield "clips per label", f"{counts[0]:,} to {counts[-1]:,}"
     yield "labels per clip", _counts({f"{n}": count for n, count in inspection.labels_per_clip.items()})
+    if inspection.unknown_per_label:
+        n_unknown = sum(inspection.unknown_per_label.values())
+        yield "unknown labels", f"{n_unknown:,} ({_counts(inspection.unknown_per_label)})"
+    if inspection.weights is not None:
+        yield "weights", "{:g} to {:g}".format(*inspection.weights)
     if inspection.n_groups < inspection.n_clips:
         yield "groups", f"{inspection.n_groups:,}"
     if inspection.clips_per_fold:
