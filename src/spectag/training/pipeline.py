@@ -261,7 +261,7 @@ def _cache_root(cache: str | Path | None) -> Path:
 
 
 def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> None:
-    n_unlabelled = sum(not clip.labels for clip in manifest.clips)
+    n_unlabelled = sum(not (clip.labels or clip.unknown) for clip in manifest.clips)
     if n_unlabelled:
         log(f"clips without labels: {n_unlabelled}; they are negative examples of every label")
     _log_weights_and_unknown_labels(manifest, log)
@@ -327,7 +327,7 @@ def _cross_validate(
     """Train all members on each fold and, if wanted, on all clips; the held-out clips and their predictions."""
     clips = inputs[0].clips
     held_out, cross_validation = _folds(run, inputs[0], workers, train_on_all=train_on_all)
-    ensemble = run.fit(inputs, cross_validation)
+    ensemble = run.fit(inputs, cross_validation, run.plan(inputs, cross_validation))
     return ensemble, held_out, _out_of_fold(clips, held_out, ensemble.logits)
 
 
