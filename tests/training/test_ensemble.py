@@ -23,9 +23,9 @@ from spectag.training.setup.held_out import HeldOut, hold_out
 
 @pytest.fixture
 def run(tmp_path):
-    def make(recipe, log=lambda _: None):
+    def make(recipe, log=lambda _: None, **settings):
         processes = Processes.connect(frozen_only=False)
-        return TrainingRun(recipe, tmp_path / "cache", tmp_path, processes, False, Callbacks(log=log))
+        return TrainingRun(recipe, tmp_path / "cache", tmp_path, processes, False, Callbacks(log=log), **settings)
 
     return make
 
@@ -81,7 +81,6 @@ def test_checkpoints_of_another_version_of_fine_tuning_or_other_settings_are_not
 def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, monkeypatch):
     """Of 1000 s, 20 s are reserved for the bundle and 20 s for each of two members: each member has 470 s."""
     clock, seconds = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr("spectag.training.ensemble.time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def fit(inputs, cross_validation, context, *_, **__):
         for used in (100.0, 200.0):
@@ -94,8 +93,84 @@ def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, 
     recipe = small_recipe()
     members = [SimpleNamespace(recipe=recipe), SimpleNamespace(recipe=recipe)]
     cross_validation = CrossValidation(np.array([[True], [False]]), (), None)
-    run(Recipe(budget=1000)).fit(members, cross_validation)
+    run(Recipe(budget=1000), clock=lambda: clock.now).fit(members, cross_validation)
     assert seconds == [470.0, 370.0, 660.0, 560.0]
+
+
+class SlowMembers:
+    """Replaces training: a clip or a mixed clip, and an epoch, takes a second by `clock`."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.n_mixed, self.fitted = 0.0, [], []
+        self._done = set()
+        monkeypatch.setattr("spectag.training.ensemble.fit_frozen", self._fit_frozen)
+        monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
+        monkeypatch.setattr("spectag.training.ensemble.seconds_of_frozen", lambda inputs, *_: inputs.n_clips)
+        monkeypatch.setattr("spectag.training.members.finetuned.seconds_per_epoch", lambda *_: 1.0)
+        monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", self._fit_finetuned)
+
+    def clock(self):
+        return self.now
+
+    def _fit_frozen(self, inputs, data, cross_validation, callbacks, *, name):
+        self.n_mixed.append(data)
+        self.fitted.append(name)
+        return MemberFit((), HeldOutLogits(np.zeros(cross_validation.targets.shape)))
+
+    def _fit_finetuned(self, inputs, cross_validation, context, callbacks, *, name):
+        self.fitted.append((name, context.seconds_per_epoch))
+        return MemberFit((), HeldOutLogits(np.zeros(cross_validation.targets.shape)))
+
+    def compute(self, names):
+        self.now += len(names - self._done)
+        self._done |= names
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowInputs:
+    recipe: Recipe
+    n_clips: int
+    members: SlowMembers
+
+    def frozen_features(self, y_true, *, progress, **_):
+        names = {("clip", number) for number in range(self.n_clips)}
+        names |= {("mix", number) for number in range(self.recipe.n_mixed_clips)}
+        self.members.compute({(self.recipe.backbone, *name) for name in names})
+        return self.recipe.n_mixed_clips
+
+
+FROZEN = Recipe(backbone="mn04_audioset", n_mixed_clips=3000)
+
+
+@pytest.mark.parametrize(("budget", "n_mixed"), [(None, 3000), (20_000, 3000), (2000, 750), (10, 0)])
+def test_mixed_clips_are_as_many_as_there_is_time_for(run, monkeypatch, budget, n_mixed):
+    """Of 2000 s, 20 are reserved. After 12 s for the clips, 250 mixed clips at once until 800 s are used up."""
+    members, lines = SlowMembers(monkeypatch), []
+    training = run(Recipe(budget=budget), lines.append, clock=members.clock)
+    training.fit([SlowInputs(FROZEN, 12, members)], folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
+    assert members.n_mixed == [n_mixed]
+    is_cut = n_mixed < 3000
+    assert (f"mixed clips: {n_mixed} of 3000, as many as there is time for" in lines) == is_cut
+
+
+def test_plan_is_logged_and_followed(run, monkeypatch):
+    """Of 1000 s, the first member takes 100 s, the second would take 300 s; 40 s are reserved. Four folds remain."""
+    members, lines = SlowMembers(monkeypatch), []
+    frozen = FROZEN.model_copy(update={"n_mixed_clips": 0})
+    lite0 = frozen.model_copy(update={"backbone": "efficientnet_lite0"})
+    inputs = [SlowInputs(frozen, 100, members), SlowInputs(lite0, 300, members), SlowInputs(small_recipe(), 0, members)]
+    cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
+    training = run(Recipe(budget=1000), lines.append, clock=members.clock)
+    plans = training.plan(inputs, cross_validation)
+    assert lines == [
+        "plan: mn04_audioset frozen: 5 trainings, about 2 min",
+        "plan: efficientnet_lite0 frozen: left out, because it takes too long",
+        "plan: scratch fine-tuned: 4 trainings of 2 epochs, about 8 s",
+        "plan: about 2 min of 17 min in all, with reading the sounds and writing the model",
+    ]
+    training.fit(inputs, cross_validation, plans)
+    assert members.fitted == ["mn04_audioset frozen, ", ("scratch fine-tuned, ", 1.0)]
+    assert "mn04_audioset frozen, heads of 4 folds, 15 min left of 16.7" in lines
 
 
 def test_members_of_one_label_have_the_average_precision_and_say_so(run, monkeypatch):

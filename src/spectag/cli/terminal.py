@@ -62,7 +62,7 @@ def training_display() -> Iterator[tuple[Progress, Log, OnEpoch]]:
 
 
 class TrainingHeading:
-    """Prints the name of each training above its epochs, unless the last line was this name."""
+    """Prints the name of each training above its epochs, unless the last line started with this name."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -78,7 +78,7 @@ class TrainingHeading:
         if epoch.part == self._part:
             return False
         self._part = epoch.part
-        if epoch.part not in ("", self._last_line):
+        if not self._last_line.startswith(epoch.part):
             self.log(epoch.part)
         return True
 

@@ -4,10 +4,11 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,13 +28,18 @@ from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Log, no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
-from spectag.training.heads.per_fold import relabel_noisy_clips
+from spectag.training.heads.per_fold import FrozenFeatures, relabel_noisy_clips
 from spectag.training.members.bundle_member import BundleMember
 from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
+from spectag.training.planning import MemberPlan, rounded, seconds_of_frozen
+from spectag.training.setup.budget import Budget, affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, relative_weights
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.noisy_labels import relabel_report
+
+if TYPE_CHECKING:
+    from spectag.training.members.finetuned import FinetuneContext
 
 FINETUNING_VERSION = 2
 """Increased when fine-tuning with the same settings gives other weights, so that no earlier checkpoint is continued."""
@@ -45,6 +51,12 @@ _TOLERATED_LOSS = 0.01
 """Held-out score that the ensemble may lose by a member before the member is left out."""
 _LATEST_FROZEN_START = 0.5
 """Fraction of the budget after which no further frozen member is started."""
+_MAX_FROZEN_FRACTION = 0.3
+"""Largest fraction of the remaining time that a further frozen member may take."""
+_LATEST_MIXING = 0.4
+"""Fraction of the budget after which no further mixed clips are made."""
+_N_MIXED_AT_ONCE = 250
+"""Number of mixed clips after which the time is compared with the budget."""
 
 
 @dataclass(frozen=True)
@@ -121,19 +133,26 @@ class TrainingRun:
     processes: Processes
     resume: bool
     callbacks: Callbacks
-    started: float = field(default_factory=lambda: time.monotonic())
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.recipe.budget, self.processes, self.clock)
 
     @property
     def seconds_left(self) -> float | None:
-        """Time of the budget that is left for training, by the main process's clock; None without a budget."""
-        if self.recipe.budget is None:
-            return None
-        return self.processes.broadcast(self.recipe.budget - self._reserved - (time.monotonic() - self.started))
+        """Time of the budget that is left for training; None without a budget."""
+        left = self.budget.left
+        return None if left is None else left - self._reserved
 
     @property
     def _reserved(self) -> float:
         """Seconds that are kept for writing the bundle, and again for each fine-tuned member."""
         return min(_RESERVED_SECONDS, _MAX_RESERVED_FRACTION * (self.recipe.budget or 0.0))
+
+    def _is_after(self, fraction: float, seconds: float = 0.0) -> bool:
+        """Whether this fraction of the budget is used up in some seconds; never without a budget."""
+        left, budget = self.seconds_left, self.recipe.budget
+        return left is not None and budget is not None and left - seconds < budget * (1 - fraction)
 
     def open_inputs(self, manifest: Manifest, noisy: Manifest | None, workers: int | None) -> list[MemberInputs]:
         """The inputs of every member, without the clips of `leave_out`."""
@@ -204,8 +223,63 @@ class TrainingRun:
             self.callbacks.log(line)
         return cross_validation.with_noisy(relabelled)
 
-    def fit(self, members: Sequence[MemberInputs], cross_validation: CrossValidation) -> EnsembleFit:
-        """Train every member for which there is time.
+    def plan(self, members: Sequence[MemberInputs], cross_validation: CrossValidation) -> tuple[MemberPlan, ...]:
+        """How long each member is expected to take; it is measured and logged. Empty for one member and no budget."""
+        if len(members) == 1 and self.recipe.budget is None:
+            return ()
+        plans: list[MemberPlan] = []
+        for number, (name, inputs) in enumerate(zip(_names(members), members, strict=True), start=1):
+            seconds_before = sum(plan.seconds for plan in plans)
+            if inputs.recipe.mode == "finetune":
+                plan = self._plan_finetuned(name, inputs, cross_validation, number, seconds_before)
+            else:
+                plan = self._plan_frozen(name, inputs, cross_validation, is_first=not plans)
+            self.callbacks.log(f"plan: {plan}")
+            plans.append(plan)
+        seconds = self.budget.elapsed + sum(plan.seconds for plan in plans) + self._reserved
+        of_budget = "" if self.recipe.budget is None else f" of {rounded(self.recipe.budget)}"
+        what = "with reading the sounds and writing the model"
+        self.callbacks.log(f"plan: about {rounded(seconds)}{of_budget} in all, {what}")
+        return tuple(plans)
+
+    def _plan_frozen(
+        self, name: str, inputs: MemberInputs, cross_validation: CrossValidation, *, is_first: bool
+    ) -> MemberPlan:
+        if not is_first and self._is_after(_LATEST_FROZEN_START):
+            return MemberPlan(name, 0, 0.0)
+        n_heads = len(cross_validation.trainings)
+        with self.processes.main_process_first():
+            seconds = self.processes.broadcast(seconds_of_frozen(inputs, cross_validation.targets, n_heads))
+        left = self.seconds_left
+        if not is_first and left is not None and seconds > left * _MAX_FROZEN_FRACTION:
+            return MemberPlan(name, 0, 0.0)
+        return MemberPlan(name, n_heads, seconds)
+
+    def _plan_finetuned(
+        self,
+        name: str,
+        inputs: MemberInputs,
+        cross_validation: CrossValidation,
+        number: int,
+        seconds_before: float,
+    ) -> MemberPlan:
+        from spectag.training.members.finetuned import ordered_trainings, seconds_per_epoch
+
+        n_epochs, left = inputs.recipe.epochs, self.seconds_left
+        n_trainings = len(ordered_trainings(cross_validation, inputs.recipe, has_limit=left is not None))
+        if left is not None and left - seconds_before <= self._reserved:
+            return MemberPlan(name, 0, 0.0, 0)
+        context = self._finetune_context(inputs, cross_validation, number, lambda: None)
+        per_epoch = seconds_per_epoch(inputs, cross_validation, context)
+        if (left := self.seconds_left) is not None:
+            seconds = left - seconds_before - self._reserved
+            n_epochs, n_trainings = affordable(seconds, per_epoch, n_epochs, n_trainings)
+        return MemberPlan(name, n_trainings, per_epoch * n_epochs * n_trainings, n_epochs, per_epoch)
+
+    def fit(
+        self, members: Sequence[MemberInputs], cross_validation: CrossValidation, plans: Sequence[MemberPlan] = ()
+    ) -> EnsembleFit:
+        """Train every member for which there is time. `plans` are those of `plan`.
 
         Raises
         ------
@@ -215,16 +289,16 @@ class TrainingRun:
         trained: list[MemberInputs] = []
         fits: list[MemberFit] = []
         scores: list[MemberScore] = []
-        names = _member_names([inputs.recipe for inputs in members])
         alone = len(members) == 1
-        for number, (name, inputs) in enumerate(zip(names, members, strict=True), start=1):
-            started = time.monotonic()
+        for number, (name, inputs) in enumerate(zip(_names(members), members, strict=True), start=1):
+            started = self.clock()
+            plan = plans[number - 1] if plans else None
             n_waiting = max(1, sum(waiting.recipe.mode == "finetune" for waiting in members[number - 1 :]))
             prefix = "" if alone else f"{name}, "
             if inputs.recipe.mode == "frozen":
-                fit = self._fit_frozen(inputs, cross_validation, prefix, must_fit=not fits)
+                fit = self._fit_frozen(inputs, cross_validation, prefix, plan, must_fit=not fits)
             else:
-                fit = self._fit_finetuned(inputs, cross_validation, prefix, number, n_waiting)
+                fit = self._fit_finetuned(inputs, cross_validation, prefix, plan, number, n_waiting)
             if fit is None:
                 self.callbacks.log(f"{name}: left out, because the budget is used up")
                 continue
@@ -232,7 +306,7 @@ class TrainingRun:
             fits.append(fit)
             weights, logits = blend([fit.logits for fit in fits], cross_validation)
             own_score = cross_validation.score(cross_validation.cross_fitted(fit.logits))
-            seconds = time.monotonic() - started
+            seconds = self.clock() - started
             of_ensemble = cross_validation.score(logits)
             scores.append(MemberScore(name, cross_validation.metric, own_score, of_ensemble, 0.0, seconds))
             if not alone:
@@ -257,36 +331,80 @@ class TrainingRun:
                 self.callbacks.log(f"{score.name}: not in the model, because {reason}")
 
     def _fit_frozen(
-        self, inputs: MemberInputs, cross_validation: CrossValidation, prefix: str, *, must_fit: bool
+        self,
+        inputs: MemberInputs,
+        cross_validation: CrossValidation,
+        prefix: str,
+        plan: MemberPlan | None,
+        *,
+        must_fit: bool,
     ) -> MemberFit | None:
-        left, budget = self.seconds_left, self.recipe.budget
-        if left is not None and budget is not None and not must_fit and left < budget * _LATEST_FROZEN_START:
+        is_left_out = plan is not None and not plan.n_trainings
+        if not must_fit and (is_left_out or self._is_after(_LATEST_FROZEN_START)):
             return None
-        with self.processes.main_process_first():
-            data = inputs.frozen_features(cross_validation.targets, progress=self.callbacks.progress)
+        data = self._frozen_features(inputs, cross_validation)
+        if prefix:
+            self.callbacks.log(f"{prefix}heads of {len(cross_validation.folds)} folds{self.budget.note()}")
         return fit_frozen(inputs, data, cross_validation, self.callbacks, name=prefix)
 
+    def _frozen_features(self, inputs: MemberInputs, cross_validation: CrossValidation) -> FrozenFeatures:
+        """The features of a frozen member; with a budget, as many mixed clips as there is time for."""
+        recipe, n_mixed = inputs.recipe, 0 if self.recipe.budget is not None else inputs.recipe.n_mixed_clips
+        while True:
+            started = self.budget.elapsed
+            limited = dataclasses.replace(inputs, recipe=recipe.model_copy(update={"n_mixed_clips": n_mixed}))
+            with self.processes.main_process_first():
+                data = limited.frozen_features(cross_validation.targets, progress=self.callbacks.progress)
+            if n_mixed == recipe.n_mixed_clips:
+                return data
+            seconds = self.budget.elapsed - started if n_mixed else 0.0  # for the next ones, too
+            if self._is_after(_LATEST_MIXING, seconds):
+                self.callbacks.log(f"mixed clips: {n_mixed} of {recipe.n_mixed_clips}, as many as there is time for")
+                return data
+            n_mixed = min(n_mixed + _N_MIXED_AT_ONCE, recipe.n_mixed_clips)
+
     def _fit_finetuned(
-        self, inputs: MemberInputs, cross_validation: CrossValidation, prefix: str, number: int, n_waiting: int
+        self,
+        inputs: MemberInputs,
+        cross_validation: CrossValidation,
+        prefix: str,
+        plan: MemberPlan | None,
+        number: int,
+        n_waiting: int,
     ) -> MemberFit | None:
         """Fine-tune a member in its share of the time for the `n_waiting` members that are still to be fine-tuned."""
-        from spectag.training.members.finetuned import FinetuneContext, fit_finetuned
+        from spectag.training.members.finetuned import fit_finetuned
 
-        left, started = self.seconds_left, time.monotonic()
+        left, started = self.seconds_left, self.clock()
         limit = None if left is None else (left - self._reserved * n_waiting) / n_waiting
 
         def seconds_left() -> float | None:
-            return None if limit is None else self.processes.broadcast(limit - (time.monotonic() - started))
+            return None if limit is None else self.processes.broadcast(limit - (self.clock() - started))
 
-        context = FinetuneContext(
+        per_epoch = None if plan is None else plan.seconds_per_epoch
+        context = self._finetune_context(inputs, cross_validation, number, seconds_left, per_epoch)
+        return fit_finetuned(inputs, cross_validation, context, self.callbacks, name=prefix)
+
+    def _finetune_context(
+        self,
+        inputs: MemberInputs,
+        cross_validation: CrossValidation,
+        number: int,
+        seconds_left: Callable[[], float | None],
+        seconds_per_epoch: float | None = None,
+    ) -> "FinetuneContext":
+        from spectag.training.members.finetuned import FinetuneContext
+
+        return FinetuneContext(
             self.processes,
             self.checkpoints / f"member-{number}",
             self.resume,
             _fingerprint(inputs, cross_validation),
             seconds_left,
             self.root,
+            self.budget.note,
+            seconds_per_epoch,
         )
-        return fit_finetuned(inputs, cross_validation, context, self.callbacks, name=prefix)
 
     def write_bundle(self, output: Path, record: TrainingRecord, ensemble: EnsembleFit) -> float:
         """Write the bundle from the main process, and delete the checkpoints.
@@ -372,10 +490,10 @@ def _weights_of(
     return EnsembleWeights(tuple(weights.tolist()), fitted.bias)
 
 
-def _member_names(recipes: Sequence[Recipe]) -> list[str]:
+def _names(members: Sequence[MemberInputs]) -> list[str]:
     """A name for each member, such as "mn04_audioset fine-tuned"."""
     names: list[str] = []
-    for recipe in recipes:
+    for recipe in (inputs.recipe for inputs in members):
         is_frozen = recipe.mode == "frozen" or recipe.finetune.unfreeze == 0
         name = f"{recipe.backbone} {'frozen' if is_frozen else 'fine-tuned'}"
         n_before = sum(earlier.startswith(name) for earlier in names)

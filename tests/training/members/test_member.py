@@ -351,21 +351,60 @@ def test_time_of_the_speed_measurement_is_subtracted(inputs_for, y_true, context
     assert len(fit.epochs) == 4
 
 
-@pytest.mark.parametrize("seconds", [29.0, 0.0, -5.0])
-def test_no_run_starts_without_time_for_three_epochs(inputs_for, y_true, context, monkeypatch, seconds):
+@pytest.mark.parametrize(
+    ("seconds", "reason"), [(29.0, ": an epoch takes 10 s and 29 s are left"), (0.0, ""), (-5.0, "")]
+)
+def test_no_run_starts_without_time_for_three_epochs(inputs_for, y_true, context, monkeypatch, seconds, reason):
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
     lines = []
-    assert (
-        fit_finetuned(
-            inputs_for(small_recipe(epochs=6)),
-            single_split(y_true),
-            context(seconds),
-            Callbacks(log=lines.append),
-            name="",
-        )
-        is None
-    )
-    assert lines == [f"no time to fine-tune: an epoch takes 10 s and {max(seconds, 0):.0f} s are left"]
+    recipe = small_recipe(epochs=6)
+    callbacks = Callbacks(log=lines.append)
+    assert fit_finetuned(inputs_for(recipe), single_split(y_true), context(seconds), callbacks, name="") is None
+    assert lines == [f"no time to fine-tune{reason}"]
+
+
+def test_epochs_that_take_longer_than_expected_become_fewer(inputs_for, y_true, context, monkeypatch):
+    """Expected are 4 s; by this clock, an epoch takes 10 s. Two folds share 100 s: each has 5 epochs, not 12."""
+    now = slow_epochs(monkeypatch, 10.0)
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 4.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 100.0 - now[0])
+    recipe = small_recipe(epochs=30, final_model="ensemble", folds=2)
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), timed, Callbacks(), name="")
+    assert [epoch.part for epoch in fit.epochs] == ["fold 0"] * 5 + ["fold 1"] * 5
+    assert now == [100.0]
+    assert fit.epochs[4].learning_rate < fit.epochs[2].learning_rate / 5  # it falls to the end of the shorter run
+
+
+def test_time_of_finished_trainings_is_what_the_next_ones_are_expected_to_take(
+    inputs_for, y_true, context, monkeypatch
+):
+    """Expected are 5 s; an epoch takes 1 s. The second fold gets the epochs that the time allows."""
+    now = slow_epochs(monkeypatch, 1.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 100.0 - now[0], seconds_per_epoch=5.0)
+    recipe = small_recipe(epochs=30, final_model="ensemble", folds=2)
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), timed, Callbacks(), name="")
+    assert [epoch.part for epoch in fit.epochs] == ["fold 0"] * 10 + ["fold 1"] * 30
+
+
+def test_log_names_the_fold_and_what_is_left_of_the_budget(inputs_for, y_true, context):
+    lines = []
+    noted = dataclasses.replace(context(), budget_note=lambda: ", 12 min left of 30")
+    recipe = small_recipe(epochs=1, final_model="refit", folds=2)
+    fit_finetuned(inputs_for(recipe), two_folds(y_true), noted, Callbacks(log=lines.append), name="mine, ")
+    left = ", 12 min left of 30"
+    assert lines == [f"mine, fold 1 of 2{left}", f"mine, fold 2 of 2{left}", f"mine, all clips{left}"]
+
+
+def slow_epochs(monkeypatch, seconds):
+    """A clock of a single item by which each epoch takes some seconds."""
+    now, train_epoch = [0.0], FineTuning._train_epoch
+
+    def train(run, progress):
+        now[0] += seconds
+        return train_epoch(run, progress)
+
+    monkeypatch.setattr(FineTuning, "_train_epoch", train)
+    return now
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ gives bit-identical weights.
 
 import copy
 import itertools
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ from spectag.training.setup.optimization import (
     make_optimizer,
     mean_loss_and_lwlrap,
 )
+
+SecondsLeft = Callable[[], float | None]
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,11 @@ class FineTuning:
                 self.state.step += 1
                 yield float(losses.mean())
 
-    def run(self, on_epoch: OnEpoch, progress: Progress) -> FineTuned:
+    def run(self, on_epoch: OnEpoch, progress: Progress, seconds_left: SecondsLeft = lambda: None) -> FineTuned:
         """Train to the end. A resumed run first repeats `on_epoch` for its earlier epochs.
+
+        `seconds_left()` is the time for the rest of this run, None without a limit. If an epoch takes longer than
+        expected, fewer are trained.
 
         Raises
         ------
@@ -242,9 +248,13 @@ class FineTuning:
         state = self.state
         for epoch in state.epochs:
             on_epoch(epoch)
+        left = seconds_left()
         while state.epoch <= self.n_epochs and not self._is_out_of_patience():
             epoch = self._train_epoch(progress)
             check_losses_finite(epoch, self.recipe)
+            before, left = left, seconds_left()
+            if before is not None and left is not None:
+                self._shorten(left, before - left)
             state.epochs.append(epoch)
             if epoch.valid_lwlrap is not None and epoch.valid_lwlrap > state.best_lwlrap:
                 state.best_lwlrap, state.best_epoch = epoch.valid_lwlrap, epoch.epoch
@@ -254,6 +264,12 @@ class FineTuning:
             self.save()
             on_epoch(epoch)
         return self._result()
+
+    def _shorten(self, seconds: float, seconds_per_epoch: float) -> None:
+        """Plan no more epochs than fit into the time; the learning rate then falls faster."""
+        n_more = math.floor(max(seconds, 0) / max(seconds_per_epoch, 1e-9))
+        self.n_epochs = min(self.n_epochs, self.state.epoch + n_more)
+        self.n_steps = self.n_epochs * self.batches.n_steps
 
     def _is_out_of_patience(self) -> bool:
         patience, state = self.config.patience, self.state

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,23 +21,25 @@ from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import AudioError, ConfigError
 from spectag.scoring.model_selection import HeldOutLogits
-from spectag.system.progress import Log, Progress, no_log
+from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, fit_heads
 from spectag.training.heads.per_fold import FrozenFeatures
 from spectag.training.inputs.batches import Examples
 from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
-from spectag.training.members.finetune_loop import FineTuned, FineTuning, has_pretrained_weights, read_checkpoint
+from spectag.training.members.finetune_loop import (
+    FineTuned,
+    FineTuning,
+    SecondsLeft,
+    has_pretrained_weights,
+    read_checkpoint,
+)
 from spectag.training.members.head_training import head_module, initial_head, train_fold_head
 from spectag.training.members.member import MemberFit, MemberInputs, final_networks
 from spectag.training.networks.network import TaggerNetwork, build_head
+from spectag.training.setup.budget import affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.distributed import Processes
-
-MIN_EPOCHS = 3
-"""With fewer epochs, the learning rate has no time to rise and fall."""
-ENOUGH_EPOCHS = 8
-"""If the time is too short for all folds with this number of epochs, folds are left out rather than epochs."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,18 @@ class FinetuneContext:
 
     `checkpoints` is the folder of their checkpoints; `fingerprint` is a hash of everything that determines the runs.
     `seconds_left()` is the time for all remaining runs, the same in all processes; None without a limit.
+    `budget_note()` says what is left of the whole budget, see `Budget.note`. `seconds_per_epoch` is measured in the
+    first run if it is not given.
     """
 
     processes: Processes
     checkpoints: Path
     resume: bool
     fingerprint: str
-    seconds_left: Callable[[], float | None]
+    seconds_left: SecondsLeft
     root: Path  # of the spectrogram cache
+    budget_note: Callable[[], str] = lambda: ""
+    seconds_per_epoch: float | None = None
 
     @property
     def accelerator(self) -> Accelerator:
@@ -95,7 +101,7 @@ def fit_finetuned(
         If a checkpoint is damaged or cannot be written.
     """
     recipe, y_true, log = inputs.recipe, cross_validation.targets, callbacks.log
-    trainings = _ordered_trainings(cross_validation, recipe, has_limit=context.seconds_left() is not None)
+    trainings = ordered_trainings(cross_validation, recipe, has_limit=context.seconds_left() is not None)
     if recipe.finetune.compile and context.accelerator.device.type != "cuda":
         log("finetune.compile has no effect: there is no GPU")
     with context.processes.main_process_first():
@@ -104,10 +110,9 @@ def fit_finetuned(
         backgrounds = _backgrounds(inputs, context.root, callbacks.progress, log)
     logits = np.full(y_true.shape, np.nan)
     results: list[tuple[Fold, FineTuned]] = []
+    pace = _Pace(context, len(trainings))
     for number, fold in enumerate(trainings):
         training_name = f"{name}{fold.name}"
-        if len(trainings) > 1:
-            log(training_name)
         rows = np.flatnonzero(fold.valid)
         valid = ValidationClips(inputs.clips.parts, rows, y_true[rows]) if len(rows) else None
         start = partial(
@@ -121,23 +126,25 @@ def fit_finetuned(
             checkpoint=context.checkpoints / f"{number}.pt",
             fingerprint=context.fingerprint,
         )
-        network = _initial_network(inputs, data, fold, y_true)
-        run, n_left = _start_or_resume(start, network, recipe.epochs, len(trainings) - number, context, log)
+        run = pace.start_or_resume(start, _initial_network(inputs, data, fold, y_true), recipe.epochs, log)
         if run is None:
             break
-        fine_tuned = _run(run, callbacks)
+        if len(trainings) > 1:
+            log(f"{name}{_position(number, trainings, pace)}{context.budget_note()}")
+        fine_tuned = _run(run, callbacks, pace.limit_of_run())
         if valid is not None:
             network = copy.deepcopy(fine_tuned.network).to(context.accelerator.device)
             logits[valid.rows] = logits_of_clips(network, valid, context.accelerator)
         results.append((fold, fine_tuned))
+        pace.finish(run)
         del run
         context.accelerator.free_memory()
-        if n_left == 1:
+        if not pace.n_left:
             break
     return _member_fit(results, logits, cross_validation, recipe) if results else None
 
 
-def _ordered_trainings(cross_validation: CrossValidation, recipe: Recipe, *, has_limit: bool) -> tuple[Fold, ...]:
+def ordered_trainings(cross_validation: CrossValidation, recipe: Recipe, *, has_limit: bool) -> tuple[Fold, ...]:
     """The trainings in their order; with a time limit, the one whose network is kept comes first."""
     if recipe.final_model != "refit" or cross_validation.all_clips is None:
         return cross_validation.folds
@@ -146,46 +153,94 @@ def _ordered_trainings(cross_validation: CrossValidation, recipe: Recipe, *, has
     return cross_validation.trainings
 
 
-def _start_or_resume(
-    start: "partial[FineTuning]", network: TaggerNetwork, n_epochs: int, n_left: int, context: FinetuneContext, log: Log
-) -> tuple[FineTuning | None, int]:
-    """The next run (None if there is no time for it), and the number of runs from it on that there is time for."""
-    saved = context.read_checkpoint(start.keywords["checkpoint"])
-    if saved is not None:
-        run = start(network, n_epochs=saved["n_epochs"])
-        run.load(saved)
-        if run.state.epoch <= run.n_epochs:
-            log(f"resuming from epoch {run.state.epoch}, step {run.state.step}")
-        return run, n_left
-    n_epochs, n_left = _affordable(start, network, n_epochs, n_left, context, log)
-    return (start(network, n_epochs=n_epochs) if n_epochs else None), n_left
+class _Pace:
+    """The time of a member's runs, and how many of them there is time for.
+
+    Attributes
+    ----------
+    n_left : int
+        Number of runs that are still to be finished.
+    """
+
+    def __init__(self, context: FinetuneContext, n_runs: int) -> None:
+        self._context, self.n_left = context, n_runs
+        self._seconds_per_epoch = context.seconds_per_epoch
+        self._left_at_start: float | None = None
+        self._first_epoch = 1
+
+    def start_or_resume(
+        self, start: "partial[FineTuning]", network: TaggerNetwork, n_epochs: int, log: Log
+    ) -> FineTuning | None:
+        """The next run; None if there is no time for it."""
+        context = self._context
+        saved = context.read_checkpoint(start.keywords["checkpoint"])
+        if saved is not None:
+            run = start(network, n_epochs=saved["n_epochs"])
+            run.load(saved)
+            if run.state.epoch <= run.n_epochs:
+                log(f"resuming from epoch {run.state.epoch}, step {run.state.step}")
+        elif context.seconds_left() is None:
+            run = start(network, n_epochs=n_epochs)
+        elif n_affordable := self._affordable(start, network, n_epochs, log):
+            run = start(network, n_epochs=n_affordable)
+        else:
+            return None
+        self._left_at_start, self._first_epoch = context.seconds_left(), run.state.epoch
+        return run
+
+    def _affordable(self, start: Callable[..., FineTuning], network: TaggerNetwork, n_epochs: int, log: Log) -> int:
+        """The number of epochs of this run; 0 if there is no time for it."""
+        context = self._context
+        if (context.seconds_left() or 0.0) <= 0:
+            log("no time to fine-tune")
+            return 0
+        if self._seconds_per_epoch is None:
+            run = start(copy.deepcopy(network), n_epochs=n_epochs)
+            self._seconds_per_epoch = context.processes.broadcast(run.seconds_per_epoch())
+        seconds = context.seconds_left() or 0.0  # after the measurement, which also takes time
+        n_affordable, n_runs = affordable(seconds, self._seconds_per_epoch, n_epochs, self.n_left)
+        if not n_affordable:
+            per_epoch = f"an epoch takes {self._seconds_per_epoch:.0f} s"
+            log(f"no time to fine-tune: {per_epoch} and {max(seconds, 0):.0f} s are left")
+            return 0
+        self.n_left = n_runs
+        per_epoch = f"{n_affordable} epochs of about {self._seconds_per_epoch:.2g} s each"
+        log(f"{per_epoch}; trainings left: {n_runs}")
+        return n_affordable
+
+    def limit_of_run(self) -> SecondsLeft:
+        """The time for the rest of this run: what is left without the shares of the runs after it."""
+        seconds_left, at_start = self._context.seconds_left, self._left_at_start
+        of_others = 0.0 if at_start is None else max(at_start, 0) * (1 - 1 / self.n_left)
+
+        def limit() -> float | None:
+            left = seconds_left()
+            return None if left is None else left - of_others
+
+        return limit
+
+    def finish(self, run: FineTuning) -> None:
+        """Note that a run is finished, and how long its epochs took."""
+        self.n_left -= 1
+        left, n_epochs = self._context.seconds_left(), run.state.epoch - self._first_epoch
+        if left is not None and self._left_at_start is not None and n_epochs:
+            seconds = self._left_at_start - left
+            self._seconds_per_epoch = seconds / n_epochs if seconds > 0 else self._seconds_per_epoch
 
 
-def _affordable(
-    start: Callable[..., FineTuning],
-    network: TaggerNetwork,
-    n_epochs: int,
-    n_left: int,
-    context: FinetuneContext,
-    log: Log,
-) -> tuple[int, int]:
-    """The number of epochs and of runs, from this one on, that there is time for; no epochs if it is too short."""
-    if context.seconds_left() is None:
-        return n_epochs, n_left
-    per_epoch = context.processes.broadcast(start(copy.deepcopy(network), n_epochs=n_epochs).seconds_per_epoch())
-    seconds = context.seconds_left() or 0.0  # after the measurement, which also takes time
-    n_left = min(n_left, max(1, int(seconds / (min(ENOUGH_EPOCHS, n_epochs) * per_epoch))))
-    n_affordable = min(n_epochs, int(seconds / (n_left * per_epoch)))
-    if n_affordable < min(MIN_EPOCHS, n_epochs):
-        log(f"no time to fine-tune: an epoch takes {per_epoch:.0f} s and {max(seconds, 0):.0f} s are left")
-        return 0, 0
-    log(f"{n_affordable} epochs of about {per_epoch:.2g} s each; trainings left: {n_left}")
-    return n_affordable, n_left
+def _position(number: int, trainings: Sequence[Fold], pace: _Pace) -> str:
+    """The position of a training, such as "fold 2 of 5", as far as there is time for all of them."""
+    name = trainings[number].name
+    if not name.startswith("fold "):
+        return name
+    n_folds = sum(fold.name.startswith("fold ") for fold in trainings[: number + pace.n_left])
+    position = sum(fold.name.startswith("fold ") for fold in trainings[: number + 1])
+    return f"fold {position} of {n_folds}"
 
 
-def _run(run: FineTuning, callbacks: Callbacks) -> FineTuned:
+def _run(run: FineTuning, callbacks: Callbacks, seconds_left: SecondsLeft) -> FineTuned:
     try:
-        return run.run(callbacks.on_epoch, callbacks.progress)
+        return run.run(callbacks.on_epoch, callbacks.progress, seconds_left)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"the GPU has too little memory for batch_size {run.recipe.batch_size}; reduce it, crop_seconds or backbone"
@@ -240,6 +295,27 @@ def first_run(
         accelerator=processes.accelerator,
         n_epochs=inputs.recipe.epochs,
     )
+
+
+def seconds_per_epoch(inputs: MemberInputs, cross_validation: CrossValidation, context: FinetuneContext) -> float:
+    """The expected time of an epoch of the first training, by a few steps of a network with a random head."""
+    y_true, recipe = cross_validation.targets, inputs.recipe
+    fold = ordered_trainings(cross_validation, recipe, has_limit=True)[0]
+    n_features = sum(inputs.store.group_sizes(inputs.clips.example))
+    network = TaggerNetwork(copy.deepcopy(inputs.store.extractor), build_head(recipe.head, n_features, y_true.shape[1]))
+    with context.processes.main_process_first():
+        backgrounds = _backgrounds(inputs, context.root, silent, no_log)
+    rows = np.flatnonzero(fold.valid)
+    run = FineTuning(
+        network,
+        _examples(inputs, fold, y_true, backgrounds),
+        ValidationClips(inputs.clips.parts, rows, y_true[rows]) if len(rows) else None,
+        recipe,
+        inputs.front_end,
+        accelerator=context.accelerator,
+        n_epochs=recipe.epochs,
+    )
+    return context.processes.broadcast(run.seconds_per_epoch())
 
 
 def _initial_network(

@@ -1,0 +1,86 @@
+"""The plan of a training: how long each member is expected to take, measured on a few of its clips."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectag.array_types import BoolArray, FloatArray, IntArray
+from spectag.data.spectrograms.clip_inputs import ClipInputs
+from spectag.system.progress import silent
+from spectag.training.members.member import MemberInputs
+
+_N_MEASURED_CLIPS = 6
+_SECONDS_PER_HEAD = 1.0  # of some thousand clips, on two cores
+
+
+@dataclass(frozen=True)
+class MemberPlan:
+    """How a member is trained if there is time: networks or heads, epochs of each, and seconds of all together.
+
+    `n_epochs` and `seconds_per_epoch` are None for a frozen member. Without trainings, there is no time for the member.
+    """
+
+    name: str
+    n_trainings: int
+    seconds: float
+    n_epochs: int | None = None
+    seconds_per_epoch: float | None = None
+
+    def __str__(self) -> str:
+        if not self.n_trainings:
+            return f"{self.name}: left out, because it takes too long"
+        trainings = f"{self.n_trainings} training{'' if self.n_trainings == 1 else 's'}"
+        if self.n_epochs is not None:
+            trainings += f" of {self.n_epochs} epochs"
+        return f"{self.name}: {trainings}, about {rounded(self.seconds)}"
+
+
+def seconds_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_heads: int) -> float:
+    """The expected time of the features and heads of a frozen member.
+
+    Features of a few clips are computed for it; they stay in the cache.
+    """
+    recipe = inputs.recipe.model_copy(update={"n_mixed_clips": min(_N_MEASURED_CLIPS, inputs.recipe.n_mixed_clips)})
+    rows = np.unique(np.linspace(0, len(y_true) - 1, _N_MEASURED_CLIPS + 1).astype(int))
+    first, others = rows[:1], rows[1:] if len(rows) > 1 else rows
+    _of_rows(inputs, first).frozen_features(y_true[first], progress=silent, with_mixed=False)  # with the export
+    sample = dataclasses.replace(_of_rows(inputs, others), recipe=recipe)
+    per_clip = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent, with_mixed=False))
+    per_clip /= len(others)
+    seconds = per_clip * len(inputs.readable_clips) + _SECONDS_PER_HEAD * n_heads
+    if recipe.n_mixed_clips:
+        per_mix = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent)) / recipe.n_mixed_clips
+        seconds += per_mix * inputs.recipe.n_mixed_clips
+    return seconds
+
+
+def _of_rows(inputs: MemberInputs, rows: IntArray) -> MemberInputs:
+    """The inputs of some clips, without clips with noisy labels."""
+    clips = inputs.clips
+
+    some = ClipInputs(
+        dataclasses.replace(clips.manifest, clips=tuple(clips.manifest.clips[row] for row in rows)),
+        tuple(clips.keys[row] for row in rows),
+        lambda index: clips.inputs(int(rows[index])),
+        lambda index: clips.parts(int(rows[index])),
+        tuple(clips.part_keys[row] for row in rows),
+        tuple(clips.seconds[row] for row in rows),
+        (),
+    )
+    return dataclasses.replace(inputs, clips=some, noisy=None)
+
+
+def _seconds_of(action: Callable[[], object]) -> float:
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+def rounded(seconds: float) -> str:
+    """A duration with the precision of an estimate, such as 40 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
