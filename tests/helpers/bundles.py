@@ -46,11 +46,19 @@ def make_info(**changes: object) -> BundleInfo:
     return BundleInfo(**(values | changes))
 
 
-def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = False, with_logits: bool = True) -> None:
+def write_network(
+    path: Path,
+    *,
+    n_mels: int = MEL.n_mels,
+    top_is_low: bool = False,
+    with_logits: bool = True,
+    with_novelty: bool = False,
+) -> None:
     """A network with inputs (batch, 1, n_mels, n_frames), one feature per band and one logit per third of the bands.
 
     A feature is the mean of a band over time, and a logit is the sum of the features of its third. `top_is_low` is
-    False for images, whose first row is the highest band. Old networks have no logits output.
+    False for images, whose first row is the highest band. Old networks have no logits output. Novelty is the distance
+    of the greatest feature from 2.
     """
     third = np.repeat(np.eye(3, dtype=np.float32), n_mels // 3, axis=0)
     weights = third if top_is_low else third[::-1]
@@ -60,7 +68,14 @@ def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = Fa
         helper.make_node("MatMul", ["features", "weights"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
     ]
+    if with_novelty:
+        nodes += [
+            helper.make_node("ReduceMax", ["features", "band_axis"], ["greatest"], keepdims=0),
+            helper.make_node("Sub", ["greatest", "two"], ["difference"]),
+            helper.make_node("Abs", ["difference"], ["novelty"]),
+        ]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    novelty = helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["batch"])
     graph = helper.make_graph(
         nodes,
         "by hand",
@@ -69,8 +84,14 @@ def write_network(path: Path, *, n_mels: int = MEL.n_mels, top_is_low: bool = Fa
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3]),
             helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", n_mels]),
             *[logits][:with_logits],
+            *[novelty][:with_novelty],
         ],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([3]), "time")],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([3]), "time"),
+            numpy_helper.from_array(np.array([1]), "band_axis"),
+            numpy_helper.from_array(np.array([2], np.float32), "two"),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
@@ -82,7 +103,7 @@ def make_bundle(folder: Path, info: BundleInfo | None = None) -> Path:
     info = info or make_info()
     folder.mkdir(parents=True)
     write_info(folder, info)
-    write_network(folder / ONNX_FILE, top_is_low=info.front_end.image is None)
+    write_network(folder / ONNX_FILE, top_is_low=info.front_end.image is None, with_novelty=info.novelty is not None)
     return folder
 
 
@@ -100,9 +121,11 @@ def make_ensemble(folder: Path, info: BundleInfo) -> Path:
     """A bundle of several networks that can tag sounds."""
     folder.mkdir(parents=True)
     write_info(folder, info)
-    for member in info.members:
+    for index, member in enumerate(info.members):
         (folder / member.folder).mkdir(parents=True)
         mel, image = member.front_end.mel, member.front_end.image
         n_mels = image.height if image and image.height else mel.n_mels
-        write_network(folder / member.folder / ONNX_FILE, n_mels=n_mels, top_is_low=image is None)
+        with_novelty = info.novelty is not None and info.novelty.network == index
+        path = folder / member.folder / ONNX_FILE
+        write_network(path, n_mels=n_mels, top_is_low=image is None, with_novelty=with_novelty)
     return folder

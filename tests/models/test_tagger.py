@@ -30,6 +30,7 @@ from spectag.data.labels import LabelSet
 from spectag.errors import AudioError, BundleError, DataError
 from spectag.models import tagger as tagger_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE
+from spectag.models.novelty import NoveltyInfo
 from spectag.models.tagger import Tag, Tagger, Tags, open_session
 from spectag.models.timeline import pool_logits
 from spectag.scoring.calibration import Calibration
@@ -421,6 +422,63 @@ def test_network_without_logits_can_tag(tagger, tmp_path):
     assert "members" not in json.loads((old / INFO_FILE).read_text(encoding="utf-8"))
     probabilities = Tagger(old).probabilities(tone("low", 0.5), RATE)
     assert np.array_equal(probabilities, tagger.probabilities(tone("low", 0.5), RATE))
+
+
+# ------------------------------------------------------------------------------------------------ novelty
+
+
+def with_novelty(folder, **changes):
+    """A tagger whose single network computes novelty."""
+    return Tagger(make_bundle(folder, make_info(novelty=NoveltyInfo(n_held_out=3), **changes)))
+
+
+def novelty_of(tagger, waveform):
+    """The novelty that the network of `make_bundle` computes."""
+    outputs = tagger.outputs(waveform, RATE)
+    return abs(outputs.features.max() - 2)
+
+
+def test_tagger_without_novelty_has_none(tagger, tmp_path):
+    assert not tagger.has_novelty
+    assert tagger.tag(write(tmp_path / "a.wav", tone("low", 0.5))).novelty is None
+    assert tagger.outputs(tone("low", 0.5), RATE).novelty is None
+
+
+def test_tags_of_recordings_and_windows_have_their_novelty(tmp_path):
+    tagger = with_novelty(tmp_path / "model")
+    waveform = np.concatenate([tone("low", 1.0), tone("high", 1.0)])
+    path = write(tmp_path / "a.wav", waveform)
+    assert tagger.has_novelty
+    assert tagger.tag(path).novelty == pytest.approx(novelty_of(tagger, read_audio(path, sample_rate=RATE)[0]))
+    windows = list(tagger.tag_windows(path, WindowConfig(window_seconds=1.0)))
+    expected = [novelty_of(tagger, half) for half in np.split(read_audio(path, sample_rate=RATE)[0], 2)]
+    assert [window.novelty for window in windows] == pytest.approx(expected)
+
+
+def test_recording_in_parts_has_the_smallest_novelty(tmp_path):
+    tagger = with_novelty(tmp_path / "model", window=WindowConfig(max_clip_seconds=1.0))
+    waveform = np.concatenate([tone("low", 1.0), 1e-3 * tone("high", 1.0)])
+    novelty = [novelty_of(tagger, half) for half in np.split(waveform, 2)]
+    assert tagger.outputs(waveform, RATE).novelty == pytest.approx(min(novelty))
+
+
+def test_ensemble_takes_novelty_from_the_network_that_has_it(tmp_path):
+    front_ends = [FrontEnd(mel=MEL), FrontEnd(mel=MEL_32K)]
+    novelties = []
+    for network in (0, 1):
+        novelty = NoveltyInfo(network=network, n_held_out=3)
+        info = make_ensemble_info(front_ends, [0.5, 0.5]).model_copy(update={"novelty": novelty})
+        tagger = Tagger(make_ensemble(tmp_path / f"model {network}", info))
+        outputs = tagger.outputs(tone("low", 0.5), RATE)
+        novelties.append(outputs.novelty)
+    of_first = abs(outputs.features.max() - 2)  # features are those of the first network
+    assert novelties[0] == pytest.approx(of_first)
+    assert novelties[1] != pytest.approx(of_first)
+
+
+def test_novelty_needs_a_network(tmp_path):
+    with pytest.raises(ValueError, match=r"novelty\.network must be below 1, got 1"):
+        make_info(novelty=NoveltyInfo(network=1, n_held_out=3))
 
 
 # ------------------------------------------------------------------------------------------------ errors

@@ -165,6 +165,18 @@ def test_empty_timelines_and_unknown_methods_cannot_be_pooled():
 # ------------------------------------------------------------------------------------------------ smoothing
 
 
+@pytest.mark.parametrize("how", ["max", "mean"])
+def test_pooled_windows_have_the_smallest_novelty(how):
+    probabilities = np.ones((3, 1), np.float32)
+    windows = Timeline(np.arange(3.0), np.arange(3.0) + 1, probabilities, np.array([2, 0.5, 1], np.float32))
+    assert pool_windows(windows, how).novelty.tolist() == [0.5]
+
+
+def test_novelty_needs_a_value_for_each_window():
+    with pytest.raises(ValueError, match=r"novelty \(2,\).*got \(3,\)"):
+        Timeline(np.arange(2.0), np.arange(2.0) + 1, np.ones((2, 1), np.float32), np.ones(3, np.float32))
+
+
 @given(windows=timelines(), n_windows=st.sampled_from([1, 3, 5, 29]))
 def test_median_filter_takes_the_median_of_a_window_and_its_neighbours(windows, n_windows):
     assume(len(windows.starts) > 0)

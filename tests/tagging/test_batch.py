@@ -19,7 +19,9 @@ from spectag.audio.files import write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
+from spectag.models.novelty import NoveltyInfo
 from spectag.models.tagger import Tagger
+from spectag.models.training_sounds import Spread, TrainingSounds
 from spectag.tagging import batch
 from spectag.tagging.batch import tag_to_tables
 from spectag.tagging.input_files import find_files
@@ -481,3 +483,87 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """  # the peak memory of a process includes that of its parent at the start, so the parent is a small process
     *_, kilobytes = python(script).out.split()
     assert int(kilobytes) < 500_000
+
+
+# ------------------------------------------------------------------------------------------------ novelty and shift
+
+
+@pytest.fixture
+def model_with_novelty(tmp_path):
+    spread = Spread(low=-20, median=-15, high=-10)
+    training = TrainingSounds(
+        n_clips=9,
+        level_dbfs=spread,
+        bandwidth_hz=Spread(low=100, median=200, high=300),
+        duration_seconds=Spread(low=0.1, median=0.2, high=0.3),
+    )
+    info = make_info(novelty=NoveltyInfo(n_held_out=9), training_sounds=training)
+    return make_bundle(tmp_path / "with novelty", info)
+
+
+def test_tables_have_novelty_and_other_formats_stay_as_they_are(run, model, model_with_novelty, sounds, tmp_path):
+    for name, folder in (("without", model), ("with", model_with_novelty)):
+        assert run("tag", folder, sounds, "-o", tmp_path / name, "--format", FORMATS, "--no-segments").status == 3
+    without, with_novelty = contents(tmp_path / "without"), contents(tmp_path / "with")
+    differing = {name for name in without if without[name] != with_novelty[name]}
+    assert differing == {"tags.csv", "tags.jsonl"}
+    rows = rows_of(tmp_path / "with" / "tags.csv")
+    assert [*rows[0]] == ["file", "start", "end", "label", "probability", "novelty"]
+    assert [list(row.values())[:5] for row in rows] == [
+        list(row.values()) for row in rows_of(tmp_path / "without" / "tags.csv")
+    ]
+    tagger = Tagger(model_with_novelty)
+    for row in rows:
+        assert float(row["novelty"]) == pytest.approx(tagger.tag(row["file"]).novelty, abs=1e-3)
+
+
+def test_max_novelty_leaves_out_tags_and_says_how_many(run, model_with_novelty, sounds, tmp_path):
+    run("tag", model_with_novelty, sounds, "-o", tmp_path / "all.csv")
+    rows = rows_of(tmp_path / "all.csv")
+    limit = float(np.median([float(row["novelty"]) for row in rows]))
+    done = run("tag", model_with_novelty, sounds, "-o", tmp_path / "some.csv", "--max-novelty", limit)
+    kept = [row for row in rows if float(row["novelty"]) <= limit]
+    assert 0 < len(kept) < len(rows)
+    assert rows_of(tmp_path / "some.csv") == kept
+    assert f"left out {len(rows) - len(kept)} tags because of their novelty (--max-novelty)" in done.err
+    assert "left out" not in run("tag", model_with_novelty, sounds, "--max-novelty", 1000).err
+
+
+def test_max_novelty_needs_a_model_with_novelty(run, model, sounds):
+    done = run("tag", model, sounds, "--max-novelty", 1)
+    assert done.status == 1
+    assert "--max-novelty 1: " in done.err
+    assert "has no novelty" in done.err
+
+
+def test_max_novelty_has_no_effect_on_a_table_of_all_labels(run, model_with_novelty, sounds):
+    done = run("tag", model_with_novelty, sounds, "--format", "wide", "--max-novelty", 1)
+    assert done.status == 2
+    assert "--max-novelty has no effect" in done.err
+
+
+def write_quiet_tones(folder, n_files):
+    """Sounds that are 60 dB quieter than others."""
+    write_tones(folder, n_files)
+    for path in folder.glob("*.wav"):
+        waveform, rate = soundfile.read(path, dtype="float32")
+        soundfile.write(path, waveform * 1e-3, rate, subtype="FLOAT")
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "tags.csv"]])
+def test_different_recordings_cause_one_warning(run, model_with_novelty, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    write_quiet_tones(tmp_path / "quiet", 10)
+    done = run("tag", model_with_novelty, "quiet", "--workers", 1, *output)
+    assert done.err.count("WARNING: the recordings differ from the training clips") == 1
+    assert "dB quieter than the training clips" in done.err
+
+
+def test_shift_is_found_by_worker_processes_too(run, model_with_novelty, tmp_path):
+    write_quiet_tones(tmp_path / "quiet", 12)
+    warnings = []
+    for workers in (1, 2):
+        done = run("tag", model_with_novelty, tmp_path / "quiet", "-o", tmp_path / "tags.csv", "--workers", workers)
+        warnings.append([line for line in done.err.splitlines() if line.startswith(("WARNING", "  "))])
+    assert warnings[0] == warnings[1]
+    assert len(warnings[0]) > 1

@@ -122,3 +122,51 @@ def test_min_confidence_replaces_the_thresholds_of_windows_and_segments(tagger):
 def test_pooled_windows_become_one(tagger, pool, expected):
     events = detect(tagger, column=(0.8, 0.2, 0.2, 0.2), window=1.0, pool=pool, min_confidence=0.1)
     assert events == [(0.0, 4.0, expected)]
+
+
+# ------------------------------------------------------------------------------------------------ novelty
+
+
+def detect_with_novelty(tagger, *, column, novelty, **settings):
+    """The events of `detect` whose windows have these novelties, as (start, end, novelty), and the number left out."""
+    probabilities = np.zeros((len(column), len(BUNDLE_LABELS)), np.float32)
+    probabilities[:, 0] = column
+    starts = np.arange(float(len(column)))
+    timeline = Timeline(starts, starts + 1, probabilities, np.array(novelty, np.float32))
+    file = detected_events(TaggedFile("a.wav", timeline), timeline, tagger, TagSettings(window=1.0, **settings))
+    return [(event.start_seconds, event.end_seconds, event.novelty) for event in file.events], file.n_suppressed
+
+
+def test_window_has_its_own_novelty_and_a_segment_the_smallest(tagger):
+    column, novelty = (0.9, 0.9, 0.0, 0.9), (1.5, 0.5, 0.25, 2.0)
+    assert detect_with_novelty(tagger, column=column, novelty=novelty) == (
+        [(0.0, 1.0, 1.5), (1.0, 2.0, 0.5), (3.0, 4.0, 2.0)],
+        0,
+    )
+    assert detect_with_novelty(tagger, column=column, novelty=novelty, segments=True) == (
+        [(0.0, 2.0, 0.5), (3.0, 4.0, 2.0)],
+        0,
+    )
+
+
+def test_labels_of_novel_windows_and_segments_are_left_out_and_counted(tagger):
+    column, novelty = (0.9, 0.9, 0.0, 0.9), (1.5, 1.0, 0.25, 2.0)
+    assert detect_with_novelty(tagger, column=column, novelty=novelty, max_novelty=1) == ([(1.0, 2.0, 1.0)], 2)
+    assert detect_with_novelty(tagger, column=column, novelty=novelty, max_novelty=1, segments=True) == (
+        [(0.0, 2.0, 1.0)],
+        1,
+    )
+    assert detect_with_novelty(tagger, column=column, novelty=novelty, max_novelty=2)[1] == 0
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_novel_windows_do_not_count_in_a_pool(tagger, pool):
+    column = (0.9, 0.9, 0.9, 0.0)
+    novel_sound, familiar_sound = (2.0, 2.0, 2.0, 0.5), (0.5, 0.5, 0.5, 2.0)
+    assert detect_with_novelty(tagger, column=column, novelty=novel_sound, pool=pool) == ([(0.0, 4.0, 0.5)], 0)
+    assert detect_with_novelty(tagger, column=column, novelty=novel_sound, pool=pool, max_novelty=1) == ([], 1)
+    assert detect_with_novelty(tagger, column=column, novelty=familiar_sound, pool=pool, max_novelty=1) == (
+        [(0.0, 4.0, 0.5)],
+        0,
+    )
+    assert detect_with_novelty(tagger, column=column, novelty=(2.0,) * 4, pool=pool, top=1, max_novelty=1) == ([], 1)

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,16 +22,25 @@ def make_tagged(file, n_windows=3, seed=0):
     return TaggedFile(file, Timeline(starts, starts + 1, probabilities))
 
 
+def with_novelty(tagged):
+    novelty = np.linspace(0, 2, len(tagged.timeline.starts), dtype=np.float32)
+    return replace(tagged, timeline=replace(tagged.timeline, novelty=novelty))
+
+
 def is_equal(first, second):
     return (first.file, first.reason) == (second.file, second.reason) and all(
         np.array_equal(getattr(first.timeline, name), getattr(second.timeline, name))
-        for name in ("starts", "ends", "probabilities")
+        for name in ("starts", "ends", "probabilities", "novelty")
     )
 
 
 def test_results_are_read_back_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_module, "_BATCH_WINDOWS", 2)
-    files = [make_tagged("a b.wav", 5), make_tagged("ü.wav", 1, seed=1), make_tagged("\udcff.wav", 4, seed=2)]
+    files = [
+        with_novelty(make_tagged("a b.wav", 5)),
+        make_tagged("ü.wav", 1, seed=1),
+        make_tagged("\udcff.wav", 4, seed=2),
+    ]
     with open_journal(tmp_path / "j", key="k") as journal:
         for file in files:
             journal.add(file, "7")

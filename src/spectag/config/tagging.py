@@ -35,6 +35,9 @@ class TagSettings(SegmentConfig):
     """Report this many labels, the most probable ones."""
     min_confidence: float | None = Field(None, ge=0, le=1)
     """Report labels with at least this probability, from 0 to 1."""
+    max_novelty: float | None = Field(None, gt=0)
+    """Report no labels where the sound is more novel than this; 1 keeps 97 % of the training sounds. By default, all
+    labels are reported."""
     pool: Literal["max", "mean"] | None = None
     """Report each recording as a whole, with the maximum or the mean of its windows."""
     segments: bool | None = None
@@ -101,7 +104,12 @@ class TagSettings(SegmentConfig):
 
     @model_validator(mode="after")
     def _check_tables_of_all_labels(self) -> Self:
-        options = {"--top": self.top, "--min-confidence": self.min_confidence, "--segments": self.segments or None}
+        options = {
+            "--top": self.top,
+            "--min-confidence": self.min_confidence,
+            "--max-novelty": self.max_novelty,
+            "--segments": self.segments or None,
+        }
         unused = [option for option, value in options.items() if value is not None]
         if unused and (self.template is not None or set(self.formats).issubset(_WIDE_FORMATS)):
             content = f"--format {','.join(self.formats)} contains the probabilities of all labels"

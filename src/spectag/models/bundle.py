@@ -1,7 +1,8 @@
 """The files of a tagger (bundle): a folder that is complete in itself. No pickle is ever loaded from it.
 
 spectag.json          everything except weights: labels, feature extraction, thresholds, metrics, licences, versions
-model.onnx            input (batch, channels, height, width); probabilities and logits (batch, n_labels), features
+model.onnx            input (batch, channels, height, width); probabilities and logits (batch, n_labels), features,
+                      and novelty (batch,) if `novelty` in spectag.json says so
 weights.safetensors   the same weights for PyTorch
 predictions.csv       the training clips with their out-of-fold predictions
 calibration.csv       the clips of another manifest, if calibration and thresholds were fitted on one
@@ -24,6 +25,8 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.base import Config, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
+from spectag.models.novelty import NoveltyInfo
+from spectag.models.training_sounds import TrainingSounds
 from spectag.models.versioned_json import read_versioned_json, write_versioned_json
 from spectag.scoring.calibration import Calibration, CalibrationMethod
 from spectag.scoring.thresholds import ThresholdGoal
@@ -90,6 +93,10 @@ class BundleInfo(Config):
     """From logits to probabilities; None: the plain sigmoid. The model.onnx of a single network contains it."""
     calibration_method: CalibrationMethod = "none"
     """The method of fitting, so that it can be repeated without the fold of a clip."""
+    novelty: NoveltyInfo | None = None
+    """None if no network computes it, for example if all are fine-tuned or published."""
+    training_sounds: TrainingSounds | None = None
+    """Level, bandwidth and duration of the training clips; None for images and published taggers."""
     metrics: dict[str, Any]
     """Scores on held-out clips; empty if no clips were held out."""
     data: DataInfo
@@ -124,6 +131,13 @@ class BundleInfo(Config):
         first = self.members[0]
         if (self.front_end, self.backbone) != (first.front_end, first.backbone):
             raise ValueError("front_end and backbone must be those of the first member")
+        return self
+
+    @model_validator(mode="after")
+    def _check_novelty(self) -> Self:
+        n_networks = max(1, len(self.members))
+        if self.novelty is not None and self.novelty.network >= n_networks:
+            raise ValueError(f"novelty.network must be below {n_networks}, got {self.novelty.network}")
         return self
 
     @property

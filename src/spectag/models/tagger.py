@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spectag.array_types import Float32Array, FloatArray, Waveform
 from spectag.audio.files import open_excerpt, resample
 from spectag.audio.front_end import FrontEnd
+from spectag.audio.sound_statistics import SoundStatistics, measure_sound
 from spectag.audio.windows import Window, WindowCutter
 from spectag.config.base import WindowConfig
 from spectag.data.labels import LabelSet
@@ -48,6 +49,8 @@ class Tags:
     labels: LabelSet
     probabilities: Float32Array
     thresholds: Float32Array
+    novelty: float | None = None
+    """How much the sound differs from the training sounds: above 1 more than 97 % of them. None if it is unknown."""
 
     def top(self, n: int) -> list[Tag]:
         """The n most probable labels, most probable first."""
@@ -74,6 +77,8 @@ class TaggerOutputs:
     features: Float32Array
     network_logits: Float32Array
     """The logits of each network, (n_networks, n_labels)."""
+    novelty: float | None = None
+    """None if no network of the tagger computes it."""
 
 
 def not_finite(path: str | Path, start_seconds: float) -> str:
@@ -209,6 +214,11 @@ class Tagger:
         """Measures the time of each stage of tagging."""
         return Stopwatch()
 
+    @property
+    def has_novelty(self) -> bool:
+        """Whether it computes the novelty of sounds."""
+        return self.info.novelty is not None
+
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
         """Probabilities (n_labels,) of a waveform (n_samples,) as a whole, like those of `tag`."""
         parts = self._parts(waveform, sample_rate)
@@ -242,7 +252,8 @@ class Tagger:
         """The outputs for a whole clip, from those of its parts and their starts and ends in seconds.
 
         The logits of each network are pooled (`pool_logits`), then combined and calibrated. Features are the mean of
-        the parts. A single part is the clip.
+        the parts; novelty is the smallest of the parts, because a tag may come from any of them. A single part is the
+        clip.
         """
         if len(parts) == 1:
             return parts[0]
@@ -250,9 +261,21 @@ class Tagger:
         network_logits = pool_logits([part.network_logits for part in parts], seconds)
         features = np.average([part.features for part in parts], axis=0, weights=seconds).astype(np.float32)
         logits = self._combined(list(network_logits))
+        novelties = [part.novelty for part in parts if part.novelty is not None]
         return TaggerOutputs(
-            self._calibrated(logits), logits.astype(np.float32), features, network_logits.astype(np.float32)
+            self._calibrated(logits),
+            logits.astype(np.float32),
+            features,
+            network_logits.astype(np.float32),
+            min(novelties, default=None),
         )
+
+    def measure_window(self, window: Window) -> SoundStatistics | None:
+        """Level and bandwidth of a window, to compare them with `info.training_sounds`; None without these."""
+        if self.info.training_sounds is None:
+            return None
+        with self.clock.timed("shift check"):
+            return measure_sound(window.waveforms[self.sample_rates[0]], self.sample_rates[0])
 
     def logits_of_inputs(self, inputs: Mapping[FrontEnd, Float32Array]) -> Float32Array:
         """Uncalibrated logits (n_labels,) of the inputs (channels, height, width) of all `front_ends`."""
@@ -310,9 +333,12 @@ class Tagger:
             names = ["logits", "features"] if features else ["logits"]
             if not self.info.members:
                 names.append("probabilities")
-            outputs = [
-                dict(zip(names, network(inputs[network.front_end], *names), strict=True)) for network in self._networks
-            ]
+            outputs = []
+            for index, network in enumerate(self._networks):
+                has_novelty = self.info.novelty is not None and self.info.novelty.network == index
+                own_names = [*names, "novelty"] if has_novelty else names
+                outputs.append(dict(zip(own_names, network(inputs[network.front_end], *own_names), strict=True)))
+            novelties = [float(output["novelty"]) for output in outputs if "novelty" in output]
             network_logits = [output["logits"] for output in outputs]
             logits = self._combined(network_logits)
             probabilities = self._calibrated(logits) if self.info.members else outputs[0]["probabilities"]
@@ -321,6 +347,7 @@ class Tagger:
                 logits.astype(np.float32),
                 outputs[0].get("features", np.empty(0, np.float32)),
                 np.stack(network_logits),
+                next(iter(novelties), None),
             )
 
     def _calibrated(self, logits: NDArray[np.floating]) -> Float32Array:
@@ -346,10 +373,10 @@ class Tagger:
         """
         path = Path(path)
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return self._tags(path, 0.0, None, self.probabilities_of_image(path))
+            return self._tags(path, 0.0, None, self.outputs_of_image(path, features=False))
         with self.open_windows(path, start_seconds=start_seconds, end_seconds=end_seconds) as parts:
             outputs, duration = self._outputs_of_parts(parts, features=False)
-        return self._tags(path, start_seconds, start_seconds + duration, outputs.probabilities)
+        return self._tags(path, start_seconds, start_seconds + duration, outputs)
 
     def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
         """The predictions for each window of a recording, in order. Memory use does not depend on its length.
@@ -368,7 +395,8 @@ class Tagger:
             raise ValueError("need the length of a window, got window_seconds=None")
         with self.open_windows(path, window) as windows:
             for part in windows:
-                yield self._tags(Path(path), part.start_seconds, part.end_seconds, self.probabilities_of_window(part))
+                outputs = self.outputs_of_window(part, features=False)
+                yield self._tags(Path(path), part.start_seconds, part.end_seconds, outputs)
 
     @contextmanager
     def open_windows(
@@ -401,7 +429,7 @@ class Tagger:
             windows = cutter.cut(self.clock.timed_items("reading", sound.blocks))
             yield self.clock.timed_items("resampling", windows)
 
-    def _tags(self, path: Path, start: float, end: float | None, probabilities: Float32Array) -> Tags:
-        if not np.isfinite(probabilities).all():
+    def _tags(self, path: Path, start: float, end: float | None, outputs: TaggerOutputs) -> Tags:
+        if not np.isfinite(outputs.probabilities).all():
             raise DataError(not_finite(path, start))
-        return Tags(path, start, end, self.labels, probabilities, self.thresholds)
+        return Tags(path, start, end, self.labels, outputs.probabilities, self.thresholds, outputs.novelty)

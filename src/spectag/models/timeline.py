@@ -31,6 +31,8 @@ class Timeline:
     """Seconds, of shape (n_windows,); NaN for an image."""
     probabilities: Float32Array
     """Of shape (n_windows, n_labels)."""
+    novelty: Float32Array | None = None
+    """Of shape (n_windows,); None if the tagger does not compute it."""
 
     def __post_init__(self) -> None:
         shapes = self.starts.shape, self.ends.shape, self.probabilities.shape
@@ -39,6 +41,8 @@ class Timeline:
                 "need starts (n_windows,), ends (n_windows,) and probabilities (n_windows, n_labels), got "
                 f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
             )
+        if self.novelty is not None and self.novelty.shape != self.starts.shape:
+            raise ValueError(f"need novelty {self.starts.shape}, one value for each window, got {self.novelty.shape}")
         if (np.diff(self.starts) <= 0).any() or (np.diff(self.ends) < 0).any():
             raise ValueError("windows must be sorted by time, and each must start after the one before it")
 
@@ -77,7 +81,8 @@ def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
     """One window for the whole recording, from the start of the first window to the end of the last.
 
     `max` takes the greatest probability of each label. `mean` takes the mean, in which the weight of a window is the
-    length of its cell (`Timeline.cells`): overlaps do not count twice, and a short last window counts little.
+    length of its cell (`Timeline.cells`): overlaps do not count twice, and a short last window counts little. Novelty
+    is the smallest of the windows, because a tag may come from any of them.
 
     Raises
     ------
@@ -103,7 +108,8 @@ def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
         weights = (ends - starts) / np.sum(ends - starts)
         # not @, which would copy all to float64, and sum in another order on other machines
         whole = np.einsum("w,wl->l", weights, timeline.probabilities).astype(np.float32)
-    return Timeline(timeline.starts[:1], timeline.ends[-1:], whole[None])
+    novelty = None if timeline.novelty is None else timeline.novelty.min(keepdims=True)
+    return Timeline(timeline.starts[:1], timeline.ends[-1:], whole[None], novelty)
 
 
 def cell_seconds(starts: ArrayLike, ends: ArrayLike) -> FloatArray:

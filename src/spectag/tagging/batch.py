@@ -25,6 +25,7 @@ from spectag.tagging.input_files import Shard, find_files, read_list
 from spectag.tagging.journal import FileStatus, Journal, open_journal
 from spectag.tagging.output_paths import OutputPaths, output_paths
 from spectag.tagging.parallel import Chunk, TaggedChunk, TaggedFile, accepted_suffixes, chunked, tag, tag_chunks
+from spectag.tagging.shift_check import ShiftCheck
 
 TaggingEngine = Callable[[Sequence[Chunk]], Generator[tuple[Chunk, TaggedChunk], None, None]]
 """Tags chunks, and yields each with its result in the order in which they finish."""
@@ -41,6 +42,10 @@ class TaggingReport:
     """Why files were skipped, one reason for each."""
     n_without_labels: int = 0
     """Files in which no label reaches its threshold."""
+    n_suppressed: int = 0
+    """Tags that are left out because of their novelty."""
+    shift_check: ShiftCheck | None = None
+    """The recordings tagged in this run, compared with the training clips."""
     sound_seconds: float = 0.0
     """Length of the recordings tagged in this run."""
     stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -57,6 +62,9 @@ class TaggingReport:
         """Add the results of a chunk."""
         self.skip_reasons += [tagged.reason for tagged in chunk.files if tagged.reason is not None]
         self.sound_seconds += sum(tagged.duration_seconds or 0.0 for tagged in chunk.files)
+        if self.shift_check is not None:
+            for tagged in chunk.files:
+                self.shift_check.add(tagged)
         for stage, seconds in chunk.seconds.items():
             self.stage_seconds[stage] += seconds
 
@@ -104,13 +112,18 @@ def tag_to_tables(
     AudioError
         If a path does not exist, or there is no file to tag.
     ConfigError
-        If the formats do not fit the output.
+        If the formats do not fit the output, or the model has no novelty for `max_novelty`.
     DataError
         If a table or the journal cannot be written; files tagged so far stay tagged. If the template of a submission
         cannot be read, or a clip that it names cannot be tagged.
     BundleError
         If the model is damaged.
     """
+    if settings.max_novelty is not None and not tagger.has_novelty:
+        raise ConfigError(
+            f"--max-novelty {settings.max_novelty:g}: {tagger.folder} has no novelty, as it is published, fine-tuned, "
+            "of an earlier version, or trained on fewer than three recordings a label; leave the option out"
+        )
     files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else ())
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
     if not files:
@@ -119,7 +132,8 @@ def tag_to_tables(
         files = template.files(files)
     if shard is not None:
         files = shard.select(files)
-    run = _Run(tagger, files, settings, template, workers, progress, TaggingReport(len(files)))
+    check = ShiftCheck(tagger.info.training_sounds, tagger.info.novelty, compares_duration=settings.windows is None)
+    run = _Run(tagger, files, settings, template, workers, progress, TaggingReport(len(files), shift_check=check))
     if output is None:
         run.write_to_stdout()
     else:
@@ -221,6 +235,7 @@ class _Run:
             low_hz=mel.f_min if mel else 0.0,
             high_hz=mel.f_max if mel else 0.0,
             template=self.template,
+            has_novelty=self.tagger.has_novelty,
         )
 
     def _events(self, tagged_files: Iterable[TaggedFile], *, is_counted: bool) -> Iterator[FileEvents]:
@@ -228,7 +243,8 @@ class _Run:
         for tagged in tagged_files:
             if tagged.timeline is not None:
                 file = detected_events(tagged, tagged.timeline, self.tagger, self.settings)
-                self.report.n_without_labels += is_counted and not file.events
+                self.report.n_without_labels += is_counted and not file.events and not file.n_suppressed
+                self.report.n_suppressed += is_counted * file.n_suppressed
                 yield file
 
 
@@ -244,5 +260,5 @@ def _write_status(statuses: Iterable[FileStatus], location: str) -> None:
 
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:
     """A hash of everything that the probabilities depend on, except the files."""
-    settings = f"{FRONT_END_VERSION} log-mean-exp {(window or WindowConfig()).model_dump_json()}"
+    settings = f"{FRONT_END_VERSION} log-mean-exp novelty {(window or WindowConfig()).model_dump_json()}"
     return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from spectag.config.base import SegmentConfig
 from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, find_segments, pool_windows
+from spectag.models.timeline import Segment, Timeline, find_segments, pool_windows
 from spectag.tagging.parallel import TaggedFile
 
 _BATCH_WINDOWS = 4096  # sorted at once: sorting needs memory for each label of each window
@@ -27,6 +27,8 @@ class Event(NamedTuple):
     end_seconds: float | None  # None: an image
     label: str
     probability: float
+    novelty: float | None = None
+    """Of the window, or the smallest of the windows of the segment; None if the tagger does not compute it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class FileEvents:
     """In the order in which they are written."""
     timeline: Timeline
     """The probabilities of all labels in each window."""
+    n_suppressed: int = 0
+    """Events that are left out because of their novelty."""
 
     def end_seconds_of(self, event: Event) -> float:
         """The end of an event in seconds, for formats that need one.
@@ -124,7 +128,8 @@ def window_events(
         values = probabilities[windows, indices].tolist()
         for window, index, value in zip(windows.tolist(), indices.tolist(), values, strict=True):
             start, end = times[begin + window]
-            events.append(Event(start, end, labels[index], value))
+            novelty = None if timeline.novelty is None else float(timeline.novelty[begin + window])
+            events.append(Event(start, end, labels[index], value, novelty))
     return tuple(events)
 
 
@@ -132,10 +137,21 @@ def segment_events(
     timeline: Timeline, labels: Sequence[str], thresholds: Float32Array, config: SegmentConfig
 ) -> tuple[Event, ...]:
     """The segments that `spectag.models.timeline.segments` finds, ordered by start, then by label."""
+    segments = find_segments(timeline, thresholds, config)
     return tuple(
-        Event(segment.start_seconds, segment.end_seconds, labels[segment.label_index], segment.probability)
-        for segment in find_segments(timeline, thresholds, config)
+        Event(segment.start_seconds, segment.end_seconds, labels[segment.label_index], segment.probability, novelty)
+        for segment, novelty in zip(segments, _novelty_of_segments(timeline, segments), strict=True)
     )
+
+
+def _novelty_of_segments(timeline: Timeline, segments: Sequence[Segment]) -> list[float | None]:
+    """The smallest novelty of the windows of each segment, whose ends are ends of cells."""
+    if timeline.novelty is None:
+        return [None] * len(segments)
+    starts, ends = timeline.cells
+    firsts = np.searchsorted(starts, [segment.start_seconds for segment in segments])
+    lasts = np.searchsorted(ends, [segment.end_seconds for segment in segments])
+    return [float(timeline.novelty[first : last + 1].min()) for first, last in zip(firsts, lasts, strict=True)]
 
 
 def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
@@ -147,6 +163,9 @@ def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
 def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, settings: TagSettings) -> FileEvents:
     """The events in a tagged file: the labels that reach their thresholds, or the most probable ones.
 
+    With `max_novelty`, windows above it have no events, and do not count in a pool. A segment has one window that is
+    not above it, or is left out.
+
     Parameters
     ----------
     tagged : TaggedFile
@@ -156,12 +175,29 @@ def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, sett
         Its labels and thresholds are used.
     settings : TagSettings
     """
+    familiar = timeline if settings.max_novelty is None else _familiar(timeline, settings.max_novelty)
     if settings.pool is not None:
-        timeline = pool_windows(timeline, settings.pool)
+        timeline, familiar = pool_windows(timeline, settings.pool), pool_windows(familiar, settings.pool)
+    all_events = _events(timeline, tagger, settings)
+    if settings.max_novelty is None:
+        return FileEvents(tagged.file, tagged.duration_seconds, all_events, timeline)
+    events = _events(familiar, tagger, settings) if settings.pool is not None else all_events
+    events = tuple(event for event in events if event.novelty is None or event.novelty <= settings.max_novelty)
+    n_suppressed = max(0, len(all_events) - len(events))
+    return FileEvents(tagged.file, tagged.duration_seconds, events, timeline, n_suppressed)
+
+
+def _familiar(timeline: Timeline, max_novelty: float) -> Timeline:
+    """A timeline whose windows above this novelty have the probability 0, so that they do not count in a pool."""
+    if timeline.novelty is None:
+        return timeline
+    probabilities = np.where(timeline.novelty[:, None] <= max_novelty, timeline.probabilities, np.float32(0))
+    return replace(timeline, probabilities=probabilities)
+
+
+def _events(timeline: Timeline, tagger: Tagger, settings: TagSettings) -> tuple[Event, ...]:
     labels, thresholds, threshold = tagger.labels.names, tagger.thresholds, settings.min_confidence
     if settings.joins_windows:
         limits = thresholds if threshold is None else np.full_like(thresholds, threshold)
-        events = segment_events(timeline, labels, limits, settings)
-    else:
-        events = window_events(timeline, labels, thresholds, top=settings.top, threshold=threshold)
-    return FileEvents(tagged.file, tagged.duration_seconds, events, timeline)
+        return segment_events(timeline, labels, limits, settings)
+    return window_events(timeline, labels, thresholds, top=settings.top, threshold=threshold)

@@ -1,7 +1,7 @@
 """The journal of a run over many files: what is tagged stays tagged, however the run ends.
 
 It is an SQLite database, whose committed transactions survive a kill or a power cut. It holds the probabilities of all
-labels, so that a resumed run may write other formats and use other thresholds.
+labels and the novelty, so that a resumed run may write other formats and use other thresholds.
 """
 
 import os
@@ -26,7 +26,8 @@ _BATCH_WINDOWS = 10_000  # in a row of the database: SQLite stores a gigabyte in
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tagged_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL);
 CREATE TABLE IF NOT EXISTS window_batch (
-    name BLOB, batch INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, PRIMARY KEY (name, batch)
+    name BLOB, batch INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, novelty BLOB,
+    PRIMARY KEY (name, batch)
 );
 """
 
@@ -65,7 +66,9 @@ class Journal:
         self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?)", status)
         self._database.execute("DELETE FROM window_batch WHERE name = ?", (name,))
         if tagged.timeline is not None:
-            self._database.executemany("INSERT INTO window_batch VALUES (?, ?, ?, ?)", _batches(name, tagged.timeline))
+            self._database.executemany(
+                "INSERT INTO window_batch VALUES (?, ?, ?, ?, ?)", _batches(name, tagged.timeline)
+            )
         if time.monotonic() - self._committed_at > _SECONDS_BETWEEN_COMMITS:
             self.commit()
 
@@ -86,20 +89,27 @@ class Journal:
             yield TaggedFile(file, None if reason is not None else self._timeline(os.fsencode(file)), reason)
 
     def _timeline(self, name: bytes) -> Timeline:
-        query = "SELECT times, probabilities FROM window_batch WHERE name = ? ORDER BY batch"
-        times, probabilities = bytearray(), bytearray()
-        for batch_times, batch_probabilities in self._database.execute(query, (name,)):
+        query = "SELECT times, probabilities, novelty FROM window_batch WHERE name = ? ORDER BY batch"
+        times, probabilities, novelty = bytearray(), bytearray(), bytearray()
+        for batch_times, batch_probabilities, batch_novelty in self._database.execute(query, (name,)):
             times += batch_times
             probabilities += batch_probabilities
+            novelty += batch_novelty or b""
         starts, ends = np.frombuffer(times, np.float64).reshape(-1, 2).T
-        return Timeline(starts, ends, np.frombuffer(probabilities, np.float32).reshape(len(starts), -1))
+        return Timeline(
+            starts,
+            ends,
+            np.frombuffer(probabilities, np.float32).reshape(len(starts), -1),
+            np.frombuffer(novelty, np.float32) if novelty else None,
+        )
 
 
-def _batches(name: bytes, timeline: Timeline) -> Iterator[tuple[bytes, int, bytes, bytes]]:
+def _batches(name: bytes, timeline: Timeline) -> Iterator[tuple[bytes, int, bytes, bytes, bytes | None]]:
     for number, begin in enumerate(range(0, len(timeline.starts), _BATCH_WINDOWS)):
         rows = slice(begin, begin + _BATCH_WINDOWS)
         times = np.stack([timeline.starts[rows], timeline.ends[rows]], axis=1)
-        yield name, number, times.tobytes(), timeline.probabilities[rows].tobytes()
+        novelty = None if timeline.novelty is None else timeline.novelty[rows].tobytes()
+        yield name, number, times.tobytes(), timeline.probabilities[rows].tobytes(), novelty
 
 
 @contextmanager

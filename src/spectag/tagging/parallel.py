@@ -10,11 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from spectag.array_types import Float32Array
 from spectag.audio.files import AUDIO_SUFFIXES, audio_info
+from spectag.audio.sound_statistics import SoundStatistics, of_recording
 from spectag.audio.windows import Window
 from spectag.config.base import WindowConfig
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
@@ -72,6 +74,8 @@ class TaggedFile:
     """Why there is no timeline."""
     network_outputs: NetworkOutputs | None = None
     """Only if requested with `features=True`."""
+    sound: SoundStatistics | None = None
+    """None for an image, a skipped file, or a tagger that does not know its training sounds."""
 
     @property
     def duration_seconds(self) -> float | None:
@@ -225,10 +229,10 @@ def tag_chunk(
 ) -> TaggedChunk:
     """Tag the files of a chunk one after another: this thread reads ahead while `n_threads` others compute."""
     whole = window is None or window.window_seconds is None
-    row_of_window = partial(_row, tagger, features=features) if whole or features else tagger.probabilities_of_window
+    row_of_window = partial(_row, tagger, all_outputs=whole or features, features=features)
     jobs = [_FileJob(tagger, file, span, features) for file, span in chunk.excerpts]
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting: deque[tuple[_FileJob, Future[Float32Array]]] = deque()
+        waiting: deque[tuple[_FileJob, Future[_Row]]] = deque()
         for job in jobs:
             for audio_window in job.windows(window):
                 waiting.append((job, pool.submit(row_of_window, audio_window)))
@@ -243,13 +247,25 @@ def tag_chunk(
     return TaggedChunk(files, tagger.clock.read_and_reset())
 
 
-def _row(tagger: Tagger, source: Window | Path, *, features: bool) -> Float32Array:
-    """Probabilities, logits, logits of each network, and maybe features of a window or an image, in one row."""
+class _Row(NamedTuple):
+    """The outputs for a window or an image, in one array, and the statistics of the sound."""
+
+    values: Float32Array
+    sound: SoundStatistics | None
+
+
+def _row(tagger: Tagger, source: Window | Path, *, all_outputs: bool, features: bool) -> _Row:
+    """Probabilities and novelty of a window or an image; with `all_outputs` also logits and maybe features."""
     if isinstance(source, Path):
-        outputs = tagger.outputs_of_image(source, features=features)
+        outputs, sound = tagger.outputs_of_image(source, features=features), None
     else:
-        outputs = tagger.outputs_of_window(source, features=features)
-    return np.concatenate([outputs.probabilities, outputs.logits, outputs.network_logits.ravel(), outputs.features])
+        outputs, sound = tagger.outputs_of_window(source, features=features), tagger.measure_window(source)
+    values = [outputs.probabilities]
+    if outputs.novelty is not None:
+        values.append(np.array([outputs.novelty], np.float32))
+    if all_outputs:
+        values += [outputs.logits, outputs.network_logits.ravel(), outputs.features]
+    return _Row(np.concatenate(values), sound)
 
 
 class _FileJob:
@@ -263,6 +279,7 @@ class _FileJob:
         self._reason: str | None = None
         self._times = array("d")  # start, end, start, end, ... in seconds
         self._rows = bytearray()  # grows in place: half a gigabyte for a recording of a day
+        self._sound: SoundStatistics | None = None
 
     def windows(self, window: WindowConfig | None) -> Iterator[Window]:
         """The windows of a sound; an image is tagged at once and has none."""
@@ -271,7 +288,7 @@ class _FileJob:
             with local_copy(self._file) as path:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     self._times.extend((0.0, np.nan))
-                    self.add(_row(self._tagger, path, features=self._features))
+                    self.add(_row(self._tagger, path, all_outputs=True, features=self._features))
                     return
                 with self._tagger.open_windows(path, window, start_seconds=start, end_seconds=end) as windows:
                     for audio_window in windows:
@@ -280,12 +297,15 @@ class _FileJob:
         except (AudioError, DataError, MissingExtraError) as error:
             self._reason = str(error)
 
-    def add(self, row: Float32Array) -> None:
+    def add(self, row: _Row) -> None:
         """Add the row of the next window."""
-        if self._reason is None and not np.isfinite(row).all():
-            n_added = len(self._rows) // row.nbytes
+        values = row.values
+        if self._reason is None and not np.isfinite(values).all():
+            n_added = len(self._rows) // values.nbytes
             self._reason = not_finite(self._file, self._times[2 * n_added])
-        self._rows += row.tobytes()
+        self._rows += values.tobytes()
+        if row.sound is not None:
+            self._sound = row.sound if self._sound is None else of_recording([self._sound, row.sound])
 
     def result(self, *, whole: bool) -> TaggedFile:
         """The tagged file; with `whole`, one window for the clip whose parts the windows are."""
@@ -294,17 +314,22 @@ class _FileJob:
         starts, ends = np.array(self._times).reshape(-1, 2).T
         rows = np.frombuffer(self._rows, np.float32).reshape(len(starts), -1)
         n_labels = len(self._tagger.labels)
-        ends_of_columns = np.cumsum([n_labels, n_labels, n_labels * self._tagger.n_networks])
-        probabilities, logits, network_logits, features = np.split(rows, ends_of_columns, axis=1)
+        has_novelty = self._tagger.has_novelty
+        ends_of_columns = np.cumsum([n_labels, has_novelty, n_labels, n_labels * self._tagger.n_networks])
+        probabilities, novelties, logits, network_logits, features = np.split(rows, ends_of_columns, axis=1)
+        novelty = novelties[:, 0] if has_novelty else None
         if whole and len(starts) > 1:
             network_logits = network_logits.reshape(len(rows), -1, n_labels)
             parts = list(map(TaggerOutputs, probabilities, logits, features, network_logits))
             clip = self._tagger.outputs_of_clip(parts, starts, ends)
             probabilities, logits, features = clip.probabilities[None], clip.logits[None], clip.features[None]
+            novelty = None if novelty is None else novelty.min(keepdims=True)
             starts, ends = starts[:1], ends[-1:]
-        timeline = Timeline(starts, ends, probabilities)
         return TaggedFile(
-            self._file, timeline, network_outputs=NetworkOutputs(logits, features) if self._features else None
+            self._file,
+            Timeline(starts, ends, probabilities, novelty),
+            network_outputs=NetworkOutputs(logits, features) if self._features else None,
+            sound=self._sound,
         )
 
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from scipy.special import expit
 
 from spectag.array_types import FloatArray
+from spectag.audio.sound_statistics import SoundStatistics, measure_sound, of_recording
 from spectag.config.backbones import backbone_spec
 from spectag.config.base import to_toml
 from spectag.config.recipe import Recipe
@@ -37,14 +39,17 @@ from spectag.models.bundle import (
     write_info,
 )
 from spectag.models.model_card import render_card
+from spectag.models.novelty import NoveltyInfo
 from spectag.models.out_of_fold import CALIBRATION_FILE, OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.models.tagger import Tagger, open_session
+from spectag.models.training_sounds import TrainingSounds
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CrossFitted, probabilities_of
 from spectag.scoring.reliability_diagram import calibration_metrics
 from spectag.scoring.scores import Scores
 from spectag.system.epoch_log import Epoch, write_history
-from spectag.training.members.bundle_member import NETWORK_FILES, BundleMember, write_networks
+from spectag.system.worker_pool import n_usable_cores
+from spectag.training.members.bundle_member import NETWORK_FILES, BundleMember, network_with_novelty, write_networks
 from spectag.training.networks.backbones.base import first_line
 
 MAX_DIFFERENCE = 1e-4
@@ -53,6 +58,8 @@ _LOGIT_ERROR = 4 * MAX_DIFFERENCE  # the slope of the sigmoid is at most 1/4
 _N_CHECKED_CLIPS = 17  # spread over the training clips
 _N_LONGEST_CLIPS = 3  # checked as well
 _MAX_CHECKED_SECONDS = 600.0  # the sound in all checked clips together, but at least one clip
+_MAX_NOVELTY_DIFFERENCE = 1e-3  # between the novelty by the bundle and that in training
+_N_MEASURED_CLIPS = 100  # whose level, bandwidth and duration are stored
 HISTORY_FILE = "epochs.csv"
 CURVES_FILE = "epochs.png"
 BUNDLE_FILES = {
@@ -155,6 +162,8 @@ def write_bundle(
         info = _info(record, members, weights, difference)
         write_info(folder, info)
         _check_tagging(folder, record, members, weights, checked)
+        info = info.model_copy(update={"training_sounds": _training_sounds(folder, record.manifest)})
+        write_info(folder, info)
         write_out_of_fold(folder / OUT_OF_FOLD_FILE, record.all_training_clips)
         (folder / RECIPE_FILE).write_text(to_toml(record.recipe), encoding="utf-8")
         (folder / CARD_FILE).write_text(render_card(info, output.name), encoding="utf-8")
@@ -232,9 +241,10 @@ def _check_tagging(
     for index in checked:
         clip = record.manifest.clips[index]
         try:
-            tagged = tagger.tag(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds).probabilities
+            tags = tagger.tag(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
         except (AudioError, DataError) as error:
             raise BundleError(f"the model cannot be compared with its training: {error}") from error
+        tagged = tags.probabilities
         logits = weights([member.training_logits(index) for member in members])
         # a calibration may be steep, so rounding errors are allowed before it, too
         lowest, highest = (
@@ -249,6 +259,35 @@ def _check_tagging(
                 f"{tagged[label]:.4f}, but {expected:.4f} was computed in training; if the file was not changed in the "
                 "meantime, please report this"
             )
+        if tagger.info.novelty is not None:
+            novelty = members[tagger.info.novelty.network].training_novelty(index)
+            if novelty is None or tags.novelty is None or not abs(novelty - tags.novelty) <= _MAX_NOVELTY_DIFFERENCE:
+                raise BundleError(
+                    f"{clip.path}: the model gives this training clip the novelty {tags.novelty}, but {novelty} was "
+                    "computed in training; if the file was not changed in the meantime, please report this"
+                )
+
+
+def _training_sounds(bundle: Path, manifest: Manifest) -> TrainingSounds | None:
+    """What the training clips are like, by up to a hundred of them; None for images."""
+    if manifest.holds_images:
+        return None
+    tagger = Tagger(bundle)
+    rows = np.unique(np.linspace(0, len(manifest.clips) - 1, _N_MEASURED_CLIPS).astype(int))
+
+    def measure(row: int) -> tuple[SoundStatistics, float]:
+        clip = manifest.clips[row]
+        rate = tagger.sample_rates[0]
+        with tagger.open_windows(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds) as parts:
+            measured = [(measure_sound(part.waveforms[rate], rate), part.end_seconds) for part in parts]
+        return of_recording(statistics for statistics, _ in measured), measured[-1][1]
+
+    try:
+        with ThreadPoolExecutor(n_usable_cores()) as pool:
+            statistics, durations = zip(*pool.map(measure, rows.tolist()), strict=True)
+    except AudioError as error:
+        raise BundleError(f"the training clips cannot be measured: {error}") from error
+    return TrainingSounds.of(statistics, durations)
 
 
 def _checked_clips(clips: ClipInputs) -> list[int]:
@@ -271,6 +310,7 @@ def _info(
         backbone=_backbone_info(members[0]),
         members=_member_infos(members, weights) if len(members) > 1 else (),
         bias=weights.bias,
+        novelty=_novelty_info(members),
         thresholds=tuple(np.where(is_fitted, record.thresholds, DEFAULT_THRESHOLD).tolist()),
         thresholds_fitted=tuple(is_fitted.tolist()),
         calibration=record.calibration,
@@ -288,6 +328,15 @@ def _info(
             **{name: version(name) for name in ("spectag", "torch", "onnxruntime", "numpy")},
         },
     )
+
+
+def _novelty_info(members: Sequence[BundleMember]) -> NoveltyInfo | None:
+    network = network_with_novelty(members)
+    if network is None:
+        return None
+    novelty = members[network].novelty
+    assert novelty is not None
+    return NoveltyInfo(network=network, n_held_out=novelty.n_held_out)
 
 
 def _member_infos(members: Sequence[BundleMember], weights: EnsembleWeights) -> tuple[MemberInfo, ...]:
@@ -321,7 +370,7 @@ def _metrics(record: TrainingRecord) -> dict[str, Any]:
         **record.scores.to_dict(),
         "folds": [dataclasses.asdict(fold) for fold in record.folds],
         "calibration": calibration_metrics(
-            record.out_of_fold.y_true[rows], uncalibrated, record.cross_fitted.probabilities[rows]
+            record.out_of_fold.targets[rows], uncalibrated, record.cross_fitted.probabilities[rows]
         ),
     }
 
@@ -329,5 +378,7 @@ def _metrics(record: TrainingRecord) -> dict[str, Any]:
 def _data_fingerprint(record: TrainingRecord) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for key, clip in zip(record.keys, record.manifest.clips, strict=True):
-        digest.update(f"{key} {','.join(sorted(clip.labels))}\n".encode())
+        unknown = f" unknown {','.join(sorted(clip.unknown))}" if clip.unknown else ""
+        weight = "" if clip.weight == 1 else f" weight {clip.weight}"
+        digest.update(f"{key} {','.join(sorted(clip.labels))}{unknown}{weight}\n".encode())
     return digest.hexdigest()

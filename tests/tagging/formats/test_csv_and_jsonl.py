@@ -132,3 +132,14 @@ def test_undecodable_name_is_read_back_from_json(tmp_path):
             write([make_recording(UNDECODABLE_NAME, (0.0, 10.0, "Bark", 0.9))], out)
     assert "caf\\udce9.wav" in (tmp_path / "a.csv").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["file"] == UNDECODABLE_NAME
+
+
+def test_novelty_is_the_last_column_if_the_model_has_it():
+    file = make_recording("a.wav", (0.0, 1.0, "Bark", 0.5, 1.23456))
+    out = io.StringIO(newline="")
+    write_csv([file], out, has_novelty=True)
+    assert out.getvalue() == "file,start,end,label,probability,novelty\na.wav,0.000,1.000,Bark,0.500000,1.235\n"
+    [record] = records_of(file, by_window=False, has_novelty=True)
+    assert record["tags"] == [{"label": "Bark", "probability": 0.5, "novelty": 1.235}]
+    assert "novelty" not in csv_of(file)
+    assert "novelty" not in json.dumps(records_of(file, by_window=False))

@@ -10,7 +10,10 @@ import onnx
 import pytest
 import torch
 
+from spectag.models.novelty import NoveltyModel
 from spectag.models.tagger import open_session
+from spectag.scoring.calibration import Calibration
+from spectag.scoring.calibration_curves import linear_curve
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
@@ -113,6 +116,31 @@ def test_file_names_its_inputs_and_outputs_and_contains_no_local_paths(model):
 
 def test_weights_are_in_the_one_file(model):
     assert [path.name for path in model.path.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "calibration", [None, Calibration(method="platt", curves=(linear_curve(2.0, -1.0),) * N_LABELS)]
+)
+def test_novelty_is_that_of_the_model_of_novelty(model, tmp_path, rng, calibration):
+    n_features, n_used, n_candidates = model.tagger.head.center.numel(), 7, 9
+    novelty = NoveltyModel(
+        rng.normal(size=n_used),
+        np.abs(rng.normal(size=n_used)),
+        rng.normal(size=(n_used, N_LABELS)) / 3,
+        rng.normal(size=(N_LABELS, n_candidates)) / 3,
+        level=0.3,
+    )
+    path = tmp_path / "novelty.onnx"
+    graph = with_weights(model.graph, model.tagger.extractor)
+    head = model.tagger.head
+    export_network(graph, head, n_features, path, calibration=calibration, novelty=novelty)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    inputs = rng.random((3, 1, model.height, 60), np.float32)
+    names = [output.name for output in open_session(path, n_threads=1).get_outputs()]
+    outputs = dict(zip(names, run(path, inputs), strict=True))
+    assert outputs["novelty"].shape == (3,)
+    np.testing.assert_allclose(outputs["novelty"], novelty(outputs["features"].astype(float)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs["features"], model(inputs)["features"], rtol=1e-5, atol=1e-6)
 
 
 class Pixels(Backbone):

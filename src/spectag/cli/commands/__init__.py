@@ -67,7 +67,7 @@ COMMANDS = {
         "tag": CommandHelp(
             "Tag recordings of any length and number.",
             "model recordings/ -o tags.csv --window 3",
-            "output format window overlap segments top min-confidence template files-from workers",
+            "output format window overlap segments top min-confidence max-novelty template files-from workers",
         ),
         "listen": CommandHelp("Tag live sound from a microphone or stdin.", "audioset-mn04"),
     },

@@ -129,6 +129,16 @@ def _print_report(report: "TaggingReport", *, seconds: float) -> None:
             "threshold; --top 1 shows the most probable one",
             file=sys.stderr,
         )
+    if report.n_suppressed:
+        print(f"left out {report.n_suppressed:,} tags because of their novelty (--max-novelty)", file=sys.stderr)
+    differences = [] if report.shift_check is None else report.shift_check.differences()
+    if differences:
+        print(
+            "WARNING: the recordings differ from the training clips, so labels and probabilities may be wrong:",
+            *differences,
+            sep="\n  ",
+            file=sys.stderr,
+        )
     if report.status is not None:
         files = "file" if report.n_tagged == 1 else "files"
         skipped = f", {n_skipped:,} skipped" if n_skipped else ""

@@ -5,27 +5,33 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from spectag.system.output import csv_writer
-from spectag.tagging.events import FileEvents
+from spectag.tagging.events import Event, FileEvents
 
 TAG_COLUMNS = ("file", "start", "end", "label", "probability")
 
 
-def write_csv(files: Iterable[FileEvents], out: TextIO) -> None:
-    """Write a line for each event: file, start, end (seconds), label, probability.
+NOVELTY_COLUMN = "novelty"
+
+
+def write_csv(files: Iterable[FileEvents], out: TextIO, *, has_novelty: bool = False) -> None:
+    """Write a line for each event: file, start, end (seconds), label, probability, and novelty if the model has it.
 
     Any label and any file name can be read back. A spreadsheet program may still take a label that begins with = for a
     formula.
     """
     write_row = csv_writer(out)
-    write_row(TAG_COLUMNS)
+    write_row((*TAG_COLUMNS, NOVELTY_COLUMN) if has_novelty else TAG_COLUMNS)
     for file in files:
         for event in file.events:
             end = "" if event.end_seconds is None else f"{event.end_seconds:.3f}"
-            write_row([file.file, f"{event.start_seconds:.3f}", end, event.label, f"{event.probability:.6f}"])
+            row = [file.file, f"{event.start_seconds:.3f}", end, event.label, f"{event.probability:.6f}"]
+            write_row([*row, f"{event.novelty:.3f}"] if has_novelty else row)
 
 
-def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = True) -> None:
+def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = True, has_novelty: bool = False) -> None:
     """Write a JSON object in each line: file, start, end (seconds), tags (a list of objects: label, probability).
+
+    If the model has novelty, each tag has it, too.
 
     Parameters
     ----------
@@ -43,6 +49,11 @@ def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = T
     for file in files:
         spans = file.events_by_window() if by_window else ((*event[:2], [event]) for event in file.events)
         for start, end, events in spans:
-            tags = [{"label": event.label, "probability": round(event.probability, 6)} for event in events]
+            tags = [_tag(event, has_novelty) for event in events]
             record = {"file": file.file, "start": start, "end": end, "tags": tags}
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _tag(event: Event, has_novelty: bool) -> dict[str, str | float]:
+    tag: dict[str, str | float] = {"label": event.label, "probability": round(event.probability, 6)}
+    return tag | {NOVELTY_COLUMN: round(event.novelty, 3)} if has_novelty and event.novelty is not None else tag

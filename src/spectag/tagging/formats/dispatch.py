@@ -38,6 +38,8 @@ class TableContext:
     high_hz: float
     template: Template | None = None
     """That of a submission."""
+    has_novelty: bool = False
+    """Whether the model computes novelty, which tables then have."""
 
 
 class Format(NamedTuple):
@@ -59,9 +61,9 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
-    "csv": Format(".csv", write_csv),
-    "jsonl": Format(".jsonl", write_jsonl, options=("by_window",)),
-    "parquet": Format(".parquet", write_parquet, is_binary=True),
+    "csv": Format(".csv", write_csv, options=("has_novelty",)),
+    "jsonl": Format(".jsonl", write_jsonl, options=("by_window", "has_novelty")),
+    "parquet": Format(".parquet", write_parquet, options=("has_novelty",), is_binary=True),
     "wide": Format(".wide.csv", write_wide, options=("labels",), has_all_labels=True),
     "wide-parquet": Format(
         ".wide.parquet", write_wide_parquet, options=("labels",), is_binary=True, has_all_labels=True

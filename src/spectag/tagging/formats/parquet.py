@@ -11,17 +11,18 @@ from spectag.data.labels import LabelSet
 from spectag.system.output import unicode_text
 from spectag.system.parquet import load_pyarrow
 from spectag.tagging.events import FileEvents
-from spectag.tagging.formats.csv_and_jsonl import TAG_COLUMNS
+from spectag.tagging.formats.csv_and_jsonl import NOVELTY_COLUMN, TAG_COLUMNS
 from spectag.tagging.formats.wide import TIME_COLUMNS
 
 _GROUP_ROWS = 65_536  # of a row group, which is in memory until it is complete
 _GROUP_PROBABILITIES = 4_000_000  # of a row group of a wide table
 
 
-def write_parquet(files: Iterable[FileEvents], out: BinaryIO) -> None:
+def write_parquet(files: Iterable[FileEvents], out: BinaryIO, *, has_novelty: bool = False) -> None:
     """Write a row for each event: file, start, end (seconds, float64), label, probability (float32).
 
-    The end of an image is null. Bytes of a file name that no encoding knows are written as \\udcff.
+    If the model has novelty, it is the last column (float32). The end of an image is null. Bytes of a file name that no
+    encoding knows are written as \\udcff.
 
     Raises
     ------
@@ -29,16 +30,17 @@ def write_parquet(files: Iterable[FileEvents], out: BinaryIO) -> None:
         If pyarrow is not installed.
     """
     arrow, parquet = load_pyarrow()
-    types = arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float32()
-    schema = arrow.schema(list(zip(TAG_COLUMNS, types, strict=True)))
+    columns = (*TAG_COLUMNS, NOVELTY_COLUMN) if has_novelty else TAG_COLUMNS
+    types = [arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float32(), arrow.float32()]
+    schema = arrow.schema(list(zip(columns, types, strict=False)))
     events = (
-        (unicode_text(file.file), event.start_seconds, event.end_seconds, unicode_text(event.label), event.probability)
+        (unicode_text(file.file), *event[:2], unicode_text(event.label), *event[3 : len(columns) - 1])
         for file in files
         for event in file.events
     )
     with parquet.ParquetWriter(out, schema) as writer:
         while rows := list(islice(events, _GROUP_ROWS)):
-            arrays = [arrow.array(column, type_) for *column, type_ in zip(*rows, types, strict=True)]
+            arrays = [arrow.array(column, type_) for *column, type_ in zip(*rows, types, strict=False)]
             writer.write_table(arrow.table(arrays, schema=schema))
 
 

@@ -18,6 +18,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.models.bundle import ONNX_FILE, WEIGHTS_FILE
+from spectag.models.novelty import NoveltyModel
 from spectag.scoring.calibration import Calibration
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.clip_logits import clip_logits
@@ -40,6 +41,7 @@ class BundleMember:
     store: FeatureStore | None  # the features on which its head was trained, if the extractor was frozen
     weights_sha256: str  # of the network before training
     other_weights: Mapping[str, TaggerNetwork] = field(default_factory=dict)  # of other epochs: best, last
+    novelty: NoveltyModel | None = None  # of the features in `store`
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.other_weights) - set(OTHER_WEIGHTS))
@@ -56,6 +58,12 @@ class BundleMember:
         if self.store is None:
             return clip_logits(self.network, self.clips.parts(index))
         return self.store.of_parts(self.clips, index).logits(partial(logits_by, self.network.head))
+
+    def training_novelty(self, index: int) -> float | None:
+        """The novelty of a training clip, by the stored features; None if this member does not compute it."""
+        if self.novelty is None or self.store is None:
+            return None
+        return float(self.novelty(self.store.of_parts(self.clips, index).features).min())
 
     def outputs(self, session: Any, index: int) -> tuple[Float32Array, Float32Array, Float32Array]:
         """For the first part of a training clip: probabilities and logits by onnxruntime, and logits by PyTorch."""
@@ -74,19 +82,30 @@ def _scaled(network: TaggerNetwork, weight: float, bias: float) -> TaggerNetwork
     return scaled
 
 
+def network_with_novelty(members: Sequence[BundleMember]) -> int | None:
+    """The index of the network that computes the novelty: the first one that can; None if none can."""
+    return next((index for index, member in enumerate(members) if member.novelty is not None), None)
+
+
 def write_networks(folders: Sequence[Path], members: Sequence[BundleMember], calibration: Calibration | None) -> None:
     """Write model.onnx and the weights of each member into its folder. `calibration` becomes part of model.onnx."""
     graphs: dict[tuple[object, ...], onnx.ModelProto] = {}  # by architecture, as tracing takes seconds
-    for folder, member in zip(folders, members, strict=True):
+    with_novelty = network_with_novelty(members)
+    for index, (folder, member) in enumerate(zip(folders, members, strict=True)):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_onnx(folder / ONNX_FILE, member, calibration, graphs)
+        novelty = member.novelty if index == with_novelty else None
+        _write_onnx(folder / ONNX_FILE, member, calibration, novelty, graphs)
         _save_weights(member.network, folder / WEIGHTS_FILE)
         for name, network in member.other_weights.items():
             _save_weights(network, folder / f"{name}.safetensors")
 
 
 def _write_onnx(
-    path: Path, member: BundleMember, calibration: Calibration | None, graphs: dict[tuple[object, ...], onnx.ModelProto]
+    path: Path,
+    member: BundleMember,
+    calibration: Calibration | None,
+    novelty: NoveltyModel | None,
+    graphs: dict[tuple[object, ...], onnx.ModelProto],
 ) -> None:
     extractor, example = member.network.extractor, torch.zeros(2, *member.clips.example.shape)
     if member.store is not None:
@@ -98,7 +117,7 @@ def _write_onnx(
         features = with_weights(graphs[architecture], extractor)
     with torch.inference_mode():
         n_features = extractor(example).shape[1]
-    export_network(features, member.network.head, n_features, path, calibration=calibration)
+    export_network(features, member.network.head, n_features, path, calibration=calibration, novelty=novelty)
 
 
 def _save_weights(network: TaggerNetwork, path: Path) -> None:

@@ -4,12 +4,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnx import compose, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from spectag.models.novelty import SMALLEST_NORM, NoveltyModel
 from spectag.models.onnx_calibration import with_calibration
 from spectag.scoring.calibration import Calibration
 from spectag.training.networks.network import FeatureExtractor
@@ -17,6 +19,8 @@ from spectag.training.networks.network import FeatureExtractor
 Dynamic = torch.export.Dim.DYNAMIC
 PRODUCER = "spectag"
 OUTPUTS = ("probabilities", "features", "logits")
+_NOVELTY = "novelty"
+"""A fourth output, and the prefix of its nodes."""
 
 
 def trace_features(extractor: FeatureExtractor, example: Tensor) -> onnx.ModelProto:
@@ -65,9 +69,18 @@ def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) ->
 
 
 def export_network(
-    features: onnx.ModelProto, head: nn.Module, n_features: int, path: Path, *, calibration: Calibration | None = None
+    features: onnx.ModelProto,
+    head: nn.Module,
+    n_features: int,
+    path: Path,
+    *,
+    calibration: Calibration | None = None,
+    novelty: NoveltyModel | None = None,
 ) -> None:
-    """Write an ONNX file of a features graph and a head: inputs to `probabilities`, `features` and `logits`."""
+    """Write an ONNX file of a features graph and a head: inputs to `probabilities`, `features` and `logits`.
+
+    With a novelty model, `novelty` (batch,) is a fourth output.
+    """
     model = trace(
         _HeadOutputs(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
     )
@@ -80,7 +93,51 @@ def export_network(
     del merged.opset_import[:]
     merged.opset_import.extend(versions.values())
     merged.graph.output.sort(key=lambda output: OUTPUTS.index(output.name))
+    if novelty is not None:
+        _add_novelty(merged.graph, novelty, n_features)
     _save(with_calibration(merged, calibration), path)
+
+
+def _add_novelty(graph: onnx.GraphProto, novelty: NoveltyModel, n_features: int) -> None:
+    """Add the nodes from `features` to `novelty`, as `NoveltyModel` computes it."""
+    constants = {
+        "first": np.array([n_features - len(novelty.center)]),
+        "end": np.array([n_features]),
+        "axis": np.array([1]),
+        "center": novelty.center,
+        "scale": novelty.scale,
+        "smallest": np.array([SMALLEST_NORM]),
+        "directions": novelty.directions,
+        "combinations": novelty.combinations,
+        "one": np.ones(1),
+        "zero": np.zeros(1),
+        "level": np.array([novelty.level]),
+    }
+    steps = (
+        ("Slice", "features", "first", "end", "axis", "used"),
+        ("Sub", "used", "center", "centred"),
+        ("Mul", "centred", "scale", "scaled"),
+        ("ReduceL2", "scaled", "axis", "length"),
+        ("Max", "length", "smallest", "divisor"),
+        ("Div", "scaled", "divisor", "unit"),
+        ("MatMul", "unit", "directions", "of_labels"),
+        ("MatMul", "of_labels", "combinations", "cosines"),
+        ("ReduceMax", "cosines", "axis", "closest"),
+        ("Sub", "one", "closest", "distance"),
+        ("Max", "distance", "zero", "positive"),
+        ("Div", "positive", "level", "novelty"),
+    )
+    for kind, *names in steps:
+        prefixed = [name if name in ("features", _NOVELTY) else f"{_NOVELTY}/{name}" for name in names]
+        keeps: dict[str, Any] = {"ReduceL2": {"keepdims": 1}, "ReduceMax": {"keepdims": 0}}.get(kind, {})
+        graph.node.append(
+            helper.make_node(kind, prefixed[:-1], prefixed[-1:], f"{_NOVELTY}/{kind}_{names[-1]}", **keeps)
+        )
+    for name, values in constants.items():
+        values = values if values.dtype == np.int64 else values.astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, f"{_NOVELTY}/{name}"))
+    batch = next(output for output in graph.output if output.name == "features").type.tensor_type.shape.dim[0]
+    graph.output.append(helper.make_tensor_value_info(_NOVELTY, TensorProto.FLOAT, [batch.dim_param or "batch"]))
 
 
 class _HeadOutputs(nn.Module):
