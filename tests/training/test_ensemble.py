@@ -15,6 +15,7 @@ from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.training.ensemble import TrainingRun, blend
 from spectag.training.members.member import MemberFit
+from spectag.training.planning import FrozenCost
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
@@ -105,7 +106,9 @@ class SlowMembers:
         self._done = set()
         monkeypatch.setattr("spectag.training.ensemble.fit_frozen", self._fit_frozen)
         monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
-        monkeypatch.setattr("spectag.training.ensemble.seconds_of_frozen", lambda inputs, *_: inputs.n_clips)
+        monkeypatch.setattr(
+            "spectag.training.ensemble.cost_of_frozen", lambda inputs, *_: FrozenCost(float(inputs.n_clips), 1.0)
+        )
         monkeypatch.setattr("spectag.training.members.finetuned.seconds_per_epoch", lambda *_: 1.0)
         monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", self._fit_finetuned)
 
@@ -154,23 +157,32 @@ def test_mixed_clips_are_as_many_as_there_is_time_for(run, monkeypatch, budget, 
 
 
 def test_plan_is_logged_and_followed(run, monkeypatch):
-    """Of 1000 s, the first member takes 100 s, the second would take 300 s; 40 s are reserved. Four folds remain."""
+    """Of 1000 s, 20 s are reserved for the bundle and 20 s for a fine-tuned member. 100 clips leave 280 s for mixing.
+
+    The second frozen member would take 350 s of 980 s. Fine-tuning would take 8 s.
+    """
     members, lines = SlowMembers(monkeypatch), []
-    frozen = FROZEN.model_copy(update={"n_mixed_clips": 0})
-    lite0 = frozen.model_copy(update={"backbone": "efficientnet_lite0"})
-    inputs = [SlowInputs(frozen, 100, members), SlowInputs(lite0, 300, members), SlowInputs(small_recipe(), 0, members)]
+    lite0 = FROZEN.model_copy(update={"backbone": "efficientnet_lite0", "n_mixed_clips": 0})
+    inputs = [SlowInputs(FROZEN, 100, members), SlowInputs(lite0, 350, members), SlowInputs(small_recipe(), 0, members)]
     cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
     training = run(Recipe(budget=1000), lines.append, clock=members.clock)
     plans = training.plan(inputs, cross_validation)
     assert lines == [
-        "plan: mn04_audioset frozen: 5 trainings, about 2 min",
+        "plan: mn04_audioset frozen: 5 trainings with 250 mixed clips, about 6 min",
         "plan: efficientnet_lite0 frozen: left out, because it takes too long",
         "plan: scratch fine-tuned: 4 trainings of 2 epochs, about 8 s",
-        "plan: about 2 min of 17 min in all, with reading the sounds and writing the model",
+        "plan: about 6 min of 17 min in all, with reading the sounds and writing the model",
     ]
     training.fit(inputs, cross_validation, plans)
     assert members.fitted == ["mn04_audioset frozen, ", ("scratch fine-tuned, ", 1.0)]
-    assert "mn04_audioset frozen, heads of 4 folds, 15 min left of 16.7" in lines
+    assert members.n_mixed == [250]
+    assert "mn04_audioset frozen, heads of 4 folds, 11 min left of 16.7" in lines
+
+
+def test_there_is_no_plan_for_one_member_without_a_budget(run, monkeypatch):
+    members, lines = SlowMembers(monkeypatch), []
+    assert run(Recipe(), lines.append).plan([SlowInputs(FROZEN, 100, members)], folds_of(np.eye(4, dtype=bool))) == ()
+    assert not lines
 
 
 def test_members_of_one_label_have_the_average_precision_and_say_so(run, monkeypatch):

@@ -31,7 +31,7 @@ from spectag.training.bundle_writer import TrainingRecord, write_bundle
 from spectag.training.heads.per_fold import FrozenFeatures, relabel_noisy_clips
 from spectag.training.members.bundle_member import BundleMember
 from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
-from spectag.training.planning import MemberPlan, rounded, seconds_of_frozen
+from spectag.training.planning import MemberPlan, cost_of_frozen, rounded
 from spectag.training.setup.budget import Budget, affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, relative_weights
@@ -247,13 +247,17 @@ class TrainingRun:
     ) -> MemberPlan:
         if not is_first and self._is_after(_LATEST_FROZEN_START):
             return MemberPlan(name, 0, 0.0)
-        n_heads = len(cross_validation.trainings)
+        n_heads, n_mixed = len(cross_validation.trainings), inputs.recipe.n_mixed_clips
         with self.processes.main_process_first():
-            seconds = self.processes.broadcast(seconds_of_frozen(inputs, cross_validation.targets, n_heads))
-        left = self.seconds_left
-        if not is_first and left is not None and seconds > left * _MAX_FROZEN_FRACTION:
-            return MemberPlan(name, 0, 0.0)
-        return MemberPlan(name, n_heads, seconds)
+            cost = self.processes.broadcast(cost_of_frozen(inputs, cross_validation.targets, n_heads))
+        left, budget = self.seconds_left, self.recipe.budget
+        if left is not None and budget is not None:
+            if not is_first and cost.seconds > left * _MAX_FROZEN_FRACTION:
+                return MemberPlan(name, 0, 0.0)
+            for_mixed = max(0.0, left - cost.seconds - budget * (1 - _LATEST_MIXING))
+            n_mixed = min(n_mixed, int(for_mixed / max(cost.seconds_per_mixed_clip, 1e-9)))
+            n_mixed -= n_mixed % _N_MIXED_AT_ONCE if n_mixed < inputs.recipe.n_mixed_clips else 0
+        return MemberPlan(name, n_heads, cost.seconds + n_mixed * cost.seconds_per_mixed_clip, n_mixed)
 
     def _plan_finetuned(
         self,
@@ -268,13 +272,14 @@ class TrainingRun:
         n_epochs, left = inputs.recipe.epochs, self.seconds_left
         n_trainings = len(ordered_trainings(cross_validation, inputs.recipe, has_limit=left is not None))
         if left is not None and left - seconds_before <= self._reserved:
-            return MemberPlan(name, 0, 0.0, 0)
+            return MemberPlan(name, 0, 0.0)
         context = self._finetune_context(inputs, cross_validation, number, lambda: None)
         per_epoch = seconds_per_epoch(inputs, cross_validation, context)
         if (left := self.seconds_left) is not None:
             seconds = left - seconds_before - self._reserved
             n_epochs, n_trainings = affordable(seconds, per_epoch, n_epochs, n_trainings)
-        return MemberPlan(name, n_trainings, per_epoch * n_epochs * n_trainings, n_epochs, per_epoch)
+        seconds = per_epoch * n_epochs * n_trainings
+        return MemberPlan(name, n_trainings, seconds, n_epochs=n_epochs, seconds_per_epoch=per_epoch)
 
     def fit(
         self, members: Sequence[MemberInputs], cross_validation: CrossValidation, plans: Sequence[MemberPlan] = ()

@@ -26,6 +26,7 @@ class MemberPlan:
     name: str
     n_trainings: int
     seconds: float
+    n_mixed_clips: int = 0
     n_epochs: int | None = None
     seconds_per_epoch: float | None = None
 
@@ -35,26 +36,32 @@ class MemberPlan:
         trainings = f"{self.n_trainings} training{'' if self.n_trainings == 1 else 's'}"
         if self.n_epochs is not None:
             trainings += f" of {self.n_epochs} epochs"
+        if self.n_mixed_clips:
+            trainings += f" with {self.n_mixed_clips} mixed clips"
         return f"{self.name}: {trainings}, about {rounded(self.seconds)}"
 
 
-def seconds_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_heads: int) -> float:
-    """The expected time of the features and heads of a frozen member.
+@dataclass(frozen=True)
+class FrozenCost:
+    """Seconds for the features of all clips and for the heads, and seconds for each mixed clip."""
 
-    Features of a few clips are computed for it; they stay in the cache.
-    """
+    seconds: float
+    seconds_per_mixed_clip: float
+
+
+def cost_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_heads: int) -> FrozenCost:
+    """The expected time of a frozen member, by the features of a few clips, which stay in the cache."""
     recipe = inputs.recipe.model_copy(update={"n_mixed_clips": min(_N_MEASURED_CLIPS, inputs.recipe.n_mixed_clips)})
     rows = np.unique(np.linspace(0, len(y_true) - 1, _N_MEASURED_CLIPS + 1).astype(int))
     first, others = rows[:1], rows[1:] if len(rows) > 1 else rows
     _of_rows(inputs, first).frozen_features(y_true[first], progress=silent, with_mixed=False)  # with the export
     sample = dataclasses.replace(_of_rows(inputs, others), recipe=recipe)
-    per_clip = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent, with_mixed=False))
-    per_clip /= len(others)
-    seconds = per_clip * len(inputs.readable_clips) + _SECONDS_PER_HEAD * n_heads
+    seconds = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent, with_mixed=False))
+    of_mixed = 0.0
     if recipe.n_mixed_clips:
-        per_mix = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent)) / recipe.n_mixed_clips
-        seconds += per_mix * inputs.recipe.n_mixed_clips
-    return seconds
+        of_mixed = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent)) / recipe.n_mixed_clips
+    of_all = seconds / len(others) * len(inputs.readable_clips)
+    return FrozenCost(of_all + _SECONDS_PER_HEAD * n_heads, of_mixed)
 
 
 def _of_rows(inputs: MemberInputs, rows: IntArray) -> MemberInputs:
