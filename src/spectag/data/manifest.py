@@ -85,7 +85,8 @@ def read_manifest(
             f"{source}: the clips are not annotations, so they cannot be complete; expected selection tables, label "
             "tracks, or a CSV with the columns start, end and event_label. Leave out complete_annotations"
         )
-    clips = [*join_annotations(annotations), *clips, *(clips_between(annotations) if complete_annotations else ())]
+    segments = join_annotations(annotations)
+    clips = [*segments, *clips, *(clips_between(segments) if complete_annotations else ())]
     if not any(clip.weight for clip in clips):
         raise DataError(f"{source}: the weight of every clip is 0; give a weight above 0 to the clips to train on")
     used_labels = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)

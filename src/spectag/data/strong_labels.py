@@ -70,17 +70,17 @@ def _is_heard(first: Clip, second: Clip) -> bool:
     return overlap >= min(HEARD_SECONDS, shorter / 2)
 
 
-def clips_between(annotations: Sequence[Clip]) -> list[Clip]:
-    """Clips without labels from the time between the annotations, as long as the median annotation.
+def clips_between(segments: Sequence[Clip]) -> list[Clip]:
+    """Clips without labels from the time between annotated segments, as long as the median segment.
 
-    There are at most as many as annotations, evenly distributed over the free time of all files. Files that cannot be
+    There are at most as many as segments, evenly distributed over the free time of all files. Files that cannot be
     read have none.
     """
     of_file: dict[Path, list[Clip]] = {}
-    for clip in annotations:
+    for clip in segments:
         of_file.setdefault(clip.path, []).append(clip)
     seconds = {path: _file_seconds(path) for path in of_file}
-    lengths = [min(_end(clip), seconds[clip.path]) - clip.start_seconds for clip in annotations if seconds[clip.path]]
+    lengths = [min(_end(clip), seconds[clip.path]) - clip.start_seconds for clip in segments if seconds[clip.path]]
     length = median(lengths or [0.0])
     if length < _ROUNDING_SECONDS:
         return []
@@ -89,19 +89,19 @@ def clips_between(annotations: Sequence[Clip]) -> list[Clip]:
     ]
     n_windows = np.array([int((end - start + 1e-9) // length) for _, start, end in gaps], int)
     numbers = np.arange(n_windows.sum())
-    if len(numbers) > len(annotations):
-        numbers = np.linspace(0, len(numbers) - 1, len(annotations)).round().astype(int)
-    gap_of = np.repeat(np.arange(len(gaps)), n_windows)
-    first_of = np.cumsum(n_windows) - n_windows
-    result = []
-    for number in numbers.tolist():
-        index = int(gap_of[number])
-        clip, start, end = gaps[index]
-        margin = (end - start - n_windows[index] * length) / 2  # the ends of annotations are not exact
-        begin = start + margin + (number - first_of[index]) * length
-        times = {"start_seconds": round(begin, 3), "end_seconds": round(begin + length, 3)}
-        result.append(replace(clip, labels=(), unknown=(), line=None, **times))
-    return result
+    if len(numbers) > len(segments):
+        numbers = np.linspace(0, len(numbers) - 1, len(segments)).round().astype(int)
+    gap_of, first_of = np.repeat(np.arange(len(gaps)), n_windows), np.cumsum(n_windows) - n_windows
+    return [
+        _window(*gaps[int(gap)], int(n_windows[gap]), number - int(first_of[gap]), length)
+        for number, gap in zip(numbers.tolist(), gap_of[numbers].tolist(), strict=True)
+    ]
+
+
+def _window(clip: Clip, start: float, end: float, n_windows: int, index: int, length: float) -> Clip:
+    """One of the windows in a gap, which are in its middle because the ends of annotations are not exact."""
+    begin = round(start + (end - start - n_windows * length) / 2 + index * length, 3)
+    return replace(clip, labels=(), unknown=(), line=None, start_seconds=begin, end_seconds=round(begin + length, 3))
 
 
 def _file_seconds(path: Path) -> float:
