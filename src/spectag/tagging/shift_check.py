@@ -9,7 +9,7 @@ from spectag.models.training_sounds import Spread, TrainingSounds
 from spectag.tagging.parallel import TaggedFile
 
 _MIN_MEASURED = 10  # recordings, or windows of them, below which chance decides
-_LEVEL_MARGIN_DB = 6.0  # beyond the range of most training clips
+_LEVEL_MARGIN_DB = 2.0  # beyond the range of most training clips; 0 gives false warnings for runs of one label
 _BANDWIDTH_RATIO = 0.6  # of the recordings with most bandwidth to the median training clip
 _DURATION_RATIO = 3.0
 _NOVEL_FRACTION = 0.5

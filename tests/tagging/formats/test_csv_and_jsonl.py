@@ -140,6 +140,14 @@ def test_novelty_is_the_last_column_if_the_model_has_it():
     write_csv([file], out, has_novelty=True)
     assert out.getvalue() == "file,start,end,label,probability,novelty\na.wav,0.000,1.000,Bark,0.500000,1.235\n"
     [record] = records_of(file, by_window=False, has_novelty=True)
-    assert record["tags"] == [{"label": "Bark", "probability": 0.5, "novelty": 1.235}]
+    assert record["novelty"] == 1.235
     assert "novelty" not in csv_of(file)
-    assert "novelty" not in json.dumps(records_of(file, by_window=False))
+    assert "novelty" not in records_of(file, by_window=False)[0]
+
+
+def test_each_window_has_its_novelty_in_json_lines_also_without_tags():
+    probabilities, novelty = np.zeros((2, 1), np.float32), np.array([0.25, 2], np.float32)
+    timeline = Timeline(np.arange(2.0), np.arange(2.0) + 1, probabilities, novelty)
+    records = records_of(make_recording("a.wav", timeline=timeline), has_novelty=True)
+    assert [record["novelty"] for record in records] == [0.25, 2.0]
+    assert [record["tags"] for record in records] == [[], []]

@@ -1,11 +1,11 @@
 """Events as CSV and as JSON Lines."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from spectag.system.output import csv_writer
-from spectag.tagging.events import Event, FileEvents
+from spectag.tagging.events import FileEvents
 
 TAG_COLUMNS = ("file", "start", "end", "label", "probability")
 
@@ -31,7 +31,7 @@ def write_csv(files: Iterable[FileEvents], out: TextIO, *, has_novelty: bool = F
 def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = True, has_novelty: bool = False) -> None:
     """Write a JSON object in each line: file, start, end (seconds), tags (a list of objects: label, probability).
 
-    If the model has novelty, each tag has it, too.
+    If the model has novelty, each object has it, too.
 
     Parameters
     ----------
@@ -48,12 +48,18 @@ def write_jsonl(files: Iterable[FileEvents], out: TextIO, *, by_window: bool = T
     """
     for file in files:
         spans = file.events_by_window() if by_window else ((*event[:2], [event]) for event in file.events)
+        novelties = _novelties(file, by_window) if has_novelty else None
         for start, end, events in spans:
-            tags = [_tag(event, has_novelty) for event in events]
+            tags = [{"label": event.label, "probability": round(event.probability, 6)} for event in events]
             record = {"file": file.file, "start": start, "end": end, "tags": tags}
+            if novelties is not None:
+                record[NOVELTY_COLUMN] = round(next(novelties), 3)
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _tag(event: Event, has_novelty: bool) -> dict[str, str | float]:
-    tag: dict[str, str | float] = {"label": event.label, "probability": round(event.probability, 6)}
-    return tag | {NOVELTY_COLUMN: round(event.novelty, 3)} if has_novelty and event.novelty is not None else tag
+def _novelties(file: FileEvents, by_window: bool) -> Iterator[float]:
+    """The novelty of each window, or of each event."""
+    if not by_window:
+        yield from (event.novelty for event in file.events if event.novelty is not None)
+    elif file.timeline.novelty is not None:
+        yield from file.timeline.novelty.tolist()
