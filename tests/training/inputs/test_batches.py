@@ -93,7 +93,14 @@ def test_noisy_clips_are_sampled_by_weight():
 
 
 @pytest.mark.parametrize(
-    ("weights", "mix"), [([0.3] * 40, 0.0), ([0.3] * 40, 0.7), ([1.0] * 6 + [0.3] * 13, 0.7), ([0.5, 0.25, 0.1], 0.7)]
+    ("weights", "mix"),
+    [
+        ([0.3] * 40, 0.0),
+        ([0.3] * 40, 0.7),
+        ([1.0] * 6 + [0.3] * 13, 0.7),
+        ([0.5, 0.25, 0.1], 0.7),
+        ([3.0, 2.0] + [0.2] * 20, 0.7),
+    ],
 )
 def test_each_noisy_clip_counts_by_its_weight_on_average_over_epochs(weights, mix):
     """Clips of weight 0.3 once counted as 0.09: they were drawn by weight, and their loss was multiplied by it."""

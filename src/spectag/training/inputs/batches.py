@@ -4,7 +4,8 @@ An excerpt and its augmentation depend only on the seed, the epoch and the clip'
 batches, on the number of processes, or on the step from which a run was resumed.
 
 A clip with noisy labels is in an epoch with a probability in proportion to its weight, so its loss is not multiplied by
-this weight again. On average over epochs, each of these clips counts by its weight.
+this weight again, except for what exceeds a probability of 1. On average over epochs, each of these clips counts by its
+weight. The loss of the other clips, which are all in an epoch, is multiplied by their weight.
 """
 
 from collections import deque
@@ -132,7 +133,9 @@ class Batches:
         n_noisy = max(1, int(total)) if len(weights) else 0
         self._noisy_probabilities = np.minimum(weights * (n_noisy / max(weights.sum(), 1e-9)), 1.0)
         self._weights = np.where(examples.is_noisy, total / max(n_noisy, 1), examples.weights).astype(np.float32)
-        self.n_clips = len(self._clean) + n_noisy
+        always = self._noisy_probabilities == 1  # such a clip should be in an epoch more than once
+        self._weights[self._noisy[always]] = weights[always] * (total / max(weights.sum(), 1e-9))
+        self.n_clips = len(self._clean) + round(self._noisy_probabilities.sum())
         """Clips of an epoch: all clean ones, and as many noisy ones as their weights add up to, at most as many."""
         if self.n_clips < n_ranks:
             raise DataError(f"{self.n_clips} training clips are too few for {n_ranks} processes; launch fewer")
