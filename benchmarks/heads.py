@@ -1,4 +1,4 @@
-"""Heads on frozen features: scores on new recordings by logistic regression, by LDA, and by LDA with the name prior.
+"""Heads on frozen features, scored on new recordings: logistic regression, LDA, the name prior, and windows.
 
     python benchmarks/heads.py CLIPS.csv [--backbones NAME ...] [--seeds 1 2 3] [--work FOLDER]
 
@@ -37,7 +37,7 @@ from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.held_out import hold_out
 
-KINDS = ("logistic", "lda", "lda and names")
+KINDS = ("logistic", "lda", "lda and names", "and windows")  # each has what the one before has
 N_TRAIN, N_MANY, N_TEST = 300, 2500, 400
 WRONG = 0.2
 Score = dict[str, float]
@@ -54,8 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         for backbone in options.backbones:
-            print(f"\n{backbone}\n\n| data | {' | '.join(KINDS)} | gain by LDA | gain by names |")
-            print("|---|---|---|---|---|---|")
+            print(f"\n{backbone}\n\n| data | {' | '.join(KINDS)} | gain by LDA | gain by names | gain by windows |")
+            print("|---|---|---|---|---|---|---|---|")
             for name, scores in data_sets(Features(backbone, work), work, options):
                 print(row(name, scores), flush=True)
 
@@ -69,7 +69,7 @@ class Features:
 
     def __call__(self, manifest: Manifest) -> FrozenFeatures:
         inputs = open_inputs(manifest, None, self.recipe, self.front_end, self.cache, Callbacks(), workers=None)
-        return inputs.frozen_features(manifest.multi_hot(), progress=silent)
+        return inputs.frozen_features(manifest.multi_hot(), progress=silent, with_windows=True)
 
 
 def data_sets(features: Features, work: Path, options: argparse.Namespace) -> Iterator[tuple[str, list[Score]]]:
@@ -114,8 +114,16 @@ def compare(table: Manifest, data: FrozenFeatures, is_train: NDArray[np.bool_], 
     groups = np.array(table.groups)
     is_test = ~np.isin(groups, groups[rows])
     train = replace(table, clips=tuple(replace(table.clips[row], fold=None) for row in rows))
-    heads = replace(data, clips=data.clips[rows])
-    return scores(train, train.multi_hot(), heads, table.multi_hot()[is_test], data.clips[is_test], recipe, None)
+    of_train, of_test = rows_of(data, rows), rows_of(data, np.flatnonzero(is_test))
+    return scores(train, train.multi_hot(), of_train, table.multi_hot()[is_test], of_test, recipe, None)
+
+
+def rows_of(data: FrozenFeatures, rows: NDArray[np.intp]) -> FrozenFeatures:
+    """The features of some clips."""
+    windows, of_clip = data.windows, None if data.windows is None else data.windows.of_clip
+    if windows is not None and of_clip is not None:
+        windows = replace(windows, of_clip=lambda row: of_clip(int(rows[row])))
+    return replace(data, clips=data.clips[rows], windows=windows)
 
 
 def compare_sets(
@@ -132,7 +140,7 @@ def compare_sets(
     fingerprints = clip_fingerprints(train.clips, features.cache, workers=None, progress=silent)
     sharing = SharingClips.of(train, find_shared_audio(fingerprints))
     y_true = with_wrong_labels(train.multi_hot(), wrong, np.random.default_rng(seed))
-    return scores(train, y_true, data, test.multi_hot(), test_data.clips, features.recipe, sharing)
+    return scores(train, y_true, data, test.multi_hot(), test_data, features.recipe, sharing)
 
 
 def with_wrong_labels(y_true: NDArray[np.bool_], wrong: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -149,7 +157,7 @@ def scores(
     y_true: NDArray[np.bool_],
     data: FrozenFeatures,
     test_y_true: NDArray[np.bool_],
-    test_features: NDArray[np.float32],
+    test_data: FrozenFeatures,
     recipe: Recipe,
     sharing: SharingClips | None,
 ) -> Score:
@@ -159,10 +167,12 @@ def scores(
     cross_validation = CrossValidation.of(y_true, hold_out(train, recipe, sharing))
     result = {}
     for kind in KINDS:
-        heads = data if kind == "lda and names" else replace(data, prior=None)
-        settings = recipe.model_copy(update={"classifier": kind.split()[0]})
-        fit = fit_linear_heads(heads, cross_validation, settings, Callbacks())
-        result[kind] = float(score(test_y_true, fit.heads[-1].logits(test_features)))
+        place = KINDS.index(kind)
+        heads = replace(data, prior=data.prior if place >= 2 else None, windows=data.windows if place == 3 else None)
+        settings = recipe.model_copy(update={"classifier": "lda" if place else "logistic"})
+        head = fit_linear_heads(heads, cross_validation, settings, Callbacks()).heads[-1]
+        everything = np.ones(len(test_y_true), bool)
+        result[kind] = float(score(test_y_true, test_data.logits(head.logits, everything, head.windows)))
     return result
 
 

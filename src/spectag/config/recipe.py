@@ -12,7 +12,7 @@ from spectag.errors import ConfigError, did_you_mean
 
 Folds = Annotated[int, Field(ge=2)] | Literal["auto", "given", "none"]
 
-_LBFGS_SETTINGS = ("classifier", "name_prior", "label_map")
+_LBFGS_SETTINGS = ("classifier", "name_prior", "label_map", "clip_windows")
 _GRADIENT_SETTINGS = ("learning_rate", "momentum", "epochs", "batch_size")
 _FINETUNE_DEFAULTS = {"optimizer": "adamw", "batch_size": 32, "weight_decay": 1e-4, "final_model": "average"}
 _HEAD_ALONE = {  # as in frozen mode: from the same start, with one learning rate, and the weights of the last step
@@ -80,6 +80,10 @@ class TrainSettings(Config):
 
     name_prior: bool = True
     """Add what the backbone itself predicts for labels whose names it knows, to heads that lbfgs solves."""
+
+    clip_windows: bool = True
+    """Add the maximum over windows of 1.5 s to the logits of whole clips, if held-out clips are then better, for heads
+    that lbfgs solves. Short sounds count more. Whole clips of several seconds then take about three times as long."""
 
     weight_decay: float | None = Field(None, ge=0)
     """L2 penalty of the weights; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (others). With

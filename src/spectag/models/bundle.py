@@ -25,6 +25,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.base import Config, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
+from spectag.models.clip_windows import ClipWindows
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.training_sounds import TrainingSounds
 from spectag.models.versioned_json import read_versioned_json, write_versioned_json
@@ -46,6 +47,8 @@ class BackboneInfo(Config):
     pretrained_on: str
     licence: str
     weights_sha256: str
+    clip_windows: ClipWindows | None = None
+    """Windows whose maximum is in the logits of a clip; model.onnx makes them of its input. None: whole clips."""
 
 
 class DataInfo(Config):

@@ -38,6 +38,7 @@ from spectag.models.bundle import (
     replace_when_complete,
     write_info,
 )
+from spectag.models.clip_windows import ClipWindows
 from spectag.models.model_card import render_card
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.out_of_fold import CALIBRATION_FILE, OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
@@ -358,6 +359,7 @@ def _backbone_info(member: BundleMember) -> BackboneInfo:
         pretrained_on=initial.pretrained_on if initial else pretrained_on,
         licence=spec.licence,
         weights_sha256=member.weights_sha256,
+        clip_windows=None if member.network.windows is None else ClipWindows(),
     )
 
 

@@ -359,7 +359,9 @@ class TrainingRun:
             started = self.budget.elapsed
             limited = dataclasses.replace(inputs, recipe=recipe.model_copy(update={"n_mixed_clips": n_mixed}))
             with self.processes.main_process_first():
-                data = limited.frozen_features(cross_validation.targets, progress=self.callbacks.progress)
+                data = limited.frozen_features(
+                    cross_validation.targets, progress=self.callbacks.progress, with_windows=recipe.optimizer == "lbfgs"
+                )
             if n_mixed == recipe.n_mixed_clips:
                 return data
             seconds = self.budget.elapsed - started if n_mixed else 0.0  # for the next ones, too

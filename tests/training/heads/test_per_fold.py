@@ -5,6 +5,8 @@ import pytest
 
 from spectag.config.recipe import Recipe
 from spectag.data.folds import stratified_folds
+from spectag.models.clip_windows import FrameWindows
+from spectag.models.timeline import pool_logits
 from spectag.scoring.metrics import lwlrap
 from spectag.training.heads import per_fold
 from spectag.training.heads.discriminant import DEFAULT_SHRINKAGE, fit_discriminant_heads
@@ -16,7 +18,13 @@ from spectag.training.heads.logistic import (
     fit_heads,
 )
 from spectag.training.heads.name_prior import NamePrior
-from spectag.training.heads.per_fold import FrozenFeatures, HeadSettings, fit_linear_heads, relabel_noisy_clips
+from spectag.training.heads.per_fold import (
+    FrozenFeatures,
+    HeadSettings,
+    WindowFeatures,
+    fit_linear_heads,
+    relabel_noisy_clips,
+)
 from spectag.training.inputs.feature_store import PartFeatures
 from spectag.training.inputs.mixed_clips import MixedClips
 from spectag.training.setup.callbacks import Callbacks
@@ -405,3 +413,40 @@ def test_noisy_clips_improve_a_model_of_few_clips(world):
     with_them = fitted(features, y_true, FOLDS, noisy=noisy, relabelled=relabelled, weight_decay=1e-3).heads[-1]
     errors = [((head.logits(new) > 0) != new_truth).mean() for head in (without, with_them)]
     assert errors[1] < errors[0]
+
+
+class WindowedWorld:
+    """Clips with noise, and a window of each without it; or with much more noise."""
+
+    def __init__(self, world, rng, *, is_clear):
+        pure, self.y_true = world.clips(N_CLIPS)
+        noise = rng.normal(size=pure.shape)
+        self.features = (pure + noise).astype(np.float32)
+        self.of_windows = (4 * pure if is_clear else pure + 20 * noise).astype(np.float32)
+        self.data = FrozenFeatures(self.features, SIZES, windows=WindowFeatures(FrameWindows(10, 5, 0.5), self.of_clip))
+
+    def of_clip(self, row):
+        rows = slice(row, row + 1)
+        return PartFeatures(self.features[rows], np.ones(1, np.float32), (self.of_windows[rows],))
+
+
+@pytest.mark.parametrize("is_clear", [True, False])
+def test_windows_are_used_if_held_out_clips_are_better_with_them(world, rng, is_clear):
+    windowed, lines = WindowedWorld(world, rng, is_clear=is_clear), []
+    cross_validation = CrossValidation.of(windowed.y_true, FOLDS)
+    fit = fit_linear_heads(windowed.data, cross_validation, Recipe(final_model="ensemble"), Callbacks(log=lines.append))
+    assert [head.windows is not None for head in fit.heads] == [is_clear] * len(fit.heads)
+    assert sum("clips are tagged" in line for line in lines) == 1
+    for number, head in enumerate(fit.heads[:3]):
+        rows = number == FOLD
+        expected = windowed.data.logits(head.logits, rows, head.windows)
+        np.testing.assert_allclose(fit.logits.chosen[rows], expected, atol=1e-6)
+
+
+def test_parts_of_long_clips_are_pooled_after_their_windows(rng):
+    head = lambda features: features  # noqa: E731 - the features are the logits
+    parts = rng.normal(size=(2, 3)).astype(np.float32)
+    windows = tuple(rng.normal(size=(n, 3)).astype(np.float32) for n in (4, 1))
+    pool, seconds = FrameWindows(10, 5, 0.5), np.array([60.0, 20.0], np.float32)
+    expected = pool_logits([pool.pool(*pair) for pair in zip(parts, windows, strict=True)], seconds)
+    np.testing.assert_allclose(PartFeatures(parts, seconds, windows).logits(head, pool), expected)

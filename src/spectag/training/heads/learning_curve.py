@@ -169,5 +169,6 @@ def _held_out_logits(
     for fold in cross_validation.folds:
         for part in np.unique(cross_validation.parts[fold.valid]):
             rows = fold.valid & (cross_validation.parts == part)
-            logits[rows] = data.logits(refit(fold, int(part)).logits, rows)
+            head = refit(fold, int(part))
+            logits[rows] = data.logits(head.logits, rows, head.windows)
     return logits

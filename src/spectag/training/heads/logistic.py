@@ -8,6 +8,7 @@ from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray
+from spectag.models.clip_windows import FrameWindows
 from spectag.scoring.logistic_loss import fit_logistic
 
 WEIGHT_DECAYS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -61,11 +62,12 @@ class Standardization:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """logits = (features - center) * scale @ weights + bias."""
+    """logits = (features - center) * scale @ weights + bias. With `windows`, those of a clip contain their maximum."""
 
     standardization: Standardization
     weights: FloatArray  # (n_features, n_labels)
     bias: FloatArray  # (n_labels,)
+    windows: FrameWindows | None = None
 
     def logits(self, features: Float32Array) -> FloatArray:
         """Logits (n_clips, n_labels)."""

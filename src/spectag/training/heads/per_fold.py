@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from spectag.array_types import AnyFloatArray, BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
+from spectag.models.clip_windows import FrameWindows
 from spectag.scoring.calibration_curves import fit_line
 from spectag.scoring.model_selection import Choice, HeldOutLogits
 from spectag.system.epoch_log import Epoch
@@ -47,9 +48,15 @@ class FrozenFeatures:
     mixed: "MixedClips | None" = None
     parts: "Mapping[int, PartFeatures]" = field(default_factory=dict)  # of the long clips, by their rows in `clips`
     prior: NamePrior | None = None
+    windows: "WindowFeatures | None" = None
 
-    def logits(self, head: Callable[[Float32Array], AnyFloatArray], rows: BoolArray) -> FloatArray:
+    def logits(
+        self, head: Callable[[Float32Array], AnyFloatArray], rows: BoolArray, windows: FrameWindows | None = None
+    ) -> FloatArray:
         """Logits (n_rows, n_labels) of some clips by a head, those of long clips as in tagging (`pool_logits`)."""
+        if windows is not None:
+            assert self.windows is not None
+            return np.stack([self.windows.of_clip(int(row)).logits(head, windows) for row in np.flatnonzero(rows)])
         logits = np.asarray(head(self.clips[rows]), np.float64)
         for position, row in enumerate(np.flatnonzero(rows)):
             if (parts := self.parts.get(int(row))) is not None:
@@ -74,6 +81,17 @@ class FrozenFeatures:
             targets.append(self.mixed.targets[rows])
             weights.append(fold.weights_of(self.mixed.parents[rows]).prod(axis=1))
         return np.concatenate(features), np.concatenate(targets).astype(np.float64), np.concatenate(weights)
+
+
+@dataclass(frozen=True)
+class WindowFeatures:
+    """Windows that the logits of clips may contain, and the features of a clip (by its row) with those of its windows.
+
+    They are read from disk when they are needed.
+    """
+
+    windows: FrameWindows
+    of_clip: "Callable[[int], PartFeatures]"
 
 
 @dataclass(frozen=True)
@@ -103,10 +121,11 @@ class HeadSettings(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """The settings of a head, and the weight of the prior that is added to it."""
+    """The settings of a head, the weight of the prior that is added to it, and the windows in the logits of clips."""
 
     settings: HeadSettings
     prior_weight: float
+    windows: FrameWindows | None = None
 
 
 _HINT = "folds that share recordings lead to this"
@@ -132,7 +151,8 @@ def fit_linear_heads(
     """Linear heads fitted exactly, with the settings that have the best score on held-out clips.
 
     Without labelled held-out clips, the settings are the defaults. If the backbone's own classifier knows some of the
-    labels, its logits are added, with the weight that has the best score.
+    labels, its logits are added, with the weight that has the best score. If there are features of windows, the logits
+    of clips contain the maximum over windows, if this has a better score.
     """
     candidates = _Candidates(data, cross_validation, callbacks.progress)
     can_compare = any(cross_validation.y_true[fold.valid].any() for fold in cross_validation.folds)
@@ -150,11 +170,15 @@ def fit_linear_heads(
     if data.prior is not None:
         prior_weights, logits = candidates.choose_prior_weight(choice)
         _log_prior(data, cross_validation.targets, prior_weights[0], callbacks.log)
-    chosen, *without_part = map(_Chosen, settings, prior_weights or [0.0] * len(settings))
+    all_chosen = list(map(_Chosen, settings, prior_weights or [0.0] * len(settings)))
+    if data.windows is not None and can_compare:
+        all_chosen, logits = _choose_windows(data, cross_validation, all_chosen, logits, callbacks.progress)
+        _log_windows(all_chosen[0].windows, callbacks.log)
+    chosen, *without_part = all_chosen
 
     def fit(fold: Fold, chosen: _Chosen) -> LinearHead:
         [head] = _fit_fold(data, fold, cross_validation.targets, [chosen.settings])
-        return head.with_prior(chosen.prior_weight)
+        return replace(head.with_prior(chosen.prior_weight), windows=chosen.windows)
 
     def refit(fold: Fold, part: int) -> LinearHead:
         return fit(fold, without_part[part] if without_part else chosen)
@@ -225,6 +249,50 @@ class _Candidates:
             rows = fold.valid & self._in_parts  # the logits of parts are pooled after the sum
             logits[rows] = self._data.logits(head.with_prior(weight).logits, rows)
         return logits
+
+
+def _choose_windows(
+    data: FrozenFeatures,
+    cross_validation: CrossValidation,
+    chosen: Sequence[_Chosen],
+    logits: HeldOutLogits,
+    progress: Progress,
+) -> tuple[list[_Chosen], HeldOutLogits]:
+    """The chosen heads, with windows where they are better than whole clips, and the held-out logits.
+
+    `chosen` are the final head and those that are chosen without each part; `logits` are theirs for whole clips.
+    """
+    assert data.windows is not None
+    windows = data.windows.windows
+    candidates = {
+        of_head: [whole, np.full(whole.shape, np.nan)]
+        for of_head, whole in zip(chosen, (logits.chosen, *logits.without), strict=True)
+    }
+
+    def predict(fold: Fold) -> None:
+        heads = _fit_fold(data, fold, cross_validation.targets, [of_head.settings for of_head in candidates])
+        for (of_head, (_, with_windows)), head in zip(candidates.items(), heads, strict=True):
+            head_logits = head.with_prior(of_head.prior_weight).logits
+            with_windows[fold.valid] = data.logits(head_logits, fold.valid, windows)
+
+    with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
+        for n_done, _ in enumerate(pool.map(predict, cross_validation.folds), start=1):
+            progress("heads on windows", n_done, len(cross_validation.folds))
+    choices = {of_head: cross_validation.choose(both) for of_head, both in candidates.items()}
+    best = [choices[chosen[0]].best]
+    best += [choices[of_head].best_without[part] for part, of_head in enumerate(chosen[1:])]
+    best_logits = [candidates[of_head][index] for of_head, index in zip(chosen, best, strict=True)]
+    with_windows = [
+        of_head._replace(windows=windows if index else None) for of_head, index in zip(chosen, best, strict=True)
+    ]
+    return with_windows, HeldOutLogits(best_logits[0], tuple(best_logits[1:]))
+
+
+def _log_windows(windows: FrameWindows | None, log: Log) -> None:
+    if windows is None:
+        log("clips are tagged as a whole: with the maximum over short windows, held-out clips are not better")
+    else:
+        log("clips are tagged by the whole clip and the maximum over short windows, which is better on held-out clips")
 
 
 def _beyond_end(settings: Sequence[HeadSettings], choice: Choice) -> HeadSettings | None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from spectag.audio.mel import FRONT_END_VERSION
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
+from spectag.models.clip_windows import FrameWindows
 from spectag.models.tagger import open_session
 from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.system.cache import cache_folder
@@ -38,21 +39,27 @@ class PartFeatures:
 
     features: Float32Array
     seconds: Float32Array
+    windows: tuple[Float32Array, ...] = ()
+    """Features (n_windows, n_features) of the windows of each part; empty without windows."""
 
     def mean(self) -> Float32Array:
         """The mean features (n_features,), on which a head is trained."""
         return np.average(self.features, axis=0, weights=self.seconds).astype(np.float32, copy=False)
 
-    def logits(self, head: Callable[[Float32Array], ArrayLike]) -> FloatArray:
+    def logits(self, head: Callable[[Float32Array], ArrayLike], windows: FrameWindows | None = None) -> FloatArray:
         """Logits (n_labels,) of the clip by a head: features (n, n_features) to logits (n, n_labels)."""
-        return pool_logits(head(self.features), self.seconds)
+        logits = np.asarray(head(self.features), np.float64)
+        if windows is not None:
+            of_windows = [head(features) for features in self.windows]
+            logits = np.stack([windows.pool(*pair) for pair in zip(logits, of_windows, strict=True)])
+        return pool_logits(logits, self.seconds)
 
 
 class FeatureStore:
     """Features by one extractor and one front end, in one file per clip.
 
     The file of a clip in several parts has a row for each part: its weight, then its features. That of another clip has
-    only the features.
+    only the features. Features of windows are in other files, with a row for each window: its part, then its features.
 
     Parameters
     ----------
@@ -86,9 +93,30 @@ class FeatureStore:
         self._make_missing(clips.part_keys, clips.parts, names, progress)
         return np.stack([self._load(key).mean() for key in clips.part_keys])
 
-    def of_parts(self, clips: ClipInputs, index: int) -> PartFeatures:
-        """Features of the parts of a clip that `of_clips` has computed."""
-        return self._load(clips.part_keys[index])
+    def of_parts(self, clips: ClipInputs, index: int, windows: FrameWindows | None = None) -> PartFeatures:
+        """Features of the parts of a clip that `of_clips` has computed, and of the windows by `make_windows`."""
+        parts = self._load(clips.part_keys[index])
+        if windows is None:
+            return parts
+        values = self._read(self._path(clips.part_keys[index], windows))
+        n_parts, n_features = parts.features.shape
+        of_parts = tuple(values[values[:, 0] == number, 1:].reshape(-1, n_features) for number in range(n_parts))
+        return replace(parts, windows=of_parts)
+
+    def make_windows(self, clips: ClipInputs, windows: FrameWindows, *, progress: Progress) -> None:
+        """Compute the features of the windows of clips where they are missing. The errors are those of `compute`."""
+        names = [str(clip.path) for clip in clips.manifest.clips]
+        self._make_missing(clips.part_keys, clips.parts, names, progress, windows)
+
+    def accepts_width(self, example: Float32Array, width: int) -> bool:
+        """Whether the network accepts inputs (channels, height, width) of another width than the example's."""
+        channels, height, _ = example.shape
+        try:
+            with torch.inference_mode():
+                self.extractor(torch.zeros(1, channels, height, width))
+        except Exception:  # networks raise errors of any class for a size that they do not accept
+            return False
+        return True
 
     def compute(
         self, keys: Sequence[str], inputs: Callable[[int], Float32Array], *, progress: Progress
@@ -115,12 +143,13 @@ class FeatureStore:
         parts: Callable[[int], Iterable[ClipPart]],
         names: Sequence[str],
         progress: Progress,
+        windows: FrameWindows | None = None,
     ) -> None:
         index_by_key = {key: i for i, key in enumerate(keys)}  # one index for each content
-        missing = [i for key, i in index_by_key.items() if not self._path(key).exists()]
+        missing = [i for key, i in index_by_key.items() if not self._path(key, windows).exists()]
         try:
             if missing:
-                self._make(missing, keys, parts, names, progress)
+                self._make(missing, keys, parts, names, progress, windows)
         except OSError as error:
             raise SpectrogramCacheError(
                 f"{self.folder}: cannot write the features: {error.strerror or error}"
@@ -155,17 +184,21 @@ class FeatureStore:
             "set image.height and image.width to a size that it accepts"
         )
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.npy"
+    def _path(self, key: str, windows: FrameWindows | None = None) -> Path:
+        what = "" if windows is None else f"-windows-{windows.length}-{windows.hop}"
+        return self.folder / key[:2] / f"{key}{what}.npy"
 
-    def _load(self, key: str) -> PartFeatures:
-        path = self._path(key)
+    def _read(self, path: Path) -> Float32Array:
         try:
             values: Float32Array = np.load(path)
         except (OSError, EOFError, ValueError) as error:
             raise SpectrogramCacheError(
                 f"{path}: cannot read the features: {error}; delete the file and train again"
             ) from error
+        return values
+
+    def _load(self, key: str) -> PartFeatures:
+        values = self._read(self._path(key))
         if values.ndim == 1:
             return PartFeatures(values[None], np.ones(1, np.float32))
         return PartFeatures(values[:, 1:], values[:, 0])
@@ -177,40 +210,65 @@ class FeatureStore:
         parts: Callable[[int], Iterable[ClipPart]],
         names: Sequence[str],
         progress: Progress,
+        windows: FrameWindows | None,
     ) -> None:
-        step = f"features by {self.name}"
+        step = f"features by {self.name}" if windows is None else f"windows by {self.name}"
         progress(step, 0, len(missing))
         session = open_session(self.onnx_file(next(iter(parts(missing[0]))).inputs), n_threads=1)
         with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(n_usable_cores()) as pool:
 
-            def features_of(part: ClipPart) -> Float32Array:
+            def features_of(inputs: Float32Array) -> Float32Array:
                 try:
-                    features: Float32Array = session.run(["features"], {"inputs": part.inputs[None]})[0][0]
+                    features: Float32Array = session.run(["features"], {"inputs": inputs[None]})[0][0]
                 except Exception as error:  # onnxruntime's errors have no common class
-                    raise self._size_error(part.inputs, error) from error
+                    raise self._size_error(inputs, error) from error
                 return features
 
             def make(i: int) -> None:
-                times, rows = [], []
-                for part in parts(i):
-                    times.append((part.start_seconds, part.end_seconds))
-                    rows.append(features_of(part))
-                if not np.isfinite(rows).all():
+                values = (
+                    _part_rows(parts(i), features_of)
+                    if windows is None
+                    else _window_rows(parts(i), features_of, windows)
+                )
+                if not np.isfinite(values).all():
                     raise DataError(
                         f"{names[i]}: the features of this clip are not finite; if the sound is fine, the weights of "
                         f"{self.name} are damaged: download them again"
                     )
-                unfinished = work / f"{keys[i]}.npy"
-                seconds = cell_seconds(*zip(*times, strict=True)).astype(np.float32)
-                np.save(unfinished, rows[0] if len(rows) == 1 else np.column_stack([seconds, np.stack(rows)]))
-                self._path(keys[i]).parent.mkdir(exist_ok=True)
-                unfinished.replace(self._path(keys[i]))
+                path = self._path(keys[i], windows)
+                unfinished = work / path.name
+                np.save(unfinished, values)
+                path.parent.mkdir(exist_ok=True)
+                unfinished.replace(path)
 
             try:
                 for n_done, _ in enumerate(pool.map(make, missing), start=1):
                     progress(step, n_done, len(missing))
             finally:
                 pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining clips
+
+
+def _part_rows(parts: Iterable[ClipPart], features_of: Callable[[Float32Array], Float32Array]) -> Float32Array:
+    """For each part its weight, then its features; only the features of a single part."""
+    times, rows = [], []
+    for part in parts:
+        times.append((part.start_seconds, part.end_seconds))
+        rows.append(features_of(part.inputs))
+    if len(rows) == 1:
+        return rows[0]
+    return np.column_stack([cell_seconds(*zip(*times, strict=True)).astype(np.float32), np.stack(rows)])
+
+
+def _window_rows(
+    parts: Iterable[ClipPart], features_of: Callable[[Float32Array], Float32Array], windows: FrameWindows
+) -> Float32Array:
+    """For each window the number of its part, then its features, (n_windows, 1 + n_features)."""
+    rows = [
+        np.append(np.float32(number), features_of(part.inputs[..., start : start + windows.length]))
+        for number, part in enumerate(parts)
+        for start in windows.starts(part.inputs.shape[-1])
+    ]
+    return np.stack(rows) if rows else np.empty((0, 1), np.float32)
 
 
 @contextmanager

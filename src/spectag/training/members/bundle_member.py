@@ -57,7 +57,8 @@ class BundleMember:
         """Logits (n_labels,) of a training clip, computed as training does: by the head on the stored features."""
         if self.store is None:
             return clip_logits(self.network, self.clips.parts(index))
-        return self.store.of_parts(self.clips, index).logits(partial(logits_by, self.network.head))
+        windows = self.network.windows
+        return self.store.of_parts(self.clips, index, windows).logits(partial(logits_by, self.network.head), windows)
 
     def training_novelty(self, index: int) -> float | None:
         """The novelty of a training clip, by the stored features; None if this member does not compute it."""
@@ -117,7 +118,10 @@ def _write_onnx(
         features = with_weights(graphs[architecture], extractor)
     with torch.inference_mode():
         n_features = extractor(example).shape[1]
-    export_network(features, member.network.head, n_features, path, calibration=calibration, novelty=novelty)
+    network = member.network
+    export_network(
+        features, network.head, n_features, path, windows=network.windows, calibration=calibration, novelty=novelty
+    )
 
 
 def _save_weights(network: TaggerNetwork, path: Path) -> None:

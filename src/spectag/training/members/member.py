@@ -20,6 +20,7 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
+from spectag.models.clip_windows import ClipWindows, FrameWindows
 from spectag.models.novelty import NoveltyModel
 from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.scoring.model_selection import HeldOutLogits
@@ -28,7 +29,7 @@ from spectag.system.progress import Progress
 from spectag.training.heads.learning_curve import LearningCurve, learning_curve
 from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
 from spectag.training.heads.novelty import fit_novelty
-from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, fit_linear_heads
+from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.inputs.mixed_clips import mix_clips
 from spectag.training.members.head_training import fit_by_gradient, head_module
@@ -55,9 +56,14 @@ class MemberInputs:
         return self.clips.manifest.clips + (self.noisy.manifest.clips if self.noisy else ())
 
     def frozen_features(
-        self, y_true: BoolArray | FloatArray, *, progress: Progress, with_mixed: bool = True
+        self,
+        y_true: BoolArray | FloatArray,
+        *,
+        progress: Progress,
+        with_mixed: bool = True,
+        with_windows: bool = False,
     ) -> FrozenFeatures:
-        """Features of all clips by the frozen network."""
+        """Features of all clips by the frozen network, and of their windows if these are wanted and may be used."""
         clips = self.store.of_clips(self.clips, progress=progress)
         noisy = mixed = None
         if self.noisy is not None:
@@ -67,7 +73,19 @@ class MemberInputs:
             mixed = mix_clips(self.store, keys, inputs, y_true, self.recipe, progress=progress)
         parts = {row: self.store.of_parts(self.clips, row) for row in self.clips.rows_in_parts}
         prior = self._name_prior(clips.shape[1])
-        return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts, prior)
+        windows = self._window_features(progress) if with_windows else None
+        return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts, prior, windows)
+
+    def _window_features(self, progress: Progress) -> WindowFeatures | None:
+        """Features of the windows of clips; None if the recipe does not want them or no clip can have any."""
+        windows = ClipWindows().in_frames(self.front_end)
+        n_frames = self.front_end.n_frames_in(max(self.clips.seconds))
+        if windows is None or n_frames is None or not windows.starts(n_frames):
+            return None
+        if not (self.recipe.clip_windows and self.store.accepts_width(self.clips.example, windows.length)):
+            return None
+        self.store.make_windows(self.clips, windows, progress=progress)
+        return WindowFeatures(windows, lambda row: self.store.of_parts(self.clips, row, windows))
 
     def _name_prior(self, n_features: int) -> NamePrior | None:
         """What the network itself predicts for the labels, if it knows their names and the recipe wants it."""
@@ -168,14 +186,16 @@ def fit_frozen(
     """Fit heads on the features of the frozen network, its `MemberInputs.frozen_features`."""
     recipe = inputs.recipe
     curve: Callable[[], LearningCurve | None] | None = None
+    windows: FrameWindows | None = None
     if recipe.optimizer == "lbfgs":
         linear = fit_linear_heads(data, cross_validation, recipe, callbacks)
         fit = HeadFit[nn.Module](tuple(map(head_module, linear.heads)), linear.logits)
+        windows = linear.heads[0].windows
         curve = partial(learning_curve, data, cross_validation, linear, seed=recipe.seed)
     else:
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
     heads = final_networks(fit.heads, cross_validation, recipe)
-    networks = tuple(TaggerNetwork(inputs.store.extractor, head).eval() for head in heads)
+    networks = tuple(TaggerNetwork(inputs.store.extractor, head, windows).eval() for head in heads)
     novelty = fit_novelty(data, cross_validation, seed=recipe.seed)
     return MemberFit(networks, fit.logits, fit.epochs, learning_curve=curve, novelty=novelty)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spectag.errors import BundleError
 from spectag.models.bundle import WEIGHTS_FILE
+from spectag.models.clip_windows import FrameWindows
 from spectag.training.networks.backbones.base import Backbone, first_line
 
 HeadKind = Literal["linear", "layer_norm"]
@@ -135,17 +136,26 @@ def build_head(kind: HeadKind, n_features: int, n_labels: int) -> StandardizedLi
 
 
 class TaggerNetwork(nn.Module):
-    """Inputs (batch, channels, height, width) to logits (batch, n_labels)."""
+    """Inputs (batch, channels, height, width) to logits (batch, n_labels).
 
-    def __init__(self, extractor: FeatureExtractor, head: nn.Module) -> None:
+    With `windows`, the logits contain the maximum over the input and its windows.
+    """
+
+    def __init__(self, extractor: FeatureExtractor, head: nn.Module, windows: FrameWindows | None = None) -> None:
         super().__init__()
         self.extractor = extractor
         self.head = head
+        self.windows = windows
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (batch, n_labels); their sigmoid is the probability of each label."""
         logits: Tensor = self.head(self.extractor(inputs))
-        return logits
+        if self.windows is None:
+            return logits
+        length, weight, largest = self.windows.length, self.windows.weight, logits
+        for start in self.windows.starts(inputs.shape[-1]):
+            largest = torch.maximum(largest, self.head(self.extractor(inputs[..., start : start + length])))
+        return (1 - weight) * logits + weight * largest
 
 
 def load_part(module: nn.Module, name: str, bundle: Path) -> None:

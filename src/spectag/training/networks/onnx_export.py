@@ -11,10 +11,12 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from spectag.models.clip_windows import FrameWindows
 from spectag.models.novelty import SMALLEST_NORM, NoveltyModel
 from spectag.models.onnx_calibration import with_calibration
 from spectag.scoring.calibration import Calibration
 from spectag.training.networks.network import FeatureExtractor
+from spectag.training.networks.onnx_windows import loop_over_windows
 
 Dynamic = torch.export.Dim.DYNAMIC
 PRODUCER = "spectag"
@@ -74,12 +76,13 @@ def export_network(
     n_features: int,
     path: Path,
     *,
+    windows: FrameWindows | None = None,
     calibration: Calibration | None = None,
     novelty: NoveltyModel | None = None,
 ) -> None:
     """Write an ONNX file of a features graph and a head: inputs to `probabilities`, `features` and `logits`.
 
-    With a novelty model, `novelty` (batch,) is a fourth output.
+    With a novelty model, `novelty` (batch,) is a fourth output. With windows, the logits contain their maximum.
     """
     model = trace(
         _HeadOutputs(head).eval(), torch.zeros(2, n_features), "pooled", ["probabilities", "logits"], {0: Dynamic}
@@ -89,6 +92,8 @@ def export_network(
     merged = compose.merge_models(
         features, head_graph, io_map=[("features", "pooled")], outputs=list(OUTPUTS), producer_name=PRODUCER
     )
+    if windows is not None:
+        merged = loop_over_windows(merged, windows)
     versions = {opset.domain: opset for opset in merged.opset_import}  # without duplicates, which some tools refuse
     del merged.opset_import[:]
     merged.opset_import.extend(versions.values())

@@ -1,0 +1,64 @@
+"""Short windows of a clip, whose maximum is added to the logits of the whole clip.
+
+Features are means over the input of the network, so that a short sound in a long clip changes them little. In a window
+with little else, it is clear. The whole clip is better for long sounds and for noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import Field
+
+from spectag.array_types import FloatArray
+from spectag.audio.front_end import FrontEnd
+from spectag.config.base import Config
+
+
+class ClipWindows(Config):
+    """Settings of the windows. Clips shorter than a window and a step have none."""
+
+    seconds: float = Field(1.5, gt=0)
+    """Length of a window."""
+    hop_seconds: float = Field(0.75, gt=0)
+    """Step between the starts of windows."""
+    weight: float = Field(0.5, gt=0, le=1)
+    """Weight of the maximum over the clip and its windows; the rest is the weight of the whole clip."""
+
+    def in_frames(self, front_end: FrontEnd) -> "FrameWindows | None":
+        """The windows in frames of a network's input; None for images, which are always whole."""
+        length, hop = front_end.n_frames_in(self.seconds), front_end.n_frames_in(self.hop_seconds)
+        return None if length is None or hop is None else FrameWindows(length, hop, self.weight)
+
+
+@dataclass(frozen=True)
+class FrameWindows:
+    """Windows in frames: their length, the step between their starts, and the weight of their maximum."""
+
+    length: int
+    hop: int
+    weight: float
+
+    def starts(self, n_frames: int) -> list[int]:
+        """The first frame of each window of a clip. The last window ends with the clip.
+
+        Examples
+        --------
+        >>> windows = FrameWindows(length=200, hop=100, weight=0.5)
+        >>> windows.starts(450), windows.starts(299)
+        ([0, 100, 200, 250], [])
+        """
+        last = n_frames - self.length
+        return [] if last < self.hop else [*range(0, last, self.hop), last]
+
+    def pool(self, whole: ArrayLike, windows: ArrayLike) -> FloatArray:
+        """Logits (n_labels,) of a clip, from those of the whole clip (n_labels,) and of its windows (n, n_labels).
+
+        Examples
+        --------
+        >>> FrameWindows(150, 75, weight=0.5).pool([1.0, 1.0], [[3.0, -2.0], [-1.0, -1.0]])
+        array([2., 1.])
+        """
+        of_clip = np.asarray(whole, np.float64)
+        largest = np.max([of_clip, *np.asarray(windows, np.float64)], axis=0)
+        return np.asarray((1 - self.weight) * of_clip + self.weight * largest)
