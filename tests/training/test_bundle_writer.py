@@ -24,6 +24,7 @@ from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import open_clips
 from spectag.errors import BundleError
 from spectag.models.bundle import read_info
+from spectag.models.novelty import KEPT_FRACTION, NoveltyInfo
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
 from spectag.models.tagger import Tagger, open_session
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights
@@ -34,6 +35,7 @@ from spectag.system.epoch_log import Epoch
 from spectag.system.progress import no_log, silent
 from spectag.training import bundle_writer
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output, write_bundle
+from spectag.training.heads.novelty import fit_directions
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members import bundle_member
 from spectag.training.members.bundle_member import BundleMember
@@ -352,6 +354,49 @@ def test_clip_that_has_disappeared_is_named_before_the_model_is_written(tmp_path
     with pytest.raises(BundleError, match=r"cannot be compared with its training: .*gone\.wav"):
         trained.write_bundle(tmp_path / "model", changed)
     assert not list(tmp_path.iterdir())
+
+
+def novelty_of(trained):
+    """A model of novelty, fitted on the six sounds."""
+    features = trained.store.of_clips(trained.clips, progress=silent)
+    n_used = trained.store.group_sizes(trained.clips.example)[-1]
+    model = fit_directions(features, trained.manifest.multi_hot(), n_used=n_used)
+    return replace(model, level=0.25, n_held_out=N_CLIPS)
+
+
+def test_novelty_is_in_the_bundle_and_is_that_of_training(tmp_path, trained, record):
+    novelty = novelty_of(trained)
+    trained.write_bundle(tmp_path / "out", record, novelty=novelty)
+    tagger = Tagger(tmp_path / "out")
+    assert tagger.info.novelty == NoveltyInfo(network=0, kept_fraction=KEPT_FRACTION, n_held_out=N_CLIPS)
+    features = trained.store.of_clips(trained.clips, progress=silent)
+    tagged = [tagger.tag(clip.path).novelty for clip in record.manifest.clips]
+    assert tagged == pytest.approx(novelty(features), abs=1e-3)
+
+
+def test_other_novelty_than_in_training_is_refused(tmp_path, monkeypatch, trained, record):
+    monkeypatch.setattr(BundleMember, "training_novelty", lambda *_: 7.0)
+    with pytest.raises(BundleError, match=r"wav: the model gives this training clip the novelty .*, but 7\.0 was"):
+        trained.write_bundle(tmp_path / "out", record, novelty=novelty_of(trained))
+    assert not (tmp_path / "out").exists()
+
+
+def test_first_network_with_novelty_computes_that_of_an_ensemble(tmp_path, three, trained):
+    frozen, fine_tuned, _ = three.members
+    members = [fine_tuned, replace(frozen, novelty=novelty_of(trained)), replace(frozen, novelty=novelty_of(trained))]
+    write_bundle(tmp_path / "out", make_record(three.manifest), members, EnsembleWeights((0.5, 0.3, 0.2)))
+    tagger = Tagger(tmp_path / "out")
+    assert tagger.info.novelty.network == 1
+    assert tagger.tag(three.files[0]).novelty == pytest.approx(members[1].training_novelty(0), abs=1e-3)
+
+
+def test_level_bandwidth_and_duration_of_the_training_clips_are_in_the_bundle(bundle, trained):
+    training = read_info(bundle).training_sounds
+    assert training.n_clips == N_CLIPS
+    assert training.level_dbfs.median == pytest.approx(-20, abs=1)  # noise with a deviation of 0.1
+    assert training.bandwidth_hz.high > 7500
+    seconds = [(160 * n_frames - 60) / 16_000 for n_frames in (9, 30, 1, 17, 40, 21)]
+    assert training.duration_seconds.median == pytest.approx(np.median(seconds))
 
 
 def test_longest_clips_are_compared_and_the_comparison_takes_bounded_time(trained):

@@ -37,8 +37,7 @@ def fit_novelty(data: FrozenFeatures, cross_validation: CrossValidation, *, seed
         known = distances[~np.isnan(distances)]
         if not len(known):
             return None
-        # not interpolated, so that a few clips do not give a level below most of them
-        level = max(float(np.quantile(known, KEPT_FRACTION, method="higher")), _SMALLEST_LEVEL)
+        level = max(float(np.quantile(known, KEPT_FRACTION)), _SMALLEST_LEVEL)
         final = cross_validation.trainings[-1].train
         model = fit_directions(data.clips[final], y_true[final], n_used=data.group_sizes[-1])
     return replace(model, level=level, n_held_out=len(known))
