@@ -54,12 +54,16 @@ def cost_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_heads
     recipe = inputs.recipe.model_copy(update={"n_mixed_clips": min(_N_MEASURED_CLIPS, inputs.recipe.n_mixed_clips)})
     rows = np.unique(np.linspace(0, len(y_true) - 1, _N_MEASURED_CLIPS + 1).astype(int))
     first, others = rows[:1], rows[1:] if len(rows) > 1 else rows
-    _of_rows(inputs, first).frozen_features(y_true[first], progress=silent, with_mixed=False)  # with the export
+
+    def compute(inputs: MemberInputs, rows: IntArray, *, with_mixed: bool) -> None:
+        is_exact = recipe.optimizer == "lbfgs"
+        inputs.frozen_features(y_true[rows], progress=silent, with_mixed=with_mixed, with_windows=is_exact)
+
+    compute(_of_rows(inputs, first), first, with_mixed=False)  # with the export of the network
     sample = dataclasses.replace(_of_rows(inputs, others), recipe=recipe)
-    seconds = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent, with_mixed=False))
-    of_mixed = 0.0
+    seconds, of_mixed = _seconds_of(lambda: compute(sample, others, with_mixed=False)), 0.0
     if recipe.n_mixed_clips:
-        of_mixed = _seconds_of(lambda: sample.frozen_features(y_true[others], progress=silent)) / recipe.n_mixed_clips
+        of_mixed = _seconds_of(lambda: compute(sample, others, with_mixed=True)) / recipe.n_mixed_clips
     of_all = seconds / len(others) * len(inputs.readable_clips)
     return FrozenCost(of_all + _SECONDS_PER_HEAD * n_heads, of_mixed)
 
