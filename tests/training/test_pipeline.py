@@ -163,6 +163,7 @@ def test_bundle_is_complete_and_agrees_with_the_result(result, data):
     n_clips = read_manifest(data.train_curated).multi_hot().sum(axis=0)
     assert info.thresholds_fitted == tuple((n_clips >= 3).tolist())
     assert all(0 < threshold < 1 for threshold in info.thresholds)
+    assert info.novelty.n_held_out == info.training_sounds.n_clips == 40
 
 
 def test_model_gives_the_probabilities_of_torch_for_new_sounds(result, data):
@@ -215,6 +216,7 @@ def test_one_or_two_clips_a_label_train_without_folds(table, n_clips):
     assert np.isnan(result.predictions).all()
     info = read_info(result.bundle)
     assert (info.thresholds, info.thresholds_fitted) == ((0.5,) * 3, (False,) * 3)
+    assert info.novelty is None
     assert any("thresholds are not fitted" in line for line in lines)
     [warning] = (line for line in lines if "fewer than 3 recordings" in line)
     assert warning.startswith("each of the 3 labels has fewer than 3 recordings; ")
