@@ -230,10 +230,10 @@ def test_contradicting_settings_raise_an_error_with_the_reason(values, message):
     ("values", "classifier"),
     [
         ({"weight_decay": 0.1}, "logistic"),
-        ({"weight_decay": None}, "lda"),
-        ({"weight_decay": "none"}, "lda"),
-        ({"weight_decay": 0.1, "optimizer": "adam"}, "lda"),
-        ({"weight_decay": 0.1, "mode": "finetune"}, "lda"),
+        ({"weight_decay": None}, "auto"),
+        ({"weight_decay": "none"}, "auto"),
+        ({"weight_decay": 0.1, "optimizer": "adam"}, "auto"),
+        ({"weight_decay": 0.1, "mode": "finetune"}, "auto"),
     ],
 )
 def test_weight_decay_of_lbfgs_implies_logistic_regression(values, classifier):
@@ -247,7 +247,7 @@ def test_each_member_is_logistic_regression_if_weight_decay_has_an_effect_on_it(
     assert [(member.classifier, member.weight_decay) for member in recipes] == [
         ("logistic", 0.1),
         ("lda", None),
-        ("lda", 0.1),
+        ("auto", 0.1),
     ]
 
 

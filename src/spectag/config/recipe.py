@@ -75,8 +75,9 @@ class TrainSettings(Config):
     optimizer: Literal["lbfgs", "adam", "adamw", "sgd"] = "lbfgs"
     """lbfgs solves the linear head exactly; the others train for `epochs`. Default for fine-tuning: adamw."""
 
-    classifier: Literal["lda", "logistic"] = "lda"
-    """Kind of the head that lbfgs solves: linear discriminant analysis or logistic regression."""
+    classifier: Literal["auto", "lda", "logistic"] = "auto"
+    """Kind of the head that lbfgs solves: linear discriminant analysis or logistic regression. auto: lda, but logistic
+    if no clips can be held out and the backbone knows no label by name."""
 
     name_prior: bool = True
     """Add what the backbone itself predicts for labels whose names it knows, to heads that lbfgs solves."""

@@ -273,7 +273,7 @@ def test_default_shrinkage_without_labelled_held_out_clips(world, choice):
     features, y_true = world.clips(N_CLIPS)
     y_true[FOLD == 0] = False
     lines = []
-    fit = fitted(features, y_true, choice, lines=lines)
+    fit = fitted(features, y_true, choice, classifier="lda", lines=lines)
     rows = CrossValidation.of(y_true, choice).folds[0].train
     training = PrincipalAxes.of(features[rows], SIZES)
     expected = fit_discriminant_heads(training, y_true[rows], [DEFAULT_SHRINKAGE])[0].logits(features)
@@ -450,3 +450,13 @@ def test_parts_of_long_clips_are_pooled_after_their_windows(rng):
     pool, seconds = FrameWindows(10, 5, 0.5), np.array([60.0, 20.0], np.float32)
     expected = pool_logits([pool.pool(*pair) for pair in zip(parts, windows, strict=True)], seconds)
     np.testing.assert_allclose(PartFeatures(parts, seconds, windows).logits(head, pool), expected)
+
+
+@pytest.mark.parametrize("knows_names", [True, False])
+def test_without_held_out_clips_the_kind_of_head_depends_on_the_names_that_the_network_knows(world, rng, knows_names):
+    features, y_true = world.clips(N_CLIPS)
+    prior = prior_of(rng.normal(size=(N_FEATURES, N_LABELS))) if knows_names else None
+    data, cross_validation = FrozenFeatures(features, SIZES, prior=prior), CrossValidation.of(y_true, NONE)
+    expected = Recipe(classifier="lda" if knows_names else "logistic")
+    [head], [same] = (fit_linear_heads(data, cross_validation, r, Callbacks()).heads for r in (Recipe(), expected))
+    np.testing.assert_array_equal(head.weights, same.weights)

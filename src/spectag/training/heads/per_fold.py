@@ -129,8 +129,10 @@ class _Chosen(NamedTuple):
 
 
 _HINT = "folds that share recordings lead to this"
+_LDA = [HeadSettings(shrinkage) for shrinkage in SHRINKAGES]
 _COMPARED = {
-    "lda": [HeadSettings(shrinkage) for shrinkage in SHRINKAGES],
+    "auto": _LDA,
+    "lda": _LDA,
     "logistic": [HeadSettings(weight_decay=decay) for decay in WEIGHT_DECAYS],
 }
 _DEFAULTS = {  # without held-out clips
@@ -159,7 +161,7 @@ def fit_linear_heads(
     if recipe.weight_decay is not None:
         choice = candidates.add([HeadSettings(weight_decay=recipe.weight_decay)])
     elif not can_compare:
-        choice = candidates.add([_DEFAULTS[recipe.classifier]])
+        choice = candidates.add([_default_settings(recipe, data)])
     else:
         choice = candidates.add(_COMPARED[recipe.classifier])
         while (wider := _beyond_end(candidates.settings, choice)) is not None:
@@ -186,6 +188,16 @@ def fit_linear_heads(
     needs_folds = cross_validation.all_clips is None or recipe.final_model != "refit"
     trainings = cross_validation.trainings if needs_folds else cross_validation.trainings[-1:]
     return HeadFit(tuple(fit(fold, chosen) for fold in trainings), logits, refit=refit)
+
+
+def _default_settings(recipe: Recipe, data: FrozenFeatures) -> HeadSettings:
+    """The settings without held-out clips, which are missing if labels have only one or two recordings.
+
+    With so few, logistic regression is better for networks that were not trained on sounds (docs/benchmarks.md).
+    """
+    if recipe.classifier != "auto":
+        return _DEFAULTS[recipe.classifier]
+    return _DEFAULTS["logistic" if data.prior is None else "lda"]
 
 
 class _Candidates:

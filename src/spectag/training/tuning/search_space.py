@@ -227,7 +227,7 @@ def _head(recipe: Recipe, holds_images: bool) -> _Available:
         settings["features"] = SettingChoice(("all", "last"))
     if recipe.optimizer != "lbfgs":
         return settings | loss, ""
-    if recipe.classifier == "lda":
+    if recipe.classifier != "logistic":
         return settings, "the shrinkage of lda is chosen on the folds; --classifier logistic has a weight_decay"
     return settings, ""
 
