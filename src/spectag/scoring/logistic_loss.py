@@ -35,7 +35,7 @@ def fit_logistic(
     start : float array of shape (n_inputs, n_outputs)
         Coefficients with which the search begins.
     l2_penalty, l2_center : arrays that broadcast to the coefficients
-    sample_weights : float array of shape (n_samples,) or (n_samples, n_outputs), optional
+    sample_weights : float array of shape (n_samples,), (n_samples, 1) or (n_samples, n_outputs), optional
         By default all 1.
     bounds : sequence of (low, high), optional
         Of each coefficient, in the order of `start.ravel()`.

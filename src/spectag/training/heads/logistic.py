@@ -155,10 +155,11 @@ def fit_logistic_heads(
     with threadpool_limits(1):
         clips, n_clips = training.clips, len(training.clips)
         with_label, without_label = split_weights(training.clip_weights, targets)
-        cell_weights = with_label + without_label
-        cell_weights *= n_clips / np.maximum(cell_weights.sum(axis=0), _SMALLEST_WEIGHT)  # the mean of the known clips
-        rate = with_label.sum(axis=0) / np.maximum((with_label + without_label).sum(axis=0), _SMALLEST_WEIGHT)
-        rate = rate.clip(0.5 / n_clips, 1 - 0.5 / n_clips)
+        total = np.maximum((with_label + without_label).sum(axis=0), _SMALLEST_WEIGHT)
+        rate = (with_label.sum(axis=0) / total).clip(0.5 / n_clips, 1 - 0.5 / n_clips)
+        cell_weights = training.clip_weights[:, None]
+        if np.isnan(targets).any():
+            cell_weights = (with_label + without_label) * n_clips / total  # the loss is the mean over the known clips
         weights, bias = np.zeros((clips.shape[1], targets.shape[1])), np.log(rate / (1 - rate))
         y = np.where(np.isnan(targets), 0.0, targets)
         heads = []
