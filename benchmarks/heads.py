@@ -11,7 +11,7 @@ the column before over the seeds, with 95 % intervals (Student's t).
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +43,15 @@ WRONG = 0.2
 Score = dict[str, float]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """All tables; the arguments are those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
     parser.add_argument("--backbones", nargs="+", default=["mn04_audioset", "efficientnet_lite0"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--draws", type=int, default=10, help="of few recordings")
     parser.add_argument("--work", type=Path, help="by default a temporary folder")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         for backbone in options.backbones:
@@ -183,6 +184,7 @@ def row(name: str, scores: list[Score]) -> str:
 
 
 def gain(differences: NDArray[np.float64]) -> str:
+    """The mean of some differences, with its 95 % interval."""
     mean, n = differences.mean(), len(differences)
     if n < 2:
         return f"{mean:+.4f}"

@@ -1,11 +1,15 @@
 """Methods from log-mel statistics to an ensemble: test score, training time, memory and model size of each.
 
+    python benchmarks/ladder.py CLIPS.csv
     python benchmarks/ladder.py COMPETITION [COMPETITION ...] [--answers FILE] [--budget 10m] [--methods NUMBER ...]
+
+CLIPS.csv is the table of benchmarks/competition.py. The steps from logistic regression to the default head are measured
+on all data sets of benchmarks/heads.py, which are made of it.
 
 A competition is a folder with train_curated.csv, train_noisy.csv, sample_submission.csv and their sounds, as made by
 benchmarks/competition.py; the answers are in it or beside it. Each method is a `spectag` command in a separate process
 with an empty cache, so that its time includes everything. lwlrap is that of the test clips, with a 95 % interval over
-them; for several competitions, a last table has the means.
+them; for several competitions, a last table has the means, with 95 % intervals over the competitions (Student's t).
 """
 
 import argparse
@@ -22,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+import heads
 from spectag.audio.front_end import FrontEnd
 from spectag.config.backbones import AUDIOSET_MEL
 from spectag.data.clips import Manifest
@@ -77,6 +82,9 @@ def methods(budget: str) -> list[Method]:
 
 def main() -> None:
     arguments = _parser().parse_args()
+    if arguments.competitions[0].suffix == ".csv":
+        heads.main([str(arguments.competitions[0])])
+        return
     chosen = [
         method
         for number, method in enumerate(methods(arguments.budget), 1)
@@ -95,20 +103,17 @@ def main() -> None:
             print(_row(method.name, results[-1]), flush=True)
         tables.append(results)
     if len(tables) > 1:
-        print(f"\nmean of {len(tables)} competitions (standard deviation)\n")
+        print(f"\nmeans of {len(tables)} competitions\n")
         print("| method | lwlrap | gain on the method before |\n|---|---|---|")
         scores = np.array([[result.lwlrap for result in results] for results in tables])
-        gains = np.diff(scores, axis=1, prepend=np.nan)
-        for method, score, gain in zip(chosen, scores.T, gains.T, strict=True):
-            pairs = ((score, ".4f"), (gain, "+.4f"))
-            defined = [(values, form) for values, form in pairs if not np.isnan(values).any()]
-            cells = [f"{values.mean():{form}} ({values.std(ddof=1):.4f})" for values, form in defined]
-            print(f"| {method.name} | {' | '.join(cells)} |")
+        gains = ["", *map(heads.gain, np.diff(scores, axis=1).T)]
+        for method, score, gain in zip(chosen, scores.mean(axis=0), gains, strict=True):
+            print(f"| {method.name} | {score:.4f} | {gain} |")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("competitions", nargs="+", type=lambda text: Path(text).resolve())
+    parser.add_argument("competitions", nargs="+", type=lambda text: Path(text).resolve(), help="or one CLIPS.csv")
     parser.add_argument("--answers", type=Path, help="relative to the competition")
     parser.add_argument("--budget", default="10m", help="time budget of the ensemble")
     parser.add_argument("--methods", nargs="+", type=int, help="numbers of methods, from 1; by default all")
