@@ -174,7 +174,7 @@ def kill(data, tmp_path):
 def test_run_that_is_killed_repeatedly_gives_the_same_files(undisturbed, kill, run, data, tmp_path):
     """Within an epoch, between two folds, and at the last step."""
     kill(step="fold 0 epoch 2", n_done=2, resume=False)
-    kill(line="fold 1", resume=True)
+    kill(line="fold 2 of 2 (fold 1)", resume=True)
     kill(step="fold 1 epoch 3", n_done=3, resume=True)
     done = run("train", data, "-o", tmp_path / "model", "--config", tmp_path / "recipe.toml", "--resume")
     assert done.status == 0

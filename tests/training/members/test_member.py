@@ -392,7 +392,11 @@ def test_log_names_the_fold_and_what_is_left_of_the_budget(inputs_for, y_true, c
     recipe = small_recipe(epochs=1, final_model="refit", folds=2)
     fit_finetuned(inputs_for(recipe), two_folds(y_true), noted, Callbacks(log=lines.append), name="mine, ")
     left = ", 12 min left of 30"
-    assert lines == [f"mine, fold 1 of 2{left}", f"mine, fold 2 of 2{left}", f"mine, all clips{left}"]
+    assert lines == [
+        f"mine, fold 1 of 2 (fold 0){left}",
+        f"mine, fold 2 of 2 (fold 1){left}",
+        f"mine, all clips{left}",
+    ]
 
 
 def slow_epochs(monkeypatch, seconds):

@@ -235,7 +235,8 @@ def _position(number: int, trainings: Sequence[Fold], pace: _Pace) -> str:
         return name
     n_folds = sum(fold.name.startswith("fold ") for fold in trainings[: number + pace.n_left])
     position = sum(fold.name.startswith("fold ") for fold in trainings[: number + 1])
-    return f"fold {position} of {n_folds}"
+    own_name = "" if name == f"fold {position}" else f" ({name})"
+    return f"fold {position} of {n_folds}{own_name}"
 
 
 def _run(run: FineTuning, callbacks: Callbacks, seconds_left: SecondsLeft) -> FineTuned:
