@@ -135,7 +135,9 @@ def torch_probabilities(bundle, recipe, inputs):
     extractor = FeatureExtractor(build_backbone(recipe.backbone, pretrained=False), recipe.features)
     with torch.inference_mode():
         n_features = extractor(torch.from_numpy(inputs[None])).shape[1]
-        tagger = TaggerNetwork(extractor, build_head(recipe.head, n_features, len(info.labels))).eval()
+        head = build_head(recipe.head, n_features, len(info.labels))
+        windows = info.backbone.clip_windows and info.backbone.clip_windows.in_frames(info.front_end)
+        tagger = TaggerNetwork(extractor, head, windows).eval()
         tagger.load_state_dict(load_file(bundle / "weights.safetensors"))
         logits = tagger(torch.from_numpy(inputs[None]))[0].numpy()
     return probabilities_of(logits, info.calibration)

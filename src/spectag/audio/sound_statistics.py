@@ -31,7 +31,7 @@ def measure_sound(waveform: Waveform, sample_rate: int) -> SoundStatistics:
     --------
     >>> t = np.arange(32000) / 32000
     >>> measure_sound(np.sin(2 * np.pi * 1000 * t).astype(np.float32), 32000)
-    SoundStatistics(level_dbfs=-3.01..., bandwidth_hz=1109.375)
+    SoundStatistics(level_dbfs=-3.01..., bandwidth_hz=1015.625)
     """
     n_frames = max(1, len(waveform) // _N_FFT)
     frames = waveform[: n_frames * _N_FFT]
