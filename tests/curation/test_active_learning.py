@@ -164,12 +164,13 @@ def test_windows_of_training_recordings_are_not_suggested(model, tmp_path):
 def test_clip_without_detections_is_certain_if_labelled_clips_can_have_no_label(model, pool, tmp_path):
     thin = np.sin(2 * np.pi * 1500 * np.arange(9600) / 16_000)  # one band of a third alone is loud
     write_audio(pool / "thin.wav", 0.3 * thin.astype(np.float32), 16_000)
-    (tmp_path / "labelled.csv").write_text("fname,labels\nort 0/00.wav,\n", encoding="utf-8")
-    without, with_empty = (
+    (tmp_path / "negative.csv").write_text("fname,labels\nort 0/00.wav,\n", encoding="utf-8")
+    (tmp_path / "unknown.csv").write_text("fname,labels,unknown\nort 0/00.wav,,low\n", encoding="utf-8")
+    without, with_negative, with_unknown = (
         {clip.fname: clip.uncertainty for clip in suggest(model, pool, 40, labelled=paths)}["thin.wav"]
-        for paths in ((), tmp_path / "labelled.csv")
+        for paths in ((), tmp_path / "negative.csv", tmp_path / "unknown.csv")
     )
-    assert without > 0.9 > 0.1 > with_empty
+    assert without == with_unknown > 0.9 > 0.1 > with_negative
 
 
 def test_long_recordings_are_logged(model, tmp_path):

@@ -227,6 +227,17 @@ def test_silent_clipped_and_duplicate_clips_are_listed_after_label_issues(tmp_pa
     assert [finding.clip.fname for finding in found.findings].count("silent.wav") == 1
 
 
+def test_an_unknown_label_is_no_difference_between_near_duplicates(tagger, manifest_with_audio_issues):
+    manifest = read_manifest(manifest_with_audio_issues)
+    clips = [
+        replace(clip, labels=(), unknown=("middle",)) if clip.fname == "rain again.wav" else clip
+        for clip in manifest.clips
+    ]
+    found = review(tagger, replace(manifest, clips=tuple(clips)), workers=1)
+    [note] = [finding.note for finding in found.findings if finding.clip.fname == "rain again.wav" and finding.note]
+    assert note == "the same recording as rain.wav"
+
+
 def test_duplicate_that_the_network_does_not_see_as_similar_is_found_by_its_fingerprint(
     tagger, manifest_with_audio_issues, monkeypatch
 ):

@@ -111,6 +111,18 @@ def test_duplicates_are_found_in_different_formats(tmp_path, rng):
     )
 
 
+def test_an_unknown_label_is_no_difference_between_duplicates_and_no_negative(tmp_path, rng):
+    same, other = noise(rng), noise(rng)
+    sounds = {"a.wav": same, "b.wav": same, "c.wav": other, "d.wav": other, "e.wav": noise(rng)}
+    table = "fname,x,y\na.wav,1,0\nb.wav,,0\nc.wav,1,0\nd.wav,0,\ne.wav,0,0\n"
+    inspection = inspect(manifest_of(tmp_path, sounds, table), find_shared_audio=False)
+    assert [(same.clips, same.labels_differ) for same in inspection.duplicates] == [
+        (("a.wav", "b.wav"), False),
+        (("c.wav", "d.wav"), True),
+    ]
+    assert inspection.without_labels == ("e.wav",)
+
+
 def test_groups_and_recordings_in_two_folds_are_leaks(tmp_path, rng):
     manifest = manifest_of(
         tmp_path,

@@ -196,8 +196,8 @@ def _uncertainty(
     """The uncertainty (n_clips,) of a model that was trained on the user's labels; None for a pretrained model."""
     if tagger.info.data.n_clips is None:
         return None
-    was_trained_on_negatives = out_of_fold is not None and not out_of_fold.y_true.any(axis=1).all()
-    has_negatives = was_trained_on_negatives or any(not clip.labels for clip in labelled_clips)
+    was_trained_on_negatives = out_of_fold is not None and bool((out_of_fold.targets == 0).all(axis=1).any())
+    has_negatives = was_trained_on_negatives or any(clip.is_negative for clip in labelled_clips)
     return margin_uncertainty(embedded.probabilities, allow_no_label=len(tagger.labels) == 1 or has_negatives)
 
 

@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.curation.label_errors import LabelNoise, label_posterior
 from spectag.curation.near_duplicates import find_near_duplicates
-from spectag.data.clips import Clip, Manifest
+from spectag.data.clips import Clip, Manifest, labels_contradict
 from spectag.data.corrections import (
     Correction,
     Corrections,
@@ -336,7 +336,7 @@ def _near_duplicates(predictions: Predictions, workers: int | None, progress: Pr
     for pair in find_near_duplicates(clips, predictions.features, shared, workers=workers, progress=progress):
         clip, original = clips[pair.clip], clips[pair.original]
         note = f"the same recording as {original.name}"
-        labels_differ = set(clip.labels) != set(original.labels)
+        labels_differ = labels_contradict([clip, original])
         if labels_differ:
             note += f", which has {', '.join(original.labels) or 'no label'}"
         leaks = clip.fold is not None and clip.fold != original.fold

@@ -1,6 +1,6 @@
 """Labelled clips, and the manifest that lists them."""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,15 @@ class Clip:
     def name(self) -> str:
         """The file name, followed by the times if the clip is only a part of the file."""
         return clip_name(self.fname, self.start_seconds, self.end_seconds)
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether every label is false: none is true, and none unknown."""
+        return not (self.labels or self.unknown)
+
+    def with_labels(self, labels: tuple[str, ...], unknown: tuple[str, ...]) -> "Clip":
+        """The clip with these labels, and of the unknown ones those that are not among them."""
+        return replace(self, labels=labels, unknown=tuple(label for label in unknown if label not in labels))
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,13 @@ class Manifest:
     def targets(self) -> FloatArray:
         """y_true as float array of shape (n_clips, n_labels): 1, 0, or NaN for an unknown label."""
         return np.where(unknown_labels(self.clips, self.labels), np.nan, self.multi_hot())
+
+
+def labels_contradict(clips: Iterable[Clip]) -> bool:
+    """Whether a label is true for one of the clips and false for another."""
+    known = [(set(clip.labels), set(clip.unknown)) for clip in clips]
+    of_any = set[str]().union(*(labels for labels, _ in known))
+    return any(of_any - labels - unknown for labels, unknown in known)
 
 
 def unknown_labels(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:

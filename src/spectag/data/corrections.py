@@ -186,14 +186,10 @@ def apply_corrections(manifest: Manifest, corrections: Corrections) -> Manifest:
         labels[index] = row.new_labels
         previous[index] = row
     clips = [
-        clip if set(clip.labels) == set(corrected) else _with_labels(clip, corrected)
+        clip if set(clip.labels) == set(corrected) else clip.with_labels(corrected, clip.unknown)
         for clip, corrected in zip(manifest.clips, labels, strict=True)
     ]
     return replace(manifest, clips=tuple(clips), labels=_remaining_labels(manifest, clips))
-
-
-def _with_labels(clip: Clip, labels: tuple[str, ...]) -> Clip:
-    return replace(clip, labels=labels, unknown=tuple(label for label in clip.unknown if label not in labels))
 
 
 def _find_clip(row: Correction, indexes_of_key: dict[ClipKey, list[int]], manifest: Manifest, where: str) -> int:

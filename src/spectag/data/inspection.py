@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, read_audio
-from spectag.data.clips import Clip, Manifest, unknown_labels
+from spectag.data.clips import Clip, Manifest, labels_contradict, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest
 from spectag.data.shared_audio import SharedAudio
@@ -53,6 +53,7 @@ class Duplicates:
     clips: tuple[str, ...]
     across_folds: bool
     labels_differ: bool
+    """Whether a label is true for one of the clips and false for another."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Inspection:
     image_sizes: dict[str, int]
     """Number of clips by size, "width x height" in pixels."""
     without_labels: tuple[str, ...]
+    """Clips without a true or unknown label."""
     unreadable: dict[str, str]
     """Clips that can't be read, each with the reason."""
     silent: tuple[str, ...]
@@ -261,7 +263,7 @@ def inspect(
         sample_rates=_count(sound.sample_rate for sound in sounds.values()),
         channels=_count(sound.n_channels for sound in sounds.values()),
         image_sizes=dict(Counter(image.size for image in images.values()).most_common()),
-        without_labels=tuple(clip.name for clip in clips if not clip.labels),
+        without_labels=tuple(clip.name for clip in clips if clip.is_negative),
         unreadable={clip.name: fact for clip in clips if isinstance(fact := facts[clip], str)},
         silent=tuple(clip.name for clip, sound in sounds.items() if sound.peak < 10 ** (SILENT_PEAK_DB / 20)),
         clipped={clip.name: sound.clipped for clip, sound in sounds.items() if sound.clipped > CLIPPED_FRACTION},
@@ -354,7 +356,7 @@ def _duplicates(digests: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
         Duplicates(
             clips=tuple(clip.name for clip in clips),
             across_folds=len({clip.fold for clip in clips}) > 1,
-            labels_differ=len({frozenset(clip.labels) for clip in clips}) > 1,
+            labels_differ=labels_contradict(clips),
         )
         for clips in clips_by_digest.values()
         if len(clips) > 1

@@ -28,13 +28,14 @@ from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.calibration import Calibration, CrossFitted, fit_calibration, probabilities_of
 from spectag.scoring.metrics import lwlrap
 from spectag.scoring.scores import Scores, score_predictions
-from spectag.scoring.thresholds import fit_thresholds
+from spectag.scoring.thresholds import fit_thresholds, fit_window_thresholds
 from spectag.system.cache import cache_folder
 from spectag.system.epoch_log import Epoch, OnEpoch, checkpoint_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output
 from spectag.training.ensemble import EnsembleFit, MemberScore, TrainingRun
 from spectag.training.heads.learning_curve import LearningCurve
+from spectag.training.heads.per_fold import WindowLogits
 from spectag.training.members.member import MemberInputs
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -159,6 +160,7 @@ def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path, workers: 
         thresholds,
         ensemble.epochs,
         out_of_fold.with_training_clips(_out_of_fold(noisy, None, None)) if noisy else out_of_fold,
+        _fit_window_thresholds(out_of_fold, ensemble.window_logits, calibration),
     )
     onnx_difference = run.write_bundle(output, record, ensemble)
     return TrainResult(
@@ -261,7 +263,7 @@ def _cache_root(cache: str | Path | None) -> Path:
 
 
 def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> None:
-    n_unlabelled = sum(not (clip.labels or clip.unknown) for clip in manifest.clips)
+    n_unlabelled = sum(clip.is_negative for clip in manifest.clips)
     if n_unlabelled:
         log(f"clips without labels: {n_unlabelled}; they are negative examples of every label")
     _log_weights_and_unknown_labels(manifest, log)
@@ -470,3 +472,12 @@ def _fit_calibration_and_thresholds(
     )
     probabilities = probabilities_of(out_of_fold.logits[rows], calibration)
     return calibration, fit_thresholds(out_of_fold.targets[rows], probabilities)
+
+
+def _fit_window_thresholds(
+    out_of_fold: OutOfFoldPredictions, windows: WindowLogits | None, calibration: Calibration | None
+) -> FloatArray | None:
+    """Thresholds (n_labels,) for windows that are shorter than the clips; None without windows."""
+    if windows is None:
+        return None
+    return fit_window_thresholds(out_of_fold.targets, probabilities_of(windows.logits, calibration), windows.clips)
