@@ -25,15 +25,14 @@ def join_annotations(annotations: Sequence[Clip]) -> list[Clip]:
     for clip in annotations:
         first = segments.setdefault((clip.path, clip.start_seconds, clip.end_seconds), clip)
         labels, unknown = _united(first.labels, clip.labels), _united(first.unknown, clip.unknown)
-        segments[first.path, first.start_seconds, first.end_seconds] = _with_labels(first, labels, unknown)
+        segments[first.path, first.start_seconds, first.end_seconds] = first.with_labels(labels, unknown)
     overlaps: dict[Clip, list[tuple[Clip, bool]]] = {clip: [] for clip in segments.values()}
     for first, second in _overlapping(segments.values()):
         is_heard = _is_heard(first, second)
         overlaps[first].append((second, is_heard))
         overlaps[second].append((first, is_heard))
     return [
-        _with_labels(
-            clip,
+        clip.with_labels(
             _united(clip.labels, *(other.labels for other, is_heard in others if is_heard)),
             _united(clip.unknown, *(other.labels + other.unknown for other, _ in others)),
         )
@@ -43,10 +42,6 @@ def join_annotations(annotations: Sequence[Clip]) -> list[Clip]:
 
 def _united(*labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for each in labels for label in each))
-
-
-def _with_labels(clip: Clip, labels: tuple[str, ...], unknown: tuple[str, ...]) -> Clip:
-    return replace(clip, labels=labels, unknown=tuple(label for label in unknown if label not in labels))
 
 
 def _end(clip: Clip) -> float:
@@ -80,8 +75,8 @@ def clips_between(segments: Sequence[Clip]) -> list[Clip]:
     for clip in segments:
         of_file.setdefault(clip.path, []).append(clip)
     seconds = {path: _file_seconds(path) for path in of_file}
-    lengths = [min(_end(clip), seconds[clip.path]) - clip.start_seconds for clip in segments if seconds[clip.path]]
-    length = median(lengths or [0.0])
+    lengths = [min(_end(clip), seconds[clip.path]) - clip.start_seconds for clip in segments]
+    length = median([length for length in lengths if length > 0] or [0.0])  # without those after the end of their file
     if length < _ROUNDING_SECONDS:
         return []
     gaps = [
