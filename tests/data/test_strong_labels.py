@@ -110,6 +110,12 @@ def test_there_are_at_most_as_many_gaps_as_annotations_and_all_over_the_file(day
     assert [clip.start_seconds for clip in gaps] == [1, 29, 58]  # of 57 free windows
 
 
+def test_annotations_after_the_end_of_their_file_do_not_change_the_gaps(day):
+    annotations = [annotation(start, start + 10, "Dog", path=day) for start in (5, 20, 45)]
+    late = [annotation(start, start + 1, "Dog", path=day) for start in (80, 90, 100, 110)]
+    assert summary(clips_between(annotations + late)) == summary(clips_between(annotations)) == [(32.5, 42.5, [], [])]
+
+
 def test_a_file_that_cannot_be_read_has_no_gaps(tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     assert clips_between([annotation(5, 6, "Dog", path=tmp_path / "bad.wav")]) == []
@@ -137,7 +143,7 @@ def test_gaps_do_not_overlap_annotations_or_each_other(tmp_path_factory, annotat
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tAnnotation\n{}"
 
 
-@pytest.fixture(params=["raven", "audacity", "dcase", "opensoundscape", "fname"])
+@pytest.fixture(params=["raven", "audacity", "dcase", "opensoundscape", "semicolons", "fname"])
 def table(request, day):
     """The same three annotations in every format: two overlap."""
     sounds = [(0.5, 10.5, "Rain"), (2, 3, "Dog"), (20, 21, "Cat")]
@@ -150,6 +156,9 @@ def table(request, day):
     elif request.param == "dcase":
         lines = ["filename\tonset\toffset\tevent_label", *(row.replace(",", "\t") for row in rows)]
         path, text = day.with_name("strong.tsv"), "\n".join(lines)
+    elif request.param == "semicolons":
+        lines = ["audio_file;start_time;end_time;annotation", *(row.replace(",", ";") for row in rows)]
+        path, text = day.with_name("boxes.csv"), "\n".join(lines)
     elif request.param == "opensoundscape":
         lines = [f"{row},day.txt" for row in rows]
         path, text = (

@@ -99,10 +99,10 @@ def extra_columns(path: Path, text: str) -> dict[str, dict[int, str]]:
 
 def find_delimiter(text: str) -> str:
     """Comma, semicolon or tab: the delimiter with which the header has a column of file names."""
-    header = first_lines(text, 1)
+    header, file_columns = first_lines(text, 1), (*MANIFEST_COLUMNS["fname"], *_ANNOTATION_COLUMNS["fname"])
     for delimiter in ",;\t":
         names = next(csv.reader(header, delimiter=delimiter, skipinitialspace=True), [])
-        if any(name.strip().lower() in MANIFEST_COLUMNS["fname"] for name in names):
+        if any(name.strip().lower() in file_columns for name in names):
             return delimiter
     return ","
 
