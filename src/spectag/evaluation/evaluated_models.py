@@ -151,7 +151,7 @@ def _leave_out_training_clips(
     if unused := [label for label, truth in zip(scored.labels.names, scored.y_true.T, strict=True) if not truth.any()]:
         notes.append(
             f"no clip has {abbreviate(unused)}: such labels have no average precision, but detections of them count "
-            "as false"
+            "as false, except where they are unknown"
         )
     return EvaluatedModel(name, source, tagger, scored, n_by_origin, n_left_out, tuple(notes))
 
