@@ -258,8 +258,8 @@ def test_header_with_a_length_beyond_the_memory_raises_an_error(tmp_path):
     with (tmp_path / "a.flac").open("r+b") as file:
         file.seek(22)
         file.write(b"\xff\xff\xff\xff")  # 27 hours, but only one second of data
-    with pytest.raises(AudioError, match=r"a\.flac: (the sound is damaged|\d+ samples of 1 channels do not fit)"):
-        read_audio(tmp_path / "a.flac")
+    message = r"a\.flac: its header says 4,294,967,295 samples, but [\d,]+ bytes contain at most"
+    assert_audio_error(tmp_path / "a.flac", message)
 
 
 # Damaged and unusual files
@@ -348,11 +348,12 @@ def test_truncated_ogg_and_mp3_give_the_samples_that_are_left(tmp_path, name, rn
     np.testing.assert_allclose(waveform[:n_equal], whole[:n_equal], atol=1e-5)
 
 
-def test_truncated_flac_raises_an_error_except_for_excerpts_before_the_cut(tmp_path):
+def test_truncated_flac_gives_the_samples_before_the_cut(tmp_path):
     write_audio(tmp_path / "a.flac", sweep(), RATE)
     os.truncate(tmp_path / "a.flac", (tmp_path / "a.flac").stat().st_size * 6 // 10)
-    with pytest.raises(AudioError, match=r"a\.flac: the sound is damaged"):
-        read_audio(tmp_path / "a.flac")
+    waveform = read_audio(tmp_path / "a.flac")[0]
+    assert 0.5 < len(waveform) / len(sweep()) < 0.7
+    assert np.abs(waveform - sweep()[: len(waveform)]).max() <= 2**-15
     excerpt = read_audio(tmp_path / "a.flac", start_seconds=0.5, end_seconds=1.0)[0]
     assert np.abs(excerpt - sweep()[RATE // 2 : RATE]).max() <= 2**-15
 

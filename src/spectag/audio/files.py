@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,28 @@ import soundfile
 import soxr
 
 from spectag.array_types import Waveform
-from spectag.audio.decoding import AV_SUFFIXES, AudioInfo, check_samples, open_sound
+from spectag.audio.audio_info import AudioInfo
+from spectag.audio.av_decoder import AV_SUFFIXES
+from spectag.audio.decoding import OpenSound, check_samples, open_sound
+from spectag.audio.sound_faults import SoundFaults, SoundLevels
 from spectag.errors import AudioError, EndOfSoundError
 from spectag.system.atomic_files import unfinished_file
 
 _WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
-AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(_WRITABLE) | {".oga", ".opus", ".au", ".caf", ".w64"}
+AUDIO_SUFFIXES = (
+    AV_SUFFIXES
+    | frozenset(_WRITABLE)
+    | {
+        ".oga",
+        ".opus",
+        ".au",
+        ".snd",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".aifc",
+    }
+)
 _BLOCK = 1 << 18  # samples written at once
 
 
@@ -65,16 +81,19 @@ def read_audio(
     Raises
     ------
     AudioError
-        If the file is missing, a folder, empty (0 bytes), not a sound, damaged, or without samples; if a sample of the
-        excerpt is NaN or beyond 1e10; if the excerpt is empty, starts before 0, or starts after the end of the sound.
+        If the file is missing, a folder, empty (0 bytes), not a sound, damaged at its start, or without samples; if it
+        has less than 100 or more than 2,000,000 samples per second, more than 1,024 channels, or more samples than fit
+        into its bytes; if a sample of the excerpt is NaN or beyond 1e10; if the excerpt is empty, starts before 0, or
+        starts after the end of the sound.
     MissingExtraError
         If only PyAV could read the file, and PyAV is not installed.
 
     Notes
     -----
-    A truncated wav, aiff, ogg, mp3 or webm gives the samples that are left. A truncated flac, aac, m4a or mp4 raises an
-    AudioError, because its decoder refuses it; excerpts before the cut of a flac can be read. The length of an mp3
-    differs between versions of libsndfile by up to some thousand samples.
+    A truncated or damaged file gives the samples before the damage, but a truncated m4a or mp4 raises an AudioError,
+    because its decoder refuses it. A wav whose size was never written, because the recorder lost its power, is read to
+    the end of the file. All links of a chained Ogg file are read. The length of an mp3 differs between versions of
+    libsndfile by up to some thousand samples.
     """
     with open_sound(path) as sound:
         end = np.inf if end_seconds is None else end_seconds
@@ -99,6 +118,8 @@ class AudioStream:
     sample_rate: int
     """In Hz."""
     blocks: Iterator[Waveform]
+    faults: SoundFaults = field(default_factory=SoundFaults)
+    """What is wrong with the sound, when all blocks are read."""
 
 
 @contextmanager
@@ -113,7 +134,8 @@ def open_stream(path: str | Path) -> Generator[AudioStream, None, None]:
         If only PyAV could read the file, and PyAV is not installed.
     """
     with open_sound(path, sequential=True) as sound:
-        yield AudioStream(sound.sample_rate, _checked(sound.blocks(), Path(path), sound.sample_rate))
+        faults = SoundFaults()
+        yield AudioStream(sound.sample_rate, _checked(sound, Path(path), faults), faults)
 
 
 @contextmanager
@@ -213,15 +235,21 @@ def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO
     return list(found)
 
 
-def _checked(blocks: Iterator[Waveform], path: Path, sample_rate: int) -> Iterator[Waveform]:
-    n_samples = 0
-    for block in blocks:
-        check_samples(path, block, n_samples / sample_rate, sample_rate)
-        n_samples += len(block)
+def _checked(sound: OpenSound, path: Path, faults: SoundFaults) -> Iterator[Waveform]:
+    """The blocks of a sound that are not empty; at the end, the faults are filled in."""
+    levels = SoundLevels()
+    for block in sound.blocks():
+        check_samples(path, block, levels.n_samples / sound.sample_rate, sound.sample_rate)
+        levels.add(block)
         if block.size:
             yield block
-    if n_samples == 0:
+    if levels.n_samples == 0:
         raise AudioError(f"{path}: the file has no samples")
+    faults.is_silent, faults.clipped_fraction = levels.is_silent, levels.clipped_fraction
+    faults.channels_cancel = sound.channels_cancel
+    faults.is_truncated = sound.is_truncated(levels.n_samples)
+    if faults.is_truncated and sound.expected_samples is not None:
+        faults.expected_seconds = sound.expected_samples / sound.sample_rate
 
 
 def _sounds_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:

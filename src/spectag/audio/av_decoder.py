@@ -1,0 +1,140 @@
+"""PyAV (FFmpeg, the extra `av`) as a decoder: m4a, aac, webm, mp4, wma, mkv, amr and others."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectag.array_types import Float32Array
+from spectag.audio.audio_info import AudioInfo
+from spectag.audio.soundfile_decoder import RefusedError, UnknownLengthError
+from spectag.errors import AudioError, MissingExtraError
+
+AV_SUFFIXES = frozenset({".m4a", ".aac", ".webm", ".mp4", ".wma", ".mkv", ".mka", ".mov", ".amr", ".mp2"})
+
+# FFmpeg also opens playlists, which name other files and URLs. An input file must not make us read those.
+_AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3,au"
+_PREROLL_SECONDS = 0.5  # after a seek, the first frames of mp3, aac and opus are wrong
+
+
+def open_with_av(path: Path, refusal: RefusedError) -> "AvDecoder":
+    """Open a sound that soundfile refused.
+
+    Raises
+    ------
+    AudioError
+        If FFmpeg cannot open the file, or it has no sound.
+    MissingExtraError
+        If PyAV is not installed, and could read the file.
+    """
+    try:
+        import av
+    except ImportError as error:
+        if path.suffix.lower() in AV_SUFFIXES or isinstance(refusal, UnknownLengthError):
+            raise MissingExtraError("av", "av", f"{path}: reading this file ({refusal})") from error
+        raise AudioError(f"{path}: not a sound that soundfile can read: {refusal}") from error
+    stack = ExitStack()
+    try:
+        file = stack.enter_context(path.open("rb"))
+        container = stack.enter_context(av.open(file, options={"format_whitelist": _AV_FORMATS}))
+        return AvDecoder(path, container, stack)
+    except BaseException as error:
+        stack.close()
+        if not isinstance(error, av.FFmpegError | OSError | ValueError):
+            raise
+        reasons = f"{refusal} (soundfile); {getattr(error, 'strerror', None) or error} (FFmpeg)"
+        raise AudioError(f"{path}: not a sound, or a damaged one: {reasons}") from error
+
+
+class AvDecoder:
+    """The first audio stream of a container, decoded by PyAV. The methods are those of `SoundfileDecoder`."""
+
+    is_exact = False
+
+    def __init__(self, path: Path, container: Any, stack: ExitStack) -> None:
+        self._stack = stack  # closes the container and the file
+        if not container.streams.audio:
+            raise AudioError(f"{path}: the file has no sound, only pictures or text")
+        self._container = container
+        self._stream = container.streams.audio[0]
+        self._codec = self._stream.codec_context
+        if self._codec is None:
+            raise AudioError(f"{path}: the file has a codec that is not known")
+        self._origin_seconds = float((self._stream.start_time or 0) * self._stream.time_base)  # of the first sample
+        self.sample_rate: int = self._codec.sample_rate
+        if not self.sample_rate:
+            raise AudioError(f"{path}: the file has no samples")
+        self.n_channels: int = self._codec.channels
+        seconds = self._declared_seconds()
+        self.expected_samples = None if seconds is None else round(seconds * self.sample_rate)
+        self.damage: str | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    def info(self) -> AudioInfo:
+        """Sample rate, channels and length; the packets are read if the container does not say its length."""
+        n_samples = self.expected_samples
+        if n_samples is None:
+            n_samples = round(self._seconds_of_packets() * self.sample_rate)
+        name = self._codec.codec.canonical_name.upper()
+        return AudioInfo(self.sample_rate, self.n_channels, n_samples, name, self.expected_samples)
+
+    def read(self, start_seconds: float, end_seconds: float | None) -> Float32Array:
+        """The samples of an excerpt, of shape (n_samples, n_channels)."""
+        start = round(start_seconds * self.sample_rate)
+        end = sys.maxsize if end_seconds is None else round(end_seconds * self.sample_rate)
+        if start > 0:
+            seek_seconds = max(start_seconds - _PREROLL_SECONDS, 0) + self._origin_seconds
+            self._container.seek(int(seek_seconds / self._stream.time_base), stream=self._stream)
+        return np.concatenate([np.empty((0, self.n_channels), np.float32), *self.blocks(start, end)])
+
+    def _declared_seconds(self) -> float | None:
+        """The length in the container; None if there is none, or it is an estimate from the bit rate."""
+        stream, container = self._stream, self._container
+        if container.format.name in ("aac", "mp3"):
+            return None
+        if stream.duration is not None:
+            return max(0.0, float(stream.duration * stream.time_base))
+        if container.duration is not None:
+            return max(0.0, float(container.duration / 1_000_000) - self._origin_seconds)
+        return None
+
+    def _seconds_of_packets(self) -> float:
+        """The end of the last packet."""
+        stream = self._stream
+        packets = self._container.demux(stream)
+        ends = [packet.pts + (packet.duration or 0) for packet in packets if packet.pts is not None]
+        return float(max(ends, default=0) * stream.time_base) - self._origin_seconds
+
+    def blocks(self, start: int = 0, end: int = sys.maxsize) -> Iterator[Float32Array]:
+        """The samples from `start` to `end`; the stream must be at or before `start`."""
+        from av import AudioResampler, FFmpegError
+
+        to_float = AudioResampler(format="fltp", layout=self._codec.layout, rate=self.sample_rate)
+        frames = self._container.decode(self._stream)
+        position = None
+        while True:
+            try:
+                frame = next(frames, None)
+                blocks = [] if frame is None else to_float.resample(frame)
+            except FFmpegError as error:
+                if position is None:
+                    raise
+                self.damage = error.strerror or str(error)
+                return
+            if frame is None:
+                return
+            if position is None:  # after a seek; from here on, count samples, because webm rounds the times
+                seconds = float((frame.pts or 0) * frame.time_base) - self._origin_seconds
+                position = round(seconds * frame.sample_rate)
+            for block in blocks:
+                samples = np.asarray(block.to_ndarray(), np.float32).T
+                yield samples[max(start - position, 0) : max(end - position, 0)]
+                position += len(samples)
+            if position >= end:
+                return
