@@ -41,6 +41,12 @@ def test_an_unknown_label_is_left_out_of_the_ranking_of_its_clip():
     assert top1_accuracy([[NAN, 1, 0]], scores) == 1
 
 
+@pytest.mark.parametrize("y_true", [[[2, 1]], [[True, None]], [["a", "b"]], [[np.inf, 1]]])
+def test_truth_must_be_0_1_or_nan(y_true):
+    with pytest.raises(ValueError, match=r"only 0 and 1.* NaN for unknown labels"):
+        lwlrap(y_true, [[0.5, 0.6]])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_scores_of_a_label_are_those_of_the_clips_where_it_is_known(seed):
     y_true, y_score = example(seed)

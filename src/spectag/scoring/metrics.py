@@ -196,7 +196,7 @@ def check_scores(y_true: ArrayLike, y_score: ArrayLike) -> tuple[BoolArray, Floa
         raise ValueError(f"y_score must be finite, got {y_score[clip, label]} for clip {clip}, label {label}")
     if y_true.dtype == np.bool_:
         return y_true, y_score
-    unknown = np.isnan(y_true)
+    unknown = np.isnan(y_true) if y_true.dtype.kind == "f" else np.zeros(y_true.shape, np.bool_)
     if not np.isin(y_true[~unknown], [0, 1]).all():
         raise ValueError("y_true must contain only 0 and 1, or False and True, and NaN for unknown labels")
     return y_true == 1, np.where(unknown, -np.inf, y_score)
