@@ -50,12 +50,20 @@ def _end(clip: Clip) -> float:
 
 def _overlapping(clips: Iterable[Clip]) -> Iterator[tuple[Clip, Clip]]:
     """All pairs of clips of one file that overlap by more than rounding."""
-    running: list[Clip] = []
-    for clip in sorted(clips, key=lambda clip: (str(clip.path), clip.start_seconds)):
-        begin = clip.start_seconds + _ROUNDING_SECONDS
-        running = [other for other in running if other.path == clip.path and _end(other) >= begin]
-        yield from ((other, clip) for other in running)
-        running.append(clip)
+    for clips_of_file in _by_file(clips).values():
+        running: list[Clip] = []
+        for clip in sorted(clips_of_file, key=lambda clip: clip.start_seconds):
+            begin = clip.start_seconds + _ROUNDING_SECONDS
+            running = [other for other in running if _end(other) >= begin]
+            yield from ((other, clip) for other in running)
+            running.append(clip)
+
+
+def _by_file(clips: Iterable[Clip]) -> dict[Path, list[Clip]]:
+    of_file: dict[Path, list[Clip]] = {}
+    for clip in clips:
+        of_file.setdefault(clip.path, []).append(clip)
+    return of_file
 
 
 def _is_heard(first: Clip, second: Clip) -> bool:
@@ -71,9 +79,7 @@ def clips_between(segments: Sequence[Clip]) -> list[Clip]:
     There are at most as many as segments, evenly distributed over the free time of all files. Files that cannot be
     read have none.
     """
-    of_file: dict[Path, list[Clip]] = {}
-    for clip in segments:
-        of_file.setdefault(clip.path, []).append(clip)
+    of_file = _by_file(segments)
     seconds = {path: _file_seconds(path) for path in of_file}
     lengths = [min(_end(clip), seconds[clip.path]) - clip.start_seconds for clip in segments]
     length = median([length for length in lengths if length > 0] or [0.0])  # without those after the end of their file
