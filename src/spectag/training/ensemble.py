@@ -28,7 +28,7 @@ from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Log, no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
-from spectag.training.heads.per_fold import FrozenFeatures, relabel_noisy_clips
+from spectag.training.heads.per_fold import FrozenFeatures, WindowLogits, relabel_noisy_clips
 from spectag.training.members.bundle_member import BundleMember
 from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
 from spectag.training.planning import MemberPlan, cost_of_frozen, rounded
@@ -100,6 +100,17 @@ class EnsembleFit:
     def epochs(self) -> tuple[Epoch, ...]:
         """The epochs of all members."""
         return tuple(epoch for fit in self.fits for epoch in fit.epochs)
+
+    @property
+    def window_logits(self) -> WindowLogits | None:
+        """Held-out logits of windows; None if one of the networks does not have them, or has other windows."""
+        weights = self.weights.weights
+        used = [fit.window_logits for fit, weight in zip(self.fits, weights, strict=True) if weight]
+        known = [windows for windows in used if windows is not None]
+        if len(known) < len(used) or any(not np.array_equal(windows.clips, known[0].clips) for windows in known):
+            return None
+        combined = EnsembleWeights(tuple(weight for weight in weights if weight), self.weights.bias)
+        return WindowLogits(known[0].clips, combined([windows.logits for windows in known]))
 
     def bundle_members(self) -> tuple[list[BundleMember], EnsembleWeights]:
         """All networks and their weights. The networks of one member share its weight equally."""
