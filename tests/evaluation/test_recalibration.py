@@ -17,7 +17,7 @@ from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import BundleError, ConfigError, DataError, MissingExtraError
 from spectag.evaluation.predictions import predict, predict_out_of_fold
 from spectag.evaluation.recalibration import calibrate
-from spectag.models.bundle import CARD_FILE, DataInfo, read_info
+from spectag.models.bundle import CARD_FILE, DataInfo, WindowThresholds, read_info
 from spectag.models.out_of_fold import CALIBRATION_FILE, OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.scoring.calibration import cross_fit, fit_calibration
 from spectag.scoring.reliability_diagram import calibration_errors, expected_calibration_error
@@ -502,3 +502,22 @@ def test_skipped_clips_are_listed_and_change_the_status(run, tmp_path, manifest)
     status, _, err = run("calibrate", bundle, manifest)
     assert status == 3
     assert "leer.wav" in err
+
+
+@pytest.fixture
+def model_with_window_thresholds(tmp_path):
+    windows = WindowThresholds(below_seconds=2.0, thresholds=(0.1, 0.2, 0.3))
+    return store(make_bundle(tmp_path / "windows", make_info(window_thresholds=windows)))
+
+
+def test_threshold_set_by_hand_also_holds_for_windows(model_with_window_thresholds):
+    result = calibrate(model_with_window_thresholds, thresholds={"middle": 0.9}, in_place=True)
+    assert read_info(model_with_window_thresholds).window_thresholds.thresholds == (0.1, 0.9, 0.3)
+    assert not result.drops_window_thresholds
+
+
+def test_thresholds_of_windows_are_dropped_where_clips_are_fitted_again(model_with_window_thresholds):
+    """They are for the former calibration and goal, and the windows' predictions are not stored."""
+    result = calibrate(model_with_window_thresholds, goal=ThresholdGoal(kind="recall", at_least=0.9), in_place=True)
+    assert read_info(model_with_window_thresholds).window_thresholds is None
+    assert result.drops_window_thresholds

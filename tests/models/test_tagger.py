@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.special import expit
 
 from helpers.bundles import (
@@ -29,7 +30,7 @@ from spectag.config.base import ImageConfig, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import AudioError, BundleError, DataError
 from spectag.models import tagger as tagger_module
-from spectag.models.bundle import INFO_FILE, ONNX_FILE
+from spectag.models.bundle import INFO_FILE, ONNX_FILE, WindowThresholds
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.tagger import Tag, Tagger, Tags, open_session
 from spectag.models.timeline import pool_logits
@@ -523,3 +524,20 @@ def test_repr_contains_folder_and_labels(tagger):
     assert repr(tagger).startswith("Tagger(")
     assert "modell für töne" in repr(tagger)
     assert "3 labels" in repr(tagger)
+
+
+def test_thresholds_of_windows_are_for_windows_only(tmp_path):
+    windows = WindowThresholds(below_seconds=1.0, thresholds=(0.1, 0.2, 0.3))
+    tagger = Tagger(make_bundle(tmp_path / "model", make_info(window_thresholds=windows)))
+    path = write(tmp_path / "a.wav", tone("low", 2.0))
+    of_windows = np.array(windows.thresholds, np.float32)
+    for seconds, expected in ((0.5, of_windows), (1.0, tagger.thresholds)):
+        for tags in tagger.tag_windows(path, WindowConfig(window_seconds=seconds)):
+            np.testing.assert_array_equal(tags.thresholds, expected)
+    np.testing.assert_array_equal(tagger.tag(path).thresholds, tagger.thresholds)
+    np.testing.assert_array_equal(tagger.thresholds_for(WindowConfig()), tagger.thresholds)
+
+
+def test_each_label_needs_a_threshold_of_windows():
+    with pytest.raises(ValidationError, match="need a threshold of windows for each of 3 labels, got 1"):
+        make_info(window_thresholds=WindowThresholds(below_seconds=1.0, thresholds=(0.1,)))

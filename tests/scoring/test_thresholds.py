@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 from sklearn.metrics import f1_score
 
-from spectag.scoring.thresholds import ThresholdGoal, fit_thresholds, fit_to_goal
+from spectag.scoring.thresholds import ThresholdGoal, fit_thresholds, fit_to_goal, fit_window_thresholds
 
 TRUTH = np.array([1, 0, 1, 1, 0, 1], bool)[:, None]
 PROBABILITIES = np.array([0.9, 0.8, 0.7, 0.5, 0.3, 0.1])[:, None]
@@ -212,3 +212,28 @@ def test_arrays_of_different_shapes_are_refused():
         fit_thresholds(TRUTH, PROBABILITIES[:3], ThresholdGoal(kind="recall", at_least=0.5))
     with pytest.raises(ValueError, match="need a group for each of the 6 clips, got 2"):
         fit_thresholds(TRUTH, PROBABILITIES, groups=["a", "b"])
+
+
+def test_window_thresholds_ignore_windows_of_a_clip_that_are_far_below_its_best_one():
+    """Half of the largest probability and more are positives: 0.9 and 0.5, not 0.4."""
+    y_true, clips = [[1], [1], [1], [0]], np.array([0, 0, 0, 1, 2, 3, 3])
+    probabilities = [[0.9], [0.5], [0.4], [0.8], [0.7], [0.45], [0.1]]
+    [threshold] = fit_window_thresholds(y_true, probabilities, clips)
+    assert threshold == pytest.approx((0.5 + 0.45) / 2)
+
+
+def test_window_thresholds_of_clips_without_windows_are_those_of_clips(rng):
+    y_true = rng.random((60, 4)) < 0.3
+    probabilities = np.clip(0.3 * y_true + 0.7 * rng.random(y_true.shape), 0, 1)
+    np.testing.assert_array_equal(
+        fit_window_thresholds(y_true, probabilities, np.arange(60)), fit_thresholds(y_true, probabilities)
+    )
+
+
+def test_window_thresholds_need_clips_rather_than_windows_and_leave_unknown_labels_out():
+    clips = np.array([0, 0, 0, 1, 1, 2])
+    two_clips, unknown = [[1.0], [1.0], [0.0]], [[1.0], [np.nan], [0.0]]
+    probabilities = np.array([[0.9], [0.9], [0.8], [0.9], [0.9], [0.1]])
+    assert np.isnan(fit_window_thresholds(two_clips, probabilities, clips)).all()
+    assert fit_window_thresholds(two_clips, probabilities, clips, min_positives=2) == pytest.approx(0.45)
+    assert np.isnan(fit_window_thresholds(unknown, probabilities, clips, min_positives=2)).all()

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from helpers.bundles import LABELS as BUNDLE_LABELS
-from helpers.bundles import make_bundle
+from helpers.bundles import make_bundle, make_info
 from spectag.config.base import SegmentConfig
 from spectag.config.tagging import TagSettings
+from spectag.models.bundle import WindowThresholds
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
 from spectag.tagging.events import Event, detected_events, segment_events, select_labels, window_events
@@ -170,3 +171,13 @@ def test_novel_windows_do_not_count_in_a_pool(tagger, pool):
         0,
     )
     assert detect_with_novelty(tagger, column=column, novelty=(2.0,) * 4, pool=pool, top=1, max_novelty=1) == ([], 1)
+
+
+def test_windows_and_segments_have_thresholds_of_their_own(tagger, tmp_path):
+    windows = WindowThresholds(below_seconds=1.5, thresholds=(0.04, 0.5, 0.5))
+    with_own = Tagger(make_bundle(tmp_path / "windows", make_info(window_thresholds=windows)))
+    column = (0.05, 0.05, 0.01, 0.05)
+    assert detect(with_own, column=column, window=1.0) == [(0.0, 1.0, 0.05), (1.0, 2.0, 0.05), (3.0, 4.0, 0.05)]
+    assert detect(with_own, column=column, window=1.0, segments=True) == [(0.0, 2.0, 0.05), (3.0, 4.0, 0.05)]
+    assert detect(with_own, column=column, window=1.5) == detect(tagger, column=column, window=1.5) == []
+    assert detect(with_own, column=column) == []

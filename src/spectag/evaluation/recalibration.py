@@ -70,6 +70,8 @@ class Recalibration:
     """Labels that can be fitted on the clips, or whose threshold was set by hand. The others have not changed."""
     skipped: tuple[tuple[Clip, str], ...]
     """Clips of the manifest that cannot be read, each with the reason."""
+    drops_window_thresholds: bool = False
+    """Whether windows had thresholds of their own, and now have those of whole clips."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: None instead of NaN."""
@@ -181,7 +183,8 @@ def calibrate(
         _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
     results = _label_results(before, info, clips, cross_fitted, manual_thresholds.keys())
     written_to = bundle if in_place else output
-    return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped)
+    drops = before.window_thresholds is not None and info.window_thresholds is None
+    return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped, drops)
 
 
 def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict[str, float]:
@@ -224,6 +227,7 @@ def _fitted_thresholds(
     misses_goal = np.isin(before.labels, before.labels_missing_goal)
     misses_goal[clips.labels] = is_fitted[clips.labels] & ~fitted.reaches_goal
     return {
+        "window_thresholds": None,  # they are for the former calibration and goal
         "thresholds": tuple(thresholds.tolist()),
         "thresholds_fitted": tuple(is_fitted.tolist()),
         "labels_missing_goal": tuple(compress(before.labels, misses_goal)),
@@ -232,8 +236,14 @@ def _fitted_thresholds(
 
 def _with_manual_thresholds(info: BundleInfo, manual: Mapping[str, float]) -> BundleInfo:
     rows = list(zip(info.labels, info.thresholds, info.thresholds_fitted, strict=True))
+    windows = info.window_thresholds
+    if windows is not None:
+        pairs = zip(info.labels, windows.thresholds, strict=True)
+        of_labels = tuple(manual.get(label, threshold) for label, threshold in pairs)
+        windows = windows.model_copy(update={"thresholds": of_labels})
     return info.model_copy(
         update={
+            "window_thresholds": windows,
             "thresholds": tuple(manual.get(label, threshold) for label, threshold, _ in rows),
             "thresholds_fitted": tuple(label not in manual and is_fitted for label, _, is_fitted in rows),
             "labels_missing_goal": tuple(label for label in info.labels_missing_goal if label not in manual),

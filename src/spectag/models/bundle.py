@@ -71,6 +71,14 @@ class MemberInfo(Config):
     backbone: BackboneInfo
 
 
+class WindowThresholds(Config):
+    """Thresholds for windows that are shorter than the training clips."""
+
+    below_seconds: float = Field(gt=0)
+    """For windows shorter than this."""
+    thresholds: tuple[float, ...]
+
+
 class BundleInfo(Config):
     """The content of spectag.json."""
 
@@ -88,6 +96,8 @@ class BundleInfo(Config):
     """For each label, the probability from which it is reported."""
     thresholds_fitted: tuple[bool, ...]
     """Whether the threshold of a label is fitted on out-of-fold predictions, and not a default or set by hand."""
+    window_thresholds: WindowThresholds | None = None
+    """Fitted to the best F1 on windows; None: those of whole clips hold for windows, too."""
     threshold_goal: ThresholdGoal = ThresholdGoal()
     """The goal of the fitted thresholds."""
     labels_missing_goal: tuple[str, ...] = ()
@@ -114,6 +124,9 @@ class BundleInfo(Config):
     def _check(self) -> Self:
         n_clips = self.labels if self.data.n_clips_per_label is None else self.data.n_clips_per_label
         lengths = len(self.thresholds), len(self.thresholds_fitted), len(n_clips)
+        if self.window_thresholds is not None and len(self.window_thresholds.thresholds) != len(self.labels):
+            n_thresholds = len(self.window_thresholds.thresholds)
+            raise ValueError(f"need a threshold of windows for each of {len(self.labels)} labels, got {n_thresholds}")
         if not self.labels or len(set(self.labels)) < len(self.labels) or set(lengths) != {len(self.labels)}:
             raise ValueError(
                 "need unique labels, each with a threshold and a number of clips, got "

@@ -396,7 +396,7 @@ class Tagger:
         with self.open_windows(path, window) as windows:
             for part in windows:
                 outputs = self.outputs_of_window(part, features=False)
-                yield self._tags(Path(path), part.start_seconds, part.end_seconds, outputs)
+                yield self._tags(Path(path), part.start_seconds, part.end_seconds, outputs, window)
 
     @contextmanager
     def open_windows(
@@ -429,7 +429,17 @@ class Tagger:
             windows = cutter.cut(self.clock.timed_items("reading", sound.blocks))
             yield self.clock.timed_items("resampling", windows)
 
-    def _tags(self, path: Path, start: float, end: float | None, outputs: TaggerOutputs) -> Tags:
+    def thresholds_for(self, window: WindowConfig | None) -> Float32Array:
+        """The thresholds (n_labels,) for windows of this length; None: for whole recordings."""
+        of_windows = self.info.window_thresholds
+        if window is None or window.window_seconds is None or of_windows is None:
+            return self.thresholds
+        is_short = window.window_seconds < of_windows.below_seconds
+        return np.array(of_windows.thresholds, np.float32) if is_short else self.thresholds
+
+    def _tags(
+        self, path: Path, start: float, end: float | None, outputs: TaggerOutputs, window: WindowConfig | None = None
+    ) -> Tags:
         if not np.isfinite(outputs.probabilities).all():
             raise DataError(not_finite(path, start))
-        return Tags(path, start, end, self.labels, outputs.probabilities, self.thresholds, outputs.novelty)
+        return Tags(path, start, end, self.labels, outputs.probabilities, self.thresholds_for(window), outputs.novelty)

@@ -52,6 +52,8 @@ class ThresholdGoal(Config):
 
 BEST_F1 = ThresholdGoal()
 
+_SELECTED_FRACTION = 0.5  # of a clip's largest probability, for the windows that count as positives
+
 
 @dataclass(frozen=True, eq=False)
 class FittedThresholds:
@@ -153,6 +155,47 @@ def fit_to_goal(
             rank, reaches_goal[label] = ranking.reach_precision(goal)
         thresholds[label] = ranking.threshold_below(rank)
     return FittedThresholds(thresholds, reaches_goal)
+
+
+def fit_window_thresholds(
+    y_true: ArrayLike, probabilities: ArrayLike, clips: IntArray, *, min_positives: int = 3
+) -> FloatArray:
+    """Thresholds (n_labels,) for windows, with the best F1 on the windows of clips whose labels have no times.
+
+    All windows of a clip without a label are negatives. In a clip with the label, the windows with at least half of the
+    clip's largest probability are positives, and nobody knows about the others: they do not count (multiple-instance
+    selection). The maximum over the windows of a clip would give thresholds that most windows with the label do not
+    reach (docs/benchmarks.md).
+
+    Parameters
+    ----------
+    y_true : bool or float array of shape (n_clips, n_labels)
+        NaN for unknown labels.
+    probabilities : float array of shape (n_windows, n_labels)
+        Of clips that the model was not trained on.
+    clips : int array of shape (n_windows,)
+        The clip of each window.
+    min_positives : int
+        A label needs this many clips, otherwise its threshold is NaN.
+
+    References
+    ----------
+    Dietterich et al., "Solving the multiple instance problem with axis-parallel rectangles", Artificial Intelligence
+    1997.
+
+    Examples
+    --------
+    >>> y_true, clips = [[1], [1], [0]], np.array([0, 0, 1, 2, 2])
+    >>> fit_window_thresholds(y_true, [[0.9], [0.1], [0.7], [0.2], [0.5]], clips, min_positives=2)
+    array([0.6])
+    """
+    of_clips, scores = np.asarray(y_true, np.float64), np.asarray(probabilities, np.float64)
+    largest = np.zeros(of_clips.shape)
+    np.maximum.at(largest, clips, scores)
+    of_windows = of_clips[clips]
+    of_windows[(of_windows == 1) & (scores < _SELECTED_FRACTION * largest[clips])] = np.nan
+    n_positive_clips = (of_clips[np.unique(clips)] == 1).sum(axis=0)
+    return np.where(n_positive_clips >= min_positives, fit_thresholds(of_windows, scores, min_positives=1), np.nan)
 
 
 class _Ranking:

@@ -196,7 +196,8 @@ def _familiar(timeline: Timeline, max_novelty: float) -> Timeline:
 
 
 def _events(timeline: Timeline, tagger: Tagger, settings: TagSettings) -> tuple[Event, ...]:
-    labels, thresholds, threshold = tagger.labels.names, tagger.thresholds, settings.min_confidence
+    labels, threshold = tagger.labels.names, settings.min_confidence
+    thresholds = tagger.thresholds_for(settings.windows)
     if settings.joins_windows:
         limits = thresholds if threshold is None else np.full_like(thresholds, threshold)
         return segment_events(timeline, labels, limits, settings)

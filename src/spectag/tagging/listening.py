@@ -88,11 +88,12 @@ def listen(
         If the stream breaks off, after the offsets of all labels that are on.
     """
     settings = settings or ListenSettings()
-    thresholds = tagger.thresholds
+    windows_config = settings.windows(tagger.info.window)
+    thresholds = tagger.thresholds_for(windows_config)
     if settings.min_confidence is not None:
         thresholds = np.full_like(thresholds, settings.min_confidence)
     detector = OnOffDetector(tagger.labels.names, thresholds, settings.hysteresis, clock)
-    windows = tag_stream(tagger, stream, settings.windows(tagger.info.window), log=log, clock=clock)
+    windows = tag_stream(tagger, stream, windows_config, log=log, clock=clock)
     try:
         for window in median_windows(windows, settings.smooth_windows):
             yield from detector.update(window)

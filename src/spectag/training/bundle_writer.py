@@ -34,6 +34,7 @@ from spectag.models.bundle import (
     BundleInfo,
     DataInfo,
     MemberInfo,
+    WindowThresholds,
     read_info,
     replace_when_complete,
     write_info,
@@ -48,6 +49,7 @@ from spectag.scoring.blending import ONE_MODEL, EnsembleWeights
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CrossFitted, probabilities_of
 from spectag.scoring.reliability_diagram import calibration_metrics
 from spectag.scoring.scores import Scores
+from spectag.scoring.thresholds import fill_thresholds
 from spectag.system.epoch_log import Epoch, write_history
 from spectag.system.worker_pool import n_usable_cores
 from spectag.training.members.bundle_member import NETWORK_FILES, BundleMember, network_with_novelty, write_networks
@@ -102,6 +104,7 @@ class TrainingRecord:
     thresholds: FloatArray  # (n_labels,), NaN for labels without one
     epochs: tuple[Epoch, ...]
     all_training_clips: OutOfFoldPredictions  # those of `out_of_fold` and the clips with noisy labels
+    window_thresholds: FloatArray | None = None  # (n_labels,), NaN for labels without one
 
 
 def check_output(output: Path) -> None:
@@ -305,6 +308,7 @@ def _info(
     record: TrainingRecord, members: Sequence[BundleMember], weights: EnsembleWeights, onnx_difference: float
 ) -> BundleInfo:
     is_fitted = ~np.isnan(record.thresholds)
+    thresholds = np.where(is_fitted, record.thresholds, DEFAULT_THRESHOLD)
     return BundleInfo(
         labels=record.manifest.labels.names,
         front_end=members[0].front_end,
@@ -312,8 +316,9 @@ def _info(
         members=_member_infos(members, weights) if len(members) > 1 else (),
         bias=weights.bias,
         novelty=_novelty_info(members),
-        thresholds=tuple(np.where(is_fitted, record.thresholds, DEFAULT_THRESHOLD).tolist()),
+        thresholds=tuple(thresholds.tolist()),
         thresholds_fitted=tuple(is_fitted.tolist()),
+        window_thresholds=_window_thresholds(record.window_thresholds, thresholds),
         calibration=record.calibration,
         calibration_method=record.recipe.calibration,
         metrics=_metrics(record),
@@ -338,6 +343,17 @@ def _novelty_info(members: Sequence[BundleMember]) -> NoveltyInfo | None:
     novelty = members[network].novelty
     assert novelty is not None
     return NoveltyInfo(network=network, n_held_out=novelty.n_held_out)
+
+
+def _window_thresholds(fitted: FloatArray | None, of_clips: FloatArray) -> WindowThresholds | None:
+    """Those of a bundle: of the whole clips where a label has none for windows."""
+    if fitted is None:
+        return None
+    windows = ClipWindows()
+    return WindowThresholds(
+        below_seconds=windows.seconds + windows.hop_seconds,
+        thresholds=tuple(fill_thresholds(fitted, of_clips).tolist()),
+    )
 
 
 def _member_infos(members: Sequence[BundleMember], weights: EnsembleWeights) -> tuple[MemberInfo, ...]:

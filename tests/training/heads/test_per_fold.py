@@ -460,3 +460,14 @@ def test_without_held_out_clips_the_kind_of_head_depends_on_the_names_that_the_n
     expected = Recipe(classifier="lda" if knows_names else "logistic")
     [head], [same] = (fit_linear_heads(data, cross_validation, r, Callbacks()).heads for r in (Recipe(), expected))
     np.testing.assert_array_equal(head.weights, same.weights)
+
+
+def test_held_out_logits_of_windows_are_those_of_the_heads_of_their_folds(world, rng):
+    windowed = WindowedWorld(world, rng, is_clear=True)
+    fit = fit_linear_heads(
+        windowed.data, CrossValidation.of(windowed.y_true, FOLDS), Recipe(final_model="ensemble"), Callbacks()
+    )
+    np.testing.assert_array_equal(fit.window_logits.clips, np.arange(N_CLIPS))
+    for number, head in enumerate(fit.heads[:3]):
+        rows = np.flatnonzero(number == FOLD)
+        np.testing.assert_allclose(fit.window_logits.logits[rows], head.logits(windowed.of_windows[rows]), atol=1e-6)

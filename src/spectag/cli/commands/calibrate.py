@@ -174,6 +174,8 @@ def _summary(result: "Recalibration") -> Iterator[str]:
         yield "            log loss {:.4f} before, {:.4f} after".format(*metrics["log_loss"])
     if not all(math.isnan(row.ece_after) for row in result.labels):
         yield f"scored on {result.n_clips:,} clips, each with a fit on other clips"
+    if result.drops_window_thresholds:
+        yield "windows that are shorter than the training clips had thresholds of their own; they now have these"
     if result.written_to is not None:
         yield f"written to {result.written_to}"
     else:

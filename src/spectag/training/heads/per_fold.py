@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from spectag.array_types import AnyFloatArray, BoolArray, Float32Array, FloatArray
+from spectag.array_types import AnyFloatArray, BoolArray, Float32Array, FloatArray, IntArray
 from spectag.config.recipe import Recipe
 from spectag.models.clip_windows import FrameWindows
 from spectag.scoring.calibration_curves import fit_line
@@ -63,6 +63,13 @@ class FrozenFeatures:
                 logits[position] = parts.logits(head)
         return logits
 
+    def window_logits(self, head: Callable[[Float32Array], AnyFloatArray], row: int) -> FloatArray:
+        """Logits (n_windows, n_labels) of the windows of a clip, or of its parts if it has no windows."""
+        assert self.windows is not None
+        parts = self.windows.of_clip(row)
+        windows = [features for features in parts.windows if len(features)]
+        return np.asarray(head(np.concatenate(windows) if windows else parts.features), np.float64)
+
     def training_arrays(
         self, fold: Fold, y_true: BoolArray | FloatArray
     ) -> tuple[Float32Array, FloatArray, FloatArray]:
@@ -94,6 +101,17 @@ class WindowFeatures:
     of_clip: "Callable[[int], PartFeatures]"
 
 
+@dataclass(frozen=True, eq=False)
+class WindowLogits:
+    """Held-out logits (n_windows, n_labels) of the windows of clips, and the clip (its row) of each, (n_windows,).
+
+    A clip without windows counts as one.
+    """
+
+    clips: IntArray
+    logits: FloatArray
+
+
 @dataclass(frozen=True)
 class HeadFit(Generic[H]):
     """A head for each training that the final model needs, and the held-out logits of the folds' heads.
@@ -106,6 +124,7 @@ class HeadFit(Generic[H]):
     logits: HeldOutLogits
     epochs: tuple[Epoch, ...] = ()
     refit: Callable[[Fold, int], H] | None = None
+    window_logits: WindowLogits | None = None
 
 
 class HeadSettings(NamedTuple):
@@ -173,8 +192,11 @@ def fit_linear_heads(
         prior_weights, logits = candidates.choose_prior_weight(choice)
         _log_prior(data, cross_validation.targets, prior_weights[0], callbacks.log)
     all_chosen = list(map(_Chosen, settings, prior_weights or [0.0] * len(settings)))
+    window_logits = None
     if data.windows is not None and can_compare:
-        all_chosen, logits = _choose_windows(data, cross_validation, all_chosen, logits, callbacks.progress)
+        all_chosen, logits, window_logits = _choose_windows(
+            data, cross_validation, all_chosen, logits, callbacks.progress
+        )
         _log_windows(all_chosen[0].windows, callbacks.log)
     chosen, *without_part = all_chosen
 
@@ -187,7 +209,8 @@ def fit_linear_heads(
 
     needs_folds = cross_validation.all_clips is None or recipe.final_model != "refit"
     trainings = cross_validation.trainings if needs_folds else cross_validation.trainings[-1:]
-    return HeadFit(tuple(fit(fold, chosen) for fold in trainings), logits, refit=refit)
+    heads = tuple(fit(fold, chosen) for fold in trainings)
+    return HeadFit(heads, logits, refit=refit, window_logits=window_logits)
 
 
 def _default_settings(recipe: Recipe, data: FrozenFeatures) -> HeadSettings:
@@ -269,8 +292,8 @@ def _choose_windows(
     chosen: Sequence[_Chosen],
     logits: HeldOutLogits,
     progress: Progress,
-) -> tuple[list[_Chosen], HeldOutLogits]:
-    """The chosen heads, with windows where they are better than whole clips, and the held-out logits.
+) -> tuple[list[_Chosen], HeldOutLogits, WindowLogits]:
+    """The chosen heads, with windows where they are better than whole clips, the held-out logits, and the windows'.
 
     `chosen` are the final head and those that are chosen without each part; `logits` are theirs for whole clips.
     """
@@ -281,11 +304,16 @@ def _choose_windows(
         for of_head, whole in zip(chosen, (logits.chosen, *logits.without), strict=True)
     }
 
+    of_windows: dict[int, FloatArray] = {}  # of the final head's settings, by the row of the clip
+
     def predict(fold: Fold) -> None:
         heads = _fit_fold(data, fold, cross_validation.targets, [of_head.settings for of_head in candidates])
         for (of_head, (_, with_windows)), head in zip(candidates.items(), heads, strict=True):
             head_logits = head.with_prior(of_head.prior_weight).logits
             with_windows[fold.valid] = data.logits(head_logits, fold.valid, windows)
+            if of_head == chosen[0]:
+                rows = np.flatnonzero(fold.valid).tolist()
+                of_windows.update({row: data.window_logits(head_logits, row) for row in rows})
 
     with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
         for n_done, _ in enumerate(pool.map(predict, cross_validation.folds), start=1):
@@ -297,7 +325,10 @@ def _choose_windows(
     with_windows = [
         of_head._replace(windows=windows if index else None) for of_head, index in zip(chosen, best, strict=True)
     ]
-    return with_windows, HeldOutLogits(best_logits[0], tuple(best_logits[1:]))
+    rows = sorted(of_windows)
+    clips = np.repeat(rows, [len(of_windows[row]) for row in rows])
+    window_logits = WindowLogits(clips, np.concatenate([of_windows[row] for row in rows]))
+    return with_windows, HeldOutLogits(best_logits[0], tuple(best_logits[1:])), window_logits
 
 
 def _log_windows(windows: FrameWindows | None, log: Log) -> None:

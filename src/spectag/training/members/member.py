@@ -29,7 +29,7 @@ from spectag.system.progress import Progress
 from spectag.training.heads.learning_curve import LearningCurve, learning_curve
 from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
 from spectag.training.heads.novelty import fit_novelty
-from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, fit_linear_heads
+from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, WindowLogits, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.inputs.mixed_clips import mix_clips
 from spectag.training.members.head_training import fit_by_gradient, head_module
@@ -120,6 +120,7 @@ class MemberFit:
     epochs: tuple[Epoch, ...] = ()
     other_weights: dict[str, TaggerNetwork] = field(default_factory=dict)
     learning_curve: Callable[[], LearningCurve | None] | None = None
+    window_logits: WindowLogits | None = None
     novelty: NoveltyModel | None = None
 
 
@@ -187,17 +188,20 @@ def fit_frozen(
     recipe = inputs.recipe
     curve: Callable[[], LearningCurve | None] | None = None
     windows: FrameWindows | None = None
+    window_logits: WindowLogits | None = None
     if recipe.optimizer == "lbfgs":
         linear = fit_linear_heads(data, cross_validation, recipe, callbacks)
         fit = HeadFit[nn.Module](tuple(map(head_module, linear.heads)), linear.logits)
-        windows = linear.heads[0].windows
+        windows, window_logits = linear.heads[0].windows, linear.window_logits
         curve = partial(learning_curve, data, cross_validation, linear, seed=recipe.seed)
     else:
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
     heads = final_networks(fit.heads, cross_validation, recipe)
     networks = tuple(TaggerNetwork(inputs.store.extractor, head, windows).eval() for head in heads)
     novelty = fit_novelty(data, cross_validation, seed=recipe.seed)
-    return MemberFit(networks, fit.logits, fit.epochs, learning_curve=curve, novelty=novelty)
+    return MemberFit(
+        networks, fit.logits, fit.epochs, learning_curve=curve, novelty=novelty, window_logits=window_logits
+    )
 
 
 def final_networks(networks: Sequence[N], cross_validation: CrossValidation, recipe: Recipe) -> list[N]:
