@@ -21,7 +21,7 @@ from spectag.curation.embedding import Embedding, nearest_neighbors
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.shared_audio import SharedAudio
-from spectag.errors import SpectagError
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
@@ -125,7 +125,8 @@ def comparison_waveform(clip: Clip) -> FloatArray:
     end = limit if clip.end_seconds is None else min(clip.end_seconds, limit)
     try:
         waveform, _ = read_audio(clip.path, start_seconds=clip.start_seconds, end_seconds=end, sample_rate=_SAMPLE_RATE)
-    except SpectagError:
+    except Exception as error:
+        skip_reason(clip.path, error)  # raises it again if it concerns the whole run
         return np.zeros(0)
     samples = waveform.astype(np.float64)
     return np.asarray(samples - samples.mean())

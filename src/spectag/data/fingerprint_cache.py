@@ -21,8 +21,9 @@ from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.shared_audio import COMPARISON_VERSION, SharedAudio, find_shared_audio, find_shared_between
 from spectag.data.spectrograms.cache import content_key, state_of_file
-from spectag.errors import EndOfSoundError, SpectagError, SpectrogramCacheError
+from spectag.errors import EndOfSoundError, SpectrogramCacheError
 from spectag.system.cache import cache_folder
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
@@ -245,5 +246,6 @@ def _n_bytes(clips: Iterable[Clip]) -> int:
 def _try_fingerprint(clip: Clip) -> Fingerprint | None:
     try:
         return clip_fingerprint(clip)
-    except (SpectagError, OSError):
+    except Exception as error:
+        skip_reason(clip.path, error)  # raises it again if it concerns the whole run
         return None

@@ -18,7 +18,8 @@ from spectag.data.clips import Clip, Manifest, labels_contradict, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest
 from spectag.data.shared_audio import SharedAudio
-from spectag.errors import EndOfSoundError, SpectagError
+from spectag.errors import EndOfSoundError
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
@@ -311,8 +312,8 @@ def _measure_sound(clip: Clip) -> _SoundFacts | str:
             n_full_scale += int(np.count_nonzero(magnitudes >= FULL_SCALE))
             peak = max(peak, float(magnitudes.max()))
             digest.update(np.ascontiguousarray(waveform).data)
-    except SpectagError as error:
-        return str(error).removeprefix(f"{clip.path}: ")
+    except Exception as error:
+        return skip_reason(clip.path, error).removeprefix(f"{clip.path}: ")
     past_end = clip.end_seconds is not None and clip.end_seconds > info.duration_seconds + _END_TOLERANCE_SECONDS
     seconds, clipped = n_samples / info.sample_rate, n_full_scale / n_samples
     return _SoundFacts(seconds, info.sample_rate, info.n_channels, peak, clipped, past_end, digest.digest())
@@ -340,8 +341,10 @@ def _measure_image(clip: Clip) -> _ImageFacts | str:
             return _ImageFacts(f"{image.width} x {image.height}", digest.digest())
     except UnidentifiedImageError:
         return "the file is not an image"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error)
+    except Exception as error:
+        return skip_reason(clip.path, error).removeprefix(f"{clip.path}: ")
 
 
 def _count(values: Iterator[int]) -> dict[int, int]:

@@ -19,11 +19,12 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.training import AugmentConfig
 from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import read_manifest
-from spectag.errors import AudioError, ConfigError, DataError
+from spectag.errors import ConfigError, DataError
 from spectag.reporting.clip_view import SpectrogramFigure, loudest_excerpt, spectrogram_figure
 from spectag.reporting.embedded_media import flac_uri, jpeg_uri
 from spectag.reporting.html_pages import check_page_path, render_page, write_page
 from spectag.reporting.spectrograms import in_decibels, spectrogram_pixels
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Progress, silent
 from spectag.training.inputs.augmenter import BACKGROUND_SPREAD_DB, Augmenter, Draw, augment_arrays, draw
 
@@ -189,8 +190,8 @@ def _read_samples(
             else:
                 waveforms.append((clip.name, _loudest_waveform(clip, front_end.sample_rate)))
             clips.append(clip)
-        except (AudioError, DataError) as error:
-            skipped.append((clip, str(error)))
+        except Exception as error:
+            skipped.append((clip, skip_reason(clip.path, error)))
         if len(clips) == n_clips:
             break
     if not clips:

@@ -20,9 +20,10 @@ from spectag.audio.spectrogram_image import read_png
 from spectag.config.base import MelConfig
 from spectag.data.clips import Clip
 from spectag.data.manifest import read_manifest
-from spectag.errors import AudioError, ConfigError, DataError
+from spectag.errors import ConfigError
 from spectag.reporting.spectrograms import COLORMAP, frequency_ticks, native_mel_config
 from spectag.system.figures import LINE_COLOR, TITLE_LENGTH, check_figure_path, new_figure, save_figure, shorten_middle
+from spectag.system.file_errors import skip_reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -227,7 +228,8 @@ def _tile(clip: Clip, mel: MelConfig | None, *, is_image: bool) -> Tile:
     """The tile of a clip; an empty one with a note if the clip can't be read."""
     try:
         return _image_tile(clip) if is_image else _sound_tile(clip, mel)
-    except (AudioError, DataError):
+    except Exception as error:
+        skip_reason(clip.path, error)  # raises it again if it concerns the whole run
         return Tile(clip.labels, "can't be read", np.full((1, 1), 255, np.uint8), None)
 
 

@@ -12,9 +12,9 @@ from spectag.audio.spectrogram_image import read_png
 from spectag.config.base import MelConfig
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
-from spectag.errors import AudioError, DataError
 from spectag.reporting.embedded_media import jpeg_uri, mp3_uri
 from spectag.reporting.spectrograms import frequency_ticks, in_decibels, native_mel_config, spectrogram_pixels
+from spectag.system.file_errors import skip_reason
 
 _PEAK = 0.9  # of a sound on a page: quiet clips are amplified
 _MAX_GAIN = 100.0  # 40 dB, so that noise stays quiet
@@ -144,8 +144,8 @@ def view_clip(
         title = f"Mel spectrogram of {clip.name}"
         figure = spectrogram_figure(pixels, mel, log_mel.shape[1], title, excerpt.seconds, maps=maps_of(excerpt, mel))
         return ClipView(clip.name, figure=figure, sound=excerpt.mp3, excerpt_text=excerpt.text)
-    except (AudioError, DataError) as error:
-        return ClipView(clip.name, problem=reason_without_folder(str(error), clip))
+    except Exception as error:
+        return ClipView(clip.name, problem=reason_without_folder(skip_reason(clip.path, error), clip))
 
 
 def reason_without_folder(reason: str, clip: Clip) -> str:

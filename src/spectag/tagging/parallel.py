@@ -20,9 +20,9 @@ from spectag.audio.sound_statistics import SoundStatistics, of_recording
 from spectag.audio.windows import Window
 from spectag.config.base import WindowConfig
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
-from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
 from spectag.models.tagger import Tagger, TaggerOutputs, not_finite
 from spectag.models.timeline import Timeline
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Progress, silent
 from spectag.system.storage import is_url, local_copy
 from spectag.system.worker_pool import WorkerDiedError, map_surviving_crashes, n_usable_cores
@@ -238,11 +238,11 @@ def tag_chunk(
                 waiting.append((job, pool.submit(row_of_window, audio_window)))
                 if len(waiting) > _WINDOWS_AHEAD * n_threads:
                     earliest, row = waiting.popleft()
-                    earliest.add(row.result())
+                    earliest.add_result(row)
                 if on_window is not None:
                     on_window(audio_window)
         for job, row in waiting:
-            job.add(row.result())
+            job.add_result(row)
     files = tuple(job.result(whole=whole) for job in jobs)
     return TaggedChunk(files, tagger.clock.read_and_reset())
 
@@ -294,8 +294,16 @@ class _FileJob:
                     for audio_window in windows:
                         self._times.extend((audio_window.start_seconds, audio_window.end_seconds))
                         yield audio_window
-        except (AudioError, DataError, MissingExtraError) as error:
-            self._reason = str(error)
+        except Exception as error:
+            self._reason = skip_reason(self._file, error)
+
+    def add_result(self, row: Future[_Row]) -> None:
+        """Add the row of the next window when it is computed."""
+        try:
+            self.add(row.result())
+        except Exception as error:
+            reason = skip_reason(self._file, error)
+            self._reason = self._reason or reason
 
     def add(self, row: _Row) -> None:
         """Add the row of the next window."""
@@ -349,7 +357,8 @@ def _minute_progress(chunks: Sequence[Chunk], progress: Progress) -> Callable[[W
         return None
     try:
         n_minutes = math.ceil(audio_info(chunks[0].files[0]).duration_seconds / 60)
-    except SpectagError:
+    except Exception as error:
+        skip_reason(chunks[0].files[0], error)  # raises it again if it concerns the whole run
         return None
     if n_minutes < _MIN_MINUTES_SHOWN:
         return None

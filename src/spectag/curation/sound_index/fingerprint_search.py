@@ -14,7 +14,7 @@ from spectag.curation.sound_index.metadata import is_index, read_index_info
 from spectag.data.clips import Clip
 from spectag.data.fingerprint_cache import clip_fingerprint, clip_fingerprints
 from spectag.data.shared_audio import FingerprintIndex, Match
-from spectag.errors import SpectagError
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.storage import is_url
 from spectag.system.worker_pool import map_unordered, n_usable_cores
@@ -133,8 +133,8 @@ def _clip(file: str) -> Clip:
 def _why_unreadable(file: str) -> str:
     try:
         clip_fingerprint(_clip(file))
-    except (SpectagError, OSError) as error:
-        return str(error)
+    except Exception as error:
+        return skip_reason(file, error)
     return f"{file}: the file changed while it was read"
 
 

@@ -30,7 +30,8 @@ from spectag.audio.files import audio_info, read_audio
 from spectag.audio.mel import FRONT_END_VERSION, compute_log_mel, mel_filter_bank, n_frames
 from spectag.config.base import MelConfig, to_toml
 from spectag.data.clips import Clip
-from spectag.errors import SpectagError, SpectrogramCacheError
+from spectag.errors import SpectrogramCacheError
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import WorkerDiedError, map_unordered, n_usable_cores
@@ -170,7 +171,8 @@ class SpectrogramCache:
         """Disk space of an excerpt's log_mel, from the header of its file; 0 if the file can't be read."""
         try:
             duration = audio_info(excerpt.path).duration_seconds
-        except SpectagError:
+        except Exception as error:
+            skip_reason(excerpt.path, error)  # raises it again if it concerns the whole run
             return 0
         end = duration if excerpt.end_seconds is None else min(excerpt.end_seconds, duration)
         n_samples = round((end - excerpt.start_seconds) * self.config.sample_rate)
@@ -279,12 +281,10 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerp
             log_mel = compute_log_mel(waveform, config)
         if state_of_file(audio_path) != file_state:
             return _Result(None, reason=f"{audio_path}: the file changed while it was read; prepare it again")
-    except SpectagError as error:
-        return _Result(None, reason=str(error))
-    except OSError as error:
-        return _Result(None, reason=f"{audio_path}: the file can't be read: {error.strerror}")
     except MemoryError:
         return _Result(None, reason=f"{audio_path}: too long for the memory; split it into clips with start and end")
+    except Exception as error:
+        return _Result(None, reason=skip_reason(audio_path, error))
     n_bytes = _write_atomically(path, [_npy_header(log_mel.shape), log_mel.data], work)
     return _Result(_IndexEntry(file_state, key, log_mel.shape[1]), n_bytes)
 

@@ -19,7 +19,8 @@ from spectag.config.base import WindowConfig
 from spectag.data.clips import Clip, Manifest, connected_groups
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.spectrograms.cache import SpectrogramCache, content_key
-from spectag.errors import DataError, SpectagError
+from spectag.errors import DataError
+from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Log, Progress
 
 MAX_CLIP_SECONDS = WindowConfig().max_clip_seconds
@@ -126,8 +127,8 @@ def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, lo
         try:
             read_png(clip.path)
             keys.append(_image_key(clip))
-        except (SpectagError, OSError) as error:
-            skipped.append((clip, str(error)))
+        except Exception as error:
+            skipped.append((clip, skip_reason(clip.path, error)))
     kept = _readable_clips(manifest, skipped, keys, log)
 
     def inputs(index: int) -> Float32Array:

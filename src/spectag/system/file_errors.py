@@ -1,0 +1,40 @@
+"""What an error says about the file that was being processed, in runs over many files."""
+
+import errno
+import logging
+from pathlib import Path
+
+from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
+
+_OF_ONE_FILE = (AudioError, DataError, MissingExtraError)
+_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Full disk, too many open files, no memory: the next file would fail, too."""
+_logger = logging.getLogger("spectag")
+
+
+def skip_reason(file: str | Path, error: Exception) -> str:
+    """Why a run leaves out a file, in one line. Call it where an exception of one file is caught.
+
+    An exception that nobody expected is logged with its traceback (logger `spectag`, level INFO), so that one file
+    does not end the run.
+
+    Raises
+    ------
+    Exception
+        The error itself, if it concerns the whole run: a damaged model, a full disk, too little memory.
+
+    Examples
+    --------
+    >>> skip_reason("a.wav", ValueError("bad header"))
+    'a.wav: unexpected ValueError: bad header'
+    """
+    if isinstance(error, _OF_ONE_FILE):
+        return str(error)
+    if isinstance(error, SpectagError | MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE):
+        raise error
+    if isinstance(error, OSError) and error.strerror:
+        return f"{file}: the file can't be read: {error.strerror}"
+    lines = str(error).strip().splitlines()
+    reason = f"{file}: unexpected {type(error).__name__}" + (f": {lines[0]}" if lines else "")
+    _logger.info(reason, exc_info=error)
+    return reason

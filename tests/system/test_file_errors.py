@@ -1,0 +1,54 @@
+"""Errors of one file are a reason to skip it; errors of the whole run are raised again."""
+
+import errno
+import logging
+
+import pytest
+
+from spectag.errors import AudioError, BundleError, DataError, MissingExtraError, SpectrogramCacheError
+from spectag.system.file_errors import skip_reason
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (AudioError("a.wav: empty"), "a.wav: empty"),
+        (DataError("a.png: no image"), "a.png: no image"),
+        (PermissionError(errno.EACCES, "Permission denied"), "a.wav: the file can't be read: Permission denied"),
+        (ValueError("bad header\nin two lines"), "a.wav: unexpected ValueError: bad header"),
+        (ZeroDivisionError(), "a.wav: unexpected ZeroDivisionError"),
+        (OSError("short read"), "a.wav: unexpected OSError: short read"),
+    ],
+)
+def test_error_of_one_file_is_a_reason_in_one_line(error, expected):
+    assert skip_reason("a.wav", error) == expected
+
+
+def test_missing_package_for_a_file_is_a_reason():
+    assert "pip install 'spectag[av]'" in skip_reason("a.m4a", MissingExtraError("av", "av", "a.m4a: reading it"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BundleError("model.onnx: damaged"),
+        SpectrogramCacheError("cache: can't be written"),
+        MemoryError(),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EMFILE, "Too many open files"),
+    ],
+)
+def test_error_of_the_whole_run_is_raised_again(error):
+    with pytest.raises(type(error)) as caught:
+        skip_reason("a.wav", error)
+    assert caught.value is error
+
+
+def test_unexpected_error_is_logged_with_its_traceback(caplog):
+    with caplog.at_level(logging.INFO, logger="spectag"):
+        skip_reason("a.wav", AudioError("a.wav: empty"))
+        assert not caplog.records
+        skip_reason("a.wav", KeyError("codec"))
+    [record] = caplog.records
+    assert record.getMessage() == "a.wav: unexpected KeyError: 'codec'"
+    assert record.exc_info is not None
