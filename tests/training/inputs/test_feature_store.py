@@ -1,5 +1,7 @@
 """Features on disk: computed once, separate for different settings, and safe if the process is killed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,10 @@ import torch
 from spectag.audio.front_end import FrontEnd
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
+from spectag.data.spectrograms.clip_inputs import ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
+from spectag.models.clip_windows import FrameWindows
+from spectag.models.timeline import pool_logits
 from spectag.system.cache import cache_folder
 from spectag.system.progress import silent
 from spectag.training.inputs.feature_store import FeatureStore
@@ -180,3 +185,82 @@ def test_front_end_of_another_height_is_exported_again(tmp_path, rng, inputs):
     taller = Inputs(rng, height=24)
     features = store(tmp_path)
     assert features.onnx_file(inputs.values[0]) != features.onnx_file(taller.values[0])
+
+
+# ------------------------------------------------------------------------------------------------ windows
+
+WINDOWS = FrameWindows(length=20, hop=10, weight=0.5)
+
+
+class ClipsInParts:
+    """A clip of three parts, of which the second is too short for windows; and a short clip without windows."""
+
+    def __init__(self, rng):
+        self.inputs = [
+            [rng.random((1, HEIGHT, width), np.float32) for width in widths] for widths in ((47, 25, 30), (29,))
+        ]
+        self.part_keys = KEYS[: len(self.inputs)]
+        self.manifest = SimpleNamespace(clips=[SimpleNamespace(path=f"{key}.wav") for key in self.part_keys])
+        self.n_read = 0
+
+    def parts(self, index):
+        self.n_read += 1
+        if len(self.inputs[index]) == 1:
+            yield ClipPart.of_whole(self.inputs[index][0])
+            return
+        for number, inputs in enumerate(self.inputs[index]):
+            yield ClipPart(number, number + 1, inputs)
+
+
+@pytest.fixture
+def clips(rng):
+    return ClipsInParts(rng)
+
+
+def windows_of(features, clips, **settings):
+    """The features of all clips, their parts and windows."""
+    features.of_clips(clips, progress=silent)
+    windows = FrameWindows(**{"length": 20, "hop": 10, "weight": 0.5} | settings)
+    features.make_windows(clips, windows, progress=silent)
+    return [features.of_parts(clips, index, windows) for index in range(len(clips.inputs))]
+
+
+def test_each_part_has_the_features_of_its_own_windows(tmp_path, clips):
+    features = store(tmp_path)
+    long, short = windows_of(features, clips)
+    assert [len(windows) for windows in long.windows] == [len(WINDOWS.starts(width)) for width in (47, 25, 30)]
+    assert [len(windows) for windows in long.windows] == [4, 0, 2]
+    assert [windows.shape for windows in short.windows] == [(0, long.features.shape[1])]
+    for inputs, windows in zip(clips.inputs[0], long.windows, strict=True):
+        for start, of_window in zip(WINDOWS.starts(inputs.shape[-1]), windows, strict=True):
+            excerpt = torch.from_numpy(inputs[None, ..., start : start + 20])
+            with torch.inference_mode():
+                np.testing.assert_allclose(of_window, features.extractor(excerpt)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_clip_without_windows_has_the_logits_of_the_whole_clip(tmp_path, clips):
+    _, short = windows_of(store(tmp_path), clips)
+
+    def head(features):
+        return features[:, :3]
+
+    np.testing.assert_array_equal(short.logits(head, WINDOWS), pool_logits(head(short.features), short.seconds))
+
+
+def test_windows_are_computed_once_for_each_length_and_step(tmp_path, clips):
+    first = windows_of(store(tmp_path), clips)
+    clips.n_read = 0
+    again = windows_of(store(tmp_path), clips, weight=0.25)  # a weight changes no features
+    assert clips.n_read == 0
+    for parts, same in zip(first, again, strict=True):
+        for windows, same_windows in zip(parts.windows, same.windows, strict=True):
+            np.testing.assert_array_equal(windows, same_windows)
+    assert [len(windows) for windows in windows_of(store(tmp_path), clips, hop=5)[0].windows] == [7, 2, 3]
+
+
+def test_network_of_one_size_accepts_no_windows(tmp_path, inputs):
+    assert store(tmp_path).accepts_width(inputs.values[1], 5)
+    one_size = store(tmp_path, backbone="timm/vit_tiny_patch16_224", pretrained=False)
+    image = np.zeros((3, 224, 224), np.float32)
+    assert one_size.accepts_width(image, 224)
+    assert not one_size.accepts_width(image, 100)
