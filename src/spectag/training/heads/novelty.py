@@ -26,8 +26,8 @@ def fit_novelty(data: FrozenFeatures, cross_validation: CrossValidation, *, seed
     held-out clips, folds are made for this purpose. A clip in parts has the smallest novelty of its parts. Clips with
     noisy labels are not used.
 
-    Returns None if the median label has fewer than three recordings: nobody knows then how much recordings of a label
-    differ.
+    Returns None if no clips are held out and the median label has fewer than three recordings, which are too few for
+    folds.
     """
     y_true, distances = cross_validation.y_true, np.full(len(cross_validation.y_true), np.nan)
     with threadpool_limits(1):
