@@ -333,6 +333,15 @@ def test_label_that_every_clip_has_is_refused_or_named(tmp_path):
     assert any(message.startswith("WARNING: all 6 clips have owl: ") for message in messages)
 
 
+def test_label_that_is_unknown_everywhere_is_not_one_that_every_clip_has(tmp_path):
+    manifest = write_noise(tmp_path, ["owl", "rain"] * 3)
+    rows = [f"{number}.wav,{number % 2},{1 - number % 2}," for number in range(6)]
+    manifest.write_text("\n".join(["fname,rain,owl,snow", *rows]), encoding="utf-8")
+    messages = []
+    train(manifest, tmp_path / "model", Recipe(**FROZEN, folds="none"), log=messages.append)
+    assert not any("all 6 clips have" in message for message in messages)
+
+
 def test_images_and_a_multi_hot_csv_train_as_in_the_blog_post(blog, images):
     held_out = train_test_split(np.arange(40), test_size=0.25, random_state=42)[1]
     np.testing.assert_array_equal(np.flatnonzero(~np.isnan(blog.predictions).any(axis=1)), np.sort(held_out))

@@ -484,9 +484,10 @@ def _fit_weights(
 
 def _check_negatives(y_true: FloatArray, manifest: Manifest, log: Log) -> None:
     """Refuse clips that all have all labels, and warn about labels that every clip has where it is known."""
-    names = [manifest.labels.names[label] for label in np.flatnonzero((y_true != 0).all(axis=0))]
+    has_negatives = (y_true == 0).any(axis=0)
+    names = [manifest.labels.names[label] for label in np.flatnonzero(~has_negatives & (y_true == 1).any(axis=0))]
     if_known = " where it is known" if np.isnan(y_true).any() else ""
-    if len(names) == len(manifest.labels):
+    if not has_negatives.any():
         raise DataError(
             f"{manifest.source}: all {len(y_true)} clips have {abbreviate(names)}{if_known}, so a model would report "
             "it for every sound, and for silence; add clips without it: other sounds, background noise, silence"
