@@ -94,11 +94,37 @@ def test_status_table_has_a_row_for_every_file_in_order(run, model, sounds, tmp_
         "status": "done",
         "reason": "",
         "seconds": "0.300",
+        "expected_seconds": "",
+        "notes": "",
     }
     assert status["leer, groß.wav"]["status"] == "skipped"
     assert "0 bytes" in status["leer, groß.wav"]["reason"]
     assert "gone.wav" in status["gone.wav"]["reason"]
     assert [Path(row["file"]).name for row in rows_of(tmp_path / "out" / "tags.csv")][:1] == ["low 00.wav"]
+
+
+def test_truncated_silent_and_inverse_sounds_are_noted(run, model, tmp_path):
+    folder = tmp_path / "sounds"
+    write_tones(folder, 1)
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000).astype(np.float32)
+    soundfile.write(folder / "cut.wav", noise, 16_000)
+    os.truncate(folder / "cut.wav", 44 + 2 * 4_000)
+    soundfile.write(folder / "inverse.wav", np.stack([noise, -noise], axis=1), 16_000)
+    soundfile.write(folder / "silent.wav", 0 * noise, 16_000)
+    done = run("tag", model, folder, "-o", tmp_path / "out", "--top", "1")
+    assert done.status == 0
+    status = {Path(row["file"]).name: row for row in rows_of(tmp_path / "out" / "status.csv")}
+    assert [status["cut.wav"][name] for name in ("status", "seconds", "expected_seconds")] == [
+        "truncated",
+        "0.250",
+        "1.000",
+    ]
+    assert status["cut.wav"]["notes"] == "truncated (its header announces 1.000 s)"
+    assert status["inverse.wav"]["status"] == "done"
+    assert status["inverse.wav"]["notes"] == "the channels cancel each other in their mean"
+    assert status["silent.wav"]["notes"] == "silent (peak below -60 dBFS)"
+    assert f"note: {folder / 'inverse.wav'}: the channels cancel each other in their mean" in done.err
+    assert "cut.wav: truncated (its header announces 1.000 s)" in run("tag", model, folder / "cut.wav").err
 
 
 def test_absurd_sound_and_a_model_that_gives_nan_are_not_noted_as_done(run, model, sounds, tmp_path):

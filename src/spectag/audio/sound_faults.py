@@ -27,8 +27,12 @@ class SoundFaults:
     """The length in the header of a truncated file; None if it is not known."""
 
     def descriptions(self) -> list[str]:
-        """Each fault as a short text, but for a missing end."""
+        """Each fault as a short text."""
         texts = []
+        if self.is_truncated and self.expected_seconds is not None:
+            texts.append(f"truncated (its header announces {self.expected_seconds:.3f} s)")
+        elif self.is_truncated:
+            texts.append("truncated")
         if self.channels_cancel:
             texts.append("the channels cancel each other in their mean")
         elif self.is_silent:

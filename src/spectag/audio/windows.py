@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import soxr
 
 from spectag.array_types import Waveform
+from spectag.audio.sound_faults import SoundFaults
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,21 @@ class Window:
     end_seconds: float
     waveforms: Mapping[int, Waveform]
     """Samples (n_samples,) by sample rate."""
+
+
+@dataclass(frozen=True)
+class WindowStream:
+    """The windows of a sound, which can be read once."""
+
+    windows: Iterator[Window]
+    faults: SoundFaults
+    """What is wrong with the sound, when all windows are read."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Window:
+        return next(self.windows)
 
 
 class WindowCutter:

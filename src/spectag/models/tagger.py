@@ -15,7 +15,7 @@ from spectag.array_types import Float32Array, FloatArray, Waveform
 from spectag.audio.files import open_excerpt, resample
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.sound_statistics import SoundStatistics, measure_sound
-from spectag.audio.windows import Window, WindowCutter
+from spectag.audio.windows import Window, WindowCutter, WindowStream
 from spectag.config.base import WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
@@ -406,7 +406,7 @@ class Tagger:
         *,
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
-    ) -> Generator[Iterator[Window]]:
+    ) -> Generator[WindowStream]:
         """The windows of a recording, decoded and resampled one after the other; without `window`, its parts.
 
         With start and end, only this excerpt is read, and times count from its start.
@@ -427,7 +427,7 @@ class Tagger:
                 overlap_seconds=overlap if seconds else 0.0,
             )
             windows = cutter.cut(self.clock.timed_items("reading", sound.blocks))
-            yield self.clock.timed_items("resampling", windows)
+            yield WindowStream(self.clock.timed_items("resampling", windows), sound.faults)
 
     def thresholds_for(self, window: WindowConfig | None) -> Float32Array:
         """The thresholds (n_labels,) for windows of this length; None: for whole recordings."""

@@ -40,6 +40,8 @@ class TaggingReport:
     """Files that an earlier run had tagged."""
     skip_reasons: list[str] = field(default_factory=list)
     """Why files were skipped, one reason for each."""
+    notes: list[str] = field(default_factory=list)
+    """What is wrong with files that were tagged: the name and the faults of each."""
     n_without_labels: int = 0
     """Files in which no label reaches its threshold."""
     n_suppressed: int = 0
@@ -61,6 +63,11 @@ class TaggingReport:
     def add(self, chunk: TaggedChunk) -> None:
         """Add the results of a chunk."""
         self.skip_reasons += [tagged.reason for tagged in chunk.files if tagged.reason is not None]
+        self.notes += [
+            f"{tagged.file}: {'; '.join(faults)}"
+            for tagged in chunk.files
+            if tagged.reason is None and (faults := tagged.faults.descriptions())
+        ]
         self.sound_seconds += sum(tagged.duration_seconds or 0.0 for tagged in chunk.files)
         if self.shift_check is not None:
             for tagged in chunk.files:
@@ -179,15 +186,18 @@ class _Run:
         with open_journal(paths.journal, key=_journal_key(self.tagger, self.settings.windows)) as journal:
             paths.remove_unfinished()
             self._fill(journal, engine, log)
-            reasons = (status.reason for status in journal.statuses(self.files))
-            self.report.skip_reasons = [reason for reason in reasons if reason is not None]  # in the order of the files
+            statuses = list(journal.statuses(self.files))  # in the order of the files
+            self.report.skip_reasons = [status.reason for status in statuses if status.reason is not None]
+            self.report.notes = [
+                f"{status.file}: {status.notes}" for status in statuses if status.notes and status.reason is None
+            ]
             if self.template is not None:
                 self.template.refuse_skipped(self.report.skip_reasons)
             for number, (name, location) in enumerate(paths.tables.items()):
                 is_counted = number == 0 and not FORMATS[name].has_all_labels
                 events = self._events(journal.tagged(self.files), is_counted=is_counted)
                 write(name, events, location, self._context, in_folder=paths.in_folder)
-            _write_status(journal.statuses(self.files), paths.status)
+            _write_status(statuses, paths.status)
             with open_output(paths.parameters) as out:
                 out.write(f"# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n{self.settings.to_toml()}")
             journal.is_complete = True
@@ -249,16 +259,16 @@ class _Run:
 
 
 def _write_status(statuses: Iterable[FileStatus], location: str) -> None:
-    """A row for every file: whether it was tagged, why not, and how long the recording is."""
+    """A row for every file: whether it was tagged, why not, how long the recording is, and what is wrong with it."""
     with open_output(location) as out:
         write_row = csv_writer(out)
-        write_row(["file", "status", "reason", "seconds"])
-        for file, reason, seconds in statuses:
-            status = "done" if reason is None else "skipped"
-            write_row([file, status, reason or "", "" if seconds is None else f"{seconds:.3f}"])
+        write_row(["file", "status", "reason", "seconds", "expected_seconds", "notes"])
+        for status in statuses:
+            seconds = ["" if value is None else f"{value:.3f}" for value in (status.seconds, status.expected_seconds)]
+            write_row([status.file, status.status, status.reason or "", *seconds, status.notes])
 
 
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:
     """A hash of everything that the probabilities depend on, except the files."""
-    settings = f"{FRONT_END_VERSION} log-mean-exp novelty {(window or WindowConfig()).model_dump_json()}"
+    settings = f"{FRONT_END_VERSION} log-mean-exp novelty faults {(window or WindowConfig()).model_dump_json()}"
     return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()

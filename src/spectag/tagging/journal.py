@@ -24,7 +24,8 @@ _SECONDS_BETWEEN_COMMITS = 0.3
 _LOCK_SECONDS = 0.5  # to wait for another process that holds the journal
 _BATCH_WINDOWS = 10_000  # in a row of the database: SQLite stores a gigabyte in a row at most
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS tagged_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL);
+CREATE TABLE IF NOT EXISTS tagged_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL,
+    is_truncated INTEGER NOT NULL, expected_seconds REAL, notes TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS window_batch (
     name BLOB, batch INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, novelty BLOB,
     PRIMARY KEY (name, batch)
@@ -39,7 +40,20 @@ class FileStatus(NamedTuple):
     reason: str | None
     """Why it was skipped; None if it was tagged."""
     seconds: float | None
-    """Length of the recording; None for an image or a skipped file."""
+    """Length of the recording, or of the part that could be read; None for an image or a skipped file."""
+    is_truncated: bool
+    """Whether only a part could be read."""
+    expected_seconds: float | None
+    """Length of a truncated recording according to its header; None if it is not known."""
+    notes: str
+    """Faults of the sound, separated by semicolons."""
+
+    @property
+    def status(self) -> str:
+        """done, truncated or skipped."""
+        if self.reason is not None:
+            return "skipped"
+        return "truncated" if self.is_truncated else "done"
 
 
 class Journal:
@@ -62,8 +76,10 @@ class Journal:
     def add(self, tagged: TaggedFile, fingerprint: str) -> None:
         """Store the result for a file; it is committed within a third of a second."""
         name = os.fsencode(tagged.file)
+        faults = tagged.faults
         status = name, fingerprint, tagged.reason, tagged.duration_seconds
-        self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?)", status)
+        found = faults.is_truncated, faults.expected_seconds, "; ".join(faults.descriptions())
+        self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?, ?, ?, ?)", (*status, *found))
         self._database.execute("DELETE FROM window_batch WHERE name = ?", (name,))
         if tagged.timeline is not None:
             self._database.executemany(
@@ -80,13 +96,14 @@ class Journal:
     def statuses(self, files: Iterable[str]) -> Iterator[FileStatus]:
         """The status of each file, all of which have been added."""
         for file in files:
-            query = "SELECT reason, seconds FROM tagged_file WHERE name = ?"
+            query = "SELECT reason, seconds, is_truncated, expected_seconds, notes FROM tagged_file WHERE name = ?"
             yield FileStatus(file, *self._database.execute(query, (os.fsencode(file),)).fetchone())
 
     def tagged(self, files: Iterable[str]) -> Iterator[TaggedFile]:
         """The result for each file, all of which have been added."""
-        for file, reason, _ in self.statuses(files):
-            yield TaggedFile(file, None if reason is not None else self._timeline(os.fsencode(file)), reason)
+        for status in self.statuses(files):
+            timeline = self._timeline(os.fsencode(status.file)) if status.reason is None else None
+            yield TaggedFile(status.file, timeline, status.reason)
 
     def _timeline(self, name: bytes) -> Timeline:
         query = "SELECT times, probabilities, novelty FROM window_batch WHERE name = ? ORDER BY batch"

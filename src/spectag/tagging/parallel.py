@@ -16,6 +16,7 @@ import numpy as np
 
 from spectag.array_types import Float32Array
 from spectag.audio.files import AUDIO_SUFFIXES, audio_info
+from spectag.audio.sound_faults import SoundFaults
 from spectag.audio.sound_statistics import SoundStatistics, of_recording
 from spectag.audio.windows import Window
 from spectag.config.base import WindowConfig
@@ -76,6 +77,8 @@ class TaggedFile:
     """Only if requested with `features=True`."""
     sound: SoundStatistics | None = None
     """None for an image, a skipped file, or a tagger that does not know its training sounds."""
+    faults: SoundFaults = field(default_factory=SoundFaults)
+    """Silence, clipping, a missing end; of whole recordings only."""
 
     @property
     def duration_seconds(self) -> float | None:
@@ -280,6 +283,7 @@ class _FileJob:
         self._times = array("d")  # start, end, start, end, ... in seconds
         self._rows = bytearray()  # grows in place: half a gigabyte for a recording of a day
         self._sound: SoundStatistics | None = None
+        self._faults = SoundFaults()
 
     def windows(self, window: WindowConfig | None) -> Iterator[Window]:
         """The windows of a sound; an image is tagged at once and has none."""
@@ -294,6 +298,7 @@ class _FileJob:
                     for audio_window in windows:
                         self._times.extend((audio_window.start_seconds, audio_window.end_seconds))
                         yield audio_window
+                    self._faults = windows.faults
         except Exception as error:
             self._reason = skip_reason(self._file, error)
 
@@ -338,6 +343,7 @@ class _FileJob:
             Timeline(starts, ends, probabilities, novelty),
             network_outputs=NetworkOutputs(logits, features) if self._features else None,
             sound=self._sound,
+            faults=self._faults,
         )
 
 

@@ -18,6 +18,7 @@ from spectag.config.tagging import TagSettings
 if TYPE_CHECKING:
     from spectag.tagging.batch import TaggingReport
 
+_MAX_NOTES_SHOWN = 5
 _MAX_SKIPPED_SHOWN = 20  # on the screen, if a status table lists them all
 
 
@@ -117,12 +118,23 @@ def _with_format_and_threshold(settings: TagSettings, output: str | None, thresh
     return parse_config(settings.model_dump(exclude_unset=True) | changes, TagSettings, source="spectag tag")
 
 
+def _print_notes(report: "TaggingReport") -> None:
+    """Print what is wrong with recordings that were tagged."""
+    for note in report.notes[:_MAX_NOTES_SHOWN]:
+        print(f"note: {note}", file=sys.stderr)
+    n_more = len(report.notes) - _MAX_NOTES_SHOWN
+    if n_more > 0:
+        where = "; -o writes a table with all of them" if report.status is None else f", listed in {report.status}"
+        print(f"note: {n_more:,} more files are truncated, silent or clipped{where}", file=sys.stderr)
+
+
 def _print_report(report: "TaggingReport", *, seconds: float) -> None:
     n_skipped = len(report.skip_reasons)
     n_shown = n_skipped if report.status is None else min(n_skipped, _MAX_SKIPPED_SHOWN)
     print_skipped(report.skip_reasons[:n_shown])
     if n_skipped > n_shown:
         print(f"skipped: {n_skipped - n_shown:,} more files, listed in {report.status}", file=sys.stderr)
+    _print_notes(report)
     if report.n_without_labels:
         print(
             f"no label detected in {report.n_without_labels:,} of {report.n_files:,} files, because none reaches its "
