@@ -181,3 +181,11 @@ def test_windows_and_segments_have_thresholds_of_their_own(tagger, tmp_path):
     assert detect(with_own, column=column, window=1.0, segments=True) == [(0.0, 2.0, 0.05), (3.0, 4.0, 0.05)]
     assert detect(with_own, column=column, window=1.5) == detect(tagger, column=column, window=1.5) == []
     assert detect(with_own, column=column) == []
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_a_familiar_sound_is_not_diluted_by_novel_windows_in_a_pool(tagger, pool):
+    events = detect_with_novelty(
+        tagger, column=(0.9, 0.0, 0.0, 0.0), novelty=(0.5, 2.0, 2.0, 2.0), pool=pool, max_novelty=1
+    )
+    assert events == ([(0.0, 4.0, 0.5)], 0)

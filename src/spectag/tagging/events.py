@@ -175,24 +175,28 @@ def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, sett
         Its labels and thresholds are used.
     settings : TagSettings
     """
-    familiar = timeline if settings.max_novelty is None else _familiar(timeline, settings.max_novelty)
+    windows = timeline
     if settings.pool is not None:
-        timeline, familiar = pool_windows(timeline, settings.pool), pool_windows(familiar, settings.pool)
-    all_events = _events(timeline, tagger, settings)
+        timeline = pool_windows(windows, settings.pool)
+    events = all_events = _events(timeline, tagger, settings)
     if settings.max_novelty is None:
         return FileEvents(tagged.file, tagged.duration_seconds, all_events, timeline)
-    events = _events(familiar, tagger, settings) if settings.pool is not None else all_events
+    if settings.pool is not None:
+        familiar = _familiar(windows, settings.max_novelty)
+        probabilities = pool_windows(familiar, settings.pool).probabilities
+        events = _events(replace(timeline, probabilities=probabilities), tagger, settings)
     events = tuple(event for event in events if event.novelty is None or event.novelty <= settings.max_novelty)
     n_suppressed = max(0, len(all_events) - len(events))
     return FileEvents(tagged.file, tagged.duration_seconds, events, timeline, n_suppressed)
 
 
 def _familiar(timeline: Timeline, max_novelty: float) -> Timeline:
-    """A timeline whose windows above this novelty have the probability 0, so that they do not count in a pool."""
-    if timeline.novelty is None:
+    """The windows that are not above this novelty; all of them if none is."""
+    if timeline.novelty is None or not (rows := timeline.novelty <= max_novelty).any():
         return timeline
-    probabilities = np.where(timeline.novelty[:, None] <= max_novelty, timeline.probabilities, np.float32(0))
-    return replace(timeline, probabilities=probabilities)
+    return Timeline(
+        timeline.starts[rows], timeline.ends[rows], timeline.probabilities[rows], novelty=timeline.novelty[rows]
+    )
 
 
 def _events(timeline: Timeline, tagger: Tagger, settings: TagSettings) -> tuple[Event, ...]:
