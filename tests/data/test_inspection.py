@@ -35,6 +35,19 @@ def manifest_of(folder: Path, sounds: dict[str, np.ndarray], table: str) -> Mani
     return read_manifest(folder / "clips.csv")
 
 
+def test_truncated_clips_and_channels_that_cancel_are_found(tmp_path, rng, capsys):
+    samples = noise(rng)
+    soundfile.write(tmp_path / "c.wav", np.stack([samples, -samples], axis=1), RATE)
+    table = "fname,labels\na.wav,x\nb.wav,y\nc.wav,y"
+    manifest = manifest_of(tmp_path, {"a.wav": noise(rng), "b.wav": noise(rng)}, table)
+    (tmp_path / "b.wav").write_bytes((tmp_path / "b.wav").read_bytes()[: 44 + 2000])
+    inspection = inspect(manifest, find_shared_audio=False)
+    assert inspection.truncated == {"b.wav": 0.5}
+    assert inspection.channels_cancel == ("c.wav",)
+    print_inspection(inspection)
+    assert "its header announces 0.50 s" in " ".join(capsys.readouterr().out.split())
+
+
 def test_labels_lengths_rates_and_channels_are_counted(tmp_path, rng):
     soundfile.write(tmp_path / "stereo.wav", rng.normal(0, 0.1, (22_050, 2)), 22_050)
     manifest = manifest_of(

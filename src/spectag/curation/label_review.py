@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
+from spectag.audio.sound_faults import FULL_SCALE, SILENT_PEAK_DB
 from spectag.curation.label_errors import LabelNoise, label_posterior
 from spectag.curation.near_duplicates import find_near_duplicates
 from spectag.data.clips import Clip, Manifest, labels_contradict
@@ -25,7 +26,7 @@ from spectag.data.corrections import (
     read_corrections,
 )
 from spectag.data.fingerprint_cache import clip_fingerprints
-from spectag.data.inspection import FULL_SCALE, SILENT_PEAK_DB, inspect
+from spectag.data.inspection import inspect
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.readers.rows import format_times

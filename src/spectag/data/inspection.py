@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from spectag.array_types import Waveform
-from spectag.audio.files import audio_info, read_audio
+from spectag.audio.files import audio_info, open_stream, read_audio
+from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB, SoundFaults, SoundLevels
 from spectag.data.clips import Clip, Manifest, labels_contradict, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest
@@ -23,9 +24,6 @@ from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Progress, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
-SILENT_PEAK_DB = -60.0  # dBFS; a clip is silent if all samples are below
-FULL_SCALE = 32767 / 32768  # the largest 16-bit sample
-CLIPPED_FRACTION = 0.001  # a clip is clipped if more of its samples are at full scale
 _END_TOLERANCE_SECONDS = 0.05  # annotation programs round the end of a clip
 _BLOCK_SECONDS = 300.0  # long recordings are read in blocks, which bounds the memory
 _CLIPS_PER_WORKER = 100  # reading them takes about as long as starting a worker process
@@ -148,6 +146,10 @@ class Inspection:
     silent: tuple[str, ...]
     clipped: dict[str, float]
     """Clipped clips, each with the fraction of its samples at full scale."""
+    channels_cancel: tuple[str, ...]
+    """Clips whose channels are inverse to each other, so that little is left of their mean."""
+    truncated: dict[str, float | None]
+    """Clips of which only a part can be read, each with the seconds that the header announces, if it does."""
     past_end: tuple[str, ...]
     """Clips with an end after the end of their file."""
     duplicates: tuple[Duplicates, ...]
@@ -175,6 +177,7 @@ class _SoundFacts:
     """Fraction of the samples at full scale."""
     past_end: bool
     digest: bytes
+    faults: SoundFaults
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,8 @@ def inspect(
     -----
     Channels are averaged before a clip is measured. A clip is silent if no sample reaches -60 dBFS. It is clipped if
     more than 0.1 % of its samples are at 16-bit full scale or beyond. Two clips are duplicates if their sample rates
-    and all their samples are equal; the formats of their files can differ.
+    and all their samples are equal; the formats of their files can differ. Missing ends and channels that cancel each
+    other are found in whole recordings, not in excerpts.
     """
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     clips = manifest.clips
@@ -268,6 +272,10 @@ def inspect(
         unreadable={clip.name: fact for clip in clips if isinstance(fact := facts[clip], str)},
         silent=tuple(clip.name for clip, sound in sounds.items() if sound.peak < 10 ** (SILENT_PEAK_DB / 20)),
         clipped={clip.name: sound.clipped for clip, sound in sounds.items() if sound.clipped > CLIPPED_FRACTION},
+        channels_cancel=tuple(clip.name for clip, sound in sounds.items() if sound.faults.channels_cancel),
+        truncated={
+            clip.name: sound.faults.expected_seconds for clip, sound in sounds.items() if sound.faults.is_truncated
+        },
         past_end=tuple(clip.name for clip, sound in sounds.items() if sound.past_end),
         duplicates=_duplicates({clip: fact.digest for clip, fact in facts.items() if not isinstance(fact, str)}),
         shared_audio=_shared(manifest, compare_with, cache, workers, progress) if find_shared_audio else (),
@@ -303,23 +311,34 @@ def _measure_all(manifest: Manifest, workers: int | None, progress: Progress) ->
 def _measure_sound(clip: Clip) -> _SoundFacts | str:
     try:
         info = audio_info(clip.path)
-        n_samples = n_full_scale = 0
-        peak = 0.0
+        levels, faults = SoundLevels(), SoundFaults()
         digest = hashlib.blake2b(str(info.sample_rate).encode(), digest_size=16)
-        for waveform in _blocks(clip, info.duration_seconds):
-            magnitudes = np.abs(waveform)
-            n_samples += len(waveform)
-            n_full_scale += int(np.count_nonzero(magnitudes >= FULL_SCALE))
-            peak = max(peak, float(magnitudes.max()))
+        for waveform in _blocks(clip, info.duration_seconds, faults):
+            levels.add(waveform)
             digest.update(np.ascontiguousarray(waveform).data)
     except Exception as error:
         return skip_reason(clip.path, error).removeprefix(f"{clip.path}: ")
     past_end = clip.end_seconds is not None and clip.end_seconds > info.duration_seconds + _END_TOLERANCE_SECONDS
-    seconds, clipped = n_samples / info.sample_rate, n_full_scale / n_samples
-    return _SoundFacts(seconds, info.sample_rate, info.n_channels, peak, clipped, past_end, digest.digest())
+    return _SoundFacts(
+        levels.n_samples / info.sample_rate,
+        info.sample_rate,
+        info.n_channels,
+        levels.peak,
+        levels.clipped_fraction,
+        past_end,
+        digest.digest(),
+        faults,
+    )
 
 
-def _blocks(clip: Clip, file_seconds: float) -> Iterator[Waveform]:
+def _blocks(clip: Clip, file_seconds: float, faults: SoundFaults) -> Iterator[Waveform]:
+    """The samples of a clip; the faults are filled in for a whole recording."""
+    if (clip.start_seconds, clip.end_seconds) == (0.0, None):
+        with open_stream(clip.path) as sound:
+            yield from sound.blocks
+        faults.is_truncated, faults.channels_cancel = sound.faults.is_truncated, sound.faults.channels_cancel
+        faults.expected_seconds = sound.faults.expected_seconds
+        return
     end = file_seconds if clip.end_seconds is None else min(clip.end_seconds, file_seconds)
     start = clip.start_seconds
     while end - start > _BLOCK_SECONDS:

@@ -160,13 +160,19 @@ def _problems(inspection: "Inspection") -> "Table":
 
 
 def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
-    from spectag.data.inspection import CLIPPED_FRACTION, SILENT_PEAK_DB
+    from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB
 
     yield "unreadable", [f"{name}: {reason}" for name, reason in inspection.unreadable.items()]
     if not inspection.holds_images:
         yield f"silent (peak below {SILENT_PEAK_DB:g} dBFS)", list(inspection.silent)
         clipped = [f"{name}: {fraction:.1%}" for name, fraction in inspection.clipped.items()]
         yield f"clipped (over {CLIPPED_FRACTION:.1%} at full scale)", clipped
+        yield "channels that cancel each other in their mean", list(inspection.channels_cancel)
+        truncated = [
+            name if seconds is None else f"{name}: its header announces {seconds:.2f} s"
+            for name, seconds in inspection.truncated.items()
+        ]
+        yield "truncated (only a part can be read)", truncated
         yield "clips that end after their file", list(inspection.past_end)
     yield "clips without labels", list(inspection.without_labels)
     duplicates = [(same, " = ".join(same.clips)) for same in inspection.duplicates]
