@@ -7,11 +7,14 @@ import pytest
 
 from helpers.bundles import LABELS, make_bundle, make_info
 from spectag.data.labels import LabelSet
+from spectag.data.manifest import read_manifest
 from spectag.evaluation.evaluation import evaluate
 from spectag.evaluation.recalibration import calibrate
+from spectag.evaluation.results import fingerprint
 from spectag.models.out_of_fold import OUT_OF_FOLD_FILE, OutOfFoldPredictions, read_out_of_fold, write_out_of_fold
 from spectag.reporting.evaluation_report.clip_selection import surprising_clips, worst_clips
 from spectag.reporting.evaluation_report.confusion import count_confusions
+from spectag.reporting.evaluation_report.curves import curve_figures
 from spectag.scoring.calibration import fit_calibration
 from spectag.scoring.metrics import average_precision, lwlrap
 from spectag.scoring.scores import score_predictions
@@ -57,6 +60,15 @@ def test_evaluation_ignores_unknown_labels(table, scores):
     assert first.models[0].overall == second.models[0].overall
     np.testing.assert_array_equal(first.models[0].calibration.ece_per_label, second.models[0].calibration.ece_per_label)
     assert str(first.slices) == str(second.slices)
+    thresholds = [evaluation.models[0].predictions.thresholds for evaluation in (first, second)]
+    np.testing.assert_array_equal(*thresholds)
+    assert str(curve_figures(first.models[0])) == str(curve_figures(second.models[0]))
+
+
+def test_the_fingerprint_of_a_manifest_depends_on_its_unknown_labels(table):
+    manifest = read_manifest(table[0])
+    all_known = replace(manifest, clips=tuple(replace(clip, unknown=()) for clip in manifest.clips))
+    assert fingerprint(manifest) != fingerprint(all_known)
 
 
 def test_models_are_compared_without_unknown_labels(table, scores):
