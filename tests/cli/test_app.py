@@ -5,7 +5,11 @@ import csv
 import importlib
 import io
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -496,3 +500,14 @@ def test_config_file_sets_options_of_tag(run, model, sounds, tmp_path):
     refused = run("tag", model, sounds, "--config", tmp_path / "tag.toml")
     assert refused.status == 1
     assert "tag.toml: tpo: unknown setting" in refused.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes streams by their numbers")
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&-"])
+def test_closed_stream_does_not_change_the_table(tmp_path, closed):
+    make_bundle(tmp_path / "model")
+    write_audio(tmp_path / "a.wav", tone("low", 1.0), 16_000)
+    command = f"{shlex.quote(sys.executable)} -m spectag tag model a.wav --top 1 {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2

@@ -48,6 +48,15 @@ def test_each_file_is_listed_once_at_its_first_place(sounds):
     assert find_files(["ü/tief/d.wav", "ü", "ü/c.flac"], WAV) == ["ü/tief/d.wav", "ü/[1].wav", "ü/c.flac"]
 
 
+def test_files_with_other_suffixes_in_a_folder_are_counted(sounds):
+    lines = []
+    find_files([".", "notes.txt"], WAV, log=lines.append)
+    assert lines == [".: passed over files with other suffixes: 1 .txt"]
+    (sounds / "ü" / "README").touch()
+    find_files(["ü"], frozenset({".wav"}), log=lines.append)
+    assert lines[1:] == ["ü: passed over files with other suffixes: 1 without, 1 .flac"]
+
+
 def test_file_given_by_name_may_have_any_suffix(sounds):
     assert find_files(["notes.txt"], WAV) == ["notes.txt"]
 

@@ -1,6 +1,7 @@
 """Sound files: read as mono float32, whole or block by block; write, resample, and find in folders."""
 
 import os
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from spectag.audio.decoding import OpenSound, check_samples, open_sound
 from spectag.audio.sound_faults import SoundFaults, SoundLevels
 from spectag.errors import AudioError, EndOfSoundError
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.progress import Log, no_log
 
 _WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
 AUDIO_SUFFIXES = (
@@ -208,12 +210,14 @@ def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
         raise AudioError(f"{path}: can't write the sound: {error}") from error
 
 
-def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+def find_audio(
+    paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO_SUFFIXES, log: Log = no_log
+) -> list[Path]:
     """The sound files in files and folders, without duplicates.
 
     A file is returned whatever its suffix. A folder gives the files in it and its subfolders that have one of the
     suffixes, in upper or lower case, sorted by path. Names that start with a dot are ignored, and links to folders are
-    not followed.
+    not followed. The log gets the number of files in a folder that have other suffixes.
 
     Raises
     ------
@@ -224,7 +228,12 @@ def find_audio(paths: Iterable[str | Path], *, suffixes: Collection[str] = AUDIO
     found: dict[Path, None] = {}
     for path in inputs:
         if path.is_dir():
-            found.update(dict.fromkeys(sorted(_sounds_in(path, suffixes))))
+            passed_over = Counter[str]()
+            found.update(dict.fromkeys(sorted(_sounds_in(path, suffixes, passed_over))))
+            if passed_over:
+                by_count = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+                counts = ", ".join(f"{count:,} {suffix or 'without'}" for suffix, count in by_count)
+                log(f"{path}: passed over files with other suffixes: {counts}")
         elif path.exists():
             found[path] = None
         else:
@@ -252,12 +261,18 @@ def _checked(sound: OpenSound, path: Path, faults: SoundFaults) -> Iterator[Wave
         faults.expected_seconds = sound.expected_samples / sound.sample_rate
 
 
-def _sounds_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+def _sounds_in(folder: Path, suffixes: Collection[str], passed_over: Counter[str]) -> Iterator[Path]:
+    """The sounds in a folder; counts the suffixes of the other files."""
     for parent, folders, names in os.walk(folder, onerror=_raise_unreadable_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in suffixes:
                 yield Path(parent, name)
+            else:
+                passed_over[suffix] += 1
 
 
 def _raise_unreadable_folder(error: OSError) -> None:

@@ -75,6 +75,7 @@ def _option_names(command: str) -> set[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    _replace_missing_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding can show
     tokens = list(sys.argv[1:] if arguments is None else arguments)
@@ -99,6 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return _fail(f"{error.filename or 'output'}: {error.strerror or error}", status=FAILED)
     return status if isinstance(status, int) else 0
+
+
+def _replace_missing_streams() -> None:
+    """Connect the streams that a launcher has closed to the null device.
+
+    Otherwise the next file that is opened, such as a table, gets the number of the stream, and so all messages.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the process ends
 
 
 def _help_page(tokens: list[str]) -> str | None:

@@ -112,7 +112,7 @@ def tag_to_tables(
     progress : Progress
         Called with the number of tagged files.
     log : Log
-        Called if an earlier run is resumed.
+        Called if an earlier run is resumed, and with the number of files in folders that have other suffixes.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def tag_to_tables(
             f"--max-novelty {settings.max_novelty:g}: {tagger.folder} has no novelty, as it is published, fine-tuned, "
             "of an earlier version, or trained on fewer than three recordings a label; leave the option out"
         )
-    files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else ())
+    files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else (), log=log)
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
     if not files:
         raise AudioError("no files to tag" if files_from is None else f"{files_from}: the list contains no file")

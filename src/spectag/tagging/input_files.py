@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from spectag.audio.files import find_audio
 from spectag.errors import AudioError, ConfigError, DataError
+from spectag.system.progress import Log, no_log
 from spectag.system.storage import find_in_url, is_url
 
 
@@ -36,7 +37,9 @@ class Shard(NamedTuple):
         return list(files[self.number - 1 :: self.n_shards])
 
 
-def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed: Iterable[str] = ()) -> list[str]:
+def find_files(
+    paths: Iterable[str | Path], suffixes: Collection[str], *, listed: Iterable[str] = (), log: Log = no_log
+) -> list[str]:
     """The files to tag, each once, in the order in which they are given.
 
     Parameters
@@ -49,6 +52,8 @@ def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed
     listed : iterable of str
         More files, folders, patterns and URLs, such as the lines of a list. A missing one is kept, so that the run
         reports it as skipped: a list may be out of date.
+    log : Log
+        Called with the number of files in each folder of `paths` that have other suffixes.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed
     """
     found: list[str] = []
     for path in map(str, paths):
-        found += _files_of(path, suffixes)
+        found += _files_of(path, suffixes, log)
     for line in listed:
         # a request for each of a million files would take hours
         is_url_of_file = is_url(line) and not glob.has_magic(line) and line.lower().endswith(tuple(suffixes))
@@ -68,11 +73,11 @@ def find_files(paths: Iterable[str | Path], suffixes: Collection[str], *, listed
     return list(dict.fromkeys(found))
 
 
-def _files_of(path: str, suffixes: Collection[str]) -> Iterable[str]:
+def _files_of(path: str, suffixes: Collection[str], log: Log = no_log) -> Iterable[str]:
     if is_url(path):
         return find_in_url(path, suffixes)
     if not glob.has_magic(path) or Path(path).exists():
-        return map(str, find_audio([path], suffixes=suffixes))
+        return map(str, find_audio([path], suffixes=suffixes, log=log))
     names = glob.iglob(path, recursive=True)  # noqa: PTH207 - Path.glob accepts no absolute pattern
     matches = sorted(name for name in names if Path(name).suffix.lower() in suffixes)
     if not matches:
