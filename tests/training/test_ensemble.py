@@ -231,6 +231,50 @@ def test_clips_without_a_label_are_negatives_for_the_weights(rng):
         assert weights.weights[order.index(members[0])] > 2 * weights.weights[order.index(members[1])]
 
 
+def test_clips_that_a_member_did_not_predict_are_scored_by_the_others(rng):
+    """A member of two of four folds: the weights are fitted on these, and all clips have a score."""
+    y_true = np.eye(4, dtype=bool)[np.arange(80) % 4]
+    cross_validation = folds_of(y_true)
+    frozen, fine_tuned = y_true + rng.normal(size=(80, 4)), 3 + 5 * (y_true + 0.5 * rng.normal(size=(80, 4)))
+    is_missing = cross_validation.parts >= 2
+    partial = np.where(is_missing[:, None], np.nan, fine_tuned)
+    weights, logits = blend([HeldOutLogits(frozen), HeldOutLogits(partial)], cross_validation)
+    assert min(weights.weights) > 0
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(logits[is_missing].argsort(axis=1), frozen[is_missing].argsort(axis=1))
+    assert logits[is_missing].mean() == pytest.approx(logits[~is_missing].mean(), rel=0.3)
+    assert logits[is_missing].std() == pytest.approx(logits[~is_missing].std(), rel=0.3)
+
+
+def test_log_says_which_member_was_validated_on_few_clips(run, monkeypatch, rng):
+    y_true = np.eye(4, dtype=bool)[np.arange(16) % 4]
+    partial = np.where(np.arange(16)[:, None] < 8, y_true + rng.normal(size=(16, 4)), np.nan)
+    fits = iter(
+        [MemberFit((), HeldOutLogits(y_true + rng.normal(size=(16, 4)))), MemberFit((), HeldOutLogits(partial))]
+    )
+    monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", lambda *_, **__: next(fits))
+    monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
+    lines = []
+    ensemble = run(Recipe(), lines.append).fit([SimpleNamespace(recipe=small_recipe())] * 2, folds_of(y_true))
+    assert np.isfinite(ensemble.logits).all()
+    assert lines[-1] == (
+        "scratch fine-tuned 2: validated on 8 of 16 held-out clips; the scores of the other 8 are those of the other "
+        "members"
+    )
+
+
+def test_fine_tuning_beside_a_frozen_member_needs_time_for_two_folds(run, monkeypatch):
+    """Of 20 s, 2 s are reserved for the bundle and 2 s for the member. All clips and two folds take 2.5 s an epoch."""
+    cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
+    refit = small_recipe(final_model="refit", epochs=30)
+    for n_clips, plan in ((8, "3 trainings of 3 epochs, about 8 s"), (9, "left out, because it takes too long")):
+        members, lines = SlowMembers(monkeypatch), []
+        frozen = SlowInputs(FROZEN.model_copy(update={"n_mixed_clips": 0}), n_clips, members)
+        training = run(Recipe(budget=20), lines.append, clock=members.clock)
+        training.plan([frozen, SlowInputs(refit, 0, members)], cross_validation)
+        assert lines[1] == f"plan: scratch fine-tuned: {plan}"
+
+
 def folds_of(y_true, n_folds=4):
     """Folds with several clips of every label, if there are many clips."""
     fold = np.arange(len(y_true)) // 4 % n_folds

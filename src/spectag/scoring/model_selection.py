@@ -51,11 +51,11 @@ class HeldOutLogits:
         """
         result = self.chosen.copy()
         for part, logits in enumerate(self.without):
-            result[parts == part] = _rescaled(logits, self.chosen)[parts == part]
+            result[parts == part] = rescaled(logits, self.chosen)[parts == part]
         return result
 
 
-def _rescaled(logits: FloatArray, reference: FloatArray) -> FloatArray:
+def rescaled(logits: FloatArray, reference: FloatArray) -> FloatArray:
     """Logits with the mean and the standard deviation of the reference, over the cells that both have."""
     if logits is reference:
         return logits

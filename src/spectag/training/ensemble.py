@@ -24,7 +24,7 @@ from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import read_info
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_weights
 from spectag.scoring.metrics import selection_score
-from spectag.scoring.model_selection import HeldOutLogits
+from spectag.scoring.model_selection import HeldOutLogits, rescaled
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Log, no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
@@ -41,7 +41,7 @@ from spectag.training.setup.noisy_labels import relabel_report
 if TYPE_CHECKING:
     from spectag.training.members.finetuned import FinetuneContext
 
-FINETUNING_VERSION = 2
+FINETUNING_VERSION = 3
 """Increased when fine-tuning with the same settings gives other weights, so that no earlier checkpoint is continued."""
 _RESERVED_SECONDS = 20.0
 """Part of a budget that is kept for writing the bundle, and again for the export of each fine-tuned member."""
@@ -242,7 +242,8 @@ class TrainingRun:
         for number, (name, inputs) in enumerate(zip(_names(members), members, strict=True), start=1):
             seconds_before = sum(plan.seconds for plan in plans)
             if inputs.recipe.mode == "finetune":
-                plan = self._plan_finetuned(name, inputs, cross_validation, number, seconds_before)
+                min_folds = _min_folds(members, cross_validation)
+                plan = self._plan_finetuned(name, inputs, cross_validation, number, seconds_before, min_folds)
             else:
                 plan = self._plan_frozen(name, inputs, cross_validation, is_first=not plans)
             self.callbacks.log(f"plan: {plan}")
@@ -277,19 +278,24 @@ class TrainingRun:
         cross_validation: CrossValidation,
         number: int,
         seconds_before: float,
+        min_folds: int,
     ) -> MemberPlan:
-        from spectag.training.members.finetuned import ordered_trainings, seconds_per_epoch
+        from spectag.training.members.finetuned import ordered_trainings, relative_epochs, seconds_per_epoch
 
         n_epochs, left = inputs.recipe.epochs, self.seconds_left
-        n_trainings = len(ordered_trainings(cross_validation, inputs.recipe, has_limit=left is not None))
         if left is not None and left - seconds_before <= self._reserved:
             return MemberPlan(name, 0, 0.0)
         context = self._finetune_context(inputs, cross_validation, number, lambda: None)
         per_epoch = seconds_per_epoch(inputs, cross_validation, context)
+        trainings = ordered_trainings(cross_validation, inputs.recipe, has_limit=left is not None, min_folds=min_folds)
+        per_training, n_trainings = per_epoch * relative_epochs(trainings), len(trainings)
         if (left := self.seconds_left) is not None:
             seconds = left - seconds_before - self._reserved
-            n_epochs, n_trainings = affordable(seconds, per_epoch, n_epochs, n_trainings)
-        seconds = per_epoch * n_epochs * n_trainings
+            n_beside = sum(not fold.valid.any() for fold in trainings)
+            n_epochs, n_trainings = affordable(
+                seconds, per_training, n_epochs, n_beside + min_folds if min_folds else 1
+            )
+        seconds = n_epochs * float(per_training[:n_trainings].sum())
         return MemberPlan(name, n_trainings, seconds, n_epochs=n_epochs, seconds_per_epoch=per_epoch)
 
     def fit(
@@ -314,9 +320,10 @@ class TrainingRun:
             if inputs.recipe.mode == "frozen":
                 fit = self._fit_frozen(inputs, cross_validation, prefix, plan, must_fit=not fits)
             else:
-                fit = self._fit_finetuned(inputs, cross_validation, prefix, plan, number, n_waiting)
+                min_folds = _min_folds(members, cross_validation)
+                fit = self._fit_finetuned(inputs, cross_validation, prefix, plan, number, n_waiting, min_folds)
             if fit is None:
-                self.callbacks.log(f"{name}: left out, because the budget is used up")
+                self.callbacks.log(f"{name}: left out, because the time is too short for it")
                 continue
             trained.append(inputs)
             fits.append(fit)
@@ -337,6 +344,7 @@ class TrainingRun:
         ]
         if not alone:
             self._log_weights(scores)
+            self._log_missing_logits(scores, fits, cross_validation)
         return EnsembleFit(tuple(trained), tuple(fits), weights, logits, tuple(scores))
 
     def _log_weights(self, scores: Sequence[MemberScore]) -> None:
@@ -345,6 +353,19 @@ class TrainingRun:
             if score.weight == 0:
                 reason = f"held-out {score.metric} is much better without it"
                 self.callbacks.log(f"{score.name}: not in the model, because {reason}")
+
+    def _log_missing_logits(
+        self, scores: Sequence[MemberScore], fits: Sequence[MemberFit], cross_validation: CrossValidation
+    ) -> None:
+        """Log which members are not part of the scores of some clips."""
+        n_held_out = (cross_validation.parts >= 0).sum()
+        for score, fit in zip(scores, fits, strict=True):
+            n_missing = n_held_out - _has_logits(fit.logits.chosen).sum()
+            if score.weight and n_missing:
+                self.callbacks.log(
+                    f"{score.name}: validated on {n_held_out - n_missing} of {n_held_out} held-out clips; the scores "
+                    f"of the other {n_missing} are those of the other members"
+                )
 
     def _fit_frozen(
         self,
@@ -389,6 +410,7 @@ class TrainingRun:
         plan: MemberPlan | None,
         number: int,
         n_waiting: int,
+        min_folds: int,
     ) -> MemberFit | None:
         """Fine-tune a member in its share of the time for the `n_waiting` members that are still to be fine-tuned."""
         from spectag.training.members.finetuned import fit_finetuned
@@ -400,7 +422,7 @@ class TrainingRun:
             return None if limit is None else self.processes.broadcast(limit - (self.clock() - started))
 
         per_epoch = None if plan is None else plan.seconds_per_epoch
-        context = self._finetune_context(inputs, cross_validation, number, seconds_left, per_epoch)
+        context = self._finetune_context(inputs, cross_validation, number, seconds_left, per_epoch, min_folds)
         return fit_finetuned(inputs, cross_validation, context, self.callbacks, name=prefix)
 
     def _finetune_context(
@@ -410,6 +432,7 @@ class TrainingRun:
         number: int,
         seconds_left: Callable[[], float | None],
         seconds_per_epoch: float | None = None,
+        min_folds: int = 0,
     ) -> "FinetuneContext":
         from spectag.training.members.finetuned import FinetuneContext
 
@@ -422,6 +445,7 @@ class TrainingRun:
             self.root,
             self.budget.note,
             seconds_per_epoch,
+            min_folds,
         )
 
     def write_bundle(self, output: Path, record: TrainingRecord, ensemble: EnsembleFit) -> float:
@@ -442,8 +466,9 @@ class TrainingRun:
 def blend(members: Sequence[HeldOutLogits], cross_validation: CrossValidation) -> tuple[EnsembleWeights, FloatArray]:
     """The weights of the members, and held-out logits (n_clips, n_labels) of the ensemble for its score.
 
-    The weights are fitted on all held-out clips. For the logits of each part of the clips, they are fitted on the other
-    parts, and the settings of the members are also chosen without this part.
+    The weights are fitted on all held-out clips that have the logits of all members. For the logits of each part of the
+    clips, they are fitted on the other parts, and the settings of the members are also chosen without this part. Clips
+    without the logits of some members have those of an ensemble of the others, on the scale of the whole ensemble.
     """
     if len(members) == 1:
         return ONE_MODEL, cross_validation.cross_fitted(members[0])
@@ -454,7 +479,26 @@ def blend(members: Sequence[HeldOutLogits], cross_validation: CrossValidation) -
     for part in range(cross_validation.n_parts):
         logits = [member.without_part(part) for member in members]
         without.append(_fit_weights(logits, y_true, (parts >= 0) & (parts != part), default=weights)(logits))
-    return weights, cross_validation.cross_fitted(HeldOutLogits(weights(chosen), tuple(without)))
+    blended = cross_validation.cross_fitted(HeldOutLogits(weights(chosen), tuple(without)))
+    complete = [member for member in members if _has_logits(member.chosen)[parts >= 0].all()]
+    is_missing = (parts >= 0) & ~_has_logits(blended)
+    if is_missing.any() and complete:
+        _, of_complete = blend(complete, cross_validation)
+        blended[is_missing] = rescaled(of_complete, blended)[is_missing]
+    return weights, blended
+
+
+def _has_logits(logits: FloatArray) -> BoolArray:
+    """Whether each clip (n_clips,) has logits, which are NaN for clips that were not held out."""
+    return np.asarray(~np.isnan(logits).any(axis=1))
+
+
+def _min_folds(members: Sequence[MemberInputs], cross_validation: CrossValidation) -> int:
+    """Fewest folds on which a fine-tuned member is validated; 0 without a frozen member, which all clips have."""
+    from spectag.training.members.finetuned import fewest_folds
+
+    has_frozen = any(inputs.recipe.mode == "frozen" for inputs in members)
+    return fewest_folds(cross_validation) if has_frozen else 0
 
 
 def _fit_weights(

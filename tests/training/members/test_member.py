@@ -28,7 +28,14 @@ from spectag.training.heads.per_fold import fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.finetune_loop import FineTuned, FineTuning
-from spectag.training.members.finetuned import FinetuneContext, first_run, fit_finetuned, logits_without_parts
+from spectag.training.members.finetuned import (
+    FinetuneContext,
+    _Pace,
+    fewest_folds,
+    first_run,
+    fit_finetuned,
+    logits_without_parts,
+)
 from spectag.training.members.member import average_weights, final_networks, fit_frozen, front_end_for, open_inputs
 from spectag.training.networks.network import build_head
 from spectag.training.pipeline import train
@@ -400,11 +407,11 @@ def test_log_names_the_fold_and_what_is_left_of_the_budget(inputs_for, y_true, c
 
 
 def slow_epochs(monkeypatch, seconds):
-    """A clock of a single item by which each epoch takes some seconds."""
+    """A clock of a single item by which each epoch takes some seconds: a number, or a function of the run."""
     now, train_epoch = [0.0], FineTuning._train_epoch
 
     def train(run, progress):
-        now[0] += seconds
+        now[0] += seconds(run) if callable(seconds) else seconds
         return train_epoch(run, progress)
 
     monkeypatch.setattr(FineTuning, "_train_epoch", train)
@@ -432,15 +439,100 @@ def test_folds_that_do_not_fit_the_time_are_left_out(inputs_for, y_true, context
 
 
 def test_with_a_time_limit_the_network_of_all_clips_is_trained_first(inputs_for, y_true, context, monkeypatch):
-    """It is the network that final_model = refit keeps."""
+    """It is the network that final_model = refit keeps. A fold has half the clips: an epoch is expected to take 5 s."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
     recipe = small_recipe(epochs=6, final_model="refit", folds=2)
-    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(119.0), Callbacks(), name="")
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(89.0), Callbacks(), name="")
     assert {epoch.part for epoch in fit.epochs} == {"all clips"}
     fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(1e6), Callbacks(), name="")
     assert [epoch.part for epoch in fit.epochs] == ["all clips"] * 6 + ["fold 0"] * 6 + ["fold 1"] * 6
     free = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(), Callbacks(), name="")
     torch.testing.assert_close(fit.networks[0].state_dict(), free.networks[0].state_dict())
+
+
+def part_names(fit):
+    """The names of the trainings, in their order."""
+    return list(dict.fromkeys(epoch.part for epoch in fit.epochs))
+
+
+def many_folds(y_true, n_folds=12):
+    rows = tuple(np.arange(len(y_true)) % n_folds == number for number in range(n_folds))
+    return CrossValidation.of(y_true, HeldOut(tuple(map(str, range(n_folds))), rows, False, ""))
+
+
+@pytest.mark.parametrize(("n_folds", "n_needed"), [(2, 2), (3, 2), (6, 2), (12, 4)])
+def test_needed_folds_are_two_and_hold_out_a_third_of_the_clips(y_true, n_folds, n_needed):
+    assert fewest_folds(many_folds(y_true, n_folds)) == n_needed
+
+
+def test_single_split_is_needed_and_no_fold_where_no_clips_are_held_out(y_true):
+    assert fewest_folds(single_split(y_true)) == 1
+    assert fewest_folds(CrossValidation.of(y_true, HeldOut((), (), False, ""))) == 0
+
+
+@pytest.mark.parametrize(("final_model", "n_folds"), [("refit", 5), ("average", 12)])
+def test_network_of_all_clips_beside_other_members_is_validated_on_a_few_folds(
+    inputs_for, y_true, context, final_model, n_folds
+):
+    recipe = small_recipe(epochs=1, final_model=final_model)
+    beside = dataclasses.replace(context(), min_folds=4)
+    fit = fit_finetuned(inputs_for(recipe), many_folds(y_true), beside, Callbacks(), name="")
+    of_all = ["all clips"] if final_model == "refit" else []
+    assert part_names(fit) == [f"fold {number}" for number in range(n_folds)] + of_all
+    assert (~np.isnan(fit.logits.chosen).any(axis=1)).sum() == n_folds
+    assert len(fit.networks) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "names"), [(139.0, None), (141.0, ["all clips", "fold 0", "fold 1", "fold 2", "fold 3"])]
+)
+def test_nothing_starts_without_time_for_the_needed_folds(inputs_for, y_true, context, monkeypatch, seconds, names):
+    """Of 12 clips, a fold is trained on 11. Three epochs take 30 s for all clips and 27.5 s for each of four folds."""
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
+    now = slow_epochs(monkeypatch, lambda run: 10.0 if run.name == "all clips" else 110 / 12)
+    recipe = small_recipe(epochs=30, final_model="refit")
+    timed = dataclasses.replace(context(), seconds_left=lambda: seconds - now[0], min_folds=4)
+    fit = fit_finetuned(inputs_for(recipe), many_folds(y_true), timed, Callbacks(), name="")
+    assert (fit and part_names(fit)) == names
+    assert now[0] == pytest.approx(140.0 if names else 0.0)
+
+
+@pytest.mark.parametrize(("min_folds", "n_fast", "is_kept"), [(4, 2, False), (4, 3, True), (0, 2, True)])
+def test_member_beside_others_is_left_out_if_only_one_fold_was_finished(
+    inputs_for, y_true, context, monkeypatch, min_folds, n_fast, is_kept
+):
+    """After `n_fast` trainings, the first one on all clips, the time is used up. A member that is alone is kept."""
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 0.1)
+    finished = []
+    monkeypatch.setattr("spectag.training.members.finetuned._Pace.finish", count_finished(finished))
+    recipe = small_recipe(epochs=3, final_model="refit")
+    timed = dataclasses.replace(
+        context(), seconds_left=lambda: 1e6 if len(finished) < n_fast else 0.0, min_folds=min_folds
+    )
+    fit = fit_finetuned(inputs_for(recipe), many_folds(y_true), timed, Callbacks(), name="")
+    assert (fit is not None) == is_kept
+    assert len(finished) == n_fast
+
+
+def count_finished(finished):
+    """A method that notes the runs that are finished, and does what the original does."""
+    original = _Pace.finish
+
+    def finish(pace, run):
+        finished.append(run)
+        original(pace, run)
+
+    return finish
+
+
+def test_folds_have_at_most_the_epochs_of_the_network_that_is_kept(inputs_for, y_true, context, monkeypatch):
+    """Otherwise, they would overrate it. An epoch of all clips takes 10 s, one of a fold only 1 s."""
+    monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
+    now = slow_epochs(monkeypatch, lambda run: 10.0 if run.name == "all clips" else 1.0)
+    recipe = small_recipe(epochs=30, final_model="refit", folds=2)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 200.0 - now[0])
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), timed, Callbacks(), name="")
+    assert [epoch.part for epoch in fit.epochs] == ["all clips"] * 10 + ["fold 0"] * 10 + ["fold 1"] * 10
 
 
 def test_averaged_linear_heads_give_the_mean_of_their_logits(rng):

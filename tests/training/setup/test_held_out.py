@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from spectag.config.recipe import Recipe
+from helpers.configs import read_config
+from spectag.config.recipe import Recipe, recipe_file
 from spectag.data.audio_groups import SharingClips
 from spectag.data.clips import Clip, Manifest
 from spectag.data.folds import balance
@@ -392,6 +393,27 @@ def test_networks_of_folds_that_become_the_final_model_are_trained_on_all_other_
     held_out = hold_out(manifest, Recipe(final_model="ensemble"), sharing)
     assert held_out.left_out == ()
     assert held_out.optimistic.any()
+
+
+def test_fine_tuned_member_beside_a_frozen_one_has_as_many_folds_as_the_frozen_one_alone(rng):
+    """Its network of all clips is kept, so no fold has to be trained on clips that share audio with held-out ones."""
+    manifest, sharing = cut_from_recordings(rng, 60, 300, n_sounds=(1, 2, 2, 3))
+    alone = hold_out(manifest, Recipe(), sharing)
+    held_out = hold_out(manifest, Recipe(members=[{}, {"mode": "finetune", "final_model": "refit"}]), sharing)
+    assert len(held_out.names) == 20
+    np.testing.assert_array_equal(held_out.rows, alone.rows)
+    np.testing.assert_array_equal(held_out.left_out, alone.left_out)
+    kept = hold_out(manifest, Recipe(members=[{}, {"mode": "finetune", "final_model": "ensemble"}]), sharing)
+    assert len(kept.names) == 5
+    assert kept.optimistic.any()
+
+
+def test_included_recipes_train_no_fold_on_clips_that_share_audio_with_held_out_clips(rng):
+    manifest, sharing = cut_from_recordings(rng, 60, 300, n_sounds=(1, 2, 2, 3))
+    for name in ("quick", "best"):
+        held_out = hold_out(manifest, read_config(recipe_file(name), Recipe), sharing)
+        assert held_out.optimistic is None
+        assert n_leaking(sharing, held_out) == 0
 
 
 @pytest.mark.parametrize(

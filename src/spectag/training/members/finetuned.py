@@ -40,6 +40,12 @@ from spectag.training.setup.budget import affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.distributed import Processes
+from spectag.training.setup.held_out import N_FOLDS
+
+MIN_FOLDS = 2
+"""Fewest folds on which a member is validated beside others."""
+MIN_VALIDATED = 1 / 3
+"""Smallest fraction of the held-out clips on which a member is validated beside others."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,9 @@ class FinetuneContext:
     `seconds_left()` is the time for all remaining runs, the same in all processes; None without a limit.
     `budget_note()` says what is left of the whole budget, see `Budget.note`. `seconds_per_epoch` is measured in the
     first run if it is not given.
+
+    With `min_folds`, there are other members, whose held-out clips suffice for the score: a network that is trained on
+    all clips is validated on a few folds, and no run starts if there is not even time for this many.
     """
 
     processes: Processes
@@ -60,6 +69,7 @@ class FinetuneContext:
     root: Path  # of the spectrogram cache
     budget_note: Callable[[], str] = lambda: ""
     seconds_per_epoch: float | None = None
+    min_folds: int = 0
 
     @property
     def accelerator(self) -> Accelerator:
@@ -91,7 +101,7 @@ def fit_finetuned(
     *,
     name: str,
 ) -> MemberFit | None:
-    """Fine-tune the network on each fold; None if there is no time for any.
+    """Fine-tune the network on the folds; None if there is no time for any, or for too few (see `FinetuneContext`).
 
     Raises
     ------
@@ -101,7 +111,8 @@ def fit_finetuned(
         If a checkpoint is damaged or cannot be written.
     """
     recipe, y_true, log = inputs.recipe, cross_validation.targets, callbacks.log
-    trainings = ordered_trainings(cross_validation, recipe, has_limit=context.seconds_left() is not None)
+    has_limit = context.seconds_left() is not None
+    trainings = ordered_trainings(cross_validation, recipe, has_limit=has_limit, min_folds=context.min_folds)
     if recipe.finetune.compile and context.accelerator.device.type != "cuda":
         log("finetune.compile has no effect: there is no GPU")
     with context.processes.main_process_first():
@@ -110,7 +121,7 @@ def fit_finetuned(
         backgrounds = _backgrounds(inputs, context.root, callbacks.progress, log)
     logits = np.full(y_true.shape, np.nan)
     results: list[tuple[Fold, FineTuned]] = []
-    pace = _Pace(context, len(trainings))
+    pace, n_epochs = _Pace(context, trainings), recipe.epochs
     for number, fold in enumerate(trainings):
         training_name = f"{name}{fold.name}"
         rows = np.flatnonzero(fold.valid)
@@ -123,10 +134,10 @@ def fit_finetuned(
             front_end=inputs.front_end,
             accelerator=context.accelerator,
             name=training_name,
-            checkpoint=context.checkpoints / f"{number}.pt",
+            checkpoint=context.checkpoints / f"{_number_of(fold, cross_validation)}.pt",
             fingerprint=context.fingerprint,
         )
-        run = pace.start_or_resume(start, _initial_network(inputs, data, fold, y_true), recipe.epochs, log)
+        run = pace.start_or_resume(start, _initial_network(inputs, data, fold, y_true), n_epochs, log)
         if run is None:
             break
         if len(trainings) > 1:
@@ -137,20 +148,54 @@ def fit_finetuned(
             logits[valid.rows] = logits_of_clips(network, valid, context.accelerator)
         results.append((fold, fine_tuned))
         pace.finish(run)
+        if fold is cross_validation.all_clips:
+            n_epochs = run.n_epochs  # folds with more epochs would overrate the network that is kept
         del run
         context.accelerator.free_memory()
         if not pace.n_left:
             break
+    n_validated = sum(fold is not cross_validation.all_clips for fold, _ in results)
+    if n_validated < min(context.min_folds, MIN_FOLDS):
+        return None
     return _member_fit(results, logits, cross_validation, recipe) if results else None
 
 
-def ordered_trainings(cross_validation: CrossValidation, recipe: Recipe, *, has_limit: bool) -> tuple[Fold, ...]:
-    """The trainings in their order; with a time limit, the one whose network is kept comes first."""
-    if recipe.final_model != "refit" or cross_validation.all_clips is None:
-        return cross_validation.folds
-    if has_limit:
-        return (cross_validation.all_clips, *cross_validation.folds)
-    return cross_validation.trainings
+def fewest_folds(cross_validation: CrossValidation) -> int:
+    """Fewest folds on which a member is validated beside others: two, and more if they hold out too few clips.
+
+    On fewer clips, its score and its weight would be a matter of luck.
+    """
+    n_clips = np.cumsum([fold.valid.sum() for fold in cross_validation.folds])
+    n_folds = int(np.searchsorted(n_clips, MIN_VALIDATED * n_clips[-1])) + 1 if n_clips[-1] else 0
+    return min(max(n_folds, MIN_FOLDS), len(cross_validation.folds)) if n_folds else 0
+
+
+def ordered_trainings(
+    cross_validation: CrossValidation, recipe: Recipe, *, has_limit: bool, min_folds: int = 0
+) -> tuple[Fold, ...]:
+    """The trainings in their order; with a time limit, the one whose network is kept comes first.
+
+    With `min_folds` (see `FinetuneContext`), the network of all clips has a few folds beside it.
+    """
+    folds, all_clips = cross_validation.folds, cross_validation.all_clips
+    if recipe.final_model != "refit":
+        return folds
+    if min_folds:
+        folds = folds[: max(min_folds, N_FOLDS)]
+    if all_clips is None:
+        return folds
+    return (all_clips, *folds) if has_limit else (*folds, all_clips)
+
+
+def relative_epochs(trainings: Sequence[Fold]) -> FloatArray:
+    """The expected time of an epoch of each training, relative to the first."""
+    n_clips = np.array([fold.train.sum() for fold in trainings], np.float64)
+    return np.asarray(n_clips / n_clips[0])
+
+
+def _number_of(fold: Fold, cross_validation: CrossValidation) -> int:
+    """The number of a training, which does not depend on the order of trainings."""
+    return next(number for number, training in enumerate(cross_validation.trainings) if training is fold)
 
 
 class _Pace:
@@ -162,9 +207,12 @@ class _Pace:
         Number of runs that are still to be finished.
     """
 
-    def __init__(self, context: FinetuneContext, n_runs: int) -> None:
-        self._context, self.n_left = context, n_runs
-        self._seconds_per_epoch = context.seconds_per_epoch
+    def __init__(self, context: FinetuneContext, trainings: Sequence[Fold]) -> None:
+        self._context, self.n_left = context, len(trainings)
+        self._relative = relative_epochs(trainings)  # of all runs that are not finished
+        n_beside = sum(not fold.valid.any() for fold in trainings)
+        self._min_runs = n_beside + context.min_folds if context.min_folds else 1
+        self._seconds_per_epoch = context.seconds_per_epoch  # of a run with the relative time 1
         self._left_at_start: float | None = None
         self._first_epoch = 1
 
@@ -198,20 +246,22 @@ class _Pace:
             run = start(copy.deepcopy(network), n_epochs=n_epochs)
             self._seconds_per_epoch = context.processes.broadcast(run.seconds_per_epoch())
         seconds = context.seconds_left() or 0.0  # after the measurement, which also takes time
-        n_affordable, n_runs = affordable(seconds, self._seconds_per_epoch, n_epochs, self.n_left)
+        per_run = self._seconds_per_epoch * self._relative[: self.n_left]
+        n_affordable, n_runs = affordable(seconds, per_run, n_epochs, self._min_runs)
         if not n_affordable:
-            per_epoch = f"an epoch takes {self._seconds_per_epoch:.0f} s"
+            per_epoch = f"an epoch takes {per_run[0]:.0f} s"
             log(f"no time to fine-tune: {per_epoch} and {max(seconds, 0):.0f} s are left")
             return 0
         self.n_left = n_runs
-        per_epoch = f"{n_affordable} epochs of about {self._seconds_per_epoch:.2g} s each"
+        per_epoch = f"{n_affordable} epochs of about {per_run[0]:.2g} s each"
         log(f"{per_epoch}; trainings left: {n_runs}")
         return n_affordable
 
     def limit_of_run(self) -> SecondsLeft:
         """The time for the rest of this run: what is left without the shares of the runs after it."""
         seconds_left, at_start = self._context.seconds_left, self._left_at_start
-        of_others = 0.0 if at_start is None else max(at_start, 0) * (1 - 1 / self.n_left)
+        own_share = self._relative[0] / self._relative[: self.n_left].sum()
+        of_others = 0.0 if at_start is None else max(at_start, 0) * (1 - own_share)
 
         def limit() -> float | None:
             left = seconds_left()
@@ -225,7 +275,9 @@ class _Pace:
         left, n_epochs = self._context.seconds_left(), run.state.epoch - self._first_epoch
         if left is not None and self._left_at_start is not None and n_epochs:
             seconds = self._left_at_start - left
-            self._seconds_per_epoch = seconds / n_epochs if seconds > 0 else self._seconds_per_epoch
+            if seconds > 0:
+                self._seconds_per_epoch = seconds / n_epochs / self._relative[0]
+        self._relative, self._min_runs = self._relative[1:], 1
 
 
 def _position(number: int, trainings: Sequence[Fold], pace: _Pace) -> str:

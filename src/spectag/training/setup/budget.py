@@ -2,9 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from spectag.array_types import FloatArray
 from spectag.training.setup.distributed import Processes
 
 MIN_EPOCHS = 3
@@ -50,19 +53,24 @@ class Budget:
         return f", {max(left, 0) / per_unit:.{n_decimals}f} {unit} left of {self.seconds / per_unit:.3g}"
 
 
-def affordable(seconds: float, seconds_per_epoch: float, n_epochs: int, n_trainings: int) -> tuple[int, int]:
+def affordable(
+    seconds: float, seconds_per_epoch: Sequence[float] | FloatArray, n_epochs: int, min_trainings: int = 1
+) -> tuple[int, int]:
     """The number of epochs of each training and of trainings for which there is time, both 0 if it is too short.
 
     Parameters
     ----------
     seconds : float
         For all trainings together.
-    seconds_per_epoch : float
-    n_epochs, n_trainings : int
+    seconds_per_epoch : sequence of float
+        Of each training that is wanted, in their order; the last ones are left out first.
+    n_epochs : int
         The most that are wanted.
+    min_trainings : int
+        Fewest trainings that are of use.
     """
-    seconds_per_epoch = max(seconds_per_epoch, 1e-9)
-    n_enough = max(1, math.floor(seconds / (min(ENOUGH_EPOCHS, n_epochs) * seconds_per_epoch)))
-    n_trainings = min(n_trainings, n_enough)
-    n_affordable = min(n_epochs, math.floor(seconds / (n_trainings * seconds_per_epoch)))
+    total_per_epoch = np.maximum(np.cumsum(seconds_per_epoch), 1e-9)  # of the first, the first two, ...
+    n_enough = int((min(ENOUGH_EPOCHS, n_epochs) * total_per_epoch <= seconds).sum())
+    n_trainings = max(min_trainings, n_enough)
+    n_affordable = min(n_epochs, math.floor(seconds / total_per_epoch[n_trainings - 1]))
     return (n_affordable, n_trainings) if n_affordable >= min(MIN_EPOCHS, n_epochs) else (0, 0)

@@ -150,8 +150,11 @@ def is_given(manifest: Manifest, recipe: Recipe) -> bool:
 def _by_communities(sharing: SharingClips, recipe: Recipe) -> HeldOut:
     """Folds of clips that share much audio; training clips that share audio with held-out clips are left out."""
     members, n_clips = recipe.member_recipes(), len(sharing.manifest.clips)
-    is_fast = recipe.folds == "auto" and all(member.mode == "frozen" for member in members)
-    for n_folds in N_COMMUNITY_FOLDS if is_fast else (recipe.folds if isinstance(recipe.folds, int) else N_FOLDS,):
+    for n_folds in (
+        N_COMMUNITY_FOLDS
+        if _can_have_many_folds(recipe)
+        else (recipe.folds if isinstance(recipe.folds, int) else N_FOLDS,)
+    ):
         held_out = _fold_communities(sharing, recipe, n_folds)
         if not held_out.names:
             return held_out
@@ -174,6 +177,14 @@ def _by_communities(sharing: SharingClips, recipe: Recipe) -> HeldOut:
             "clips of more different recordings give a better estimate"
         )
     return replace(held_out, note=note, warnings=tuple(warnings))
+
+
+def _can_have_many_folds(recipe: Recipe) -> bool:
+    """Whether many folds take little time: frozen members are fast, and others beside them use only a few folds."""
+    members = recipe.member_recipes()
+    n_slow = sum(member.mode == "finetune" for member in members)
+    has_few = n_slow < len(members) and all(member.final_model == "refit" for member in members)
+    return recipe.folds == "auto" and (n_slow == 0 or has_few)
 
 
 def _fold_communities(sharing: SharingClips, recipe: Recipe, n_folds: int) -> HeldOut:
