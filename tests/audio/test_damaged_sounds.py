@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from spectag.audio import decoding
-from spectag.audio.files import audio_info, open_stream, read_audio, write_audio
+from spectag.audio.files import AUDIO_SUFFIXES, audio_info, open_stream, read_audio, write_audio
 from spectag.errors import AudioError
 
 RATE = 16_000
@@ -22,11 +22,36 @@ SOUNDS = [
     *[("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24")],
     *[("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")],
 ]
+AV_SOUNDS = [
+    *[("a.wma", "wmav2"), ("a.mov", "pcm_s16le"), ("a.amr", "libopencore_amrnb"), ("a.m4a", "alac"), ("a.mp4", "aac")],
+    *[("a.aac", "aac"), ("a.mp2", "mp2"), ("a.webm", "libopus")],
+]
 UNSEEKABLE = [("WAV", "GSM610"), ("WAV", "G721_32"), ("AIFF", "GSM610"), ("AU", "G723_24"), ("W64", "GSM610")]
 
 
 def noise(n_samples=2 * RATE, *, seed=0):
     return np.random.default_rng(seed).uniform(-0.3, 0.3, n_samples).astype(np.float32)
+
+
+def write_with_av(path, codec):
+    """Two seconds of noise in a format of PyAV; skips the test where the codec is missing."""
+    av = pytest.importorskip("av")
+    try:
+        av.codec.Codec(codec, "w")
+    except av.FFmpegError:
+        pytest.skip(f"no encoder {codec}")
+    rate = {"libopencore_amrnb": 8_000, "wmav2": 44_100}.get(codec, RATE)
+    muxer = {".aac": "adts", ".m4a": "ipod", ".wma": "asf"}.get(path.suffix, path.suffix[1:])
+    with av.open(str(path), "w", format=muxer) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = 12_200 if codec == "libopencore_amrnb" else 64_000
+        frame = av.AudioFrame.from_ndarray(noise(2 * rate)[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        frame_size = stream.codec_context.frame_size or 1024
+        to_encoder = av.AudioResampler(stream.codec_context.format, "mono", rate, frame_size=frame_size)
+        for encoder_input in [*to_encoder.resample(frame), *to_encoder.resample(None), None]:
+            container.mux(stream.encode(encoder_input))
+    return path
 
 
 def streamed(path):
@@ -65,6 +90,20 @@ def test_cut_file_and_flipped_bits_give_an_audio_error_or_finite_samples(tmp_pat
         header = rng.integers(0, min(len(content), 200), rng.integers(0, 4))
         anywhere = rng.integers(0, len(content), rng.integers(1, 30))
         for position in (*header, *anywhere):
+            damaged[position] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        assert_error_or_finite_samples(path)
+
+
+@pytest.mark.parametrize(("name", "codec"), AV_SOUNDS)
+def test_cut_and_damaged_files_of_pyav_give_an_audio_error_or_finite_samples(tmp_path, name, codec, rng):
+    path = write_with_av(tmp_path / name, codec)
+    content = path.read_bytes()
+    for _ in range(6):
+        path.write_bytes(content[: rng.integers(1, len(content))])
+        assert_error_or_finite_samples(path)
+        damaged = bytearray(content)
+        for position in rng.integers(0, len(content), rng.integers(1, 30)):
             damaged[position] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         assert_error_or_finite_samples(path)
@@ -118,6 +157,30 @@ def test_wav_of_an_unknown_codec_is_an_audio_error(tmp_path):
     unfinished_wav(tmp_path / "a.wav", noise(), codec=0)
     with pytest.raises(AudioError, match=r"a\.wav: the file has a codec that is not known"):
         read_audio(tmp_path / "a.wav")
+
+
+# Other formats
+
+
+@pytest.mark.parametrize(("name", "codec"), AV_SOUNDS)
+def test_format_is_read_whole_in_blocks_and_in_excerpts(tmp_path, name, codec):
+    path = write_with_av(tmp_path / name, codec)
+    waveform, rate = read_audio(path)
+    assert len(waveform) == pytest.approx(2 * rate, abs=2_100)
+    stream, faults = streamed(path)
+    assert np.array_equal(stream, waveform)
+    assert not faults.is_truncated
+    assert path.suffix in AUDIO_SUFFIXES
+    assert len(read_audio(path, start_seconds=0.5, end_seconds=1.0)[0]) == rate // 2
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.wma", "wmav2"), ("a.aac", "aac"), ("a.webm", "libopus")])
+def test_truncated_file_of_pyav_is_reported(tmp_path, name, codec):
+    path = write_with_av(tmp_path / name, codec)
+    os.truncate(path, path.stat().st_size * 6 // 10)
+    waveform, faults = streamed(path)
+    assert 0.4 < len(waveform) / read_audio(path)[1] < 1.4
+    assert faults.is_truncated
 
 
 # Codecs that cannot seek

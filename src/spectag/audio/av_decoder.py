@@ -13,7 +13,7 @@ from spectag.audio.audio_info import AudioInfo
 from spectag.audio.soundfile_decoder import RefusedError, UnknownLengthError
 from spectag.errors import AudioError, MissingExtraError
 
-AV_SUFFIXES = frozenset({".m4a", ".aac", ".webm", ".mp4", ".wma", ".mkv", ".mka", ".mov", ".amr", ".mp2"})
+AV_SUFFIXES = frozenset({".m4a", ".aac", ".webm", ".mp4", ".wma", ".mkv", ".mka", ".mov", ".amr"})
 
 # FFmpeg also opens playlists, which name other files and URLs. An input file must not make us read those.
 _AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3,au"

@@ -29,6 +29,7 @@ AUDIO_SUFFIXES = (
         ".opus",
         ".au",
         ".snd",
+        ".mp2",
         ".caf",
         ".w64",
         ".rf64",
