@@ -260,6 +260,18 @@ def test_unfinished_rf64_is_read_to_the_end_of_the_file(tmp_path):
     assert len(read_audio(tmp_path / "a.wav")[0]) == 2 * RATE
 
 
+@pytest.mark.parametrize("size", [0, 0x7F000020, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize(("container", "position"), [("AIFF", 4), ("AU", 8)])
+def test_size_of_a_file_that_was_written_to_a_pipe_is_not_expected(tmp_path, container, position, size):
+    soundfile.write(tmp_path / "a.wav", noise(), RATE, format=container)
+    with (tmp_path / "a.wav").open("r+b") as file:
+        file.seek(position)
+        file.write(struct.pack(">I", size))
+    waveform, faults = streamed(tmp_path / "a.wav")
+    assert len(waveform) == 2 * RATE
+    assert not faults.is_truncated
+
+
 def test_chunks_and_other_bytes_after_the_samples_are_not_read_as_samples(tmp_path):
     chunk = struct.pack("<4sI8s", b"LIST", 8, b"INFOabcd")
     path = unfinished_wav(tmp_path / "a.wav", noise(), riff_size=0, after=chunk)
@@ -272,7 +284,9 @@ def test_chunks_and_other_bytes_after_the_samples_are_not_read_as_samples(tmp_pa
     assert len(read_audio(path)[0]) == 2 * RATE
 
 
-@pytest.mark.parametrize(("container", "tolerance"), [("WAV", 0), ("AIFF", 0.01), ("FLAC", 0)])
+@pytest.mark.parametrize(
+    ("container", "tolerance"), [("WAV", 0), ("RF64", 0), ("AIFF", 0.01), ("AU", 0.01), ("W64", 0.01), ("FLAC", 0)]
+)
 def test_truncated_file_is_reported_with_the_expected_seconds(tmp_path, container, tolerance):
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(), RATE, format=container)

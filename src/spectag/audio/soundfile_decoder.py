@@ -23,6 +23,10 @@ _PREROLL_SECONDS = 0.5  # after a seek, the first frames of an mp3 are wrong
 # unrecognised, malformed, unsupported; for text, others report "File does not exist"
 _SOUNDFILE_REASONS = (1, 3, 4)
 _UNKNOWN_LENGTH = 1 << 62  # libsndfile reports 2^63 - 1 for a flac without a length
+# programs that write to a pipe, and so don't know the size, write these sizes or larger ones
+_MIN_PLACEHOLDER, _MIN_LONG_PLACEHOLDER = 0x7F00_0000, 1 << 60
+_AU_TO_THE_END = 8, b"\xff\xff\xff\xff"
+"""Position of the size in an au file, and the size for samples up to the end of the file."""
 _LOSSY_FORMATS = ("MP3", "OGG")
 
 
@@ -57,10 +61,13 @@ def open_with_soundfile(path: Path, *, sequential: bool) -> "SoundfileDecoder | 
     if decoder.format == "OGG" and len(links := ogg_links(path)) > 1:
         decoder.close()
         return ChainedDecoder(path, links)
+    if decoder.format == "AU" and decoder.n_samples == 0:  # its size is 0 or was not known
+        decoder.close()
+        return SoundfileDecoder(FileView(path, replacement=_AU_TO_THE_END), sequential=sequential)
     if header is not None and header.present_fraction:
         decoder.expected_samples = round(decoder.n_samples / header.present_fraction)
-    elif decoder.format == "AIFF":
-        decoder.expected_samples = round(decoder.n_samples / _present_fraction_of_aiff(path))
+    else:
+        decoder.expected_samples = round(decoder.n_samples / _present_fraction(path, decoder.format))
     return decoder
 
 
@@ -218,11 +225,21 @@ class ChainedDecoder:
         return np.repeat(block.mean(axis=1, keepdims=True), self.n_channels, axis=1)
 
 
-def _present_fraction_of_aiff(path: Path) -> float:
-    """The part of an aiff that is there, according to the size in its header."""
+def _present_fraction(path: Path, container: str) -> float:
+    """The part of an aiff, au or w64 file that is there, according to the size in its header; 1 if it says none."""
     with path.open("rb") as file:
-        declared = 8 + int.from_bytes(file.read(8)[4:], "big")
-        return min(1.0, file.seek(0, io.SEEK_END) / declared)
+        header = file.read(24)
+        file_size = file.seek(0, io.SEEK_END)
+    if container == "AIFF":
+        declared = 8 + int.from_bytes(header[4:8], "big")
+    elif container == "AU" and header[:4] == b".snd":
+        declared = int.from_bytes(header[4:8], "big") + int.from_bytes(header[8:12], "big")
+    elif container == "W64":
+        declared = int.from_bytes(header[16:24], "little")
+    else:
+        return 1.0
+    is_known = 0 < declared < (_MIN_LONG_PLACEHOLDER if container == "W64" else _MIN_PLACEHOLDER)
+    return min(1.0, file_size / declared) if is_known else 1.0
 
 
 # MPEG layer 3: kbit/s by index, for version 1 and for versions 2 and 2.5; samples per second by version and index.
