@@ -387,12 +387,13 @@ class TrainingRun:
     def _frozen_features(self, inputs: MemberInputs, cross_validation: CrossValidation) -> FrozenFeatures:
         """The features of a frozen member; with a budget, as many mixed clips as there is time for."""
         recipe, n_mixed = inputs.recipe, 0 if self.recipe.budget is not None else inputs.recipe.n_mixed_clips
+        with_windows = recipe.optimizer == "lbfgs" and cross_validation.n_parts > 0  # compared on held-out clips
         while True:
             started = self.budget.elapsed
             limited = dataclasses.replace(inputs, recipe=recipe.model_copy(update={"n_mixed_clips": n_mixed}))
             with self.processes.main_process_first():
                 data = limited.frozen_features(
-                    cross_validation.targets, progress=self.callbacks.progress, with_windows=recipe.optimizer == "lbfgs"
+                    cross_validation.targets, progress=self.callbacks.progress, with_windows=with_windows
                 )
             if n_mixed == recipe.n_mixed_clips:
                 return data

@@ -210,7 +210,7 @@ class FineTuning:
             started = time.monotonic()
             logits_of_clips(self.model.network, few, self.accelerator)
             validation = (time.monotonic() - started) / len(few.rows) * len(self.valid.rows)
-        return per_step * self.batches.n_steps + validation
+        return float(per_step * self.batches.n_steps + validation)
 
     def losses_at(self, rates: Iterable[float]) -> Iterator[float]:
         """The loss of a batch just before a step, for each learning rate. Do not use the network afterwards.
