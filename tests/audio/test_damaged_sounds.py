@@ -216,6 +216,20 @@ def test_all_links_of_a_chained_ogg_are_read(tmp_path, kind):
     assert np.array_equal(excerpt, whole[round(1.5 * RATE) : round(5.5 * RATE)])
 
 
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\0\x10" + bytes(16)])
+def test_joined_mp3_files_are_read_to_the_end(tmp_path, tag):
+    pytest.importorskip("av")
+    write_audio(tmp_path / "a.mp3", noise(), RATE)
+    path = tmp_path / "joined.mp3"
+    part = tag + (tmp_path / "a.mp3").read_bytes()
+    path.write_bytes(3 * part)
+    assert len(read_audio(path)[0]) == pytest.approx(6 * RATE, abs=4 * 1152)
+    assert audio_info(path).duration_seconds == pytest.approx(6, abs=0.3)
+    assert not streamed(path)[1].is_truncated
+    path.write_bytes(part + b"TAG" + bytes(125))  # an ID3v1 tag at the end is no sound
+    assert len(read_audio(path)[0]) == 2 * RATE
+
+
 def test_links_of_another_rate_and_number_of_channels_are_converted(tmp_path):
     soundfile.write(tmp_path / "a.ogg", noise(), RATE)
     soundfile.write(tmp_path / "b.ogg", np.stack([noise(4 * RATE)] * 2, axis=1), 2 * RATE)

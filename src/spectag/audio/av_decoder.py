@@ -111,12 +111,26 @@ class AvDecoder:
         ends = [packet.pts + (packet.duration or 0) for packet in packets if packet.pts is not None]
         return float(max(ends, default=0) * stream.time_base) - self._origin_seconds
 
+    def _frames(self) -> Iterator[Any]:
+        """The decoded frames of the stream. What is no sound in an mp3, such as the tag of a joined file, is skipped."""
+        from av.error import InvalidDataError
+
+        is_mp3 = self._container.format.name == "mp3"
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except InvalidDataError:
+                if not is_mp3:
+                    raise
+            else:
+                yield from frames
+
     def blocks(self, start: int = 0, end: int = sys.maxsize) -> Iterator[Float32Array]:
         """The samples from `start` to `end`; the stream must be at or before `start`."""
         from av import AudioResampler, FFmpegError
 
         to_float = AudioResampler(format="fltp", layout=self._codec.layout, rate=self.sample_rate)
-        frames = self._container.decode(self._stream)
+        frames = self._frames()
         position = None
         while True:
             try:

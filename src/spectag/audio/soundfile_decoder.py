@@ -55,9 +55,12 @@ def open_with_soundfile(path: Path, *, sequential: bool) -> "SoundfileDecoder | 
     if header is not None and header.is_unfinished:
         return SoundfileDecoder(FileView(path, replacement=header.correction), sequential=sequential)
     decoder = SoundfileDecoder(os.fsencode(path), sequential=sequential)
-    if decoder.n_samples >= _UNKNOWN_LENGTH or (decoder.format == "MP3" and _is_mp3_of_unknown_length(path)):
+    if decoder.n_samples >= _UNKNOWN_LENGTH:
         decoder.close()
         raise UnknownLengthError("its header does not contain its length")
+    if decoder.format == "MP3" and (reason := _why_mp3_length_is_unknown(path)) is not None:
+        decoder.close()
+        raise UnknownLengthError(reason)
     if decoder.format == "OGG" and len(links := ogg_links(path)) > 1:
         decoder.close()
         return ChainedDecoder(path, links)
@@ -251,24 +254,45 @@ _MP3_MAX_FRAME = 1441  # bytes
 _MP3_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
-def _is_mp3_of_unknown_length(path: Path) -> bool:
-    """Whether the bit rate of an mp3 varies in the first megabyte, and it has no Xing or VBRI header.
+def _why_mp3_length_is_unknown(path: Path) -> str | None:
+    """Why libsndfile does not know the length of an mp3; None if it does.
 
-    For such a file, libsndfile derives the length from the bit rate of the first frame, and so misses some samples.
+    It takes the length from the Xing header, which is that of the first of several joined files. Without a header, it
+    derives the length from the bit rate of the first frame, and so misses some samples if the bit rate varies.
     (mutagen does the same: it reads up to four frames, and does not report whether the bit rate varies.)
     """
     with path.open("rb") as file:
-        head = file.read(10)
-        tag_bytes = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        file.seek(10 + tag_bytes if head[:3] == b"ID3" else 0)
+        start = _end_of_id3_tag(file.read(10))
+        file.seek(start)
         data = file.read(1 << 20)
-    if any(tag in data[:256] for tag in (b"Xing", b"Info", b"VBRI")):
-        return False
-    for start in range(min(len(data), _MP3_MAX_FRAME)):  # the file may start in the middle of a frame
-        bit_rates = list(_mp3_bit_rates(data, start))
+        if any(tag in data[:256] for tag in (b"Xing", b"Info", b"VBRI")):
+            end = start + _xing_bytes(data)
+            file.seek(end)
+            following = file.read(1 << 14) if end > start else b""
+            is_joined = following[:3] == b"ID3" or len(list(_mp3_bit_rates(following, 0))) > 2
+            return "it consists of several files" if is_joined else None
+    for position in range(min(len(data), _MP3_MAX_FRAME)):  # the file may start in the middle of a frame
+        bit_rates = list(_mp3_bit_rates(data, position))
         if len(bit_rates) > 2:
-            return len(set(bit_rates)) > 1
-    return False
+            return "its header does not contain its length" if len(set(bit_rates)) > 1 else None
+    return None
+
+
+def _end_of_id3_tag(head: bytes) -> int:
+    """Where the first frame of an mp3 is, from its first ten bytes."""
+    if head[:3] != b"ID3":
+        return 0
+    return 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+
+
+def _xing_bytes(data: bytes) -> int:
+    """Size of an mp3 according to the Xing header in its first frame; 0 if it is not there."""
+    position = max(data[:256].find(b"Xing"), data[:256].find(b"Info"))
+    flags = int.from_bytes(data[position + 4 : position + 8], "big")
+    if position < 0 or not flags & 2:
+        return 0
+    position += 12 if flags & 1 else 8
+    return int.from_bytes(data[position : position + 4], "big")
 
 
 def _mp3_bit_rates(data: bytes, position: int) -> Iterator[int]:
