@@ -112,7 +112,7 @@ class AvDecoder:
         return float(max(ends, default=0) * stream.time_base) - self._origin_seconds
 
     def _frames(self) -> Iterator[Any]:
-        """The decoded frames of the stream. What is no sound in an mp3, such as the tag of a joined file, is skipped."""
+        """The decoded frames. What is no sound in an mp3, such as the tag of a joined file, is left out."""
         from av.error import InvalidDataError
 
         is_mp3 = self._container.format.name == "mp3"
