@@ -174,6 +174,19 @@ def test_format_is_read_whole_in_blocks_and_in_excerpts(tmp_path, name, codec):
     assert len(read_audio(path, start_seconds=0.5, end_seconds=1.0)[0]) == rate // 2
 
 
+@pytest.mark.parametrize("n_channels", [2, 9, 33, 64])
+def test_file_that_pyav_reads_may_have_many_channels(tmp_path, n_channels):
+    pytest.importorskip("av")
+    samples = np.stack([noise(1000, seed=seed) for seed in range(n_channels)], axis=1)
+    soundfile.write(tmp_path / "a.caf", samples, RATE, subtype="PCM_16")
+    content = bytearray((tmp_path / "a.caf").read_bytes())
+    position = content.index(b"data") + 4
+    content[position : position + 8] = bytes([255] * 8)  # unknown, which libsndfile does not read
+    (tmp_path / "a.caf").write_bytes(content)
+    assert audio_info(tmp_path / "a.caf").format == "PCM_S16BE"
+    np.testing.assert_allclose(read_audio(tmp_path / "a.caf")[0], samples.mean(axis=1), atol=2e-5)
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.wma", "wmav2"), ("a.aac", "aac"), ("a.webm", "libopus")])
 def test_truncated_file_of_pyav_is_reported(tmp_path, name, codec):
     path = write_with_av(tmp_path / name, codec)

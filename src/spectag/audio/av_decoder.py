@@ -129,7 +129,8 @@ class AvDecoder:
         """The samples from `start` to `end`; the stream must be at or before `start`."""
         from av import AudioResampler, FFmpegError
 
-        to_float = AudioResampler(format="fltp", layout=self._codec.layout, rate=self.sample_rate)
+        # packed: PyAV crashes on planar samples of more than 8 channels
+        to_float = AudioResampler(format="flt", layout=self._codec.layout, rate=self.sample_rate)
         frames = self._frames()
         position = None
         while True:
@@ -147,7 +148,7 @@ class AvDecoder:
                 seconds = float((frame.pts or 0) * frame.time_base) - self._origin_seconds
                 position = round(seconds * frame.sample_rate)
             for block in blocks:
-                samples = np.asarray(block.to_ndarray(), np.float32).T
+                samples = np.asarray(block.to_ndarray(), np.float32).reshape(-1, block.layout.nb_channels)
                 yield samples[max(start - position, 0) : max(end - position, 0)]
                 position += len(samples)
             if position >= end:
