@@ -1,10 +1,11 @@
 """PyAV (FFmpeg, the extra `av`) as a decoder: m4a, aac, webm, mp4, wma, mkv, amr and others."""
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def open_with_av(path: Path, refusal: RefusedError) -> "AvDecoder":
     stack = ExitStack()
     try:
         file = stack.enter_context(path.open("rb"))
-        container = stack.enter_context(av.open(file, options={"format_whitelist": _AV_FORMATS}))
+        container = stack.enter_context(av.open(_AvFile(file), options={"format_whitelist": _AV_FORMATS}))
         return AvDecoder(path, container, stack)
     except BaseException as error:
         stack.close()
@@ -47,6 +48,22 @@ def open_with_av(path: Path, refusal: RefusedError) -> "AvDecoder":
             raise
         reasons = f"{refusal} (soundfile); {getattr(error, 'strerror', None) or error} (FFmpeg)"
         raise AudioError(f"{path}: not a sound, or a damaged one: {reasons}") from error
+
+
+class _AvFile:
+    """A file for PyAV. A damaged container may ask for a place before its start; PyAV would print an exception."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.read = file.read
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new position, or -1 if there is no such place."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 class AvDecoder:
