@@ -68,7 +68,9 @@ def write_network(
         helper.make_node("MatMul", ["features", "weights"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
     ]
+    constants = {"weights": weights, "time": np.array([3])}
     if with_novelty:
+        constants |= {"band_axis": np.array([1]), "two": np.array([2], np.float32)}
         nodes += [
             helper.make_node("ReduceMax", ["features", "band_axis"], ["greatest"], keepdims=0),
             helper.make_node("Sub", ["greatest", "two"], ["difference"]),
@@ -86,12 +88,7 @@ def write_network(
             *[logits][:with_logits],
             *[novelty][:with_novelty],
         ],
-        [
-            numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(np.array([3]), "time"),
-            numpy_helper.from_array(np.array([1]), "band_axis"),
-            numpy_helper.from_array(np.array([2], np.float32), "two"),
-        ],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)

@@ -36,6 +36,7 @@ from spectag.system.progress import no_log, silent
 from spectag.training import bundle_writer
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output, write_bundle
 from spectag.training.heads.novelty import fit_directions
+from spectag.training.inputs import feature_store
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members import bundle_member
 from spectag.training.members.bundle_member import BundleMember
@@ -490,7 +491,7 @@ class Three:
         self.members = [
             trained.member(clips=clips),
             *(
-                trained.member(front_end=other, network=scratch_network(seed), clips=other_clips, store=None)
+                trained.member(front_end=other, network=scratch_network(seed), clips=other_clips, is_frozen=False)
                 for seed in (1, 2)
             ),
         ]
@@ -512,12 +513,13 @@ def three(trained, tmp_path_factory):
 def ensemble(three, tmp_path_factory):
     """The bundle of the three networks."""
     output, traced = tmp_path_factory.mktemp("out") / "three", []
-    trace = bundle_member.trace_features
+    trace = feature_store.trace_features
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle_member, "trace_features", lambda *args: traced.append(args) or trace(*args))
+        patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(feature_store, "trace_features", lambda *args: traced.append(args) or trace(*args))
         difference = write_bundle(output, make_record(three.manifest), three.members, WEIGHTS)
     assert difference == read_info(output).onnx_difference <= 1e-4
-    assert len(traced) == 1  # one graph for the two networks of the same architecture
+    assert len(traced) == 2  # one graph for the two networks with inputs of the same size
     return output
 
 

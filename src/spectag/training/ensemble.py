@@ -124,10 +124,11 @@ class EnsembleFit:
                         front_end=inputs.front_end,
                         network=network,
                         clips=inputs.clips,
-                        store=inputs.store if is_frozen else None,
+                        store=inputs.store,
                         weights_sha256=inputs.store.weights_sha256,
                         other_weights=fit.other_weights,
                         novelty=fit.novelty,
+                        is_frozen=is_frozen,
                     )
                 )
                 weights.append(weight / len(fit.networks))

@@ -17,7 +17,7 @@ from spectag.scoring.calibration_curves import linear_curve
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
-from spectag.training.networks.onnx_export import export_features, export_network, trace_features, with_weights
+from spectag.training.networks.onnx_export import export_network, save_features, trace_features, with_weights
 
 N_LABELS = 4
 WIDTHS = (1, 13, 100, 101, 517, 2001)  # short, odd, long
@@ -26,7 +26,7 @@ WIDTHS = (1, 13, 100, 101, 517, 2001)  # short, odd, long
 def exported(network, path, channels=1, height=64, width=96):
     """Export the features of a backbone to ONNX; return its extractor."""
     extractor = FeatureExtractor(network, "all").eval()
-    export_features(extractor, torch.rand(2, channels, height, width), path)
+    save_features(trace_features(extractor, torch.rand(2, channels, height, width)), extractor, path)
     return extractor
 
 

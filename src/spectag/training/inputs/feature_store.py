@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import ArrayLike
 
@@ -27,7 +28,7 @@ from spectag.system.worker_pool import n_usable_cores
 from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, load_part
-from spectag.training.networks.onnx_export import export_features
+from spectag.training.networks.onnx_export import save_features, trace_features
 
 FEATURES_VERSION = 2
 """Increased when the features of a backbone change."""
@@ -165,15 +166,30 @@ class FeatureStore:
 
     def onnx_file(self, example: Float32Array) -> Path:
         """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
+        return self._cached_onnx(
+            self.weights_sha256[:16], example, lambda path: save_features(self.graph(example), self.extractor, path)
+        )
+
+    def graph(self, example: Float32Array) -> onnx.ModelProto:
+        """The traced graph of the architecture for `with_weights`, kept in the cache, because tracing takes seconds."""
+        state = {name: tuple(values.shape) for name, values in self.extractor.state_dict().items()}
+        architecture = hashlib.blake2b(f"{FEATURES_VERSION} {state}".encode(), digest_size=8).hexdigest()
+        inputs = torch.from_numpy(np.stack([example, example]))
+        path = self._cached_onnx(
+            f"graph-{architecture}", example, lambda path: onnx.save(trace_features(self.extractor, inputs), path)
+        )
+        return onnx.load(path)
+
+    def _cached_onnx(self, what: str, example: Float32Array, write: Callable[[Path], None]) -> Path:
+        """An ONNX file for inputs of the example's size in the cache; `write` writes it if it does not exist."""
         size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
-        weights = f"{self.name.replace('/', '_')}-{self.weights_sha256[:16]}"
-        name = f"{weights}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
+        name = f"{self.name.replace('/', '_')}-{what}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
         folder = cache_folder() / "onnx"
         path = folder / name
         if not path.exists():
             self.group_sizes(example)  # its message about a wrong size is clearer than the exporter's
             with _cleared_work_folder(folder) as work:
-                export_features(self.extractor, torch.from_numpy(np.stack([example, example])), work / name)
+                write(work / name)
                 (work / name).replace(path)
         return path
 

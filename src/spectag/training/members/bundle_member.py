@@ -24,7 +24,7 @@ from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.clip_logits import clip_logits
 from spectag.training.members.head_training import logits_by
 from spectag.training.networks.network import TaggerNetwork
-from spectag.training.networks.onnx_export import export_network, trace_features, with_weights
+from spectag.training.networks.onnx_export import export_network, with_weights
 
 OTHER_WEIGHTS = ("best", "last")
 NETWORK_FILES = {ONNX_FILE, WEIGHTS_FILE, *(f"{name}.safetensors" for name in OTHER_WEIGHTS)}
@@ -38,10 +38,11 @@ class BundleMember:
     front_end: FrontEnd
     network: TaggerNetwork  # on the CPU
     clips: ClipInputs  # on which it was trained
-    store: FeatureStore | None  # the features on which its head was trained, if the extractor was frozen
+    store: FeatureStore  # of the network before training
     weights_sha256: str  # of the network before training
     other_weights: Mapping[str, TaggerNetwork] = field(default_factory=dict)  # of other epochs: best, last
     novelty: NoveltyModel | None = None  # of the features in `store`
+    is_frozen: bool = True  # whether its head was trained on the features in `store`
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.other_weights) - set(OTHER_WEIGHTS))
@@ -55,14 +56,14 @@ class BundleMember:
 
     def training_logits(self, index: int) -> FloatArray:
         """Logits (n_labels,) of a training clip, computed as training does: by the head on the stored features."""
-        if self.store is None:
+        if not self.is_frozen:
             return clip_logits(self.network, self.clips.parts(index))
         windows = self.network.windows
         return self.store.of_parts(self.clips, index, windows).logits(partial(logits_by, self.network.head), windows)
 
     def training_novelty(self, index: int) -> float | None:
         """The novelty of a training clip, by the stored features; None if this member does not compute it."""
-        if self.novelty is None or self.store is None:
+        if self.novelty is None:
             return None
         return float(self.novelty(self.store.of_parts(self.clips, index).features).min())
 
@@ -90,35 +91,25 @@ def network_with_novelty(members: Sequence[BundleMember]) -> int | None:
 
 def write_networks(folders: Sequence[Path], members: Sequence[BundleMember], calibration: Calibration | None) -> None:
     """Write model.onnx and the weights of each member into its folder. `calibration` becomes part of model.onnx."""
-    graphs: dict[tuple[object, ...], onnx.ModelProto] = {}  # by architecture, as tracing takes seconds
     with_novelty = network_with_novelty(members)
     for index, (folder, member) in enumerate(zip(folders, members, strict=True)):
         folder.mkdir(parents=True, exist_ok=True)
         novelty = member.novelty if index == with_novelty else None
-        _write_onnx(folder / ONNX_FILE, member, calibration, novelty, graphs)
+        _write_onnx(folder / ONNX_FILE, member, calibration, novelty)
         _save_weights(member.network, folder / WEIGHTS_FILE)
         for name, network in member.other_weights.items():
             _save_weights(network, folder / f"{name}.safetensors")
 
 
 def _write_onnx(
-    path: Path,
-    member: BundleMember,
-    calibration: Calibration | None,
-    novelty: NoveltyModel | None,
-    graphs: dict[tuple[object, ...], onnx.ModelProto],
+    path: Path, member: BundleMember, calibration: Calibration | None, novelty: NoveltyModel | None
 ) -> None:
-    extractor, example = member.network.extractor, torch.zeros(2, *member.clips.example.shape)
-    if member.store is not None:
-        features = onnx.load(member.store.onnx_file(member.clips.example))
+    network, example = member.network, member.clips.example
+    if member.is_frozen:
+        features = onnx.load(member.store.onnx_file(example))
     else:
-        architecture = (member.recipe.backbone, member.recipe.features, example.shape)
-        if architecture not in graphs:
-            graphs[architecture] = trace_features(extractor, example)
-        features = with_weights(graphs[architecture], extractor)
-    with torch.inference_mode():
-        n_features = extractor(example).shape[1]
-    network = member.network
+        features = with_weights(member.store.graph(example), network.extractor)
+    n_features = sum(member.store.group_sizes(example))
     export_network(
         features, network.head, n_features, path, windows=network.windows, calibration=calibration, novelty=novelty
     )

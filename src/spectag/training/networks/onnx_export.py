@@ -57,17 +57,17 @@ def with_weights(graph: onnx.ModelProto, extractor: FeatureExtractor) -> onnx.Mo
     return optimized
 
 
-def export_features(extractor: FeatureExtractor, example: Tensor, path: Path) -> None:
-    """Write an ONNX file: inputs (batch, channels, height, width) to features (batch, n_features).
+def save_features(graph: onnx.ModelProto, extractor: FeatureExtractor, path: Path) -> None:
+    """Write a traced graph with an extractor's weights: inputs (batch, channels, height, width) to features (batch, n).
 
     Parameters
     ----------
+    graph : onnx.ModelProto
+        By `trace_features`, of an extractor of the same architecture.
     extractor : FeatureExtractor
-    example : float tensor of shape (2, channels, height, width)
-        As for `trace_features`.
     path : Path
     """
-    _save(with_weights(trace_features(extractor, example), extractor), path)
+    _save(with_weights(graph, extractor), path)
 
 
 def export_network(
