@@ -89,8 +89,11 @@ def make_chunks(folder, n_files=2):
 
 def contents(tagged_chunks):
     """All results, in a form that can be compared."""
+    def as_bytes(timeline):
+        return tuple(None if values is None else bytes(values) for values in vars(timeline).values())
+
     return {
-        (chunk, file.file, file.reason, file.timeline and tuple(map(bytes, vars(file.timeline).values())))
+        (chunk, file.file, file.reason, file.timeline and as_bytes(file.timeline))
         for chunk, tagged in tagged_chunks
         for file in tagged.files
     }
