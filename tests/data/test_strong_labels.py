@@ -13,7 +13,7 @@ from spectag.config.data_options import DataOptions
 from spectag.data.clips import Clip
 from spectag.data.manifest import read_manifest
 from spectag.data.split_manifest import split, write_split
-from spectag.data.strong_labels import HEARD_SECONDS, clips_between, join_annotations
+from spectag.data.strong_labels import AUDIBLE_SECONDS, clips_between, join_annotations
 from spectag.errors import DataError
 from spectag.training.pipeline import read_training_data
 
@@ -42,7 +42,7 @@ def test_an_overlap_that_is_too_short_to_hear_makes_a_label_unknown():
     ]
 
 
-def test_a_sound_shorter_than_the_limit_is_heard_if_half_of_it_overlaps():
+def test_a_sound_shorter_than_the_limit_is_audible_if_half_of_it_overlaps():
     click = annotation(4.95, 5.05, "Click")
     assert summary(join_annotations([annotation(0, 5, "Rain"), click])) == [
         (0, 5, ["Click", "Rain"], []),
@@ -82,7 +82,7 @@ def test_no_label_is_absent_from_a_segment_that_its_annotation_overlaps(annotati
             [label] = other.labels
             overlap = min(clip.end_seconds, other.end_seconds) - max(clip.start_seconds, other.start_seconds)
             overlaps[label] = max(overlaps.get(label, 0.0), overlap)
-        assert set(clip.labels) == {label for label, seconds in overlaps.items() if seconds >= HEARD_SECONDS}
+        assert set(clip.labels) == {label for label, seconds in overlaps.items() if seconds >= AUDIBLE_SECONDS}
         assert not set(clip.labels) & set(clip.unknown)
 
 

@@ -138,3 +138,13 @@ def test_the_weights_of_an_ensemble_do_not_depend_on_how_unknown_labels_end(rng)
     assert weights.weights[0] > weights.weights[1]
     assert all(weights != other for other in ends)
     assert weights.weights == pytest.approx(fit_ensemble_weights(members, y_true).weights, rel=0.3)
+
+
+def test_a_clip_whose_other_labels_are_all_unknown_does_not_raise_lwlrap():
+    """Any scores of such a clip would be right."""
+    y_true, y_score = [[1, 0, 0], [0, 1, 0], [1, NAN, NAN]], [[0.9, 0.1, 0.5], [0.8, 0.3, 0.1], [0.1, 0.9, 0.2]]
+    assert lwlrap(y_true, y_score) == lwlrap(y_true[:2], y_score[:2]) == 0.75
+    none = Resampling(n_resamples=0)
+    both = (score_predictions(np.array(y_true[:n]), np.array(y_score[:n]), range(n), resampling=none) for n in (3, 2))
+    [with_clip, without] = (scores.overall["lwlrap"].value for scores in both)
+    assert with_clip == without == 0.75

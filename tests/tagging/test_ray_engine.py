@@ -89,6 +89,7 @@ def make_chunks(folder, n_files=2):
 
 def contents(tagged_chunks):
     """All results, in a form that can be compared."""
+
     def as_bytes(timeline):
         return tuple(None if values is None else bytes(values) for values in vars(timeline).values())
 

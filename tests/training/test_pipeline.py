@@ -524,7 +524,7 @@ def test_members_that_do_not_fit_the_budget_are_left_out(table):
     recipe = Recipe(**FROZEN, members=members, folds=2, budget=0.05)
     result = train(path, path.parent / "model", recipe, log=lines.append)
     assert [member.name for member in result.members] == ["scratch frozen"]
-    assert "scratch fine-tuned: left out, because the budget is used up" in lines
+    assert "scratch fine-tuned: left out, because the time is too short for it" in lines
 
 
 def test_first_fine_tuning_is_the_first_fold_of_the_first_fine_tuned_member(table):

@@ -128,11 +128,16 @@ def labels_contradict(clips: Iterable[Clip]) -> bool:
 
 def unknown_labels(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:
     """Which of these labels are unknown for each clip, (n_clips, n_labels)."""
+    return label_matrix([clip.unknown for clip in clips], labels)
+
+
+def label_matrix(names: Sequence[Collection[str]], labels: LabelSet) -> BoolArray:
+    """Which of these labels are among the names of each clip, (n_clips, n_labels). Other names are ignored."""
     columns = {name: column for column, name in enumerate(labels.names)}
-    unknown = np.zeros((len(clips), len(labels)), np.bool_)
-    for row, clip in zip(unknown, clips, strict=True):
-        row[[columns[label] for label in clip.unknown if label in columns]] = True
-    return unknown
+    matrix = np.zeros((len(names), len(labels)), np.bool_)
+    for row, of_clip in zip(matrix, names, strict=True):
+        row[[columns[name] for name in of_clip if name in columns]] = True
+    return matrix
 
 
 def connected_groups(keys_of_items: Sequence[Sequence[Hashable]]) -> IntArray:

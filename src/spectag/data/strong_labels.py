@@ -1,4 +1,4 @@
-"""Strong labels: annotated sounds in recordings, as clips with all labels that are heard in them."""
+"""Strong labels: annotated sounds in recordings, as clips with all labels that are audible in them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,15 +11,15 @@ from spectag.audio.files import audio_info
 from spectag.data.clips import Clip
 from spectag.errors import SpectagError
 
-HEARD_SECONDS = 0.25
-"""An overlap of at least this length, or of half the shorter sound, contains enough of a sound to hear it."""
+AUDIBLE_SECONDS = 0.25
+"""An overlap of at least this length, or of half the shorter sound, is enough to recognise a sound."""
 _ROUNDING_SECONDS = 0.01  # of the times in annotation programs
 
 
 def join_annotations(annotations: Sequence[Clip]) -> list[Clip]:
     """The annotated segments, each once, with the labels of all annotations that overlap it.
 
-    A label that overlaps a segment only a little is unknown in it: see `HEARD_SECONDS`.
+    A label that overlaps a segment only a little is unknown in it: see `AUDIBLE_SECONDS`.
     """
     segments: dict[tuple[Path, float, float | None], Clip] = {}
     for clip in annotations:
@@ -28,12 +28,12 @@ def join_annotations(annotations: Sequence[Clip]) -> list[Clip]:
         segments[first.path, first.start_seconds, first.end_seconds] = first.with_labels(labels, unknown)
     overlaps: dict[Clip, list[tuple[Clip, bool]]] = {clip: [] for clip in segments.values()}
     for first, second in _overlapping(segments.values()):
-        is_heard = _is_heard(first, second)
-        overlaps[first].append((second, is_heard))
-        overlaps[second].append((first, is_heard))
+        is_audible = _is_audible(first, second)
+        overlaps[first].append((second, is_audible))
+        overlaps[second].append((first, is_audible))
     return [
         clip.with_labels(
-            _united(clip.labels, *(other.labels for other, is_heard in others if is_heard)),
+            _united(clip.labels, *(other.labels for other, is_audible in others if is_audible)),
             _united(clip.unknown, *(other.labels + other.unknown for other, _ in others)),
         )
         for clip, others in overlaps.items()
@@ -66,11 +66,11 @@ def _by_file(clips: Iterable[Clip]) -> dict[Path, list[Clip]]:
     return of_file
 
 
-def _is_heard(first: Clip, second: Clip) -> bool:
-    """Whether the overlap of two clips contains enough of both to hear them."""
+def _is_audible(first: Clip, second: Clip) -> bool:
+    """Whether the overlap of two clips is enough to recognise both."""
     overlap = min(_end(first), _end(second)) - max(first.start_seconds, second.start_seconds)
     shorter = min(_end(clip) - clip.start_seconds for clip in (first, second))
-    return overlap >= min(HEARD_SECONDS, shorter / 2)
+    return overlap >= min(AUDIBLE_SECONDS, shorter / 2)
 
 
 def clips_between(segments: Sequence[Clip]) -> list[Clip]:

@@ -17,13 +17,13 @@ from scipy.special import expit
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.audio.files import audio_info
-from spectag.data.clips import Clip, Manifest, unknown_labels
+from spectag.data.clips import Clip, Manifest, label_matrix, unknown_labels
 from spectag.data.labels import LabelSet
 from spectag.data.readers.csv_table import MANIFEST_COLUMNS
 from spectag.data.readers.delimited_text import abbreviate, first_lines, open_table, read_text
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, DataError, MissingExtraError
-from spectag.evaluation.predictions import PredictionOrigin, Predictions, truth_of
+from spectag.evaluation.predictions import PredictionOrigin, Predictions
 from spectag.models.out_of_fold import CLIP_COLUMNS, LABEL_SUFFIX, cross_fitting_folds
 from spectag.scoring.calibration import DEFAULT_THRESHOLD
 from spectag.scoring.thresholds import fill_thresholds, fit_thresholds
@@ -101,7 +101,7 @@ def read_predictions(path: str | Path, manifest: Manifest, *, log: Log = no_log)
     probabilities = _as_probabilities(table.scores[rows[has_values]], path, log).astype(np.float32)
     indices = np.flatnonzero(has_values)
     clips = tuple(manifest.clips[index] for index in indices)
-    y_true = truth_of(clips, table.labels)
+    y_true = label_matrix([clip.labels for clip in clips], table.labels)
     folds = cross_fitting_folds([manifest.groups[index] for index in indices])
     return Predictions(
         clips=clips,

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
-from spectag.data.clips import Clip, Manifest, unknown_labels
+from spectag.data.clips import Clip, Manifest, label_matrix, unknown_labels
 from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError
@@ -128,7 +128,7 @@ def predict(
     return Predictions(
         clips=readable,
         labels=tagger.labels,
-        y_true=truth_of(readable, tagger.labels),
+        y_true=label_matrix([clip.labels for clip in readable], tagger.labels),
         probabilities=probabilities,
         uncalibrated=probabilities if tagger.info.calibration is None else expit(logits),
         thresholds=np.tile(tagger.thresholds, (len(readable), 1)),
@@ -137,15 +137,6 @@ def predict(
         features=np.concatenate([output.features for output in outputs]) if features else None,
         skipped=skipped,
     )
-
-
-def truth_of(clips: Sequence[Clip], labels: LabelSet) -> BoolArray:
-    """Which of these labels each clip has, (n_clips, n_labels). Other labels of the clips are ignored."""
-    columns = {name: column for column, name in enumerate(labels.names)}
-    y_true = np.zeros((len(clips), len(labels)), np.bool_)
-    for truth, clip in zip(y_true, clips, strict=True):
-        truth[[columns[label] for label in clip.labels if label in columns]] = True
-    return y_true
 
 
 def predict_out_of_fold(

@@ -25,7 +25,8 @@ def lwlrap(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Parameters
     ----------
     y_true : bool array of shape (n_clips, n_labels)
-        Clips without a true label are ignored. Unknown labels (NaN) are left out of the ranking of their clip.
+        Clips without a true label are ignored. Unknown labels (NaN) are left out of the ranking of their clip. A clip
+        whose other labels are all unknown is ignored, because any scores would be right.
     y_score : float array of shape (n_clips, n_labels)
         Logits or probabilities: only their order within a clip matters. Ties take the worst rank.
 
@@ -56,7 +57,18 @@ def lwlrap(y_true: ArrayLike, y_score: ArrayLike) -> float:
         raise ValueError(f"lwlrap needs at least one clip with a true label; none of the {len(truth)} clips has one")
     if not decides_lwlrap(y_true).any():
         return math.nan
-    return float(precision_at_labels(truth, y_score).sum() / truth.sum())
+    ranked = ranked_labels(truth, y_score)
+    return float(precision_at_labels(ranked, y_score).sum() / ranked.sum())
+
+
+def ranked_labels(y_true: BoolArray, y_score: FloatArray) -> BoolArray:
+    """The true labels that count in lwlrap: those of all clips, except where all other labels are unknown.
+
+    Both have shape (n_clips, n_labels). In `y_score`, unknown labels are those that are not `is_known`.
+    """
+    known = is_known(y_score)
+    says_nothing = (y_true == known).all(axis=1) & ~known.all(axis=1)
+    return np.asarray(y_true & ~says_nothing[:, None])
 
 
 def decides_lwlrap(y_true: ArrayLike) -> BoolArray:

@@ -18,6 +18,7 @@ from spectag.scoring.metrics import (
     is_known,
     is_single_label,
     precision_at_labels,
+    ranked_labels,
     ratio,
 )
 
@@ -288,7 +289,8 @@ class _Scorer:
         self._true = y_true.astype(np.float64)
         self._detected = (detected & is_known(y_score)).astype(np.float64)
         self._hits = (y_true & detected).astype(np.float64)
-        self._precision = precision_at_labels(y_true, y_score)
+        ranked = ranked_labels(y_true, y_score)
+        self._ranked, self._precision = ranked.astype(np.float64), precision_at_labels(ranked, y_score)
         self._decides_lwlrap = decides_lwlrap(np.where(is_known(y_score), y_true, np.nan)).astype(np.float64)
         self._rankings = [_LabelRanking(truth, scores) for truth, scores in zip(y_true.T, y_score.T, strict=True)]
         self._is_right = None
@@ -299,13 +301,13 @@ class _Scorer:
         """The scores for counts (n_clips, n_resamples)."""
         cell_counts = [counts.T @ cells for cells in (self._true, self._detected, self._hits)]
         total_counts = [cells.sum(axis=1) for cells in cell_counts]
-        precisions = counts.T @ self._precision
+        precisions, n_ranked = counts.T @ self._precision, counts.T @ self._ranked
         precisions[self._decides_lwlrap @ counts == 0] = np.nan
         average_precision, auc = (
             np.stack(columns, axis=1) for columns in zip(*(ranking(counts) for ranking in self._rankings), strict=True)
         )
         per_label = {
-            "lwlrap": ratio(precisions, cell_counts[0]),
+            "lwlrap": ratio(precisions, n_ranked),
             "average_precision": average_precision,
             "roc_auc": auc,
             "d_prime": _d_prime(auc),
@@ -313,7 +315,7 @@ class _Scorer:
         }
         mean_auc = _mean_of_defined(auc)
         overall = {
-            "lwlrap": ratio(precisions.sum(axis=1), total_counts[0]),
+            "lwlrap": ratio(precisions.sum(axis=1), n_ranked.sum(axis=1)),
             "mean_average_precision": _mean_of_defined(average_precision),
             "roc_auc": mean_auc,
             "d_prime": _d_prime(mean_auc),
