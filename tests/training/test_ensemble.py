@@ -13,13 +13,14 @@ from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.model_selection import HeldOutLogits
-from spectag.training.ensemble import TrainingRun, blend
+from spectag.training.ensemble import TrainingRun
 from spectag.training.members.member import MemberFit
 from spectag.training.planning import FrozenCost
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.held_out import HeldOut, hold_out
+from spectag.training.setup.member_weights import blend
 
 
 @pytest.fixture
@@ -205,7 +206,8 @@ def test_members_of_one_label_have_the_average_precision_and_say_so(run, monkeyp
 def test_harmful_member_has_no_weight(rng, monkeypatch):
     """A member with logits near 0 once got a huge weight, and the ensemble was worse than the other member alone."""
     monkeypatch.setattr(
-        "spectag.training.ensemble.fit_ensemble_weights", lambda logits, _: EnsembleWeights(tuple(1.0 for _ in logits))
+        "spectag.training.setup.member_weights.fit_ensemble_weights",
+        lambda logits, _: EnsembleWeights(tuple(1.0 for _ in logits)),
     )
     y_true = np.eye(4, dtype=bool)[np.arange(40) % 4]
     good, harmful, harmless = np.where(y_true, 1.0, -1.0), 5 * rng.normal(size=(40, 4)), rng.normal(size=(40, 4)) / 10

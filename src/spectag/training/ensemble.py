@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import FloatArray
 from spectag.config.recipe import Recipe
 from spectag.config.training import NoisyConfig
 from spectag.data.audio_groups import first_sharing
@@ -22,9 +22,7 @@ from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.shared_audio import SharedAudio
 from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import read_info
-from spectag.scoring.blending import ONE_MODEL, EnsembleWeights, fit_ensemble_weights
-from spectag.scoring.metrics import selection_score
-from spectag.scoring.model_selection import HeldOutLogits, rescaled
+from spectag.scoring.blending import EnsembleWeights
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Log, no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
@@ -36,6 +34,7 @@ from spectag.training.setup.budget import Budget, affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, relative_weights
 from spectag.training.setup.distributed import Processes
+from spectag.training.setup.member_weights import blend, has_logits
 from spectag.training.setup.noisy_labels import relabel_report
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ _RESERVED_SECONDS = 20.0
 """Part of a budget that is kept for writing the bundle, and again for the export of each fine-tuned member."""
 _MAX_RESERVED_FRACTION = 0.1
 """Largest fraction of a budget that is reserved."""
-_TOLERATED_LOSS = 0.01
-"""Held-out score that the ensemble may lose by a member before the member is left out."""
 _LATEST_FROZEN_START = 0.5
 """Fraction of the budget after which no further frozen member is started."""
 _MAX_FROZEN_FRACTION = 0.3
@@ -361,7 +358,7 @@ class TrainingRun:
         """Log which members are not part of the scores of some clips."""
         n_held_out = (cross_validation.parts >= 0).sum()
         for score, fit in zip(scores, fits, strict=True):
-            n_missing = n_held_out - _has_logits(fit.logits.chosen).sum()
+            n_missing = n_held_out - has_logits(fit.logits.chosen).sum()
             if score.weight and n_missing:
                 self.callbacks.log(
                     f"{score.name}: validated on {n_held_out - n_missing} of {n_held_out} held-out clips; the scores "
@@ -465,67 +462,12 @@ class TrainingRun:
         return difference
 
 
-def blend(members: Sequence[HeldOutLogits], cross_validation: CrossValidation) -> tuple[EnsembleWeights, FloatArray]:
-    """The weights of the members, and held-out logits (n_clips, n_labels) of the ensemble for its score.
-
-    The weights are fitted on all held-out clips that have the logits of all members. For the logits of each part of the
-    clips, they are fitted on the other parts, and the settings of the members are also chosen without this part. Clips
-    without the logits of some members have those of an ensemble of the others, on the scale of the whole ensemble.
-    """
-    if len(members) == 1:
-        return ONE_MODEL, cross_validation.cross_fitted(members[0])
-    y_true, parts = cross_validation.targets, cross_validation.parts
-    chosen = [member.chosen for member in members]
-    weights = _fit_weights(chosen, y_true, parts >= 0)
-    without = []
-    for part in range(cross_validation.n_parts):
-        logits = [member.without_part(part) for member in members]
-        without.append(_fit_weights(logits, y_true, (parts >= 0) & (parts != part), default=weights)(logits))
-    blended = cross_validation.cross_fitted(HeldOutLogits(weights(chosen), tuple(without)))
-    complete = [member for member in members if _has_logits(member.chosen)[parts >= 0].all()]
-    is_missing = (parts >= 0) & ~_has_logits(blended)
-    if is_missing.any() and complete:
-        _, of_complete = blend(complete, cross_validation)
-        blended[is_missing] = rescaled(of_complete, blended)[is_missing]
-    return weights, blended
-
-
-def _has_logits(logits: FloatArray) -> BoolArray:
-    """Whether each clip (n_clips,) has logits, which are NaN for clips that were not held out."""
-    return np.asarray(~np.isnan(logits).any(axis=1))
-
-
 def _min_folds(members: Sequence[MemberInputs], cross_validation: CrossValidation) -> int:
     """Fewest folds on which a fine-tuned member is validated; 0 without a frozen member, which all clips have."""
     from spectag.training.members.finetuned import fewest_folds
 
     has_frozen = any(inputs.recipe.mode == "frozen" for inputs in members)
     return fewest_folds(cross_validation) if has_frozen else 0
-
-
-def _fit_weights(
-    logits: Sequence[FloatArray],
-    y_true: BoolArray | FloatArray,
-    rows: BoolArray,
-    default: EnsembleWeights | None = None,
-) -> EnsembleWeights:
-    """Weights of the members, fitted on these clips; the default, or equal weights, if none of them has a label.
-
-    A member without which the held-out score is much better has no weight. A small gain does not count: held-out scores
-    may favour one member by chance, and the ensemble is then better on other recordings.
-    """
-    rows = rows & ~np.isnan(logits).any(axis=(0, 2))
-    if not (y_true[rows] == 1).any():
-        return default or EnsembleWeights(tuple(1 / len(logits) for _ in logits))
-    logits, y_true = [member[rows] for member in logits], y_true[rows]
-    best: tuple[int, ...] = (0,)
-    for newest in range(1, len(logits)):
-        candidates = ((*best, newest), best, (newest,))
-        scores = [
-            selection_score(y_true, _weights_of(members, logits, y_true)(logits)) or 0.0 for members in candidates
-        ]
-        best = candidates[next(i for i, score in enumerate(scores) if score >= max(scores) - _TOLERATED_LOSS)]
-    return _weights_of(best, logits, y_true)
 
 
 def _check_negatives(y_true: FloatArray, manifest: Manifest, log: Log) -> None:
@@ -543,16 +485,6 @@ def _check_negatives(y_true: FloatArray, manifest: Manifest, log: Log) -> None:
             f"WARNING: all {len(y_true)} clips have {abbreviate(names)}{if_known}: the model will report it for every "
             "sound; add clips without it"
         )
-
-
-def _weights_of(
-    members: Sequence[int], logits: Sequence[FloatArray], y_true: BoolArray | FloatArray
-) -> EnsembleWeights:
-    """Fitted weights of the members with these indices, and 0 for the others."""
-    fitted = ONE_MODEL if len(members) == 1 else fit_ensemble_weights([logits[i] for i in members], y_true)
-    weights = np.zeros(len(logits))
-    weights[list(members)] = fitted.weights
-    return EnsembleWeights(tuple(weights.tolist()), fitted.bias)
 
 
 def _names(members: Sequence[MemberInputs]) -> list[str]:
