@@ -116,7 +116,7 @@ def test_info_of_a_single_network_has_no_members(bundle):
         ({"folder": "members/2"}, "damaged: need two or more members in different folders, got 2 in 1"),
         ({"folder": "../elsewhere"}, r"damaged at members\.0\.folder: .*pattern"),
         ({"folder": "members/1/.."}, r"damaged at members\.0\.folder: .*pattern"),
-        ({"weight": float("nan")}, r"damaged at members\.0\.weight: .*finite number"),
+        ({"weight": float("nan")}, "cannot be read: NaN is not a number of JSON"),
         ({"front_end": {"mel": {"n_mels": 7}}}, "damaged: front_end and backbone must be those of the first member"),
     ],
 )

@@ -1,13 +1,23 @@
 """JSON files with a format version, such as spectag.json: written from a pydantic model and validated when read."""
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from spectag.errors import SpectagError
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.regular_files import read_regular_file
+
+MAX_JSON_BYTES = 16_000_000
+"""Of a file. That of a model with 15,000 labels has 3 MB. Parsing the worst content of this size takes 0.6 GB."""
+MAX_JSON_DEPTH = 32
+"""Of nested lists and objects. Our files have at most eight levels."""
+_MAX_SHOWN = 40  # characters of a value in a message
+_MAX_DIGITS = 20  # of an integer; more digits than 64 bits have
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -48,16 +58,18 @@ def read_versioned_json(
         Of `error_type`, if the file does not exist, has another format version, or is damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_regular_file(path, max_bytes=MAX_JSON_BYTES).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise error_type(missing) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise error_type(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise error_type(f"{path}: cannot be read: {error}") from error
     found = values.get("format_version") if isinstance(values, dict) else None
     if found != version:
         is_newer = isinstance(found, int) and found > version
         raise error_type(
-            f"{path}: format version {found!r}, but this version of spectag reads version {version}; "
+            f"{path}: format version {_short(found)}, but this version of spectag reads version {version}; "
             f"{'update spectag' if is_newer else outdated}"
         )
     try:
@@ -66,3 +78,92 @@ def read_versioned_json(
         problem = error.errors()[0]
         location = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
         raise error_type(f"{path}: damaged{location}: {problem['msg'].removeprefix('Value error, ')}") from error
+
+
+def _short(value: Any) -> str:
+    """The representation of a value, shortened for a message."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text from a stranger.
+
+    Stricter than `json.loads`: NaN, infinite and huge numbers, repeated keys, deep nesting and half characters
+    (unpaired surrogates), which cannot be written to a file, are refused.
+
+    Raises
+    ------
+    ValueError
+        If the text is not JSON, or one of these.
+
+    Examples
+    --------
+    >>> parse_json('{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_short_integer,
+        )
+    except RecursionError:
+        raise ValueError(f"lists and objects are nested more than {MAX_JSON_DEPTH} deep") from None
+    _check_depth_and_text(value)
+    return value
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        duplicate = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"the key {_short(duplicate)} occurs twice in an object")
+    return values
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:_MAX_SHOWN]} is too large")
+    return number
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"an integer has {len(text)} digits, expected at most {_MAX_DIGITS}")
+    return int(text)
+
+
+def _check_depth_and_text(value: Any) -> None:
+    """Raise a ValueError if a value is nested too deep, or contains text that cannot be encoded."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        children: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                children.extend(item)
+                children.extend(item.values())
+            elif isinstance(item, list):
+                children.extend(item)
+            elif isinstance(item, str):
+                _check_text(item)
+        if not children:
+            return
+        level = children
+    raise ValueError(f"lists and objects are nested more than {MAX_JSON_DEPTH} deep")
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("a text contains half a character (an unpaired surrogate)") from error
