@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -66,6 +67,37 @@ def read_wav_header(path: Path) -> WavHeader | None:
                 return None
             file.seek(position + 8 + size + size % 2)
     return None
+
+
+def wav_chunks(path: Path, names: Collection[bytes], *, max_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a wav or RF64 file with these names, and up to `max_bytes` of the content of each.
+
+    It ends at the first chunk that reaches beyond the end of the file, or whose size is not known.
+
+    Raises
+    ------
+    OSError
+        If the file can't be read.
+    """
+    with path.open("rb") as file:
+        file_size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        form, _ = _read_chunk_header(file)
+        if form not in (b"RIFF", b"RF64", b"BW64") or file.read(4) != b"WAVE":
+            return
+        long_size = _UNKNOWN_SIZE
+        for _ in range(_MAX_CHUNKS):
+            name, size = _read_chunk_header(file)
+            start = file.tell()
+            if name == b"ds64":
+                long_size = int.from_bytes(file.read(16)[8:], "little")
+            elif name == b"data" and size == _UNKNOWN_SIZE:
+                size = long_size
+            if not name or start + size > file_size:
+                return
+            if name in names:
+                yield name, file.read(min(size, max_bytes))
+            file.seek(start + size + size % 2)
 
 
 def _read_chunk_header(file: BinaryIO) -> tuple[bytes, int]:

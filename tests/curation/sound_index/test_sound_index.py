@@ -397,8 +397,8 @@ def test_missing_or_damaged_index_is_an_error(tmp_path, model, sounds):
     build_index([sounds], tmp_path / "index", model=model)
     info = tmp_path / "index" / "index.json"
     good = info.read_text()
-    info.write_text(good.replace('"format_version": 2', '"format_version": 9'))
-    with pytest.raises(DataError, match=r"format version 9, but this version of spectag reads version 2"):
+    info.write_text(good.replace('"format_version": 3', '"format_version": 9'))
+    with pytest.raises(DataError, match=r"format version 9, but this version of spectag reads version 3"):
         SoundIndex(tmp_path / "index")
     info.write_text(good.replace('"engine": "auto"', '"engine": "magic"'))
     with pytest.raises(DataError, match=r"damaged at engine"):
@@ -451,41 +451,20 @@ def test_invalid_arguments_are_errors(model, sounds, tmp_path):
             index.search("low 00.wav", within="west")
 
 
-@pytest.mark.parametrize(
-    ("name", "date"),
-    [
-        ("20240501_053000", datetime(2024, 5, 1, 5, 30)),  # AudioMoth
-        ("20240501_053000T", datetime(2024, 5, 1, 5, 30)),  # AudioMoth, triggered
-        ("S4A01234_20240501_053001", datetime(2024, 5, 1, 5, 30, 1)),  # Song Meter
-        ("NORD_2_20231231_235959_morning", datetime(2023, 12, 31, 23, 59, 59)),
-        ("20240501_053000-0600", datetime(2024, 5, 1, 5, 30)),
-        ("SMM07257_20230804_000000", datetime(2023, 8, 4)),
-        ("2024-05-01 05-30-00", datetime(2024, 5, 1, 5, 30)),
-        ("2024-05-01T05.30", datetime(2024, 5, 1, 5, 30)),
-        ("Robin-88-2024-05-01-birdnet-05:30:00", datetime(2024, 5, 1)),
-        ("owl 2024.05.01", datetime(2024, 5, 1)),
-        ("19991305_20240229_120000", datetime(2024, 2, 29, 12)),  # the first is none
-        ("20230229", None),
-        ("1-100032-A-0", None),
-        ("123202405011", None),
-        ("20240501_256000", None),
-    ],
-)
-def test_date_in_a_name_is_read(name, date):
-    assert date_in(name) == date
+def test_date_in_a_name_is_by_the_clock_of_the_recorder():
+    assert date_in("S20210205T035946+1000") == datetime(2021, 2, 5, 3, 59, 46)
+    assert date_in("20240501") is None
 
 
 def test_date_of_a_file_without_date_in_its_name_is_its_modification_time(tmp_path):
     (tmp_path / "owl.wav").touch()
     when = datetime(2023, 3, 4, 5, 6, 7)
     os.utime(tmp_path / "owl.wav", (when.timestamp(), when.timestamp()))
-    assert recording_date(str(tmp_path / "owl.wav")) == RecordingDate(when, from_name=False)
-    assert recording_date(str(tmp_path / "20240501.wav")) == RecordingDate(datetime(2024, 5, 1), from_name=True)
+    assert recording_date(str(tmp_path / "owl.wav")) == RecordingDate(when, "file")
+    assert recording_date(str(tmp_path / "20240501.wav")) is None  # its time is not known
     assert recording_date(str(tmp_path / "none.wav")) is None
     assert recording_date("s3://bucket/owl.wav") is None
-    assert recording_date("s3://bucket/20240501_053000.wav") == RecordingDate(
-        datetime(2024, 5, 1, 5, 30), from_name=True
-    )
+    assert recording_date("s3://bucket/20240501_053000.wav") == RecordingDate(datetime(2024, 5, 1, 5, 30), "name")
 
 
 def test_date_of_a_window_includes_its_start(model, tmp_path):
@@ -513,7 +492,7 @@ def make_random_index(folder, rng, *, n_in_graph=0):
     rows = unit_vectors(rng.standard_normal((N_FILES * N_WINDOWS, 6)))
     starts = np.arange(N_WINDOWS, dtype=np.float64)
     for number in range(N_FILES):
-        day = RecordingDate(FIRST_DAY + timedelta(days=number), from_name=True) if number < N_FILES - 1 else None
+        day = RecordingDate(FIRST_DAY + timedelta(days=number), "name") if number < N_FILES - 1 else None
         timeline = Timeline(starts, starts + 1, rng.random((N_WINDOWS, 3), np.float32))
         entry = database.add(f"/archive/{number % 4}/{number}.wav", "", day, timeline, np.full(3, 0.5, np.float32))
         database.set_first_row(entry, number * N_WINDOWS)

@@ -164,8 +164,11 @@ def _print(results: "Sequence[SearchResult]") -> None:
         file, seconds = _relative_path(result.file), f"{result.start_seconds:.1f}{end}"
         table.add_row(f"{result.similarity:.3f}", file, seconds, labels, _recording_time(result))
     stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
-    if any(result.recorded is not None and not result.recorded.from_name for result in results):
-        print("dates in brackets: the file name has no date, so this is when the file was changed", file=sys.stderr)
+    if any(result.recorded is not None and result.recorded.source == "file" for result in results):
+        print(
+            "dates in brackets: neither the recording nor its name has a date, so this is when the file was changed",
+            file=sys.stderr,
+        )
 
 
 def _print_matches(matches: "Sequence[ExcerptMatch]") -> None:
@@ -181,7 +184,7 @@ def _recording_time(result: "SearchResult") -> str:
     if result.recorded is None:
         return ""
     text = f"{result.recorded.time:%Y-%m-%d %H:%M:%S}"
-    return text if result.recorded.from_name else f"({text})"
+    return f"({text})" if result.recorded.source == "file" else text
 
 
 def _relative_path(file: str) -> str:

@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS state (
 CREATE TABLE IF NOT EXISTS blob (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS file (
     number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, fingerprint TEXT NOT NULL, seconds REAL, recorded REAL,
-    date_from_name INTEGER, n_windows INTEGER NOT NULL, first_row INTEGER
+    date_source TEXT, n_windows INTEGER NOT NULL, first_row INTEGER
 );
 CREATE INDEX IF NOT EXISTS file_by_date ON file (recorded);
 CREATE INDEX IF NOT EXISTS file_by_length ON file (seconds);
@@ -174,7 +174,7 @@ class IndexDatabase:
         self, name: str, fingerprint: str, date: RecordingDate | None, timeline: Timeline, thresholds: Float32Array
     ) -> int:
         """Add a file with its windows and the labels above their thresholds; return its number."""
-        date_columns = (None, None) if date is None else (to_seconds(date.time), date.from_name)
+        date_columns = (None, None) if date is None else (to_seconds(date.time), date.source)
         values = (os.fsencode(name), fingerprint, float(timeline.ends[-1]), *date_columns, len(timeline.starts))
         insert = "INSERT INTO file VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL)"
         number = int(self._connection.execute(insert, values).lastrowid or 0)
@@ -248,17 +248,17 @@ class IndexDatabase:
     def row(self, number: int) -> IndexRow | None:
         """The window of a vector; None if its file has been removed."""
         query = (
-            "SELECT file, position, name, recorded, date_from_name, starts, ends "
+            "SELECT file, position, name, recorded, date_source, starts, ends "
             "FROM file JOIN span ON span.file = file.number AND span.position = ? - file.first_row "
             "WHERE file.number = (SELECT number FROM file WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1)"
         )
         window = self._connection.execute(query, (number, number)).fetchone()
         if window is None:
             return None
-        *key, name, recorded, from_name, start, end = window
+        *key, name, recorded, source, start, end = window
         query = "SELECT label, probability FROM detection WHERE file = ? AND position = ? ORDER BY 2 DESC, label"
         detections = tuple(self._connection.execute(query, key))
-        date = None if recorded is None else RecordingDate(from_seconds(recorded + start), bool(from_name))
+        date = None if recorded is None else RecordingDate(from_seconds(recorded + start), source)
         return IndexRow(number, os.fsdecode(name), start, end, date, detections)
 
     def filter_rows(self, search_filter: SearchFilter, *, among: Rows | None = None, limit: int | None = None) -> Rows:

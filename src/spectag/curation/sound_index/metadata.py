@@ -12,7 +12,7 @@ from spectag.models.tagger import Tagger
 from spectag.models.versioned_json import read_versioned_json, write_versioned_json
 
 INDEX_INFO_FILE = "index.json"
-INDEX_FORMAT_VERSION = 2
+INDEX_FORMAT_VERSION = 3
 SearchEngine = Literal["auto", "exact", "usearch"]
 
 

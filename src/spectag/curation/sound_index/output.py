@@ -29,7 +29,7 @@ def write_results(results: Sequence[SearchResult], location: str | Path | None) 
     """Write search results as CSV, most similar first, to a path or to stdout.
 
     Columns: similarity, file, start, end (seconds), labels (comma-separated), recorded (2024-05-01T05:30:00), date_from
-    (name or file: the source of the date).
+    (its source: guano, comment or bext in a wav, the name, or file, the modification time).
 
     Raises
     ------
@@ -89,4 +89,4 @@ def result_to_dict(result: SearchResult) -> dict[str, Any]:
 def _date(result: SearchResult) -> tuple[str, str]:
     if result.recorded is None:
         return "", ""
-    return result.recorded.time.isoformat(timespec="seconds"), "name" if result.recorded.from_name else "file"
+    return result.recorded.time.isoformat(timespec="seconds"), result.recorded.source

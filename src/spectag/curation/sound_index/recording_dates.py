@@ -1,52 +1,46 @@
-"""Recording dates: from the name of a recording, otherwise from the modification time of its file."""
+"""Recording dates of an index: from the recording and its name, otherwise from the modification time of its file."""
 
 import os
-import re
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import PurePath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from spectag.audio.recorder_names import info_in_name
+from spectag.audio.recording_info import InfoSource
+from spectag.audio.recording_metadata import read_recording_info
 from spectag.system.storage import is_url
 
-_DATE = re.compile(
-    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
-    r"(?:[-_T ]+(?P<hour>\d\d)(?P<colon>[-_.:h]?)(?P<minute>\d\d)(?:(?P=colon)(?P<second>\d\d))?)?(?!\d)"
-)
+DateSource = InfoSource | Literal["file"]
 
 
 class RecordingDate(NamedTuple):
-    """When a recording began, in the local time of the recorder."""
+    """When a recording began, by the clock of the recorder."""
 
     time: datetime
-    from_name: bool
-    """Whether the name contains the date; otherwise it is the modification time of the file."""
+    source: DateSource
+    """file: the modification time of the file. The others are those of `RecordingInfo`."""
 
 
 def recording_date(location: str) -> RecordingDate | None:
-    """When a recording began: the date in its name, otherwise the modification time of its file; None if unknown.
+    """When a recording began; None if unknown.
 
-    Names can have the format of AudioMoth and Song Meter, with any text before and after: 20240501_053000.WAV,
-    S4A01234_20240501_053000.wav; and also 2024-05-01 05-30.flac. A date without a time means midnight.
+    It is the start from `read_recording_info` without its time zone, or the modification time of the file if neither
+    the file nor its name contains a date. A date without a time is unknown.
     """
-    date = date_in(PurePath(location).stem)
-    if date is not None:
-        return RecordingDate(date, from_name=True)
-    if is_url(location):
+    info = read_recording_info(location)
+    if info.start is not None and info.source is not None:
+        return RecordingDate(info.start.replace(tzinfo=None), info.source)
+    if info.day is not None or is_url(location):
         return None
     try:
-        return RecordingDate(datetime.fromtimestamp(os.stat(location).st_mtime), from_name=False)  # noqa: PTH116
+        return RecordingDate(datetime.fromtimestamp(os.stat(location).st_mtime), "file")  # noqa: PTH116
     except (OSError, ValueError, OverflowError):
         return None
 
 
 def date_in(name: str) -> datetime | None:
-    """The first valid date in a name."""
-    for match in _DATE.finditer(name):
-        parts = match.group("year", "month", "day", "hour", "minute", "second")
-        with suppress(ValueError):
-            return datetime(*(int(part or 0) for part in parts))  # type: ignore[arg-type]
-    return None
+    """The time in a name without suffix, by the clock of the recorder; None if it is not known."""
+    start = info_in_name(name).start
+    return None if start is None else start.replace(tzinfo=None)
 
 
 def to_seconds(date: datetime) -> float:
