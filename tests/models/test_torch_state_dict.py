@@ -2,6 +2,8 @@ import collections
 import io
 import os
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -142,3 +144,111 @@ def test_truncated_file_is_refused(tmp_path):
 def test_damaged_pickle_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match="not a state dict of PyTorch"):
         read_torch_state_dict(write_pickle(tmp_path, content))
+
+
+def short_text(text):
+    return pickle.SHORT_BINUNICODE + bytes([len(text)]) + text.encode()
+
+
+def calls(module, name, *arguments):
+    """A pickle that calls a function with texts."""
+    return (
+        b"\x80\x04" + short_text(module) + short_text(name) + b"\x93(" + b"".join(map(short_text, arguments)) + b"tR."
+    )
+
+
+DOUBLED = (
+    b"\x80\x04("
+    + short_text("a") * 2
+    + b"t"
+    + b"\x94"
+    + b"".join(b"(h" + bytes([number]) + b"h" + bytes([number]) + b"t\x94" for number in range(200))
+)
+HOSTILE_PICKLES = {
+    "os.system": calls("os", "system", "true"),
+    "eval": calls("builtins", "eval", "1"),
+    "exec as an old global": b"c__builtin__\nexec\n(V1\ntR.",
+    "copyreg": calls("copyreg", "_reconstructor", "a"),
+    "getattr": calls("builtins", "getattr", "a", "b"),
+    "a call of a call": b"\x80\x02ccollections\nOrderedDict\n)R)R.",
+    "an ordered dict of arguments": b"\x80\x02ccollections\nOrderedDict\n(]tR.",
+    "attributes of the class of dicts": b"\x80\x02ccollections\nOrderedDict\n}X\x04\x00\x00\x00evilK\x01sb.",
+    "attributes of a function": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x0c\x00\x00\x00__defaults__K\x01sb.",
+    "attributes of a type of numbers": b"\x80\x02ctorch\nFloatStorage\n}X\x05\x00\x00\x00names)sb.",
+    "an instance": b"(icollections\nOrderedDict\n.",
+    "an object": b"(ccollections\nOrderedDict\no.",
+    "a new object": b"\x80\x02ccollections\nOrderedDict\n)\x81.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "a persistent id of another kind": b"\x80\x02(K\x01K\x02tQ.",
+    "a text as a persistent id": b"Pevil\n.",
+    "a giant integer": b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"1.",
+    "a giant text": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"a.",
+    "a giant frame": b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b".",
+    "many digits": b"I" + b"9" * 100_000 + b"\n.",
+    "doubled tuples as a result": DOUBLED + b".",
+    "doubled tuples as a key": DOUBLED.replace(b"\x04(", b"\x04}(", 1) + b"K\x01s.",
+    "deep nesting": b"\x80\x02" + b"(" * 90_000 + b"t" * 90_000 + b".",
+    "an instruction too many": b"\x80\x02" + b"N0" * 10 + b".",
+    "many instructions": b"\x80\x02" + b"N" * 210_000 + b".",
+    "an empty stack": b"\x80\x02R.",
+    "an unknown memo": b"\x80\x02h\x07.",
+    "no end": b"\x80\x02}",
+    "buffers": b"\x80\x05\x97.",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE_PICKLES.values(), ids=HOSTILE_PICKLES.keys())
+def test_hostile_pickle_is_refused_and_changes_nothing(tmp_path, content):
+    dtype, ordered_dict = np.dtype("<f4"), dict(vars(collections.OrderedDict))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="not a state dict of PyTorch: ") as error:
+        read_torch_state_dict(write_pickle(tmp_path, content))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert len(str(error.value)) < 300
+    assert "\n" not in str(error.value)
+    assert (np.dtype("<f4"), dict(vars(collections.OrderedDict))) == (dtype, ordered_dict)
+
+
+def test_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"\0" * 10_000_000)
+    with pytest.raises(ValueError, match="the archive is compressed"):
+        read_torch_state_dict(tmp_path / "net.pt")
+
+
+def test_archive_whose_files_overlap_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        archive.writestr("net/data.pkl", b"\x80\x02}.")
+        archive.writestr("net/data/0", bytes(10_000))
+        for number in range(1, 20):  # entries that point to the same bytes
+            entry = zipfile.ZipInfo(f"net/data/{number}")
+            entry.header_offset = archive.infolist()[1].header_offset
+            entry.file_size = entry.compress_size = 10_000
+            entry.CRC = archive.infolist()[1].CRC
+            archive.filelist.append(entry)
+            archive.NameToInfo[entry.filename] = entry
+    with pytest.raises(ValueError, match="the files in the archive overlap"):
+        read_torch_state_dict(tmp_path / "net.pt")
+
+
+def test_archive_with_a_long_table_of_contents_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        for number in range(20):
+            entry = zipfile.ZipInfo(f"net/data/{number}")
+            entry.comment = bytes(60_000)
+            archive.writestr(entry, b"")
+        archive.filelist *= 4
+    with pytest.raises(ValueError, match="the archive lists too many files"):
+        read_torch_state_dict(tmp_path / "net.pt")
+
+
+def test_tensors_of_one_storage_read_it_once(tmp_path):
+    numbers = torch.zeros(2_500_000)
+    path = save(tmp_path, {f"part {number}": numbers[number:][:10] for number in range(300)})
+    tracemalloc.start()
+    assert len(read_torch_state_dict(path)) == 300
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # the storage has 10 MB
