@@ -22,7 +22,7 @@ from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.shared_audio import COMPARISON_VERSION, SharedAudio, find_shared_audio, find_shared_between
 from spectag.data.spectrograms.cache import content_key, state_of_file
 from spectag.errors import EndOfSoundError, SpectrogramCacheError
-from spectag.system.cache import cache_folder
+from spectag.system.cache import writable_cache_folder
 from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.worker_pool import map_unordered, n_usable_cores
@@ -183,7 +183,7 @@ def clip_fingerprint(clip: Clip) -> Fingerprint:
 
 @contextmanager
 def _open_database(root: str | Path | None) -> Iterator[sqlite3.Connection]:
-    path = (Path(root) if root else cache_folder() / "spectrograms") / f"fingerprints-{FINGERPRINT_VERSION}.sqlite"
+    path = (Path(root) if root else writable_cache_folder() / "spectrograms") / f"fingerprints-{FINGERPRINT_VERSION}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS)) as database:

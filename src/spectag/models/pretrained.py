@@ -36,7 +36,7 @@ from spectag.models.tagger import Tagger
 from spectag.models.torch_state_dict import read_torch_state_dict
 from spectag.models.weights import cached_weights, find_weights, local_weights
 from spectag.system.atomic_files import sha256_of
-from spectag.system.cache import CACHE_VARIABLE, cache_folder
+from spectag.system.cache import CACHE_VARIABLE, cache_folder, writable_cache_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 
 THRESHOLD = 0.1
@@ -238,6 +238,7 @@ def _bundle_of(tagger: PublishedTagger, progress: Progress, log: Log) -> Path:
     bundle = models_folder() / tagger.name
     if _is_current(bundle, tagger):
         return bundle
+    bundle = writable_cache_folder() / "models" / tagger.name
     try:
         bundle.parent.mkdir(parents=True, exist_ok=True)
         with _lock(tagger.name, log):

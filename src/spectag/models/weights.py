@@ -8,7 +8,7 @@ from filelock import FileLock
 from spectag.config.backbones import WeightsSource
 from spectag.errors import WeightsError
 from spectag.system.atomic_files import sha256_of
-from spectag.system.cache import cache_folder
+from spectag.system.cache import cache_folder, writable_cache_folder
 from spectag.system.progress import Progress, silent
 
 WEIGHTS_VARIABLE = "SPECTAG_WEIGHTS"
@@ -81,6 +81,7 @@ def _cached_or_downloaded(source: WeightsSource, backbone: str, alternatives: st
     path = cached_weights(source.file_name)
     if path.is_file() and _is_published(path, source):
         return path
+    path = writable_cache_folder() / "weights" / source.file_name
     from spectag.system.download import download  # slow to import
 
     try:

@@ -13,7 +13,7 @@ from spectag.audio.files import AUDIO_SUFFIXES
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import ConfigError
 from spectag.system.atomic_files import remove_unfinished
-from spectag.system.cache import cache_folder
+from spectag.system.cache import writable_cache_folder
 from spectag.system.storage import is_url, join_location
 from spectag.tagging.formats.dispatch import FORMATS
 from spectag.tagging.input_files import Shard
@@ -96,4 +96,4 @@ def _journal(folder: str, name: str) -> Path:
     """Beside local results; for remote ones, in the cache folder, under a name made from their URL."""
     if not is_url(folder):
         return Path(folder, name)
-    return cache_folder() / "journals" / (hashlib.sha256(folder.encode()).hexdigest()[:16] + name)
+    return writable_cache_folder() / "journals" / (hashlib.sha256(folder.encode()).hexdigest()[:16] + name)

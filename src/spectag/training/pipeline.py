@@ -29,7 +29,7 @@ from spectag.scoring.calibration import Calibration, CrossFitted, fit_calibratio
 from spectag.scoring.metrics import lwlrap
 from spectag.scoring.scores import Scores, score_predictions
 from spectag.scoring.thresholds import fit_thresholds, fit_window_thresholds
-from spectag.system.cache import cache_folder
+from spectag.system.cache import writable_cache_folder
 from spectag.system.epoch_log import Epoch, OnEpoch, checkpoint_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output
@@ -259,7 +259,7 @@ def read_training_data(manifest: str | Path | Manifest, options: DataOptions) ->
 
 
 def _cache_root(cache: str | Path | None) -> Path:
-    return Path(cache) if cache else cache_folder() / "spectrograms"
+    return Path(cache) if cache else writable_cache_folder() / "spectrograms"
 
 
 def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> None:

@@ -21,7 +21,7 @@ from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.models.clip_windows import FrameWindows
 from spectag.models.tagger import open_session
 from spectag.models.timeline import cell_seconds, pool_logits
-from spectag.system.cache import cache_folder
+from spectag.system.cache import cache_folder, writable_cache_folder
 from spectag.system.progress import Progress
 from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import n_usable_cores
@@ -184,9 +184,10 @@ class FeatureStore:
         """An ONNX file for inputs of the example's size in the cache; `write` writes it if it does not exist."""
         size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
         name = f"{self.name.replace('/', '_')}-{what}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
-        folder = cache_folder() / "onnx"
-        path = folder / name
+        path = cache_folder() / "onnx" / name
         if not path.exists():
+            folder = writable_cache_folder() / "onnx"
+            path = folder / name
             self.group_sizes(example)  # its message about a wrong size is clearer than the exporter's
             with _cleared_work_folder(folder) as work:
                 write(work / name)

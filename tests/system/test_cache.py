@@ -1,0 +1,77 @@
+"""The cache folder: where it is, and what takes its place if it cannot be written."""
+
+import logging
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from helpers.command import python
+from spectag.errors import ConfigError
+from spectag.system import cache
+from spectag.system.cache import cache_folder, writable_cache_folder
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_replacement(monkeypatch, tmp_path):
+    cache._temporary_folder.cache_clear()
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
+    yield
+    cache._temporary_folder.cache_clear()
+
+
+def test_folder_that_can_be_written_is_used_without_a_warning(tmp_path, caplog):
+    assert writable_cache_folder() == cache_folder() == tmp_path / "cache"
+    assert caplog.messages == []
+
+
+def test_folder_that_cannot_be_created_is_replaced_with_one_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING):
+        first, second = writable_cache_folder(), writable_cache_folder()
+    assert first == second == cache_folder()
+    assert first.is_dir()
+    assert first.name.startswith("spectag-cache-")
+    [message] = caplog.messages
+    assert "file/cache cannot be written (Not a directory); this run uses a temporary one" in message
+
+
+def test_folder_on_a_full_disk_is_replaced_only_if_the_temporary_one_has_space(tmp_path, monkeypatch, caplog):
+    usage = namedtuple("usage", "free")
+    free = {"cache": 1_000_000}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free.get(Path(path).name, 1 << 40)))
+    assert writable_cache_folder().name.startswith("spectag-cache-")
+    assert "has only 1 MB of free space" in caplog.messages[0]
+    cache._temporary_folder.cache_clear()
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
+    assert writable_cache_folder() == tmp_path / "cache"
+
+
+def test_home_that_does_not_exist_is_not_created(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPECTAG_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    assert writable_cache_folder().name.startswith("spectag-cache-")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_temporary_folder_is_deleted_when_the_process_ends(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = python(
+        f"import os, tempfile; tempfile.tempdir = {str(tmp_path)!r}\n"
+        f"os.environ['SPECTAG_CACHE'] = {str(tmp_path / 'file' / 'cache')!r}\n"
+        "from spectag.system.cache import writable_cache_folder; print(writable_cache_folder().is_dir())"
+    )
+    assert done.out == "True\n"
+    assert len(done.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_home_of_an_unknown_user_in_the_variable_is_an_error(monkeypatch):
+    monkeypatch.setenv("SPECTAG_CACHE", "~no-such-user/cache")
+    with pytest.raises(ConfigError, match=r"SPECTAG_CACHE: ~no-such-user/cache: .*write the path in full"):
+        cache_folder()
