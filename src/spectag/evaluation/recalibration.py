@@ -16,7 +16,15 @@ from spectag.data.manifest import as_manifest
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import BundleError, ConfigError, MissingExtraError, did_you_mean
 from spectag.evaluation.calibration_clips import CalibrationClips, predict_manifest_clips, read_stored_clips
-from spectag.models.bundle import CARD_FILE, ONNX_FILE, BundleInfo, read_info, replace_when_complete, write_info
+from spectag.models.bundle import (
+    CARD_FILE,
+    ONNX_FILE,
+    BundleInfo,
+    check_network_file,
+    read_info,
+    replace_when_complete,
+    write_info,
+)
 from spectag.models.model_card import render_card
 from spectag.models.out_of_fold import CALIBRATION_FILE, write_out_of_fold
 from spectag.scoring.bootstrap import Resampling, as_json
@@ -323,6 +331,7 @@ def _write(
     destination = bundle if output is None else output
     network = None
     if new_curves and not info.members:  # the calibration of an ensemble is not in its networks
+        check_network_file(bundle, info, ONNX_FILE)
         network = _calibrated_network(bundle / ONNX_FILE, info.calibration)
     try:
         with replace_when_complete(destination) as folder:

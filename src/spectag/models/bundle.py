@@ -31,11 +31,15 @@ from spectag.models.training_sounds import TrainingSounds
 from spectag.models.versioned_json import read_versioned_json, write_versioned_json
 from spectag.scoring.calibration import Calibration, CalibrationMethod
 from spectag.scoring.thresholds import ThresholdGoal
+from spectag.system.atomic_files import sha256_of
+from spectag.system.regular_files import check_regular_file
 
 FORMAT_VERSION = 2
 INFO_FILE, ONNX_FILE, WEIGHTS_FILE = "spectag.json", "model.onnx", "weights.safetensors"
 RECIPE_FILE, CARD_FILE = "recipe.toml", "README.md"
 MEMBERS_FOLDER = "members"
+MAX_NETWORK_BYTES = 4_000_000_000
+"""Of a network or its weights."""
 
 
 class BackboneInfo(Config):
@@ -119,6 +123,8 @@ class BundleInfo(Config):
     None for a published tagger, which is built without PyTorch.
     """
     versions: dict[str, str]
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each file with a network or its weights, by its path in the folder. `write_info` computes them."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -206,5 +212,35 @@ def read_info(bundle: str | Path) -> BundleInfo:
 
 
 def write_info(bundle: Path, info: BundleInfo) -> None:
-    """Write spectag.json into the folder of a bundle."""
+    """Write spectag.json into the folder of a bundle, with the SHA-256 of the network files that are there now."""
+    files = {path.relative_to(bundle).as_posix(): path for path in _network_files(bundle) if path.name[0] != "."}
+    info = info.model_copy(update={"sha256": {name: sha256_of(path) for name, path in sorted(files.items())}})
     write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})
+def check_network_file(bundle: Path, info: BundleInfo, name: str) -> None:
+    """Compare the SHA-256 of a file, such as model.onnx, with spectag.json. Older bundles do not contain it.
+
+    Raises
+    ------
+    BundleError
+        If the file is missing, not a regular file, or another one than that with which the bundle was written.
+    """
+    path, expected = bundle / name, info.sha256.get(name)
+    try:
+        check_regular_file(path, max_bytes=MAX_NETWORK_BYTES)
+        found = sha256_of(path) if expected is not None else None
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read: {error.strerror or error}; copy the complete model again"
+        ) from error
+    if found != expected:
+        raise BundleError(
+            f"{path}: not the file that belongs to this model: SHA-256 is {found}, but {INFO_FILE} says {expected}; "
+            f"copy the complete model again. If you replaced the file yourself, delete sha256 in {INFO_FILE}"
+        )
+
+
+def _network_files(bundle: Path) -> Iterator[Path]:
+    for folder in (bundle, *bundle.glob(f"{MEMBERS_FOLDER}/*")):
+        yield from (path for path in folder.glob("*") if path.suffix in (".onnx", ".safetensors") and path.is_file())
+
+

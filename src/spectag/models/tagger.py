@@ -20,7 +20,8 @@ from spectag.config.base import WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import BundleError, DataError
-from spectag.models.bundle import ONNX_FILE, BundleInfo, read_info
+from spectag.models.bundle import ONNX_FILE, BundleInfo, check_network_file, read_info
+from spectag.models.onnx_file import check_inputs_and_outputs, check_onnx_file
 from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.calibration import probabilities_of
@@ -99,7 +100,10 @@ def open_session(path: str | Path, *, n_threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # with its fallback, onnxruntime prints some errors to stdout and tries the same again
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
     except Exception as error:  # onnxruntime's errors have no common class
         raise BundleError(f"{path}: onnxruntime cannot open it: {str(error).splitlines()[0]}") from error
 
@@ -118,16 +122,25 @@ _OPENING = threading.Lock()  # otherwise each thread might open its own session
 
 
 class _Network:
-    """A model.onnx and its feature extraction. It is opened at its first use."""
+    """A model.onnx and its feature extraction. It is opened and compared with spectag.json at its first use."""
 
-    def __init__(self, path: Path, front_end: FrontEnd, n_threads: int) -> None:
-        self.path = path
-        self.front_end = front_end
+    def __init__(self, bundle: Path, info: BundleInfo, index: int, n_threads: int) -> None:
+        self.name = f"{info.members[index].folder}/{ONNX_FILE}" if info.members else ONNX_FILE
+        self.path = bundle / self.name
+        self.front_end = info.members[index].front_end if info.members else info.front_end
         self.n_threads = n_threads
+        self._bundle, self._info = bundle, info
+        self._outputs = {"logits" if info.members else "probabilities"}
+        if info.novelty is not None and info.novelty.network == index:
+            self._outputs.add("novelty")
 
     @cached_property
     def session(self) -> Any:
-        return open_session(self.path, n_threads=self.n_threads)
+        check_network_file(self._bundle, self._info, self.name)
+        check_onnx_file(self.path)
+        session = open_session(self.path, n_threads=self.n_threads)
+        check_inputs_and_outputs(self.path, session, self.front_end, len(self._info.labels), self._outputs)
+        return session
 
     def __call__(self, inputs: Float32Array, *outputs: str) -> list[Float32Array]:
         """The outputs (n_labels,) or (n_features,) with these names, for one input (channels, height, width)."""
@@ -169,9 +182,8 @@ class Tagger:
         self.n_threads = n_threads
         self._ensemble_weights = EnsembleWeights(tuple(member.weight for member in self.info.members), self.info.bias)
         self._networks = [
-            _Network(self.folder / member.folder / ONNX_FILE, member.front_end, n_threads)
-            for member in self.info.members
-        ] or [_Network(self.folder / ONNX_FILE, self.info.front_end, n_threads)]
+            _Network(self.folder, self.info, index, n_threads) for index in range(len(self.info.members) or 1)
+        ]
         for network in self._networks:
             if self.info.members and not network.path.is_file():
                 raise BundleError(
