@@ -211,11 +211,6 @@ def read_info(bundle: str | Path) -> BundleInfo:
     )
 
 
-def write_info(bundle: Path, info: BundleInfo) -> None:
-    """Write spectag.json into the folder of a bundle, with the SHA-256 of the network files that are there now."""
-    files = {path.relative_to(bundle).as_posix(): path for path in _network_files(bundle) if path.name[0] != "."}
-    info = info.model_copy(update={"sha256": {name: sha256_of(path) for name, path in sorted(files.items())}})
-    write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})
 def check_network_file(bundle: Path, info: BundleInfo, name: str) -> None:
     """Compare the SHA-256 of a file, such as model.onnx, with spectag.json. Older bundles do not contain it.
 
@@ -244,3 +239,8 @@ def _network_files(bundle: Path) -> Iterator[Path]:
         yield from (path for path in folder.glob("*") if path.suffix in (".onnx", ".safetensors") and path.is_file())
 
 
+def write_info(bundle: Path, info: BundleInfo) -> None:
+    """Write spectag.json into the folder of a bundle, with the SHA-256 of the network files that are there now."""
+    files = {path.relative_to(bundle).as_posix(): path for path in _network_files(bundle) if path.name[0] != "."}
+    info = info.model_copy(update={"sha256": {name: sha256_of(path) for name, path in sorted(files.items())}})
+    write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})
