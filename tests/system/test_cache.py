@@ -10,7 +10,7 @@ import pytest
 from helpers.command import python
 from spectag.errors import ConfigError
 from spectag.system import cache
-from spectag.system.cache import cache_folder, writable_cache_folder
+from spectag.system.cache import cache_folder, permanent_cache_folder, writable_cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,7 @@ def test_folder_that_cannot_be_created_is_replaced_with_one_warning(tmp_path, mo
     assert first == second == cache_folder()
     assert first.is_dir()
     assert first.name.startswith("spectag-cache-")
+    assert permanent_cache_folder() == first
     [message] = caplog.messages
     assert "file/cache cannot be written (Not a directory); this run uses a temporary one" in message
 
@@ -57,6 +58,19 @@ def test_home_that_does_not_exist_is_not_created(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "missing"))
     assert writable_cache_folder().name.startswith("spectag-cache-")
     assert not (tmp_path / "missing").exists()
+
+
+def test_unknown_user_without_a_home_gets_a_temporary_folder(monkeypatch, tmp_path):
+    def no_home(_name):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("SPECTAG_CACHE")
+    monkeypatch.setattr(cache.platformdirs, "user_cache_path", no_home)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="set SPECTAG_CACHE"):
+        permanent_cache_folder()
+    assert writable_cache_folder().name.startswith("spectag-cache-")
+    assert not Path("~").exists()
 
 
 def test_temporary_folder_is_deleted_when_the_process_ends(tmp_path):

@@ -2,11 +2,12 @@
 
 import errno
 import logging
+import shutil
 
 import pytest
 
 from spectag.errors import AudioError, BundleError, DataError, MissingExtraError, SpectrogramCacheError
-from spectag.system.file_errors import skip_reason
+from spectag.system.file_errors import reason_of, skip_reason
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,13 @@ def test_unexpected_error_is_logged_with_its_traceback(caplog):
     [record] = caplog.records
     assert record.getMessage() == "a.wav: unexpected KeyError: 'codec'"
     assert record.exc_info is not None
+
+
+def test_reason_of_many_copies_that_failed_is_that_of_the_first(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in "bc":
+        (tmp_path / "a" / name).symlink_to("missing")
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    assert reason_of(caught.value) == "[Errno 2] No such file or directory"
+    assert reason_of(PermissionError(errno.EACCES, "Permission denied", "a.wav")) == "Permission denied"

@@ -33,6 +33,7 @@ from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.reliability_diagram import calibration_errors, calibration_metrics
 from spectag.scoring.scores import score_predictions
 from spectag.scoring.thresholds import ThresholdGoal, fill_thresholds, fit_to_goal
+from spectag.system.file_errors import reason_of
 from spectag.system.progress import Log, Progress, no_log, silent
 
 ThresholdOrigin = Literal["fitted", "default", "set"]
@@ -346,7 +347,7 @@ def _write(
             write_info(folder, info)
             (folder / CARD_FILE).write_text(render_card(info, destination.name), encoding="utf-8")
     except OSError as error:
-        raise BundleError(f"{output or bundle}: cannot write the tagger: {error.strerror or error}") from error
+        raise BundleError(f"{output or bundle}: cannot write the tagger: {reason_of(error)}") from error
 
 
 def _calibrated_network(path: Path, calibration: Calibration | None) -> bytes:

@@ -36,7 +36,7 @@ from spectag.models.tagger import Tagger
 from spectag.models.torch_state_dict import read_torch_state_dict
 from spectag.models.weights import cached_weights, find_weights, local_weights
 from spectag.system.atomic_files import sha256_of
-from spectag.system.cache import CACHE_VARIABLE, cache_folder, writable_cache_folder
+from spectag.system.cache import CACHE_VARIABLE, cache_folder, permanent_cache_folder, writable_cache_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 
 THRESHOLD = 0.1
@@ -161,7 +161,10 @@ def fetch(name: str, *, progress: Progress = silent, log: Log = no_log) -> Path:
     WeightsError, BundleError
         As `tagger_folder`.
     """
-    return _bundle_of(PUBLISHED[check_published_name(name)], progress, log)
+    tagger = PUBLISHED[check_published_name(name)]
+    if not _is_current(models_folder() / tagger.name, tagger):
+        permanent_cache_folder()
+    return _bundle_of(tagger, progress, log)
 
 
 def models_folder() -> Path:

@@ -19,6 +19,7 @@ from spectag.errors import ConfigError
 CACHE_VARIABLE = "SPECTAG_CACHE"
 _MIN_FREE_BYTES = 50_000_000  # the features and the spectrograms of a small training
 _PROBE = bytes(4096)
+_UNKNOWN_HOME = Path("~", ".cache", "spectag")  # for messages; nothing is written to a relative path
 _logger = logging.getLogger("spectag")
 
 
@@ -31,12 +32,12 @@ def cache_folder() -> Path:
         If SPECTAG_CACHE starts with ~ and the user has no home folder.
     """
     folder = os.environ.get(CACHE_VARIABLE)
-    if not folder:
-        return platformdirs.user_cache_path("spectag")
     try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{CACHE_VARIABLE}: {folder}: {error}; write the path in full") from error
+        return Path(folder).expanduser() if folder else platformdirs.user_cache_path("spectag")
+    except RuntimeError as error:  # an unknown user without HOME
+        if folder:
+            raise ConfigError(f"{CACHE_VARIABLE}: {folder}: {error}; write the path in full") from error
+        return _UNKNOWN_HOME
 
 
 def writable_cache_folder() -> Path:
@@ -54,7 +55,21 @@ def writable_cache_folder() -> Path:
     return folder
 
 
-def _problem(folder: Path) -> str | None:
+def permanent_cache_folder() -> Path:
+    """The cache folder, for files that must still be there when the process has ended.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    folder = cache_folder()
+    if problem := _problem(folder, n_free_wanted=0):
+        raise ConfigError(f"the cache folder {folder} {problem}; set {CACHE_VARIABLE} to another folder")
+    return folder
+
+
+def _problem(folder: Path, n_free_wanted: int = _MIN_FREE_BYTES) -> str | None:
     """Why the folder cannot be used to write; None if it can."""
     if not os.environ.get(CACHE_VARIABLE) and not _has_home(folder):
         return "is in a home folder that does not exist"
@@ -65,7 +80,7 @@ def _problem(folder: Path) -> str | None:
         n_free = shutil.disk_usage(folder).free
     except OSError as error:
         return f"cannot be written ({error.strerror or error})"
-    return f"has only {n_free / 1e6:.0f} MB of free space" if n_free < _MIN_FREE_BYTES else None
+    return f"has only {n_free / 1e6:.0f} MB of free space" if n_free < n_free_wanted else None
 
 
 def _has_home(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import shutil
 from pathlib import Path
 
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
@@ -10,6 +11,13 @@ _OF_ONE_FILE = (AudioError, DataError, MissingExtraError)
 _OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Full disk, too many open files, no memory: the next file would fail, too."""
 _logger = logging.getLogger("spectag")
+
+
+def reason_of(error: OSError) -> str:
+    """What went wrong, without the names of files. `shutil` joins the errors of many files: the first one counts."""
+    if isinstance(error, shutil.Error) and error.args and error.args[0]:
+        return str(error.args[0][0][2]).partition(": ")[0]
+    return error.strerror or str(error)
 
 
 def skip_reason(file: str | Path, error: Exception) -> str:

@@ -11,7 +11,7 @@ from spectag.data.manifest import as_manifest
 from spectag.data.spectrograms.cache import PrepareReport, SpectrogramCache
 from spectag.data.spectrograms.png_export import PngReport, export_png
 from spectag.errors import DataError
-from spectag.system.cache import cache_folder
+from spectag.system.cache import permanent_cache_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 
 
@@ -64,7 +64,7 @@ def prepare(
     manifest = as_manifest(manifest, audio_dir=audio_dir)
     if manifest.holds_images:
         raise DataError(f"{manifest.source}: the clips are images, which need no preparation; train on them directly")
-    root = Path(cache) if cache else cache_folder() / "spectrograms"
+    root = Path(cache) if cache else permanent_cache_folder() / "spectrograms"
     store = SpectrogramCache(root, resolve_mel(backbone or Recipe().backbone, mel))
     report = store.prepare(manifest.clips, workers=workers, progress=progress, log=log)
     log(f"spectrogram cache: {report}")
