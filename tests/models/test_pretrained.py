@@ -369,8 +369,9 @@ def test_file_without_weights_is_an_error(models, tmp_path, monkeypatch):
         tagger_folder(NAME)
 
 
-def test_unwritable_cache_is_an_error(tmp_path, monkeypatch, models):
+def test_unwritable_cache_is_an_error_if_there_is_no_other_folder(tmp_path, monkeypatch, models):
     models.parent.write_text("in the way")
+    monkeypatch.setattr("spectag.system.cache._temporary_folder", lambda: None)
     with pytest.raises(BundleError, match=r"audioset-mn05: cannot write the tagger: .*; set SPECTAG_CACHE to"):
         tagger_folder(NAME)
 

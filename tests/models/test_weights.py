@@ -117,8 +117,9 @@ def test_damaged_file_in_the_cache_is_downloaded_again(server, cache):
     assert path.read_bytes() == CONTENT
 
 
-def test_cache_that_is_a_file_is_an_error_with_alternatives(server, cache):
+def test_cache_that_is_a_file_is_an_error_with_alternatives_if_there_is_no_other_folder(server, cache, monkeypatch):
     cache.parent.write_text("in the way")
+    monkeypatch.setattr("spectag.system.cache._temporary_folder", lambda: None)
     with pytest.raises(WeightsError, match=ALTERNATIVES):
         find_weights(WeightsSource("net.pt", server.url, SHA256), backbone="net")
 
