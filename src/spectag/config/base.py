@@ -32,13 +32,13 @@ class MelConfig(Config):
     Kaldi's, set `mel_scale="kaldi"`, `log="ln"` and `pre_emphasis`.
     """
 
-    sample_rate: int = Field(32_000, gt=0)
+    sample_rate: int = Field(32_000, gt=0, le=1_000_000)
     """Sample rate in Hz."""
-    n_fft: int = Field(2048, gt=1)
+    n_fft: int = Field(2048, gt=1, le=2**17)
     """FFT size in samples."""
-    win_length: int | None = Field(None, gt=1)
+    win_length: int | None = Field(None, gt=1, le=2**17)
     """Length of the analysis window in samples; none: n_fft."""
-    hop_length: int = Field(512, gt=0)
+    hop_length: int = Field(512, gt=0, le=2**20)
     """Step between frames in samples."""
     window: Literal["hann", "hann_symmetric"] = "hann"
     """Analysis window: hann is periodic, as in librosa; hann_symmetric, as in Kaldi."""
@@ -46,11 +46,11 @@ class MelConfig(Config):
     """Padding at both ends of the sound: constant adds silence, reflect adds the mirrored sound."""
     pre_emphasis: float = Field(0.0, ge=0, lt=1)
     """Pre-emphasis coefficient: this fraction of the previous sample is subtracted; 0: off."""
-    n_mels: int = Field(128, gt=0)
+    n_mels: int = Field(128, gt=0, le=4_096)
     """Number of mel bands."""
-    f_min: float = Field(20.0, ge=0)
+    f_min: float = Field(20.0, ge=0, le=500_000)
     """Lower limit of the lowest mel band in Hz."""
-    f_max: float = 16_000.0
+    f_max: float = Field(16_000.0, le=500_000)
     """Upper limit of the highest mel band in Hz."""
     mel_scale: Literal["slaney", "htk", "kaldi"] = "slaney"
     """Formula that converts Hz to mel."""
@@ -58,15 +58,15 @@ class MelConfig(Config):
     """slaney divides each band by its width in Hz; none does not."""
     log: Literal["db", "ln"] = "db"
     """Logarithm: db is 10 log10(max(power, amin) / ref), ln is ln(power + amin)."""
-    amin: float = Field(1e-10, gt=0)
+    amin: float = Field(1e-10, gt=0, le=1e6)
     """Minimum power."""
-    ref: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
+    ref: Annotated[float, Field(gt=0, le=1e18)] | Literal["max"] = 1.0
     """Power at 0 dB; max: the maximum of the clip."""
-    top_db: float | None = Field(80.0, gt=0)
+    top_db: float | None = Field(80.0, gt=0, le=10_000)
     """Raise values to at least this many dB below the maximum of the clip; none: off."""
-    mean: float = 0.0
+    mean: float = Field(0.0, ge=-1e6, le=1e6)
     """Subtracted from the log-mel spectrogram."""
-    std: float = Field(1.0, gt=0)
+    std: float = Field(1.0, gt=0, le=1e6)
     """Divisor of the log-mel spectrogram, after the mean is subtracted."""
 
     @model_validator(mode="after")
@@ -91,13 +91,13 @@ class ImageConfig(Config):
 
     colormap: str = "grey"
     """Colour map: grey, or one of matplotlib, such as magma."""
-    height: int | None = Field(None, gt=0)
+    height: int | None = Field(None, gt=0, le=MAX_PIXELS)
     """Height in pixels; none: one row per mel band."""
-    width: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0, le=MAX_PIXELS)
     """Width in pixels; none: one column per frame."""
-    low: float | None = None
+    low: float | None = Field(None, ge=-1e6, le=1e6)
     """Log-mel value that is black; none: the minimum of the clip."""
-    high: float | None = None
+    high: float | None = Field(None, ge=-1e6, le=1e6)
     """Log-mel value that is white; none: the maximum of the clip."""
 
     @model_validator(mode="after")
@@ -110,11 +110,11 @@ class ImageConfig(Config):
 class WindowConfig(Config):
     """The windows of a recording that a network gets as input."""
 
-    window_seconds: float | None = Field(None, gt=0)
+    window_seconds: float | None = Field(None, gt=0, le=MAX_SECONDS)
     """Window length in seconds; none: whole clips."""
-    overlap_seconds: float = Field(0.0, ge=0)
+    overlap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     """Overlap with the previous window in seconds."""
-    max_clip_seconds: float = Field(60.0, gt=0)
+    max_clip_seconds: float = Field(60.0, gt=0, le=MAX_SECONDS)
     """Split longer clips into parts of this many seconds, and pool their logits (log-mean-exp)."""
 
     @model_validator(mode="after")
@@ -138,7 +138,7 @@ def _check_odd(number: int) -> int:
     return number
 
 
-OddNumber = Annotated[int, Field(ge=1), AfterValidator(_check_odd)]
+OddNumber = Annotated[int, Field(ge=1, le=99_999), AfterValidator(_check_odd)]
 
 
 class SegmentConfig(Config):
@@ -148,9 +148,9 @@ class SegmentConfig(Config):
     """Median filter over this odd number of windows; 1: off; none: 3 if three windows in a row overlap, else 1."""
     hysteresis: float = Field(0.7, ge=0, le=1)
     """A segment ends when the probability falls below this fraction of the threshold."""
-    min_duration_seconds: float = Field(0.0, ge=0)
+    min_duration_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     """Remove segments shorter than this many seconds."""
-    max_gap_seconds: float = Field(0.0, ge=0)
+    max_gap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     """Merge segments of a label with a gap of up to this many seconds."""
 
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from spectag.config.base import Config, OddNumber, WindowConfig, check_window_options
+from spectag.config.base import MAX_SECONDS, Config, OddNumber, WindowConfig, check_window_options
 from spectag.config.tagging import SEGMENT_WINDOW
 
 Encoding = Literal["s16le", "s24le", "s32le", "f32le"]
@@ -17,9 +17,9 @@ DEFAULT_STEP_SECONDS = 0.5
 class ListenSettings(Config):
     """Settings of `spectag listen`."""
 
-    window: float | None = Field(None, gt=0)
+    window: float | None = Field(None, gt=0, le=MAX_SECONDS)
     """Window length in seconds. By default, the length that the model was trained on, or 1.5."""
-    overlap: float | None = Field(None, ge=0)
+    overlap: float | None = Field(None, ge=0, le=MAX_SECONDS)
     """Overlap with the previous window in seconds. By default, a window starts every 0.5 s."""
     min_confidence: float | None = Field(None, ge=0, le=1)
     """Switch a label on at this probability, from 0 to 1. By default, the model's threshold for each label."""

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, model_validator
 
-from spectag.config.base import Config, ImageConfig, MelConfig, parse_config
+from spectag.config.base import MAX_SECONDS, Config, ImageConfig, MelConfig, parse_config
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError, did_you_mean
 
-Folds = Annotated[int, Field(ge=2)] | Literal["auto", "given", "none"]
+Folds = Annotated[int, Field(ge=2, le=1_000)] | Literal["auto", "given", "none"]
 
 _LBFGS_SETTINGS = ("classifier", "name_prior", "label_map", "clip_windows")
 _GRADIENT_SETTINGS = ("learning_rate", "momentum", "epochs", "batch_size")
@@ -86,23 +86,23 @@ class TrainSettings(Config):
     """Add the maximum over windows of 1.5 s to the logits of whole clips, if held-out clips are then better, for heads
     that lbfgs solves. Short sounds count more. Whole clips of several seconds then take about three times as long."""
 
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: float | None = Field(None, ge=0, le=1e6)
     """L2 penalty of the weights; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (others). With
     lbfgs, a number implies logistic regression."""
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=1e6)
     """Learning rate of adam, adamw and sgd."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of sgd."""
 
-    epochs: int = Field(20, gt=0)
+    epochs: int = Field(20, gt=0, le=1_000_000)
     """Epochs of adam, adamw and sgd."""
 
-    batch_size: int = Field(64, gt=0)
+    batch_size: int = Field(64, gt=0, le=1_000_000)
     """Clips per step of adam, adamw and sgd, over all processes. Default for fine-tuning: 32."""
 
-    n_mixed_clips: int = Field(0, ge=0)
+    n_mixed_clips: int = Field(0, ge=0, le=100_000_000)
     """Frozen mode: also train on this many mixtures of two training clips."""
 
     folds: Folds = "auto"

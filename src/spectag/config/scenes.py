@@ -4,23 +4,23 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from spectag.config.base import Config
+from spectag.config.base import MAX_SECONDS, Config
 
 
 class SceneConfig(Config):
     """How sounds are mixed with a background."""
 
-    sounds_per_minute: float = Field(10.0, gt=0)
+    sounds_per_minute: float = Field(10.0, gt=0, le=100_000)
     """Sounds per minute; fewer if max_at_once is reached or the label is already present."""
-    max_at_once: int = Field(2, gt=0)
+    max_at_once: int = Field(2, gt=0, le=1_000)
     """Maximum number of simultaneous sounds."""
-    shortest_seconds: float | None = Field(2.0, gt=0)
+    shortest_seconds: float | None = Field(2.0, gt=0, le=MAX_SECONDS)
     """Cut longer sounds to a random length of at least this many seconds; none: do not cut."""
-    background_db: float = Field(-50.0, le=0)
+    background_db: float = Field(-50.0, ge=-300, le=0)
     """RMS level of the background in dB relative to full scale."""
-    snr_low_db: float = 10.0
+    snr_low_db: float = Field(10.0, ge=-300, le=300)
     """Minimum signal-to-noise ratio in dB: RMS of the sound without pauses over RMS of the background."""
-    snr_high_db: float = 30.0
+    snr_high_db: float = Field(30.0, ge=-300, le=300)
     """Maximum signal-to-noise ratio in dB."""
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
-from spectag.config.base import SegmentConfig, WindowConfig, check_window_options
+from spectag.config.base import MAX_SECONDS, SegmentConfig, WindowConfig, check_window_options
 from spectag.errors import did_you_mean
 
 _WIDE_FORMATS = ("wide", "wide-parquet")
@@ -27,15 +27,15 @@ class TagSettings(SegmentConfig):
     default, chosen by --template or the suffix of the output, else csv."""
     template: Path | None = None
     """sample_submission.csv of a competition: write the probabilities of all labels for its clips."""
-    window: float | None = Field(None, gt=0)
+    window: float | None = Field(None, gt=0, le=MAX_SECONDS)
     """Window length in seconds. By default, recordings are tagged as a whole."""
-    overlap: float | None = Field(None, ge=0)
+    overlap: float | None = Field(None, ge=0, le=MAX_SECONDS)
     """Overlap with the previous window in seconds."""
-    top: int | None = Field(None, ge=1)
+    top: int | None = Field(None, ge=1, le=1_000_000)
     """Report this many labels, the most probable ones."""
     min_confidence: float | None = Field(None, ge=0, le=1)
     """Report labels with at least this probability, from 0 to 1."""
-    max_novelty: float | None = Field(None, gt=0)
+    max_novelty: float | None = Field(None, gt=0, le=1e6)
     """Report no labels where the sound is more novel than this; 1 keeps 97 % of the training sounds. By default, all
     labels are reported."""
     pool: Literal["max", "mean"] | None = None

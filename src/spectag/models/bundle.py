@@ -17,15 +17,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from spectag.audio.front_end import FrontEnd
-from spectag.config.base import Config, WindowConfig
+from spectag.config.base import MAX_SECONDS, Config, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
 from spectag.models.clip_windows import ClipWindows
+from spectag.models.limits import MAX_CLIPS, MAX_LABELS, MAX_MEMBERS, Quantity, check_input_size
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.training_sounds import TrainingSounds
 from spectag.models.versioned_json import read_versioned_json, write_versioned_json
@@ -59,8 +60,8 @@ class DataInfo(Config):
     """The training data. Only the name is known for published taggers."""
 
     name: str
-    n_clips: int | None
-    n_clips_per_label: tuple[int, ...] | None
+    n_clips: int | None = Field(ge=0, le=MAX_CLIPS)
+    n_clips_per_label: tuple[Annotated[int, Field(ge=0, le=MAX_CLIPS)], ...] | None
     fingerprint: str | None
     """Of the content and labels of all clips, in their order."""
 
@@ -69,7 +70,7 @@ class MemberInfo(Config):
     """A network of an ensemble."""
 
     folder: str = Field(pattern=rf"^{MEMBERS_FOLDER}/[1-9][0-9]*$")
-    weight: float
+    weight: Quantity
     """Of its logits in the weighted sum."""
     front_end: FrontEnd
     backbone: BackboneInfo
@@ -78,25 +79,25 @@ class MemberInfo(Config):
 class WindowThresholds(Config):
     """Thresholds for windows that are shorter than the training clips."""
 
-    below_seconds: float = Field(gt=0)
+    below_seconds: float = Field(gt=0, le=MAX_SECONDS)
     """For windows shorter than this."""
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Quantity, ...]
 
 
 class BundleInfo(Config):
     """The content of spectag.json."""
 
-    format_version: int = FORMAT_VERSION
-    labels: tuple[str, ...]
+    format_version: int = Field(FORMAT_VERSION, ge=0, le=1_000)
+    labels: tuple[str, ...] = Field(max_length=MAX_LABELS)
     front_end: FrontEnd
     """Feature extraction. Of an ensemble, that of the first member; the same applies to the backbone."""
     window: WindowConfig = WindowConfig()
     backbone: BackboneInfo
-    members: tuple[MemberInfo, ...] = ()
+    members: tuple[MemberInfo, ...] = Field((), max_length=MAX_MEMBERS)
     """The networks of an ensemble."""
-    bias: float = 0.0
+    bias: Quantity = 0.0
     """Added to the weighted sum of the members' logits."""
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Quantity, ...]
     """For each label, the probability from which it is reported."""
     thresholds_fitted: tuple[bool, ...]
     """Whether the threshold of a label is fitted on out-of-fold predictions, and not a default or set by hand."""
@@ -117,7 +118,7 @@ class BundleInfo(Config):
     metrics: dict[str, Any]
     """Scores on held-out clips; empty if no clips were held out."""
     data: DataInfo
-    onnx_difference: float | None
+    onnx_difference: Quantity | None
     """Greatest difference in probability between model.onnx and PyTorch on training clips.
 
     None for a published tagger, which is built without PyTorch.
@@ -139,6 +140,12 @@ class BundleInfo(Config):
                 f"{len(self.labels)} labels ({len(set(self.labels))} different), {lengths[0]} thresholds, "
                 f"{lengths[1]} thresholds_fitted and {lengths[2]} numbers of clips"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_input_sizes(self) -> Self:
+        for front_end in (self.front_end, *(member.front_end for member in self.members)):
+            check_input_size(front_end, self.window)
         return self
 
     @model_validator(mode="after")

@@ -12,15 +12,15 @@ from pydantic import Field
 
 from spectag.array_types import FloatArray
 from spectag.audio.front_end import FrontEnd
-from spectag.config.base import Config
+from spectag.config.base import MAX_SECONDS, Config
 
 
 class ClipWindows(Config):
     """Settings of the windows. Clips shorter than a window and a step have none."""
 
-    seconds: float = Field(1.5, gt=0)
+    seconds: float = Field(1.5, gt=0, le=MAX_SECONDS)
     """Length of a window."""
-    hop_seconds: float = Field(0.75, gt=0)
+    hop_seconds: float = Field(0.75, gt=0, le=MAX_SECONDS)
     """Step between the starts of windows."""
     weight: float = Field(0.5, gt=0, le=1)
     """Weight of the maximum over the clip and its windows; the rest is the weight of the whole clip."""

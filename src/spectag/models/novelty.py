@@ -7,6 +7,7 @@ from pydantic import Field
 
 from spectag.array_types import AnyFloatArray, FloatArray
 from spectag.config.base import Config
+from spectag.models.limits import MAX_CLIPS, MAX_MEMBERS
 
 KEPT_FRACTION = 0.97
 """Fraction of the held-out training clips whose novelty is at most 1."""
@@ -18,11 +19,11 @@ SMALLEST_NORM = 1e-9
 class NoveltyInfo(Config):
     """The novelty of a bundle. One of its networks computes it: the output `novelty` of its model.onnx."""
 
-    network: int = Field(0, ge=0)
+    network: int = Field(0, ge=0, le=MAX_MEMBERS)
     """Index of this network; 0 if there is only one."""
     kept_fraction: float = Field(KEPT_FRACTION, gt=0, le=1)
     """Fraction of the held-out training clips whose novelty is at most 1."""
-    n_held_out: int = Field(ge=1)
+    n_held_out: int = Field(ge=1, le=MAX_CLIPS)
     """Number of these clips."""
 
 

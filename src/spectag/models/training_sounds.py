@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from spectag.array_types import FloatArray
 from spectag.audio.sound_statistics import SoundStatistics
 from spectag.config.base import Config
+from spectag.models.limits import MAX_CLIPS, Quantity
 
 _QUANTILES = (0.05, 0.5, 0.95)
 
@@ -16,9 +17,9 @@ _QUANTILES = (0.05, 0.5, 0.95)
 class Spread(Config):
     """The range of a quantity: 5 % of the training clips are below `low`, and 5 % above `high`."""
 
-    low: float
-    median: float
-    high: float
+    low: Quantity
+    median: Quantity
+    high: Quantity
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -35,7 +36,7 @@ class Spread(Config):
 class TrainingSounds(Config):
     """Level, bandwidth and duration of training clips."""
 
-    n_clips: int
+    n_clips: int = Field(ge=0, le=MAX_CLIPS)
     """Number of clips measured."""
     level_dbfs: Spread
     bandwidth_hz: Spread

@@ -8,10 +8,11 @@ strictly, so the ranking of clips within a label never changes.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import model_validator
 from scipy.special import expit, logit
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
@@ -35,6 +36,7 @@ decision is 0.1603 with one curve for all labels and 0.1584 with a curve per lab
 """
 MIN_CLIPS_ISOTONIC = 100
 """How many clips with a label, and without it, isotonic regression needs."""
+_MAX_POINTS = 10_000_000  # of all curves, padded to the longest one
 
 
 class _Candidate(NamedTuple):
@@ -79,6 +81,13 @@ class Calibration(Config):
     method: FittedMethod
     curves: tuple[CalibrationCurve, ...]
     """One curve for each label, in the order of the labels."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        n_points = max((len(curve.points) for curve in self.curves), default=0)
+        if n_points * len(self.curves) > _MAX_POINTS:
+            raise ValueError(f"{len(self.curves)} curves of up to {n_points} points are more than {_MAX_POINTS} points")
+        return self
 
     def __call__(self, logits: ArrayLike) -> FloatArray:
         """Calibrated probabilities.

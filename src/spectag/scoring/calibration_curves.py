@@ -8,7 +8,7 @@ Oron and Flournoy, "Centered isotonic regression", Statistics in Biopharmaceutic
 """
 
 from itertools import pairwise
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,15 +31,17 @@ _CONVERGED_STEP = 1e-8
 _MIN_GAP = 1e-3  # in logits, between two points of a curve
 _MAX_LOGIT = 500.0  # its probability is still above 0 and below 1
 
+_Logit = Annotated[float, Field(ge=-1e9, le=1e9)]
+
 
 class CalibrationCurve(Config):
     """The calibrated logit of a label as a piecewise linear function of its logit."""
 
-    points: tuple[tuple[float, float], ...] = Field(min_length=1)
+    points: tuple[tuple[_Logit, _Logit], ...] = Field(min_length=1, max_length=100_000)
     """Pairs of logit and calibrated logit; both increase from point to point."""
-    slope_below: float = Field(gt=0)
+    slope_below: float = Field(gt=0, le=1e9)
     """The slope before the first point."""
-    slope_above: float = Field(gt=0)
+    slope_above: float = Field(gt=0, le=1e9)
     """The slope after the last point."""
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from spectag.config.base import Config, WindowConfig
 from spectag.errors import DataError
+from spectag.models.limits import MAX_LABELS, Quantity
 from spectag.models.tagger import Tagger
 from spectag.models.versioned_json import read_versioned_json, write_versioned_json
 
@@ -19,14 +20,14 @@ SearchEngine = Literal["auto", "exact", "usearch"]
 class IndexInfo(Config):
     """The content of index.json."""
 
-    format_version: int = INDEX_FORMAT_VERSION
+    format_version: int = Field(INDEX_FORMAT_VERSION, ge=0, le=1_000)
     model: str
     """Name of a pretrained model, or the folder of a model."""
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = Field(max_length=MAX_LABELS)
     window: WindowConfig
     engine: SearchEngine = "auto"
     """exact compares a query with all vectors, usearch searches a graph; auto decides by the number of vectors."""
-    probe: tuple[float, ...] = Field(min_length=2)
+    probe: tuple[Quantity, ...] = Field(min_length=2, max_length=1_000)
     """Features of a test sound, which identify the model."""
 
 
