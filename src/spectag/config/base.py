@@ -10,6 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from spectag.errors import ConfigError, did_you_mean
 
+MAX_SECONDS = 7 * 86_400.0
+"""Upper limit of durations in settings: a week. Settings come from strangers, too, with their models."""
+MAX_PIXELS = 16_384
+"""Upper limit of the height and width of images."""
+
 
 class Config(BaseModel):
     """A frozen model that rejects unknown keys, NaN and infinity. The string "none" stands for None, as in TOML."""
