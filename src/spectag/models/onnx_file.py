@@ -114,8 +114,13 @@ def check_inputs_and_outputs(path: Path, session: Any, front_end: FrontEnd, n_la
             f"{path}: the network has the outputs {', '.join(found)[:100]}, but not {', '.join(missing)}, which "
             f"spectag.json needs; {_ADVICE}"
         )
-    by_label = [None, n_labels]
-    shapes = {"probabilities": by_label, "logits": by_label, "features": [None, None], "novelty": [None]}
+    by_label: list[int | None] = [None, n_labels]
+    shapes: dict[str, list[int | None]] = {
+        "probabilities": by_label,
+        "logits": by_label,
+        "features": [None, None],
+        "novelty": [None],
+    }
     for name in shapes.keys() & found.keys():
         _check_shape(path, found[name], shapes[name])
 
@@ -279,7 +284,8 @@ class _Reader:
         """A field of one integer, or of several packed ones."""
         if isinstance(value, int):
             return [value]
-        integers, (position, end) = [], value
+        integers: list[int] = []
+        position, end = value
         while position < end and len(integers) <= _MAX_DIMENSIONS:
             number, position = self._varint(position, end)
             integers.append(number)
