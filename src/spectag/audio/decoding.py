@@ -5,7 +5,8 @@ what soundfile refuses: m4a, aac, webm, mp4, wma and others. Both return mono fl
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import soundfile
 from spectag.array_types import Float32Array, Waveform
 from spectag.audio.audio_info import AudioInfo
 from spectag.audio.av_decoder import AvDecoder, open_with_av
+from spectag.audio.channels import loudest_channel, one_channel
 from spectag.audio.soundfile_decoder import ChainedDecoder, RefusedError, SoundfileDecoder, open_with_soundfile
+from spectag.config.base import Channel
 from spectag.errors import AudioError, SpectagError
 
 MAX_SAMPLE = 1e10
@@ -33,7 +36,7 @@ _Decoder = SoundfileDecoder | ChainedDecoder | AvDecoder
 
 
 @contextmanager
-def open_sound(path: str | Path, *, sequential: bool = False) -> Iterator["OpenSound"]:
+def open_sound(path: str | Path, *, sequential: bool = False, channel: Channel = "mix") -> Iterator["OpenSound"]:
     """Open a sound file with soundfile, or with PyAV if soundfile refuses it.
 
     Parameters
@@ -41,12 +44,15 @@ def open_sound(path: str | Path, *, sequential: bool = False) -> Iterator["OpenS
     path : str or Path
     sequential : bool
         Whether to read `blocks`; otherwise, call `read` once.
+    channel : Channel
+        How several channels become one.
 
     Raises
     ------
     AudioError
         If the file is missing, a folder, empty (0 bytes), not a sound or damaged; if it has less than 100 or more than
-        2,000,000 samples per second, more than 1,024 channels, or more samples than fit into its bytes.
+        2,000,000 samples per second, more than 1,024 channels, or more samples than fit into its bytes; if it does not
+        have the channel.
     MissingExtraError
         If only PyAV could read the file, and PyAV is not installed.
     """
@@ -56,21 +62,11 @@ def open_sound(path: str | Path, *, sequential: bool = False) -> Iterator["OpenS
         with _decoder_errors(path):
             decoder = _open_decoder(path, sequential=sequential)
             stack.callback(decoder.close)
-            sound = OpenSound(path, decoder)
+            sound = OpenSound(path, decoder, channel)
         yield sound
     finally:
         with _decoder_errors(path):
             stack.close()
-
-
-def mean_of_channels(samples: Float32Array) -> Waveform:
-    """Mono samples (n_samples,) from samples (n_samples, n_channels)."""
-    n_channels = samples.shape[1]
-    if n_channels == 1:
-        return samples[:, 0]
-    with np.errstate(invalid="ignore", over="ignore"):  # `check_samples` reports NaN
-        # six times as fast as mean(axis=1)
-        return np.asarray(samples @ np.full(n_channels, 1 / n_channels, np.float32))
 
 
 def check_samples(path: Path, waveform: Waveform, start_seconds: float, sample_rate: int) -> None:
@@ -87,7 +83,7 @@ def check_samples(path: Path, waveform: Waveform, start_seconds: float, sample_r
 class OpenSound:
     """A sound file that is open. Its methods raise an AudioError whatever the decoder raises."""
 
-    def __init__(self, path: Path, decoder: _Decoder) -> None:
+    def __init__(self, path: Path, decoder: _Decoder, channel: Channel = "mix") -> None:
         self._path = path
         self._decoder = decoder
         self._power_of_mean = self._power_of_channels = 0.0
@@ -95,6 +91,7 @@ class OpenSound:
         _check_rate_and_channels(path, decoder.sample_rate, decoder.n_channels)
         if isinstance(decoder, SoundfileDecoder):
             _check_length(path, decoder.info())
+        self._channel = _channel_index(path, decoder.n_channels, channel)
 
     def info(self) -> AudioInfo:
         """Sample rate, channels and length, without decoding."""
@@ -122,7 +119,7 @@ class OpenSound:
 
     @property
     def channels_cancel(self) -> bool:
-        """Whether the channels read so far are inverse to each other, so that little is left of their mean."""
+        """Whether the channels mixed so far are inverse to each other, so that little is left of their mean."""
         return self._power_of_mean < _CANCELLED_POWER * self._power_of_channels
 
     def is_truncated(self, n_samples: int) -> bool:
@@ -138,8 +135,8 @@ class OpenSound:
         return self._decoder.expected_samples
 
     def _mono(self, samples: Float32Array) -> Waveform:
-        waveform = mean_of_channels(samples)
-        if samples.shape[1] > 1:
+        waveform = one_channel(samples, self._channel)
+        if samples.shape[1] > 1 and self._channel is None:
             with np.errstate(invalid="ignore", over="ignore"):
                 self._power_of_mean += float(np.vdot(waveform, waveform))
                 self._power_of_channels += float(np.vdot(samples, samples)) / samples.shape[1]
@@ -165,6 +162,26 @@ def _open_decoder(path: Path, *, sequential: bool) -> _Decoder:
         return open_with_soundfile(path, sequential=sequential)
     except RefusedError as refusal:
         return open_with_av(path, refusal)
+
+
+def _channel_index(path: Path, n_channels: int, channel: Channel) -> int | None:
+    """The channel to read, counted from 0; None: the mean of all."""
+    if isinstance(channel, int):
+        if channel > n_channels:
+            has = "1 channel" if n_channels == 1 else f"{n_channels} channels"
+            raise AudioError(f"{path}: there is no channel {channel}, the file has {has}; use channel mix or loudest")
+        return channel - 1
+    if channel == "mix" or n_channels == 1:
+        return None
+    status = path.stat()
+    return _loudest_channel(path.absolute(), (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _loudest_channel(path: Path, _state: tuple[int, int]) -> int:
+    """The loudest channel, counted from 0, decoded once for all excerpts of a file."""
+    with closing(_open_decoder(path, sequential=True)) as decoder:
+        return loudest_channel(decoder.blocks(), decoder.sample_rate)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from spectag.audio.audio_info import AudioInfo
 from spectag.audio.av_decoder import AV_SUFFIXES
 from spectag.audio.decoding import OpenSound, check_samples, open_sound
 from spectag.audio.sound_faults import SoundFaults, SoundLevels
+from spectag.config.base import Channel
 from spectag.errors import AudioError, EndOfSoundError
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.progress import Log, no_log
@@ -59,7 +60,12 @@ def audio_info(path: str | Path) -> AudioInfo:
 
 
 def read_audio(
-    path: str | Path, *, sample_rate: int | None = None, start_seconds: float = 0.0, end_seconds: float | None = None
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    channel: Channel = "mix",
 ) -> tuple[Waveform, int]:
     """Read a sound file, or the excerpt from `start_seconds` to `end_seconds`, as mono.
 
@@ -73,11 +79,14 @@ def read_audio(
         The excerpt to read; the rest is not decoded. An end after the end of the file means the end of the file.
         Adjacent excerpts share no sample and miss none, and they equal the same part of the whole. But near the end of
         an ogg they may be shifted by up to 25 ms, and in a webm by 1 ms.
+    channel : "mix", "loudest" or int
+        How several channels become one: their mean, the one with the most energy in the first ten minutes of the file,
+        or one by its number, counted from 1.
 
     Returns
     -------
     waveform : float32 array of shape (n_samples,)
-        The mean of the channels. Integer formats are in [-1, 1]; float formats may exceed it and are not clipped.
+        Integer formats are in [-1, 1]; float formats may exceed it and are not clipped.
     sample_rate : int
         In Hz.
 
@@ -86,8 +95,8 @@ def read_audio(
     AudioError
         If the file is missing, a folder, empty (0 bytes), not a sound, damaged at its start, or without samples; if it
         has less than 100 or more than 2,000,000 samples per second, more than 1,024 channels, or more samples than fit
-        into its bytes; if a sample of the excerpt is NaN or beyond 1e10; if the excerpt is empty, starts before 0, or
-        starts after the end of the sound.
+        into its bytes; if it does not have the channel; if a sample of the excerpt is NaN or beyond 1e10; if the
+        excerpt is empty, starts before 0, or starts after the end of the sound.
     MissingExtraError
         If only PyAV could read the file, and PyAV is not installed.
 
@@ -98,7 +107,7 @@ def read_audio(
     the end of the file. All links of a chained Ogg file are read. The length of an mp3 differs between versions of
     libsndfile by up to some thousand samples.
     """
-    with open_sound(path) as sound:
+    with open_sound(path, channel=channel) as sound:
         end = np.inf if end_seconds is None else end_seconds
         if not 0 <= start_seconds < end:
             raise AudioError(f"{path}: need 0 <= start < end, got {start_seconds:g} s and {end:g} s")
@@ -126,8 +135,14 @@ class AudioStream:
 
 
 @contextmanager
-def open_stream(path: str | Path) -> Generator[AudioStream, None, None]:
+def open_stream(path: str | Path, *, channel: Channel = "mix") -> Generator[AudioStream, None, None]:
     """Decode a sound file block by block. All blocks together equal the waveform from `read_audio`.
+
+    Parameters
+    ----------
+    path : str or Path
+    channel : Channel
+        As for `read_audio`.
 
     Raises
     ------
@@ -136,16 +151,21 @@ def open_stream(path: str | Path) -> Generator[AudioStream, None, None]:
     MissingExtraError
         If only PyAV could read the file, and PyAV is not installed.
     """
-    with open_sound(path, sequential=True) as sound:
+    with open_sound(path, sequential=True, channel=channel) as sound:
         faults = SoundFaults()
         yield AudioStream(sound.sample_rate, _checked(sound, Path(path), faults), faults)
 
 
 @contextmanager
 def open_excerpt(
-    path: str | Path, start_seconds: float = 0.0, end_seconds: float | None = None
+    path: str | Path, start_seconds: float = 0.0, end_seconds: float | None = None, *, channel: Channel = "mix"
 ) -> Generator[AudioStream, None, None]:
     """Decode an excerpt as a single block, or the whole file block by block if there are no limits.
+
+    Parameters
+    ----------
+    path, start_seconds, end_seconds, channel
+        As for `read_audio`.
 
     Raises
     ------
@@ -155,10 +175,10 @@ def open_excerpt(
         If only PyAV could read the file, and PyAV is not installed.
     """
     if (start_seconds, end_seconds) == (0.0, None):
-        with open_stream(path) as sound:
+        with open_stream(path, channel=channel) as sound:
             yield sound
         return
-    waveform, sample_rate = read_audio(path, start_seconds=start_seconds, end_seconds=end_seconds)
+    waveform, sample_rate = read_audio(path, start_seconds=start_seconds, end_seconds=end_seconds, channel=channel)
     yield AudioStream(sample_rate, iter((waveform,)))
 
 

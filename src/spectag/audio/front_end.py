@@ -9,7 +9,7 @@ from pydantic import model_validator
 from spectag.array_types import Float32Array, Pixels, Waveform
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import image_to_input, log_mel_to_image, read_png
-from spectag.config.base import Config, ImageConfig, MelConfig
+from spectag.config.base import Channel, Config, ImageConfig, MelConfig
 from spectag.errors import DataError
 
 
@@ -21,6 +21,8 @@ class FrontEnd(Config):
 
     mel: MelConfig | None
     image: ImageConfig | None = None
+    channel: Channel = "mix"
+    """How several channels of a sound become one, in training and by default in tagging."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

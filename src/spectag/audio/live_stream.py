@@ -8,7 +8,7 @@ from io import BufferedIOBase
 import numpy as np
 
 from spectag.array_types import Waveform
-from spectag.audio.decoding import mean_of_channels
+from spectag.audio.channels import one_channel
 from spectag.config.listening import Encoding
 from spectag.errors import AudioError
 from spectag.system.progress import Log, no_log
@@ -45,6 +45,7 @@ def read_raw(
     *,
     sample_rate: int,
     n_channels: int = 1,
+    channel: int | None = None,
     encoding: Encoding = "s16le",
     name: str = "stdin",
     log: Log = no_log,
@@ -59,7 +60,9 @@ def read_raw(
     sample_rate : int
         In Hz.
     n_channels : int
-        Number of interleaved channels. The sound is their mean.
+        Number of interleaved channels.
+    channel : int, optional
+        The channel to use, counted from 1. By default the mean of all.
     encoding : str
         Encoding of a sample.
     name : str
@@ -93,7 +96,7 @@ def read_raw(
             if n_whole:
                 samples = decode_pcm(rest[: n_whole * n_frame_bytes], encoding).reshape(n_whole, n_channels)
                 _check(samples, name, n_frames / sample_rate, encoding)
-                yield Block(mean_of_channels(samples), clock())
+                yield Block(one_channel(samples, None if channel is None else channel - 1), clock())
                 n_frames += n_whole
                 rest = rest[n_whole * n_frame_bytes :]
         if n_frames == 0:

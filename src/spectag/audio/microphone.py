@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectag.array_types import Waveform
-from spectag.audio.decoding import mean_of_channels
+from spectag.audio.channels import one_channel
 from spectag.audio.live_stream import Block, LiveStream
 from spectag.errors import AudioError, MissingExtraError
 from spectag.system.progress import Log, no_log
@@ -58,7 +58,12 @@ def microphones() -> list[Microphone]:
 
 @contextmanager
 def open_microphone(
-    device: str | None = None, *, sample_rate: int | None = None, n_channels: int = 1, log: Log = no_log
+    device: str | None = None,
+    *,
+    sample_rate: int | None = None,
+    n_channels: int = 1,
+    channel: int | None = None,
+    log: Log = no_log,
 ) -> Generator[LiveStream, None, None]:
     """Record from a microphone until the `with` block ends.
 
@@ -71,7 +76,9 @@ def open_microphone(
     sample_rate : int, optional
         In Hz. By default, the default rate of the microphone.
     n_channels : int
-        Number of channels. The sound is their mean.
+        Number of channels.
+    channel : int, optional
+        The channel to use, counted from 1. By default the mean of all.
     log : Log
         Reports lost sound.
 
@@ -109,12 +116,13 @@ def open_microphone(
             "choose with --device, --rate and --channels"
         ) from error
     try:
-        yield LiveStream(name, rate, _blocks(waiting, name, log), waits=False)
+        yield LiveStream(name, rate, _blocks(waiting, channel, name, log), waits=False)
     finally:
         stream.close()
 
 
-def _blocks(waiting: Queue[tuple[Waveform, float, bool]], name: str, log: Log) -> Iterator[Block]:
+def _blocks(waiting: Queue[tuple[Waveform, float, bool]], channel: int | None, name: str, log: Log) -> Iterator[Block]:
+    index = None if channel is None else channel - 1
     was_loss_reported = False
     while True:
         try:
@@ -127,7 +135,7 @@ def _blocks(waiting: Queue[tuple[Waveform, float, bool]], name: str, log: Log) -
         if any(has_loss) and not was_loss_reported:
             log(f"{name}: sound was lost because this machine is too busy; later times are too early by the lost time")
             was_loss_reported = True
-        yield Block(mean_of_channels(np.concatenate(samples)), captured_at[-1])
+        yield Block(one_channel(np.concatenate(samples), index), captured_at[-1])
 
 
 def _sounddevice() -> Any:

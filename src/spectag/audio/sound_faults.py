@@ -34,7 +34,7 @@ class SoundFaults:
         elif self.is_truncated:
             texts.append("truncated")
         if self.channels_cancel:
-            texts.append("the channels cancel each other in their mean")
+            texts.append("the channels cancel each other in their mean; use --channel loudest")
         elif self.is_silent:
             texts.append(f"silent (peak below {SILENT_PEAK_DB:g} dBFS)")
         if self.clipped_fraction > CLIPPED_FRACTION:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from spectag.config.base import ImageConfig, MelConfig
+from spectag.config.base import Channel, ImageConfig, MelConfig
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 OptionalOutput = Annotated[Path | None, Parameter(name=["--output", "-o"])]
@@ -23,4 +23,6 @@ Json = Annotated[bool, Parameter(name="--json", negative="")]
 MelOptions = Annotated[
     MelConfig | None, Parameter(group="Feature extraction (default: that of the backbone)", show_default=False)
 ]
+ChannelOption = Annotated[Channel, Parameter(name="--channel")]
+OptionalChannel = Annotated[Channel | None, Parameter(name="--channel")]
 ImageOptions = Annotated[ImageConfig | None, Parameter(group="8-bit spectrogram images", show_default=False)]

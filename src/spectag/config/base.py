@@ -10,6 +10,10 @@ from pydantic_core import PydanticCustomError
 
 from spectag.errors import ConfigError, did_you_mean
 
+Channel = Annotated[int, Field(ge=1, le=1_024)] | Literal["mix", "loudest"]
+"""How several channels become one: mix is their mean, loudest the one with the most energy in the first ten minutes,
+and a number is that channel, counted from 1."""
+
 MAX_SECONDS = 7 * 86_400.0
 """Upper limit of durations in settings: a week. Settings come from strangers, too, with their models."""
 MAX_PIXELS = 16_384

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, model_validator
 
-from spectag.config.base import MAX_SECONDS, Config, ImageConfig, MelConfig, parse_config
+from spectag.config.base import MAX_SECONDS, Channel, Config, ImageConfig, MelConfig, parse_config
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError, did_you_mean
 
@@ -29,7 +29,7 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
 # settings that cannot differ between the members of an ensemble
 _GLOBAL = (
-    *("members", "leave_out", "budget", "init", "calibration"),
+    *("members", "leave_out", "budget", "init", "calibration", "channel"),
     *("folds", "validation_fraction", "validation_split", "find_shared_audio"),
 )
 
@@ -131,7 +131,11 @@ class TrainSettings(Config):
     seed: int = Field(0, ge=0, lt=2**32)
     """Random seed of folds, shuffling, augmentation and initial weights."""
 
-    budget: Duration | None = Field(None, gt=0)
+    channel: Channel = "mix"
+    """How several channels of a sound become one, also when the model tags: their mean (mix), the loudest one of the
+    first ten minutes (loudest), or the one with this number, from 1."""
+
+    budget: Duration | None = Field(None, gt=0, le=52 * MAX_SECONDS)
     """Time limit of the training, such as 90s, 30m or 1h30m. Members and epochs that do not fit are left out."""
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
-from spectag.config.base import MAX_SECONDS, SegmentConfig, WindowConfig, check_window_options
+from spectag.config.base import MAX_SECONDS, Channel, SegmentConfig, WindowConfig, check_window_options
 from spectag.errors import did_you_mean
 
 _WIDE_FORMATS = ("wide", "wide-parquet")
@@ -42,6 +42,9 @@ class TagSettings(SegmentConfig):
     """Report each recording as a whole, with the maximum or the mean of its windows."""
     segments: bool | None = None
     """Merge windows into segments with an onset and an offset. The default for Raven, Audacity and Kaleidoscope."""
+    channel: Channel | None = None
+    """How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the one
+    with this number, from 1. By default as in training."""
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The fingerprint cache: the spectral peaks of each clip in a database beside the spectrogram cache.
 
     CACHE/fingerprints-<version>.sqlite
+    CACHE/fingerprints-<version>-<channel>.sqlite    of the loudest channel, or of the channel with a number
 
 Fingerprints have the key of the clip's content, as spectrograms have. The database also contains the key of each file
 with its size and times, so that an unchanged file is not read again, and the pairs that were found in sets of clips.
@@ -11,12 +12,14 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from spectag.audio.files import read_audio
 from spectag.audio.fingerprints import FINGERPRINT_VERSION, FRAME_SECONDS, Fingerprint, compute_fingerprint
+from spectag.config.base import Channel
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.shared_audio import COMPARISON_VERSION, SharedAudio, find_shared_audio, find_shared_between
@@ -49,6 +52,7 @@ def clip_fingerprints(
     clips: Sequence[Clip],
     root: str | Path | None = None,
     *,
+    channel: Channel = "mix",
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -63,6 +67,8 @@ def clip_fingerprints(
         Whole recordings or parts of them.
     root : path, optional
         Folder of the spectrogram cache. By default in the user's cache folder.
+    channel : Channel
+        How several channels of a sound become one.
     workers : int, optional
         Number of processes. By default one per core, or fewer if the files are few or small.
     progress : Progress
@@ -78,11 +84,11 @@ def clip_fingerprints(
         If a worker process was killed.
     """
     sounds = dict.fromkeys(clip for clip in clips if clip.path.suffix.lower() not in IMAGE_SUFFIXES)
-    with _open_database(root) as database:
+    with _open_database(root, channel) as database:
         keys = _keys(database, sounds)
         known = {key for (key,) in database.execute("select key from fingerprints")}
         clip_of_key = {key: clip for clip, key in keys.items() if key not in known}
-        _compute(database, {clip: key for key, clip in clip_of_key.items()}, workers, progress)
+        _compute(database, {clip: key for key, clip in clip_of_key.items()}, channel, workers, progress)
         select = "select frames, bins from fingerprints where key = ?"
         rows = {key: database.execute(select, (key,)).fetchone() for key in set(keys.values())}
     prints = {
@@ -153,7 +159,7 @@ def _key_of_sets(sets: Sequence[Sequence[Fingerprint | None]]) -> str:
     return digest.hexdigest()
 
 
-def clip_fingerprint(clip: Clip) -> Fingerprint:
+def clip_fingerprint(clip: Clip, *, channel: Channel = "mix") -> Fingerprint:
     """The fingerprint of a clip, without the cache. Long recordings are read in blocks.
 
     Raises
@@ -167,7 +173,10 @@ def clip_fingerprint(clip: Clip) -> Fingerprint:
     while start < end and n_seconds >= _BLOCK_SECONDS:
         try:
             waveform, rate = read_audio(
-                clip.path, start_seconds=start, end_seconds=float(min(start + _BLOCK_SECONDS, end))
+                clip.path,
+                start_seconds=start,
+                end_seconds=float(min(start + _BLOCK_SECONDS, end)),
+                channel=channel,
             )
         except EndOfSoundError:
             if start == clip.start_seconds:
@@ -182,8 +191,9 @@ def clip_fingerprint(clip: Clip) -> Fingerprint:
 
 
 @contextmanager
-def _open_database(root: str | Path | None) -> Iterator[sqlite3.Connection]:
-    path = (Path(root) if root else writable_cache_folder() / "spectrograms") / f"fingerprints-{FINGERPRINT_VERSION}.sqlite"
+def _open_database(root: str | Path | None, channel: Channel = "mix") -> Iterator[sqlite3.Connection]:
+    version = FINGERPRINT_VERSION if channel == "mix" else f"{FINGERPRINT_VERSION}-{channel}"
+    path = (Path(root) if root else writable_cache_folder() / "spectrograms") / f"fingerprints-{version}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=_LOCK_SECONDS)) as database:
@@ -214,7 +224,11 @@ def _keys(database: sqlite3.Connection, clips: Iterable[Clip]) -> dict[Clip, str
 
 
 def _compute(
-    database: sqlite3.Connection, missing: Mapping[Clip, str], workers: int | None, progress: Progress
+    database: sqlite3.Connection,
+    missing: Mapping[Clip, str],
+    channel: Channel,
+    workers: int | None,
+    progress: Progress,
 ) -> None:
     """Compute and store the fingerprints of clips, each under its key."""
     if not missing:
@@ -222,7 +236,7 @@ def _compute(
     n_workers = workers or min(n_usable_cores(), len(missing), 1 + _n_bytes(missing) // _BYTES_PER_WORKER)
     progress("fingerprints", 0, len(missing))
     last_commit = time.monotonic()
-    results = map_unordered(_try_fingerprint, missing, n_workers=n_workers)
+    results = map_unordered(partial(_try_fingerprint, channel), missing, n_workers=n_workers)
     with closing(results):
         for n_done, (clip, result) in enumerate(results, start=1):
             if result is not None:
@@ -243,9 +257,9 @@ def _n_bytes(clips: Iterable[Clip]) -> int:
     return n_bytes
 
 
-def _try_fingerprint(clip: Clip) -> Fingerprint | None:
+def _try_fingerprint(channel: Channel, clip: Clip) -> Fingerprint | None:
     try:
-        return clip_fingerprint(clip)
+        return clip_fingerprint(clip, channel=channel)
     except Exception as error:
         skip_reason(clip.path, error)  # raises it again if it concerns the whole run
         return None

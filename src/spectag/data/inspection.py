@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, open_stream, read_audio
 from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB, SoundFaults, SoundLevels
+from spectag.config.base import Channel
 from spectag.data.clips import Clip, Manifest, labels_contradict, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.manifest import as_manifest
@@ -199,6 +200,7 @@ def inspect(
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
+    channel: Channel = "mix",
     find_shared_audio: bool = True,
     compare_with: Sequence[str | Path | Manifest] = (),
     cache: str | Path | None = None,
@@ -215,6 +217,8 @@ def inspect(
         Report labels that are too rare for this number of folds. By default the number of folds in the manifest.
     audio_dir, group_column, corrections
         As for `read_manifest`.
+    channel : "mix", "loudest" or int
+        How several channels become one before a clip is measured, as for `train`.
     find_shared_audio : bool
         Whether to look for clips that contain the same part of a recording. The time grows with the square of the
         number of clips: about a minute for 1,500 clips on two cores.
@@ -241,14 +245,14 @@ def inspect(
 
     Notes
     -----
-    Channels are averaged before a clip is measured. A clip is silent if no sample reaches -60 dBFS. It is clipped if
-    more than 0.1 % of its samples are at 16-bit full scale or beyond. Two clips are duplicates if their sample rates
+    Several channels become one before a clip is measured. A clip is silent if no sample reaches -60 dBFS. It is clipped
+    if more than 0.1 % of its samples are at 16-bit full scale or beyond. Two clips are duplicates if their sample rates
     and all their samples are equal; the formats of their files can differ. Missing ends and channels that cancel each
     other are found in whole recordings, not in excerpts.
     """
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
     clips = manifest.clips
-    facts = _measure_all(manifest, workers, progress)
+    facts = _measure_all(manifest, channel, workers, progress)
     sounds = {clip: fact for clip in clips if isinstance(fact := facts[clip], _SoundFacts)}
     images = {clip: fact for clip in clips if isinstance(fact := facts[clip], _ImageFacts)}
     clips_per_fold = Counter(fold for fold in manifest.folds if fold is not None)
@@ -278,7 +282,7 @@ def inspect(
         },
         past_end=tuple(clip.name for clip, sound in sounds.items() if sound.past_end),
         duplicates=_duplicates({clip: fact.digest for clip, fact in facts.items() if not isinstance(fact, str)}),
-        shared_audio=_shared(manifest, compare_with, cache, workers, progress) if find_shared_audio else (),
+        shared_audio=_shared(manifest, compare_with, channel, cache, workers, progress) if find_shared_audio else (),
         leaks=_leaks(manifest),
         n_folds=n_folds,
         rare_labels=_rare_labels(manifest, n_folds) if n_folds else (),
@@ -295,9 +299,9 @@ def _weights(manifest: Manifest) -> tuple[float, float] | None:
     return (float(weights.min()), float(weights.max())) if (weights != 1).any() else None
 
 
-def _measure_all(manifest: Manifest, workers: int | None, progress: Progress) -> dict[Clip, _Facts]:
+def _measure_all(manifest: Manifest, channel: Channel, workers: int | None, progress: Progress) -> dict[Clip, _Facts]:
     """The measurements of each clip, or the reason why it can't be read."""
-    measure = _measure_image if manifest.holds_images else _measure_sound
+    measure = _measure_image if manifest.holds_images else partial(_measure_sound, channel)
     n_clips = len(manifest.clips)
     n_workers = workers or min(n_usable_cores(), 1 + n_clips // _CLIPS_PER_WORKER)
     facts: dict[Clip, _Facts] = {}
@@ -308,12 +312,12 @@ def _measure_all(manifest: Manifest, workers: int | None, progress: Progress) ->
     return facts
 
 
-def _measure_sound(clip: Clip) -> _SoundFacts | str:
+def _measure_sound(channel: Channel, clip: Clip) -> _SoundFacts | str:
     try:
         info = audio_info(clip.path)
         levels, faults = SoundLevels(), SoundFaults()
         digest = hashlib.blake2b(str(info.sample_rate).encode(), digest_size=16)
-        for waveform in _blocks(clip, info.duration_seconds, faults):
+        for waveform in _blocks(clip, channel, info.duration_seconds, faults):
             levels.add(waveform)
             digest.update(np.ascontiguousarray(waveform).data)
     except Exception as error:
@@ -331,10 +335,10 @@ def _measure_sound(clip: Clip) -> _SoundFacts | str:
     )
 
 
-def _blocks(clip: Clip, file_seconds: float, faults: SoundFaults) -> Iterator[Waveform]:
+def _blocks(clip: Clip, channel: Channel, file_seconds: float, faults: SoundFaults) -> Iterator[Waveform]:
     """The samples of a clip; the faults are filled in for a whole recording."""
     if (clip.start_seconds, clip.end_seconds) == (0.0, None):
-        with open_stream(clip.path) as sound:
+        with open_stream(clip.path, channel=channel) as sound:
             yield from sound.blocks
         faults.is_truncated, faults.channels_cancel = sound.faults.is_truncated, sound.faults.channels_cancel
         faults.expected_seconds = sound.faults.expected_seconds
@@ -342,10 +346,10 @@ def _blocks(clip: Clip, file_seconds: float, faults: SoundFaults) -> Iterator[Wa
     end = file_seconds if clip.end_seconds is None else min(clip.end_seconds, file_seconds)
     start = clip.start_seconds
     while end - start > _BLOCK_SECONDS:
-        yield read_audio(clip.path, start_seconds=start, end_seconds=start + _BLOCK_SECONDS)[0]
+        yield read_audio(clip.path, start_seconds=start, end_seconds=start + _BLOCK_SECONDS, channel=channel)[0]
         start += _BLOCK_SECONDS
     try:
-        yield read_audio(clip.path, start_seconds=start, end_seconds=clip.end_seconds)[0]
+        yield read_audio(clip.path, start_seconds=start, end_seconds=clip.end_seconds, channel=channel)[0]
     except EndOfSoundError:
         if start == clip.start_seconds:
             raise
@@ -388,6 +392,7 @@ def _duplicates(digests: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
 def _shared(
     manifest: Manifest,
     compare_with: Sequence[str | Path | Manifest],
+    channel: Channel,
     cache: str | Path | None,
     workers: int | None,
     progress: Progress,
@@ -395,7 +400,7 @@ def _shared(
     """Shared audio within the manifest, and with each of the other ones."""
     if manifest.holds_images:
         return ()
-    fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
+    fingerprints = clip_fingerprints(manifest.clips, cache, channel=channel, workers=workers, progress=progress)
     compare = partial(cached_shared_audio, fingerprints, root=cache, workers=workers, progress=progress)
     shared = compare()
     groups = np.array(manifest.groups)
@@ -403,7 +408,7 @@ def _shared(
     shared = SharedAudio(shared.pairs[apart], shared.n_matches[apart], shared.offsets_seconds[apart])
     found = [SharedClips.of(manifest.clips, manifest.clips, shared, None)]
     for other in map(as_manifest, compare_with):
-        of_other = clip_fingerprints(other.clips, cache, workers=workers, progress=progress)
+        of_other = clip_fingerprints(other.clips, cache, channel=channel, workers=workers, progress=progress)
         found.append(SharedClips.of(manifest.clips, other.clips, compare(of_other), str(other.source)))
     return tuple(found)
 

@@ -160,6 +160,9 @@ class BundleInfo(Config):
         first = self.members[0]
         if (self.front_end, self.backbone) != (first.front_end, first.backbone):
             raise ValueError("front_end and backbone must be those of the first member")
+        channels = {member.front_end.channel for member in self.members}
+        if len(channels) > 1:
+            raise ValueError(f"all members need the same channel of the sounds, got {sorted(map(str, channels))}")
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from spectag.array_types import Float32Array
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import FRONT_END_VERSION
 from spectag.config.backbones import BACKBONES, PUBLISHED, PublishedTagger, WeightsSource
-from spectag.config.base import WindowConfig
+from spectag.config.base import Channel, WindowConfig
 from spectag.errors import BundleError, ConfigError, WeightsError, did_you_mean
 from spectag.models.bundle import (
     CARD_FILE,
@@ -81,7 +81,14 @@ class PublishedTaggerStatus:
         return asdict(self) | {"path": self.path and str(self.path)}
 
 
-def load(model: str | Path, *, n_threads: int = 1, progress: Progress = silent, log: Log = no_log) -> Tagger:
+def load(
+    model: str | Path,
+    *,
+    n_threads: int = 1,
+    channel: Channel | None = None,
+    progress: Progress = silent,
+    log: Log = no_log,
+) -> Tagger:
     """Open a tagger: a trained one by its folder, or a published one by its name.
 
     Parameters
@@ -90,6 +97,9 @@ def load(model: str | Path, *, n_threads: int = 1, progress: Progress = silent, 
         Folder that `spectag train` wrote, or a name such as audioset-mn04, which is downloaded if necessary.
     n_threads : int
         Threads of the network. Probabilities do not depend on it.
+    channel : "mix", "loudest" or int, optional
+        How several channels of a sound become one: their mean, the loudest one, or one by its number, counted from 1.
+        By default as in training.
     progress, log
         Called during the download.
 
@@ -103,7 +113,7 @@ def load(model: str | Path, *, n_threads: int = 1, progress: Progress = silent, 
     >>> tagger = spectag.load("audioset-mn04")  # doctest: +SKIP
     >>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
     """
-    return Tagger(tagger_folder(model, progress=progress, log=log), n_threads=n_threads)
+    return Tagger(tagger_folder(model, progress=progress, log=log), n_threads=n_threads, channel=channel)
 
 
 def tagger_folder(model: str | Path, *, progress: Progress = silent, log: Log = no_log) -> Path:

@@ -16,7 +16,7 @@ from spectag.audio.files import open_excerpt, resample
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.sound_statistics import SoundStatistics, measure_sound
 from spectag.audio.windows import Window, WindowCutter, WindowStream
-from spectag.config.base import WindowConfig
+from spectag.config.base import Channel, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import BundleError, DataError
@@ -162,6 +162,8 @@ class Tagger:
         The folder that `spectag train` wrote.
     n_threads : int
         Threads of the network. Probabilities do not depend on it.
+    channel : "mix", "loudest" or int, optional
+        How several channels of a sound become one. By default as in training.
 
     Raises
     ------
@@ -174,12 +176,13 @@ class Tagger:
     >>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
     """
 
-    def __init__(self, bundle: str | Path, *, n_threads: int = 1) -> None:
+    def __init__(self, bundle: str | Path, *, n_threads: int = 1, channel: Channel | None = None) -> None:
         self.folder = Path(bundle)
         self.info: BundleInfo = read_info(self.folder)
         self.labels: LabelSet = self.info.label_set
         self.thresholds: Float32Array = np.array(self.info.thresholds, np.float32)
         self.n_threads = n_threads
+        self.channel: Channel = self.front_end.channel if channel is None else channel
         self._ensemble_weights = EnsembleWeights(tuple(member.weight for member in self.info.members), self.info.bias)
         self._networks = [
             _Network(self.folder, self.info, index, n_threads) for index in range(len(self.info.members) or 1)
@@ -194,6 +197,12 @@ class Tagger:
     def __repr__(self) -> str:
         """The folder, the number of labels and the backbone."""
         return f"Tagger({str(self.folder)!r}: {len(self.labels)} labels, {self.info.backbone.name})"
+
+    def with_channel(self, channel: Channel | None) -> "Tagger":
+        """The same tagger for another channel of the sounds; None: as it is."""
+        if channel is None or channel == self.channel:
+            return self
+        return Tagger(self.folder, n_threads=self.n_threads, channel=channel)
 
     def open(self) -> "Tagger":
         """Open the networks now instead of at their first use: after this, their files are no longer needed."""
@@ -431,7 +440,7 @@ class Tagger:
             If the tagger accepts only images.
         """
         seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
-        with open_excerpt(path, start_seconds, end_seconds) as sound:
+        with open_excerpt(path, start_seconds, end_seconds, channel=self.channel) as sound:
             cutter = WindowCutter(
                 sound.sample_rate,
                 self.sample_rates,

@@ -17,7 +17,7 @@ from spectag.array_types import Float32Array, Waveform
 from spectag.audio.files import audio_info, read_audio
 from spectag.audio.mel import compute_log_mel, image_mel_limits
 from spectag.audio.spectrogram_image import read_png
-from spectag.config.base import MelConfig
+from spectag.config.base import Channel, MelConfig
 from spectag.data.clips import Clip
 from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
@@ -59,6 +59,7 @@ def show(
     mel: MelConfig | None = None,
     grid: str | None = None,
     seed: int = 0,
+    channel: Channel = "mix",
     audio_dir: str | Path | None = None,
 ) -> Path:
     """Draw a sound as waveform and mel spectrogram, or clips of a manifest as a collage with their labels.
@@ -77,6 +78,8 @@ def show(
         Rows and columns of a collage; "4x4" by default.
     seed : int
         Seed of the random choice of clips for a collage.
+    channel : "mix", "loudest" or int
+        How several channels become one, as for `read_audio`.
     audio_dir : str or Path, optional
         Folder of the manifest's sounds, if they are neither beside it nor in a folder of its name.
 
@@ -98,9 +101,9 @@ def show(
     path, output = Path(path), Path(output)
     check_figure_path(output)
     if path.is_dir() or path.suffix.lower() in _MANIFEST_SUFFIXES:
-        figure = _manifest_figure(path, _DEFAULT_GRID if grid is None else grid, mel, seed, audio_dir)
+        figure = _manifest_figure(path, _DEFAULT_GRID if grid is None else grid, mel, channel, seed, audio_dir)
     elif grid is None:
-        figure = _sound_figure(path, mel)
+        figure = _sound_figure(path, mel, channel)
     else:
         raise ConfigError(f"{path}: a grid ({grid}) shows the clips of a manifest; leave it out for a sound")
     save_figure(figure, output)
@@ -202,10 +205,10 @@ def show_log_mel(log_mel: Float32Array, config: MelConfig, *, ax: "Axes", start_
     return image
 
 
-def _sound_figure(path: Path, mel: MelConfig | None) -> "Figure":
+def _sound_figure(path: Path, mel: MelConfig | None, channel: Channel) -> "Figure":
     info = audio_info(path)
     sample_rate = None if mel is None else mel.sample_rate
-    waveform, sample_rate = read_audio(path, sample_rate=sample_rate, end_seconds=_MAX_SECONDS)
+    waveform, sample_rate = read_audio(path, sample_rate=sample_rate, end_seconds=_MAX_SECONDS, channel=channel)
     mel = mel or native_mel_config(sample_rate, len(waveform))
     duration = f"{info.duration_seconds:.3g} s"
     if info.duration_seconds > _MAX_SECONDS:
@@ -214,32 +217,35 @@ def _sound_figure(path: Path, mel: MelConfig | None) -> "Figure":
     return clip_figure(waveform, sample_rate, compute_log_mel(waveform, mel), mel, title=title)
 
 
-def _manifest_figure(path: Path, grid: str, mel: MelConfig | None, seed: int, audio_dir: str | Path | None) -> "Figure":
+def _manifest_figure(
+    path: Path, grid: str, mel: MelConfig | None, channel: Channel, seed: int, audio_dir: str | Path | None
+) -> "Figure":
     n_rows, n_columns = _parse_grid(grid)
     manifest = read_manifest(path, audio_dir=audio_dir)
     n_tiles = min(n_rows * n_columns, len(manifest.clips))
     chosen = np.random.default_rng(seed).choice(len(manifest.clips), n_tiles, replace=False)
     clips = [manifest.clips[index] for index in chosen]
-    tiles = [_tile(clip, mel, is_image=manifest.holds_images) for clip in clips]
+    tiles = [_tile(clip, mel, channel, is_image=manifest.holds_images) for clip in clips]
     return collage_figure(tiles, n_rows=n_rows, n_columns=n_columns)
 
 
-def _tile(clip: Clip, mel: MelConfig | None, *, is_image: bool) -> Tile:
+def _tile(clip: Clip, mel: MelConfig | None, channel: Channel, *, is_image: bool) -> Tile:
     """The tile of a clip; an empty one with a note if the clip can't be read."""
     try:
-        return _image_tile(clip) if is_image else _sound_tile(clip, mel)
+        return _image_tile(clip) if is_image else _sound_tile(clip, mel, channel)
     except Exception as error:
         skip_reason(clip.path, error)  # raises it again if it concerns the whole run
         return Tile(clip.labels, "can't be read", np.full((1, 1), 255, np.uint8), None)
 
 
-def _sound_tile(clip: Clip, mel: MelConfig | None) -> Tile:
+def _sound_tile(clip: Clip, mel: MelConfig | None, channel: Channel) -> Tile:
     max_end = clip.start_seconds + _MAX_SECONDS
     waveform, sample_rate = read_audio(
         clip.path,
         sample_rate=None if mel is None else mel.sample_rate,
         start_seconds=clip.start_seconds,
         end_seconds=max_end if clip.end_seconds is None else min(clip.end_seconds, max_end),
+        channel=channel,
     )
     mel = mel or native_mel_config(sample_rate, len(waveform))
     return Tile(clip.labels, f"{len(waveform) / sample_rate:.2g} s", compute_log_mel(waveform, mel), mel)

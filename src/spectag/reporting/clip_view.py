@@ -9,7 +9,7 @@ from spectag.array_types import Pixels, Waveform
 from spectag.audio.files import read_audio, resample
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import read_png
-from spectag.config.base import MelConfig
+from spectag.config.base import Channel, MelConfig
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.reporting.embedded_media import jpeg_uri, mp3_uri
@@ -99,7 +99,7 @@ class ClipView:
     """Data URI."""
 
 
-def loudest_excerpt(clip: Clip, seconds: float) -> Excerpt:
+def loudest_excerpt(clip: Clip, seconds: float, channel: Channel = "mix") -> Excerpt:
     """The excerpt of this duration with the most energy, or the whole of a shorter clip.
 
     Raises
@@ -107,7 +107,9 @@ def loudest_excerpt(clip: Clip, seconds: float) -> Excerpt:
     AudioError
         If the clip can't be read.
     """
-    waveform, rate = read_audio(clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
+    waveform, rate = read_audio(
+        clip.path, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, channel=channel
+    )
     n_samples = round(seconds * rate)
     start = 0
     if len(waveform) > n_samples:
@@ -121,6 +123,8 @@ def view_clip(
     max_seconds: float,
     mel: MelConfig | None,
     maps_of: Callable[[Excerpt, MelConfig], Sequence[AttributionMap]] = lambda excerpt, mel: (),
+    *,
+    channel: Channel = "mix",
 ) -> ClipView:
     """What a page shows of a clip. A clip that can't be read gets a view with the reason.
 
@@ -133,11 +137,13 @@ def view_clip(
         Settings of the spectrogram; by default they suit the sample rate.
     maps_of : callable
         Makes the attribution maps of an excerpt.
+    channel : Channel
+        How several channels become one.
     """
     try:
         if clip.path.suffix.lower() in IMAGE_SUFFIXES:
             return ClipView(clip.name, image=jpeg_uri(read_png(clip.path)))
-        excerpt = loudest_excerpt(clip, max_seconds)
+        excerpt = loudest_excerpt(clip, max_seconds, channel)
         mel = mel or native_mel_config(excerpt.sample_rate, len(excerpt.waveform))
         log_mel = compute_log_mel(resample(excerpt.waveform, excerpt.sample_rate, mel.sample_rate), mel)
         pixels = spectrogram_pixels(in_decibels(log_mel, mel)[0])

@@ -143,7 +143,9 @@ def explain(
     for label in labels:
         tagger.labels.index(label, where=str(tagger.folder))
     start_seconds, end_seconds = _excerpt(tagger, file, labels, start_seconds, end_seconds, progress)
-    waveform, sample_rate = read_audio(file, start_seconds=start_seconds, end_seconds=end_seconds)
+    waveform, sample_rate = read_audio(
+        file, start_seconds=start_seconds, end_seconds=end_seconds, channel=tagger.channel
+    )
     end_seconds = start_seconds + len(waveform) / sample_rate
     probabilities = tagger.probabilities(waveform, sample_rate)
     tags = Tags(file, start_seconds, end_seconds, tagger.labels, probabilities, tagger.thresholds)

@@ -140,7 +140,7 @@ def _cards(shown: Sequence[Finding], clips: Sequence[Clip], tagger: Tagger, prog
     clip_indices = {clip: index for index, clip in enumerate(clips)}
     for n_done, finding in enumerate(shown):
         progress("findings drawn", n_done, len(shown))
-        view = view_clip(finding.clip, _EXCERPT_SECONDS, tagger.front_end.mel)
+        view = view_clip(finding.clip, _EXCERPT_SECONDS, tagger.front_end.mel, channel=tagger.channel)
         yield ReviewCard(finding, clip_indices[finding.clip], _text(finding), view, list(_choices(finding)))
     progress("findings drawn", len(shown), len(shown))
 

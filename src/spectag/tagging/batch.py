@@ -131,6 +131,7 @@ def tag_to_tables(
             f"--max-novelty {settings.max_novelty:g}: {tagger.folder} has no novelty, as it is published, fine-tuned, "
             "of an earlier version, or trained on fewer than three recordings a label; leave the option out"
         )
+    tagger = tagger.with_channel(settings.channel)
     files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else (), log=log)
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
     if not files:
@@ -270,5 +271,6 @@ def _write_status(statuses: Iterable[FileStatus], location: str) -> None:
 
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:
     """A hash of everything that the probabilities depend on, except the files."""
-    settings = f"{FRONT_END_VERSION} log-mean-exp novelty faults {(window or WindowConfig()).model_dump_json()}"
+    windows = (window or WindowConfig()).model_dump_json()
+    settings = f"{FRONT_END_VERSION} log-mean-exp novelty faults {tagger.channel} {windows}"
     return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()

@@ -196,7 +196,7 @@ def tag_chunks(
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
-        unopened = Tagger(tagger.folder)  # an open session cannot be sent to another process
+        unopened = Tagger(tagger.folder, channel=tagger.channel)  # an open session cannot be sent to another process
         function = partial(tag_chunk, unopened, window, n_threads, features=features)
         with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as results:
             for chunk, result in results:

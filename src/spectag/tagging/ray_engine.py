@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from spectag.config.base import WindowConfig
+from spectag.config.base import Channel, WindowConfig
 from spectag.errors import BundleError, MissingExtraError, SpectagError
 from spectag.models.bundle import INFO_FILE, ONNX_FILE
 from spectag.models.tagger import Tagger
@@ -55,6 +55,7 @@ class _Job:
     attempts: Any = field(compare=False)
     """The actor that counts how often a chunk was started."""
     bundle_folder: str
+    channel: Channel
     window: WindowConfig | None
     folder: str | None
     """The folder to which paths are relative; None: all are absolute."""
@@ -152,7 +153,7 @@ def _make_job(tagger: Tagger, window: WindowConfig | None, chunks: Sequence[Chun
     bundle = tagger.folder
     paths = [bundle / INFO_FILE, *bundle.rglob(f"{ONNX_FILE}*")]  # large weights lie beside their model.onnx
     contents = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths}
-    return _Job(ray.put(contents), attempts, str(bundle), window, folder, version("spectag"))
+    return _Job(ray.put(contents), attempts, str(bundle), tagger.channel, window, folder, version("spectag"))
 
 
 def _worker_results(
@@ -251,7 +252,7 @@ def _open_tagger(job: _Job) -> Tagger:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         try:
-            return Tagger(folder).open()
+            return Tagger(folder, channel=job.channel).open()
         except BundleError as error:
             raise BundleError(str(error).replace(folder, job.bundle_folder)) from error
 

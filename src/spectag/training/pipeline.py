@@ -391,7 +391,9 @@ def _shared_audio(
             return None, None
 
     def fingerprints(clips: ClipInputs) -> list[Fingerprint | None]:
-        return clip_fingerprints(clips.manifest.clips, run.root, workers=workers, progress=progress)
+        return clip_fingerprints(
+            clips.manifest.clips, run.root, channel=run.recipe.channel, workers=workers, progress=progress
+        )
 
     compare = partial(cached_shared_audio, root=run.root, workers=workers, progress=progress)
     of_clips = fingerprints(inputs.clips)

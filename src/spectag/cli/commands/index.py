@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 
-from spectag.cli.options import Length, Names, Output, Seconds, Workers
+from spectag.cli.options import Length, Names, OptionalChannel, Output, Seconds, Workers
 from spectag.cli.terminal import format_duration, print_skipped, progress_display
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def index_command(
     model: str | None = None,
     window: Length = None,
     overlap: Seconds = None,
+    channel: OptionalChannel = None,
     files_from: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     engine: Literal["auto", "exact", "usearch"] | None = None,
     workers: Workers = None,
@@ -45,6 +46,9 @@ def index_command(
         Compare excerpts of this length. (default: 10)
     overlap
         Overlap of consecutive excerpts. (default: 0)
+    channel
+        How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the
+        one with this number, from 1. By default as in the training of the model.
     files_from
         Read the file names from this list, one per line; - reads stdin.
     engine
@@ -65,6 +69,7 @@ def index_command(
             listed=read_list(files_from) if files_from else (),
             model=model,
             window=_window(window, overlap),
+            channel=channel,
             engine=engine,
             workers=workers,
             progress=progress,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Folds, Json, Workers
+from spectag.cli.options import ChannelOption, Folds, Json, Workers
 from spectag.cli.terminal import print_json, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def inspect_command(
     audio_dir: Path | None = None,
     group_column: str | None = None,
     corrections: Path | None = None,
+    channel: ChannelOption = "mix",
     find_shared_audio: bool = True,
     compare_with: list[Path] | None = None,
     cache: Path | None = None,
@@ -45,6 +46,9 @@ def inspect_command(
         Manifest column of groups, such as recordist or site. A group never spans two folds.
     corrections
         Label corrections from spectag review. The manifest itself is not changed.
+    channel
+        How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the
+        one with this number, from 1.
     find_shared_audio
         Look for clips that contain the same part of a recording, also mixed with other sounds, re-encoded, or up to 2 %
         faster or slower. The time grows with the square of the number of clips.
@@ -67,6 +71,7 @@ def inspect_command(
             audio_dir=audio_dir,
             group_column=group_column,
             corrections=corrections,
+            channel=channel,
             find_shared_audio=find_shared_audio,
             compare_with=compare_with or (),
             cache=cache,
@@ -167,7 +172,7 @@ def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
         yield f"silent (peak below {SILENT_PEAK_DB:g} dBFS)", list(inspection.silent)
         clipped = [f"{name}: {fraction:.1%}" for name, fraction in inspection.clipped.items()]
         yield f"clipped (over {CLIPPED_FRACTION:.1%} at full scale)", clipped
-        yield "channels that cancel each other in their mean", list(inspection.channels_cancel)
+        yield "channels that cancel each other in their mean (use --channel loudest)", list(inspection.channels_cancel)
         truncated = [
             name if seconds is None else f"{name}: its header announces {seconds:.2f} s"
             for name, seconds in inspection.truncated.items()

@@ -5,13 +5,14 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from io import BufferedIOBase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 
 from spectag.cli.options import Count, Flag, Json
 from spectag.cli.terminal import print_json, progress_display
 from spectag.config.listening import Encoding, ListenSettings
+from spectag.system.streams import is_missing
 
 if TYPE_CHECKING:
     from spectag.tagging.listening import LabelEvent
@@ -25,6 +26,7 @@ def listen_command(
     settings: Annotated[ListenSettings | None, Parameter(name="*")] = None,
     rate: Count | None = None,
     channels: Count | None = None,
+    channel: Count | Literal["mix"] | None = None,
     encoding: Encoding | None = None,
     device: str | None = None,
     list_devices: Flag = False,
@@ -43,7 +45,10 @@ def listen_command(
     rate
         Sample rate in Hz. By default that of the microphone; for stdin, that of the model.
     channels
-        Number of channels, which are mixed to mono. By default 1.
+        Number of channels. By default 1.
+    channel
+        Use their mean (mix), or the channel with this number, from 1. By default as in training, if there are so many
+        channels, and mix for a model that was trained on the loudest channel.
     encoding
         Sample format of stdin, by its ffmpeg name. By default s16le.
     device
@@ -69,13 +74,16 @@ def listen_command(
         tagger = Tagger(tagger_folder(model, progress=progress, log=log))
     opened: AbstractContextManager[LiveStream]
     n_channels = channels or 1
+    number = _channel_number(channel, tagger.channel, n_channels)
     if stdin:
         raw = sys.stdin.buffer
         assert isinstance(raw, BufferedIOBase)
         rate, encoding = rate or tagger.sample_rates[0], encoding or "s16le"
-        opened = nullcontext(read_raw(raw, sample_rate=rate, n_channels=n_channels, encoding=encoding, log=_print_log))
+        opened = nullcontext(
+            read_raw(raw, sample_rate=rate, n_channels=n_channels, channel=number, encoding=encoding, log=_print_log)
+        )
     else:
-        opened = open_microphone(device, sample_rate=rate, n_channels=n_channels, log=_print_log)
+        opened = open_microphone(device, sample_rate=rate, n_channels=n_channels, channel=number, log=_print_log)
     n_events = 0
     with opened as source, stopped_by_signals(source) as stream:
         _print_log(f"listening to {source.name} at {source.sample_rate:,} Hz; press Ctrl-C to stop")
@@ -88,6 +96,14 @@ def listen_command(
         _print_log("no label detected: none reached its threshold; set a lower one with --min-confidence")
 
 
+def _channel_number(channel: int | str | None, trained_on: int | str, n_channels: int) -> int | None:
+    """The channel to use, counted from 1; None: the mean."""
+    if isinstance(channel, int) and channel > n_channels:
+        raise CycloptsError(msg=f"--channel {channel}: there are {n_channels} channels; add --channels {channel}")
+    number = trained_on if channel is None else channel
+    return number if isinstance(number, int) and number <= n_channels else None
+
+
 def _check_usage(*, stdin: bool, rate: int | None, encoding: Encoding | None, device: str | None) -> None:
     """Raise a CycloptsError if two arguments exclude each other, or stdin is not a pipe."""
     if not stdin:
@@ -96,7 +112,7 @@ def _check_usage(*, stdin: bool, rate: int | None, encoding: Encoding | None, de
         return
     if device is not None:
         raise CycloptsError(msg=f"--device {device} is a microphone, and - is stdin; leave one out")
-    if sys.stdin is None or sys.stdin.isatty():
+    if is_missing("stdin") or sys.stdin.isatty():
         from spectag.audio.live_stream import ffmpeg_command
 
         example = ffmpeg_command(rate or 32_000)

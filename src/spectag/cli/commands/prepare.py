@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from spectag.cli.options import ImageOptions, MelOptions, Workers
+from spectag.cli.options import ChannelOption, ImageOptions, MelOptions, Workers
 from spectag.cli.terminal import print_skipped, progress_display
 
 
@@ -15,6 +15,7 @@ def prepare_command(
     backbone: str | None = None,
     mel: MelOptions = None,
     image: ImageOptions = None,
+    channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
     workers: Workers = None,
 ) -> int:
@@ -32,6 +33,9 @@ def prepare_command(
         Also write the spectrograms as PNG images into this folder, with a table of their labels.
     backbone
         Compute the input of this network. By default the default backbone of spectag train.
+    channel
+        How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the
+        one with this number, from 1.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
     workers
@@ -47,6 +51,7 @@ def prepare_command(
             backbone=backbone,
             mel=mel,
             image=image,
+            channel=channel,
             audio_dir=audio_dir,
             workers=workers,
             progress=progress,

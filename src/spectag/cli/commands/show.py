@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.options import Output, Seed
+from spectag.cli.options import ChannelOption, Output, Seed
 from spectag.config.base import MelConfig
 
 _SPECTROGRAM = "Spectrogram (by default suited to the sound; if you set one, the others are as below)"
@@ -19,6 +19,7 @@ def show_command(
     grid: str | None = None,
     seed: Seed = 0,
     mel: Annotated[MelConfig | None, Parameter(group=_SPECTROGRAM)] = None,
+    channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
 ) -> None:
     """Draw a sound, or a grid of a manifest's clips.
@@ -35,9 +36,12 @@ def show_command(
         Rows and columns of the grid, such as 4x4.
     seed
         Another seed draws other clips of the manifest.
+    channel
+        How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the
+        one with this number, from 1.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
     """
     from spectag.reporting.clip_plots import show
 
-    print(show(path, output=output, mel=mel, grid=grid, seed=seed, audio_dir=audio_dir))
+    print(show(path, output=output, mel=mel, grid=grid, seed=seed, channel=channel, audio_dir=audio_dir))

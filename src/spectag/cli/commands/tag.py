@@ -84,7 +84,7 @@ def tag_command(
     one_shard = None if shard is None else Shard.parse(shard)
     begin = time.monotonic()
     with progress_display(results_to_stdout=output is None) as (progress, log):
-        tagger = Tagger(tagger_folder(model, progress=progress, log=log))
+        tagger = Tagger(tagger_folder(model, progress=progress, log=log), channel=settings.channel)
         ray = partial(tag_on_ray, tagger, settings.windows, address=address, n_workers=workers)
         report = tag_to_tables(
             tagger,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from spectag.config.base import WindowConfig
+from spectag.config.base import Channel, WindowConfig
 from spectag.curation.sound_index.building import build_index
 from spectag.curation.sound_index.metadata import SearchEngine
 from spectag.curation.sound_index.searching import SearchResult, SoundIndex
@@ -17,6 +17,7 @@ def index(
     *,
     model: str | Path | None = None,
     window: WindowConfig | None = None,
+    channel: Channel | None = None,
     engine: SearchEngine | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -34,7 +35,15 @@ def index(
     """
     paths = [recordings] if isinstance(recordings, str | Path) else recordings
     report = build_index(
-        paths, output, model=model, window=window, engine=engine, workers=workers, progress=progress, log=log
+        paths,
+        output,
+        model=model,
+        window=window,
+        channel=channel,
+        engine=engine,
+        workers=workers,
+        progress=progress,
+        log=log,
     )
     sound_index = SoundIndex(output)
     sound_index.skipped = tuple(report.reasons)

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from spectag.config.backbones import PUBLISHED
-from spectag.config.base import WindowConfig
+from spectag.config.base import Channel, WindowConfig
 from spectag.curation.sound_index.ann_graph import is_installed, load_usearch, write_graph
 from spectag.curation.sound_index.database import IndexDatabase, database_errors
 from spectag.curation.sound_index.metadata import (
@@ -69,6 +69,7 @@ def build_index(
     listed: Iterable[str] = (),
     model: str | Path | None = None,
     window: WindowConfig | None = None,
+    channel: Channel | None = None,
     engine: SearchEngine | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -91,6 +92,8 @@ def build_index(
         index.
     window : WindowConfig, optional
         The windows that are compared. By default 10 s without overlap.
+    channel : "mix", "loudest" or int, optional
+        How several channels become one. By default as in the training of the model, or that of the existing index.
     engine : "auto", "exact" or "usearch", optional
         exact compares a query with all windows. usearch searches a graph, and finds nearly all of the closest windows
         among millions. auto uses usearch from 200,000 windows on, if it is installed.
@@ -102,7 +105,7 @@ def build_index(
     Raises
     ------
     ConfigError
-        If the existing index has other windows.
+        If the existing index has other windows or another channel.
     DataError
         If the existing index was made with another model, is damaged, or can't be written. Indexed files are kept.
     BundleError, AudioError
@@ -119,14 +122,17 @@ def build_index(
     name = name if name in PUBLISHED and not Path(name).exists() else full_location(name)
     if existing is None:
         windows, labels = window or DEFAULT_WINDOW, tagger.labels.names
-        info = IndexInfo(model=name, labels=labels, window=windows, engine=engine or "auto", probe=probe(tagger))
+        info = IndexInfo(
+            model=name, labels=labels, window=windows, channel=channel, engine=engine or "auto", probe=probe(tagger)
+        )
     else:
-        _check_same_settings(folder, existing, tagger, window)
+        _check_same_settings(folder, existing, tagger, window, channel)
         info = existing.model_copy(update={"model": name, "engine": engine or existing.engine})
     if info.engine == "usearch":
         load_usearch()
     locations = [str(path) for path in paths]
     files = list(dict.fromkeys(map(full_location, find_files(locations, accepted_suffixes(tagger), listed=listed))))
+    tagger = tagger.with_channel(info.channel)
     with _open_for_writing(folder) as database:
         write_index_info(folder, info)
         report = _update(database, tagger, info, files, locations, workers, progress)
@@ -139,7 +145,9 @@ def full_location(file: str) -> str:
     return file if is_url(file) else os.path.abspath(file)  # noqa: PTH100 - does not resolve links
 
 
-def _check_same_settings(folder: Path, existing: IndexInfo, tagger: Tagger, window: WindowConfig | None) -> None:
+def _check_same_settings(
+    folder: Path, existing: IndexInfo, tagger: Tagger, window: WindowConfig | None, channel: Channel | None
+) -> None:
     """Raise a DataError or ConfigError if the existing index has another model or other windows."""
     check_tagger(folder, existing, tagger)
     if tagger.labels.names != existing.labels:
@@ -151,6 +159,11 @@ def _check_same_settings(folder: Path, existing: IndexInfo, tagger: Tagger, wind
         raise ConfigError(
             f"{folder}: the index has windows of {_describe(existing.window)}, not of {_describe(window)}; leave out "
             "--window and --overlap, or index the recordings again in another folder"
+        )
+    if channel is not None and channel != (existing.channel or tagger.channel):
+        raise ConfigError(
+            f"{folder}: the index was made with channel {existing.channel or tagger.channel}, not {channel}; leave out "
+            "--channel, or index the recordings again in another folder"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from spectag.config.base import Config, WindowConfig
+from spectag.config.base import Channel, Config, WindowConfig
 from spectag.errors import DataError
 from spectag.models.limits import MAX_LABELS, Quantity
 from spectag.models.tagger import Tagger
@@ -25,6 +25,8 @@ class IndexInfo(Config):
     """Name of a pretrained model, or the folder of a model."""
     labels: tuple[str, ...] = Field(max_length=MAX_LABELS)
     window: WindowConfig
+    channel: Channel | None = None
+    """How several channels become one; None: as in the training of the model."""
     engine: SearchEngine = "auto"
     """exact compares a query with all vectors, usearch searches a graph; auto decides by the number of vectors."""
     probe: tuple[Quantity, ...] = Field(min_length=2, max_length=1_000)

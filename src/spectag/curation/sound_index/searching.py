@@ -111,7 +111,7 @@ class SoundIndex:
     @cached_property
     def tagger(self) -> Tagger:
         """The model of the index, for queries that are not in it; a DataError if it is not the original one."""
-        tagger = Tagger(tagger_folder(self._model))
+        tagger = Tagger(tagger_folder(self._model), channel=self.info.channel)
         check_tagger(self.folder, self.info, tagger)
         return tagger
 

@@ -28,7 +28,7 @@ import numpy as np
 from spectag.array_types import Float32Array
 from spectag.audio.files import audio_info, read_audio
 from spectag.audio.mel import FRONT_END_VERSION, compute_log_mel, mel_filter_bank, n_frames
-from spectag.config.base import MelConfig, to_toml
+from spectag.config.base import Channel, MelConfig, to_toml
 from spectag.data.clips import Clip
 from spectag.errors import SpectrogramCacheError
 from spectag.system.file_errors import skip_reason
@@ -76,12 +76,17 @@ class SpectrogramCache:
         Folder of the cache. It is created when it is needed.
     config : MelConfig
         Settings of the feature extraction.
+    channel : Channel
+        How several channels of a sound become one.
     """
 
-    def __init__(self, root: str | Path, config: MelConfig) -> None:
+    def __init__(self, root: str | Path, config: MelConfig, *, channel: Channel = "mix") -> None:
         self.root = Path(root)
         self.config = config
+        self.channel: Channel = channel
         settings = f"{FRONT_END_VERSION} {config.model_dump_json()}"
+        if channel != "mix":
+            settings += f" channel {channel}"
         self.folder = self.root / hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
 
     def log_mel(self, key: str) -> Float32Array:
@@ -192,7 +197,7 @@ class SpectrogramCache:
         try:
             with work_folder(self.folder) as work:
                 _write_atomically(self.folder / "mel.toml", [to_toml(self.config).encode()], work)
-                store = partial(_store_log_mel, self.folder, work, self.config)
+                store = partial(_store_log_mel, self.folder, work, self.config, self.channel)
                 with (
                     (work / "index.jsonl").open("w", encoding="ascii", buffering=1) as index,
                     closing(map_unordered(store, by_path, n_workers=n_workers)) as stored,
@@ -267,7 +272,7 @@ class _Result(NamedTuple):
     reason: str = ""
 
 
-def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerpt) -> _Result:
+def _store_log_mel(folder: Path, work: Path, config: MelConfig, channel: Channel, excerpt: _Excerpt) -> _Result:
     """Find or compute the log_mel of an excerpt, in a worker process."""
     audio_path, start, end = excerpt
     try:
@@ -276,7 +281,9 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, excerpt: _Excerp
         path = _log_mel_path(folder, key)
         if n_stored := _n_stored_frames(path, config.n_mels):
             return _Result(_IndexEntry(file_state, key, n_stored))
-        waveform, _ = read_audio(audio_path, sample_rate=config.sample_rate, start_seconds=start, end_seconds=end)
+        waveform, _ = read_audio(
+            audio_path, sample_rate=config.sample_rate, start_seconds=start, end_seconds=end, channel=channel
+        )
         with warnings.catch_warnings(action="ignore"):  # the parent process has warned
             log_mel = compute_log_mel(waveform, config)
         if state_of_file(audio_path) != file_state:

@@ -86,7 +86,7 @@ def open_clips(
         return _open_images(manifest, front_end, progress, log)
     if front_end.mel is None:
         raise DataError(f"{manifest.source}: the clips are sounds, but this model accepts images only")
-    store = SpectrogramCache(cache, front_end.mel)
+    store = SpectrogramCache(cache, front_end.mel, channel=front_end.channel)
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     log(f"spectrogram cache: {report}")
     keys = [key for key in report.keys if key is not None]
@@ -108,7 +108,7 @@ def open_clips(
                 )
             yield ClipPart.of_whole(inputs(index))
             return
-        with open_excerpt(clip.path, clip.start_seconds, clip.end_seconds) as sound:
+        with open_excerpt(clip.path, clip.start_seconds, clip.end_seconds, channel=front_end.channel) as sound:
             # read again: a part of the cached log_mel differs at its ends, and if levels are relative to the maximum
             cutter = WindowCutter(sound.sample_rate, [rate], window_seconds=MAX_CLIP_SECONDS)
             for part in cutter.cut(sound.blocks):

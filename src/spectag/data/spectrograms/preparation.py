@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectag.config.backbones import resolve_mel
-from spectag.config.base import ImageConfig, MelConfig
+from spectag.config.base import Channel, ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.data.manifest import as_manifest
@@ -33,6 +33,7 @@ def prepare(
     backbone: str | None = None,
     mel: MelConfig | None = None,
     image: ImageConfig | None = None,
+    channel: Channel = "mix",
     audio_dir: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -51,6 +52,8 @@ def prepare(
         The backbone whose spectrogram settings are used. By default that of `spectag train`.
     mel, image : optional
         Settings that replace those of the backbone.
+    channel : "mix", "loudest" or int
+        How several channels become one, as for `train`.
     audio_dir
         As for `read_manifest`.
     workers, progress, log
@@ -65,7 +68,7 @@ def prepare(
     if manifest.holds_images:
         raise DataError(f"{manifest.source}: the clips are images, which need no preparation; train on them directly")
     root = Path(cache) if cache else permanent_cache_folder() / "spectrograms"
-    store = SpectrogramCache(root, resolve_mel(backbone or Recipe().backbone, mel))
+    store = SpectrogramCache(root, resolve_mel(backbone or Recipe().backbone, mel), channel=channel)
     report = store.prepare(manifest.clips, workers=workers, progress=progress, log=log)
     log(f"spectrogram cache: {report}")
     images = None

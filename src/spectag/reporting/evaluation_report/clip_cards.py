@@ -87,8 +87,9 @@ def color_ramp() -> str:
 
 def _card(model: ModelEvaluation, colors: LabelColors, chosen: ChosenClip) -> ClipCard:
     mel = None if model.tagger is None else model.tagger.front_end.mel
+    channel = "mix" if model.tagger is None else model.tagger.channel
     maps_of = partial(_maps, model, chosen, colors)
-    view = view_clip(model.predictions.clips[chosen.row], EXCERPT_SECONDS, mel, maps_of)
+    view = view_clip(model.predictions.clips[chosen.row], EXCERPT_SECONDS, mel, maps_of, channel=channel)
     labels_with_map = {drawn.label for drawn in view.figure.maps} if view.figure else set()
     return ClipCard(chosen, view, list(_verdicts(model, chosen, labels_with_map)), list(_facts(model, chosen.row)))
 

@@ -152,14 +152,14 @@ def front_end_for(recipe: Recipe, manifest: Manifest) -> FrontEnd:
         If the network does not accept the clips, or image settings are missing.
     """
     if not manifest.holds_images and recipe.image is None:
-        return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel))
+        return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel), channel=recipe.channel)
     if backbone_spec(recipe.backbone).mel_is_fixed:
         raise ConfigError(
             f"backbone {recipe.backbone} takes log_mels and was not trained on images; use a backbone that takes "
             "images, such as --backbone efficientnet_lite0 or convnext_tiny"
         )
     if not manifest.holds_images:
-        return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel), image=recipe.image)
+        return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel), image=recipe.image, channel=recipe.channel)
     image = recipe.image or ImageConfig(colormap=_colormap(manifest), height=224, width=224)
     if recipe.image is None and recipe.mel is not None and image.colormap != "grey":
         raise ConfigError(
@@ -168,7 +168,7 @@ def front_end_for(recipe: Recipe, manifest: Manifest) -> FrontEnd:
         )
     if image.height is None or image.width is None:
         raise ConfigError("images may differ in size, so image.height and image.width are needed, such as 224 and 224")
-    return FrontEnd(mel=recipe.mel and resolve_mel(recipe.backbone, recipe.mel), image=image)
+    return FrontEnd(mel=recipe.mel and resolve_mel(recipe.backbone, recipe.mel), image=image, channel=recipe.channel)
 
 
 def _colormap(manifest: Manifest) -> str:
