@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter
 
 from spectag.audio.files import resample
-from spectag.audio.fingerprints import HASH_BITS, Fingerprint, compute_fingerprint, landmarks
+from spectag.audio.fingerprints import HASH_BITS, Fingerprint, _maximum_nearby, compute_fingerprint, landmarks
 from spectag.audio.synthesis import chirp
 
 RATE = 16_000
@@ -84,3 +85,9 @@ def test_each_peak_is_paired_with_the_next_eight_within_half_a_second_and_one_ki
     found = landmarks(Fingerprint(frames.astype(np.int32), bins.astype(np.int16)))
     pairs_found = zip(found.hashes.tolist(), found.frames.tolist(), strict=True)
     assert list(pairs_found) == sorted(set(pairs) - repeated)
+
+
+@pytest.mark.parametrize("n_frames", [1, 4, 100])
+def test_maximum_nearby_equals_scipys_maximum_filter(rng, n_frames):
+    magnitudes = rng.random((n_frames, 50), np.float32)
+    np.testing.assert_array_equal(_maximum_nearby(magnitudes), maximum_filter(magnitudes, (17, 15)))

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.fft import rfft
-from scipy.ndimage import maximum_filter
 
 from spectag.array_types import BoolArray, Float32Array, IntArray, Waveform
 from spectag.audio.files import resample
@@ -84,9 +83,27 @@ def compute_fingerprint(waveform: Waveform, sample_rate: int) -> Fingerprint:
     waveform = np.asarray(waveform, np.float32)
     magnitudes = _spectrogram(resample(waveform - waveform.mean(), sample_rate, SAMPLE_RATE))
     floor = max(np.quantile(magnitudes[::4], _QUANTILE), magnitudes.max() * 10 ** (-_RANGE_DB / 20), _MIN_MAGNITUDE)
-    is_peak: BoolArray = (magnitudes == maximum_filter(magnitudes, _NEIGHBOURHOOD)) & (magnitudes > floor)
+    is_peak: BoolArray = (magnitudes == _maximum_nearby(magnitudes)) & (magnitudes > floor)
     frames, bins = np.nonzero(is_peak)
     return Fingerprint(frames.astype(np.int32), (bins + 1).astype(np.int16))
+
+
+def _maximum_nearby(magnitudes: Float32Array) -> Float32Array:
+    """The maximum in the neighbourhood of each value, of the same shape; scipy's maximum_filter takes twice as long.
+
+    The maxima of neighbours give those of areas of twice the size.
+    """
+    for axis, size in enumerate(_NEIGHBOURHOOD):
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (size // 2, size // 2)
+        magnitudes = np.moveaxis(np.pad(magnitudes, padding), axis, 0)
+        n_joined = 1
+        while n_joined < size:
+            step = min(n_joined, size - n_joined)
+            magnitudes = np.maximum(magnitudes[:-step], magnitudes[step:])
+            n_joined += step
+        magnitudes = np.moveaxis(magnitudes, 0, axis)
+    return magnitudes
 
 
 def landmarks(fingerprint: Fingerprint, *, speed: float = 1.0) -> Landmarks:

@@ -9,6 +9,7 @@ from spectag.training.heads.logistic import (
     DEFAULT_WEIGHT_DECAY,
     FIRST_STAGE_SCALE,
     WEIGHT_DECAYS,
+    PrincipalAxes,
     Standardization,
     fit_heads,
 )
@@ -90,11 +91,21 @@ def test_heads_equal_sklearn_for_each_label(rng, n_clips, n_features):
             assert head.logits(features)[:, label] == pytest.approx(theirs.decision_function(x), abs=1e-3)
 
 
+@pytest.mark.parametrize("n_clips", [30, 120])
+def test_weighted_clips_lie_along_the_axes_where_their_features_are(rng, n_clips):
+    features, _ = make_clips(rng, n_clips, 90)
+    training = PrincipalAxes.of(features, [30, 60], rng.uniform(0.1, 3, n_clips))
+    standardised = training.standardization(features)
+    np.testing.assert_allclose(training.clips @ training.axes.T, standardised, atol=1e-9)
+    np.testing.assert_allclose(training.clip_weights @ training.clips**2, training.squares)
+
+
 def test_more_features_than_clips_have_the_solution_of_all_of_them(rng, monkeypatch):
     features, y_true = make_clips(rng, 30, 90)
     by_basis = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
     monkeypatch.setattr(
-        "spectag.training.heads.logistic._principal_axes", lambda x: (np.eye(x.shape[1]), np.ones(x.shape[1]))
+        "spectag.training.heads.logistic._principal_axes",
+        lambda x, clip_weights: (np.eye(x.shape[1]), np.ones(x.shape[1]), x),
     )
     by_all = fit_heads(features, y_true, [30, 60], (1e-3,))[0]
     new, _ = make_clips(rng, 20, 90)

@@ -462,6 +462,17 @@ def test_without_held_out_clips_the_kind_of_head_depends_on_the_names_that_the_n
     np.testing.assert_array_equal(head.weights, same.weights)
 
 
+def test_heads_that_are_too_large_to_be_kept_are_fitted_again_for_windows(world, rng, monkeypatch):
+    windowed, fits = WindowedWorld(world, rng, is_clear=True), []
+    cross_validation = CrossValidation.of(windowed.y_true, FOLDS)
+    for limit in (per_fold._MAX_KEPT_VALUES, 0):
+        monkeypatch.setattr(per_fold, "_MAX_KEPT_VALUES", limit)
+        fits.append(fit_linear_heads(windowed.data, cross_validation, Recipe(), Callbacks()))
+    kept, again = fits
+    np.testing.assert_array_equal(kept.logits.chosen, again.logits.chosen)
+    np.testing.assert_array_equal(kept.window_logits.logits, again.window_logits.logits)
+
+
 def test_held_out_logits_of_windows_are_those_of_the_heads_of_their_folds(world, rng):
     windowed = WindowedWorld(world, rng, is_clear=True)
     fit = fit_linear_heads(

@@ -12,7 +12,7 @@ import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.training.heads.logistic import LinearHead
-from spectag.training.heads.per_fold import FrozenFeatures, HeadFit
+from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, for_each_fold
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 
 FRACTIONS = (0.25, 0.5)
@@ -166,9 +166,12 @@ def _held_out_logits(
 ) -> FloatArray:
     """Held-out logits (n_clips, n_labels), each by settings that are chosen without the clip's part."""
     logits = np.full(cross_validation.y_true.shape, np.nan)
-    for fold in cross_validation.folds:
+
+    def predict(fold: Fold) -> None:
         for part in np.unique(cross_validation.parts[fold.valid]):
             rows = fold.valid & (cross_validation.parts == part)
             head = refit(fold, int(part))
             logits[rows] = data.logits(head.logits, rows, head.windows)
+
+    list(for_each_fold(predict, cross_validation.folds))
     return logits

@@ -106,8 +106,8 @@ class PrincipalAxes:
             standardization = Standardization.fit(features, group_sizes, clip_weights)
             x = standardization(features)
             clip_weights = np.ones(len(x)) if clip_weights is None else clip_weights / clip_weights.mean()
-            axes, squares = _principal_axes(x * np.sqrt(clip_weights)[:, None])
-            return cls(standardization, axes, x @ axes, squares, clip_weights)
+            axes, squares, clips = _principal_axes(x, clip_weights)
+            return cls(standardization, axes, clips, squares, clip_weights)
 
     def head(self, weights: FloatArray, bias: FloatArray) -> LinearHead:
         """A head with these weights (rank, n_labels) along the axes."""
@@ -185,18 +185,22 @@ def mean_and_deviation(logits: FloatArray, weights: FloatArray) -> tuple[float, 
     return float(mean), float(np.sqrt(np.average(np.square(logits - mean), axis=0, weights=weights).mean()))
 
 
-def _principal_axes(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Orthonormal axes (n_features, rank) that span the clips, and the sum of the clips' squares along each.
+def _principal_axes(x: FloatArray, clip_weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Orthonormal axes (n_features, rank) that span the clips, the sum of the clips' squares along each, and the clips.
 
-    The optimal weights are a combination of these axes.
+    The optimal weights are a combination of these axes. The squares are weighted; the clips (n_clips, rank) are not.
     """
-    if len(x) < x.shape[1]:
-        squares, vectors = eigh(x @ x.T)
+    factors = np.sqrt(clip_weights)[:, None]
+    weighted = x * factors
+    if len(x) < x.shape[1] and (clip_weights > 0).all():
+        squares, vectors = eigh(weighted @ weighted.T, driver="evd")
         kept = squares > squares[-1] * 1e-10
-        return x.T @ (vectors[:, kept] / np.sqrt(squares[kept])), squares[kept]
-    squares, vectors = eigh(x.T @ x)
+        squares, vectors = squares[kept], vectors[:, kept]
+        lengths = np.sqrt(squares)
+        return weighted.T @ (vectors / lengths), squares, vectors * lengths / factors
+    squares, vectors = eigh(weighted.T @ weighted, driver="evd")
     kept = squares > squares[-1] * 1e-10
-    return vectors[:, kept], squares[kept]
+    return vectors[:, kept], squares[kept], x @ vectors[:, kept]
 
 
 def _solve(

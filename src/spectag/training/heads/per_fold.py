@@ -1,6 +1,6 @@
 """Linear heads on the features of a frozen network for each fold, and the weights of clips with noisy labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from spectag.training.inputs.mixed_clips import MixedClips
 
 H = TypeVar("H")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,18 @@ class FrozenFeatures:
     ) -> FloatArray:
         """Logits (n_rows, n_labels) of some clips by a head, those of long clips as in tagging (`pool_logits`)."""
         if windows is not None:
-            assert self.windows is not None
-            return np.stack([self.windows.of_clip(int(row)).logits(head, windows) for row in np.flatnonzero(rows)])
+            of_clips = (self.parts_and_windows(int(row)) for row in np.flatnonzero(rows))
+            return np.stack([of_clip.logits(head, windows) for of_clip in of_clips])
         logits = np.asarray(head(self.clips[rows]), np.float64)
         for position, row in enumerate(np.flatnonzero(rows)):
             if (parts := self.parts.get(int(row))) is not None:
                 logits[position] = parts.logits(head)
         return logits
 
-    def window_logits(self, head: Callable[[Float32Array], AnyFloatArray], row: int) -> FloatArray:
-        """Logits (n_windows, n_labels) of the windows of a clip, or of its parts if it has no windows."""
+    def parts_and_windows(self, row: int) -> "PartFeatures":
+        """Features of the parts of a clip and of their windows, read from disk."""
         assert self.windows is not None
-        parts = self.windows.of_clip(row)
-        windows = [features for features in parts.windows if len(features)]
-        return np.asarray(head(np.concatenate(windows) if windows else parts.features), np.float64)
+        return self.windows.of_clip(row)
 
     def training_arrays(
         self, fold: Fold, y_true: BoolArray | FloatArray
@@ -147,6 +146,7 @@ class _Chosen(NamedTuple):
     windows: FrameWindows | None = None
 
 
+_MAX_KEPT_VALUES = 5e7  # weights of heads, 400 MB
 _HINT = "folds that share recordings lead to this"
 _LDA = [HeadSettings(shrinkage) for shrinkage in SHRINKAGES]
 _COMPARED = {
@@ -195,7 +195,7 @@ def fit_linear_heads(
     window_logits = None
     if data.windows is not None and can_compare:
         all_chosen, logits, window_logits = _choose_windows(
-            data, cross_validation, all_chosen, logits, callbacks.progress
+            data, cross_validation, candidates, all_chosen, logits, callbacks.progress
         )
         _log_windows(all_chosen[0].windows, callbacks.log)
     chosen, *without_part = all_chosen
@@ -211,6 +211,13 @@ def fit_linear_heads(
     trainings = cross_validation.trainings if needs_folds else cross_validation.trainings[-1:]
     heads = tuple(fit(fold, chosen) for fold in trainings)
     return HeadFit(heads, logits, refit=refit, window_logits=window_logits)
+
+
+def for_each_fold(function: Callable[[Fold], T], folds: Sequence[Fold]) -> Iterator[T]:
+    """The results of a function for each fold, in their order, by as many threads as there are cores."""
+    # the limit is that of the process, so that those of the threads would not be undone in the right order
+    with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
+        yield from pool.map(function, folds)
 
 
 def _default_settings(recipe: Recipe, data: FrozenFeatures) -> HeadSettings:
@@ -231,7 +238,19 @@ class _Candidates:
         self._logits: dict[HeadSettings, FloatArray] = {}
         self._prior_logits = np.full(cross_validation.y_true.shape, np.nan)
         self._in_parts = np.isin(np.arange(len(data.clips)), list(data.parts))
-        self._heads: dict[HeadSettings, list[_FoldHead]] = {}  # of the folds, if there are clips in parts
+        self._heads: dict[tuple[str, HeadSettings], _FoldHead] = {}  # by the fold's name
+        self._keeps_heads = bool(self._in_parts.any()) or (data.windows is not None and self._heads_are_small())
+
+    def _heads_are_small(self) -> bool:
+        n_labels, n_folds = self._cross_validation.y_true.shape[1], len(self._cross_validation.folds)
+        n_values = (len(_LDA) + 1) * n_folds * n_labels * self._data.clips.shape[1]  # and the prior
+        return bool(n_values <= _MAX_KEPT_VALUES)
+
+    def heads(self, fold: Fold, settings: Sequence[HeadSettings]) -> "list[_FoldHead]":
+        """The heads of a fold with some of the settings; they are fitted again if they were not kept."""
+        if self._keeps_heads:
+            return [self._heads[fold.name, setting] for setting in settings]
+        return _fit_fold(self._data, fold, self._cross_validation.targets, settings)
 
     @property
     def settings(self) -> list[HeadSettings]:
@@ -247,20 +266,21 @@ class _Candidates:
         """Fit heads with further settings, and choose among all."""
         y_true, folds = self._cross_validation.targets, self._cross_validation.folds
         self._logits |= {setting: np.full(y_true.shape, np.nan) for setting in settings}
-        # the limit is that of the process, so that of the threads would not be undone in the right order
-        with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
-            fits = pool.map(lambda fold: _fit_fold(self._data, fold, y_true, settings), folds)
-            for n_done, (fold, fit) in enumerate(zip(folds, fits, strict=True), start=1):
-                self._predict(fold, dict(zip(settings, fit, strict=True)))
-                self._progress("heads", n_done, len(folds))
+
+        def fit(fold: Fold) -> list[_FoldHead]:
+            return _fit_fold(self._data, fold, y_true, settings)
+
+        for n_done, (fold, heads) in enumerate(zip(folds, for_each_fold(fit, folds), strict=True), start=1):
+            self._predict(fold, dict(zip(settings, heads, strict=True)))
+            self._progress("heads", n_done, len(folds))
         return self._cross_validation.choose(self.all_logits)
 
     def _predict(self, fold: Fold, heads: Mapping[HeadSettings, "_FoldHead"]) -> None:
         """Keep the logits of a fold's held-out clips."""
         for setting, head in heads.items():
-            self._logits[setting][fold.valid] = self._data.logits(head.with_prior(0).logits, fold.valid)
-            if self._in_parts.any():
-                self._heads.setdefault(setting, []).append(head)
+            self._logits[setting][fold.valid] = self._data.logits(head.head.logits, fold.valid)
+            if self._keeps_heads:
+                self._heads[fold.name, setting] = head
             if head.prior is not None:
                 self._prior_logits[fold.valid] = self._data.logits(head.prior.logits, fold.valid)
 
@@ -280,15 +300,16 @@ class _Candidates:
     def _with_prior(self, setting: HeadSettings, weight: float) -> FloatArray:
         """Held-out logits of heads with these settings and this weight of the prior."""
         logits = self._logits[setting] + weight * self._prior_logits
-        for fold, head in zip(self._cross_validation.folds, self._heads.get(setting, ()), strict=False):
-            rows = fold.valid & self._in_parts  # the logits of parts are pooled after the sum
-            logits[rows] = self._data.logits(head.with_prior(weight).logits, rows)
+        for fold in self._cross_validation.folds if self._in_parts.any() else ():
+            rows, [head] = fold.valid & self._in_parts, self.heads(fold, [setting])
+            logits[rows] = self._data.logits(head.with_prior(weight).logits, rows)  # parts are pooled after the sum
         return logits
 
 
 def _choose_windows(
     data: FrozenFeatures,
     cross_validation: CrossValidation,
+    fitted: _Candidates,
     chosen: Sequence[_Chosen],
     logits: HeldOutLogits,
     progress: Progress,
@@ -303,21 +324,22 @@ def _choose_windows(
         of_head: [whole, np.full(whole.shape, np.nan)]
         for of_head, whole in zip(chosen, (logits.chosen, *logits.without), strict=True)
     }
-
     of_windows: dict[int, FloatArray] = {}  # of the final head's settings, by the row of the clip
 
     def predict(fold: Fold) -> None:
-        heads = _fit_fold(data, fold, cross_validation.targets, [of_head.settings for of_head in candidates])
-        for (of_head, (_, with_windows)), head in zip(candidates.items(), heads, strict=True):
-            head_logits = head.with_prior(of_head.prior_weight).logits
-            with_windows[fold.valid] = data.logits(head_logits, fold.valid, windows)
-            if of_head == chosen[0]:
-                rows = np.flatnonzero(fold.valid).tolist()
-                of_windows.update({row: data.window_logits(head_logits, row) for row in rows})
+        heads = fitted.heads(fold, [of_head.settings for of_head in candidates])
+        by_settings = {
+            of_head: head.with_prior(of_head.prior_weight).logits
+            for of_head, head in zip(candidates, heads, strict=True)
+        }
+        for row in np.flatnonzero(fold.valid).tolist():
+            parts = data.parts_and_windows(row)
+            for of_head, head_logits in by_settings.items():
+                candidates[of_head][1][row] = parts.logits(head_logits, windows)
+            of_windows[row] = by_settings[chosen[0]](parts.all_windows)
 
-    with threadpool_limits(1), ThreadPoolExecutor(n_usable_cores()) as pool:
-        for n_done, _ in enumerate(pool.map(predict, cross_validation.folds), start=1):
-            progress("heads on windows", n_done, len(cross_validation.folds))
+    for n_done, _ in enumerate(for_each_fold(predict, cross_validation.folds), start=1):
+        progress("heads on windows", n_done, len(cross_validation.folds))
     choices = {of_head: cross_validation.choose(both) for of_head, both in candidates.items()}
     best = [choices[chosen[0]].best]
     best += [choices[of_head].best_without[part] for part, of_head in enumerate(chosen[1:])]

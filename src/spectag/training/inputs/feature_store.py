@@ -47,6 +47,12 @@ class PartFeatures:
         """The mean features (n_features,), on which a head is trained."""
         return np.average(self.features, axis=0, weights=self.seconds).astype(np.float32, copy=False)
 
+    @property
+    def all_windows(self) -> Float32Array:
+        """Features (n, n_features) of the windows of all parts, or of the parts if they have no windows."""
+        windows = [features for features in self.windows if len(features)]
+        return np.concatenate(windows) if windows else self.features
+
     def logits(self, head: Callable[[Float32Array], ArrayLike], windows: FrameWindows | None = None) -> FloatArray:
         """Logits (n_labels,) of the clip by a head: features (n, n_features) to logits (n, n_labels)."""
         logits = np.asarray(head(self.features), np.float64)
