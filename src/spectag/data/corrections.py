@@ -20,7 +20,7 @@ from spectag.data.readers.csv_table import find_delimiter
 from spectag.data.readers.delimited_text import Table, abbreviate, open_table, parse_times, read_text
 from spectag.data.readers.rows import clip_name, format_times
 from spectag.errors import DataError, did_you_mean
-from spectag.system.output import open_binary_output
+from spectag.system.output import escape_formula, open_binary_output
 
 CORRECTION_COLUMNS = ("reviewer", "time", "fname", "start", "end", "old_labels", "new_labels", "comment")
 _REQUIRED = ("reviewer", "time", "fname", "old_labels", "new_labels")
@@ -256,7 +256,7 @@ def append_corrections(path: str | Path, rows: Sequence[Correction]) -> None:
     writer = csv.DictWriter(out, columns, delimiter=delimiter, lineterminator=line_end)
     if not text:
         writer.writeheader()
-    writer.writerows(row.fields() for row in rows)
+    writer.writerows({name: escape_formula(field) for name, field in row.fields().items()} for row in rows)
     gap = line_end if text and not text.endswith(("\n", "\r")) else ""
     with open_binary_output(path) as file:
         file.write(f"{text}{gap}{out.getvalue()}".encode())

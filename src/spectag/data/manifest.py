@@ -25,7 +25,7 @@ from spectag.data.readers.folders import read_folder, visible_files
 from spectag.data.readers.rows import ManifestRow
 from spectag.data.strong_labels import clips_between, join_annotations
 from spectag.errors import DataError, did_you_mean
-from spectag.system.output import open_output
+from spectag.system.output import escape_formula, open_output
 
 
 def read_manifest(
@@ -213,9 +213,10 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
         extra["weight"] = [f"{clip.weight:g}" for clip in manifest.clips]
     with open_output(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["fname", *extra, *manifest.labels.names])
+        writer.writerow(["fname", *extra, *map(escape_formula, manifest.labels.names)])
         for name, *values, cells in zip(names, *extra.values(), multi_hot_cells(manifest), strict=True):
-            writer.writerow([name, *values, *cells])
+            texts = (value if value is None else escape_formula(value) for value in (name, *values))
+            writer.writerow([*texts, *cells])
 
 
 def multi_hot_cells(manifest: Manifest) -> list[list[str]]:

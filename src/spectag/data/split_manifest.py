@@ -26,7 +26,7 @@ from spectag.data.readers.csv_table import (
 )
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import DataError
-from spectag.system.output import open_output
+from spectag.system.output import escape_formula, open_output
 from spectag.system.progress import Progress, silent
 
 N_FOLDS = 5
@@ -176,8 +176,10 @@ def write_holdout(folder: Path, result: Split) -> tuple[Path, Path]:
 def _write(path: Path, columns: _Columns, rows: Iterable[int]) -> None:
     with open_output(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([name for name, _ in columns])
-        writer.writerows([values[row] for _, values in columns] for row in rows)
+        writer.writerow([escape_formula(name) for name, _ in columns])
+        for row in rows:
+            cells = (values[row] for _, values in columns)
+            writer.writerow([escape_formula(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
 def _standard_columns(manifest: Manifest, folder: Path) -> _Columns:

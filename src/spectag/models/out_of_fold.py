@@ -1,6 +1,5 @@
 """Out-of-fold predictions: stored with a tagger, to score it on its training clips and to recalibrate it."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import BundleError, DataError
 from spectag.models.bundle import read_info
+from spectag.models.versioned_json import parse_json
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, CalibrationMethod, CrossFitted, clipped_logit, cross_fit
 from spectag.scoring.thresholds import BEST_F1, ThresholdGoal
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.output import csv_writer, escape_formula
 
 OUT_OF_FOLD_FILE = "predictions.csv"
 """The clips that a tagger was trained on."""
@@ -166,16 +167,16 @@ def write_out_of_fold(path: Path, clips: OutOfFoldPredictions) -> None:
         unfinished_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):  # file names may contain bytes that are not valid in any encoding
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*OUT_OF_FOLD_COLUMNS, *label_columns(clips.labels)])
+        write_row = csv_writer(file, exact=True)  # most fields are numbers
+        write_row([*OUT_OF_FOLD_COLUMNS, *map(escape_formula, label_columns(clips.labels))])
         names = np.array(clips.labels.names)
         for row, (start, end) in enumerate(clips.spans):
             # a label may contain a comma
             labels = json.dumps(_label_field(names, clips.targets[row]), ensure_ascii=False)
             times = [f"{start!r}" if start else "", "" if end is None else f"{end!r}"]
             probabilities = ["" if np.isnan(z) else f"{expit(z):.10g}" for z in clips.logits[row]]
-            properties = clips.folds[row], clips.groups[row], labels, clips.keys[row]
-            writer.writerow([clips.fnames[row], *times, *properties, *probabilities])
+            properties = clips.folds[row], escape_formula(clips.groups[row]), labels, clips.keys[row]
+            write_row([escape_formula(clips.fnames[row]), *times, *properties, *probabilities])
 
 
 def _label_field(names: NDArray[np.str_], targets: FloatArray) -> list[str] | dict[str, list[str]]:
@@ -186,7 +187,7 @@ def _label_field(names: NDArray[np.str_], targets: FloatArray) -> list[str] | di
 
 def _read_label_field(field: str, labels: LabelSet) -> FloatArray:
     """The targets (n_labels,) of a clip."""
-    value = json.loads(field)
+    value = parse_json(field)
     true, unknown = (value["true"], value["unknown"]) if isinstance(value, dict) else (value, [])
     targets = np.zeros(len(labels))
     targets[[labels.index(label) for label in true]] = 1

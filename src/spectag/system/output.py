@@ -12,6 +12,9 @@ from typing import BinaryIO, TextIO
 from spectag.errors import DataError
 from spectag.system.storage import unfinished_copy
 
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_FORMULA_STARTS = frozenset("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -52,16 +55,49 @@ def open_binary_output(location: str | Path | None) -> Iterator[BinaryIO]:
         raise DataError(f"{location}: can't be written: {error.strerror or error}") from error
 
 
-def csv_writer(out: TextIO) -> Callable[[Sequence[str]], None]:
-    """A function that writes one row of a CSV file, with quotes where they are needed."""
+def csv_writer(out: TextIO, *, exact: bool = False) -> Callable[[Sequence[str]], None]:
+    """A function that writes one row of a CSV file, with quotes where they are needed.
+
+    Fields that a spreadsheet would run as a formula are escaped (`escape_formula`), unless the rows are `exact`: for
+    programs that need file names and labels as they are, or if they are escaped already.
+    """
     plain = csv.writer(out, lineterminator="\n")
     quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def write_row(fields: Sequence[str]) -> None:
+        if not exact:
+            fields = [escape_formula(field) if field[:1] in _FORMULA_STARTS else field for field in fields]
         # before Python 3.13, the csv module does not quote a carriage return, and readers end the row there
         (quoted if any("\r" in field for field in fields) else plain).writerow(fields)
 
     return write_row
+
+
+def escape_formula(text: str) -> str:
+    """A text that a spreadsheet shows as text: with an apostrophe before it if it looks like a formula.
+
+    Formulas start with = + - @, also in full width, or with a tab or line break before them. A label such as
+    =HYPERLINK("http://...") would otherwise run when somebody opens a table. Numbers do not change. A text that already
+    starts with an apostrophe before one of these characters gets a second one, so that `unescape_formula` gives back
+    every text.
+
+    Examples
+    --------
+    >>> escape_formula("=1+1"), escape_formula("-3.2"), escape_formula("Dog")
+    ("'=1+1", '-3.2', 'Dog')
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    """The text that `escape_formula` wrote; any other text does not change.
+
+    Examples
+    --------
+    >>> unescape_formula("'=1+1"), unescape_formula("'Dog'"), unescape_formula("-3.2")
+    ('=1+1', "'Dog'", '-3.2')
+    """
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
 def tsv_field(text: str) -> str:

@@ -24,7 +24,7 @@ from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest
 from spectag.errors import MissingExtraError
 from spectag.models.timeline import Timeline
-from spectag.system.output import open_binary_output, open_output
+from spectag.system.output import open_binary_output, open_output, unescape_formula
 from spectag.tagging.events import window_events
 from spectag.tagging.formats import parquet as parquet_module
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
@@ -63,9 +63,9 @@ def test_wide_table_has_the_index_and_columns_of_opensoundscape_predictions(tmp_
     files = [random_recording(name, 3, rng) for name in FILE_NAMES]
     table = pd.read_csv(written_wide(tmp_path / "a.csv", files), index_col=[0, 1, 2])
     assert table.index.names == ["file", "start_time", "end_time"]
-    assert list(table.columns) == list(LABELS)
+    assert list(map(unescape_formula, table.columns)) == list(LABELS)
     for file in files:
-        rows = table.loc[file.file]
+        rows = table.loc[escape_formula(file.file)]
         assert rows.index.get_level_values("start_time").tolist() == file.timeline.starts.tolist()
         assert rows.index.get_level_values("end_time").tolist() == file.timeline.ends.tolist()
         assert np.array_equal(rows.to_numpy().astype(np.float32), file.timeline.probabilities)
@@ -122,7 +122,7 @@ def test_multi_hot_table_is_one_where_the_probability_reaches_the_threshold(tmp_
     assert np.array_equal(table.to_numpy(), probabilities >= thresholds)
     assert table.index.get_level_values("start_time").tolist() == timeline.starts.tolist()
     assert table.index.get_level_values("end_time").tolist() == timeline.ends.tolist()
-    assert list(table.columns) == list(LABELS)
+    assert list(map(unescape_formula, table.columns)) == list(LABELS)
 
 
 def test_multi_hot_table_is_a_manifest_with_the_detected_labels(tmp_path):

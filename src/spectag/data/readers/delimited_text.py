@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from spectag.errors import DataError
+from spectag.system.output import unescape_formula
 
 
 def read_text(path: Path) -> str:
@@ -78,9 +79,12 @@ def open_table(path: Path, text: str, delimiter: str) -> Table:
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
+    is_escaped = delimiter != "\t" and "'" in text  # tables of annotation programs are not
     try:
         for record in reader:
             fields = [field.strip() for field in record]
+            if is_escaped:
+                fields = [unescape_formula(field) for field in fields]
             if any(fields):
                 yield line, fields
             line = reader.line_num + 1  # the first line of a record: a quoted field may contain line breaks

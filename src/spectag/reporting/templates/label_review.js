@@ -110,7 +110,10 @@ function show() {
 }
 
 // The table: earlier corrections, then the decisions on this page, ordered by time.
-const field = (text) => (/[",\r\n;\t]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+// A text that a spreadsheet would run as a formula gets an apostrophe, as in spectag.system.output.escape_formula.
+const isFormula = (text) => /^'*[=+\-@\t\r\n＝＋－＠]/.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text);
+const quoted = (text) => (/[",\r\n;\t]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+const field = (text) => quoted(isFormula(text) ? `'${text}` : text);
 const joined = (labels) => labels.map((label) => (/[",\r\n]/.test(label) ? `"${label.replaceAll('"', '""')}"` : label)).join(",");
 
 function table() {

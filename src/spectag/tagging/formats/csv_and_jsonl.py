@@ -16,8 +16,8 @@ NOVELTY_COLUMN = "novelty"
 def write_csv(files: Iterable[FileEvents], out: TextIO, *, has_novelty: bool = False) -> None:
     """Write a line for each event: file, start, end (seconds), label, probability, and novelty if the model has it.
 
-    Any label and any file name can be read back. A spreadsheet program may still take a label that begins with = for a
-    formula.
+    Any label and any file name can be read back. Those that a spreadsheet would run as a formula start with an
+    apostrophe (`escape_formula`).
     """
     write_row = csv_writer(out)
     write_row((*TAG_COLUMNS, NOVELTY_COLUMN) if has_novelty else TAG_COLUMNS)

@@ -30,7 +30,7 @@ def write_kaleidoscope(files: Iterable[FileEvents], out: TextIO, *, root: Parts)
     DataError
         If a file is an image, which has no times.
     """
-    write_row = csv_writer(out)
+    write_row = csv_writer(out, exact=True)  # Kaleidoscope looks for files with these names
     write_row(KALEIDOSCOPE_COLUMNS)
     for file in files:
         parent, (*folders, name) = split_below(file.file, root)

@@ -84,6 +84,8 @@ class Template:
 def write_submission(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet, template: Template) -> None:
     """Write exactly the template's rows and columns, filled with probabilities in full precision.
 
+    Names and labels are not escaped for spreadsheets, because a competition compares them with its own.
+
     Parameters
     ----------
     files : iterable of FileEvents

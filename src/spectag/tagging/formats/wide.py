@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from spectag.data.labels import LabelSet
-from spectag.system.output import csv_writer
+from spectag.system.output import csv_writer, escape_formula
 from spectag.tagging.events import FileEvents
 
 TIME_COLUMNS = ("file", "start_time", "end_time")
@@ -24,17 +24,19 @@ def write_wide(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet) ->
     out : text file
     labels : LabelSet
         All labels of the model. A label with the name of a time column gets a second column of that name.
+
+    File names and labels that a spreadsheet would run as a formula start with an apostrophe (`escape_formula`).
     """
-    write_row = csv_writer(out)
-    write_row([*TIME_COLUMNS, *labels.names])
+    write_row = csv_writer(out, exact=True)  # most fields are numbers
+    write_row([*TIME_COLUMNS, *map(escape_formula, labels.names)])
     for file in files:
-        timeline = file.timeline
+        timeline, name = file.timeline, escape_formula(file.file)
         for begin in range(0, len(timeline.starts), _BATCH_WINDOWS):
             rows = slice(begin, begin + _BATCH_WINDOWS)
             texts = timeline.probabilities[rows].astype(str).tolist()  # the shortest that reads as the same float32
             times = zip(timeline.starts[rows].tolist(), timeline.ends[rows].tolist(), strict=True)
             for (start, end), row in zip(times, texts, strict=True):
-                write_row([file.file, repr(start), "" if end != end else repr(end), *row])
+                write_row([name, repr(start), "" if end != end else repr(end), *row])
 
 
 def write_multi_hot_tags(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet) -> None:
@@ -55,10 +57,12 @@ def write_multi_hot_tags(files: Iterable[FileEvents], out: TextIO, *, labels: La
     ValueError
         If an event does not have the times of a window.
     """
-    write_row = csv_writer(out)
-    write_row([*TIME_COLUMNS, *labels.names])
+    write_row = csv_writer(out, exact=True)  # most fields are numbers
+    write_row([*TIME_COLUMNS, *map(escape_formula, labels.names)])
     for file in files:
         for start, end, events in file.events_by_window():
             detected = {event.label for event in events}
             times = repr(start), "" if end is None else repr(end)
-            write_row([file.file, *times, *("1" if label in detected else "0" for label in labels.names)])
+            write_row(
+                [escape_formula(file.file), *times, *("1" if label in detected else "0" for label in labels.names)]
+            )
