@@ -71,6 +71,15 @@ def test_clips_without_labels_are_training_sounds_too(rng):
     assert (model(make_clips(rng, single_labels())[15:20]) <= 1).all()
 
 
+def test_clips_whose_labels_are_unknown_are_not_taken_for_clips_without_labels(rng):
+    targets = single_labels().astype(float)
+    targets[::4] = np.where(targets[::4] == 1, np.nan, 0)
+    model = fit_directions(make_clips(rng, single_labels()), targets, n_used=N_USED)
+    assert model.directions.shape == (N_USED, 4)
+    targets[0] = 0
+    assert fit_directions(make_clips(rng, single_labels()), targets, n_used=N_USED).directions.shape == (N_USED, 5)
+
+
 def test_loudness_of_features_does_not_matter(rng):
     y_true = single_labels()
     features = make_clips(rng, y_true)

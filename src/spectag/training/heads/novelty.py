@@ -29,29 +29,29 @@ def fit_novelty(data: FrozenFeatures, cross_validation: CrossValidation, *, seed
     Returns None if no clips are held out and the median label has fewer than three recordings, which are too few for
     folds.
     """
-    y_true, distances = cross_validation.y_true, np.full(len(cross_validation.y_true), np.nan)
+    targets, distances = cross_validation.targets, np.full(len(cross_validation.targets), np.nan)
     with threadpool_limits(1):
         for train, valid in _folds(cross_validation, seed):
-            model = fit_directions(data.clips[train], y_true[train], n_used=data.group_sizes[-1])
+            model = fit_directions(data.clips[train], targets[train], n_used=data.group_sizes[-1])
             distances[valid] = _distances(model, data, valid)
         known = distances[~np.isnan(distances)]
         if not len(known):
             return None
         level = max(float(np.quantile(known, KEPT_FRACTION)), _SMALLEST_LEVEL)
         final = cross_validation.trainings[-1].train
-        model = fit_directions(data.clips[final], y_true[final], n_used=data.group_sizes[-1])
+        model = fit_directions(data.clips[final], targets[final], n_used=data.group_sizes[-1])
     return replace(model, level=level, n_held_out=len(known))
 
 
-def fit_directions(features: Float32Array, y_true: BoolArray, *, n_used: int) -> NoveltyModel:
-    """A model with level 1, fitted on features (n_clips, n_features) and labels (n_clips, n_labels).
+def fit_directions(features: Float32Array, targets: BoolArray | FloatArray, *, n_used: int) -> NoveltyModel:
+    """A model with level 1, fitted on features (n_clips, n_features) and labels (n_clips, n_labels), NaN if unknown.
 
-    The direction of a label is that of the mean of its clips' directions. Clips without a label have a direction of
-    their own. Pairs of labels that a clip has together count as labels.
+    The direction of a label is that of the mean of its clips' directions. Clips that are known to have no label have a
+    direction of their own. Pairs of labels that a clip has together count as labels.
     """
     used = features[:, -n_used:]
     standardization = Standardization.fit(used, [n_used])
-    with_none = np.column_stack([y_true, ~y_true.any(axis=1)])
+    with_none = np.column_stack([targets == 1, (targets == 0).all(axis=1)])
     labels = with_none[:, with_none.any(axis=0)].astype(np.float64)
     directions = unit_rows(labels.T @ unit_rows(standardization(used)))
     return NoveltyModel(standardization.center, standardization.scale, directions.T, _combinations(directions, labels))
