@@ -24,7 +24,7 @@ from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest
 from spectag.errors import MissingExtraError
 from spectag.models.timeline import Timeline
-from spectag.system.output import escape_formula, unescape_formula
+from spectag.system.output import escape_formula, open_binary_output, open_output, unescape_formula
 from spectag.tagging.events import window_events
 from spectag.tagging.formats import parquet as parquet_module
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
