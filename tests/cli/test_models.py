@@ -48,7 +48,8 @@ def test_table_has_size_licence_score_and_status_of_all_models(run, cache):
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.startswith("audioset-")}
     assert list(rows) == list(PUBLISHED)
     assert rows["audioset-mn04"] == ["527", "32", "0.432", "4.1", "MIT", "to", "download"]
-    assert rows["audioset-mn10"] == ["527", "32", "0.471", "about", "19.6", "MIT", "to", "download"]
+    assert rows["audioset-mn10"] == ["527", "32", "0.471", "19.7", "MIT", "to", "download"]
+    assert rows["audioset-mn20"] == ["527", "32", "0.478", "about", "71.8", "MIT", "to", "download"]
     assert f"folder: {cache / 'models'}" in done.out
     assert not cache.exists()
 

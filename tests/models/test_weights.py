@@ -1,11 +1,12 @@
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from helpers.file_server import FileServer
-from spectag.config.backbones import WeightsSource
+from spectag.config.backbones import BACKBONES, WeightsSource
 from spectag.errors import WeightsError
 from spectag.models.weights import find_weights, local_weights
 from spectag.system import download as download_module
@@ -35,7 +36,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("[!.]*"))  # the lock stays
+    """Without the lock and the SHA-256 of the first copy, which stay."""
+    return sorted(path.name for path in folder.rglob("[!.]*") if path.suffix != ".sha256")
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None], ids=["checksum known", "checksum unknown"])
@@ -168,3 +170,33 @@ def test_default_cache_belongs_to_the_user(monkeypatch):
     monkeypatch.delenv("SPECTAG_CACHE")
     assert cache_folder().is_absolute()
     assert "spectag" in cache_folder().parts
+
+
+def test_file_without_a_known_checksum_must_not_change_after_its_first_use(server, cache):
+    source = WeightsSource("net.pt", server.url, None)
+    path = find_weights(source, backbone="net")
+    assert (cache / "net.pt.sha256").read_text().strip() == SHA256
+    assert find_weights(source, backbone="net") == path
+    path.write_bytes(b"other weights")
+    message = (
+        rf"net\.pt: the weights of net have changed: .* was {SHA256} when they were first used\. .* delete .*sha256"
+    )
+    with pytest.raises(WeightsError, match=message):
+        find_weights(source, backbone="net")
+    (cache / "net.pt.sha256").unlink()  # as the message says
+    assert find_weights(source, backbone="net") == path
+
+
+def test_other_file_in_the_weights_folder_is_compared_with_the_first_download(server, cache, tmp_path, monkeypatch):
+    source = WeightsSource("net.pt", server.url, None)
+    find_weights(source, backbone="net")
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    (tmp_path / "net.pt").write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match="the weights of net have changed"):
+        find_weights(source, backbone="net")
+
+
+def test_checksums_are_sha256():
+    known = [source.sha256 for spec in BACKBONES.values() if (source := spec.weights) and source.sha256]
+    assert len(known) >= 2
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in known)

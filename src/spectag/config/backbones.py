@@ -48,8 +48,8 @@ IMAGE_MEL = MelConfig(
 class WeightsSource:
     """A file with published weights.
 
-    `sha256` is None if the publisher does not provide it. `n_bytes` is then the size of the parameters, which is a
-    little less than the file.
+    `sha256` is None if no value is known: then the value of the first download is kept, and the file must not change
+    later. `n_bytes` is then the size of the parameters, which is a little less than the file.
     """
 
     file_name: str
@@ -87,7 +87,7 @@ class PublishedTagger:
 _EFFICIENTAT = (  # name, mean average precision in thousandths, bytes of the parameters, SHA-256
     ("mn04", 432, 4_066_513, "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"),
     ("mn05", 443, 5_774_732, None),
-    ("mn10", 471, 19_605_292, None),
+    ("mn10", 471, 19_708_753, "0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e"),
     ("mn20", 478, 71_832_716, None),
     ("mn30", 482, 156_638_636, None),
     ("mn40", 484, 274_099_980, None),

@@ -1,13 +1,18 @@
-"""Published weights: from the folder SPECTAG_WEIGHTS, from the cache, or downloaded and verified."""
+"""Published weights: from the folder SPECTAG_WEIGHTS, from the cache, or downloaded and verified.
+
+The SHA-256 of some published files is not known. Their first copy is trusted, and its SHA-256 is kept in the cache. A
+later copy with other content is refused.
+"""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from spectag.config.backbones import WeightsSource
 from spectag.errors import WeightsError
-from spectag.system.atomic_files import sha256_of
+from spectag.system.atomic_files import sha256_of, unfinished_file
 from spectag.system.cache import cache_folder, writable_cache_folder
 from spectag.system.progress import Progress, silent
 
@@ -60,21 +65,54 @@ def find_weights(
     Raises
     ------
     WeightsError
-        If the file is not available, or not the published one. The message contains the alternatives.
+        If the file is not available, not the published one, or not the one that was used before. The message contains
+        what to do.
     """
     path = local_weights(source.file_name)
     if path is None:
-        return _cached_or_downloaded(source, backbone, alternatives, progress)
+        path = _cached_or_downloaded(source, backbone, alternatives, progress)
+        _check_unchanged(path, source, backbone)
+        return path
     if not _is_published(path, source):
         raise WeightsError(
             f"{path}: not the published weights of {backbone}: SHA-256 is {sha256_of(path)}, expected {source.sha256}; "
             "delete the file and download it again"
         )
+    _check_unchanged(path, source, backbone)
     return path
 
 
 def _is_published(path: Path, source: WeightsSource) -> bool:
     return source.sha256 is None or sha256_of(path) == source.sha256
+
+
+def _first_sha256_file(source: WeightsSource) -> Path:
+    return cached_weights(f"{source.file_name}.sha256")
+
+
+def _check_unchanged(path: Path, source: WeightsSource, backbone: str) -> None:
+    """Compare a file without a known SHA-256 with the first one of its name; if it is the first, remember it.
+
+    Raises
+    ------
+    WeightsError
+        If it has other content than the first one.
+    """
+    if source.sha256 is not None:
+        return
+    found, memory = sha256_of(path), _first_sha256_file(source)
+    try:
+        first = memory.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        with suppress(OSError), unfinished_file(memory) as unfinished:  # a cache that cannot be written is no obstacle
+            unfinished.write_text(f"{found}\n", encoding="ascii")
+        return
+    if found != first:
+        raise WeightsError(
+            f"{path}: the weights of {backbone} have changed: SHA-256 is {found}, but was {first} when they were first "
+            f"used. If you do not know why, delete {path.name} and download it again. If the publisher has replaced "
+            f"the file, delete {memory}"
+        )
 
 
 def _cached_or_downloaded(source: WeightsSource, backbone: str, alternatives: str, progress: Progress) -> Path:
