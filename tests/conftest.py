@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from helpers.command import Done
-from spectag.cli.app import main
+from spectag.cli import main
 
 settings.register_profile("spectag", deadline=None)  # a slow machine is not a failure
 settings.load_profile("spectag")

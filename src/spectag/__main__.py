@@ -3,7 +3,7 @@
 import os
 import sys
 
-from spectag.cli.app import main
+from spectag.cli import main
 
 status = main()
 if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -21,7 +21,7 @@ from helpers.command import Done, run_without, start, write_manifest, write_tone
 from helpers.configs import read_config
 from spectag.audio.files import audio_info, write_audio
 from spectag.audio.front_end import FrontEnd
-from spectag.cli.app import main
+from spectag.cli import main
 from spectag.cli.commands.train import _score_table
 from spectag.config.base import ImageConfig, MelConfig, to_toml
 from spectag.config.recipe import Recipe

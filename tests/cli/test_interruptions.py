@@ -88,29 +88,36 @@ def test_full_disk_is_reported_in_one_line(model, sounds):
     assert "Traceback" not in err
 
 
-def interrupt(process, at_line):
-    """Press Ctrl-C once a line of progress starts with `at_line`, and check how the command ends."""
+def interrupt(process, at_line, number=signal.SIGINT):
+    """Press Ctrl-C, or send another signal, once a line of progress starts with `at_line`, and check how the command ends."""
     for line in process.stderr:
         if line.startswith(at_line):
             break
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes of the group
+    os.killpg(process.pid, number)  # a terminal sends it to all processes of the group
     rest = process.stderr.read()
     process.stdout.close()
     process.stderr.close()
-    assert process.wait() == 130
+    assert process.wait() == 128 + number
     assert "Traceback" not in rest
     assert rest.splitlines()[-1].startswith("spectag: stopped; no half-written file is left")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("at_line", "workers"), [("tagging: 0/30", "2"), ("tagging: 7/30", "1"), ("tagging: 6/30", "2")]
+    ("at_line", "workers", "number"),
+    [
+        ("tagging: 0/30", "2", signal.SIGINT),
+        ("tagging: 7/30", "1", signal.SIGINT),
+        ("tagging: 6/30", "2", signal.SIGINT),
+        ("tagging: 6/30", "2", signal.SIGTERM),
+        ("tagging: 7/30", "1", signal.SIGHUP),
+    ],
 )
-def test_ctrl_c_leaves_no_half_written_tags(model, long_sounds, tmp_path, at_line, workers):
+def test_signal_leaves_no_half_written_tags(model, long_sounds, tmp_path, at_line, workers, number):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tags.csv").write_text("old")
     options = ("--window", "0.02", "--overlap", "0.015", "-o", tmp_path / "out" / "tags.csv", "-j", workers)
-    interrupt(start("tag", model, long_sounds, *options), at_line)
+    interrupt(start("tag", model, long_sounds, *options), at_line, number)
     assert (tmp_path / "out" / "tags.csv").read_text() == "old"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tags.csv", ".tags.csv.journal"}
 

@@ -2,9 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +11,12 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Unused
 
 from spectag.cli.commands import COMMANDS
 from spectag.cli.help import HELP_FLAGS, command_list, command_page
-from spectag.errors import MissingExtraError, SpectagError
+from spectag.errors import MissingExtraError
 
-FAILED, MISUSED, SKIPPED_SOME, STOPPED = 1, 2, 3, 130
+MISUSED, SKIPPED_SOME = 2, 3
 
 app = App(name="spectag", help_flags=[], group_parameters="Options")
-app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # main prints a message
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # entry.main prints a message
 for _group in COMMANDS.values():
     for _name in _group:
         _module = _name.replace("-", "_")
@@ -73,43 +72,18 @@ def _option_names(command: str) -> set[str]:
     return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    _replace_missing_streams()
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding can show
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
+def run(tokens: list[str]) -> int:
+    """Run a command, or print a help page, and return the exit status. Wrong usage is reported in one line."""
     try:
         page = _help_page(tokens)
         if page is not None:
             print(page)
-            status = 0
-        else:
-            status = app.meta(tokens, result_action="return_value", exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+            return 0
+        status = app.meta(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _fail(_in_one_line(error), status=MISUSED)
-    except SpectagError as error:
-        return _fail(str(error), status=FAILED)
-    except KeyboardInterrupt:
-        return _fail("stopped; no half-written file is left; you can run the same command again", status=STOPPED)
-    except BrokenPipeError:  # the reader of our output has ended, as `head` does
-        sys.stdout = None
-        return FAILED
-    except OSError as error:  # such as a full disk
-        sys.stdout = None
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", status=FAILED)
+        print(f"spectag: {_in_one_line(error)}", file=sys.stderr)
+        return MISUSED
     return status if isinstance(status, int) else 0
-
-
-def _replace_missing_streams() -> None:
-    """Connect the streams that a launcher has closed to the null device.
-
-    Otherwise the next file that is opened, such as a table, gets the number of the stream, and so all messages.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the process ends
 
 
 def _help_page(tokens: list[str]) -> str | None:
@@ -126,11 +100,6 @@ def _help_page(tokens: list[str]) -> str | None:
             command = command[word]
             chain.append(word)
     return command_page(command, tuple(chain), show_all="--help-all" in options) if chain else None
-
-
-def _fail(message: str, *, status: int) -> int:
-    print(f"spectag: {message}", file=sys.stderr)
-    return status
 
 
 def _in_one_line(error: CycloptsError) -> str:

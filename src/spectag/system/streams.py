@@ -1,0 +1,94 @@
+"""The standard streams of the process: missing ones replaced, and messages that never end a run."""
+
+import codecs
+import io
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_MISSING: set[str] = set()
+_STDERR: Final = 2
+
+
+class _LossyFile(io.FileIO):
+    """A file whose write errors are ignored, such as those of a full disk or a pipe without a reader."""
+
+    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+        try:
+            n_written = super().write(data)
+        except OSError:
+            return len(data)
+        return len(data) if n_written is None else n_written  # None: a pipe that is full, and does not wait
+
+
+class _MissingOutput(io.TextIOWrapper):
+    """Stands for a stdout that a launcher has closed. It knows whether anything was lost."""
+
+    is_used = False
+
+    def write(self, text: str) -> int:
+        self.is_used = True
+        return super().write(text)
+
+
+def prepare_streams() -> None:
+    """Make the standard streams usable, however the process was started.
+
+    - Streams that a launcher has closed are connected to the null device. Otherwise the next file that is opened, such
+      as a table, would get the number of the stream, and so all messages.
+    - Messages to stderr are lost if they cannot be written.
+    - stdout shows characters that its encoding does not have as \\u2603, and undecodable bytes of names as \\udcff.
+
+    Streams that are not those of the process, as in a notebook, stay as they are.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _null_stream(mode))
+            _MISSING.add(name)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        with suppress(OSError, ValueError):
+            raw = io.BufferedWriter(_LossyFile(_STDERR, "w", closefd=False))
+            sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+        with suppress(OSError, ValueError):
+            os.set_blocking(sys.stdout.fileno(), True)  # some launchers pass pipes that do not wait for their reader
+
+
+def restart_with_utf8() -> None:
+    """Start this program again with names of files in UTF-8, if Python takes them to be ASCII.
+
+    Python does so in the locale C if the environment forbids UTF-8 (PYTHONUTF8=0). Then no other name could be opened.
+    """
+    if os.name == "posix" and sys.executable and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def is_missing(name: str) -> bool:
+    """Whether the process was started without this stream: stdin, stdout or stderr."""
+    return name in _MISSING
+
+
+def lost_output() -> bool:
+    """Whether something was written to stdout, although the process was started without it."""
+    return isinstance(sys.stdout, _MissingOutput) and sys.stdout.is_used
+
+
+def drop_output() -> None:
+    """After an error, write what is not written to stdout yet, or forget it: Python would try again at its exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        if sys.stdout is sys.__stdout__:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+
+
+def _null_stream(mode: str) -> io.TextIOWrapper:
+    """The null device, open until the process ends, also for child processes."""
+    null = Path(os.devnull).open(f"{mode}b")  # noqa: SIM115
+    os.set_inheritable(null.fileno(), True)
+    return _MissingOutput(null, "utf-8") if mode == "w" else io.TextIOWrapper(null, "utf-8")
