@@ -89,7 +89,7 @@ def test_full_disk_is_reported_in_one_line(model, sounds):
 
 
 def interrupt(process, at_line, number=signal.SIGINT):
-    """Press Ctrl-C, or send another signal, once a line of progress starts with `at_line`, and check how the command ends."""
+    """Press Ctrl-C, or send another signal, once a line of progress starts with `at_line`; check the end."""
     for line in process.stderr:
         if line.startswith(at_line):
             break

@@ -138,7 +138,7 @@ def test_characters_that_the_chosen_encoding_lacks_are_escaped(folder):
 def test_child_processes_inherit_the_replacements_of_missing_streams():
     code = (
         "import subprocess, sys; from spectag.system.streams import prepare_streams; prepare_streams()\n"
-        "child = 'import os, sys; sys.exit(sum(os.fstat(n).st_rdev != os.stat(os.devnull).st_rdev for n in (0, 1, 2)))'\n"
+        "child = 'import os; assert {os.fstat(n).st_rdev for n in (0, 1, 2)} == {os.stat(os.devnull).st_rdev}'\n"
         "sys.exit(subprocess.run([sys.executable, '-c', child]).returncode)"
     )
     line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from spectag.errors import SpectagError
 from spectag.system.stop_signals import Stopped, die_silently, stop_signals
@@ -78,7 +79,14 @@ def _quieten_libraries() -> None:
     """Print warnings of spectag in one line, and those of other packages only if the user has asked for warnings."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that cannot be written
 
-    def show(message: Warning | str, _category: type[Warning], filename: str, *_other: object) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if Path(filename).is_relative_to(Path(__file__).parent.parent):
             print("WARNING:", " ".join(str(message).split()), file=sys.stderr)
 

@@ -6,21 +6,25 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _MISSING: set[str] = set()
+_STDOUT: Final = 1
 _STDERR: Final = 2
 
 
 class _LossyFile(io.FileIO):
     """A file whose write errors are ignored, such as those of a full disk or a pipe without a reader."""
 
-    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+    def write(self, data: "ReadableBuffer") -> int:
         try:
             n_written = super().write(data)
         except OSError:
-            return len(data)
-        return len(data) if n_written is None else n_written  # None: a pipe that is full, and does not wait
+            n_written = None
+        return memoryview(data).nbytes if n_written is None else n_written  # None: a pipe that is full, and does not wait
 
 
 class _MissingOutput(io.TextIOWrapper):
@@ -83,7 +87,7 @@ def drop_output() -> None:
     except (OSError, ValueError):
         if sys.stdout is sys.__stdout__:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, _STDOUT)
             os.close(null)
 
 
