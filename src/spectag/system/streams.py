@@ -24,7 +24,7 @@ class _LossyFile(io.FileIO):
             n_written = super().write(data)
         except OSError:
             n_written = None
-        return memoryview(data).nbytes if n_written is None else n_written  # None: a pipe that is full, and does not wait
+        return memoryview(data).nbytes if n_written is None else n_written  # None: a full pipe that does not wait
 
 
 class _MissingOutput(io.TextIOWrapper):

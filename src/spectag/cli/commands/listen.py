@@ -13,7 +13,6 @@ from spectag.cli.options import Count, Flag, Json
 from spectag.cli.terminal import print_json, progress_display
 from spectag.config.listening import Encoding, ListenSettings
 from spectag.system.streams import is_missing
-from spectag.system.streams import is_missing
 
 if TYPE_CHECKING:
     from spectag.tagging.listening import LabelEvent
