@@ -40,6 +40,10 @@ class DataError(SpectagError):
     """A manifest, a table or an image has the wrong content."""
 
 
+class DataWarning(UserWarning):
+    """Something in a manifest was read in a way that may not be meant. The command line prints it as one line."""
+
+
 class SpectrogramCacheError(SpectagError):
     """A spectrogram cache cannot be read or written."""
 

@@ -12,7 +12,7 @@ from helpers.paths import SHARED
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest, write_multi_hot
-from spectag.data.readers.csv_table import MANIFEST_COLUMN_NAMES
+from spectag.data.readers.columns import is_label_column
 from spectag.errors import DataError
 
 
@@ -628,7 +628,7 @@ def test_failed_write_of_a_multi_hot_csv_leaves_no_file(tmp_path):
 
 
 label_names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(
-    lambda name: name.lower() not in MANIFEST_COLUMN_NAMES
+    is_label_column
 )
 
 

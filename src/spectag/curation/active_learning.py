@@ -20,7 +20,7 @@ from spectag.curation.near_duplicates import find_near_duplicates
 from spectag.data.clips import Clip
 from spectag.data.corrections import join_labels
 from spectag.data.manifest import read_manifest
-from spectag.data.readers.csv_table import find_delimiter
+from spectag.data.readers.columns import find_delimiter
 from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.data.readers.rows import format_times
 from spectag.errors import DataError

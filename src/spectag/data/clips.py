@@ -16,7 +16,7 @@ from spectag.data.readers.rows import clip_name
 from spectag.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """A labelled recording, or a labelled part of one."""
 
@@ -53,7 +53,9 @@ class Clip:
 
     def with_labels(self, labels: tuple[str, ...], unknown: tuple[str, ...]) -> "Clip":
         """The clip with these labels, and of the unknown ones those that are not among them."""
-        return replace(self, labels=labels, unknown=tuple(label for label in unknown if label not in labels))
+        unknown = tuple(label for label in unknown if label not in labels) if unknown else ()
+        times = self.start_seconds, self.end_seconds
+        return Clip(self.path, self.fname, labels, self.fold, self.group, *times, self.line, unknown, self.weight)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Manifest:
     source: Path
     clips: tuple[Clip, ...]
     labels: LabelSet
+    label_column: str | None = None
+    """The column of labels in the table, if the user chose it."""
 
     @property
     def folds(self) -> tuple[str | None, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet, split_labels
-from spectag.data.readers.csv_table import find_delimiter
+from spectag.data.readers.columns import find_delimiter
 from spectag.data.readers.delimited_text import Table, abbreviate, open_table, parse_times, read_text
 from spectag.data.readers.rows import clip_name, format_times
 from spectag.errors import DataError, did_you_mean

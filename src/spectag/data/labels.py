@@ -1,7 +1,12 @@
 """Label names: splitting a table's field into labels, and the ordered set of labels of a model."""
 
 import csv
+import re
+import unicodedata
+from ast import literal_eval
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,8 +18,84 @@ def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
 
     A label that contains the separator must be quoted.
     """
-    names = next(csv.reader([field], delimiter=separator, skipinitialspace=True)) if '"' in field else None
+    names = None
+    if '"' in field and len(separator) == 1:
+        with suppress(csv.Error):
+            names = next(csv.reader([field], delimiter=separator, skipinitialspace=True, strict=True), [])
     return tuple(dict.fromkeys(label for name in names or field.split(separator) if (label := name.strip())))
+
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_BRACKETS = {"[": "]", "{": "}", "(": ")"}
+_NO_LABEL = frozenset({"", "nan", "NaN", "<NA>", "None", "set()"})
+
+
+def parse_label_list(field: str) -> tuple[str, ...] | None:
+    """The labels of a list that a program wrote as text, or None if the field is not a list.
+
+    Lists, sets and tuples of Python, arrays of NumPy and JSON are read, also with a single label or without any.
+
+    >>> parse_label_list("['Dog', 'Cat']"), parse_label_list("[]"), parse_label_list("Sink_(filling)")
+    (('Dog', 'Cat'), (), None)
+    """
+    if len(field) < 2 or _BRACKETS.get(field[0]) != field[-1]:
+        return None
+    inner = field[1:-1]
+    texts = _QUOTED.findall(inner)
+    rest = _QUOTED.sub("", inner).replace(",", " ").split()
+    if set(rest) <= {"nan", "None", "null"} and (texts or rest or field[0] != "(" or not inner.strip()):
+        with suppress(ValueError, SyntaxError):
+            labels = [str(literal_eval(text)).strip() for text in texts]
+            return tuple(dict.fromkeys(label for label in labels if label))
+    if field[0] == "[" and not texts:  # [Dog, Cat]
+        return split_labels(inner)
+    return None
+
+
+class LabelSplitter:
+    """Splits the fields of a column into labels, each different field once.
+
+    Parameters
+    ----------
+    separator : str, optional
+        What separates labels. By default a comma, or the field is a list that a program wrote as text.
+    """
+
+    def __init__(self, separator: str | None = None) -> None:
+        if separator == "":
+            raise DataError("the separator of labels is empty; expected a text such as ';'")
+        self._separator = separator
+        self._labels: dict[str, tuple[str, ...]] = dict.fromkeys(_NO_LABEL, ())
+        self.possible_separators: dict[str, tuple[int, str]] = {}
+        """Number of different fields, and an example, by character that could separate labels, but was not split at."""
+
+    def __call__(self, field: str) -> tuple[str, ...]:
+        """The labels in a field."""
+        labels = self._labels.get(field)
+        if labels is None:
+            labels = self._labels[field] = self._split(field)
+        return labels
+
+    def _split(self, field: str) -> tuple[str, ...]:
+        listed = parse_label_list(field)
+        if listed is not None:
+            return listed
+        if self._separator is not None:
+            return split_labels(field, separator=self._separator)
+        for separator in ";|":
+            if separator in field:
+                n_fields, example = self.possible_separators.get(separator, (0, field))
+                self.possible_separators[separator] = n_fields + 1, example
+        return split_labels(field)
+
+
+def similar_labels(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of labels that differ only by case, spaces, hyphens, underscores, or Unicode form."""
+    groups: dict[str, dict[str, None]] = {}
+    for name in names:
+        key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        groups.setdefault(key or name, {})[name] = None
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 @dataclass(frozen=True)
@@ -24,7 +105,7 @@ class LabelSet:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        duplicates = {name for name in self.names if self.names.count(name) > 1}
+        duplicates = {name for name, count in Counter(self.names).items() if count > 1}
         if duplicates:
             raise DataError(f"the labels {sorted(duplicates)} occur twice; every label needs a unique name")
 
@@ -35,6 +116,9 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __contains__(self, label: str) -> bool:
+        return label in self._positions
 
     @cached_property
     def _positions(self) -> dict[str, int]:

@@ -7,8 +7,9 @@ ESC-50, Raven selection tables and Audacity label tracks.
 """
 
 import csv
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,16 @@ import numpy as np
 
 from spectag.data.clips import Clip, Manifest, unknown_labels
 from spectag.data.corrections import apply_corrections, read_corrections
-from spectag.data.labels import LabelSet
-from spectag.data.readers.annotations import is_annotation, read_annotations
-from spectag.data.readers.csv_table import MANIFEST_COLUMN_NAMES, read_csv
+from spectag.data.labels import LabelSet, similar_labels
+from spectag.data.readers.annotations import is_label_track, read_annotation_folder, read_label_track
+from spectag.data.readers.columns import is_label_column
+from spectag.data.readers.csv_table import read_csv
 from spectag.data.readers.delimited_text import abbreviate, read_text
 from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.folders import read_folder, visible_files
-from spectag.data.readers.rows import ManifestRow
+from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.data.strong_labels import clips_between, join_annotations
-from spectag.errors import DataError, did_you_mean
+from spectag.errors import DataError, DataWarning, did_you_mean
 from spectag.system.output import escape_formula, open_output
 
 
@@ -34,6 +36,8 @@ def read_manifest(
     audio_dir: str | Path | None = None,
     labels: LabelSet | None = None,
     group_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: str | Path | None = None,
     complete_annotations: bool = False,
 ) -> Manifest:
@@ -49,6 +53,10 @@ def read_manifest(
         The allowed labels. By default all labels that occur, sorted; for a multi-hot CSV, its columns in their order.
     group_column : str, optional
         The column that contains the groups, instead of `group`.
+    label_column : str, optional
+        The column that contains the labels, instead of those with a usual name.
+    label_separator : str, optional
+        What separates the labels in a field, instead of a comma.
     corrections : str or Path, optional
         A table of corrections, which are applied to the labels; see `corrections.read_corrections`.
     complete_annotations : bool
@@ -61,6 +69,12 @@ def read_manifest(
         If the manifest can't be parsed (the message gives the line), files are missing (the message lists them), a
         label is not allowed, a correction does not match its clip, or there are no annotations that could be complete.
 
+    Warns
+    -----
+    DataWarning
+        If labels differ only by case, spaces or Unicode form, labels contain a character that may separate labels, or
+        sub-folders are read as backgrounds, dates or places.
+
     Notes
     -----
     A clip without labels is kept, as an example in which none of the labels is true. A CSV must list each clip once.
@@ -69,17 +83,9 @@ def read_manifest(
     """
     source = Path(path)
     finder = FileFinder(None if audio_dir is None else Path(audio_dir))
-    rows, names = _read_rows(source, finder, group_column)
-    if not rows:
-        raise DataError(f"{source}: no clips; expected one line per clip")
-    if labels is not None:
-        for row in rows:
-            for label in (*row.labels, *row.unknown):
-                labels.index(label, where=row.where)
-    clips = _find_clips(rows, finder)
-    annotations = [clip for row, clip in zip(rows, clips, strict=True) if row.is_annotation]
-    clips = [clip for row, clip in zip(rows, clips, strict=True) if not row.is_annotation]
-    _check_unique(clips, source)
+    options = TableOptions(group_column, label_column, label_separator)
+    rows, names = _read_rows(source, finder, options)
+    clips, annotations = _find_clips(source, rows, finder, labels)
     if complete_annotations and not annotations:
         raise DataError(
             f"{source}: the clips are not annotations, so they cannot be complete; expected selection tables, label "
@@ -90,7 +96,9 @@ def read_manifest(
     if not any(clip.weight for clip in clips):
         raise DataError(f"{source}: the weight of every clip is 0; give a weight above 0 to the clips to train on")
     used_labels = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
-    manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels)
+    if labels is None:
+        _warn_of_similar_labels(source, used_labels)
+    manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels, label_column)
     if corrections is not None:
         manifest = apply_corrections(manifest, read_corrections(corrections))
     return manifest if labels is None else replace(manifest, labels=labels)
@@ -101,6 +109,8 @@ def as_manifest(
     *,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: str | Path | None = None,
     complete_annotations: bool = False,
 ) -> Manifest:
@@ -110,6 +120,8 @@ def as_manifest(
             source,
             audio_dir=audio_dir,
             group_column=group_column,
+            label_column=label_column,
+            label_separator=label_separator,
             corrections=corrections,
             complete_annotations=complete_annotations,
         )
@@ -117,44 +129,89 @@ def as_manifest(
 
 
 def _read_rows(
-    source: Path, finder: FileFinder, group_column: str | None
-) -> tuple[list[ManifestRow], tuple[str, ...] | None]:
+    source: Path, finder: FileFinder, options: TableOptions
+) -> tuple[Iterable[ManifestRow], tuple[str, ...] | None]:
     """The rows of a manifest and, if it is a multi-hot CSV, its labels in the order of the columns."""
     if source.is_dir():
         files = visible_files(source)
-        texts = {path: read_text(path) for path in files if path.suffix.lower() == ".txt"}
-        if any(map(is_annotation, texts.values())):
-            return read_annotations(texts, finder, group_column), None
-        if group_column is not None:
-            raise DataError(f"{source}: a folder has no column {group_column!r} for groups; use a table instead")
-        return read_folder(source, files), None
+        rows = read_annotation_folder(source, files, finder, options)
+        if rows is not None:
+            return rows, None
+        for column, purpose in ((options.group_column, "groups"), (options.label_column, "labels")):
+            if column is not None:
+                raise DataError(f"{source}: a folder has no column {column!r} for {purpose}; use a table instead")
+        return read_folder(source, files, separator=options.label_separator), None
     if not source.exists():
         siblings = [path.name for path in source.parent.glob("*") if path.exists()]
         raise DataError(f"{source}: no such file or folder{did_you_mean(source.name, siblings)}")
     text = read_text(source)
-    if is_annotation(text):
-        return read_annotations({source: text}, finder, group_column), None
-    return read_csv(source, text, group_column)
+    if is_label_track(text):
+        return read_label_track(source, text, finder, options), None
+    return read_csv(source, text, finder, options)
 
 
-def _find_clips(rows: list[ManifestRow], finder: FileFinder) -> list[Clip]:
-    clips, missing = [], []
+def _find_clips(
+    source: Path, rows: Iterable[ManifestRow], finder: FileFinder, labels: LabelSet | None
+) -> tuple[list[Clip], list[Clip]]:
+    """The clips of the rows, and the annotated sounds among them separately.
+
+    Rows are taken one by one, so that a table of a million rows is not in memory twice.
+    """
+    clips, annotations, without_events, missing = list[Clip](), list[Clip](), list[Clip](), list[ManifestRow]()
+    names = dict[str, None]()
     for row in rows:
-        if (path := finder.find(row.fname, row.source)) is None:
+        names[row.fname] = None
+        if labels is not None:
+            _check_labels(row, labels)
+        path = finder.find(row.fname, row.source)
+        if path is None:
             missing.append(row)
-        else:
-            times = row.start_seconds, row.end_seconds
-            clip = Clip(path, row.fname, row.labels, row.fold, row.group, *times, row.line, row.unknown, row.weight)
+            continue
+        times = row.start_seconds, row.end_seconds
+        clip = Clip(path, row.fname, row.labels, row.fold, row.group, *times, row.line, row.unknown, row.weight)
+        if not row.is_annotation:
             clips.append(clip)
+        elif clip.is_negative and clip.end_seconds is None:
+            without_events.append(clip)
+        else:
+            annotations.append(clip)
+    if not names:
+        raise DataError(f"{source}: no clips; expected one line per clip")
     if missing:
-        names = list(dict.fromkeys(row.fname for row in missing))
-        folders = dict.fromkeys(str(folder) for row in missing for folder in finder.folders(row.source))
-        raise DataError(
-            f"{missing[0].where}: {len(names)} of {len({row.fname for row in rows})} files are missing: "
-            f"{abbreviate(names)}. Searched in {abbreviate(list(folders))}; "
-            "name the folder that contains them with --audio-dir"
+        raise _missing_files(missing, len(names), finder)
+    finder.check_guesses()
+    _check_unique(clips, source)
+    if without_events:
+        annotated = {clip.path for clip in annotations}
+        clips += {clip.path: clip for clip in without_events if clip.path not in annotated}.values()
+    return clips, annotations
+
+
+def _check_labels(row: ManifestRow, labels: LabelSet) -> None:
+    for label in (*row.labels, *row.unknown):
+        if label not in labels:
+            labels.index(label, where=row.where)
+
+
+def _missing_files(missing: Sequence[ManifestRow], n_files: int, finder: FileFinder) -> DataError:
+    names = list(dict.fromkeys(row.fname for row in missing))
+    folders = dict.fromkeys(str(folder) for row in missing[:100] for folder in finder.folders(row.source))
+    return DataError(
+        f"{missing[0].where}: {len(names)} of {n_files} files are missing: {abbreviate(names)}. "
+        f"Searched in {abbreviate(folders)}; name the folder that contains them with --audio-dir"
+    )
+
+
+def _warn_of_similar_labels(source: Path, labels: LabelSet) -> None:
+    groups = similar_labels(labels.names)
+    if groups:
+        examples = abbreviate([" and ".join(map(ascii, group)) for group in groups])
+        warnings.warn(
+            f"{source}: labels that differ only by case, spaces, hyphens or Unicode form: {examples}; if they mean the "
+            "same, use one spelling",
+            DataWarning,
+            stacklevel=3,
         )
-    return clips
 
 
 def _check_unique(clips: list[Clip], source: Path) -> None:
@@ -199,7 +256,7 @@ def write_multi_hot(path: str | Path, manifest: Manifest, fnames: Sequence[str] 
     if len(set(names)) < len(names):
         duplicates = [name for name, count in sorted(Counter(names).items()) if count > 1]
         raise DataError(f"{path}: a multi-hot CSV needs unique names, but several clips are {abbreviate(duplicates)}")
-    reserved = [label for label in manifest.labels.names if label.lower() in MANIFEST_COLUMN_NAMES]
+    reserved = [label for label in manifest.labels.names if not is_label_column(label)]
     if reserved:
         raise DataError(
             f"{path}: a column called {abbreviate(reserved)} would not be read as a label; rename the label"

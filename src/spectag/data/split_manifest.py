@@ -16,15 +16,10 @@ from spectag.data.corrections import join_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
 from spectag.data.manifest import as_manifest, multi_hot_cells
-from spectag.data.readers.annotations import is_annotation
-from spectag.data.readers.csv_table import (
-    MANIFEST_COLUMNS,
-    UNKNOWN_COLUMN,
-    extra_columns,
-    find_delimiter,
-    has_annotations,
-)
-from spectag.data.readers.delimited_text import open_table, read_text
+from spectag.data.readers.annotations import is_label_track
+from spectag.data.readers.columns import UNKNOWN_COLUMN, Layout
+from spectag.data.readers.csv_table import clip_table, extra_columns
+from spectag.data.readers.delimited_text import Table, read_text
 from spectag.errors import DataError
 from spectag.system.output import escape_formula, open_output
 from spectag.system.progress import Progress, silent
@@ -164,8 +159,8 @@ def write_holdout(folder: Path, result: Split) -> tuple[Path, Path]:
         If a file can't be written.
     """
     source, folds = result.manifest.source, result.folds
-    text = _csv_text(source)
-    columns = _own_columns(result.manifest, text, folder) if text else _standard_columns(result.manifest, folder)
+    own = _clip_table(result.manifest)
+    columns = _standard_columns(result.manifest, folder) if own is None else _own_columns(result.manifest, *own, folder)
     stem = source.stem.removesuffix("_labels")
     train, valid = folder / f"{stem}_trainset.csv", folder / f"{stem}_validset.csv"
     _write(train, columns, [i for i in result.order if folds[i] == "train"])
@@ -199,20 +194,14 @@ def _standard_columns(manifest: Manifest, folder: Path) -> _Columns:
     ]
 
 
-def _own_columns(manifest: Manifest, text: str, folder: Path) -> _Columns:
+def _own_columns(manifest: Manifest, table: Table, layout: Layout, folder: Path) -> _Columns:
     """The columns of a CSV manifest in their order, with the present labels and names that are found from `folder`."""
-    table = open_table(manifest.source, text, find_delimiter(text))
     fields = dict(table.records)
     rows = [fields[clip.line or 0] for clip in manifest.clips]
     columns: dict[str, Sequence[Any]] = {name: values for name, *values in zip(table.columns, *rows, strict=True)}
-    fname, labels = (table.position(*MANIFEST_COLUMNS[name]) for name in ("fname", "labels"))
-    columns[table.columns[fname or 0]] = [_name_from(folder, clip) for clip in manifest.clips]
-    unknown = table.position(UNKNOWN_COLUMN)
-    columns |= _label_columns(
-        manifest,
-        None if labels is None else table.columns[labels],
-        UNKNOWN_COLUMN if unknown is None else table.columns[unknown],
-    )
+    names = {meaning: table.columns[position] for meaning, position in layout.positions.items()}
+    columns[names["fname"]] = [_name_from(folder, clip) for clip in manifest.clips]
+    columns |= _label_columns(manifest, names.get("labels"), names.get("unknown", UNKNOWN_COLUMN))
     return list(columns.items())
 
 
@@ -231,17 +220,17 @@ def _label_columns(
     return columns
 
 
-def _csv_text(source: Path) -> str:
-    """The text of a manifest if it is a CSV with a row for each clip, else nothing."""
-    text = read_text(source) if source.is_file() else ""
-    if not text or is_annotation(text) or has_annotations(open_table(source, text, find_delimiter(text))):
-        return ""
-    return text
+def _clip_table(manifest: Manifest) -> tuple[Table, Layout] | None:
+    """The table of a manifest that is a CSV with a row for each clip."""
+    text = read_text(manifest.source) if manifest.source.is_file() else ""
+    if not text or is_label_track(text):
+        return None
+    return clip_table(manifest.source, text, label_column=manifest.label_column)
 
 
 def _extra_columns(manifest: Manifest) -> _Columns:
-    text = _csv_text(manifest.source)
-    columns = extra_columns(manifest.source, text) if text else {}
+    own = _clip_table(manifest)
+    columns = extra_columns(*own) if own else {}
     return [(name, [fields.get(clip.line or 0) for clip in manifest.clips]) for name, fields in columns.items()]
 
 

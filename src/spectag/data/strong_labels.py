@@ -21,23 +21,51 @@ def join_annotations(annotations: Sequence[Clip]) -> list[Clip]:
 
     A label that overlaps a segment only a little is unknown in it: see `AUDIBLE_SECONDS`.
     """
-    segments: dict[tuple[Path, float, float | None], Clip] = {}
-    for clip in annotations:
-        first = segments.setdefault((clip.path, clip.start_seconds, clip.end_seconds), clip)
-        labels, unknown = _united(first.labels, clip.labels), _united(first.unknown, clip.unknown)
-        segments[first.path, first.start_seconds, first.end_seconds] = first.with_labels(labels, unknown)
-    overlaps: dict[Clip, list[tuple[Clip, bool]]] = {clip: [] for clip in segments.values()}
-    for first, second in _overlapping(segments.values()):
-        is_audible = _is_audible(first, second)
-        overlaps[first].append((second, is_audible))
-        overlaps[second].append((first, is_audible))
-    return [
-        clip.with_labels(
-            _united(clip.labels, *(other.labels for other, is_audible in others if is_audible)),
-            _united(clip.unknown, *(other.labels + other.unknown for other, _ in others)),
-        )
-        for clip, others in overlaps.items()
-    ]
+    joined: list[Clip | None] = [None] * len(annotations)  # at the place of the first annotation of each segment
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # so that equal labels share memory
+    for rows in _rows_by_file(annotations).values():
+        first_row: dict[tuple[float, float | None], int] = {}
+        for row in rows:
+            clip = annotations[row]
+            first = first_row.setdefault((clip.start_seconds, clip.end_seconds), row)
+            joined[first] = clip if first == row else _merged(joined[first] or clip, clip)
+        _add_overlapping(joined, list(first_row.values()), shared)
+    return [clip for clip in joined if clip is not None]
+
+
+def _rows_by_file(clips: Sequence[Clip]) -> dict[Path, list[int]]:
+    rows: dict[Path, list[int]] = {}
+    for row, clip in enumerate(clips):
+        rows.setdefault(clip.path, []).append(row)
+    return rows
+
+
+def _merged(first: Clip, second: Clip) -> Clip:
+    """The first clip with the labels of both."""
+    labels, unknown = _united(first.labels, second.labels), _united(first.unknown, second.unknown)
+    return first.with_labels(labels, unknown)
+
+
+def _add_overlapping(
+    joined: list[Clip | None], rows: list[int], shared: dict[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    """Add the labels of overlapping segments to those of the segments at these rows, which are of one file."""
+    segments = [clip for row in rows if (clip := joined[row]) is not None]
+    audible: dict[int, list[str]] = {}
+    all_labels: dict[int, list[str]] = {}
+    for first, second in _overlapping(segments):
+        is_audible = _is_audible(segments[first], segments[second])
+        for position, other in ((first, segments[second]), (second, segments[first])):
+            if is_audible:
+                audible.setdefault(position, []).extend(other.labels)
+            if not is_audible or other.unknown:
+                all_labels.setdefault(position, []).extend(other.labels + other.unknown)
+    for position in {**audible, **all_labels}:
+        segment = segments[position]
+        labels = tuple(dict.fromkeys((*segment.labels, *audible.get(position, ()))))
+        if len(labels) > len(segment.labels) or position in all_labels:
+            unknown = tuple(dict.fromkeys((*segment.unknown, *all_labels.get(position, ()))))
+            joined[rows[position]] = segment.with_labels(shared.setdefault(labels, labels), unknown)
 
 
 def _united(*labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -48,15 +76,14 @@ def _end(clip: Clip) -> float:
     return np.inf if clip.end_seconds is None else clip.end_seconds
 
 
-def _overlapping(clips: Iterable[Clip]) -> Iterator[tuple[Clip, Clip]]:
-    """All pairs of clips of one file that overlap by more than rounding."""
-    for clips_of_file in _by_file(clips).values():
-        running: list[Clip] = []
-        for clip in sorted(clips_of_file, key=lambda clip: clip.start_seconds):
-            begin = clip.start_seconds + _ROUNDING_SECONDS
-            running = [other for other in running if _end(other) >= begin]
-            yield from ((other, clip) for other in running)
-            running.append(clip)
+def _overlapping(clips: Sequence[Clip]) -> Iterator[tuple[int, int]]:
+    """The positions of all pairs of clips of one file that overlap by more than rounding."""
+    running: list[int] = []
+    for position in sorted(range(len(clips)), key=lambda position: clips[position].start_seconds):
+        begin = clips[position].start_seconds + _ROUNDING_SECONDS
+        running = [other for other in running if _end(clips[other]) >= begin]
+        yield from ((other, position) for other in running)
+        running.append(position)
 
 
 def _by_file(clips: Iterable[Clip]) -> dict[Path, list[Clip]]:
@@ -68,8 +95,9 @@ def _by_file(clips: Iterable[Clip]) -> dict[Path, list[Clip]]:
 
 def _is_audible(first: Clip, second: Clip) -> bool:
     """Whether the overlap of two clips is enough to recognise both."""
-    overlap = min(_end(first), _end(second)) - max(first.start_seconds, second.start_seconds)
-    shorter = min(_end(clip) - clip.start_seconds for clip in (first, second))
+    first_end, second_end = _end(first), _end(second)
+    overlap = min(first_end, second_end) - max(first.start_seconds, second.start_seconds)
+    shorter = min(first_end - first.start_seconds, second_end - second.start_seconds)
     return overlap >= min(AUDIBLE_SECONDS, shorter / 2)
 
 

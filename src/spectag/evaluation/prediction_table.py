@@ -19,7 +19,7 @@ from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
 from spectag.audio.files import audio_info
 from spectag.data.clips import Clip, Manifest, label_matrix, unknown_labels
 from spectag.data.labels import LabelSet
-from spectag.data.readers.csv_table import MANIFEST_COLUMNS
+from spectag.data.readers.columns import MANIFEST_COLUMNS
 from spectag.data.readers.delimited_text import abbreviate, first_lines, open_table, read_text
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, DataError, MissingExtraError

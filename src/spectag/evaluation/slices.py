@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from spectag.data.clips import Clip, Manifest
-from spectag.data.readers.annotations import is_annotation
-from spectag.data.readers.csv_table import MANIFEST_COLUMNS, extra_columns
+from spectag.data.readers.annotations import is_label_track
+from spectag.data.readers.columns import MANIFEST_COLUMNS
+from spectag.data.readers.csv_table import extra_columns, open_table_with_layout
 from spectag.data.readers.delimited_text import abbreviate, read_text
 from spectag.errors import DataError, did_you_mean
 from spectag.evaluation.predictions import Predictions
@@ -105,8 +106,9 @@ def _columns(clips: Sequence[Clip], manifest: Manifest) -> dict[str, list[str]]:
         "folder": [str(PurePosixPath(clip.fname.replace("\\", "/")).parent) for clip in clips],
     }
     text = read_text(manifest.source) if manifest.source.is_file() else ""
-    if text and not is_annotation(text):
-        for name, field_of_line in extra_columns(manifest.source, text).items():
+    opened = open_table_with_layout(manifest.source, text, manifest.label_column) if text else None
+    if opened is not None and not is_label_track(text):
+        for name, field_of_line in extra_columns(*opened).items():
             columns[name] = [field_of_line.get(clip.line or 0, "") for clip in clips]
     return columns
 

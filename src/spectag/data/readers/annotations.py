@@ -1,131 +1,160 @@
-"""Labelled segments of recordings: Raven selection tables and Audacity label tracks."""
+"""Annotated sounds in recordings: Audacity label tracks, and folders of label tracks and selection tables."""
 
 import re
+import warnings
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from spectag.data.labels import split_labels
-from spectag.data.readers.csv_table import group_position
+from spectag.data.labels import LabelSplitter
+from spectag.data.readers.columns import time_role
+from spectag.data.readers.csv_table import clip_table, is_annotation_table, read_csv
 from spectag.data.readers.delimited_text import (
-    Table,
     abbreviate,
-    first_lines,
-    open_table,
     parse_time_field,
+    preamble,
+    read_text,
+    shorten,
     split_lines,
 )
-from spectag.data.readers.file_finder import FileFinder
-from spectag.data.readers.rows import ManifestRow
-from spectag.errors import DataError
+from spectag.data.readers.file_finder import TABLE_SUFFIX, FileFinder
+from spectag.data.readers.rows import ManifestRow, TableOptions
+from spectag.errors import DataError, DataWarning
 
-RAVEN_LABEL_COLUMNS = ("Annotation", "Species", "Common Name", "Label", "Tags")
-_AUDACITY_LINE = re.compile(r"\s*-?\d+([.,]\d+)?\t\s*-?\d+([.,]\d+)?\s*(\t|$)")
-
-
-def is_annotation(text: str) -> bool:
-    """Whether a text is a Raven selection table or an Audacity label track."""
-    return _is_raven(text) or _is_audacity(text)
-
-
-def _is_raven(text: str) -> bool:
-    header = "".join(first_lines(text, 1)).lower().split("\t")
-    return {"begin time (s)", "end time (s)"} <= {name.strip() for name in header}
+TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv"})
+_NUMBER = r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?"
+_NO_COMMA = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+# start, end and label: separated by tabs, by spaces, or by commas or semicolons before a text
+_TRACK_LINE = re.compile(
+    rf"\s*({_NUMBER})\s*\t\s*({_NUMBER})[^\S\t]*(?:\t(.*))?"
+    rf"|\s*({_NUMBER}) +({_NUMBER})(?:[ \t]+(.*)|\s*)"
+    rf"|\s*({_NO_COMMA})\s*,\s*({_NO_COMMA})\s*,(\s*[^\d\s.,;+-].*)"
+    rf"|\s*({_NUMBER})\s*;\s*({_NUMBER})\s*;(\s*[^\d\s.,;+-].*)"
+)
 
 
-def _is_audacity(text: str) -> bool:
-    return any(_AUDACITY_LINE.match(line) for line in first_lines(text, 1))
+def is_label_track(text: str) -> bool:
+    """Whether a text is an Audacity label track, perhaps below a line with the names of the columns."""
+    lines = _lines(text)
+    return any(_TRACK_LINE.fullmatch(line) for _, line in islice(lines, 1))
 
 
-def read_annotations(tables: dict[Path, str], finder: FileFinder, group_column: str | None) -> list[ManifestRow]:
-    """The rows of selection tables and label tracks, given as text by path. Other texts are ignored.
-
-    A table without annotations becomes a row without labels: none of the labels is in its sound.
-    """
-    rows: list[ManifestRow] = []
-    empty = []
-    for path, text in tables.items():
-        annotations = _read_annotation(path, text, finder, group_column)
-        rows.extend(annotations or ())
-        if annotations == []:
-            empty.append(ManifestRow(path, None, finder.sound_of(path), ()))
-    annotated = {finder.find(row.fname, row.source) for row in rows}
-    return [*rows, *(row for row in empty if finder.find(row.fname, row.source) not in annotated)]
-
-
-def _read_annotation(path: Path, text: str, finder: FileFinder, group_column: str | None) -> list[ManifestRow] | None:
-    """The rows of a table; None if the text is not a table of annotations."""
-    if _is_raven(text):
-        return _read_raven(open_table(path, text, "\t"), finder, group_column)
-    if _is_audacity(text):
-        if group_column is not None:
-            raise DataError(f"{path}: a label track has no column {group_column!r} for groups")
-        return _read_audacity(path, text, finder)
-    return None if text.strip() or finder.find(path.stem, path) is None else []
-
-
-def _read_raven(table: Table, finder: FileFinder, group_column: str | None) -> list[ManifestRow]:
-    records = list(table.records)
-    label_column = _raven_label_column(table, records)
-    group_index = None if group_column is None else group_position(table, group_column)
-    lower = [column.lower() for column in table.columns]
-    begin_column, end_column = lower.index("begin time (s)"), lower.index("end time (s)")
-    offset_column = table.position("File Offset (s)")
-    rows = []
-    for line, fields in records:
-        where = f"{table.path}, line {line}"
-        begin = parse_time_field(fields[begin_column], "Begin Time (s)", where)
-        end = parse_time_field(fields[end_column], "End Time (s)", where)
-        # if several sounds are open together, Begin Time counts through all of them, File Offset within one
-        start = begin if offset_column is None else parse_time_field(fields[offset_column], "File Offset (s)", where)
-        fname, labels = _raven_sound(table, fields, finder), split_labels(fields[label_column])
-        group = None if group_index is None else fields[group_index] or None
-        times = start, start + (end - begin)
-        rows.append(ManifestRow(table.path, line, fname, labels, None, group, *times, is_annotation=True))
-    if offset_column is None and len({row.fname for row in rows}) > 1:
-        raise DataError(
-            f"{table.path}: the selections are from several sounds, but there is no column File Offset (s) with the "
-            "position within the sound; add that measurement in Raven and save the table again"
-        )
-    return rows
-
-
-def _raven_label_column(table: Table, records: list[tuple[int, list[str]]]) -> int:
-    """Position of the first label column that is not empty."""
-    columns = [position for name in RAVEN_LABEL_COLUMNS if (position := table.position(name)) is not None]
-    if not columns:
-        raise DataError(
-            f"{table.path}: no column with labels; expected one of {', '.join(RAVEN_LABEL_COLUMNS)}. "
-            f"The columns are {abbreviate(list(table.columns), 12)}"
-        )
-    return next((column for column in columns if any(fields[column] for _, fields in records)), columns[0])
-
-
-def _raven_sound(table: Table, fields: list[str], finder: FileFinder) -> str:
-    """Begin Path if it is a file on this machine, otherwise Begin File, otherwise the sound with the table's name."""
-    positions = table.position("Begin Path"), table.position("Begin File")
-    path, file = ("" if position is None else fields[position] for position in positions)
-    if path and finder.find(path, table.path):
-        return path
-    return file or path.replace("\\", "/").rpartition("/")[2] or finder.sound_of(table.path)
-
-
-def _read_audacity(path: Path, text: str, finder: FileFinder) -> list[ManifestRow]:
-    fname = finder.sound_of(path)
-    rows = []
-    for line, content in enumerate(split_lines(text), start=1):
-        if not content.strip() or content.startswith("\\"):  # a backslash: the frequency range of the label above
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines with labels and their numbers: without comments, frequency ranges, and a header with spaces."""
+    n_skipped, _, _ = preamble(text)
+    is_first = True
+    for number, line in enumerate(split_lines(text), start=1):
+        if number <= n_skipped or not line.strip() or line.startswith("\\"):
             continue
-        where = f"{path}, line {line}"
-        start, *rest = content.split("\t")
-        if not rest:
-            raise DataError(f"{where}: {content!r} is not a label; expected start, end and label, separated by tabs")
-        label = rest[1] if len(rest) > 1 else ""
-        start_seconds = parse_time_field(start.strip(), "the start", where)
-        end_seconds = parse_time_field(rest[0].strip(), "the end", where)
+        words, was_first, is_first = line.split(), is_first, False
+        if not was_first or len(words) > 3 or [time_role(word) for word in words[:2]] != ["start", "end"]:
+            yield number, line
+
+
+def read_label_track(path: Path, text: str, finder: FileFinder, options: TableOptions) -> Iterator[ManifestRow]:
+    """The rows of a label track."""
+    for column, purpose in ((options.group_column, "groups"), (options.label_column, "labels")):
+        if column is not None:
+            raise DataError(f"{path}: a label track has no column {column!r} for {purpose}")
+    fname, split_labels = finder.sound_of(path), LabelSplitter(options.label_separator)
+    for number, line in _lines(text):
+        where = f"{path}, line {number}"
+        match = _TRACK_LINE.fullmatch(line)
+        start, end, label = _track_fields(line, where) if match is None else _groups(match)
+        start_seconds = parse_time_field(start, "the start", where)
+        end_seconds = parse_time_field(end, "the end", where)
         if start_seconds == end_seconds:
             raise DataError(
-                f"{where}: {label!r} marks a point at {start_seconds:g} s, not a segment; "
+                f"{where}: '{shorten(label)}' marks a point at {start_seconds:g} s, not a segment; "
                 "in Audacity, extend the label over the sound, or delete it"
             )
         times = start_seconds, end_seconds
-        rows.append(ManifestRow(path, line, fname, split_labels(label), None, None, *times, is_annotation=True))
+        yield ManifestRow(path, number, fname, split_labels(label), None, None, *times, is_annotation=True)
+
+
+def _groups(match: re.Match[str]) -> tuple[str, str, str]:
+    start, end, *label = (value for value in match.groups() if value is not None)
+    return start, end, label[0].split("\t")[0].strip() if label else ""
+
+
+def _track_fields(line: str, where: str) -> tuple[str, str, str]:
+    """The fields of a line that is not like a label, for the error messages about them."""
+    start, *rest = line.split("\t")
+    if not rest:
+        raise DataError(f"{where}: '{shorten(line)}' is not a label; expected start, end and label, separated by tabs")
+    return start.strip(), rest[0].strip(), rest[1].strip() if len(rest) > 1 else ""
+
+
+def read_annotation_folder(
+    folder: Path, files: list[Path], finder: FileFinder, options: TableOptions
+) -> list[ManifestRow] | None:
+    """The rows of the label tracks and selection tables in a folder; None if it contains none.
+
+    A table without annotations becomes a row without labels: none of the labels is in its sound.
+
+    Raises
+    ------
+    DataError
+        If a file looks like annotations, but is not understood; or as for a single table.
+    """
+    rows: list[ManifestRow] = []
+    not_understood, clip_tables = [], []
+    n_annotations = 0
+    for path in files:
+        if path.suffix.lower() not in TEXT_SUFFIXES:
+            continue
+        try:
+            text = read_text(path)
+        except DataError:
+            text = "?"
+        found = _read_annotations(path, text, finder, options)
+        if found is not None:
+            n_annotations += bool(text.strip())
+            rows.extend(found)
+        elif _looks_like_annotations(path, text, finder):
+            not_understood.append(str(path.relative_to(folder)))
+        elif clip_table(path, text) is not None:
+            clip_tables.append(str(path.relative_to(folder)))
+    names = abbreviate(not_understood)
+    if not n_annotations:
+        if not_understood:
+            warnings.warn(
+                f"{folder}: {len(not_understood)} files that look like annotations are not read: {names}",
+                DataWarning,
+                stacklevel=2,
+            )
+        return None
+    if not_understood:
+        raise DataError(
+            f"{folder}: {len(not_understood)} files look like annotations, but are not understood: {names}; expected "
+            "start, end and label in each line, or a header with these columns. Correct the files, or move them out of "
+            "the folder"
+        )
+    if clip_tables:
+        warnings.warn(
+            f"{folder}: the annotations in the folder are read, but not the tables of clips {abbreviate(clip_tables)}",
+            DataWarning,
+            stacklevel=2,
+        )
     return rows
+
+
+def _read_annotations(path: Path, text: str, finder: FileFinder, options: TableOptions) -> list[ManifestRow] | None:
+    """The rows of one file, or None if it contains no annotations."""
+    if is_label_track(text):
+        return list(read_label_track(path, text, finder, options))
+    if is_annotation_table(path, text, label_column=options.label_column):
+        rows = list(read_csv(path, text, finder, options)[0])
+        return rows or [ManifestRow(path, None, finder.sound_of(path), (), is_annotation=True)]
+    if not text.strip() and finder.own_sound(path) is not None:
+        return [ManifestRow(path, None, finder.sound_of(path), (), is_annotation=True)]
+    return None
+
+
+def _looks_like_annotations(path: Path, text: str, finder: FileFinder) -> bool:
+    """Whether a file has the name of a sound or of a selection table, or begins with two numbers."""
+    if not text.strip():
+        return False
+    first = next((line for _, line in _lines(text)), "")
+    begins_with_times = path.suffix.lower() == ".txt" and re.match(rf"\s*{_NUMBER}[\s,;]+{_NUMBER}([\s,;]|$)", first)
+    return bool(begins_with_times or TABLE_SUFFIX.search(path.stem)) or finder.own_sound(path) is not None

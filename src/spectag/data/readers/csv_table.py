@@ -1,196 +1,291 @@
-"""CSV manifests: one field with all labels, one column of 0 and 1 per label, or one row per annotated sound."""
+"""Tables of clips or of annotated sounds: a field with all labels, or a column of 0 and 1 for each label."""
 
-import csv
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-from spectag.data.labels import split_labels
-from spectag.data.readers.delimited_text import Table, abbreviate, first_lines, open_table, parse_times
-from spectag.data.readers.rows import ManifestRow
-from spectag.errors import DataError, did_you_mean
-
-# The names of each column: ours first, then those of published data sets. The first one that a table has is used.
-MANIFEST_COLUMNS = {
-    "fname": ("fname", "filename", "file_name", "file", "path", "image"),
-    "labels": ("labels", "label", "category"),  # FSD50K and FSDKaggle2019; FSDKaggle2018; ESC-50
-    "fold": ("fold", "split", "usage"),  # ESC-50; FSD50K; FSDKaggle2019's test set
-    "group": ("group", "src_file", "freesound_id", "flickr_video_URL"),  # ESC-50; FSDKaggle2019
-    "start": ("start", "start_seconds", "start_time"),  # the last one: OpenSoundscape
-    "end": ("end", "end_seconds", "end_time"),
-    "weight": ("weight",),
-}
-UNKNOWN_COLUMN = "unknown"
-"""Lists the unknown labels in a table with a column of labels."""
-_ANNOTATION_COLUMNS = {  # of tables with a row for each sound in a recording
-    "fname": ("audio_file",),  # OpenSoundscape
-    "labels": ("event_label", "annotation"),  # DCASE; OpenSoundscape
-    "start": ("onset",),  # DCASE
-    "end": ("offset",),
-}
-MANIFEST_COLUMN_NAMES = frozenset(
-    name.lower() for names in (*MANIFEST_COLUMNS.values(), _ANNOTATION_COLUMNS["labels"]) for name in names
+from spectag.audio.files import audio_info
+from spectag.data.labels import LabelSplitter
+from spectag.data.readers.columns import (
+    TRUTH_VALUES,
+    UNKNOWN_VALUES,
+    Layout,
+    find_layout,
+    has_other_times,
+    open_manifest_table,
 )
+from spectag.data.readers.delimited_text import Record, Table, abbreviate, parse_time_field, shorten
+from spectag.data.readers.file_finder import FileFinder, find_video
+from spectag.data.readers.rows import ManifestRow, TableOptions
+from spectag.errors import DataError, DataWarning, SpectagError
+
 MAX_WEIGHT = 100.0
-_TRUTH_VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
-_UNKNOWN_VALUES = frozenset({"", "?", "nan", "-1", "-1.0"})
+_N_PEEKED = 200  # records, to see what the columns contain
+_N_OPENED = 20  # sounds, to see whether they are excerpts
+_TOLERANCE_SECONDS = 0.1  # of the lengths of sounds in tables
 
-LabelReader = Callable[[list[str], str], tuple[tuple[str, ...], tuple[str, ...]]]
-"""Reads the true and the unknown labels from the fields of a row; the second argument is its location, for errors."""
+_ABSENT = frozenset({"not_present", "absent", "0", "false"})
+_NO_TIME = frozenset({"", "nan", "na", "none"})
+
+_Labels = tuple[str, ...]
+LabelReader = Callable[[list[str], int], tuple[_Labels, _Labels]]
+"""Reads the true and the unknown labels from the fields of a row in a line."""
 
 
-def read_csv(path: Path, text: str, group_column: str | None) -> tuple[list[ManifestRow], tuple[str, ...] | None]:
-    """The rows of a CSV and, if it is multi-hot, its labels in the order of the columns."""
-    table = open_table(path, text, find_delimiter(text))
-    columns = _find_columns(table, group_column)
-    if "labels" in columns:
-        return _read_rows(table, columns, _label_reader(table, columns)), None
-    names = {position: name for position, name in enumerate(table.columns) if name and position not in columns.values()}
-    if not names:
+def read_csv(
+    path: Path, text: str, finder: FileFinder, options: TableOptions
+) -> tuple[Iterator[ManifestRow], tuple[str, ...] | None]:
+    """The rows of a table and, if it is multi-hot, its labels in the order of the columns."""
+    table, first = open_manifest_table(path, text).peek(_N_PEEKED)
+    layout = find_layout(
+        table,
+        first,
+        group_column=options.group_column,
+        label_column=options.label_column,
+        has_own_sound=lambda: True,
+    )
+    if "start" not in layout.positions and (columns := has_other_times(table)):
         raise DataError(
-            f"{path}: no labels; expected a column labels, or a column of 0 and 1 for each label. "
-            f"The columns are {abbreviate(list(table.columns))}"
+            f"{path}: the columns {abbreviate(columns)} look like times, but not in seconds; "
+            "add the columns start and end in seconds, or delete them"
         )
-    rows = _read_rows(table, columns, partial(_read_multi_hot, names))
-    _check_absent_labels(path, rows, n_labels=len(names))
-    return rows, tuple(names.values())
+    if _are_excerpts(table, first, layout, finder):
+        layout = replace(layout, holds_excerpts=True, is_annotation=False)
+    elif layout.holds_excerpts:
+        layout = replace(layout, holds_excerpts=False)
+    if names := layout.label_columns:
+        reader = _RowReader(table, layout, finder, _multi_hot_reader(path, names))
+        return _check_absent_labels(path, reader.rows(), len(names)), tuple(names.values())
+    splitter = LabelSplitter(options.label_separator)
+    reader = _RowReader(table, layout, finder, _label_reader(table, layout, splitter))
+    return _with_hint(path, table.columns[layout.positions["labels"]], reader.rows(), splitter), None
 
 
-def _check_absent_labels(path: Path, rows: list[ManifestRow], *, n_labels: int) -> None:
-    """Raise a DataError if a multi-hot table has empty cells but no 0: then they mean 0."""
-    n_unknown = sum(len(row.unknown) for row in rows)
-    if n_unknown and n_unknown + sum(len(row.labels) for row in rows) == n_labels * len(rows):
-        raise DataError(
-            f"{path}: {n_unknown} cells are empty, and none is 0. An empty cell means that nobody knows whether the "
-            "label is true; write 0 where it is not"
-        )
+def open_table_with_layout(path: Path, text: str, label_column: str | None) -> tuple[Table, Layout] | None:
+    """A table, and what its columns mean; None if the text is not a table of clips or sounds."""
+    with suppress(DataError):
+        table, first = open_manifest_table(path, text).peek(_N_PEEKED)
+        return table, find_layout(table, first, label_column=label_column, has_own_sound=lambda: True)
+    return None
 
 
-def _label_reader(table: Table, columns: dict[str, int]) -> LabelReader:
-    """Reads the columns of labels. It refuses rows of `spectag suggest` that have not been labelled yet."""
-    suggested_column = table.position("suggested") if table.position("why") is not None else None
-
-    def read_labels(fields: list[str], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        labels = split_labels(fields[columns["labels"]])
-        if not labels and suggested_column is not None and fields[suggested_column]:
-            raise DataError(
-                f"{where}: not labelled yet; fill in labels, or delete the line. If the clip contains none of your "
-                "labels, delete the text in the column suggested"
-            )
-        return labels, split_labels(fields[columns["unknown"]]) if "unknown" in columns else ()
-
-    return read_labels
+def is_annotation_table(path: Path, text: str, *, label_column: str | None = None) -> bool:
+    """Whether a text is a table with a row for each sound in a recording. Other texts may be no tables at all."""
+    opened = open_table_with_layout(path, text, label_column)
+    return opened is not None and opened[1].is_annotation
 
 
-def extra_columns(path: Path, text: str) -> dict[str, dict[int, str]]:
-    """The columns of a CSV that spectag does not use, by name; each as the field by line number."""
-    table = open_table(path, text, find_delimiter(text))
-    if table.position(*MANIFEST_COLUMNS["labels"]) is None:  # multi-hot: every other column is a label
-        return {}
-    used = _find_columns(table, None).values()
-    names = {position: name for position, name in enumerate(table.columns) if name and position not in used}
+def clip_table(path: Path, text: str, *, label_column: str | None = None) -> tuple[Table, Layout] | None:
+    """A table with a row for each clip, and what its columns mean; None if the text is something else."""
+    opened = open_table_with_layout(path, text, label_column)
+    return None if opened is None or opened[1].is_annotation else opened
+
+
+def extra_columns(table: Table, layout: Layout) -> dict[str, dict[int, str]]:
+    """The columns of a table that spectag does not use, by name; each as the field by line number."""
+    names = {position: name for position, name in enumerate(table.columns) if name and position not in layout.used}
     columns: dict[str, dict[int, str]] = {name: {} for name in names.values()}
-    for line, fields in table.records:
+    for line, fields in table.records if names else ():
         for position, name in names.items():
             columns[name][line] = fields[position]
     return columns
 
 
-def find_delimiter(text: str) -> str:
-    """Comma, semicolon or tab: the delimiter with which the header has a column of file names."""
-    header, file_columns = first_lines(text, 1), (*MANIFEST_COLUMNS["fname"], *_ANNOTATION_COLUMNS["fname"])
-    for delimiter in ",;\t":
-        names = next(csv.reader(header, delimiter=delimiter, skipinitialspace=True), [])
-        if any(name.strip().lower() in file_columns for name in names):
-            return delimiter
-    return ","
+def _are_excerpts(table: Table, first: Sequence[Record], layout: Layout, finder: FileFinder) -> bool:
+    """Whether the files are the excerpts themselves, so that start and end are times in the originals.
+
+    Then each file of the first rows has the length of its excerpt and is shorter than its end. If the column of file
+    names does not say that they are excerpts, this must be so for at least one of them.
+    """
+    fname, start, end = (layout.positions.get(name) for name in ("fname", "start", "end"))
+    if fname is None or start is None or end is None:
+        return False
+    names = [fields[fname] for _, fields in first]
+    if len(set(names)) < len(names):
+        return False
+    is_excerpt = []
+    for _, fields in first:
+        with suppress(SpectagError):
+            begin, stop = (parse_time_field(fields[column], "", "") for column in (start, end))
+            name = fields[fname]
+            if layout.holds_video_ids:
+                name = find_video(finder, name, begin, stop, table.path)
+            path = finder.find(name, table.path) if begin > 0 else None
+            if path is not None:
+                seconds = audio_info(path).duration_seconds
+                is_whole = abs(seconds - (stop - begin)) <= _TOLERANCE_SECONDS
+                is_excerpt.append(seconds < stop - _TOLERANCE_SECONDS and (is_whole or layout.holds_excerpts))
+        if len(is_excerpt) >= _N_OPENED:
+            break
+    return all(is_excerpt) and bool(is_excerpt or layout.holds_excerpts)
 
 
-def _find_columns(table: Table, group_column: str | None) -> dict[str, int]:
-    """Positions of the columns with a meaning, by their names in `MANIFEST_COLUMNS`."""
-    positions = {name: table.position(*aliases) for name, aliases in MANIFEST_COLUMNS.items()}
-    if has_annotations(table):
-        for name, aliases in _ANNOTATION_COLUMNS.items():
-            positions[name] = table.position(*aliases, *MANIFEST_COLUMNS[name])
-    if positions["labels"] is not None:
-        positions["unknown"] = table.position(UNKNOWN_COLUMN)
-    if group_column is not None:
-        positions["group"] = group_position(table, group_column)
-    columns = {name: position for name, position in positions.items() if position is not None}
-    if "fname" not in columns:
-        raise DataError(
-            f"{table.path}: no column with file names; expected fname (or {', '.join(MANIFEST_COLUMNS['fname'][1:])}) "
-            f"in the first line. The columns are {abbreviate(list(table.columns))}"
+def _with_hint(path: Path, column: str, rows: Iterator[ManifestRow], splitter: LabelSplitter) -> Iterator[ManifestRow]:
+    """The rows, followed by a warning if labels contain what could be a separator."""
+    yield from rows
+    for separator, (n_fields, example) in splitter.possible_separators.items():
+        warnings.warn(
+            f"{path}: {n_fields} fields of the column {column} contain {separator!r}, such as '{shorten(example)}', "
+            f"which is read as a part of the label; if it separates labels, use --label-separator {separator!r}",
+            DataWarning,
+            stacklevel=2,
         )
-    return columns
 
 
-def has_annotations(table: Table) -> bool:
-    """Whether a table has a row for each sound in a recording, instead of a row for each clip."""
-    has_labels = table.position(*MANIFEST_COLUMNS["labels"]) is not None
-    return not has_labels and table.position(*_ANNOTATION_COLUMNS["labels"]) is not None
+class _RowReader:
+    """Reads the rows of a table according to its layout."""
 
-
-def group_position(table: Table, group_column: str) -> int:
-    """Position of the column that the user chose for the groups."""
-    position = table.position(group_column)
-    if position is None:
-        raise DataError(
-            f"{table.path}: no column {group_column!r} for groups. The columns are "
-            f"{abbreviate(list(table.columns), 12)}{did_you_mean(group_column, table.columns)}"
+    def __init__(self, table: Table, layout: Layout, finder: FileFinder, read_labels: LabelReader) -> None:
+        self._table, self._layout, self._finder, self._read_labels = table, layout, finder, read_labels
+        self._names: dict[str, str] = {}  # so that equal names share memory
+        raven_columns = (table.position("begin_path"), table.position("begin_file"))
+        is_raven = layout.positions.get("fname") in (None, *raven_columns)
+        self._raven_columns = [position for position in raven_columns if position is not None] if is_raven else None
+        self._start, self._end, self._duration, self._offset = (
+            layout.positions.get(name) for name in ("start", "end", "duration", "file_offset")
         )
-    return position
 
-
-def _read_rows(table: Table, columns: dict[str, int], read_labels: LabelReader) -> list[ManifestRow]:
-    rows, is_annotation = [], has_annotations(table)
-    for line, fields in table.records:
-        where = f"{table.path}, line {line}"
-        values = {name: fields[position] for name, position in columns.items()}
-        labels, unknown = read_labels(fields, where)
-        fold, group = values.get("fold") or None, values.get("group") or None
-        row = ManifestRow(
-            table.path,
-            line,
-            values["fname"],
-            labels,
-            fold,
-            group,
-            *parse_times(values, where),
-            unknown,
-            _parse_weight(values.get("weight", ""), where),
-            is_annotation,
+    def rows(self) -> Iterator[ManifestRow]:
+        """The rows, read while they are iterated."""
+        fold, group, weight, present = (
+            self._layout.positions.get(name) for name in ("fold", "group", "weight", "present")
         )
-        rows.append(row)
-    return rows
+        path, is_annotation = self._table.path, self._layout.is_annotation
+        for line, fields in self._table.records:
+            labels, unknown = self._read_labels(fields, line)
+            if present is not None and fields[present].lower() in _ABSENT:
+                labels = ()
+            start, end = (0.0, None) if self._start is None and self._end is None else self._times(fields, line, labels)
+            name = self._file_name(fields, start, end)
+            if self._layout.holds_excerpts:
+                start, end = 0.0, None
+            yield ManifestRow(
+                path,
+                line,
+                name,
+                labels,
+                (fields[fold] or None) if fold is not None else None,
+                (fields[group] or None) if group is not None else None,
+                start,
+                end,
+                unknown,
+                _parse_weight(fields[weight], path, line) if weight is not None and fields[weight] else 1.0,
+                is_annotation,
+            )
+        if self._raven_columns and self._offset is None and is_annotation and len(self._names) > 1:
+            raise DataError(
+                f"{path}: the selections are from several sounds, but there is no column File Offset (s) with the "
+                "position within the sound; add that measurement in Raven and save the table again"
+            )
+
+    def _file_name(self, fields: list[str], start: float, end: float | None) -> str:
+        if self._raven_columns is None:
+            name = fields[self._layout.positions["fname"]]
+            if self._layout.holds_video_ids:
+                name = find_video(self._finder, name, start, end, self._table.path)
+        else:
+            name = self._raven_file_name(fields)
+        return self._names.setdefault(name, name)
+
+    def _raven_file_name(self, fields: list[str]) -> str:
+        """Begin Path if it is a file on this machine, else Begin File, else the sound with the table's name."""
+        given = [fields[position] for position in self._raven_columns or () if fields[position]]
+        for name in given[:1]:
+            if Path(name).is_file():
+                return name
+        return given[-1].replace("\\", "/").rpartition("/")[2] if given else self._finder.sound_of(self._table.path)
+
+    def _times(self, fields: list[str], line: int, labels: _Labels) -> tuple[float, float | None]:
+        """Start and end in seconds."""
+        start_field = "" if self._start is None else fields[self._start]
+        end_field = "" if self._end is None else fields[self._end]
+        if not labels and start_field.lower() in _NO_TIME and end_field.lower() in _NO_TIME:
+            return 0.0, None  # a recording without events
+        start = self._seconds(start_field, self._start, line) if start_field else 0.0
+        end = self._seconds(end_field, self._end, line) if end_field else None
+        if self._end is None and self._duration is not None and fields[self._duration]:
+            end = start + self._seconds(fields[self._duration], self._duration, line)
+        if self._offset is not None and end is not None and self._layout.is_annotation:
+            # if several sounds are open together, Begin Time counts through all of them, File Offset within one
+            offset = self._seconds(fields[self._offset], self._offset, line)
+            return offset, offset + (end - start)
+        return start, end
+
+    def _seconds(self, field: str, column: int | None, line: int) -> float:
+        try:  # nearly all fields
+            seconds = float(field)
+        except ValueError:
+            seconds = math.nan
+        if 0 <= seconds < math.inf:
+            return seconds
+        return parse_time_field(field, self._table.columns[column or 0], f"{self._table.path}, line {line}")
 
 
-def _parse_weight(field: str, where: str) -> float:
-    """A weight from 0 to MAX_WEIGHT, with a decimal point or a decimal comma; 1 for an empty field."""
-    if not field:
-        return 1.0
+def _label_reader(table: Table, layout: Layout, splitter: LabelSplitter) -> LabelReader:
+    """Reads the columns of labels. It refuses rows of `spectag suggest` that have not been labelled yet."""
+    suggested = table.position("suggested") if table.position("why") is not None else None
+    column, more, unknown = (layout.positions.get(name) for name in ("labels", "more_labels", "unknown"))
+
+    def read_labels(fields: list[str], line: int) -> tuple[_Labels, _Labels]:
+        labels = splitter(fields[column or 0])
+        if more is not None and fields[more]:
+            labels = tuple(dict.fromkeys((*labels, *splitter(fields[more]))))
+        if not labels and suggested is not None and fields[suggested]:
+            raise DataError(
+                f"{table.path}, line {line}: not labelled yet; fill in labels, or delete the line. If the clip "
+                "contains none of your labels, delete the text in the column suggested"
+            )
+        return labels, splitter(fields[unknown]) if unknown is not None else ()
+
+    return read_labels
+
+
+def _parse_weight(field: str, path: Path, line: int) -> float:
+    """A weight from 0 to MAX_WEIGHT, with a decimal point or a decimal comma."""
     with suppress(ValueError):
         weight = float(field.replace(",", "."))
         if 0 <= weight <= MAX_WEIGHT:
             return weight
     raise DataError(
-        f"{where}: weight is {field!r}; expected how much the clip counts in training, from 0 (not at all) to "
-        f"{MAX_WEIGHT:g}, or nothing for 1"
+        f"{path}, line {line}: weight is '{shorten(field)}'; expected how much the clip counts in training, from 0 "
+        f"(not at all) to {MAX_WEIGHT:g}, or nothing for 1"
     )
 
 
-def _read_multi_hot(names: dict[int, str], fields: list[str], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    labels, unknown = [], []
-    for position, name in names.items():
-        value = fields[position].lower()
-        if value in _UNKNOWN_VALUES:
-            unknown.append(name)
-        elif value not in _TRUTH_VALUES:
-            raise DataError(
-                f"{where}: the column {name!r} contains {fields[position]!r}; expected 0 or 1, or nothing if it is "
-                "unknown, in every column of a table without a column labels"
-            )
-        elif _TRUTH_VALUES[value]:
-            labels.append(name)
-    return tuple(labels), tuple(unknown)
+def _multi_hot_reader(path: Path, names: dict[int, str]) -> LabelReader:
+    def read_labels(fields: list[str], line: int) -> tuple[_Labels, _Labels]:
+        labels, unknown = [], []
+        others = [position for position, field in enumerate(fields) if field != "0"]  # most fields are 0
+        for position in others:
+            if (name := names.get(position)) is None:
+                continue
+            value = fields[position].lower()
+            if value in UNKNOWN_VALUES:
+                unknown.append(name)
+            elif value not in TRUTH_VALUES:
+                raise DataError(
+                    f"{path}, line {line}: the column '{shorten(name)}' contains '{shorten(fields[position])}'; "
+                    "expected 0 or 1, or nothing if it is unknown, in every column of a table without a column labels"
+                )
+            elif TRUTH_VALUES[value]:
+                labels.append(name)
+        return tuple(labels), tuple(unknown)
+
+    return read_labels
+
+
+def _check_absent_labels(path: Path, rows: Iterator[ManifestRow], n_labels: int) -> Iterator[ManifestRow]:
+    """Raise a DataError if a multi-hot table has empty cells but no 0: then they mean 0."""
+    n_unknown = n_absent = 0
+    for row in rows:
+        n_unknown += len(row.unknown)
+        n_absent += n_labels - len(row.unknown) - len(row.labels)
+        yield row
+    if n_unknown and not n_absent:
+        raise DataError(
+            f"{path}: {n_unknown} cells are empty, and none is 0. An empty cell means that nobody knows whether the "
+            "label is true; write 0 where it is not"
+        )

@@ -1,64 +1,111 @@
-"""Reading tables: decoding text files, and parsing CSV and TSV records with their line numbers."""
+"""Reading tables: parsing CSV and TSV records with their line numbers, and their times."""
 
-import codecs
 import csv
-import io
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
+from spectag.data.readers.text_files import first_lines, lines_with_ends, read_text, shorten, split_lines
 from spectag.errors import DataError
 from spectag.system.output import unescape_formula
 
+__all__ = [
+    "DELIMITERS",
+    "Table",
+    "abbreviate",
+    "first_lines",
+    "normal_name",
+    "open_table",
+    "parse_time_field",
+    "parse_times",
+    "preamble",
+    "read_text",
+    "shorten",
+    "split_lines",
+]
 
-def read_text(path: Path) -> str:
-    """The text of a table, encoded in UTF-8, UTF-16 (with a byte order mark) or Windows-1252."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: the file can't be read: {error.strerror}") from error
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if b"\0" in content and not is_utf16:
-        raise DataError(
-            f"{path}: the file is not text; expected a CSV, a Raven selection table or an Audacity label track "
-            "(spreadsheet programs can save tables as CSV)"
-        )
-    encodings = ["utf-16"] if is_utf16 else ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        with suppress(UnicodeDecodeError):
-            return content.decode(encoding)
-    raise DataError(f"{path}: the text is neither UTF-8 nor {encodings[-1]}; save it as UTF-8")
+DELIMITERS = ",;\t"
+MAX_FIELD_CHARACTERS = 1_000_000
+_UNIT = re.compile(r"\s*[(\[]\s*\w{1,12}\s*[)\]]\s*$")
+_SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?[\s,;]*', re.IGNORECASE)  # the first line of a CSV for Excel
+_CLOCK_TIME = re.compile(r"(?:(\d+):)?(\d+):([0-5]?\d(?:[.,]\d+)?)")
+_ROUNDING_SECONDS = 0.01  # label tracks can start this much before their sound
+
+Record = tuple[int, list[str]]
+"""Line number, and one field per column."""
 
 
-def split_lines(text: str) -> Iterator[str]:
-    """The lines, with any line ending. (`str.splitlines` also breaks at characters that a label may contain.)"""
-    return (line.rstrip("\n") for line in io.StringIO(text, newline=None))
-
-
-def first_lines(text: str, n_lines: int) -> list[str]:
-    """The first lines that are not blank."""
-    return list(islice((line for line in split_lines(text) if line.strip()), n_lines))
+def normal_name(column: str) -> str:
+    """The name of a column without its unit, case and punctuation: "Begin Time (s)" → "begin_time"."""
+    return re.sub(r"\W+", "_", _UNIT.sub("", column.casefold())).strip("_")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A header, and an iterator over the records: line number and one field per column."""
+    """A header, and an iterator over the records."""
 
     path: Path
     columns: tuple[str, ...]
-    records: Iterator[tuple[int, list[str]]]
+    records: Iterator[Record]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        """Position by name in lower case, and by normal name. The first column of a name counts."""
+        positions: dict[str, int] = {}
+        for spelling in (str.lower, normal_name):
+            for position, column in enumerate(self.columns):
+                positions.setdefault(spelling(column), position)
+        positions.pop("", None)
+        return positions
 
     def position(self, *names: str) -> int | None:
-        """Position of the first of these columns that the table has, ignoring case; None if it has none of them."""
-        lower = [column.lower() for column in self.columns]
-        return next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
+        """Position of the first of these columns that the table has, ignoring case; None if it has none of them.
+
+        Punctuation and a unit in brackets do not matter either.
+        """
+        spellings = (spelling for name in names for spelling in (name.lower(), normal_name(name)))
+        return next((self._positions[spelling] for spelling in spellings if spelling in self._positions), None)
+
+    def peek(self, n_records: int) -> tuple["Table", list[Record]]:
+        """The first records, and the table with all of them."""
+        first = list(islice(self.records, n_records))
+        return Table(self.path, self.columns, chain(first, self.records)), first
 
 
-def open_table(path: Path, text: str, delimiter: str) -> Table:
+def preamble(text: str) -> tuple[int, str | None, list[str]]:
+    """The number of lines before the table, the delimiter of a line such as `sep=;`, and the comments above the table.
+
+    Comments start with #. If the last one contains the header, it is not counted: see `open_table`.
+    """
+    n_lines, delimiter, comments = 0, None, list[str]()
+    for line in split_lines(text):
+        if match := _SEPARATOR_LINE.fullmatch(line) if not n_lines else None:
+            delimiter = match[1]
+        elif line.lstrip().startswith("#"):
+            comments.append(line.lstrip())
+        elif line.strip():
+            break
+        n_lines += 1
+    return n_lines, delimiter, comments
+
+
+def open_table(path: Path, text: str, delimiter: str, *, header: str | None = None) -> Table:
     """Parse the header of a table. The records are parsed while they are read.
+
+    Parameters
+    ----------
+    path : Path
+        For error messages.
+    text : str
+    delimiter : str
+    header : str, optional
+        The header, if it is in a comment above the records.
 
     Raises
     ------
@@ -66,19 +113,29 @@ def open_table(path: Path, text: str, delimiter: str) -> Table:
         If there is no header, it contains a column twice, or (while records are read) a line has too few or too many
         fields or an unclosed quote.
     """
-    records = _records(path, text, delimiter)
-    line, columns = next(records, (1, []))
+    n_skipped, _, _ = preamble(text)
+    records = _records(path, text, delimiter, n_skipped)
+    if header is not None:
+        columns = next(_records(path, header, delimiter, 0), (1, []))[1]
+        line = n_skipped
+    else:
+        line, columns = next(records, (1, []))
     if not columns:
         raise DataError(f"{path}: the table is empty; expected a line with the column names, then one line per clip")
-    duplicates = sorted({column for column in columns if column and columns.count(column) > 1})
+    duplicates = sorted(column for column, count in Counter(columns).items() if column and count > 1)
     if duplicates:
-        raise DataError(f"{path}, line {line}: duplicate columns: {', '.join(duplicates)}; keep one of each")
-    return Table(path, tuple(columns), _check_width(path, records, len(columns)))
+        raise DataError(f"{path}, line {line}: duplicate columns: {abbreviate(duplicates)}; keep one of each")
+    return Table(path, tuple(columns), _check_width(path, records, columns, is_padded=delimiter == "\t"))
 
 
-def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    line = 1
+def _records(path: Path, text: str, delimiter: str, n_skipped: int) -> Iterator[Record]:
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    lines = islice(lines_with_ends(text), n_skipped, None)
+    if delimiter == "\t" and not _has_closed_quotes(text, n_skipped):  # annotation programs do not quote labels
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    line = n_skipped + 1
     is_escaped = delimiter != "\t" and "'" in text  # tables of annotation programs are not
     try:
         for record in reader:
@@ -87,13 +144,32 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
                 fields = [unescape_formula(field) for field in fields]
             if any(fields):
                 yield line, fields
-            line = reader.line_num + 1  # the first line of a record: a quoted field may contain line breaks
+            line = n_skipped + reader.line_num + 1  # the first line of a record: a quoted field may contain line breaks
     except csv.Error as error:
         raise DataError(f"{path}, line {line}: {error}; is a closing quote missing?") from error
 
 
-def _check_width(path: Path, records: Iterator[tuple[int, list[str]]], width: int) -> Iterator[tuple[int, list[str]]]:
+def _has_closed_quotes(text: str, n_skipped: int) -> bool:
+    """Whether the quotes of a text with tabs enclose fields; otherwise they are characters of labels."""
+    if '"' not in text:
+        return False
+    try:
+        for _ in csv.reader(islice(lines_with_ends(text), n_skipped, None), delimiter="\t", strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
+
+
+def _check_width(path: Path, records: Iterator[Record], columns: list[str], *, is_padded: bool) -> Iterator[Record]:
+    """The records with one field per column. Empty fields at the end of a line with tabs may be missing."""
+    width = len(columns)
     for line, fields in records:
+        if len(fields) == width:
+            yield line, fields
+            continue
+        if is_padded and len(fields) < width:
+            fields += [""] * (width - len(fields))
         if len(fields) < width or any(fields[width:]):
             raise DataError(
                 f"{path}, line {line}: the line has {len(fields)} fields, but the header has {width} columns; "
@@ -103,12 +179,17 @@ def _check_width(path: Path, records: Iterator[tuple[int, list[str]]], width: in
 
 
 def parse_time_field(field: str, column: str, where: str) -> float:
-    """A time in seconds, 0 or more, with a decimal point or a decimal comma."""
+    """A time in seconds, 0 or more, with a decimal point or a decimal comma, or as hours, minutes and seconds."""
     with suppress(ValueError):
         seconds = float(field.replace(",", "."))
         if 0 <= seconds < math.inf:
             return seconds
-    raise DataError(f"{where}: {column} is {field!r}; expected seconds, 0 or more")
+        if -_ROUNDING_SECONDS < seconds < 0:
+            return 0.0
+    if match := _CLOCK_TIME.fullmatch(field):
+        hours, minutes, rest = match.groups(default="0")
+        return int(hours) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
+    raise DataError(f"{where}: {column} is '{shorten(field)}'; expected seconds, 0 or more")
 
 
 def parse_times(fields: Mapping[str, str], where: str) -> tuple[float, float | None]:
@@ -120,7 +201,8 @@ def parse_times(fields: Mapping[str, str], where: str) -> tuple[float, float | N
     )
 
 
-def abbreviate(names: list[str], n_shown: int = 5) -> str:
+def abbreviate(names: Iterable[str], n_shown: int = 5) -> str:
     """The first names, separated by commas, and the number of the others: "a, b and 3 more"."""
+    names = list(names)
     n_more = len(names) - n_shown
-    return ", ".join(names[:n_shown]) + (f" and {n_more} more" if n_more > 0 else "")
+    return ", ".join(shorten(name, 250) for name in names[:n_shown]) + (f" and {n_more} more" if n_more > 0 else "")

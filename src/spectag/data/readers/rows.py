@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectag.data.readers.text_files import shorten
 from spectag.errors import DataError
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """Which columns of a table the user chose, and what separates labels in a field."""
+
+    group_column: str | None = None
+    label_column: str | None = None
+    label_separator: str | None = None
+
+
+@dataclass(slots=True)
 class ManifestRow:
     """A labelled recording, or part of one, as named by a table or a folder."""
 
@@ -29,11 +39,9 @@ class ManifestRow:
         if not self.fname:
             raise DataError(f"{self.where}: the file name is empty; expected the name of a sound")
         if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
-            raise DataError(
-                f"{self.where}: {self.fname} ends at {self.end_seconds:g} s but starts at {self.start_seconds:g} s; "
-                "a clip must end after its start"
-            )
-        if both := sorted(set(self.labels) & set(self.unknown)):
+            times = f"ends at {self.end_seconds:g} s but starts at {self.start_seconds:g} s"
+            raise DataError(f"{self.where}: {shorten(self.fname)} {times}; a clip must end after its start")
+        if self.unknown and (both := sorted(set(self.labels) & set(self.unknown))):
             raise DataError(f"{self.where}: {both[0]!r} is a label of the clip, and unknown; delete one of the two")
 
     @property

@@ -1,0 +1,86 @@
+"""Decoding text files: the encodings in which spreadsheet and annotation programs write tables."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from spectag.errors import DataError
+
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins like that of UTF-16
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
+# Text in another encoding that is read as Windows-1252 has runs of accented letters, or letters of no word.
+_NOT_WESTERN = re.compile(r"[^\x00-\x7f“”„‘’‚–—…€«»©®°\xa0]{3}|[ƒ†‡ˆ‰‹›˜¢¤¦¨¬¯´¶·¸¹]")
+
+
+def read_text(path: Path) -> str:
+    """The text of a table, encoded in UTF-8, UTF-16, UTF-32 (with a byte order mark) or Windows-1252.
+
+    Raises
+    ------
+    DataError
+        If the file can't be read, is not text, or has another encoding.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the file can't be read: {error.strerror}") from error
+    encoding = _encoding(content)
+    if encoding is None:
+        raise DataError(
+            f"{path}: the file is not text; expected a CSV, a Raven selection table or an Audacity label track "
+            "(spreadsheet programs can save tables as CSV)"
+        )
+    with suppress(UnicodeDecodeError):
+        return content.decode(encoding)
+    if encoding == "utf-8":
+        with suppress(UnicodeDecodeError):
+            text = content.decode("cp1252")
+            if not _NOT_WESTERN.search(text):
+                return text
+        raise DataError(f"{path}: the text is neither UTF-8 nor Windows-1252; save it as UTF-8")
+    raise DataError(f"{path}: the text is damaged; its byte order mark says {encoding}. Save it as UTF-8")
+
+
+def _encoding(content: bytes) -> str | None:
+    """The encoding according to the byte order mark and the zero bytes, or None if this is not text."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return encoding
+    if b"\0" not in content:
+        return "utf-8"
+    even, odd = content[0:2000:2], content[1:2000:2]
+    if len(content) % 2 == 0 and 0 not in even and odd.count(0) > len(odd) / 2:
+        return "utf-16-le"
+    if len(content) % 2 == 0 and 0 not in odd and even.count(0) > len(even) / 2:
+        return "utf-16-be"
+    return None
+
+
+def lines_with_ends(text: str) -> Iterator[str]:
+    """The lines with their ends. (`str.splitlines` also breaks at characters that a label may contain.)"""
+    return (match[0] for match in _LINE.finditer(text))
+
+
+def split_lines(text: str) -> Iterator[str]:
+    """The lines, with any line ending."""
+    return (line.rstrip("\r\n") for line in lines_with_ends(text))
+
+
+def shorten(text: str, n_characters: int = 80) -> str:
+    """A text from a file in one short line, for messages."""
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:1000])
+    return text if len(text) <= n_characters else f"{text[: n_characters - 3]}..."
+
+
+def first_lines(text: str, n_lines: int) -> list[str]:
+    """The first lines that are not blank."""
+    return list(islice((line for line in split_lines(text) if line.strip()), n_lines))

@@ -1,0 +1,542 @@
+"""Tables of data sets and programs, in the bytes in which they are published."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spectag.data.clips import Manifest
+from spectag.data.manifest import read_manifest
+from spectag.errors import DataError, DataWarning
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def sound(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(round(1000 * seconds), np.float32), 1000)
+
+
+def tags(manifest: Manifest) -> list[tuple[str, tuple[str, ...]]]:
+    return [(clip.path.name, clip.labels) for clip in manifest.clips]
+
+
+def times(manifest: Manifest) -> list[tuple[float, float | None]]:
+    return [(clip.start_seconds, clip.end_seconds) for clip in manifest.clips]
+
+
+# ---------------------------------------------------------------------------------------------- data sets
+
+URBAN_SOUND = (
+    "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
+    "100032-3-0-0.wav,100032,0.0,0.317551,1,5,3,dog_bark\n"
+    "100263-2-0-117.wav,100263,58.5,62.5,1,5,2,children_playing\n"
+    "102106-3-0-0.wav,102106,3.139875,7.139875,2,6,3,dog_bark\n"
+)
+
+
+def test_urbansound8k(tmp_path):
+    table = write(tmp_path / "UrbanSound8K/metadata/UrbanSound8K.csv", URBAN_SOUND)
+    audio = tmp_path / "UrbanSound8K/audio"
+    touch(audio, "fold5/100032-3-0-0.wav", "fold5/100263-2-0-117.wav", "fold6/102106-3-0-0.wav")
+    manifest = read_manifest(table)
+    assert manifest.labels.names == ("children_playing", "dog_bark")
+    assert times(manifest) == [(0.0, None)] * 3  # start and end are times in the original
+    assert manifest.folds == ("5", "5", "6")
+    assert manifest.groups == ("100032", "100263", "102106")
+    assert manifest.clips[2].path == audio / "fold6/102106-3-0-0.wav"
+
+
+def test_files_that_are_the_excerpts_themselves_are_recognised_by_their_length(tmp_path):
+    sound(tmp_path / "a.wav", 4)
+    sound(tmp_path / "b.wav", 2)
+    text = "fname,start,end,class\na.wav,58.5,62.5,dog\nb.wav,0.0,2.0,cat\n"
+    assert times(read_manifest(write(tmp_path / "excerpts.csv", text))) == [(0.0, None)] * 2
+    sound(tmp_path / "a.wav", 70)
+    assert times(read_manifest(write(tmp_path / "events.csv", text))) == [(58.5, 62.5), (0.0, 2.0)]
+
+
+def test_birdclef_2021(tmp_path):
+    table = write(
+        tmp_path / "train_metadata.csv",
+        "primary_label,secondary_labels,type,latitude,longitude,scientific_name,common_name,author,date,filename,"
+        "license,rating,time,url\n"
+        "acafly,['amegfi'],\"['begging call', 'call', 'juvenile']\",35.3860,-84.1250,Empidonax virescens,"
+        "Acadian Flycatcher,Mike Nelson,2012-08-12,XC109605.ogg,Creative Commons Attribution-NonCommercial-ShareAlike "
+        "3.0,2.5,09:30,https://www.xeno-canto.org/109605\n"
+        "acafly,[],['call'],9.1334,-79.6501,Empidonax virescens,Acadian Flycatcher,Allen T. Chartier,2000-12-26,"
+        "XC11209.ogg,Creative Commons Attribution-ShareAlike 3.0,3.0,?,https://www.xeno-canto.org/11209\n",
+    )
+    touch(tmp_path / "train_short_audio/acafly", "XC109605.ogg", "XC11209.ogg")
+    assert tags(read_manifest(table)) == [("XC109605.ogg", ("acafly", "amegfi")), ("XC11209.ogg", ("acafly",))]
+
+
+@pytest.mark.parametrize("nothing", ["[]", "['']"])
+def test_birdclef_since_2022(tmp_path, nothing):
+    columns = "primary_label,secondary_labels,type,filename,collection,rating,url,latitude,longitude,scientific_name"
+    table = write(
+        tmp_path / "train.csv",
+        f"{columns},common_name,author,license\n"
+        f"1139490,{nothing},[''],1139490/CSA36385.ogg,CSA,0.0,http://colecciones.humboldt.org.co/,7.3206,-73.7128,"
+        "Ragoniella pulchella,Ragoniella pulchella,Fabio A. Sarria-S,cc-by-nc-sa 4.0\n"
+        "greegr,\"['bobfly1', 'compau']\",\"['call', 'song']\",greegr/XC1.ogg,XC,4.5,https://xeno-canto.org/1,7.0,-73.0,"
+        "Ardea alba,Great Egret,A. Smith,cc-by-nc-sa 4.0\n",
+    )
+    touch(tmp_path, "train_audio/1139490/CSA36385.ogg", "train_audio/greegr/XC1.ogg")
+    assert tags(read_manifest(table)) == [
+        ("CSA36385.ogg", ("1139490",)),
+        ("XC1.ogg", ("greegr", "bobfly1", "compau")),
+    ]
+
+
+def test_desed_strong_labels_with_files_without_events(tmp_path):
+    table = write(
+        tmp_path / "dataset/metadata/validation/validation.tsv",
+        "filename\tonset\toffset\tevent_label\n"
+        "Y00pbt6aJV8Y_350.000_360.000.wav\t0.000\t9.971\tVacuum_cleaner\n"
+        "Y00pK0GMmE9s_70.000_80.000.wav\t1.2\t3.4\tSpeech\n"
+        "Y00pK0GMmE9s_70.000_80.000.wav\t3.0\t5.0\tDog\n"
+        "Y-0abcdefghi_0.000_10.000.wav\t\t\t\n"
+        "Y-1abcdefghi_0.000_10.000.wav\n",
+    )
+    audio = tmp_path / "dataset/audio/validation/validation"
+    for name in ("Y00pbt6aJV8Y_350.000_360.000", "Y00pK0GMmE9s_70.000_80.000", "Y-0abcdefghi_0.000_10.000"):
+        touch(audio, f"{name}.wav")
+        touch(tmp_path / "dataset/audio/validation/validation_16k", f"{name}.wav")
+    touch(audio, "Y-1abcdefghi_0.000_10.000.wav")
+    manifest = read_manifest(table)
+    assert [(clip.labels, clip.start_seconds, clip.end_seconds) for clip in manifest.clips] == [
+        (("Vacuum_cleaner",), 0.0, 9.971),
+        (("Speech", "Dog"), 1.2, 3.4),
+        (("Dog", "Speech"), 3.0, 5.0),
+        ((), 0.0, None),
+        ((), 0.0, None),
+    ]
+    assert {clip.path.parent for clip in manifest.clips} == {audio}
+
+
+def test_desed_weak_labels(tmp_path):
+    table = write(
+        tmp_path / "metadata/train/weak.tsv",
+        "filename\tevent_labels\nY-BJNMHMZDcU_50.000_60.000.wav\tAlarm_bell_ringing,Speech\n",
+    )
+    touch(tmp_path / "audio/train/weak", "Y-BJNMHMZDcU_50.000_60.000.wav")
+    assert tags(read_manifest(table)) == [("Y-BJNMHMZDcU_50.000_60.000.wav", ("Alarm_bell_ringing", "Speech"))]
+
+
+AUDIOSET_WEAK = (
+    "# Segments csv created Sun Mar  5 10:54:25 2017\n"
+    "# num_ytids=20371, num_segs=20371, num_unique_labels=527, num_positive_labels=51804\n"
+    "# YTID, start_seconds, end_seconds, positive_labels\n"
+    '--4gqARaEJE, 30.000, 40.000, "/m/09x0r,/m/05zppz"\n'
+    '-0abcdefghi, 0.000, 10.000, "/m/068hy"\n'
+    'Y0abcdefghi, 530.000, 540.000, "/m/04rlf"\n'
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{id}.wav", "Y{id}.wav", "{id}_{start}.000_{end}.000.wav", "Y{id}_{start}.000_{end}.000.flac",
+     "{id}_{start}000_{end}000.wav", "{id}_{start}_{end}.m4a"],
+)  # fmt: skip
+def test_audioset_weak_labels(tmp_path, name):
+    table = write(tmp_path / "eval_segments.csv", AUDIOSET_WEAK)
+    for video, start, end in (("--4gqARaEJE", 30, 40), ("-0abcdefghi", 0, 10), ("Y0abcdefghi", 530, 540)):
+        touch(tmp_path / "eval", name.format(id=video, start=start, end=end).replace("_0000_", "_0_"))
+    manifest = read_manifest(table)
+    assert [clip.labels for clip in manifest.clips] == [("/m/09x0r", "/m/05zppz"), ("/m/068hy",), ("/m/04rlf",)]
+    assert times(manifest) == [(0.0, None)] * 3  # the files are the segments
+    assert [clip.line for clip in manifest.clips] == [4, 5, 6]
+
+
+def test_audioset_with_whole_videos_uses_the_times(tmp_path):
+    table = write(tmp_path / "eval_segments.csv", AUDIOSET_WEAK)
+    for video in ("--4gqARaEJE", "-0abcdefghi", "Y0abcdefghi"):
+        sound(tmp_path / f"{video}.wav", 600)
+    assert times(read_manifest(table)) == [(30.0, 40.0), (0.0, 10.0), (530.0, 540.0)]
+
+
+def test_audioset_strong_labels(tmp_path):
+    touch(tmp_path, "wav/b0RFKhbpFJA_30000.wav", "wav/Y--4gqARaEJE_0.000_10.000.wav")
+    table = write(
+        tmp_path / "audioset_train_strong.tsv",
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+        "b0RFKhbpFJA_30000\t0.000\t10.000\t/m/03m9d0z\n"
+        "b0RFKhbpFJA_30000\t4.753\t5.720\t/m/05zppz\n"
+        "--4gqARaEJE_0\t0.240\t0.964\t/m/068hy\n",
+    )
+    manifest = read_manifest(table)
+    assert times(manifest) == [(0.0, 10.0), (4.753, 5.72), (0.24, 0.964)]
+    assert [set(clip.labels) for clip in manifest.clips] == [
+        {"/m/03m9d0z", "/m/05zppz"}, {"/m/03m9d0z", "/m/05zppz"}, {"/m/068hy"},
+    ]  # fmt: skip
+
+
+def test_audioset_segments_with_absent_labels(tmp_path):
+    touch(tmp_path, "b0RFKhbpFJA_30000.wav")
+    table = write(
+        tmp_path / "audioset_eval_strong_framed_posneg.tsv",
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\tpresent\n"
+        "b0RFKhbpFJA_30000\t0.000\t0.960\t/m/03m9d0z\tPRESENT\n"
+        "b0RFKhbpFJA_30000\t0.000\t0.960\t/m/05zppz\tNOT_PRESENT\n",
+    )
+    assert [clip.labels for clip in read_manifest(table).clips] == [("/m/03m9d0z",)]
+
+
+def test_fsdkaggle2018_in_the_competition_and_after_it(tmp_path):
+    table = write(
+        tmp_path / "train.csv", "fname,label,manually_verified\n00044347.wav,Hi-hat,0\n001ca53d.wav,Cello,1\n"
+    )
+    touch(tmp_path / "audio_train", "00044347.wav", "001ca53d.wav")
+    assert tags(read_manifest(table)) == [("00044347.wav", ("Hi-hat",)), ("001ca53d.wav", ("Cello",))]
+    later = write(
+        tmp_path / "FSDKaggle2018.meta/test_post_competition_scoring_clips.csv",
+        "fname,label,usage,freesound_id,license\n"
+        "00326aa9.wav,Oboe,Private,355125,Attribution\n0038a046.wav,Bass_drum,Public,90621,Creative Commons 0\n",
+    )
+    touch(tmp_path / "FSDKaggle2018.audio_test", "00326aa9.wav", "0038a046.wav")
+    manifest = read_manifest(later)
+    assert manifest.folds == ("Private", "Public")
+    assert manifest.groups == ("355125", "90621")
+
+
+def test_openmic_and_other_tables_of_scores_are_refused_with_the_column(tmp_path):
+    touch(tmp_path, "a.wav")
+    with pytest.raises(DataError, match=r"the column 'Cat' contains '0\.73'; expected 0 or 1"):
+        read_manifest(write(tmp_path / "scores.csv", "file,start_time,end_time,Dog,Cat\na.wav,0.0,1.0,1,0.73\n"))
+
+
+# ---------------------------------------------------------------------------------------------- other programs
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("1.0", "0.0"), ("True", "False")])
+def test_opensoundscape_clip_table(tmp_path, yes, no):
+    touch(tmp_path, "a.wav", "b.wav")
+    rows = f"a.wav,0.0,1.0,{yes},{no}\na.wav,1.0,2.0,{no},{no}\nb.wav,0.0,1.0,{no},{yes}\n"
+    text = f"file,start_time,end_time,Dog,Cat\n{rows}"
+    manifest = read_manifest(write(tmp_path / "clips.csv", text))
+    assert manifest.labels.names == ("Dog", "Cat")
+    assert [clip.labels for clip in manifest.clips] == [("Dog",), (), ("Cat",)]
+    assert times(manifest) == [(0.0, 1.0), (1.0, 2.0), (0.0, 1.0)]
+
+
+def test_opensoundscape_categorical_labels(tmp_path):
+    touch(tmp_path, "a.wav")
+    text = "file,start_time,end_time,labels\na.wav,0.0,3.0,\"['Dog', 'Cat']\"\na.wav,3.0,6.0,[]\n"
+    assert [clip.labels for clip in read_manifest(write(tmp_path / "l.csv", text)).clips] == [("Dog", "Cat"), ()]
+
+
+def test_opensoundscape_annotations_with_an_empty_file(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    text = (
+        "audio_file,annotation_file,annotation,start_time,end_time,low_f,high_f\n"
+        "a.wav,a.Table.1.selections.txt,NOCA,1.0,2.5,2000.0,8000.0\nb.wav,b.Table.1.selections.txt,,,,,\n"
+    )
+    assert tags(read_manifest(write(tmp_path / "boxes.csv", text))) == [("a.wav", ("NOCA",)), ("b.wav", ())]
+
+
+def test_birdnet_analyzer_results(tmp_path):
+    touch(tmp_path, "soundscape.wav")
+    header = "Start (s),End (s),Scientific name,Common name,Confidence,File"
+    rows = (
+        "0.0,3.0,Poecile atricapillus,Black-capped Chickadee,0.8141,{0}\n"
+        "0.0,3.0,Haemorhous mexicanus,House Finch,0.6393,{0}\n3.0,6.0,Haemorhous mexicanus,House Finch,0.5,{0}\n"
+    ).format(r"C:\Users\me\example\soundscape.wav")
+    table = write(tmp_path / "soundscape.BirdNET.results.csv", f"{header}\n{rows}")
+    manifest = read_manifest(table)
+    assert [clip.labels for clip in manifest.clips] == [("Black-capped Chickadee", "House Finch"), ("House Finch",)]
+    assert times(manifest) == [(0.0, 3.0), (3.0, 6.0)]
+    chosen = read_manifest(table, label_column="Scientific name")
+    assert chosen.labels.names == ("Haemorhous mexicanus", "Poecile atricapillus")
+    assert read_manifest(tmp_path).clips == manifest.clips  # as a folder
+    table.write_text("\n".join(line.rpartition(",")[0] for line in table.read_text().splitlines()))  # earlier versions
+    assert [clip.labels for clip in read_manifest(table).clips] == [clip.labels for clip in manifest.clips]
+
+
+def test_birdnet_analyzer_results_for_r_and_kaleidoscope(tmp_path):
+    touch(tmp_path, "rec/site.wav")
+    r = write(
+        tmp_path / "BirdNET_Rtable.csv",
+        "filepath,start,end,scientific_name,common_name,confidence,lat,lon,week,overlap,sensitivity,min_conf,"
+        "species_list,model\n/home/x/rec/site.wav,0,3,Turdus merula,Blackbird,0.9,-1,-1,-1,0.0,1.0,0.1,,V2.4\n",
+    )
+    assert read_manifest(r).labels.names == ("Blackbird",)
+    kaleidoscope = write(
+        tmp_path / "BirdNET_Kaleidoscope.csv",
+        "INDIR,FOLDER,IN FILE,OFFSET,DURATION,TOP1MATCH,TOP1DIST\n/home/x,rec,site.wav,3.0,3.0,Blackbird,0.1\n",
+    )
+    manifest = read_manifest(kaleidoscope)
+    assert (manifest.labels.names, times(manifest)) == (("Blackbird",), [(3.0, 6.0)])
+
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+
+
+def test_raven_labels_may_contain_quotes(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(
+        tmp_path / "a.Table.1.selections.txt",
+        f'{RAVEN}\tAnnotation\r\n1\tSpectrogram 1\t1\t1.0\t2.0\t0\t100\t"loud" bark\r\n'
+        '2\tSpectrogram 1\t1\t3.0\t4.0\t0\t100\t5" pipe\r\n3\tSpectrogram 1\t1\t5.0\t6.0\t0\t100\t"unclosed\r\n',
+    )
+    assert [clip.labels for clip in read_manifest(table).clips] == [('"loud" bark',), ('5" pipe',), ('"unclosed',)]
+
+
+def test_raven_table_that_another_program_wrote_with_quotes(tmp_path):
+    touch(tmp_path, "a.wav")
+    names = "\t".join(f'"{name}"' for name in [*RAVEN.split("\t"), "Annotation"])
+    table = write(tmp_path / "a.selections.txt", f'{names}\n1\t"Spectrogram 1"\t1\t1.5\t2\t0\t100\t"Dog"\n')
+    (clip,) = read_manifest(table).clips
+    assert (clip.labels, clip.start_seconds, clip.end_seconds) == (("Dog",), 1.5, 2.0)
+
+
+def test_raven_label_column_can_be_chosen(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(
+        tmp_path / "a.Table.1.selections.txt", f"{RAVEN}\tCall Code\n1\tSpectrogram 1\t1\t1.0\t2.0\t0\t100\ttrill\n"
+    )
+    with pytest.raises(DataError, match=r"no column with labels.*--label-column.*Call Code"):
+        read_manifest(table)
+    assert read_manifest(table, label_column="call code").labels.names == ("trill",)
+    with pytest.raises(DataError, match=r"no column 'Cal Code' for labels.*did you mean 'Call Code'"):
+        read_manifest(table, label_column="Cal Code")
+
+
+@pytest.mark.parametrize(
+    ("line", "start", "end", "label"),
+    [
+        ("0.500000\t1.250000\tdog", 0.5, 1.25, "dog"),
+        ("1e-05\t2.0\tcat", 1e-5, 2.0, "cat"),
+        (".5\t2.\tbat", 0.5, 2.0, "bat"),
+        ("1.0E+1\t1.1e1\tbat", 10.0, 11.0, "bat"),
+        ("0,5\t1,5\tdog", 0.5, 1.5, "dog"),
+        ("0.18 2.12 car horn", 0.18, 2.12, "car horn"),
+        (" 0.18 \t 2.12 \t siren ", 0.18, 2.12, "siren"),
+        ("start\tend\tlabel\n1.0\t2.0\tbird", 1.0, 2.0, "bird"),
+        ("onset\toffset\tevent_label\n1.0\t2.0\tbird", 1.0, 2.0, "bird"),
+        ("start end label\n1.0 2.0 bird", 1.0, 2.0, "bird"),
+        ("Start (s),End (s),Label\n1.0,2.0,bird", 1.0, 2.0, "bird"),
+        ("# by hand\n1.0\t2.0\tbird", 1.0, 2.0, "bird"),
+        ("1.0,2.0,bird", 1.0, 2.0, "bird"),
+        ("1,5;2,5;bird", 1.5, 2.5, "bird"),
+        ("-0.000001\t2.0\tbird", 0.0, 2.0, "bird"),
+        ("\\\t100\t200\n1.0\t2.0\tbird\n\\\t100.0\t-1.0", 1.0, 2.0, "bird"),
+        ("1.0\t2.0\tbird\t0.91", 1.0, 2.0, "bird"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_label_tracks_of_audacity_and_similar_programs(tmp_path, line, start, end, label, encoding):
+    touch(tmp_path, "rec/yard.wav")
+    write(tmp_path / "rec/yard.txt", f"{line}\n".encode(encoding))
+    for source in ("rec/yard.txt", "rec"):
+        (clip,) = read_manifest(tmp_path / source).clips
+        assert (clip.fname, clip.start_seconds, clip.end_seconds, clip.labels) == ("yard.wav", start, end, (label,))
+
+
+def test_a_text_that_looks_like_annotations_but_is_not_understood_is_an_error(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    write(tmp_path / "a.txt", "1.0\t2.0\tdog\n")
+    write(tmp_path / "b.txt", "a dog at 1 s\n")
+    write(tmp_path / "c.Table.1.selections.txt", "Selection\tNotes\n1\tdog\n")
+    write(tmp_path / "README.txt", "The recordings of May 2024.\n")
+    with pytest.raises(DataError, match=r"2 files look like annotations, but are not understood: b\.txt, c\.Table"):
+        read_manifest(tmp_path)
+
+
+def test_texts_beside_sounds_in_folders_of_labels_are_counted_by_name(tmp_path):
+    touch(tmp_path, "Dog/a.wav", "Cat/b.wav")
+    write(tmp_path / "Dog/a.txt", "recorded in the yard\n")
+    with pytest.warns(DataWarning, match=r"1 files that look like annotations are not read: Dog/a\.txt"):
+        assert tags(read_manifest(tmp_path)) == [("b.wav", ("Cat",)), ("a.wav", ("Dog",))]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\r\nfname;labels;start;end\r\na.wav;Dog, Cat;0,5;1,5\r\n".encode("cp1252"),
+        b'"sep=;"\nfname;labels;start;end\na.wav;"Dog, Cat";0,5;1,5\n',
+        "sep=\t\nfname\tlabels\tstart\tend\na.wav\tDog, Cat\t0.5\t1.5\n".encode("utf-16"),
+        "fname;labels;start;end\r\na.wav;Dog, Cat;0,5;1,5\r\n".encode("utf-16-le"),
+        'fname\tlabels\tstart\tend\r\na.wav\t"Dog, Cat"\t0,5\t1,5\r\n'.encode("utf-16"),
+        'fname,labels,start,end\ra.wav,"Dog, Cat","0,5","1,5"\r'.encode("utf-8-sig"),
+        b'fname,labels,start,end\na.wav,"Dog, Cat",00:00:00.5,0:01.5\n',
+    ],
+)
+def test_tables_as_excel_saves_them(tmp_path, content):
+    touch(tmp_path, "a.wav")
+    manifest = read_manifest(write(tmp_path / "clips.csv", content))
+    assert (tags(manifest), times(manifest)) == ([("a.wav", ("Dog", "Cat"))], [(0.5, 1.5)])
+
+
+# ---------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    ("field", "labels"),
+    [
+        ("['Dog', 'Cat']", ("Dog", "Cat")),
+        (json.dumps(["Dog", "Cat"]), ("Dog", "Cat")),
+        ("['Dog' 'Cat']", ("Dog", "Cat")),  # NumPy
+        ("('Dog',)", ("Dog",)),
+        ("{'Dog'}", ("Dog",)),
+        ("[Dog, Cat]", ("Dog", "Cat")),
+        ('["Swainson\'s Thrush"]', ("Swainson's Thrush",)),
+        ("['Chicken, rooster', 'Cat']", ("Chicken, rooster", "Cat")),
+        ('["Gr\\u00fcnspecht"]', ("Grünspecht",)),
+        ("[]", ()),
+        ("['']", ()),
+        ("[nan]", ()),
+        ("set()", ()),
+        ("nan", ()),
+        ("Sink_(filling)", ("Sink_(filling)",)),
+        ("(unknown)", ("(unknown)",)),
+    ],
+)
+def test_lists_written_as_text_are_lists(tmp_path, field, labels):
+    touch(tmp_path, "a.wav", "b.wav")
+    quoted = '"' + field.replace('"', '""') + '"'
+    manifest = read_manifest(write(tmp_path / "m.csv", f"fname,labels\na.wav,{quoted}\nb.wav,Dog\n"))
+    assert manifest.clips[0].labels == labels
+
+
+def test_another_separator_of_labels_is_pointed_out_and_can_be_chosen(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "m.csv", "fname,labels\na.wav,Dog;Cat\nb.wav,Dog\n")
+    with pytest.warns(DataWarning, match=r"1 fields of the column labels contain ';', such as 'Dog;Cat'.*--label-sep"):
+        assert read_manifest(table).labels.names == ("Dog", "Dog;Cat")
+    assert read_manifest(table, label_separator=";").labels.names == ("Cat", "Dog")
+    table = write(tmp_path / "m.csv", "fname,labels\na.wav,Dog | Cat\nb.wav,\n")
+    assert read_manifest(table, label_separator="|").clips[0].labels == ("Dog", "Cat")
+
+
+@pytest.mark.parametrize(
+    "pair", [("Dog", "dog"), ("Dog bark", "Dog_bark"), ("Gr\u00fcn", "Gru\u0308n"), ("A B", "A\xa0B")]
+)
+def test_labels_that_differ_only_by_spelling_are_pointed_out(tmp_path, pair):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "m.csv", f"fname,labels\na.wav,{pair[0]}\nb.wav,{pair[1]}\n")
+    with pytest.warns(DataWarning, match=r"labels that differ only by case, spaces, hyphens or Unicode form: '"):
+        read_manifest(table)
+
+
+TIMES_AND_PLACES = (
+    "time,Date,start_date,recording time,hour,offset,duration_s,Latitude,lon,site,site_id,location,Elevation (m),week,"
+    "timestamp_utc,onset,Begin Clock Time,end_file,Unnamed: 0"
+)
+
+
+@pytest.mark.parametrize("column", TIMES_AND_PLACES.split(","))
+def test_a_column_with_the_name_of_a_time_or_place_is_no_label(tmp_path, column):
+    touch(tmp_path, "a.wav", "b.wav")
+    text = f"fname,Dog,{column},Cat\na.wav,1,0,0\nb.wav,0,1,1\n"
+    manifest = read_manifest(write(tmp_path / "m.csv", text))
+    assert manifest.labels.names == ("Dog", "Cat")
+
+
+def test_a_label_may_contain_the_word_for_a_time_or_a_place(tmp_path):
+    touch(tmp_path, "a.wav")
+    names = "Alarm clock,metro_station,Time signal,Ending,Country music,Katydid"
+    assert len(read_manifest(write(tmp_path / "m.csv", f"fname,{names}\na.wav,1,0,0,1,0,0\n")).labels) == 6
+
+
+def test_times_in_samples_are_an_error(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "m.csv", "fname,start_sample,end_sample,label\na.wav,0,16000,Dog\n")
+    with pytest.raises(DataError, match=r"start_sample, end_sample look like times, but not in seconds"):
+        read_manifest(table)
+
+
+# ---------------------------------------------------------------------------------------------- paths
+
+
+@pytest.mark.parametrize(
+    "name",
+    [r"C:\Users\me\data\site1\a.wav", "/home/me/data/site1/a.wav", r"\\server\share\site1\a.wav", r"data\site1\a.wav",
+     "../data/site1/a.wav", "./site1/a.wav", r"D:/site1/a.WAV"],
+)  # fmt: skip
+def test_paths_of_other_computers_are_matched_by_their_last_parts(tmp_path, name):
+    touch(tmp_path / "project/data", "site1/a.wav", "site2/a.wav")
+    table = write(tmp_path / "project/data/m.csv", f"fname,labels\n{name},Dog\n")
+    assert read_manifest(table).clips[0].path.resolve() == tmp_path / "project/data/site1/a.wav"
+
+
+def test_the_last_part_of_a_foreign_path_is_enough_if_it_is_unique(tmp_path):
+    touch(tmp_path, "sounds/a.wav", "sounds/b.wav")
+    table = write(tmp_path / "m.csv", "fname,labels\nC:\\x\\a.wav,Dog\nC:\\x\\b.wav,Cat\n")
+    assert tags(read_manifest(table)) == [("a.wav", ("Dog",)), ("b.wav", ("Cat",))]
+    assert tags(read_manifest(table, audio_dir=tmp_path / "sounds")) == [("a.wav", ("Dog",)), ("b.wav", ("Cat",))]
+
+
+def test_two_foreign_paths_are_never_one_file(tmp_path):
+    touch(tmp_path, "sounds/a.wav")
+    table = write(tmp_path / "m.csv", "fname,labels,start,end\nC:\\1\\a.wav,Dog,0,1\nC:\\2\\a.wav,Cat,1,2\n")
+    with pytest.raises(DataError, match=r"both .* and .* may be this file"):
+        read_manifest(table)
+
+
+def test_a_foreign_path_with_several_candidates_is_an_error(tmp_path):
+    touch(tmp_path, "site1/a.wav", "site2/a.wav")
+    table = write(tmp_path / "m.csv", "fname,labels\nC:\\x\\a.wav,Dog\n")
+    with pytest.raises(DataError, match=r"may be .*site1/a\.wav or .*site2/a\.wav"):
+        read_manifest(table)
+
+
+def test_a_relative_path_is_not_found_in_another_folder(tmp_path):
+    touch(tmp_path, "site1/a.wav")
+    with pytest.raises(DataError, match=r"1 of 1 files are missing: site2/a\.wav"):
+        read_manifest(write(tmp_path / "m.csv", "fname,labels\nsite2/a.wav,Dog\n"))
+
+
+# ---------------------------------------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("train", "test"), ("Training", "Validation"), ("fold1", "fold2"), ("train_data", "valid_data")],
+)
+def test_folders_of_folds_above_the_labels_are_folds(tmp_path, first, second):
+    touch(tmp_path, f"{first}/Dog/a.wav", f"{first}/Cat/b.wav", f"{second}/Dog/c.wav")
+    manifest = read_manifest(tmp_path)
+    assert manifest.labels.names == ("Cat", "Dog")
+    assert dict(zip([clip.path.name for clip in manifest.clips], manifest.folds, strict=True)) == {
+        "a.wav": first, "b.wav": first, "c.wav": second,
+    }  # fmt: skip
+
+
+def test_a_label_may_have_the_name_of_a_fold(tmp_path):
+    touch(tmp_path, "train/a.wav", "bus/b.wav")
+    assert read_manifest(tmp_path).labels.names == ("bus", "train")
+    touch(tmp_path, "train/Dog/c.wav")
+    with pytest.raises(DataError, match="sub-folders train look like folds, dates or places, but bus do not"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("2024-05-01", "2024-05-02"), ("site 1", "Site_B"), ("20240501", "20240502")])
+def test_folders_of_dates_and_places_are_not_labels(tmp_path, names):
+    touch(tmp_path, f"deep/{names[0]}/Dog/a.wav", f"deep/{names[1]}/Cat/b.wav", f"flat/{names[0]}/a.wav")
+    with pytest.warns(DataWarning, match="are read as dates or places"):
+        assert read_manifest(tmp_path / "deep").labels.names == ("Cat", "Dog")
+    with pytest.raises(DataError, match="look like dates or places, not like labels"):
+        read_manifest(tmp_path / "flat")
+
+
+def test_negative_and_background_folders_have_no_labels(tmp_path):
+    touch(tmp_path, "Dog/a.wav", "Cat/b.wav", "-Dog/c.wav", "Background/d.wav", "Cat,-Dog/e.wav")
+    with pytest.warns(DataWarning, match="1 clips in Background are read as clips without labels"):
+        manifest = read_manifest(tmp_path)
+    assert manifest.labels.names == ("Cat", "Dog")
+    assert dict(tags(manifest)) == {
+        "a.wav": ("Dog",), "b.wav": ("Cat",), "c.wav": (), "d.wav": (), "e.wav": ("Cat",),
+    }  # fmt: skip
