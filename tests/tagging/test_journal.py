@@ -1,6 +1,7 @@
 """The journal keeps what a run has tagged."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -133,4 +134,54 @@ with open_journal(Path({str(tmp_path / "j")!r}), key="k") as journal:
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     with open_journal(tmp_path / "j", key="k") as journal:
         assert journal.fingerprints() == {"a.wav": "1"}
+        assert is_equal(next(journal.tagged(["a.wav"])), make_tagged("a.wav"))
+
+
+def test_journal_damaged_in_any_region_gives_the_right_results_or_a_foreseen_error(tmp_path, rng):
+    files = [make_tagged(f"{number}.wav", 40, seed=number) for number in range(8)]
+    files.append(TaggedFile("broken.wav", None, "broken.wav: empty"))
+    with open_journal(tmp_path / "j", key="k") as journal:
+        for file in files:
+            journal.add(file, "7")
+    (path,) = (tmp_path / "j").glob("*.sqlite")
+    content, n_errors = path.read_bytes(), 0
+    for part in range(50):
+        start, end = len(content) * part // 50, len(content) * (part + 1) // 50
+        changed = bytearray(content)
+        for position in rng.integers(start, end, size=3):
+            changed[position] ^= 1 << int(rng.integers(8))
+        for damaged in (content[:start], bytes(changed)):
+            path.write_bytes(damaged)
+            try:
+                check_results(tmp_path / "j", files)
+            except DataError:
+                n_errors += 1
+    assert n_errors > 50
+
+
+def check_results(folder, files):
+    """The known results are the right ones, as after a resumed run; a damaged name or fingerprint is not known."""
+    with open_journal(folder, key="k") as journal:
+        known = journal.fingerprints()
+        for file in files:
+            if known.get(file.file) == "7":
+                (found,) = journal.tagged([file.file])
+                if file.timeline is None:
+                    assert found == file
+                else:
+                    assert is_equal(found, file)
+
+
+def test_journal_of_an_earlier_version_is_started_again(tmp_path):
+    with open_journal(tmp_path / "j", key="k"):
+        pass
+    (path,) = (tmp_path / "j").glob("*.sqlite")
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE tagged_file (name BLOB PRIMARY KEY, fingerprint TEXT)")
+        database.execute("INSERT INTO tagged_file VALUES (?, '7')", (b"a.wav",))
+    database.close()
+    with open_journal(tmp_path / "j", key="k") as journal:
+        assert journal.fingerprints() == {}
+        journal.add(make_tagged("a.wav"), "7")
         assert is_equal(next(journal.tagged(["a.wav"])), make_tagged("a.wav"))

@@ -114,10 +114,29 @@ class Embedding:
             If the bytes are not an embedding.
         """
         try:
+            _check_uncompressed(data)
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return cls(arrays["center"], arrays["scale"], arrays.get("axes"))
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                embedding = cls(arrays["center"], arrays["scale"], arrays.get("axes"))
+        except Exception as error:  # zip archives raise many kinds of errors
             raise ValueError(f"not an embedding: {error}") from error
+        embedding._check()
+        return embedding
+
+    def _check(self) -> None:
+        """Raise a ValueError if the arrays do not fit together, or contain other numbers than finite float32."""
+        shapes = [self.center.shape, self.scale.shape, *([] if self.axes is None else [self.axes.shape[:1]])]
+        arrays = [array for array in (self.center, self.scale, self.axes) if array is not None]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 1 or (self.axes is not None and self.axes.ndim != 2):
+            raise ValueError(f"not an embedding: the arrays have the shapes {shapes}")
+        if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays):
+            raise ValueError("not an embedding: the numbers are not finite, or not float32")
+
+
+def _check_uncompressed(data: bytes) -> None:
+    """Raise a ValueError if an .npz file would become larger than it is."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(member.file_size > len(data) for member in archive.infolist()):
+            raise ValueError("the file is compressed")
 
 
 def unit_vectors(vectors: ArrayLike) -> Float32Array:
@@ -183,7 +202,9 @@ def _nearest_of_batch(
     for start in range(0, len(candidates), n_block):
         rows = candidates[start : start + n_block]
         block = vectors[start : start + n_block] if is_all else vectors[rows]
-        products = queries @ np.asarray(block, np.float32).T
+        with np.errstate(all="ignore"):  # of a damaged file
+            products = queries @ np.asarray(block, np.float32).T
+        np.nan_to_num(products, copy=False, nan=-np.inf, posinf=-np.inf)  # the least similar ones
         indices, similarities = _largest(
             np.concatenate([indices, np.broadcast_to(rows, products.shape)], axis=1),
             np.concatenate([similarities, products], axis=1),

@@ -8,7 +8,8 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,8 @@ _SECONDS_BETWEEN_COMMITS = 0.3
 _LOCK_SECONDS = 0.5  # to wait for another process that holds the journal
 _BATCH_WINDOWS = 10_000  # in a row of the database: SQLite stores a gigabyte in a row at most
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS tagged_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL,
-    is_truncated INTEGER NOT NULL, expected_seconds REAL, notes TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS checked_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL,
+    is_truncated INTEGER NOT NULL, expected_seconds REAL, notes TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS window_batch (
     name BLOB, batch INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, novelty BLOB,
     PRIMARY KEY (name, batch)
@@ -70,21 +71,25 @@ class Journal:
 
     def fingerprints(self) -> dict[str, str]:
         """The content fingerprint of each tagged file. Skipped files are left out, so that they are tried again."""
-        rows = self._database.execute("SELECT name, fingerprint FROM tagged_file WHERE reason IS NULL")
+        rows = self._database.execute("SELECT name, fingerprint FROM checked_file WHERE reason IS NULL")
         return {os.fsdecode(name): fingerprint for name, fingerprint in rows}
 
     def add(self, tagged: TaggedFile, fingerprint: str) -> None:
         """Store the result for a file; it is committed within a third of a second."""
         name = os.fsencode(tagged.file)
         faults = tagged.faults
-        status = name, fingerprint, tagged.reason, tagged.duration_seconds
-        found = faults.is_truncated, faults.expected_seconds, "; ".join(faults.descriptions())
-        self._database.execute("INSERT OR REPLACE INTO tagged_file VALUES (?, ?, ?, ?, ?, ?, ?)", (*status, *found))
+        notes = "; ".join(faults.descriptions())
+        expected_seconds = faults.expected_seconds
+        status = FileStatus(
+            tagged.file, tagged.reason, tagged.duration_seconds, faults.is_truncated, expected_seconds, notes
+        )
         self._database.execute("DELETE FROM window_batch WHERE name = ?", (name,))
-        if tagged.timeline is not None:
-            self._database.executemany(
-                "INSERT INTO window_batch VALUES (?, ?, ?, ?, ?)", _batches(name, tagged.timeline)
-            )
+        checksum = _checksum_of_status(status)
+        for batch in _batches(name, tagged.timeline) if tagged.timeline is not None else ():
+            self._database.execute("INSERT INTO window_batch VALUES (?, ?, ?, ?, ?)", batch)
+            checksum = _checksum_of_batch(batch[2:], checksum)
+        values = (name, fingerprint, *status[1:], checksum)
+        self._database.execute("INSERT OR REPLACE INTO checked_file VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         if time.monotonic() - self._committed_at > _SECONDS_BETWEEN_COMMITS:
             self.commit()
 
@@ -95,23 +100,41 @@ class Journal:
 
     def statuses(self, files: Iterable[str]) -> Iterator[FileStatus]:
         """The status of each file, all of which have been added."""
-        for file in files:
-            query = "SELECT reason, seconds, is_truncated, expected_seconds, notes FROM tagged_file WHERE name = ?"
-            yield FileStatus(file, *self._database.execute(query, (os.fsencode(file),)).fetchone())
+        return (status for status, _ in self._entries(files))
 
     def tagged(self, files: Iterable[str]) -> Iterator[TaggedFile]:
-        """The result for each file, all of which have been added."""
-        for status in self.statuses(files):
-            timeline = self._timeline(os.fsencode(status.file)) if status.reason is None else None
+        """The result for each file, all of which have been added.
+
+        Raises
+        ------
+        DataError
+            If the bytes of a result have changed since they were written.
+        """
+        for status, checksum in self._entries(files):
+            timeline = self._timeline(status, checksum) if status.reason is None else None
             yield TaggedFile(status.file, timeline, status.reason)
 
-    def _timeline(self, name: bytes) -> Timeline:
+    def _entries(self, files: Iterable[str]) -> Iterator[tuple[FileStatus, int]]:
+        """The status and the checksum of each file."""
+        columns = "reason, seconds, is_truncated, expected_seconds, notes, checksum"
+        for file in files:
+            query = f"SELECT {columns} FROM checked_file WHERE name = ?"
+            row = self._database.execute(query, (os.fsencode(file),)).fetchone()
+            if row is None:
+                raise _damaged(file)
+            yield FileStatus(file, *row[:-1]), row[-1]
+
+    def _timeline(self, status: FileStatus, checksum: int) -> Timeline:
         query = "SELECT times, probabilities, novelty FROM window_batch WHERE name = ? ORDER BY batch"
         times, probabilities, novelty = bytearray(), bytearray(), bytearray()
-        for batch_times, batch_probabilities, batch_novelty in self._database.execute(query, (name,)):
-            times += batch_times
-            probabilities += batch_probabilities
-            novelty += batch_novelty or b""
+        found = _checksum_of_status(status)
+        for batch in self._database.execute(query, (os.fsencode(status.file),)):
+            found = _checksum_of_batch(batch, found)
+            times += batch[0]
+            probabilities += batch[1]
+            novelty += batch[2] or b""
+        if found != checksum:
+            raise _damaged(status.file)
         starts, ends = np.frombuffer(times, np.float64).reshape(-1, 2).T
         return Timeline(
             starts,
@@ -119,6 +142,29 @@ class Journal:
             np.frombuffer(probabilities, np.float32).reshape(len(starts), -1),
             np.frombuffer(novelty, np.float32) if novelty else None,
         )
+
+
+def _damaged(file: str) -> DataError:
+    return DataError(
+        f"{file}: its result in the journal is damaged; delete the journal (the hidden folder beside the output), and "
+        "run again"
+    )
+
+
+def _checksum_of_status(status: FileStatus) -> int:
+    """CRC-32 of what is known of a file."""
+    seconds = [None if value is None else float(value) for value in (status.seconds, status.expected_seconds)]
+    content = (status.reason, *seconds, int(status.is_truncated), status.notes)
+    return zlib.crc32(repr(content).encode("utf-8", "backslashreplace"), zlib.crc32(os.fsencode(status.file)))
+
+
+def _checksum_of_batch(batch: Sequence[bytes | None], checksum: int) -> int:
+    """CRC-32 that also covers the columns of a batch."""
+    for column in batch:
+        if not isinstance(column, bytes | None):
+            return -1  # damaged
+        checksum = zlib.crc32(column or b"", checksum)
+    return checksum
 
 
 def _batches(name: bytes, timeline: Timeline) -> Iterator[tuple[bytes, int, bytes, bytes, bytes | None]]:

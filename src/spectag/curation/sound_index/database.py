@@ -12,7 +12,8 @@ transaction that refers to them. Vectors that no transaction refers to are overw
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,17 @@ from spectag.curation.sound_index.filters import FILES_TABLE, ROWS_TABLE, Search
 from spectag.curation.sound_index.recording_dates import RecordingDate, from_seconds, to_seconds
 from spectag.errors import DataError
 from spectag.models.timeline import Timeline
+from spectag.system.regular_files import check_regular_file
 
 DATABASE = "index.sqlite"
 VECTOR_DTYPE = np.dtype("<f4")
 Rows = IntArray
 
 _LOCK_SECONDS = 30.0  # to wait for a process that writes
+_MAX_NUMBER = 2**40
+_MAX_BYTES = 2**44
+_MAX_SECONDS = 1e9  # of a recording: 30 years
+_YEAR_70, _YEAR_9500 = -6e10, 2.37e11  # in seconds since 1970
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
     generation INTEGER, n_vectors INTEGER, n_dimensions INTEGER, n_in_graph INTEGER, expansion INTEGER,
@@ -108,12 +114,16 @@ class IndexDatabase:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with database_errors(folder):
+        with database_errors(folder), _damage_errors(folder):
+            if (folder / DATABASE).exists():
+                check_regular_file(folder / DATABASE, max_bytes=_MAX_BYTES)
             self._connection = sqlite3.connect(folder / DATABASE, timeout=_LOCK_SECONDS, check_same_thread=False)
             if not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 self._connection.executescript(_SCHEMA)
                 self._connection.execute("INSERT INTO state VALUES (0, 0, 0, 0, 0, 0)")
                 self._connection.commit()
+            elif _schema(self._connection) != _expected_schema():  # views and triggers could do anything
+                raise DamagedIndexError("its tables are not those of an index")
 
     def close(self) -> None:
         """Close the database, without uncommitted changes."""
@@ -126,7 +136,7 @@ class IndexDatabase:
     @contextmanager
     def reading(self) -> Iterator[IndexState]:
         """A read transaction: other processes' changes are not visible in the `with` block."""
-        with database_errors(self.folder):
+        with database_errors(self.folder), _damage_errors(self.folder):
             self._connection.execute("BEGIN")
             try:
                 yield self.state
@@ -136,7 +146,10 @@ class IndexDatabase:
     @property
     def state(self) -> IndexState:
         """The valid vectors."""
-        state = IndexState(*self._connection.execute("SELECT * FROM state").fetchone())
+        numbers = self._connection.execute("SELECT * FROM state").fetchone()
+        if numbers is None or not all(isinstance(number, int) and 0 <= number <= _MAX_NUMBER for number in numbers):
+            raise DamagedIndexError(f"its state is {numbers}")
+        state = IndexState(*numbers)
         return state._replace(is_settled=bool(state.is_settled))
 
     @state.setter
@@ -147,7 +160,9 @@ class IndexDatabase:
     def blob(self, name: str) -> bytes | None:
         """The bytes stored under a name, or None."""
         row = self._connection.execute("SELECT value FROM blob WHERE name = ?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
+        if row is not None and not isinstance(row[0], bytes):
+            raise DamagedIndexError(f"{name} is not binary")
+        return None if row is None else row[0]
 
     def store_blob(self, name: str, value: bytes | None) -> None:
         """Store bytes under a name; None: delete them."""
@@ -168,7 +183,10 @@ class IndexDatabase:
     def embedding(self) -> Embedding | None:
         """The embedding; None if there are no sounds yet."""
         value = self.blob("embedding")
-        return None if value is None else Embedding.from_bytes(value)
+        try:
+            return None if value is None else Embedding.from_bytes(value)
+        except ValueError as error:
+            raise DamagedIndexError(str(error)) from error
 
     def add(
         self, name: str, fingerprint: str, date: RecordingDate | None, timeline: Timeline, thresholds: Float32Array
@@ -210,8 +228,10 @@ class IndexDatabase:
 
     def _entries(self, clause: str, values: tuple[bytes, ...] = ()) -> Iterator[FileEntry]:
         query = f"SELECT number, name, fingerprint, n_windows, first_row FROM file {clause}"
-        for number, name, *rest in self._connection.execute(query, values):
-            yield FileEntry(number, os.fsdecode(name), *rest)
+        for number, name, fingerprint, n_windows, first_row in self._connection.execute(query, values):
+            if not (isinstance(name, bytes) and _is_number(n_windows) and (first_row is None or _is_number(first_row))):
+                raise DamagedIndexError(f"the entry of file {number} is invalid")
+            yield FileEntry(number, os.fsdecode(name), str(fingerprint), n_windows, first_row)
 
     def counts(self) -> tuple[int, int]:
         """Number of files and windows that can be found."""
@@ -243,7 +263,10 @@ class IndexDatabase:
     def windows(self, file: int) -> list[tuple[float, float | None]]:
         """Start and end of each window of a file, in seconds."""
         query = "SELECT starts, ends FROM span WHERE file = ? ORDER BY position"
-        return self._connection.execute(query, (file,)).fetchall()
+        windows = self._connection.execute(query, (file,)).fetchall()
+        if not windows or not all(_are_times(*window) for window in windows):
+            raise DamagedIndexError(f"the windows of file {file} are missing or invalid")
+        return windows
 
     def row(self, number: int) -> IndexRow | None:
         """The window of a vector; None if its file has been removed."""
@@ -258,6 +281,13 @@ class IndexDatabase:
         *key, name, recorded, source, start, end = window
         query = "SELECT label, probability FROM detection WHERE file = ? AND position = ? ORDER BY 2 DESC, label"
         detections = tuple(self._connection.execute(query, key))
+        if not (
+            isinstance(name, bytes)
+            and _are_times(start, end)
+            and (recorded is None or (isinstance(recorded, float) and _YEAR_70 < recorded < _YEAR_9500))
+            and all(_is_number(label) and isinstance(probability, float) for label, probability in detections)
+        ):
+            raise DamagedIndexError(f"the window of vector {number} is invalid")
         date = None if recorded is None else RecordingDate(from_seconds(recorded + start), source)
         return IndexRow(number, os.fsdecode(name), start, end, date, detections)
 
@@ -278,6 +308,47 @@ class IndexDatabase:
         self._connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY)")
         self._connection.execute(f"DELETE FROM {table}")
         self._connection.executemany(f"INSERT INTO {table} VALUES (?)", ((number,) for number in numbers))
+
+
+class DamagedIndexError(Exception):
+    """What is wrong in a database. `IndexDatabase.reading` raises it as a DataError."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= _MAX_NUMBER
+
+
+def _are_times(start: object, end: object) -> bool:
+    return _is_time(start) and (end is None or _is_time(end))
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value <= _MAX_SECONDS
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name"
+    return connection.execute(query).fetchall()
+
+
+@cache
+def _expected_schema() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return _schema(connection)
+
+
+@contextmanager
+def _damage_errors(folder: Path) -> Iterator[None]:
+    """Raise a DamagedIndexError, and errors of values that an intact database never has, as a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder / DATABASE}: the database can't be used: {error.strerror or error}") from error
+    except (DamagedIndexError, OverflowError, IndexError) as error:
+        raise DataError(
+            f"{folder / DATABASE}: the database is damaged: {error}; delete {folder} and index the recordings again"
+        ) from error
 
 
 @contextmanager

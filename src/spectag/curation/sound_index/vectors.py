@@ -15,7 +15,9 @@ from spectag.curation.embedding import Embedding
 from spectag.curation.sound_index.database import VECTOR_DTYPE, IndexDatabase, IndexState
 from spectag.errors import DataError
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.regular_files import check_regular_file
 
+_MAX_BYTES = 2**44
 ROWS_TO_FIT = 5_000
 """Windows whose features are kept to fit the embedding. With more windows, the embedding is final."""
 _SECONDS_BETWEEN_COMMITS = 0.3
@@ -29,8 +31,9 @@ def read_vectors(folder: Path, state: IndexState) -> Float32Array:
         return np.zeros(shape, np.float32)
     path = folder / state.vectors_file
     try:
+        check_regular_file(path, max_bytes=_MAX_BYTES)
         return np.memmap(path, VECTOR_DTYPE, mode="r", shape=shape)
-    except (OSError, ValueError) as error:  # ValueError: the file is too short
+    except (OSError, ValueError, OverflowError) as error:  # ValueError: the file is too short
         raise DataError(
             f"{path}: the vectors are missing or damaged; delete {folder} and index the recordings again"
         ) from error
