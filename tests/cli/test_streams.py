@@ -143,3 +143,26 @@ def test_child_processes_inherit_the_replacements_of_missing_streams():
     )
     line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
+
+
+def test_messages_of_c_libraries_are_dropped():
+    # as libmpg123 does on stderr for damaged mp3 files, and libsndfile on stdout for those of a MIDI sampler
+    code = (
+        "import os, sys; from spectag.system.streams import mute_libraries, prepare_streams\n"
+        "mute_libraries(); prepare_streams(); print('result'); print('message', file=sys.stderr)\n"
+        "os.system('echo noise; echo noise >&2'); os.write(1, b'noise'); os.write(2, b'noise')"
+    )
+    for redirections, out, err in (("", b"result\n", b"message\n"), ("<&- >&- 2>&-", b"", b"")):
+        line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {redirections}"
+        done = subprocess.run(["sh", "-c", line], check=False, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, out, err)
+
+
+def test_damaged_mp3_makes_no_noise(folder, tmp_path):
+    write_audio(tmp_path / "a.mp3", tone("low", 2.0), 16_000)
+    content = bytearray((tmp_path / "a.mp3").read_bytes())
+    content[2000:3000] = bytes(range(250)) * 4
+    (tmp_path / "a.mp3").write_bytes(content)
+    done = shell(folder, f"spectag tag model {tmp_path} --top 1 --no-segments")
+    assert done.status == 0
+    assert all(line.startswith(("tagging: ", "note: ")) for line in done.err.splitlines()), done.err

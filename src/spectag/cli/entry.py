@@ -12,7 +12,7 @@ from typing import TextIO
 
 from spectag.errors import SpectagError
 from spectag.system.stop_signals import Stopped, die_silently, stop_signals
-from spectag.system.streams import drop_output, lost_output, prepare_streams, restart_with_utf8
+from spectag.system.streams import drop_output, lost_output, mute_libraries, prepare_streams, restart_with_utf8
 
 _FAILED = 1
 _WRITE_FILES = {"demo", "download", "prepare", "calibrate", "show", "explain"}  # commands, also without -o
@@ -92,6 +92,7 @@ def _quieten_libraries() -> None:
 
     if not sys.warnoptions:
         warnings.showwarning = show
+        mute_libraries()
 
 
 def _fail(message: str, status: int = _FAILED) -> int:

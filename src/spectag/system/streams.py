@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _MISSING: set[str] = set()
 _STDOUT: Final = 1
-_STDERR: Final = 2
 
 
 class _LossyFile(io.FileIO):
@@ -53,12 +52,34 @@ def prepare_streams() -> None:
             _MISSING.add(name)
     if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
         with suppress(OSError, ValueError):
-            raw = io.BufferedWriter(_LossyFile(_STDERR, "w", closefd=False))
+            raw = io.BufferedWriter(_LossyFile(sys.stderr.fileno(), "w", closefd=False))
             sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
         with suppress(OSError, ValueError):
             os.set_blocking(sys.stdout.fileno(), True)  # some launchers pass pipes that do not wait for their reader
+
+
+def mute_libraries() -> None:
+    """Drop what C libraries write to stdout and stderr, also in child processes. Call it before `prepare_streams`.
+
+    libmpg123 writes several lines to stderr for each damaged frame of an mp3, and libsndfile writes to stdout, between
+    the results, about a damaged file of a MIDI sampler. Neither can be turned off. `sys.stdout` and `sys.stderr` still
+    write to where they did.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        with suppress(OSError):
+            own = io.BufferedWriter(io.FileIO(os.dup(stream.fileno()), "w"))
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+            is_by_line = stream.line_buffering or stream.write_through
+            stream = io.TextIOWrapper(own, stream.encoding, stream.errors, line_buffering=is_by_line)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def restart_with_utf8() -> None:
@@ -87,7 +108,7 @@ def drop_output() -> None:
     except (OSError, ValueError):
         if sys.stdout is sys.__stdout__:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, _STDOUT)
+            os.dup2(null, sys.stdout.fileno())
             os.close(null)
 
 
