@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spectag.errors import BundleError
-from spectag.models.bundle import WEIGHTS_FILE
+from spectag.models.bundle import WEIGHTS_FILE, check_network_file, read_info
 from spectag.models.clip_windows import FrameWindows
 from spectag.training.networks.backbones.base import Backbone, first_line
 
@@ -164,9 +164,10 @@ def load_part(module: nn.Module, name: str, bundle: Path) -> None:
     Raises
     ------
     BundleError
-        If the bundle's weights are damaged or do not match.
+        If the bundle's weights are damaged, have changed since the bundle was written, or do not match.
     """
     path = bundle / WEIGHTS_FILE
+    check_network_file(bundle, read_info(bundle), WEIGHTS_FILE)
     try:
         saved = load_file(path)
         module.load_state_dict(
