@@ -18,6 +18,7 @@ _FAILED = 1
 _WRITE_FILES = {"demo", "download", "prepare", "calibrate", "show", "explain"}  # commands, also without -o
 _STOPPED = "stopped; no half-written file is left; you can run the same command again"
 _LOST = "stdout is closed, so the results are lost; open it, or write them to a file with -o"
+_NO_FOLDER = "the current folder was deleted; change to another one, and run the command again"
 _OUT_OF_MEMORY = "out of memory; use fewer --workers, shorter recordings, or a machine with more memory"
 _NO_THREADS = "the system allows no more threads or processes; use fewer --workers, or raise the limit (ulimit -u)"
 
@@ -60,7 +61,7 @@ def _run(tokens: list[str]) -> int:
         return _FAILED
     except OSError as error:  # such as a full disk
         drop_output()
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        return _fail(_reason(error))
     except MemoryError:
         return _fail(_OUT_OF_MEMORY)
     except RuntimeError as error:
@@ -68,6 +69,13 @@ def _run(tokens: list[str]) -> int:
             raise
         return _fail(_NO_THREADS)
     return _fail(_LOST) if status == 0 and lost_output() and not _writes_files(tokens) else status
+
+
+def _reason(error: OSError) -> str:
+    """What happened to which file. Errors without a name are of stdout, or of the current folder."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return _NO_FOLDER
+    return f"{error.filename or 'output'}: {error.strerror or error}"
 
 
 def _writes_files(tokens: list[str]) -> bool:
