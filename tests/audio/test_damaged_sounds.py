@@ -357,7 +357,9 @@ def test_more_than_1024_channels_are_refused(tmp_path):
 def test_silence_clipping_and_channels_that_cancel_are_reported(tmp_path):
     stereo = np.stack([noise(), -noise()], axis=1)
     soundfile.write(tmp_path / "inverse.wav", stereo, RATE, subtype="FLOAT")
-    assert streamed(tmp_path / "inverse.wav")[1].descriptions() == ["the channels cancel each other in their mean; use --channel loudest"]
+    assert streamed(tmp_path / "inverse.wav")[1].descriptions() == [
+        "the channels cancel each other in their mean; use --channel loudest"
+    ]
     soundfile.write(tmp_path / "silent.wav", np.zeros((100, 2)), RATE)
     assert streamed(tmp_path / "silent.wav")[1].descriptions() == ["silent (peak below -60 dBFS)"]
     write_audio(tmp_path / "loud.wav", 10 * noise(), RATE)

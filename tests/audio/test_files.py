@@ -575,7 +575,7 @@ def test_missing_path_raises_an_error(tmp_path):
 def test_folder_without_sounds_raises_an_error_only_if_nothing_else_is_found(tmp_path):
     make_files(tmp_path, "empty/notes.txt", "full/a.wav")
     assert find_audio([tmp_path / "empty", tmp_path / "full"]) == [tmp_path / "full" / "a.wav"]
-    with pytest.raises(AudioError, match=r"empty: no sound found; looked for files that end in \.aac"):
+    with pytest.raises(AudioError, match=r"empty: no sound found; looked for files that end in \.3gp \.aac"):
         find_audio([tmp_path / "empty"])
     assert find_audio([]) == []
 

@@ -11,13 +11,15 @@ import numpy as np
 
 from spectag.array_types import Float32Array
 from spectag.audio.audio_info import AudioInfo
+from spectag.audio.file_ends import caf_present_fraction
 from spectag.audio.soundfile_decoder import RefusedError, UnknownLengthError
 from spectag.errors import AudioError, MissingExtraError
 
-AV_SUFFIXES = frozenset({".m4a", ".aac", ".webm", ".mp4", ".wma", ".mkv", ".mka", ".mov", ".amr"})
+_CONTAINERS = {".m4a", ".mp4", ".mov", ".3gp", ".webm", ".mkv", ".mka"}
+AV_SUFFIXES = frozenset(_CONTAINERS | {".aac", ".ac3", ".eac3", ".wma", ".amr"})
 
 # FFmpeg also opens playlists, which name other files and URLs. An input file must not make us read those.
-_AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3,au"
+_AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3,eac3,au"
 _PREROLL_SECONDS = 0.5  # after a seek, the first frames of mp3, aac and opus are wrong
 
 
@@ -87,6 +89,9 @@ class AvDecoder:
         self.n_channels: int = self._codec.channels
         seconds = self._declared_seconds()
         self.expected_samples = None if seconds is None else round(seconds * self.sample_rate)
+        self.format: str = container.format.name
+        if self.format == "caf" and self.expected_samples is not None:
+            self.expected_samples = round(self.expected_samples / (caf_present_fraction(path) or 1.0))
         self.damage: str | None = None
 
     def close(self) -> None:
@@ -113,7 +118,7 @@ class AvDecoder:
     def _declared_seconds(self) -> float | None:
         """The length in the container; None if there is none, or it is an estimate from the bit rate."""
         stream, container = self._stream, self._container
-        if container.format.name in ("aac", "mp3"):
+        if container.format.name in ("aac", "mp3", "amr", "ac3", "eac3"):
             return None
         if stream.duration is not None:
             return max(0.0, float(stream.duration * stream.time_base))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -16,6 +17,7 @@ from spectag.array_types import Float32Array, Waveform
 from spectag.audio.audio_info import AudioInfo
 from spectag.audio.av_decoder import AvDecoder, open_with_av
 from spectag.audio.channels import loudest_channel, one_channel
+from spectag.audio.file_ends import end_is_missing
 from spectag.audio.soundfile_decoder import ChainedDecoder, RefusedError, SoundfileDecoder, open_with_soundfile
 from spectag.config.base import Channel
 from spectag.errors import AudioError, SpectagError
@@ -80,6 +82,13 @@ def check_samples(path: Path, waveform: Waveform, start_seconds: float, sample_r
     )
 
 
+class MissingEnd(NamedTuple):
+    """The end of a file that is missing."""
+
+    expected_seconds: float | None
+    """The length that the header announces; None: unknown."""
+
+
 class OpenSound:
     """A sound file that is open. Its methods raise an AudioError whatever the decoder raises."""
 
@@ -122,17 +131,25 @@ class OpenSound:
         """Whether the channels mixed so far are inverse to each other, so that little is left of their mean."""
         return self._power_of_mean < _CANCELLED_POWER * self._power_of_channels
 
-    def is_truncated(self, n_samples: int) -> bool:
-        """Whether a file from which `n_samples` per channel could be read should contain more."""
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the decoder stopped before the end of what was read."""
+        return self._decoder.damage is not None
+
+    def missing_end(self, n_samples: int) -> MissingEnd | None:
+        """What is missing of a whole file from which `n_samples` per channel could be read; None: nothing."""
         decoder = self._decoder
         tolerance = 0 if decoder.is_exact else _LOSSY_TOLERANCE_SECONDS * self.sample_rate
-        expected = self.expected_samples
-        return decoder.damage is not None or (expected is not None and n_samples < expected - tolerance)
-
-    @property
-    def expected_samples(self) -> int | None:
-        """Samples per channel that the header announces; None: unknown."""
-        return self._decoder.expected_samples
+        expected = decoder.expected_samples
+        if self.is_damaged or (expected is not None and n_samples < expected - tolerance):
+            return MissingEnd(None if expected is None else expected / self.sample_rate)
+        with _decoder_errors(self._path):
+            is_cut = end_is_missing(self._path, decoder.format)
+        if not is_cut:
+            return None
+        return MissingEnd(
+            expected / self.sample_rate if expected is not None and decoder.format.lower() == "caf" else None
+        )
 
     def _mono(self, samples: Float32Array) -> Waveform:
         waveform = one_channel(samples, self._channel)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -22,21 +23,8 @@ from spectag.system.atomic_files import unfinished_file
 from spectag.system.progress import Log, no_log
 
 _WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
-AUDIO_SUFFIXES = (
-    AV_SUFFIXES
-    | frozenset(_WRITABLE)
-    | {
-        ".oga",
-        ".opus",
-        ".au",
-        ".snd",
-        ".mp2",
-        ".caf",
-        ".w64",
-        ".rf64",
-        ".aifc",
-    }
-)
+_READABLE = {".oga", ".opus", ".au", ".snd", ".mp2", ".caf", ".w64", ".rf64", ".aifc", ".wave", ".bwf"}
+AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(_WRITABLE) | _READABLE
 _BLOCK = 1 << 18  # samples written at once
 
 
@@ -107,11 +95,44 @@ def read_audio(
     the end of the file. All links of a chained Ogg file are read. The length of an mp3 differs between versions of
     libsndfile by up to some thousand samples.
     """
+    sound = read_sound(
+        path, sample_rate=sample_rate, start_seconds=start_seconds, end_seconds=end_seconds, channel=channel
+    )
+    return sound.waveform, sound.sample_rate
+
+
+class ReadSound(NamedTuple):
+    """The result of `read_sound`."""
+
+    waveform: Waveform
+    sample_rate: int
+    """In Hz."""
+    is_truncated: bool
+    """Whether the end of the file is missing, or it is damaged. Of an excerpt, only damage is known."""
+
+
+def read_sound(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    channel: Channel = "mix",
+) -> ReadSound:
+    """The waveform of `read_audio`, and whether the file is truncated.
+
+    Raises
+    ------
+    AudioError, MissingExtraError
+        As `read_audio`.
+    """
     with open_sound(path, channel=channel) as sound:
         end = np.inf if end_seconds is None else end_seconds
         if not 0 <= start_seconds < end:
             raise AudioError(f"{path}: need 0 <= start < end, got {start_seconds:g} s and {end:g} s")
         waveform, file_rate = sound.read(start_seconds, end_seconds), sound.sample_rate
+        is_whole = (start_seconds, end_seconds) == (0.0, None)
+        is_truncated = sound.is_damaged or (is_whole and sound.missing_end(len(waveform)) is not None)
     if waveform.size == 0:
         error = EndOfSoundError if start_seconds else AudioError
         from_start = f" from {start_seconds:g} s on" if start_seconds else ""
@@ -119,8 +140,8 @@ def read_audio(
         raise error(f"{path}: the file has no samples{excerpt}")
     check_samples(Path(path), waveform, start_seconds, file_rate)
     if sample_rate is None:
-        return waveform, file_rate
-    return resample(waveform, file_rate, sample_rate), sample_rate
+        return ReadSound(waveform, file_rate, is_truncated)
+    return ReadSound(resample(waveform, file_rate, sample_rate), sample_rate, is_truncated)
 
 
 @dataclass(frozen=True)
@@ -277,9 +298,9 @@ def _checked(sound: OpenSound, path: Path, faults: SoundFaults) -> Iterator[Wave
         raise AudioError(f"{path}: the file has no samples")
     faults.is_silent, faults.clipped_fraction = levels.is_silent, levels.clipped_fraction
     faults.channels_cancel = sound.channels_cancel
-    faults.is_truncated = sound.is_truncated(levels.n_samples)
-    if faults.is_truncated and sound.expected_samples is not None:
-        faults.expected_seconds = sound.expected_samples / sound.sample_rate
+    missing_end = sound.missing_end(levels.n_samples)
+    if missing_end is not None:
+        faults.is_truncated, faults.expected_seconds = True, missing_end.expected_seconds
 
 
 def _sounds_in(folder: Path, suffixes: Collection[str], passed_over: Counter[str]) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """What a person should know about a sound: silence, clipping, channels that cancel, a missing end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from spectag.array_types import Waveform
 
 SILENT_PEAK_DB = -60.0  # dBFS; a sound is silent if all samples are below
 FULL_SCALE = 32767 / 32768  # the largest 16-bit sample
+_N_NAMES = 3  # shown of truncated files
 CLIPPED_FRACTION = 0.001  # a sound is clipped if more of its samples are at full scale
 
 
@@ -40,6 +42,23 @@ class SoundFaults:
         if self.clipped_fraction > CLIPPED_FRACTION:
             texts.append(f"clipped ({self.clipped_fraction:.1%} of the samples at full scale)")
         return texts
+
+
+def truncation_warning(names: Sequence[str]) -> str:
+    """One line about truncated files: their number, and the first names.
+
+    Examples
+    --------
+    >>> truncation_warning(["a.wav", "b.wav"])
+    'WARNING: 2 files are truncated, so only a part of each is used: a.wav, b.wav'
+    """
+    files = (
+        "1 file is truncated, so only a part of it"
+        if len(names) == 1
+        else f"{len(names):,} files are truncated, so only a part of each"
+    )
+    more = f" and {len(names) - _N_NAMES:,} more" if len(names) > _N_NAMES else ""
+    return f"WARNING: {files} is used: {', '.join(names[:_N_NAMES])}{more}"
 
 
 class SoundLevels:

@@ -12,6 +12,7 @@ import soxr
 
 from spectag.array_types import Float32Array
 from spectag.audio.audio_info import AudioInfo
+from spectag.audio.file_ends import caf_present_fraction
 from spectag.audio.file_view import FileView
 from spectag.audio.ogg_links import ogg_links
 from spectag.audio.wav_header import read_wav_header
@@ -179,6 +180,7 @@ class ChainedDecoder:
             self.sample_rate = first.sample_rate
             self.n_channels = first.n_channels
         self.expected_samples: int | None = None
+        self.format = "OGG"
         self.is_exact = False
         self.damage: str | None = None
 
@@ -229,7 +231,9 @@ class ChainedDecoder:
 
 
 def _present_fraction(path: Path, container: str) -> float:
-    """The part of an aiff, au or w64 file that is there, according to the size in its header; 1 if it says none."""
+    """The part of an aiff, au, w64 or caf file that is there, by the size in its header; 1 if it says none."""
+    if container == "CAF":
+        return caf_present_fraction(path) or 1.0
     with path.open("rb") as file:
         header = file.read(24)
         file_size = file.seek(0, io.SEEK_END)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray, IntArray
+from spectag.audio.sound_faults import truncation_warning
 from spectag.data.clips import Clip, Manifest, label_matrix, unknown_labels
 from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import clip_key
@@ -91,6 +92,7 @@ def predict(
     features: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
+    log: Log = no_log,
 ) -> Predictions:
     """The predictions of a tagger for clips, whether it was trained on them or not.
 
@@ -105,6 +107,8 @@ def predict(
         Number of cores to use. By default all of them, or one for a few clips.
     progress : Progress
         Called with the number of tagged clips.
+    log : Log
+        Called if clips are truncated.
 
     Raises
     ------
@@ -123,6 +127,8 @@ def predict(
     readable = tuple(clip for clip, tagged in tagged_clips if tagged.timeline)
     if not readable:
         raise DataError(f"none of the {len(clips)} clips can be read: {skipped[0][1] if skipped else 'no clips'}")
+    if truncated := [clip.name for clip, tagged in tagged_clips if tagged.faults.is_truncated]:
+        log(truncation_warning(truncated))
     probabilities = np.concatenate([timeline.probabilities for timeline in timelines])
     logits = np.concatenate([output.logits for output in outputs])
     return Predictions(
@@ -168,7 +174,7 @@ def predict_out_of_fold(
     Predictions
         With the origin of each prediction. Predictions with origin "train" are too optimistic.
     """
-    predictions = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress)
+    predictions = predict(tagger, manifest.clips, features=features, workers=workers, progress=progress, log=log)
     training = read_out_of_fold(tagger.folder)
     calibration = read_out_of_fold(tagger.folder, CALIBRATION_FILE)
     if training is None and calibration is None:

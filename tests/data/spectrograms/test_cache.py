@@ -237,13 +237,13 @@ def test_unreadable_clips_are_skipped_and_listed(tmp_path, clips, workers):
 
 def test_file_that_changes_while_it_is_read_is_not_cached(tmp_path, rng, monkeypatch):
     clip = write_noise(tmp_path / "recording.wav", rng)
-    read = cache_module.read_audio
+    read = cache_module.read_sound
 
     def read_while_recording(path, **options):
         write_noise(Path(path), rng, seconds=0.5)
         return read(path, **options)
 
-    monkeypatch.setattr(cache_module, "read_audio", read_while_recording)
+    monkeypatch.setattr(cache_module, "read_sound", read_while_recording)
     report = SpectrogramCache(tmp_path / "cache", CONFIG).prepare([clip])
     assert "changed while it was read" in report.skipped[0][1]
     assert not list(tmp_path.rglob("*.npy"))
@@ -328,7 +328,7 @@ def test_cache_path_that_is_a_file_is_an_error(tmp_path, clips):
         SpectrogramCache(tmp_path / "cache", CONFIG).prepare(clips)
 
 
-def _die(folder, work, config, excerpt):
+def _die(folder, work, config, channel, excerpt):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

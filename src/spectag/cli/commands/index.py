@@ -57,6 +57,7 @@ def index_command(
     workers
         Number of cores to use. By default all, or one for a few files.
     """
+    from spectag.audio.sound_faults import truncation_warning
     from spectag.curation.sound_index.building import build_index
     from spectag.tagging.input_files import read_list
 
@@ -76,6 +77,8 @@ def index_command(
             log=log,
         )
     status = print_skipped(report.reasons)
+    if report.truncated:
+        print(truncation_warning(report.truncated), file=sys.stderr)
     _print_report(report, output)
     return status
 

@@ -56,6 +56,8 @@ class IndexReport:
     """Files that were removed from the index, because they no longer exist."""
     reasons: list[str] = field(default_factory=list)
     """Why files were skipped, one reason per file."""
+    truncated: list[str] = field(default_factory=list)
+    """New files of which only a part can be read."""
     sound_seconds: float = 0.0
     """Total length of the new recordings."""
     n_windows: int = 0
@@ -231,6 +233,8 @@ def _update(
                     report.reasons.append(str(tagged.reason))
                 else:
                     report.sound_seconds += tagged.duration_seconds or 0.0
+                    if tagged.faults.is_truncated:
+                        report.truncated.append(tagged.file)
                     date, fingerprint = recording_date(tagged.file), fingerprints[tagged.file]
                     number = database.add(tagged.file, fingerprint, date, tagged.timeline, tagger.thresholds)
                     writer.add(number, tagged.network_outputs.features)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spectag.array_types import Float32Array
-from spectag.audio.files import audio_info, read_audio
+from spectag.audio.files import audio_info, read_sound
 from spectag.audio.mel import FRONT_END_VERSION, compute_log_mel, mel_filter_bank, n_frames
 from spectag.config.base import Channel, MelConfig, to_toml
 from spectag.data.clips import Clip
@@ -51,6 +51,8 @@ class PrepareReport:
     """Clips that were in the cache before."""
     skipped: tuple[tuple[Clip, str], ...]
     """Clips that can't be read, each with the reason."""
+    truncated: tuple[Clip, ...]
+    """Clips of which only a part can be read, as far as this is known."""
     keys: tuple[str | None, ...]
     """The key of each clip; None for skipped clips."""
     n_bytes: int
@@ -138,11 +140,12 @@ class SpectrogramCache:
         excerpts = [_Excerpt.of(clip) for clip in clips]
         with _disk_errors_named(self.folder):
             self._merge_indexes()
-            cached = self._cached_keys(excerpts)
+            cached = self._cached_entries(excerpts)
             missing = [excerpt for excerpt in dict.fromkeys(excerpts) if excerpt not in cached]
             results = self._compute_missing(missing, workers, progress, log) if missing else {}
         new = {excerpt for excerpt, result in results.items() if result.n_bytes}
-        keys = cached | {excerpt: result.entry.key for excerpt, result in results.items() if result.entry}
+        entries = cached | {excerpt: result.entry for excerpt, result in results.items() if result.entry}
+        keys = {excerpt: entry.key for excerpt, entry in entries.items()}
         return PrepareReport(
             n_new=sum(excerpt in new for excerpt in excerpts),
             n_cached=sum(excerpt in keys and excerpt not in new for excerpt in excerpts),
@@ -151,16 +154,21 @@ class SpectrogramCache:
                 for clip, excerpt in zip(clips, excerpts, strict=True)
                 if excerpt not in keys
             ),
+            truncated=tuple(
+                clip
+                for clip, excerpt in zip(clips, excerpts, strict=True)
+                if excerpt in entries and entries[excerpt].is_truncated
+            ),
             keys=tuple(keys.get(excerpt) for excerpt in excerpts),
             n_bytes=sum(result.n_bytes for result in results.values()),
             seconds=time.perf_counter() - started,
         )
 
-    def _cached_keys(self, excerpts: Iterable["_Excerpt"]) -> dict["_Excerpt", str]:
-        """Keys of the excerpts whose files have not changed since they were indexed, and whose log_mels exist."""
+    def _cached_entries(self, excerpts: Iterable["_Excerpt"]) -> dict["_Excerpt", "_IndexEntry"]:
+        """The entries of the excerpts whose files did not change since they were indexed, and whose log_mels exist."""
         index = _read_index(self.folder / "index.jsonl")
         entries = {excerpt: index[excerpt] for excerpt in excerpts if excerpt in index}
-        return {excerpt: entry.key for excerpt, entry in entries.items() if self._is_current(excerpt, entry)}
+        return {excerpt: entry for excerpt, entry in entries.items() if self._is_current(excerpt, entry)}
 
     def _is_current(self, excerpt: "_Excerpt", entry: "_IndexEntry") -> bool:
         try:
@@ -260,6 +268,7 @@ class _IndexEntry(NamedTuple):
     file_state: str
     key: str
     n_frames: int
+    is_truncated: bool = False
 
 
 class _Result(NamedTuple):
@@ -281,11 +290,11 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, channel: Channel
         path = _log_mel_path(folder, key)
         if n_stored := _n_stored_frames(path, config.n_mels):
             return _Result(_IndexEntry(file_state, key, n_stored))
-        waveform, _ = read_audio(
+        sound = read_sound(
             audio_path, sample_rate=config.sample_rate, start_seconds=start, end_seconds=end, channel=channel
         )
         with warnings.catch_warnings(action="ignore"):  # the parent process has warned
-            log_mel = compute_log_mel(waveform, config)
+            log_mel = compute_log_mel(sound.waveform, config)
         if state_of_file(audio_path) != file_state:
             return _Result(None, reason=f"{audio_path}: the file changed while it was read; prepare it again")
     except MemoryError:
@@ -293,7 +302,7 @@ def _store_log_mel(folder: Path, work: Path, config: MelConfig, channel: Channel
     except Exception as error:
         return _Result(None, reason=skip_reason(audio_path, error))
     n_bytes = _write_atomically(path, [_npy_header(log_mel.shape), log_mel.data], work)
-    return _Result(_IndexEntry(file_state, key, log_mel.shape[1]), n_bytes)
+    return _Result(_IndexEntry(file_state, key, log_mel.shape[1], sound.is_truncated), n_bytes)
 
 
 def state_of_file(path: str) -> str:

@@ -13,6 +13,7 @@ from spectag.array_types import Float32Array
 from spectag.audio.files import open_excerpt
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import n_frames
+from spectag.audio.sound_faults import truncation_warning
 from spectag.audio.spectrogram_image import read_png
 from spectag.audio.windows import WindowCutter
 from spectag.config.base import WindowConfig
@@ -89,6 +90,8 @@ def open_clips(
     store = SpectrogramCache(cache, front_end.mel, channel=front_end.channel)
     report = store.prepare(manifest.clips, workers=workers, progress=progress)
     log(f"spectrogram cache: {report}")
+    if report.truncated:
+        log(truncation_warning([clip.name for clip in report.truncated]))
     keys = [key for key in report.keys if key is not None]
     kept = _readable_clips(manifest, report.skipped, keys, log)
     frame_counts = [store.log_mel(key).shape[1] for key in keys]

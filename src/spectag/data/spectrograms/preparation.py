@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectag.audio.sound_faults import truncation_warning
 from spectag.config.backbones import resolve_mel
 from spectag.config.base import Channel, ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
@@ -71,6 +72,8 @@ def prepare(
     store = SpectrogramCache(root, resolve_mel(backbone or Recipe().backbone, mel), channel=channel)
     report = store.prepare(manifest.clips, workers=workers, progress=progress, log=log)
     log(f"spectrogram cache: {report}")
+    if report.truncated:
+        log(truncation_warning([clip.name for clip in report.truncated]))
     images = None
     if png is not None:
         images = export_png(
