@@ -1,7 +1,17 @@
-"""The options about training data that train, tune and lr-find share."""
+"""The options about manifests, and those about training data that train, tune and lr-find share."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Where the labels are in a table."""
+
+    label_column: str | None = None
+    """Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column."""
+    label_separator: str | None = None
+    """What separates the labels in a field, such as ';'. By default a comma."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +26,10 @@ class DataOptions:
     """Folder of the sounds or images, if they are not beside the manifest."""
     group_column: str | None = None
     """Manifest column of groups, such as recordist or site. A group never spans two folds."""
+    label_column: str | None = None
+    """Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column."""
+    label_separator: str | None = None
+    """What separates the labels in a field, such as ';'. By default a comma."""
     complete_annotations: bool = False
     """The annotations of the manifest name every sound of their recordings: train also on the time between them, as
     clips without labels. Only for selection tables, label tracks and tables of annotations."""

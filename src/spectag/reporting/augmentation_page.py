@@ -18,7 +18,7 @@ from spectag.config.backbones import resolve_mel
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.training import AugmentConfig
 from spectag.data.clips import Clip, Manifest
-from spectag.data.manifest import read_manifest
+from spectag.data.manifest import as_manifest
 from spectag.errors import ConfigError, DataError
 from spectag.reporting.clip_view import SpectrogramFigure, loudest_excerpt, spectrogram_figure
 from spectag.reporting.embedded_media import flac_uri, jpeg_uri
@@ -113,7 +113,7 @@ class _Samples:
 
 
 def augment(
-    manifest: str | Path,
+    manifest: str | Path | Manifest,
     output: str | Path,
     config: AugmentConfig | None = None,
     *,
@@ -129,7 +129,7 @@ def augment(
 
     Parameters
     ----------
-    manifest : path
+    manifest : path or Manifest
         Sounds, or images of spectrograms, and their labels.
     output : path
         The page, .html. It is written completely or not at all.
@@ -157,7 +157,7 @@ def augment(
     if n_clips < 1:
         raise ConfigError(f"n_clips: expected 1 or more clips to show, got {n_clips}")
     config = config or AugmentConfig()
-    source = read_manifest(manifest, audio_dir=audio_dir)
+    source = as_manifest(manifest, audio_dir=audio_dir)
     front_end = _front_end(source, backbone, mel, image)
     Augmenter(config, front_end)  # raises an error early if settings do not fit
     samples, skipped = _read_samples(source, config, front_end, max(n_clips, 2), seed)  # a mix needs a second clip

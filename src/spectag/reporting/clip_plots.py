@@ -18,7 +18,7 @@ from spectag.audio.files import audio_info, read_audio
 from spectag.audio.mel import compute_log_mel, image_mel_limits
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.base import Channel, MelConfig
-from spectag.data.clips import Clip
+from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
 from spectag.reporting.spectrograms import COLORMAP, frequency_ticks, native_mel_config
@@ -61,6 +61,8 @@ def show(
     seed: int = 0,
     channel: Channel = "mix",
     audio_dir: str | Path | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
 ) -> Path:
     """Draw a sound as waveform and mel spectrogram, or clips of a manifest as a collage with their labels.
 
@@ -82,6 +84,8 @@ def show(
         How several channels become one, as for `read_audio`.
     audio_dir : str or Path, optional
         Folder of the manifest's sounds, if they are neither beside it nor in a folder of its name.
+    label_column, label_separator : str, optional
+        As for `read_manifest`.
 
     Returns
     -------
@@ -101,7 +105,8 @@ def show(
     path, output = Path(path), Path(output)
     check_figure_path(output)
     if path.is_dir() or path.suffix.lower() in _MANIFEST_SUFFIXES:
-        figure = _manifest_figure(path, _DEFAULT_GRID if grid is None else grid, mel, channel, seed, audio_dir)
+        clips = read_manifest(path, audio_dir=audio_dir, label_column=label_column, label_separator=label_separator)
+        figure = _manifest_figure(clips, _DEFAULT_GRID if grid is None else grid, mel, channel, seed)
     elif grid is None:
         figure = _sound_figure(path, mel, channel)
     else:
@@ -217,11 +222,8 @@ def _sound_figure(path: Path, mel: MelConfig | None, channel: Channel) -> "Figur
     return clip_figure(waveform, sample_rate, compute_log_mel(waveform, mel), mel, title=title)
 
 
-def _manifest_figure(
-    path: Path, grid: str, mel: MelConfig | None, channel: Channel, seed: int, audio_dir: str | Path | None
-) -> "Figure":
+def _manifest_figure(manifest: Manifest, grid: str, mel: MelConfig | None, channel: Channel, seed: int) -> "Figure":
     n_rows, n_columns = _parse_grid(grid)
-    manifest = read_manifest(path, audio_dir=audio_dir)
     n_tiles = min(n_rows * n_columns, len(manifest.clips))
     chosen = np.random.default_rng(seed).choice(len(manifest.clips), n_tiles, replace=False)
     clips = [manifest.clips[index] for index in chosen]

@@ -252,10 +252,19 @@ def read_training_data(manifest: str | Path | Manifest, options: DataOptions) ->
         manifest,
         audio_dir=options.audio_dir,
         group_column=options.group_column,
+        label_column=options.label_column,
+        label_separator=options.label_separator,
         corrections=options.corrections,
         complete_annotations=options.complete_annotations,
     )
-    return manifest, None if options.noisy is None else read_manifest(options.noisy, labels=manifest.labels)
+    if options.noisy is None:
+        return manifest, None
+    return manifest, read_manifest(
+        options.noisy,
+        labels=manifest.labels,
+        label_column=options.label_column,
+        label_separator=options.label_separator,
+    )
 
 
 def _cache_root(cache: str | Path | None) -> Path:

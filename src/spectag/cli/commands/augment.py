@@ -1,12 +1,13 @@
 """spectag augment."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from spectag.cli.app import training_packages
-from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed
+from spectag.cli.options import NO_LABEL_OPTIONS, Count, ImageOptions, LabelGroup, MelOptions, Output, Seed
 from spectag.cli.terminal import print_skipped, progress_display
 from spectag.config.training import AugmentConfig
 
@@ -23,6 +24,7 @@ def augment_command(
     mel: MelOptions = None,
     image: ImageOptions = None,
     audio_dir: Path | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
 ) -> int:
     """Show what augmentation does to a manifest's clips.
 
@@ -44,10 +46,11 @@ def augment_command(
         Folder of the sounds or images, if they are not beside the manifest.
     """
     with training_packages("train", "augmentation"):
+        from spectag.data.manifest import read_manifest
         from spectag.reporting.augmentation_page import augment as make_page
     with progress_display() as (progress, _):
         page = make_page(
-            manifest,
+            read_manifest(manifest, audio_dir=audio_dir, **asdict(labels)),
             output,
             augment,
             backbone=backbone,
@@ -55,7 +58,6 @@ def augment_command(
             image=image,
             n_clips=clips,
             seed=seed,
-            audio_dir=audio_dir,
             progress=progress,
         )
     print(page.path)

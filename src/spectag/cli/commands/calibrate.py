@@ -3,13 +3,14 @@
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Flag, Json, OptionalOutput, Workers
+from spectag.cli.options import NO_LABEL_OPTIONS, Flag, Json, LabelGroup, OptionalOutput, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def calibrate_command(
     in_place: Flag = False,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
     corrections: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
@@ -98,7 +100,9 @@ def calibrate_command(
         raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
     clips = None
     if manifest is not None:  # read before a model is downloaded
-        clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+        clips = read_manifest(
+            manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections, **asdict(labels)
+        )
     with progress_display() as (progress, log):
         result = calibrate(
             tagger_folder(model, progress=progress, log=log),

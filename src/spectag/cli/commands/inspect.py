@@ -1,11 +1,12 @@
 """spectag inspect."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import ChannelOption, Folds, Json, Workers
+from spectag.cli.options import NO_LABEL_OPTIONS, ChannelOption, Folds, Json, LabelGroup, Workers
 from spectag.cli.terminal import print_json, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def inspect_command(
     folds: Folds = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
     corrections: Path | None = None,
     channel: ChannelOption = "mix",
     find_shared_audio: bool = True,
@@ -63,13 +65,12 @@ def inspect_command(
         Print everything as JSON.
     """
     from spectag.data.inspection import inspect
+    from spectag.data.manifest import read_manifest
 
     with progress_display() as (progress, _):
         inspection = inspect(
-            manifest,
+            read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, **asdict(labels)),
             folds=folds,
-            audio_dir=audio_dir,
-            group_column=group_column,
             corrections=corrections,
             channel=channel,
             find_shared_audio=find_shared_audio,

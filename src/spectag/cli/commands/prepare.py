@@ -1,8 +1,9 @@
 """spectag prepare."""
 
+from dataclasses import asdict
 from pathlib import Path
 
-from spectag.cli.options import ChannelOption, ImageOptions, MelOptions, Workers
+from spectag.cli.options import NO_LABEL_OPTIONS, ChannelOption, ImageOptions, LabelGroup, MelOptions, Workers
 from spectag.cli.terminal import print_skipped, progress_display
 
 
@@ -17,6 +18,7 @@ def prepare_command(
     image: ImageOptions = None,
     channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
     workers: Workers = None,
 ) -> int:
     """Compute and cache the spectrograms of a manifest.
@@ -41,18 +43,18 @@ def prepare_command(
     workers
         Number of processes. By default one per core.
     """
+    from spectag.data.manifest import read_manifest
     from spectag.data.spectrograms.preparation import prepare
 
     with progress_display() as (progress, log):
         prepared = prepare(
-            manifest,
+            read_manifest(manifest, audio_dir=audio_dir, **asdict(labels)),
             cache=cache,
             png=png,
             backbone=backbone,
             mel=mel,
             image=image,
             channel=channel,
-            audio_dir=audio_dir,
             workers=workers,
             progress=progress,
             log=log,

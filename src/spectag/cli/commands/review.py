@@ -1,12 +1,13 @@
 """spectag review."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Flag, Json, OptionalOutput, Workers
+from spectag.cli.options import NO_LABEL_OPTIONS, Flag, Json, LabelGroup, OptionalOutput, Workers
 from spectag.cli.terminal import (
     new_table,
     print_json,
@@ -43,6 +44,7 @@ def review_command(
     max_shown: Annotated[int, Parameter(validator=Number(gte=0))] = 100,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
@@ -90,7 +92,8 @@ def review_command(
         if output is None or not (reviewer or "").strip():
             raise CycloptsError(msg="--accept-above writes corrections.csv: add -o FOLDER and --reviewer NAME")
         check_corrections_target(output / CORRECTIONS_FILE, corrections)
-    clips = read_manifest(manifest, audio_dir=audio_dir, group_column=group_column)  # before a model is downloaded
+    data_options = {"audio_dir": audio_dir, "group_column": group_column, **asdict(labels)}
+    clips = read_manifest(manifest, **data_options)  # before a model is downloaded
     if corrections is not None:
         read_corrections(corrections)
     with progress_display() as (progress, log):
@@ -123,7 +126,7 @@ def review_command(
     else:
         _print_findings(found)
         if output is not None:
-            _print_next_steps(files, manifest, audio_dir=audio_dir, group_column=group_column)
+            _print_next_steps(files, manifest, **data_options)
     return print_skipped([reason for _, reason in found.skipped])
 
 

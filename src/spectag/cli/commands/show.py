@@ -1,11 +1,12 @@
 """spectag show."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.options import ChannelOption, Output, Seed
+from spectag.cli.options import NO_LABEL_OPTIONS, ChannelOption, LabelGroup, Output, Seed
 from spectag.config.base import MelConfig
 
 _SPECTROGRAM = "Spectrogram (by default suited to the sound; if you set one, the others are as below)"
@@ -21,6 +22,7 @@ def show_command(
     mel: Annotated[MelConfig | None, Parameter(group=_SPECTROGRAM)] = None,
     channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
 ) -> None:
     """Draw a sound, or a grid of a manifest's clips.
 
@@ -44,4 +46,14 @@ def show_command(
     """
     from spectag.reporting.clip_plots import show
 
-    print(show(path, output=output, mel=mel, grid=grid, seed=seed, channel=channel, audio_dir=audio_dir))
+    figure = show(
+        path,
+        output=output,
+        mel=mel,
+        grid=grid,
+        seed=seed,
+        channel=channel,
+        audio_dir=audio_dir,
+        **asdict(labels),
+    )
+    print(figure)

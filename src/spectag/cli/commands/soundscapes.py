@@ -1,12 +1,13 @@
 """spectag soundscapes."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Count, Output, Seed
+from spectag.cli.options import NO_LABEL_OPTIONS, Count, LabelGroup, Output, Seed
 from spectag.cli.terminal import progress_display
 from spectag.config.scenes import SceneConfig
 
@@ -22,6 +23,7 @@ def soundscapes_command(
     background: Path | None = None,
     sample_rate: Annotated[int, Parameter(validator=Number(gte=1000))] = 44_100,
     audio_dir: Path | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
     seed: Seed = 0,
 ) -> None:
     """Mix clips into long test recordings with known event times.
@@ -53,7 +55,7 @@ def soundscapes_command(
 
     noise = None if background is None else read_background(background, sample_rate=sample_rate)
     with progress_display() as (progress, log):
-        clips = read_manifest(manifest, audio_dir=audio_dir)
+        clips = read_manifest(manifest, audio_dir=audio_dir, **asdict(labels))
         write_soundscapes(
             output,
             find_sounds(clips, sample_rate=sample_rate, progress=progress, log=log),

@@ -1,13 +1,14 @@
 """spectag split."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Folds, Json, OptionalOutput, Seed, Workers
+from spectag.cli.options import NO_LABEL_OPTIONS, Folds, Json, LabelGroup, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import new_table, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def split_command(
     seed: Annotated[Seed, Parameter(name=["--seed", "--random-state"])] = 0,
     audio_dir: Path | None = None,
     group_column: str | None = None,
+    labels: LabelGroup = NO_LABEL_OPTIONS,
     corrections: Path | None = None,
     find_shared_audio: bool = False,
     cache: Path | None = None,
@@ -66,17 +68,16 @@ def split_command(
     json_output
         Print the folds and the balance as JSON.
     """
+    from spectag.data.manifest import read_manifest
     from spectag.data.split_manifest import split, write_holdout, write_split
 
     with progress_display() as (progress, _):
         result = split(
-            manifest,
+            read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, **asdict(labels)),
             folds=folds,
             validation_fraction=validation_fraction,
             test_size=test_size,
             seed=seed,
-            audio_dir=audio_dir,
-            group_column=group_column,
             corrections=corrections,
             find_shared_audio=find_shared_audio,
             cache=cache,

@@ -64,11 +64,14 @@ def tune_command(
     return print_skipped([reason for _, reason in study.skipped])
 
 
+_DATA_OPTIONS = ("noisy", "audio_dir", "group_column", "label_column", "label_separator", "corrections")
+
+
 def _train_command(manifest: Path, study: "Study", data: DataOptions) -> str:
     """The command that trains with the best settings."""
     from spectag.training.tuning.study import BEST_TOML
 
-    data_options = {name: getattr(data, name) for name in ("noisy", "audio_dir", "group_column", "corrections")}
+    data_options = {name: getattr(data, name) for name in _DATA_OPTIONS}
     return shell_command("spectag", "train", manifest, "-o", "model", recipe=study.folder / BEST_TOML, **data_options)
 
 

@@ -24,6 +24,7 @@ from spectag.errors import DataError, DataWarning
 TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv"})
 _NUMBER = r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?"
 _NO_COMMA = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_MAX_LINE = 10_000  # characters
 # start, end and label: separated by tabs, by spaces, or by commas or semicolons before a text
 _TRACK_LINE = re.compile(
     rf"\s*({_NUMBER})\s*\t\s*({_NUMBER})[^\S\t]*(?:\t(.*))?"
@@ -36,7 +37,11 @@ _TRACK_LINE = re.compile(
 def is_label_track(text: str) -> bool:
     """Whether a text is an Audacity label track, perhaps below a line with the names of the columns."""
     lines = _lines(text)
-    return any(_TRACK_LINE.fullmatch(line) for _, line in islice(lines, 1))
+    return any(_parse(line) for _, line in islice(lines, 1))
+
+
+def _parse(line: str) -> re.Match[str] | None:
+    return _TRACK_LINE.fullmatch(line) if len(line) < _MAX_LINE else None
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -59,7 +64,7 @@ def read_label_track(path: Path, text: str, finder: FileFinder, options: TableOp
     fname, split_labels = finder.sound_of(path), LabelSplitter(options.label_separator)
     for number, line in _lines(text):
         where = f"{path}, line {number}"
-        match = _TRACK_LINE.fullmatch(line)
+        match = _parse(line)
         start, end, label = _track_fields(line, where) if match is None else _groups(match)
         start_seconds = parse_time_field(start, "the start", where)
         end_seconds = parse_time_field(end, "the end", where)

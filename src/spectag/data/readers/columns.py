@@ -126,7 +126,7 @@ def _best_delimiter(header: str) -> str:
 
 def _n_known(header: str, delimiter: str) -> int:
     """The number of columns of known meaning among the first ones."""
-    names = [normal_name(name.strip(' "')) for name in header.split(delimiter, 100)[:100]]
+    names = [normal_name(name.strip(' "')) for name in header[:100_000].split(delimiter, 100)[:100]]
     return sum(name in MANIFEST_COLUMN_NAMES or time_role(name) is not None for name in names)
 
 

@@ -268,7 +268,8 @@ def _multi_hot_reader(path: Path, names: dict[int, str]) -> LabelReader:
             elif value not in TRUTH_VALUES:
                 raise DataError(
                     f"{path}, line {line}: the column '{shorten(name)}' contains '{shorten(fields[position])}'; "
-                    "expected 0 or 1, or nothing if it is unknown, in every column of a table without a column labels"
+                    "expected 0 or 1, or nothing if it is unknown, in every column of a table without a column "
+                    "labels. Name the column of labels with --label-column if there is one"
                 )
             elif TRUTH_VALUES[value]:
                 labels.append(name)

@@ -34,7 +34,8 @@ DELIMITERS = ",;\t"
 MAX_FIELD_CHARACTERS = 1_000_000
 _UNIT = re.compile(r"\s*[(\[]\s*\w{1,12}\s*[)\]]\s*$")
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?[\s,;]*', re.IGNORECASE)  # the first line of a CSV for Excel
-_CLOCK_TIME = re.compile(r"(?:(\d+):)?(\d+):([0-5]?\d(?:[.,]\d+)?)")
+_MAX_NAME = 200  # characters; longer texts are no names of known columns
+_CLOCK_TIME = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):([0-5]?\d(?:[.,]\d+)?)")
 _ROUNDING_SECONDS = 0.01  # label tracks can start this much before their sound
 
 Record = tuple[int, list[str]]
@@ -43,7 +44,7 @@ Record = tuple[int, list[str]]
 
 def normal_name(column: str) -> str:
     """The name of a column without its unit, case and punctuation: "Begin Time (s)" → "begin_time"."""
-    return re.sub(r"\W+", "_", _UNIT.sub("", column.casefold())).strip("_")
+    return re.sub(r"\W+", "_", _UNIT.sub("", column[:_MAX_NAME].casefold())).strip("_")
 
 
 @dataclass(frozen=True)

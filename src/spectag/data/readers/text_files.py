@@ -17,6 +17,7 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 # Text in another encoding that is read as Windows-1252 has runs of accented letters, or letters of no word.
 _NOT_WESTERN = re.compile(r"[^\x00-\x7f“”„‘’‚–—…€«»©®°\xa0]{3}|[ƒ†‡ˆ‰‹›˜¢¤¦¨¬¯´¶·¸¹]")
 
@@ -58,10 +59,9 @@ def _encoding(content: bytes) -> str | None:
     if b"\0" not in content:
         return "utf-8"
     even, odd = content[0:2000:2], content[1:2000:2]
-    if len(content) % 2 == 0 and 0 not in even and odd.count(0) > len(odd) / 2:
-        return "utf-16-le"
-    if len(content) % 2 == 0 and 0 not in odd and even.count(0) > len(even) / 2:
-        return "utf-16-be"
+    for encoding, low, high in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
+        if high.count(0) > len(high) / 2 and not _CONTROLS.search(low):
+            return encoding
     return None
 
 
