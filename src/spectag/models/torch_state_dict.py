@@ -8,7 +8,7 @@ calls nothing. What it builds consists of its own dicts, tuples, strings, number
 
 import io
 import math
-import pickletools
+import pickletools  # nosec B403 - lists instructions and runs none
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO

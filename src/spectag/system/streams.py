@@ -88,7 +88,7 @@ def restart_with_utf8() -> None:
     Python does so in the locale C if the environment forbids UTF-8 (PYTHONUTF8=0). Then no other name could be opened.
     """
     if os.name == "posix" and sys.executable and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # nosec B606 - this program again
 
 
 def is_missing(name: str) -> bool:

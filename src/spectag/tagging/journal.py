@@ -118,7 +118,7 @@ class Journal:
         """The status and the checksum of each file."""
         columns = "reason, seconds, is_truncated, expected_seconds, notes, checksum"
         for file in files:
-            query = f"SELECT {columns} FROM checked_file WHERE name = ?"
+            query = f"SELECT {columns} FROM checked_file WHERE name = ?"  # nosec B608 - the columns above
             row = self._database.execute(query, (os.fsencode(file),)).fetchone()
             if row is None:
                 raise _damaged(file)

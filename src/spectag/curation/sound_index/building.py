@@ -214,7 +214,7 @@ def _update(
     database.is_indexing = True
     database.commit()
     if not database.state.is_settled:  # the embedding is fitted to the first files, so they should be a random sample
-        random.Random(0).shuffle(new)
+        random.Random(0).shuffle(new)  # nosec B311 - a sample, not a secret
     tagged_chunks = tag_chunks(
         tagger,
         chunked(new, workers),

@@ -211,7 +211,7 @@ class IndexDatabase:
         keys = [(os.fsencode(name),) for name in names]
         file = "(SELECT number FROM file WHERE name = ?)"
         for table in ("span", "detection", "features"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE file = {file}", keys)
+            self._connection.executemany(f"DELETE FROM {table} WHERE file = {file}", keys)  # nosec B608 - names above
         self._connection.executemany("DELETE FROM file WHERE name = ?", keys)
 
     def set_first_row(self, file: int, first_row: int) -> None:
@@ -227,7 +227,8 @@ class IndexDatabase:
         return list(self._entries("ORDER BY number"))
 
     def _entries(self, clause: str, values: tuple[bytes, ...] = ()) -> Iterator[FileEntry]:
-        query = f"SELECT number, name, fingerprint, n_windows, first_row FROM file {clause}"
+        columns = "number, name, fingerprint, n_windows, first_row"
+        query = f"SELECT {columns} FROM file {clause}"  # nosec B608 - clauses of this class
         for number, name, fingerprint, n_windows, first_row in self._connection.execute(query, values):
             if not (isinstance(name, bytes) and _is_number(n_windows) and (first_row is None or _is_number(first_row))):
                 raise DamagedIndexError(f"the entry of file {number} is invalid")
@@ -306,8 +307,9 @@ class IndexDatabase:
     def _fill(self, table: str, numbers: Iterable[int]) -> None:
         """Fill a temporary table."""
         self._connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY)")
-        self._connection.execute(f"DELETE FROM {table}")
-        self._connection.executemany(f"INSERT INTO {table} VALUES (?)", ((number,) for number in numbers))
+        self._connection.execute(f"DELETE FROM {table}")  # nosec B608 - one of two constants
+        rows = ((number,) for number in numbers)
+        self._connection.executemany(f"INSERT INTO {table} VALUES (?)", rows)  # nosec B608 - one of two constants
 
 
 class DamagedIndexError(Exception):

@@ -14,7 +14,7 @@ _FROM_LABELS = (
     "JOIN file ON file.number = detection.file"
 )
 _FROM_ROWS = (
-    f"{ROWS_TABLE} CROSS JOIN file ON file.number = "  # CROSS forces this join order
+    f"{ROWS_TABLE} CROSS JOIN file ON file.number = "  # nosec B608 - a constant; CROSS forces this join order
     f"(SELECT number FROM file WHERE first_row <= {ROWS_TABLE}.number ORDER BY first_row DESC LIMIT 1) "
     f"CROSS JOIN span ON span.file = file.number AND span.position = {ROWS_TABLE}.number - file.first_row"
 )
@@ -59,7 +59,7 @@ def build_query(search_filter: SearchFilter, *, among_rows: bool) -> tuple[str, 
         terms.append(f"file.number IN {FILES_TABLE}")
     tables = _FROM_ROWS if among_rows else _FROM_LABELS if by_label else _FROM_ALL
     rows = f"{'DISTINCT ' if by_label else ''}file.first_row + span.position"
-    return f"SELECT {rows} FROM {tables} WHERE {' AND '.join(terms)}", values
+    return f"SELECT {rows} FROM {tables} WHERE {' AND '.join(terms)}", values  # nosec B608 - constants and placeholders
 
 
 def _placeholders(values: tuple[int, ...]) -> str:
