@@ -243,3 +243,23 @@ def test_file_cut_anywhere_or_with_any_changed_byte_is_foreseen(tmp_path, rng):
             assert probabilities.shape == expected.shape
     assert len(messages) > 50
     assert not any("\n" in message for message in messages)
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+def test_network_that_needs_terabytes_is_stopped(tmp_path):
+    folder = make_bundle(tmp_path / "model")
+
+    def plant(model):
+        graph = model.graph
+        graph.node[-1].output[0] = "real"
+        graph.initializer.append(numpy_helper.from_array(np.array([2**40]), "size"))
+        graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["constant"]))
+        graph.node.append(helper.make_node("ReduceMax", ["constant"], ["largest"], keepdims=0))
+        graph.node.append(helper.make_node("Add", ["real", "largest"], ["probabilities"]))
+
+    change(folder / ONNX_FILE, plant)
+    with pytest.raises(BundleError, match="the networks need more than 4 GB of memory"):
+        Tagger(folder).probabilities(tone("low", 0.5), 16_000)
+    Tagger(make_bundle(tmp_path / "other")).probabilities(tone("low", 0.5), 16_000)  # the memory is free again

@@ -90,15 +90,33 @@ def not_finite(path: str | Path, start_seconds: float) -> str:
     )
 
 
+MAX_NETWORK_GIGABYTES = 4.0
+"""Memory that all networks of a process may use together. A minute of sound needs 1.2 GB with the largest one, mn40."""
+
+
+@lru_cache(maxsize=1)
+def _limit_memory() -> None:
+    """Make onnxruntime take the memory of all sessions from one pool, so that no network can fill the machine's."""
+    import onnxruntime
+
+    on_cpu = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    max_bytes = int(MAX_NETWORK_GIGABYTES * 2**30)
+    onnxruntime.create_and_register_allocator(on_cpu, onnxruntime.OrtArenaCfg({"max_mem": max_bytes}))
+
+
 def open_session(path: str | Path, *, n_threads: int) -> Any:
-    """An onnxruntime session on the CPU."""
+    """An onnxruntime session on the CPU, which uses no more than MAX_NETWORK_GIGABYTES together with all others."""
     import onnxruntime
 
     keep_freed_memory()
+    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = _FATAL
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         # with its fallback, onnxruntime prints some errors to stdout and tries the same again
         return onnxruntime.InferenceSession(
@@ -115,9 +133,11 @@ def _run_options() -> Any:
 
     options = RunOptions()
     options.only_execute_path_to_fetches = True
+    options.log_severity_level = _FATAL
     return options
 
 
+_FATAL = 4  # onnxruntime's log level; it raises its errors as well
 _OPENING = threading.Lock()  # otherwise each thread might open its own session
 
 
@@ -149,7 +169,9 @@ class _Network:
         try:
             return [output[0] for output in session.run(outputs, {"inputs": inputs[None]}, _run_options())]
         except Exception as error:  # onnxruntime's errors have no common class
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if "Available memory" in reason:
+                reason = f"the networks need more than {MAX_NETWORK_GIGABYTES:g} GB of memory"
             raise BundleError(f"{self.path}: cannot process an input of shape {inputs.shape}: {reason}") from error
 
 
