@@ -283,8 +283,9 @@ class _Snapshot:
     @cached_property
     def graph(self) -> Graph | None:
         """usearch's graph, if it is faster than comparing all vectors."""
-        is_usable = self.state.expansion and is_installed()  # comparing all vectors is slower, but finds as much
-        return Graph(self._folder / self.state.graph_file) if is_usable else None
+        path = self._folder / self.state.graph_file
+        is_usable = self.state.expansion and is_installed() and path.exists()
+        return Graph(path) if is_usable else None  # comparing all vectors is slower, but finds as much
 
     def candidates(self, vector: Float32Array, n: int) -> Rows:
         """About n rows close to a vector from the graph, and all rows that are not in the graph."""
