@@ -11,13 +11,10 @@ from spectag.errors import DataError
 from spectag.models import versioned_json
 from spectag.models.versioned_json import parse_json, read_versioned_json
 
+text = st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.sampled_from("\t\n\r\x85"))
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(text, values, max_size=4),
     max_leaves=20,
 )
 
@@ -40,6 +37,8 @@ def test_what_json_writes_is_read(value):
         ("[" + "9" * 5_000 + "]", "an integer has 5000 digits"),
         (r'["\ud800"]', "half a character"),
         (r'{"\udfff": 1}', "half a character"),
+        (r'["\u001b[2Jlow"]', r"the text '\\x1b\[2Jlow' contains a control character"),
+        ("[" + "[]," * 2_000_000 + "1]", "about 4,000,001 values, expected at most 2,000,000"),
         ("", "Expecting value"),
         ("[1] 2", "Extra data"),
     ],

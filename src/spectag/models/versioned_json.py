@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,14 @@ from spectag.errors import SpectagError
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.regular_files import read_regular_file
 
-MAX_JSON_BYTES = 16_000_000
-"""Of a file. That of a model with 15,000 labels has 3 MB. Parsing the worst content of this size takes 0.6 GB."""
+MAX_JSON_BYTES = 64_000_000
+"""Of a file. That of a model with 15,000 labels has 3 MB, and with isotonic curves of 1,000 labels up to 20 MB."""
+MAX_JSON_VALUES = 2_000_000
+"""In a file, about. Parsing the worst of them takes 0.4 GB."""
 MAX_JSON_DEPTH = 32
 """Of nested lists and objects. Our files have at most eight levels."""
 _MAX_SHOWN = 40  # characters of a value in a message
+_CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # all but tabs and line breaks
 _MAX_DIGITS = 20  # of an integer; more digits than 64 bits have
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -29,8 +33,11 @@ def write_versioned_json(path: Path, model: BaseModel, *, exclude: set[str] | No
     ------
     OSError
         If the file cannot be written.
+    ValueError
+        If it would be too large to be read again.
     """
     text = json.dumps(model.model_dump(mode="json", exclude=exclude), indent=2, ensure_ascii=False)
+    _check_n_values(text)
     with unfinished_file(path) as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
 
@@ -89,8 +96,9 @@ def _short(value: Any) -> str:
 def parse_json(text: str) -> Any:
     """The value of a JSON text from a stranger.
 
-    Stricter than `json.loads`: NaN, infinite and huge numbers, repeated keys, deep nesting and half characters
-    (unpaired surrogates), which cannot be written to a file, are refused.
+    Stricter than `json.loads`: NaN, infinite and huge numbers, repeated keys, deep nesting, too many values, control
+    characters other than tabs and line breaks, and half characters (unpaired surrogates), which cannot be written to a
+    file, are refused.
 
     Raises
     ------
@@ -102,6 +110,7 @@ def parse_json(text: str) -> Any:
     >>> parse_json('{"a": [1, 2.5]}')
     {'a': [1, 2.5]}
     """
+    _check_n_values(text)
     try:
         value = json.loads(
             text,
@@ -114,6 +123,12 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"lists and objects are nested more than {MAX_JSON_DEPTH} deep") from None
     _check_depth_and_text(value)
     return value
+
+
+def _check_n_values(text: str) -> None:
+    n_values = sum(map(text.count, ",[{"))
+    if n_values > MAX_JSON_VALUES:
+        raise ValueError(f"it has about {n_values:,} values, expected at most {MAX_JSON_VALUES:,}")
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,6 +177,8 @@ def _check_depth_and_text(value: Any) -> None:
 
 
 def _check_text(text: str) -> None:
+    if _CONTROL_CHARACTER.search(text):
+        raise ValueError(f"the text {_short(text)} contains a control character, which a terminal might obey")
     if not text.isascii():
         try:
             text.encode("utf-8")
