@@ -153,6 +153,11 @@ CONDITIONS = [
     Condition("little_memory", 'ulimit -v 1500000; "$@"', expects="any"),
     Condition("folder_deleted", 'mkdir {c}/gone; cd {c}/gone; rmdir {c}/gone; "$@"', expects="any"),
     Condition("daemon", 'setsid "$@" <&- >&- 2>&-', expects="any"),
+    *(
+        Condition(f"{name}_{seconds:g}", f'timeout --preserve-status -s {name} {seconds:g} "$@"', expects="any")
+        for name in ("INT", "TERM", "HUP")
+        for seconds in (0.4, 0.8, 1.6, 3.2)
+    ),
     Condition("empty_environment", 'env -i PYTHONPATH="$PYTHONPATH" "$@"', expects="any"),
 ]  # fmt: skip
 
@@ -252,7 +257,7 @@ def find_faults(command: str, condition: Condition, status: int, out: str, err: 
     faults = []
     if status == -999:
         return ["hangs"]
-    if status < 0 or status >= 126:
+    if status < 0 or (status >= 126 and "timeout" not in condition.shell):
         faults.append(f"status {status}")
     if NOISE.search(err) or NOISE.search(out):
         faults.append("noise")

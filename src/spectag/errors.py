@@ -11,6 +11,7 @@ Exception
 │   ├── BundleError             a model bundle that cannot be read
 │   ├── MissingExtraError       an optional package that is not installed
 │   ├── WorkerDiedError         a worker process that was killed (spectag.system.worker_pool)
+│   ├── WorkerStartError        a worker process that the system does not start (spectag.system.worker_pool)
 │   └── ClusterError            a Ray cluster that cannot be used (spectag.tagging.ray_engine)
 └── OSError
     └── DownloadError           a file that the server does not deliver (spectag.system.download)

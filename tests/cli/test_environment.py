@@ -157,6 +157,14 @@ def test_table_does_not_depend_on_the_process(folder, before):
 
 
 @NEEDS_SHELL
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may start any number of processes")
+def test_too_few_processes_are_one_line(folder):
+    done = shell(f"ulimit -u 1; exec SPECTAG tag {folder}/model {folder}/sounds --workers 2")
+    assert done.status == 1
+    assert "raise the limit" in error_line(done)
+
+
+@NEEDS_SHELL
 def test_deleted_current_folder_is_one_line_where_it_is_needed(folder, tmp_path):
     gone = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir ../gone"
     line = f"{gone}; SPECTAG tag {folder}/model {folder}/sounds --top 1 --workers"

@@ -1,5 +1,6 @@
 """Worker processes: results, errors, crashes and interrupts."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from spectag.errors import MissingExtraError
 from spectag.system.worker_pool import (
     WorkerDiedError,
+    WorkerStartError,
     _Worker,
     map_surviving_crashes,
     map_unordered,
@@ -34,6 +36,15 @@ def test_one_worker_is_this_process_and_more_are_others():
 def _process_id(item):
     time.sleep(0.02)  # long enough for both workers to get items
     return os.getpid()
+
+
+def test_process_that_the_system_does_not_start_is_an_error_that_names_the_limits(monkeypatch):
+    def refuse(_process):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("spectag.system.worker_pool._start_undisturbed", refuse)
+    with pytest.raises(WorkerStartError, match=r"Resource temporarily unavailable; use fewer --workers, .*ulimit -u"):
+        list(map_unordered(abs, [1, 2], n_workers=2))
 
 
 def test_no_items_give_no_results():

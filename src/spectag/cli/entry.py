@@ -51,7 +51,9 @@ def _run(tokens: list[str]) -> int:
     """The exit status of a command; what is foreseen to go wrong is one line on stderr."""
     try:
         from spectag.cli.app import run
+        from spectag.system.threads import use_few_threads_if_needed
 
+        use_few_threads_if_needed()
         status = run(tokens)
         sys.stdout.flush()
     except SpectagError as error:

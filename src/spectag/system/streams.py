@@ -108,7 +108,7 @@ def drop_output() -> None:
     except (OSError, ValueError):
         if sys.stdout is sys.__stdout__:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, _STDOUT)
             os.close(null)
 
 

@@ -41,6 +41,16 @@ class WorkerDiedError(SpectagError):
         """The name of the signal, or the exit status."""
 
 
+class WorkerStartError(SpectagError):
+    """The system does not start another process: too many processes or open files, or too little memory."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"can't start a worker process: {cause}; use fewer --workers, or raise the limits of the system "
+            "(ulimit -u and -n)"
+        )
+
+
 def n_usable_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -68,6 +78,8 @@ def map_unordered(
     ------
     WorkerDiedError
         If a worker process is killed.
+    WorkerStartError
+        If the system does not start the processes.
     ValueError
         If `n_workers` is below 1.
     """
@@ -127,9 +139,14 @@ class _Worker(Generic[ItemT, ResultT]):
 
     def __init__(self, function: Callable[[ItemT], ResultT]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, worker_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(worker_end,), daemon=True)
-        _start_undisturbed(self.process)
+        try:
+            self.connection, worker_end = context.Pipe()
+            self.process = context.Process(target=_serve, args=(worker_end,), daemon=True)
+            _start_undisturbed(self.process)
+        except FileNotFoundError:  # the current folder was deleted
+            raise
+        except OSError as error:
+            raise WorkerStartError(error.strerror or str(error)) from error
         worker_end.close()
         self.connection.send(function)
         self.items: deque[ItemT] = deque()
