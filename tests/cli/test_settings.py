@@ -36,6 +36,7 @@ CHANGED = {
     "init": "früher",
     "calibration": "platt",
     "seed": 5,
+    "channel": 2,
     "mel": {
         "sample_rate": 44_100,
         "n_fft": 2560,
