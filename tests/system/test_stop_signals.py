@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from spectag.system.stop_signals import Stopped, stop_signals
+from spectag.system.stop_signals import Stopped, is_one_of_several, stop_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends signals to itself")
 
@@ -48,6 +48,12 @@ def test_ignored_signal_stays_ignored_as_after_nohup():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("4", True), ("1", False), ("", False), ("two", False)])
+def test_variable_of_launchers_may_have_any_value(monkeypatch, value, expected):
+    monkeypatch.setenv("WORLD_SIZE", value)
+    assert is_one_of_several() == expected
 
 
 def test_other_threads_and_processes_of_a_launcher_keep_their_handlers(monkeypatch):

@@ -21,6 +21,12 @@ class Stopped(KeyboardInterrupt):
         """What shells report for this signal, such as 130 for Ctrl-C."""
 
 
+def is_one_of_several() -> bool:
+    """Whether a launcher has started this process as one of several that train together."""
+    n_processes = os.environ.get("WORLD_SIZE", "")
+    return n_processes.isdecimal() and int(n_processes) > 1
+
+
 @contextmanager
 def stop_signals() -> Iterator[None]:
     """Within the `with` block, the first signal raises `Stopped`. One that comes later than a second ends the process.
@@ -28,7 +34,7 @@ def stop_signals() -> Iterator[None]:
     Signals that are ignored, such as SIGHUP after `nohup`, stay ignored. Has no effect outside the main thread, or in
     one of several training processes, whose launcher has its own rules.
     """
-    if threading.current_thread() is not threading.main_thread() or int(os.environ.get("WORLD_SIZE") or "1") > 1:
+    if threading.current_thread() is not threading.main_thread() or is_one_of_several():
         yield
         return
     stopped_at: float | None = None
