@@ -131,7 +131,8 @@ def _leave_group_at_exit() -> None:
 
 def n_launched() -> int:
     """Number of processes that the launcher started, according to the environment variables that it set."""
-    return max(int(os.environ.get(name, "1")) for name in _COUNT_VARIABLES)
+    values = [os.environ.get(name, "") for name in _COUNT_VARIABLES]
+    return max([1, *(int(value) for value in values if value.isdecimal())])
 
 
 def _has_distributed_gpus() -> bool:
