@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from spectag.config.base import Channel, ImageConfig, MelConfig
-from spectag.config.data_options import LabelOptions
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 OptionalOutput = Annotated[Path | None, Parameter(name=["--output", "-o"])]
@@ -27,5 +26,3 @@ MelOptions = Annotated[
 ChannelOption = Annotated[Channel, Parameter(name="--channel")]
 OptionalChannel = Annotated[Channel | None, Parameter(name="--channel")]
 ImageOptions = Annotated[ImageConfig | None, Parameter(group="8-bit spectrogram images", show_default=False)]
-LabelGroup = Annotated[LabelOptions, Parameter(name="*")]
-NO_LABEL_OPTIONS = LabelOptions()

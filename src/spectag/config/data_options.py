@@ -1,17 +1,7 @@
-"""The options about manifests, and those about training data that train, tune and lr-find share."""
+"""The options about training data that train, tune and lr-find share."""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """Where the labels are in a table."""
-
-    label_column: str | None = None
-    """Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column."""
-    label_separator: str | None = None
-    """What separates the labels in a field, such as ';'. By default a comma."""
 
 
 @dataclass(frozen=True)

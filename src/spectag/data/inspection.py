@@ -199,6 +199,8 @@ def inspect(
     folds: int | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: str | Path | None = None,
     channel: Channel = "mix",
     find_shared_audio: bool = True,
@@ -215,7 +217,7 @@ def inspect(
         Of sounds or of images.
     folds : int, optional
         Report labels that are too rare for this number of folds. By default the number of folds in the manifest.
-    audio_dir, group_column, corrections
+    audio_dir, group_column, label_column, label_separator, corrections
         As for `read_manifest`.
     channel : "mix", "loudest" or int
         How several channels become one before a clip is measured, as for `train`.
@@ -250,7 +252,14 @@ def inspect(
     and all their samples are equal; the formats of their files can differ. Missing ends and channels that cancel each
     other are found in whole recordings, not in excerpts.
     """
-    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = as_manifest(
+        manifest,
+        audio_dir=audio_dir,
+        group_column=group_column,
+        label_column=label_column,
+        label_separator=label_separator,
+        corrections=corrections,
+    )
     clips = manifest.clips
     facts = _measure_all(manifest, channel, workers, progress)
     sounds = {clip: fact for clip in clips if isinstance(fact := facts[clip], _SoundFacts)}

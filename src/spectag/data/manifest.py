@@ -2,8 +2,8 @@
 
 A manifest is a CSV with the columns `fname` and `labels` (comma-separated in one field) and, optionally, `fold`,
 `group`, `start` and `end` (seconds), `unknown` (labels) and `weight`. Other formats are recognised by their content: a
-multi-hot CSV, a CSV with a row per annotated sound, a folder with a sub-folder per label, FSDKaggle2019, FSD50K,
-ESC-50, Raven selection tables and Audacity label tracks.
+multi-hot CSV, a table with a row per annotated sound, a folder with a sub-folder per label, the tables of published
+data sets, Raven selection tables and Audacity label tracks. See docs/reference/manifests.md.
 """
 
 import csv

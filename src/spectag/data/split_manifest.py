@@ -65,6 +65,8 @@ def split(
     seed: int = 0,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: str | Path | None = None,
     find_shared_audio: bool = False,
     cache: str | Path | None = None,
@@ -85,7 +87,7 @@ def split(
         Labels are not balanced, and clips of one group or one file may be separated.
     seed : int
         Another seed gives other folds with a similar balance.
-    audio_dir, group_column, corrections
+    audio_dir, group_column, label_column, label_separator, corrections
         As for `read_manifest`.
     find_shared_audio : bool
         Also keep clips together that contain the same part of a recording. Where nearly all clips share audio with
@@ -105,7 +107,14 @@ def split(
         raise DataError(f"{' and '.join(given)} exclude each other; use only one of them")
     if find_shared_audio and test_size is not None:
         raise DataError("a split by test_size is random, so find_shared_audio has no effect; use validation_fraction")
-    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = as_manifest(
+        manifest,
+        audio_dir=audio_dir,
+        group_column=group_column,
+        label_column=label_column,
+        label_separator=label_separator,
+        corrections=corrections,
+    )
     y_true, groups, sharing = manifest.multi_hot(), manifest.groups, None
     if find_shared_audio:
         fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)

@@ -42,6 +42,8 @@ def _rows_by_file(clips: Sequence[Clip]) -> dict[Path, list[int]]:
 
 def _merged(first: Clip, second: Clip) -> Clip:
     """The first clip with the labels of both."""
+    if first.labels == second.labels and first.unknown == second.unknown:
+        return first
     labels, unknown = _united(first.labels, second.labels), _united(first.unknown, second.unknown)
     return first.with_labels(labels, unknown)
 

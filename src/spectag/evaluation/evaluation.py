@@ -30,6 +30,8 @@ def evaluate(
     corrections: str | Path | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     n_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -56,7 +58,7 @@ def evaluate(
     common_labels : bool
         Score only the labels that the model and the manifest have in common, as is always done for published taggers.
         By default, a label that the model does not know is an error.
-    corrections, audio_dir, group_column
+    corrections, audio_dir, group_column, label_column, label_separator
         As in `read_manifest`.
     n_resamples : int
         Number of bootstrap resamples. 0 gives no intervals.
@@ -79,7 +81,14 @@ def evaluate(
     """
     if n_resamples < 0 or not 0 < confidence < 1:
         raise ConfigError(f"need resamples >= 0 and a confidence between 0 and 1, got {n_resamples} and {confidence:g}")
-    manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+    manifest = as_manifest(
+        manifest,
+        audio_dir=audio_dir,
+        group_column=group_column,
+        label_column=label_column,
+        label_separator=label_separator,
+        corrections=corrections,
+    )
     check_columns(manifest, by)
     evaluated_models = predict_all(
         [model, *compare], manifest, workers, progress, log, common_labels=common_labels, features=features

@@ -1,13 +1,12 @@
 """spectag augment."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from spectag.cli.app import training_packages
-from spectag.cli.options import NO_LABEL_OPTIONS, Count, ImageOptions, LabelGroup, MelOptions, Output, Seed
+from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed
 from spectag.cli.terminal import print_skipped, progress_display
 from spectag.config.training import AugmentConfig
 
@@ -24,7 +23,8 @@ def augment_command(
     mel: MelOptions = None,
     image: ImageOptions = None,
     audio_dir: Path | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
 ) -> int:
     """Show what augmentation does to a manifest's clips.
 
@@ -44,13 +44,17 @@ def augment_command(
         Show the input of this network. Its weights are not needed.
     audio_dir
         Folder of the sounds or images, if they are not beside the manifest.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     """
     with training_packages("train", "augmentation"):
         from spectag.data.manifest import read_manifest
         from spectag.reporting.augmentation_page import augment as make_page
     with progress_display() as (progress, _):
         page = make_page(
-            read_manifest(manifest, audio_dir=audio_dir, **asdict(labels)),
+            read_manifest(manifest, audio_dir=audio_dir, label_column=label_column, label_separator=label_separator),
             output,
             augment,
             backbone=backbone,

@@ -3,14 +3,13 @@
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import NO_LABEL_OPTIONS, Flag, Json, LabelGroup, OptionalOutput, Workers
+from spectag.cli.options import Flag, Json, OptionalOutput, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -39,7 +38,8 @@ def calibrate_command(
     in_place: Flag = False,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
@@ -80,6 +80,10 @@ def calibrate_command(
         Folder of the sounds, if they are not beside the manifest.
     group_column
         Manifest column of groups, such as recordist or site.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     corrections
         Label corrections from spectag review.
     workers
@@ -101,7 +105,12 @@ def calibrate_command(
     clips = None
     if manifest is not None:  # read before a model is downloaded
         clips = read_manifest(
-            manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections, **asdict(labels)
+            manifest,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            corrections=corrections,
+            label_column=label_column,
+            label_separator=label_separator,
         )
     with progress_display() as (progress, log):
         result = calibrate(

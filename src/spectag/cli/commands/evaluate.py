@@ -4,14 +4,13 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import NO_LABEL_OPTIONS, Flag, Json, LabelGroup, OptionalOutput, Seed, Workers
+from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -35,7 +34,8 @@ def evaluate_command(
     corrections: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     resamples: Annotated[int, Parameter(validator=Number(gte=0))] = 1000,
     seed: Seed = 0,
     report: Annotated[bool, Parameter(negative="--no-report", show_default=False)] = True,
@@ -69,6 +69,10 @@ def evaluate_command(
         Folder of the sounds, if they are not beside the manifest.
     group_column
         Manifest column of groups, such as recordist or site, which are resampled as a whole.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     resamples
         Number of bootstrap resamples; 0 gives no intervals.
     seed
@@ -80,7 +84,6 @@ def evaluate_command(
     json_output
         Print the content of metrics.json.
     """
-    from spectag.data.manifest import read_manifest
     from spectag.evaluation.evaluation import evaluate
     from spectag.evaluation.output import check_evaluation_folder
     from spectag.reporting.evaluation_report.page import write_evaluation_folder
@@ -90,11 +93,15 @@ def evaluate_command(
     with progress_display() as (progress, log):
         evaluation = evaluate(
             model,
-            read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, **asdict(labels)),
+            manifest,
             compare=compare,
             by=by,
             common_labels=common_labels,
             corrections=corrections,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            label_column=label_column,
+            label_separator=label_separator,
             n_resamples=resamples,
             seed=seed,
             workers=workers,

@@ -1,12 +1,11 @@
 """spectag inspect."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import NO_LABEL_OPTIONS, ChannelOption, Folds, Json, LabelGroup, Workers
+from spectag.cli.options import ChannelOption, Folds, Json, Workers
 from spectag.cli.terminal import print_json, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -25,7 +24,8 @@ def inspect_command(
     folds: Folds = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: Path | None = None,
     channel: ChannelOption = "mix",
     find_shared_audio: bool = True,
@@ -46,6 +46,10 @@ def inspect_command(
         Folder of the sounds, if they are not beside the manifest.
     group_column
         Manifest column of groups, such as recordist or site. A group never spans two folds.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     corrections
         Label corrections from spectag review. The manifest itself is not changed.
     channel
@@ -65,11 +69,14 @@ def inspect_command(
         Print everything as JSON.
     """
     from spectag.data.inspection import inspect
-    from spectag.data.manifest import read_manifest
 
     with progress_display() as (progress, _):
         inspection = inspect(
-            read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, **asdict(labels)),
+            manifest,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            label_column=label_column,
+            label_separator=label_separator,
             folds=folds,
             corrections=corrections,
             channel=channel,

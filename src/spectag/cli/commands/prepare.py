@@ -1,9 +1,8 @@
 """spectag prepare."""
 
-from dataclasses import asdict
 from pathlib import Path
 
-from spectag.cli.options import NO_LABEL_OPTIONS, ChannelOption, ImageOptions, LabelGroup, MelOptions, Workers
+from spectag.cli.options import ChannelOption, ImageOptions, MelOptions, Workers
 from spectag.cli.terminal import print_skipped, progress_display
 
 
@@ -18,7 +17,8 @@ def prepare_command(
     image: ImageOptions = None,
     channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     workers: Workers = None,
 ) -> int:
     """Compute and cache the spectrograms of a manifest.
@@ -40,15 +40,21 @@ def prepare_command(
         one with this number, from 1.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     workers
         Number of processes. By default one per core.
     """
-    from spectag.data.manifest import read_manifest
     from spectag.data.spectrograms.preparation import prepare
 
     with progress_display() as (progress, log):
         prepared = prepare(
-            read_manifest(manifest, audio_dir=audio_dir, **asdict(labels)),
+            manifest,
+            audio_dir=audio_dir,
+            label_column=label_column,
+            label_separator=label_separator,
             cache=cache,
             png=png,
             backbone=backbone,

@@ -1,13 +1,12 @@
 """spectag review."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import NO_LABEL_OPTIONS, Flag, Json, LabelGroup, OptionalOutput, Workers
+from spectag.cli.options import Flag, Json, OptionalOutput, Workers
 from spectag.cli.terminal import (
     new_table,
     print_json,
@@ -44,7 +43,8 @@ def review_command(
     max_shown: Annotated[int, Parameter(validator=Number(gte=0))] = 100,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
@@ -77,6 +77,10 @@ def review_command(
         Folder of the sounds, if they are not beside the manifest.
     group_column
         Column of the groups: clips with equal values come from one recording, site or recordist.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     workers
         Number of cores. By default all, or one for a few clips.
     json_output
@@ -92,7 +96,12 @@ def review_command(
         if output is None or not (reviewer or "").strip():
             raise CycloptsError(msg="--accept-above writes corrections.csv: add -o FOLDER and --reviewer NAME")
         check_corrections_target(output / CORRECTIONS_FILE, corrections)
-    data_options = {"audio_dir": audio_dir, "group_column": group_column, **asdict(labels)}
+    data_options: dict[str, Any] = {
+        "audio_dir": audio_dir,
+        "group_column": group_column,
+        "label_column": label_column,
+        "label_separator": label_separator,
+    }
     clips = read_manifest(manifest, **data_options)  # before a model is downloaded
     if corrections is not None:
         read_corrections(corrections)

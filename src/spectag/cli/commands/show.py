@@ -1,12 +1,11 @@
 """spectag show."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.options import NO_LABEL_OPTIONS, ChannelOption, LabelGroup, Output, Seed
+from spectag.cli.options import ChannelOption, Output, Seed
 from spectag.config.base import MelConfig
 
 _SPECTROGRAM = "Spectrogram (by default suited to the sound; if you set one, the others are as below)"
@@ -22,7 +21,8 @@ def show_command(
     mel: Annotated[MelConfig | None, Parameter(group=_SPECTROGRAM)] = None,
     channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
 ) -> None:
     """Draw a sound, or a grid of a manifest's clips.
 
@@ -43,6 +43,10 @@ def show_command(
         one with this number, from 1.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     """
     from spectag.reporting.clip_plots import show
 
@@ -54,6 +58,7 @@ def show_command(
         seed=seed,
         channel=channel,
         audio_dir=audio_dir,
-        **asdict(labels),
+        label_column=label_column,
+        label_separator=label_separator,
     )
     print(figure)

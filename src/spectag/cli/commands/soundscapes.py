@@ -1,13 +1,12 @@
 """spectag soundscapes."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import NO_LABEL_OPTIONS, Count, LabelGroup, Output, Seed
+from spectag.cli.options import Count, Output, Seed
 from spectag.cli.terminal import progress_display
 from spectag.config.scenes import SceneConfig
 
@@ -23,7 +22,8 @@ def soundscapes_command(
     background: Path | None = None,
     sample_rate: Annotated[int, Parameter(validator=Number(gte=1000))] = 44_100,
     audio_dir: Path | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     seed: Seed = 0,
 ) -> None:
     """Mix clips into long test recordings with known event times.
@@ -47,6 +47,10 @@ def soundscapes_command(
         Sample rate of the recordings.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     seed
         Another seed gives other recordings.
     """
@@ -55,7 +59,7 @@ def soundscapes_command(
 
     noise = None if background is None else read_background(background, sample_rate=sample_rate)
     with progress_display() as (progress, log):
-        clips = read_manifest(manifest, audio_dir=audio_dir, **asdict(labels))
+        clips = read_manifest(manifest, audio_dir=audio_dir, label_column=label_column, label_separator=label_separator)
         write_soundscapes(
             output,
             find_sounds(clips, sample_rate=sample_rate, progress=progress, log=log),

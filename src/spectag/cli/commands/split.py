@@ -1,14 +1,13 @@
 """spectag split."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import NO_LABEL_OPTIONS, Folds, Json, LabelGroup, OptionalOutput, Seed, Workers
+from spectag.cli.options import Folds, Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import new_table, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ def split_command(
     seed: Annotated[Seed, Parameter(name=["--seed", "--random-state"])] = 0,
     audio_dir: Path | None = None,
     group_column: str | None = None,
-    labels: LabelGroup = NO_LABEL_OPTIONS,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     corrections: Path | None = None,
     find_shared_audio: bool = False,
     cache: Path | None = None,
@@ -57,6 +57,10 @@ def split_command(
         Folder of the sounds, if they are not beside the manifest.
     group_column
         Manifest column of groups, such as recordist or site. A group never spans two folds.
+    label_column
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+    label_separator
+        What separates the labels in a field, such as ';'. By default a comma.
     corrections
         Label corrections from spectag review. The CSV gets the corrected labels.
     find_shared_audio
@@ -68,12 +72,15 @@ def split_command(
     json_output
         Print the folds and the balance as JSON.
     """
-    from spectag.data.manifest import read_manifest
     from spectag.data.split_manifest import split, write_holdout, write_split
 
     with progress_display() as (progress, _):
         result = split(
-            read_manifest(manifest, audio_dir=audio_dir, group_column=group_column, **asdict(labels)),
+            manifest,
+            audio_dir=audio_dir,
+            group_column=group_column,
+            label_column=label_column,
+            label_separator=label_separator,
             folds=folds,
             validation_fraction=validation_fraction,
             test_size=test_size,

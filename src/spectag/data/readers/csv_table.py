@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from spectag.audio.files import audio_info
@@ -141,6 +142,7 @@ class _RowReader:
     def __init__(self, table: Table, layout: Layout, finder: FileFinder, read_labels: LabelReader) -> None:
         self._table, self._layout, self._finder, self._read_labels = table, layout, finder, read_labels
         self._names: dict[str, str] = {}  # so that equal names share memory
+        self._raven_names: dict[str, str] = {}
         raven_columns = (table.position("begin_path"), table.position("begin_file"))
         is_raven = layout.positions.get("fname") in (None, *raven_columns)
         self._raven_columns = [position for position in raven_columns if position is not None] if is_raven else None
@@ -193,10 +195,16 @@ class _RowReader:
     def _raven_file_name(self, fields: list[str]) -> str:
         """Begin Path if it is a file on this machine, else Begin File, else the sound with the table's name."""
         given = [fields[position] for position in self._raven_columns or () if fields[position]]
-        for name in given[:1]:
-            if Path(name).is_file():
-                return name
-        return given[-1].replace("\\", "/").rpartition("/")[2] if given else self._finder.sound_of(self._table.path)
+        if not given:
+            return self._own_sound
+        if given[0] not in self._raven_names:
+            is_here = Path(given[0]).is_file()
+            self._raven_names[given[0]] = given[0] if is_here else given[-1].replace("\\", "/").rpartition("/")[2]
+        return self._raven_names[given[0]]
+
+    @cached_property
+    def _own_sound(self) -> str:
+        return self._finder.sound_of(self._table.path)
 
     def _times(self, fields: list[str], line: int, labels: _Labels) -> tuple[float, float | None]:
         """Start and end in seconds."""

@@ -36,6 +36,8 @@ def prepare(
     image: ImageConfig | None = None,
     channel: Channel = "mix",
     audio_dir: str | Path | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -55,7 +57,7 @@ def prepare(
         Settings that replace those of the backbone.
     channel : "mix", "loudest" or int
         How several channels become one, as for `train`.
-    audio_dir
+    audio_dir, label_column, label_separator
         As for `read_manifest`.
     workers, progress, log
         As for `train`.
@@ -65,7 +67,7 @@ def prepare(
     SpectagError
         If the manifest or a setting is invalid, or the disk is full. Clips that can't be read are in the report.
     """
-    manifest = as_manifest(manifest, audio_dir=audio_dir)
+    manifest = as_manifest(manifest, audio_dir=audio_dir, label_column=label_column, label_separator=label_separator)
     if manifest.holds_images:
         raise DataError(f"{manifest.source}: the clips are images, which need no preparation; train on them directly")
     root = Path(cache) if cache else permanent_cache_folder() / "spectrograms"
