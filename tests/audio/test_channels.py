@@ -1,5 +1,7 @@
 """From several channels to one: the same in whole files, streams and excerpts."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,6 +10,7 @@ from helpers.bundles import tone
 from spectag.audio import channels
 from spectag.audio.channels import loudest_channel
 from spectag.audio.files import open_excerpt, open_stream, read_audio
+from spectag.audio.live_stream import read_raw
 from spectag.errors import AudioError
 
 RATE = 16_000
@@ -72,3 +75,10 @@ def test_file_that_changes_gets_its_new_loudest_channel(tmp_path):
     for weights in ([1.0, 0.1], [0.1, 1.0, 0.2]):
         soundfile.write(path, np.outer(tone("low", 1), weights), RATE)
         np.testing.assert_allclose(read_audio(path, channel="loudest")[0], tone("low", 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(("channel", "expected"), [(None, [0.25, 0.25]), (1, [0.5, -0.5]), (2, [0.0, 1.0])])
+def test_live_sound_is_the_mean_or_one_channel(channel, expected):
+    samples = np.array([[0.5, 0.0], [-0.5, 1.0]], "<f4")
+    stream = read_raw(io.BytesIO(samples.tobytes()), sample_rate=RATE, n_channels=2, channel=channel, encoding="f32le")
+    np.testing.assert_array_equal(np.concatenate([block.waveform for block in stream.blocks]), expected)

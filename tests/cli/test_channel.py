@@ -5,10 +5,12 @@ import csv
 import numpy as np
 import pytest
 import soundfile
+from cyclopts import CycloptsError
 
 import spectag
 from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
 from spectag.audio.front_end import FrontEnd
+from spectag.cli.commands.listen import _channel_number
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.fingerprint_cache import clip_fingerprints
@@ -141,3 +143,23 @@ def test_index_keeps_its_channel(stereo, tmp_path, run):
 def test_members_of_an_ensemble_share_the_channel():
     with pytest.raises(ValueError, match="channel can't differ between members"):
         Recipe(members=[{"channel": 1}, {"channel": 2}])
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "channel", "n_channels", "expected"),
+    [
+        ("mix", None, 2, None),
+        (2, None, 2, 2),
+        (2, None, 1, None),
+        (2, "mix", 2, None),
+        ("loudest", None, 2, None),
+        (1, 2, 2, 2),
+    ],
+)
+def test_listen_uses_the_channel_of_the_model_where_there_is_one(trained_on, channel, n_channels, expected):
+    assert _channel_number(channel, trained_on, n_channels) == expected
+
+
+def test_listen_needs_as_many_channels_as_the_number_of_the_channel():
+    with pytest.raises(CycloptsError, match="--channel 3: there are 2 channels; add --channels 3"):
+        _channel_number(3, "mix", 2)
