@@ -27,6 +27,7 @@ from spectag.config.training import FinetuneConfig
 from spectag.errors import BundleError, ConfigError
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.epoch_log import Epoch, OnEpoch, epoch_step
+from spectag.system.file_errors import reason_of
 from spectag.system.progress import Progress
 from spectag.training.inputs.augmenter import Augmenter
 from spectag.training.inputs.batches import Batch, Batches, Examples
@@ -414,8 +415,11 @@ class FineTuning:
         try:
             with unfinished_file(self.checkpoint) as unfinished:
                 torch.save(values, unfinished)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
-            raise BundleError(f"{self.checkpoint}: cannot write the checkpoint: {first_line(error)}") from error
+        except OSError as error:
+            raise BundleError(f"{self.checkpoint}: cannot write the checkpoint: {reason_of(error)}") from error
+        except RuntimeError as error:  # torch does not name the reason
+            reason = f"the disk is probably full ({first_line(error)})"
+            raise BundleError(f"{self.checkpoint}: cannot write the checkpoint: {reason}") from error
 
     def _stateful_parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
