@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from helpers.configs import read_config
-from spectag.config.base import Config, ImageConfig, MelConfig, WindowConfig, parse_config, to_toml
+from spectag.config.base import Config, ImageConfig, MelConfig, WindowConfig, parse_config, read_toml, to_toml
 from spectag.errors import ConfigError
 
 POSITIVE = st.floats(1e-6, 1e4)
@@ -188,3 +188,26 @@ def test_settings_file_with_invalid_toml_raises_an_error(tmp_path, content):
 def test_empty_settings_file_gives_the_defaults(tmp_path):
     (tmp_path / "a.toml").touch()
     assert read_config(tmp_path / "a.toml", MelConfig) == MelConfig()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a = " + "[" * 5_000, "not a"),
+        ("a." * 3_000 + "a = 1", "nested too deep"),
+        ("a = " + "[" * 20 + "]" * 20, "nested too deep"),
+        ("a = " + "9" * 10_000, "not a TOML file"),
+        ('a = "\ud800"', "not a TOML file"),
+    ],
+)
+def test_hostile_toml_is_an_error_of_one_line(tmp_path, content, reason):
+    (tmp_path / "a.toml").write_text(content, "utf-8", "surrogatepass")
+    with pytest.raises(ConfigError, match=reason) as error:
+        read_toml(tmp_path / "a.toml")
+    assert "\n" not in str(error.value)
+
+
+def test_large_toml_is_refused(tmp_path):
+    (tmp_path / "a.toml").write_text("#" * 10_000_001)
+    with pytest.raises(ConfigError, match="not a file of settings: it has more than 10,000,000 bytes"):
+        read_toml(tmp_path / "a.toml")

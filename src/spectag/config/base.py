@@ -164,16 +164,36 @@ class SegmentConfig(Config):
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+_MAX_TOML_BYTES = 10_000_000
+_MAX_TOML_DEPTH = 16
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The values in a TOML file. A ConfigError if it can't be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:  # may be a pipe: --config <(...)
+            content = file.read(_MAX_TOML_BYTES + 1)
+        if len(content) > _MAX_TOML_BYTES:
+            raise ConfigError(f"{path}: not a file of settings: it has more than {_MAX_TOML_BYTES:,} bytes")
+        text = content.decode("utf-8-sig")
+        values = tomllib.loads(text.replace("\r\n", "\n"))
+        _check_depth(values)
     except OSError as error:
-        raise ConfigError(f"{path}: can't read the settings: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't read the settings: {error.strerror or error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not a file of settings: the values are nested too deep") from None
+    except ValueError as error:  # from tomllib and from decoding; an integer may have too many digits
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    return values
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raise a RecursionError if tables and lists are nested deeper than settings ever are."""
+    if depth > _MAX_TOML_DEPTH:
+        raise RecursionError
+    if isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            _check_depth(child, depth + 1)
 
 
 def parse_config(values: dict[str, Any], model: type[ConfigT], *, source: str) -> ConfigT:

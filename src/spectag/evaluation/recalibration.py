@@ -26,6 +26,7 @@ from spectag.models.bundle import (
     write_info,
 )
 from spectag.models.model_card import render_card
+from spectag.models.onnx_file import check_onnx_file
 from spectag.models.out_of_fold import CALIBRATION_FILE, write_out_of_fold
 from spectag.scoring.bootstrap import Resampling, as_json
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CalibrationMethod, CrossFitted, fit_calibration
@@ -333,11 +334,12 @@ def _write(
     network = None
     if new_curves and not info.members:  # the calibration of an ensemble is not in its networks
         check_network_file(bundle, info, ONNX_FILE)
+        check_onnx_file(bundle / ONNX_FILE)
         network = _calibrated_network(bundle / ONNX_FILE, info.calibration)
     try:
         with replace_when_complete(destination) as folder:
-            ignored = None if output is None else shutil.ignore_patterns(".*")
-            shutil.copytree(bundle, folder, ignore=ignored, dirs_exist_ok=True)
+            is_ignored = _is_irregular if output is None else _is_irregular_or_hidden
+            shutil.copytree(bundle, folder, ignore=is_ignored, dirs_exist_ok=True)
             if network is not None:
                 (folder / ONNX_FILE).write_bytes(network)
             if clips.manifest_predictions is not None:
@@ -348,6 +350,15 @@ def _write(
             (folder / CARD_FILE).write_text(render_card(info, destination.name), encoding="utf-8")
     except OSError as error:
         raise BundleError(f"{output or bundle}: cannot write the tagger: {reason_of(error)}") from error
+
+
+def _is_irregular(folder: str, names: list[str]) -> set[str]:
+    """The pipes and devices among the files of a folder, whose copy would never end."""
+    return {name for name in names if not ((path := Path(folder, name)).is_file() or path.is_dir())}
+
+
+def _is_irregular_or_hidden(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name.startswith(".")} | _is_irregular(folder, names)
 
 
 def _calibrated_network(path: Path, calibration: Calibration | None) -> bytes:

@@ -22,6 +22,7 @@ from spectag.scoring.calibration import DEFAULT_THRESHOLD, CalibrationMethod, Cr
 from spectag.scoring.thresholds import BEST_F1, ThresholdGoal
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.output import csv_writer, escape_formula
+from spectag.system.regular_files import check_regular_file
 
 OUT_OF_FOLD_FILE = "predictions.csv"
 """The clips that a tagger was trained on."""
@@ -35,6 +36,7 @@ LABEL_SUFFIX = " (label)"
 MIN_CLIPS = 3
 """How many clips with a label are needed to fit its curve and threshold on a manifest."""
 N_CROSS_FITTING_FOLDS = 5
+_MAX_BYTES = 10_000_000_000  # of a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +209,10 @@ def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfF
     if not path.exists():
         return None
     labels = read_info(bundle).label_set
+    try:
+        check_regular_file(path, max_bytes=_MAX_BYTES)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; copy the complete model again") from error
     table = open_table(path, read_text(path), ",")
     if table.columns != (*OUT_OF_FOLD_COLUMNS, *label_columns(labels)):
         raise BundleError(f"{path}: the columns do not match the {len(labels)} labels; train the tagger again")

@@ -152,7 +152,7 @@ def _make_job(tagger: Tagger, window: WindowConfig | None, chunks: Sequence[Chun
     attempts = ray.remote(_AttemptCounter).options(num_cpus=0, scheduling_strategy=here).remote(_MAX_ATTEMPTS)
     bundle = tagger.folder
     paths = [bundle / INFO_FILE, *bundle.rglob(f"{ONNX_FILE}*")]  # large weights lie beside their model.onnx
-    contents = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths}
+    contents = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     return _Job(ray.put(contents), attempts, str(bundle), tagger.channel, window, folder, version("spectag"))
 
 
