@@ -55,7 +55,7 @@ def test_copy_of_a_file_has_the_cached_fingerprint_and_a_changed_file_has_a_new_
 def test_run_that_was_interrupted_continues(tmp_path, clips, monkeypatch):
     computed = []
 
-    def interrupted(clip: Clip):
+    def interrupted(_channel, clip: Clip):
         if len(computed) == 1:
             raise KeyboardInterrupt
         computed.append(clip)
