@@ -417,8 +417,12 @@ def check_corrections_target(target: Path, corrections: Path | None) -> None:
         )
 
 
-def save_accepted(target: Path, accepted: Sequence[Correction], previous: Corrections | None) -> Corrections:
-    """Add accepted suggestions to a table of corrections and return it. A new table begins with `previous`."""
-    rows = () if previous is None else previous.rows
-    append_corrections(target, accepted if target.exists() else [*rows, *accepted])
-    return Corrections(target, (*rows, *accepted))
+def with_accepted(target: Path, accepted: Sequence[Correction], previous: Corrections | None) -> Corrections:
+    """The corrections that a table will contain after `save_accepted`."""
+    return Corrections(target, (*(() if previous is None else previous.rows), *accepted))
+
+
+def save_accepted(target: Path, accepted: Sequence[Correction], previous: Corrections | None) -> None:
+    """Add accepted suggestions to a table of corrections. A new table begins with `previous`."""
+    rows = accepted if target.exists() else with_accepted(target, accepted, previous).rows
+    append_corrections(target, rows)

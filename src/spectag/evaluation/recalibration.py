@@ -21,6 +21,7 @@ from spectag.models.bundle import (
     ONNX_FILE,
     BundleInfo,
     check_network_file,
+    clean_up_after_kills,
     read_info,
     replace_when_complete,
     write_info,
@@ -156,6 +157,8 @@ def calibrate(
         If the calibration changes, and the package onnx, which writes it into model.onnx, is not installed.
     """
     bundle, output = Path(bundle), None if output is None else Path(output)
+    if in_place or output is not None:
+        clean_up_after_kills(bundle.resolve() if output is None else output)
     before = read_info(bundle)
     manual_thresholds = _check_thresholds(thresholds or {}, before)
     if output is not None and in_place:

@@ -12,13 +12,15 @@ README.md             the model card
 An ensemble has a model.onnx and weights in each of the folders members/1, members/2, ...
 """
 
+import glob
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from spectag.audio.front_end import FrontEnd
@@ -188,19 +190,43 @@ def replace_when_complete(bundle: Path) -> Iterator[Path]:
         If the folder cannot be created, or the old one cannot be replaced. The old one stays in this case.
     """
     bundle.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}-", dir=bundle.parent))
-    folder.chmod(0o755)
-    old = folder.with_name(f"{folder.name}-replaced")
-    try:
-        yield folder
-        if bundle.exists():
-            bundle.rename(old)
-        folder.rename(bundle)
-    finally:
-        if old.exists() and not bundle.exists():
-            old.rename(bundle)  # stopped between the two steps
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    clean_up_after_kills(bundle)
+    folder = bundle.with_name(f".{bundle.name}-{uuid.uuid4().hex[:8]}")
+    old, lock = _replaced(folder), folder.with_name(f"{folder.name}-lock")
+    with FileLock(lock):  # before the folder exists, so that other processes see that it is in use
+        try:
+            folder.mkdir()
+            yield folder
+            if bundle.exists():
+                bundle.rename(old)
+            folder.rename(bundle)
+        finally:
+            _remove_unfinished(bundle, folder)
+            lock.unlink(missing_ok=True)
+
+
+def clean_up_after_kills(bundle: Path) -> None:
+    """Remove what killed runs left beside a bundle. A bundle that one of them was about to replace gets its name back.
+
+    Folders of running processes stay: these hold a lock.
+    """
+    for lock in bundle.parent.glob(f".{glob.escape(bundle.name)}-*-lock"):
+        with suppress(Timeout, PermissionError), FileLock(lock, timeout=0):
+            _remove_unfinished(bundle, lock.with_name(lock.name.removesuffix("-lock")))
+            lock.unlink(missing_ok=True)
+
+
+def _remove_unfinished(bundle: Path, folder: Path) -> None:
+    """Remove an unfinished folder, and the old bundle, which gets its name back if there is no new one."""
+    old = _replaced(folder)
+    if old.exists() and not bundle.exists():
+        old.rename(bundle)  # stopped between the two steps
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-replaced")
 
 
 def read_info(bundle: str | Path) -> BundleInfo:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from spectag.curation.label_review import Review, accept_suggestions, save_accepted, write_review
+from spectag.curation.label_review import Review, accept_suggestions, save_accepted, with_accepted, write_review
 from spectag.data.corrections import Correction, read_corrections
 from spectag.models.tagger import Tagger
 from spectag.reporting.label_review_page import N_SHOWN, write_review_page
@@ -60,17 +60,18 @@ def write_review_folder(
     """
     table, target = folder / "review.csv", folder / CORRECTIONS_FILE
     write_review(table, review)
-    all_corrections = None if corrections is None else read_corrections(corrections)
+    previous = None if corrections is None else read_corrections(corrections)
     accepted: list[Correction] = []
     if accept_above is not None:
         accepted = accept_suggestions(review, accept_above, reviewer=reviewer, time=datetime.now().astimezone())
-        all_corrections = save_accepted(target, accepted, all_corrections)
     page = write_review_page(
         review.without(accepted),
         folder / "review.html",
         tagger,
         n_shown=max_shown,
-        earlier=all_corrections,
+        earlier=previous if accept_above is None else with_accepted(target, accepted, previous),
         progress=progress,
     )
+    if accept_above is not None:  # at last: once they are there, a run has to apply them
+        save_accepted(target, accepted, previous)
     return ReviewFiles(table, page, target, None if accept_above is None else len(accepted))

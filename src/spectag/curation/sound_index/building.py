@@ -3,6 +3,7 @@
 import glob
 import os
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from spectag.config.backbones import PUBLISHED
 from spectag.config.base import Channel, WindowConfig
 from spectag.curation.sound_index.ann_graph import is_installed, load_usearch, write_graph
-from spectag.curation.sound_index.database import IndexDatabase, database_errors
+from spectag.curation.sound_index.database import DATABASE, IndexDatabase, database_errors
 from spectag.curation.sound_index.metadata import (
     IndexInfo,
     SearchEngine,
@@ -42,6 +43,7 @@ ROWS_FOR_GRAPH = 200_000
 """From this number of windows on, the engine "auto" builds a graph, if usearch is installed."""
 
 _LOCK_SECONDS = 0.5  # to wait for another process that writes the index
+_FILES_BEFORE_INFO = rf"lock|{re.escape(DATABASE)}(-\w+)?|\.index\.\d+\.json"
 
 
 @dataclass
@@ -117,7 +119,7 @@ def build_index(
     """
     folder = Path(output)
     existing = read_index_info(folder) if is_index(folder) else None
-    if existing is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if existing is None and folder.exists() and (not folder.is_dir() or _has_other_files(folder)):
         raise ConfigError(f"-o {folder}: the folder contains files, but no index; use a separate folder")
     name = str(model) if model is not None else existing.model if existing else DEFAULT_MODEL
     tagger = Tagger(tagger_folder(name, progress=progress, log=log))
@@ -140,6 +142,11 @@ def build_index(
         report = _update(database, tagger, info, files, locations, workers, progress)
         _update_graph(database, info, workers, progress)
     return report
+
+
+def _has_other_files(folder: Path) -> bool:
+    """Whether a folder has files other than those of a run that was killed before it wrote index.json."""
+    return any(not re.fullmatch(_FILES_BEFORE_INFO, path.name) for path in folder.iterdir())
 
 
 def full_location(file: str) -> str:

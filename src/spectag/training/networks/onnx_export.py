@@ -178,6 +178,7 @@ def trace(
             verbose=False,
         )
     model: onnx.ModelProto = program.model_proto
+    strip_notes(model)  # they contain addresses in memory, so no two files would be equal
     return model
 
 

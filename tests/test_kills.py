@@ -1,0 +1,163 @@
+"""Runs that are killed, run twice at once or lose permissions. benchmarks/kills.py is the long form."""
+
+import subprocess
+import sys
+
+import pytest
+from benchmarks.kills import COMMANDS, Campaign, can_lose_permission, make_data, make_sounds
+
+from helpers.bundles import make_bundle
+from spectag.curation.sound_index.building import build_index
+from spectag.errors import ConfigError
+from spectag.models.bundle import INFO_FILE, replace_when_complete
+from spectag.reporting import review_folder
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+N_MOMENTS = 3
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Sounds and two models without training."""
+    folder = tmp_path_factory.mktemp("kills") / "data"
+    make_sounds(folder, seconds=0.3)
+    make_bundle(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sounds and two trained models."""
+    folder = tmp_path_factory.mktemp("kills") / "data"
+    make_data(folder)
+    return folder
+
+
+def make_campaign(name, data, root):
+    root.mkdir()
+    return Campaign(COMMANDS[name], data, root)
+
+
+@pytest.fixture(scope="module")
+def split(sounds, tmp_path_factory):
+    """The quickest command, and what it leaves."""
+    campaign = make_campaign("split", sounds, tmp_path_factory.mktemp("split") / "cases")
+    return campaign, campaign.undisturbed()
+
+
+def test_killed_command_that_is_run_again_gives_the_bytes_of_an_undisturbed_run(split):
+    campaign, expected = split
+    assert campaign.case("killed", campaign.n_operations, expected, with_old=True) == ([], True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_ends_with_the_same_bytes_after_kills_at_random_moments(data, tmp_path, rng, name):
+    campaign = make_campaign(name, data, tmp_path / "cases")
+    result = campaign.run(N_MOMENTS, rng)
+    assert result.n_killed > 0
+    assert result.faults + result.other_faults == []
+
+
+@pytest.mark.skipif(not can_lose_permission(), reason="needs setpriv, because root may write everywhere")
+def test_permission_lost_midway_is_one_line_and_old_tables_stay(split):
+    campaign, expected = split
+    assert campaign.without_permission(1, expected) == []
+
+
+def test_two_runs_with_one_output_give_the_results_of_one(split):
+    campaign, expected = split
+    assert campaign.at_once(expected) == []
+
+
+REPLACED_AND_KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from spectag.models.bundle import clean_up_after_kills, replace_when_complete
+
+root, n_left = Path(sys.argv[1]), 0
+operations = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+
+def die(event, arguments):
+    global n_left
+    n_left -= event in operations
+    if n_left == 0 and event in operations:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def replace(model):
+    with replace_when_complete(model) as folder:
+        (folder / "a").write_text("new")
+        (folder / "b").write_text("new")
+
+step, status = 0, 1
+while status != 0:
+    step += 1
+    model = root / str(step) / "model"
+    model.mkdir(parents=True)
+    (model / "a").write_text("old")
+    (model / "b").write_text("old")
+    process = os.fork()
+    if process == 0:
+        n_left = step
+        sys.addaudithook(die)
+        replace(model)
+        n_left = -1
+        os._exit(0)
+    status = os.waitpid(process, 0)[1]
+    clean_up_after_kills(model)
+    assert {(model / name).read_text() for name in "ab"} in ({"old"}, {"new"}), step
+    replace(model)
+    assert [path.name for path in model.parent.iterdir()] == ["model"], step
+    assert {(model / name).read_text() for name in "ab"} == {"new"}
+print(step)
+"""
+
+
+def test_model_folder_is_the_old_or_the_new_one_after_a_kill_at_any_operation(tmp_path):
+    script = [sys.executable, "-W", "ignore", "-c", REPLACED_AND_KILLED, tmp_path]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 8
+
+
+def test_folder_of_a_running_process_is_not_cleaned_up(tmp_path):
+    with replace_when_complete(tmp_path / "model") as first:
+        (first / INFO_FILE).write_text("first")
+        with replace_when_complete(tmp_path / "model") as second:
+            (second / INFO_FILE).write_text("second")
+    assert (tmp_path / "model" / INFO_FILE).read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_index_that_was_killed_before_its_metadata_were_written_is_continued(sounds, tmp_path):
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in ("lock", "index.sqlite", "index.sqlite-journal", ".index.123.json"):
+        (folder / name).touch()
+    assert build_index([sounds / "clips"], folder, model=sounds / "model", workers=1).n_files == 12
+    assert not (folder / ".index.123.json").exists()
+
+
+def test_folder_with_other_files_than_those_of_a_killed_run_is_refused(sounds, tmp_path):
+    for name in ("index.txt", ".index.json", "lock.wav"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).touch()
+        with pytest.raises(ConfigError, match="the folder contains files, but no index"):
+            build_index([sounds / "clips"], folder, model=sounds / "model")
+
+
+def test_corrections_appear_after_the_page_so_that_a_killed_review_can_be_started_again(
+    sounds, tmp_path, run, monkeypatch
+):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    options = ("--corrections", sounds / "corrections.csv", "--accept-above", "0.01", "--reviewer", "A")
+    arguments = ("review", sounds / "model", sounds / "wrong.csv", "-o", tmp_path / "review", "--labels-only", *options)
+    with monkeypatch.context() as patch:
+        patch.setattr(review_folder, "write_review_page", killed)
+        assert run(*arguments).status == 130
+    assert run(*arguments).status == 0
+    assert (tmp_path / "review" / "corrections.csv").exists()
