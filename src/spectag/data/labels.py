@@ -27,7 +27,7 @@ def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
 
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
-_NO_LABEL = frozenset({"", "nan", "NaN", "<NA>", "None", "set()"})
+_NO_LABEL = frozenset({"", "nan", "NaN", "<NA>", "None", "set()", "nocall"})
 
 
 def parse_label_list(field: str) -> tuple[str, ...] | None:

@@ -300,6 +300,8 @@ def test_raven_table_that_another_program_wrote_with_quotes(tmp_path):
     table = write(tmp_path / "a.selections.txt", f'{names}\n1\t"Spectrogram 1"\t1\t1.5\t2\t0\t100\t"Dog"\n')
     (clip,) = read_manifest(table).clips
     assert (clip.labels, clip.start_seconds, clip.end_seconds) == (("Dog",), 1.5, 2.0)
+    table.write_text(f'{names}\n"1"\t1\t"Spectrogram 1"\t1\t1.5\t2\t0\t100\t"Dog"\n')  # R, with the numbers of the rows
+    assert read_manifest(table).clips == (clip,)
 
 
 def test_raven_label_column_can_be_chosen(tmp_path):
@@ -515,6 +517,12 @@ def test_folders_of_folds_above_the_labels_are_folds(tmp_path, first, second):
     }  # fmt: skip
 
 
+def test_folders_of_folds_below_the_labels_are_folds(tmp_path):
+    touch(tmp_path, "Dog/train/a.wav", "Cat/test/b.wav")
+    manifest = read_manifest(tmp_path)
+    assert (manifest.labels.names, manifest.folds) == (("Cat", "Dog"), ("test", "train"))
+
+
 def test_a_label_may_have_the_name_of_a_fold(tmp_path):
     touch(tmp_path, "train/a.wav", "bus/b.wav")
     assert read_manifest(tmp_path).labels.names == ("bus", "train")
@@ -540,3 +548,50 @@ def test_negative_and_background_folders_have_no_labels(tmp_path):
     assert dict(tags(manifest)) == {
         "a.wav": ("Dog",), "b.wav": ("Cat",), "c.wav": (), "d.wav": (), "e.wav": ("Cat",),
     }  # fmt: skip
+
+
+def test_raven_paths_of_another_computer_are_matched_by_their_folders(tmp_path):
+    touch(tmp_path, "site1/a.wav", "site2/a.wav")
+    table = write(
+        tmp_path / "all.Table.1.selections.txt",
+        f"{RAVEN}\tBegin Path\tFile Offset (s)\tAnnotation\n"
+        "1\tSpectrogram 1\t1\t1\t2\t0\t100\tD:\\rec\\site2\\a.wav\t1\tDog\n"
+        "2\tSpectrogram 1\t1\t11\t12\t0\t100\tD:\\rec\\site1\\a.wav\t1\tCat\n",
+    )
+    clips = read_manifest(table).clips
+    assert [(clip.path.parent.name, clip.labels) for clip in clips] == [("site2", ("Dog",)), ("site1", ("Cat",))]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Audio File Name,Start (sec),End (sec),Sound Class", "recording_filename,begin_time_s,stop_time_s,true_label",
+     "audiofilename,start,end,label:species", "recording,start_offset_s,end_offset_s,label", "File,Begin,Stop,Species"],
+)  # fmt: skip
+def test_columns_are_recognised_by_their_words(tmp_path, header):
+    touch(tmp_path, "a.wav")
+    manifest = read_manifest(write(tmp_path / "m.csv", f"{header}\na.wav,1.0,2.0,Dog\na.wav,1.5,2.5,Cat\n"))
+    assert times(manifest) == [(1.0, 2.0), (1.5, 2.5)]
+    assert [clip.labels for clip in manifest.clips] == [("Dog", "Cat"), ("Cat", "Dog")]
+
+
+def test_annotations_of_other_programs_are_never_dropped(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    write(tmp_path / "a.txt", "1.0\t2.0\tdog\n")
+    write(tmp_path / "b.TextGrid", 'File type = "ooTextFile"\n')
+    with pytest.raises(DataError, match=r"1 files look like annotations, but are not understood: b\.TextGrid"):
+        read_manifest(tmp_path)
+
+
+def test_rfcx_species_audio_detection(tmp_path):
+    touch(tmp_path, "train/003bec244.flac")
+    text = (
+        "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n003bec244,14,1,44.544,2531.25,45.1307,5531.25\n"
+    )
+    manifest = read_manifest(write(tmp_path / "train_tp.csv", text))
+    assert (manifest.labels.names, times(manifest)) == (("14",), [(44.544, 45.1307)])
+
+
+def test_a_label_made_of_the_words_for_labels_is_still_a_column_of_0_and_1(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    text = "fname,call,species,rain\na.wav,1,0,0\nb.wav,0,1,1\n"
+    assert read_manifest(write(tmp_path / "m.csv", text)).labels.names == ("call", "species", "rain")

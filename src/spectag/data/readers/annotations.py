@@ -21,7 +21,9 @@ from spectag.data.readers.file_finder import TABLE_SUFFIX, FileFinder
 from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.errors import DataError, DataWarning
 
-TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv"})
+TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".ann", ".lab"})
+OTHER_SUFFIXES = frozenset({".textgrid", ".jams", ".eaf", ".svl", ".rttm", ".ann", ".lab"})
+"""Annotations of other programs, which are not read."""
 _NUMBER = r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?"
 _NO_COMMA = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _MAX_LINE = 10_000  # characters
@@ -106,7 +108,7 @@ def read_annotation_folder(
     not_understood, clip_tables = [], []
     n_annotations = 0
     for path in files:
-        if path.suffix.lower() not in TEXT_SUFFIXES:
+        if path.suffix.lower() not in TEXT_SUFFIXES | OTHER_SUFFIXES:
             continue
         try:
             text = read_text(path)
@@ -162,4 +164,5 @@ def _looks_like_annotations(path: Path, text: str, finder: FileFinder) -> bool:
         return False
     first = next((line for _, line in _lines(text)), "")
     begins_with_times = path.suffix.lower() == ".txt" and re.match(rf"\s*{_NUMBER}[\s,;]+{_NUMBER}([\s,;]|$)", first)
-    return bool(begins_with_times or TABLE_SUFFIX.search(path.stem)) or finder.own_sound(path) is not None
+    has_name = TABLE_SUFFIX.search(path.stem) or path.suffix.lower() in OTHER_SUFFIXES
+    return bool(begins_with_times or has_name) or finder.own_sound(path) is not None

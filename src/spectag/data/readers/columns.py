@@ -24,18 +24,20 @@ MANIFEST_COLUMNS = {
         *("fname", "filename", "file_name", "file", "path", "image", "slice_file_name", "audio_file", "filepath"),
         *("file_path", "audio_filename", "audiofilename", "audio_path", "audio_filepath", "begin_path", "begin_file"),
         *("in_file", "recording", "recording_path", "sound_file", "wav_file", "wav_path", "wav_filename", "wav"),
-        *("segment_id", "ytid", "youtube_id", "itemid", "clip_name", "clip_path", "clip", "audio", "sound", "track"),
+        *("segment_id", "ytid", "youtube_id", "itemid", "recording_id", "audio_id", "clip_name", "clip_path", "clip"),
+        *("audio", "sound", "track"),
     ),
     "labels": (
         *("labels", "label", "category", "event_label", "event_labels", "annotation", "annotations", "primary_label"),
         *("positive_labels", "tags", "tag", "class", "classes", "class_name", "class_label", "sound_class"),
         *("sound_event", "event", "event_class", "species", "common_name", "english_name", "scientific_name"),
         *("species_name", "species_code", "ebird_code", "manual_id", "top1match", "label_species", "call_type"),
+        "species_id",
     ),
     "fold": ("fold", "split", "usage", "subset"),
     "group": ("group", "src_file", "freesound_id", "flickr_video_url", "fsid"),
-    "start": ("start", "start_seconds", "start_time", "start_time_seconds", "onset"),
-    "end": ("end", "end_seconds", "end_time", "end_time_seconds"),
+    "start": ("start", "start_seconds", "start_time", "start_time_seconds", "onset", "t_min", "tmin"),
+    "end": ("end", "end_seconds", "end_time", "end_time_seconds", "t_max", "tmax"),
     "weight": ("weight",),
 }
 UNKNOWN_COLUMN = "unknown"
@@ -50,6 +52,16 @@ _CLIP_LABELS = frozenset({"labels", "positive_labels", "event_labels", "annotati
 _EVENT_LABELS = frozenset({"event_label", "annotation", "event", "event_class", "sound_event"})
 _IDS_OF_VIDEOS = frozenset({"ytid", "youtube_id", "segment_id"})
 _EXCERPT_FILES = frozenset({"slice_file_name", "ytid", "youtube_id"})
+
+# other names of the columns of files and labels consist of these words, with at least one of the first ones
+_FILE_WORDS = (
+    {"file", "filename", "path", "filepath", "fname"},
+    {"name", "audio", "sound", "wav", "clip", "recording", "rec"},
+)
+_LABEL_WORDS = (
+    {"label", "labels", "species", "class", "category", "tag", "tags", "annotation"},
+    {"name", "sound", "event", "true", "common", "scientific", "call", "target", "main", "final"},
+)
 
 _STARTS, _ENDS, _LENGTHS = {"start", "begin", "onset"}, {"end", "stop", "offset"}, {"duration", "length", "dur"}
 _TIME_WORD = re.compile("|".join((*_STARTS, *_ENDS, *_LENGTHS)))
@@ -185,7 +197,7 @@ def find_layout(
     positions = {
         name: found for name, names in MANIFEST_COLUMNS.items() if (found := table.position(*names)) is not None
     }
-    for name, position in _time_positions(table).items():
+    for name, position in (_time_positions(table) | _positions_by_words(table)).items():
         positions.setdefault(name, position)
     for name, column in (("unknown", UNKNOWN_COLUMN), ("more_labels", MORE_LABELS), ("present", "present")):
         if (found := table.position(column)) is not None:
@@ -230,6 +242,17 @@ def _time_positions(table: Table) -> dict[str, int]:
     return positions
 
 
+def _positions_by_words(table: Table) -> dict[str, int]:
+    """The positions of the first columns whose names consist of the words for files and for labels."""
+    positions: dict[str, int] = {}
+    for position, column in enumerate(table.columns):
+        words = set(normal_name(column).split("_"))
+        for name, (core, others) in (("fname", _FILE_WORDS), ("labels", _LABEL_WORDS)):
+            if words & core and words <= core | others:
+                positions.setdefault(name, position)
+    return positions
+
+
 def _with_labels(
     positions: dict[str, int], table: Table, first: Sequence[Record], label_column: str | None
 ) -> dict[str, int]:
@@ -240,7 +263,8 @@ def _with_labels(
         preferred: Iterable[str] = (*RAVEN_LABEL_COLUMNS, *MANIFEST_COLUMNS["labels"])
     else:
         preferred = MANIFEST_COLUMNS["labels"]
-    found = (position for name in preferred if (position := table.position(name)) is not None)
+    found = [position for name in preferred if (position := table.position(name)) is not None]
+    found += [positions["labels"]] if "labels" in positions else []
     candidates = [position for position in dict.fromkeys(found) if not _is_one_label_of_many(table, position, first)]
     filled = (position for position in candidates if any(fields[position] for _, fields in first))
     chosen = next(filled, candidates[0] if candidates else None)

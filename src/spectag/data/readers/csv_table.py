@@ -198,8 +198,10 @@ class _RowReader:
         if not given:
             return self._own_sound
         if given[0] not in self._raven_names:
-            is_here = Path(given[0]).is_file()
-            self._raven_names[given[0]] = given[0] if is_here else given[-1].replace("\\", "/").rpartition("/")[2]
+            found = self._finder.find(given[0], self._table.path)
+            is_beside = found is None or found.parent in self._finder.folders(self._table.path)
+            last_part = given[-1].replace("\\", "/").rpartition("/")[2]
+            self._raven_names[given[0]] = last_part if is_beside else given[0]
         return self._raven_names[given[0]]
 
     @cached_property

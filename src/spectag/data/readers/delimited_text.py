@@ -126,6 +126,10 @@ def open_table(path: Path, text: str, delimiter: str, *, header: str | None = No
     duplicates = sorted(column for column, count in Counter(columns).items() if column and count > 1)
     if duplicates:
         raise DataError(f"{path}, line {line}: duplicate columns: {abbreviate(duplicates)}; keep one of each")
+    first = list(islice(records, 1))
+    if delimiter == "\t" and first and len(first[0][1]) == len(columns) + 1 and first[0][1][0] == "1":
+        columns = ["", *columns]  # R has written the numbers of the rows, without a name
+    records = chain(first, records)
     return Table(path, tuple(columns), _check_width(path, records, columns, is_padded=delimiter == "\t"))
 
 

@@ -138,7 +138,8 @@ class FileFinder:
             for path, n in n_common.items()
             if n == most and (is_path_elsewhere or n == len(parts) or Path(path).absolute().parent in in_folders)
         ]
-        found = _only(_sounds_first(matches), name, source.parent)
+        direct = [path for path in matches if path.absolute().parent in in_folders]
+        found = _only(_sounds_first(direct or matches), name, source.parent)
         if found is not None and most < len(parts):
             self._guessed.add(found)
         return found

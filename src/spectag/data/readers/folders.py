@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spectag.audio.files import AUDIO_SUFFIXES
 from spectag.data.labels import split_labels
-from spectag.data.readers.delimited_text import abbreviate
+from spectag.data.readers.delimited_text import abbreviate, normal_name
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.readers.rows import ManifestRow
 from spectag.errors import DataError, DataWarning
@@ -25,7 +25,10 @@ _TIME_OR_PLACE = re.compile(
     r"|week|month|year)[ _-]?(\d+|[a-z])",
     re.IGNORECASE,
 )
-_BACKGROUND = frozenset({"noise", "background", "backgrounds", "silence", "other", "others", "negative", "negatives"})
+_BACKGROUND = frozenset({
+    *("noise", "background", "backgrounds", "background_noise", "silence", "other", "others", "negative", "negatives"),
+    *("ambient", "ambient_noise", "ambience", "nocall", "no_call", "no_event", "none", "empty"),
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,14 @@ def _without_other_levels(folder: Path, clips: list[_FolderClip]) -> list[_Folde
                 "label, or one per fold with sub-folders for the labels"
             )
         else:
-            return clips
+            break
+    if all(len(clip.levels) > 1 and _FOLD.fullmatch(clip.levels[1]) for clip in clips):  # Bark/train/a.wav
+        return [_FolderClip(clip.path, clip.levels, clip.fold or clip.levels[1]) for clip in clips]
+    return clips
 
 
 def _rows(folder: Path, clips: list[_FolderClip], separator: str) -> Iterator[ManifestRow]:
-    background = {clip.levels[0] for clip in clips if clip.levels[0].casefold() in _BACKGROUND}
+    background = {clip.levels[0] for clip in clips if normal_name(clip.levels[0]) in _BACKGROUND}
     if background == {clip.levels[0] for clip in clips}:  # then these are the labels
         background = set()
     if background:
