@@ -1,7 +1,6 @@
 """Cached fingerprints equal computed ones, are used again, and follow the content of the files."""
 
 import sqlite3
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from spectag.audio.files import write_audio
 from spectag.audio.fingerprints import compute_fingerprint
 from spectag.data import fingerprint_cache
 from spectag.data.clips import Clip
-from spectag.data.fingerprint_cache import clip_fingerprint, clip_fingerprints
-from spectag.errors import SpectrogramCacheError
+from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprint, clip_fingerprints
+from spectag.data.shared_audio import find_shared_audio
 from spectag.system.worker_pool import map_unordered
 
 RATE = 16_000
@@ -95,10 +94,17 @@ def test_part_of_a_recording_and_blocks_of_a_long_one_have_the_peaks_of_their_sa
     assert len(in_blocks & set(expected[1] or ())) > 0.85 * len(expected[1] or ())
 
 
-def test_damaged_cache_is_named(tmp_path, clips):
-    (path := tmp_path / "fingerprints-1.sqlite").write_text("no database, " * 99)
-    with pytest.raises(SpectrogramCacheError, match=r"fingerprints-1\.sqlite: the fingerprint cache can't be used"):
-        clip_fingerprints(clips, Path(path).parent)
+@pytest.mark.parametrize("content", ["no database, " * 99, None], ids=["damaged", "a folder"])
+def test_cache_that_cannot_be_used_is_a_warning_and_changes_no_fingerprint(tmp_path, clips, content, caplog):
+    path = tmp_path / "cache" / "fingerprints-1.sqlite"
+    path.parent.mkdir()
+    path.mkdir() if content is None else path.write_text(content)
+    found = clip_fingerprints(clips, path.parent)
+    assert peaks(found) == peaks(clip_fingerprints(clips, tmp_path / "other"))
+    shared = cached_shared_audio(found, root=path.parent)
+    assert shared.n_matches.tolist() == find_shared_audio(found).n_matches.tolist()
+    [line] = caplog.messages
+    assert "fingerprints-1.sqlite: the fingerprint cache can't be used" in line
 
 
 def test_few_long_recordings_are_read_by_several_processes_and_a_small_file_by_this_one(tmp_path, monkeypatch):

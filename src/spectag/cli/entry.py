@@ -21,6 +21,11 @@ _LOST = "stdout is closed, so the results are lost; open it, or write them to a 
 _NO_FOLDER = "the current folder was deleted; change to another one, and run the command again"
 _OUT_OF_MEMORY = "out of memory; use fewer --workers, shorter recordings, or a machine with more memory"
 _NO_THREADS = "the system allows no more threads or processes; use fewer --workers, or raise the limit (ulimit -u)"
+_SCARCE = {  # words of errors that Python and torch raise if the system has too little of something
+    "can't start new thread": _NO_THREADS,
+    "failed to map segment": _OUT_OF_MEMORY,
+    "can't allocate memory": _OUT_OF_MEMORY,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,10 +71,11 @@ def _run(tokens: list[str]) -> int:
         return _fail(_reason(error))
     except MemoryError:
         return _fail(_OUT_OF_MEMORY)
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
+    except (RuntimeError, ImportError) as error:
+        reasons = [reason for words, reason in _SCARCE.items() if words in str(error)]
+        if not reasons:
             raise
-        return _fail(_NO_THREADS)
+        return _fail(reasons[0])
     return _fail(_LOST) if status == 0 and lost_output() and not _writes_files(tokens) else status
 
 

@@ -8,6 +8,7 @@ with its size and times, so that an unchanged file is not read again, and the pa
 """
 
 import hashlib
+import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ _BLOCK_SECONDS = 60.0  # a whole number of frames; long recordings are read in b
 _BYTES_PER_WORKER = 10_000_000  # of files: their fingerprints take about as long as the start of a worker process
 _COMMIT_SECONDS = 5.0  # a killed run loses the work of this time
 _LOCK_SECONDS = 60.0  # waiting for other runs that write
+_logger = logging.getLogger("spectag")
 
 
 def clip_fingerprints(
@@ -78,25 +80,36 @@ def clip_fingerprints(
 
     Raises
     ------
-    SpectrogramCacheError
-        If the cache can't be read or written.
     WorkerDiedError
         If a worker process was killed.
     """
     sounds = dict.fromkeys(clip for clip in clips if clip.path.suffix.lower() not in IMAGE_SUFFIXES)
-    with _open_database(root, channel) as database:
-        keys = _keys(database, sounds)
-        known = {key for (key,) in database.execute("select key from fingerprints")}
-        clip_of_key = {key: clip for clip, key in keys.items() if key not in known}
-        _compute(database, {clip: key for key, clip in clip_of_key.items()}, channel, workers, progress)
-        select = "select frames, bins from fingerprints where key = ?"
-        rows = {key: database.execute(select, (key,)).fetchone() for key in set(keys.values())}
+    try:
+        with _open_database(root, channel) as database:
+            keys, rows = _keys_and_rows(database, sounds, channel, workers, progress)
+    except SpectrogramCacheError as error:
+        _logger.warning("WARNING: %s; this run goes on without it", error)
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.executescript(_TABLES)
+            keys, rows = _keys_and_rows(database, sounds, channel, workers, progress)
     prints = {
         key: Fingerprint(np.frombuffer(row[0], "<i4"), np.frombuffer(row[1], "<i2")) for key, row in rows.items() if row
     }
     if n_unreadable := sum(keys.get(clip) not in prints for clip in sounds):
         log(f"{n_unreadable} clips can't be read and have no fingerprint")
     return [prints.get(keys[clip]) if clip in keys else None for clip in clips]
+
+
+def _keys_and_rows(
+    database: sqlite3.Connection, sounds: Iterable[Clip], channel: Channel, workers: int | None, progress: Progress
+) -> tuple[dict[Clip, str], dict[str, tuple[bytes, bytes] | None]]:
+    """The key of each clip that can be read, and the columns of its fingerprint, computed where they are missing."""
+    keys = _keys(database, sounds)
+    known = {key for (key,) in database.execute("select key from fingerprints")}
+    clip_of_key = {key: clip for clip, key in keys.items() if key not in known}
+    _compute(database, {clip: key for key, clip in clip_of_key.items()}, channel, workers, progress)
+    select = "select frames, bins from fingerprints where key = ?"
+    return keys, {key: database.execute(select, (key,)).fetchone() for key in set(keys.values())}
 
 
 def cached_shared_audio(
@@ -128,7 +141,8 @@ def cached_shared_audio(
         If a worker process was killed.
     """
     key = _key_of_sets([fingerprints] if others is None else [fingerprints, others])
-    with _open_database(root) as database:
+    row = None
+    with suppress(SpectrogramCacheError), _open_database(root) as database:  # `clip_fingerprints` has warned
         select = "select pairs, n_matches, offsets_seconds from shared where key = ?"
         row = database.execute(select, (key,)).fetchone()
     if row:
@@ -142,7 +156,7 @@ def cached_shared_audio(
     blobs = [column.astype(kind).tobytes() for column, kind in zip(columns, _SHARED_KINDS, strict=True)]
     if len(found.pairs) > _MAX_PAIRS:
         return found
-    with _open_database(root) as database:
+    with suppress(SpectrogramCacheError), _open_database(root) as database:
         database.execute("insert or ignore into shared values (?, ?, ?, ?)", (key, *blobs))
     return found
 

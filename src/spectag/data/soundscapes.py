@@ -264,7 +264,8 @@ def write_soundscapes(
             for row in rows:
                 write_row(row)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"{folder}: the recordings can't be written: {error}") from error
+        reason = "the disk is probably full" if str(error) == "System error." else str(error)  # libsndfile's words
+        raise DataError(f"{folder}: the recordings can't be written: {reason}") from error
     progress("soundscapes", n_scenes, n_scenes)
     return paths
 
