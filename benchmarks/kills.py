@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -241,16 +241,18 @@ Tree = dict[str, bytes | None]
 
 def tree(folder: Path) -> Tree:
     """All files and folders below a folder, without what may differ."""
-    return {
-        path.relative_to(folder).as_posix(): None if path.is_dir() else _compared(path)
-        for path in sorted(folder.rglob("*"))
-        if folder / "home" not in path.parents  # matplotlib's list of fonts contains times
-    }
+    found: Tree = {}
+    for path in sorted(folder.rglob("*")):
+        is_of_home = folder / "home" in path.parents  # matplotlib's list of fonts contains times
+        with suppress(FileNotFoundError):  # deleted by a worker of a killed process
+            if not is_of_home:
+                found[path.relative_to(folder).as_posix()] = None if path.is_dir() else _compared(path)
+    return found
 
 
 def _compared(path: Path) -> bytes:
     """The content of a file without what may differ."""
-    if path.suffix == ".sqlite":
+    if path.suffix == ".sqlite" and not list(path.parent.glob(f"{path.name}-*")):  # opening it would use its journal
         with closing(sqlite3.connect(path)) as database:
             return "\n".join(database.iterdump()).encode(errors="backslashreplace")
     name, content = path.as_posix(), path.read_bytes()

@@ -1,5 +1,6 @@
 """Runs that are killed, run twice at once or lose permissions. benchmarks/kills.py is the long form."""
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from spectag.curation.sound_index.building import build_index
 from spectag.errors import ConfigError
 from spectag.models.bundle import INFO_FILE, replace_when_complete
 from spectag.reporting import review_folder
+from spectag.system.output import open_output
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -161,3 +163,14 @@ def test_corrections_appear_after_the_page_so_that_a_killed_review_can_be_starte
         assert run(*arguments).status == 130
     assert run(*arguments).status == 0
     assert (tmp_path / "review" / "corrections.csv").exists()
+
+
+def test_temporary_file_of_a_killed_process_is_removed_by_the_next_that_writes_the_same_file(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [f".a.{os.getppid()}.csv", f".ab.{ended.pid}.csv", f".a.{ended.pid}.txt", ".a.old.csv"]
+    for name in (*kept, f".a.{ended.pid}.csv"):
+        (tmp_path / name).touch()
+    with open_output(tmp_path / "a.csv") as out:
+        out.write("x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "a.csv"])

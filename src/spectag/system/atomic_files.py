@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 _UNFINISHED = re.compile(r"\..+\.[0-9]+\.[^.]+")
@@ -16,9 +17,9 @@ _UNFINISHED = re.compile(r"\..+\.[0-9]+\.[^.]+")
 def unfinished_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to.
 
-    The temporary file replaces `path` when the `with` block succeeds and is deleted when it fails. Missing folders are
-    created. If `path` is a symbolic link, the target is replaced. A pipe or a device, such as /dev/stdout, is written
-    directly.
+    The temporary file replaces `path` when the `with` block succeeds and is deleted when it fails. Those that killed
+    processes left for the same path are deleted. Missing folders are created. If `path` is a symbolic link, the target
+    is replaced. A pipe or a device, such as /dev/stdout, is written directly.
 
     Raises
     ------
@@ -33,11 +34,35 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         return
     path = path.resolve() if path.is_symlink() else path
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    for name in _unfinished_names(path.parent):
+        if _is_left_over(name, path):
+            path.with_name(name).unlink(missing_ok=True)
     try:
         yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=16)
+def _unfinished_names(folder: Path) -> tuple[str, ...]:
+    """The names of temporary files in a folder when this process first writes there: it may have many files."""
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name[0] == "." and _UNFINISHED.fullmatch(entry.name))
+
+
+def _is_left_over(name: str, path: Path) -> bool:
+    """Whether a name is that of a temporary file for `path` whose process has ended."""
+    number = name.removeprefix(f".{path.stem}.").removesuffix(path.suffix)
+    if os.name != "posix" or not number.isdecimal() or name != f".{path.stem}.{number}{path.suffix}":
+        return False
+    try:
+        os.kill(int(number), 0)  # sends no signal
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def remove_unfinished(path: Path) -> None:
