@@ -20,6 +20,7 @@ AV_SUFFIXES = frozenset(_CONTAINERS | {".aac", ".ac3", ".eac3", ".wma", ".amr"})
 
 # FFmpeg also opens playlists, which name other files and URLs. An input file must not make us read those.
 _AV_FORMATS = "mov,matroska,ogg,aac,mp3,flac,wav,w64,aiff,caf,asf,amr,ac3,eac3,au"
+_MAX_BYTES_WITHOUT_SOUND = 1 << 27  # the index of a film of a day has 85 MB; the pictures between two packets less
 _PREROLL_SECONDS = 0.5  # after a seek, the first frames of mp3, aac and opus are wrong
 
 
@@ -41,9 +42,9 @@ def open_with_av(path: Path, refusal: RefusedError) -> "AvDecoder":
         raise AudioError(f"{path}: not a sound that soundfile can read: {refusal}") from error
     stack = ExitStack()
     try:
-        file = stack.enter_context(path.open("rb"))
-        container = stack.enter_context(av.open(_AvFile(file), options={"format_whitelist": _AV_FORMATS}))
-        return AvDecoder(path, container, stack)
+        file = _AvFile(stack.enter_context(path.open("rb")))
+        container = stack.enter_context(av.open(file, options={"format_whitelist": _AV_FORMATS}))
+        return AvDecoder(path, file, container, stack)
     except BaseException as error:
         stack.close()
         if not isinstance(error, av.FFmpegError | OSError | ValueError):
@@ -53,12 +54,33 @@ def open_with_av(path: Path, refusal: RefusedError) -> "AvDecoder":
 
 
 class _AvFile:
-    """A file for PyAV. A damaged container may ask for a place before its start; PyAV would print an exception."""
+    """A file for PyAV. A damaged container may ask for a place before its start; PyAV would print an exception.
+
+    It ends where FFmpeg has read many bytes without a packet of sound. FFmpeg would search for one up to the end of the
+    file, through a hundred gigabytes of zeros.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.read = file.read
+        self._n_bytes = 0
+        self._has_ended = False
         self.tell = file.tell
+
+    def read(self, n_bytes: int) -> bytes:
+        """The next bytes; none if there was no packet for long."""
+        if self._n_bytes > _MAX_BYTES_WITHOUT_SOUND:
+            self._has_ended = True  # also if FFmpeg makes a packet of what it has read
+        data = b"" if self._has_ended else self._file.read(n_bytes)
+        self._n_bytes += len(data)
+        return data
+
+    def start_to_count(self) -> None:
+        """Expect a packet of sound within the next bytes."""
+        self._n_bytes = 0
+
+    def do_not_count(self) -> None:
+        """Let FFmpeg read as much as it likes, as it does when it seeks in a file without an index."""
+        self._n_bytes = -sys.maxsize
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """The new position, or -1 if there is no such place."""
@@ -73,7 +95,8 @@ class AvDecoder:
 
     is_exact = False
 
-    def __init__(self, path: Path, container: Any, stack: ExitStack) -> None:
+    def __init__(self, path: Path, file: _AvFile, container: Any, stack: ExitStack) -> None:
+        self._file = file
         self._stack = stack  # closes the container and the file
         if not container.streams.audio:
             raise AudioError(f"{path}: the file has no sound, only pictures or text")
@@ -112,6 +135,7 @@ class AvDecoder:
         end = sys.maxsize if end_seconds is None else round(end_seconds * self.sample_rate)
         if start > 0:
             seek_seconds = max(start_seconds - _PREROLL_SECONDS, 0) + self._origin_seconds
+            self._file.do_not_count()
             self._container.seek(int(seek_seconds / self._stream.time_base), stream=self._stream)
         return np.concatenate([np.empty((0, self.n_channels), np.float32), *self.blocks(start, end)])
 
@@ -129,16 +153,23 @@ class AvDecoder:
     def _seconds_of_packets(self) -> float:
         """The end of the last packet."""
         stream = self._stream
-        packets = self._container.demux(stream)
+        packets = self._packets()
         ends = [packet.pts + (packet.duration or 0) for packet in packets if packet.pts is not None]
         return float(max(ends, default=0) * stream.time_base) - self._origin_seconds
+
+    def _packets(self) -> Iterator[Any]:
+        """The packets of the sound."""
+        self._file.start_to_count()
+        for packet in self._container.demux(self._stream):
+            yield packet
+            self._file.start_to_count()
 
     def _frames(self) -> Iterator[Any]:
         """The decoded frames. What is no sound in an mp3, such as the tag of a joined file, is left out."""
         from av.error import InvalidDataError
 
         is_mp3 = self._container.format.name == "mp3"
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             try:
                 frames = packet.decode()
             except InvalidDataError:

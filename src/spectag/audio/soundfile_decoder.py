@@ -14,7 +14,7 @@ from spectag.array_types import Float32Array
 from spectag.audio.audio_info import AudioInfo
 from spectag.audio.file_ends import caf_present_fraction
 from spectag.audio.file_view import FileView
-from spectag.audio.ogg_links import ogg_links
+from spectag.audio.ogg_links import end_of_pages, ogg_links
 from spectag.audio.wav_header import read_wav_header
 
 _BLOCK_SAMPLES = 1 << 17  # per channel: about 3 s
@@ -55,7 +55,9 @@ def open_with_soundfile(path: Path, *, sequential: bool) -> "SoundfileDecoder | 
     header = read_wav_header(path)
     if header is not None and header.is_unfinished:
         return SoundfileDecoder(FileView(path, replacement=header.correction), sequential=sequential)
-    decoder = SoundfileDecoder(os.fsencode(path), sequential=sequential)
+    end = end_of_pages(path)
+    source = os.fsencode(path) if end is None else FileView(path, 0, end)
+    decoder = SoundfileDecoder(source, sequential=sequential)
     if decoder.n_samples >= _UNKNOWN_LENGTH:
         decoder.close()
         raise UnknownLengthError("its header does not contain its length")
