@@ -212,6 +212,7 @@ def test_missing_table_is_an_error(tmp_path):
 # ------------------------------------------------------------------------------------------- read and written
 
 
+@pytest.mark.filterwarnings("ignore:.*is read as Windows-1252")
 @pytest.mark.parametrize(
     ("encoding", "delimiter"), [("utf-8", ","), ("utf-8-sig", ";"), ("cp1252", ";"), ("utf-16", "\t")]
 )

@@ -477,6 +477,7 @@ def test_too_long_name_is_a_missing_file(tmp_path):
 # ---------------------------------------------------------------------------------------- tables as people make them
 
 
+@pytest.mark.filterwarnings("ignore:.*is read as Windows-1252")
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])

@@ -595,3 +595,31 @@ def test_a_label_made_of_the_words_for_labels_is_still_a_column_of_0_and_1(tmp_p
     touch(tmp_path, "a.wav", "b.wav")
     text = "fname,call,species,rain\na.wav,1,0,0\nb.wav,0,1,1\n"
     assert read_manifest(write(tmp_path / "m.csv", text)).labels.names == ("call", "species", "rain")
+
+
+def test_folder_of_raven_tables_without_a_known_label_column_names_the_option(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    for name in "ab":
+        row = "1\tSpectrogram 1\t1\t1.0\t2.0\t0\t100\ttrill"
+        write(tmp_path / f"{name}.Table.1.selections.txt", f"{RAVEN}\tCall Code\n{row}\n")
+    with (
+        pytest.raises(DataError, match="no sounds in sub-folders"),
+        pytest.warns(DataWarning, match=r"2 files that look like annotations are not read.*--label-column.*Call Code"),
+    ):
+        read_manifest(tmp_path)
+    assert read_manifest(tmp_path, label_column="Call Code").labels.names == ("trill",)
+
+
+def test_times_at_which_a_recording_was_made_are_not_the_times_of_a_clip(tmp_path):
+    touch(tmp_path, "a.wav")
+    text = "fname,label,start_time,end_time\na.wav,Dog,2024-05-01 05:30:00,2024-05-01 05:40:00\n"
+    assert times(read_manifest(write(tmp_path / "m.csv", text))) == [(0.0, None)]
+    text = "fname,start_time,onset,offset,label\na.wav,05:30:00,1.0,2.0,Dog\n"
+    assert times(read_manifest(write(tmp_path / "m.csv", text))) == [(1.0, 2.0)]
+
+
+def test_text_that_is_not_utf_8_is_read_as_western_with_a_warning(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "m.csv", "fname,labels\na.wav,Grünspecht\n".encode("cp1252"))
+    with pytest.warns(DataWarning, match="is not UTF-8 and is read as Windows-1252, such as 'Grünspecht'"):
+        assert read_manifest(table).labels.names == ("Grünspecht",)

@@ -105,7 +105,7 @@ def read_annotation_folder(
         If a file looks like annotations, but is not understood; or as for a single table.
     """
     rows: list[ManifestRow] = []
-    not_understood, clip_tables = [], []
+    not_understood, clip_tables = dict[Path, str](), []
     n_annotations = 0
     for path in files:
         if path.suffix.lower() not in TEXT_SUFFIXES | OTHER_SUFFIXES:
@@ -119,23 +119,24 @@ def read_annotation_folder(
             n_annotations += bool(text.strip())
             rows.extend(found)
         elif _looks_like_annotations(path, text, finder):
-            not_understood.append(str(path.relative_to(folder)))
+            not_understood[path] = text
         elif clip_table(path, text) is not None:
             clip_tables.append(str(path.relative_to(folder)))
-    names = abbreviate(not_understood)
+    names = abbreviate(str(path.relative_to(folder)) for path in not_understood)
+    reason = next((_reason(path, text, finder, options) for path, text in not_understood.items()), "")
     if not n_annotations:
         if not_understood:
             warnings.warn(
-                f"{folder}: {len(not_understood)} files that look like annotations are not read: {names}",
+                f"{folder}: {len(not_understood)} files that look like annotations are not read: {names}{reason}",
                 DataWarning,
                 stacklevel=2,
             )
         return None
     if not_understood:
         raise DataError(
-            f"{folder}: {len(not_understood)} files look like annotations, but are not understood: {names}; expected "
-            "start, end and label in each line, or a header with these columns. Correct the files, or move them out of "
-            "the folder"
+            f"{folder}: {len(not_understood)} files look like annotations, but are not understood: {names}{reason}; "
+            "expected start, end and label in each line, or a header with these columns. Correct the files, or move "
+            "them out of the folder"
         )
     if clip_tables:
         warnings.warn(
@@ -156,6 +157,16 @@ def _read_annotations(path: Path, text: str, finder: FileFinder, options: TableO
     if not text.strip() and finder.own_sound(path) is not None:
         return [ManifestRow(path, None, finder.sound_of(path), (), is_annotation=True)]
     return None
+
+
+def _reason(path: Path, text: str, finder: FileFinder, options: TableOptions) -> str:
+    """Why a file with a header of times is not understood, for messages."""
+    try:
+        read_csv(path, text, finder, options)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return f" ({reason})" if "--label-column" in reason else ""
+    return ""
 
 
 def _looks_like_annotations(path: Path, text: str, finder: FileFinder) -> bool:

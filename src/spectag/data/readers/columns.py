@@ -65,6 +65,7 @@ _LABEL_WORDS = (
 
 _STARTS, _ENDS, _LENGTHS = {"start", "begin", "onset"}, {"end", "stop", "offset"}, {"duration", "length", "dur"}
 _TIME_WORD = re.compile("|".join((*_STARTS, *_ENDS, *_LENGTHS)))
+_DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
 _SECONDS = {"s", "sec", "secs", "second", "seconds"}
 _OTHER_UNITS = {"sample", "samples", "frame", "frames", "ms", "msec", "milliseconds", "min", "minutes"}
 _OF_TIMES = {"time", "times", "event", "segment", "clip", "annotation", "call", "t", "of", "the", "window", "offset"}
@@ -202,6 +203,12 @@ def find_layout(
     for name, column in (("unknown", UNKNOWN_COLUMN), ("more_labels", MORE_LABELS), ("present", "present")):
         if (found := table.position(column)) is not None:
             positions[name] = found
+    onset, offset = table.position("onset"), table.position("offset")
+    if onset is not None and offset is not None:  # rather than the start_time of the recording
+        positions |= {"start": onset, "end": offset}
+    for name in ("start", "end"):
+        if name in positions and any(_DATE.match(fields[positions[name]]) for _, fields in first):
+            del positions[name]  # when it was recorded
     if group_column is not None:
         positions["group"] = chosen_position(table, group_column, "groups")
     positions = _with_labels(positions, table, first, label_column)

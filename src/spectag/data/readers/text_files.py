@@ -2,12 +2,13 @@
 
 import codecs
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from spectag.errors import DataError
+from spectag.errors import DataError, DataWarning
 
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -29,6 +30,11 @@ def read_text(path: Path) -> str:
     ------
     DataError
         If the file can't be read, is not text, or has another encoding.
+
+    Warns
+    -----
+    DataWarning
+        If the encoding is taken for Windows-1252, which cannot be told from those of other European languages.
     """
     try:
         content = path.read_bytes()
@@ -46,9 +52,21 @@ def read_text(path: Path) -> str:
         with suppress(UnicodeDecodeError):
             text = content.decode("cp1252")
             if not _NOT_WESTERN.search(text):
+                _warn_of_encoding(path, text)
                 return text
         raise DataError(f"{path}: the text is neither UTF-8 nor Windows-1252; save it as UTF-8")
     raise DataError(f"{path}: the text is damaged; its byte order mark says {encoding}. Save it as UTF-8")
+
+
+def _warn_of_encoding(path: Path, text: str) -> None:
+    match = re.search(r"\w*[^\x00-\x7f]\w*", text)
+    example = shorten(match[0]) if match else ""
+    warnings.warn(
+        f"{path}: the text is not UTF-8 and is read as Windows-1252, such as '{example}'; "
+        "if these letters are wrong, save it as UTF-8",
+        DataWarning,
+        stacklevel=3,
+    )
 
 
 def _encoding(content: bytes) -> str | None:
