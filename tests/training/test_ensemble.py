@@ -80,54 +80,57 @@ def test_checkpoints_of_another_version_of_fine_tuning_or_other_settings_are_not
     assert fingerprint(recipe) != first
 
 
-def test_fine_tuned_members_share_the_time_however_many_trainings_each_has(run, monkeypatch):
-    """Of 1000 s, 20 s are reserved for the bundle and 20 s for each of two members: each member has 470 s."""
-    clock, seconds = SimpleNamespace(now=0.0), []
-
-    def fit(inputs, cross_validation, context, *_, **__):
-        for used in (100.0, 200.0):
-            seconds.append(context.seconds_left())
-            clock.now += used
-        return MemberFit((), HeldOutLogits(np.zeros((2, 1))))
-
-    monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", fit)
-    monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
-    recipe = small_recipe()
-    members = [SimpleNamespace(recipe=recipe), SimpleNamespace(recipe=recipe)]
-    cross_validation = CrossValidation(np.array([[True], [False]]), (), None)
-    run(Recipe(budget=1000), clock=lambda: clock.now).fit(members, cross_validation)
-    assert seconds == [470.0, 370.0, 660.0, 560.0]
-
-
 class SlowMembers:
-    """Replaces training: a clip or a mixed clip, and an epoch, takes a second by `clock`."""
+    """Replaces training: a clip, a mixed clip and an epoch take a second by `now`, or as many as `slowness`.
 
-    def __init__(self, monkeypatch):
-        self.now, self.n_mixed, self.fitted = 0.0, [], []
+    Writing a network takes 2 s, and what is beside it 7 s.
+    """
+
+    def __init__(self, monkeypatch, slowness=lambda now: 1.0):
+        self.now, self.slowness, self.fitted = 0.0, slowness, []
         self._done = set()
-        monkeypatch.setattr("spectag.training.ensemble.fit_frozen", self._fit_frozen)
-        monkeypatch.setattr("spectag.training.ensemble._fingerprint", lambda *_: "")
-        monkeypatch.setattr(
-            "spectag.training.ensemble.cost_of_frozen", lambda inputs, *_: FrozenCost(float(inputs.n_clips), 1.0)
-        )
+        module = "spectag.training.ensemble."
+        monkeypatch.setattr(module + "fit_frozen", self._fit_frozen)
+        monkeypatch.setattr(module + "_fingerprint", lambda *_: "")
+        monkeypatch.setattr(module + "cost_of_frozen", self._cost_of_frozen)
+        monkeypatch.setattr(module + "seconds_of_features", lambda *_, **__: 0.0)
+        monkeypatch.setattr(module + "seconds_of_writing", lambda *_, **__: 2.0)
         monkeypatch.setattr("spectag.training.members.finetuned.seconds_per_epoch", lambda *_: 1.0)
         monkeypatch.setattr("spectag.training.members.finetuned.fit_finetuned", self._fit_finetuned)
 
     def clock(self):
         return self.now
 
+    def spend(self, seconds):
+        self.now += seconds * self.slowness(self.now)
+
+    def _cost_of_frozen(self, inputs, y_true, n_heads):
+        return FrozenCost(float(inputs.n_clips), 0.0, 1.0, inputs.recipe.n_mixed_clips, n_heads, 2.0)
+
     def _fit_frozen(self, inputs, data, cross_validation, callbacks, *, name):
-        self.n_mixed.append(data)
-        self.fitted.append(name)
+        self.fitted.append((name, data.mixed.n if data.mixed else 0))
         return MemberFit((), HeldOutLogits(np.zeros(cross_validation.targets.shape)))
 
     def _fit_finetuned(self, inputs, cross_validation, context, callbacks, *, name):
-        self.fitted.append((name, context.seconds_per_epoch))
+        self.fitted.append((name, context.seconds_left()))
         return MemberFit((), HeldOutLogits(np.zeros(cross_validation.targets.shape)))
 
     def compute(self, names):
-        self.now += len(names - self._done)
+        self.spend(len(names - self._done))
         self._done |= names
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+    n: int
+
+    def joined(self, others):
+        return Mixed(self.n + others.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    mixed: Mixed | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,53 +139,136 @@ class SlowInputs:
     n_clips: int
     members: SlowMembers
 
-    def frozen_features(self, y_true, *, progress, **_):
-        names = {("clip", number) for number in range(self.n_clips)}
-        names |= {("mix", number) for number in range(self.recipe.n_mixed_clips)}
-        self.members.compute({(self.recipe.backbone, *name) for name in names})
-        return self.recipe.n_mixed_clips
+    @property
+    def store(self):
+        return SimpleNamespace(folder=self.recipe.backbone, onnx_file=lambda _: None)
+
+    @property
+    def clips(self):
+        return SimpleNamespace(example=None)
+
+    def frozen_features(self, y_true, *, progress, with_mixed, **_):
+        self.members.compute({(self.recipe.backbone, "clip", number) for number in range(self.n_clips)})
+        return Features(self.mixed_clips(y_true, range(self.recipe.n_mixed_clips)) if with_mixed else None)
+
+    def mixed_clips(self, y_true, numbers, *, progress=None):
+        self.members.compute({(self.recipe.backbone, "mix", number) for number in numbers})
+        return Mixed(len(numbers))
 
 
 FROZEN = Recipe(backbone="mn04_audioset", n_mixed_clips=3000)
+LITE0 = Recipe(backbone="efficientnet_lite0")
 
 
-@pytest.mark.parametrize(("budget", "n_mixed"), [(None, 3000), (20_000, 3000), (2000, 750), (10, 0)])
+@pytest.mark.parametrize(("budget", "n_mixed"), [(None, 3000), (20_000, 3000), (2000, 1750), (10, 0)])
 def test_mixed_clips_are_as_many_as_there_is_time_for(run, monkeypatch, budget, n_mixed):
-    """Of 2000 s, 20 are reserved. After 12 s for the clips, 250 mixed clips at once until 800 s are used up."""
+    """Of 2000 s, 9 are kept for the model. After 12 s for the clips, there are 250 mixed clips at once."""
     members, lines = SlowMembers(monkeypatch), []
     training = run(Recipe(budget=budget), lines.append, clock=members.clock)
     training.fit([SlowInputs(FROZEN, 12, members)], folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
-    assert members.n_mixed == [n_mixed]
+    assert members.fitted == [("", n_mixed)]
     is_cut = n_mixed < 3000
-    assert (f"mixed clips: {n_mixed} of 3000, as many as there is time for" in lines) == is_cut
+    line = f"mn04_audioset frozen: {n_mixed} of 3000 mixed clips, as many as there is time for"
+    assert (line in lines) == is_cut
+
+
+def test_features_of_mixed_clips_are_read_once(run, monkeypatch):
+    """Each step reads only its own, so that the time grows with the number of mixed clips, not with its square."""
+    members, ranges = SlowMembers(monkeypatch), []
+    original = SlowInputs.mixed_clips
+    monkeypatch.setattr(
+        SlowInputs, "mixed_clips", lambda *args, **kwargs: ranges.append(args[2]) or original(*args, **kwargs)
+    )
+    training = run(Recipe(budget=20_000), clock=members.clock)
+    training.fit([SlowInputs(FROZEN, 12, members)], folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
+    assert [number for numbers in ranges for number in numbers] == list(range(3000))
+
+
+def best_of(members, n_clips=100):
+    """Members as in the recipe `best`."""
+    refit = small_recipe(final_model="refit", epochs=30)
+    return [SlowInputs(FROZEN, n_clips, members), SlowInputs(LITE0, n_clips, members), SlowInputs(refit, 0, members)]
 
 
 def test_plan_is_logged_and_followed(run, monkeypatch):
-    """Of 1000 s, 20 s are reserved for the bundle and 20 s for a fine-tuned member. 100 clips leave 280 s for mixing.
-
-    The second frozen member would take 350 s of 980 s. Fine-tuning would take 8 s.
-    """
+    """Of 1500 s, 7 s and 2 s for each network are kept. Fine-tuning takes 3.25 s per epoch of all clips and 3 folds."""
     members, lines = SlowMembers(monkeypatch), []
-    lite0 = FROZEN.model_copy(update={"backbone": "efficientnet_lite0", "n_mixed_clips": 0})
-    inputs = [SlowInputs(FROZEN, 100, members), SlowInputs(lite0, 350, members), SlowInputs(small_recipe(), 0, members)]
+    inputs = best_of(members)
     cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
-    training = run(Recipe(budget=1000), lines.append, clock=members.clock)
+    training = run(Recipe(budget=1500), lines.append, clock=members.clock)
     plans = training.plan(inputs, cross_validation)
     assert lines == [
-        "plan: mn04_audioset frozen: 5 trainings with 250 mixed clips, about 6 min",
-        "plan: efficientnet_lite0 frozen: left out, because it takes too long",
-        "plan: scratch fine-tuned: 4 trainings of 2 epochs, about 8 s",
-        "plan: about 6 min of 17 min in all, with reading the sounds and writing the model",
+        "plan: mn04_audioset frozen: 5 trainings with 1000 mixed clips, about 18 min",
+        "plan: efficientnet_lite0 frozen: 5 trainings, about 2 min",
+        "plan: scratch fine-tuned: 5 trainings of 30 epochs, about 2 min",
+        "plan: about 22 min of 25 min in all, with reading the sounds and writing the model",
     ]
     training.fit(inputs, cross_validation, plans)
-    assert members.fitted == ["mn04_audioset frozen, ", ("scratch fine-tuned, ", 1.0)]
-    assert members.n_mixed == [250]
-    assert "mn04_audioset frozen, heads of 4 folds, 11 min left of 16.7" in lines
+    assert [name for name, _ in members.fitted[:3]] == [
+        "mn04_audioset frozen, ",
+        "efficientnet_lite0 frozen, ",
+        "scratch fine-tuned, ",
+    ]
+    assert members.fitted[0][1] == 1000
+    assert "mn04_audioset frozen, heads of 4 folds, 7 min left of 25" in lines
+
+
+def test_what_was_left_out_is_reconsidered_at_the_end(run, monkeypatch):
+    """There is time for 1000 mixed clips and fine-tuning, which then takes no time: so there are more mixed clips."""
+    members, lines = SlowMembers(monkeypatch), []
+    inputs = best_of(members)[::2]
+    cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
+    run(Recipe(budget=1450), lines.append, clock=members.clock).fit(inputs, cross_validation)
+    assert [fitted for fitted in members.fitted if "frozen" in fitted[0]] == [
+        ("mn04_audioset frozen, ", 1000),
+        ("mn04_audioset frozen, ", 1250),
+    ]
+    assert any(line.startswith("plan now, in the time that is left: mn04_audioset frozen: 5 train") for line in lines)
+    assert members.now <= 1450
+
+
+@pytest.mark.parametrize("slowness", [lambda _: 1.0, lambda _: 2.0, lambda now: 1.0 if now < 700 else 2.0])
+@pytest.mark.parametrize("budget", [400, 1500, 4000])
+def test_budget_is_kept_on_slower_machines_and_if_other_work_starts(run, monkeypatch, slowness, budget):
+    """The cost is measured on the machine as it is in the beginning. What is not fine-tuned is left for writing."""
+    members = SlowMembers(monkeypatch, slowness)
+    original = members._cost_of_frozen
+
+    def cost(*arguments):
+        exact, factor = original(*arguments), slowness(members.now)
+        of_mixed = exact.per_mixed_clip * factor
+        return dataclasses.replace(exact, features=exact.features * factor, per_mixed_clip=of_mixed)
+
+    monkeypatch.setattr("spectag.training.ensemble.cost_of_frozen", cost)
+    training = run(Recipe(budget=budget), clock=members.clock)
+    training.fit(best_of(members), folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
+    assert members.now + 2 * 7 <= 7 / 6 * budget
+    assert members.now >= 0.5 * min(budget, 3200)
+
+
+def test_fine_tuned_members_share_the_time(run, monkeypatch):
+    """Of 1000 s, 7 s and 2 s for each network are kept. Each of two members has half of the rest."""
+    members = SlowMembers(monkeypatch)
+    inputs = [SlowInputs(small_recipe(epochs=1000), 0, members)] * 2
+    cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
+    run(Recipe(budget=1000), clock=members.clock).fit(inputs, cross_validation)
+    assert members.fitted[0][1] == pytest.approx((1000 - 7 - 4) / 2, abs=5)
+    assert members.fitted[1][1] == pytest.approx(1000 - 7 - 4, abs=5)  # the first one took no time
+
+
+def test_nothing_is_measured_if_most_of_the_time_is_over(run, monkeypatch):
+    members, lines = SlowMembers(monkeypatch), []
+    training = run(Recipe(budget=1000), lines.append, clock=members.clock)
+    members.now = 800.0
+    monkeypatch.setattr("spectag.training.ensemble.cost_of_frozen", None)
+    training.fit(best_of(members), folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
+    assert members.fitted == [("mn04_audioset frozen, ", 0)]
+    assert members.now == 900.0
 
 
 def test_there_is_no_plan_for_one_member_without_a_budget(run, monkeypatch):
     members, lines = SlowMembers(monkeypatch), []
-    assert run(Recipe(), lines.append).plan([SlowInputs(FROZEN, 100, members)], folds_of(np.eye(4, dtype=bool))) == ()
+    assert run(Recipe(), lines.append).plan([SlowInputs(FROZEN, 100, members)], folds_of(np.eye(4, dtype=bool))) == {}
     assert not lines
 
 
@@ -263,18 +349,6 @@ def test_log_says_which_member_was_validated_on_few_clips(run, monkeypatch, rng)
         "scratch fine-tuned 2: validated on 8 of 16 held-out clips; the scores of the other 8 are those of the other "
         "members"
     )
-
-
-def test_fine_tuning_beside_a_frozen_member_needs_time_for_two_folds(run, monkeypatch):
-    """Of 20 s, 2 s are reserved for the bundle and 2 s for the member. All clips and two folds take 2.5 s an epoch."""
-    cross_validation = folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4])
-    refit = small_recipe(final_model="refit", epochs=30)
-    for n_clips, plan in ((8, "3 trainings of 3 epochs, about 8 s"), (9, "left out, because it takes too long")):
-        members, lines = SlowMembers(monkeypatch), []
-        frozen = SlowInputs(FROZEN.model_copy(update={"n_mixed_clips": 0}), n_clips, members)
-        training = run(Recipe(budget=20), lines.append, clock=members.clock)
-        training.plan([frozen, SlowInputs(refit, 0, members)], cross_validation)
-        assert lines[1] == f"plan: scratch fine-tuned: {plan}"
 
 
 def folds_of(y_true, n_folds=4):

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,22 +17,32 @@ from spectag.config.recipe import Recipe
 from spectag.config.training import NoisyConfig
 from spectag.data.audio_groups import first_sharing
 from spectag.data.clips import Manifest, shares_recording
-from spectag.data.labels import LabelSet
-from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.shared_audio import SharedAudio
 from spectag.errors import ConfigError, DataError
-from spectag.models.bundle import read_info
-from spectag.scoring.blending import EnsembleWeights
-from spectag.system.epoch_log import Epoch
-from spectag.system.progress import Log, no_log
+from spectag.system.progress import no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
-from spectag.training.heads.per_fold import FrozenFeatures, WindowLogits, relabel_noisy_clips
-from spectag.training.members.bundle_member import BundleMember
+from spectag.training.ensemble_fit import EnsembleFit, MemberScore
+from spectag.training.heads.per_fold import FrozenFeatures, relabel_noisy_clips
 from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
-from spectag.training.planning import MemberPlan, cost_of_frozen, rounded
-from spectag.training.setup.budget import Budget, affordable
+from spectag.training.planning import (
+    N_MIXED_AT_ONCE,
+    Cost,
+    FinetuneCost,
+    FrozenCost,
+    MemberPlan,
+    allot,
+    cost_of_frozen,
+    least_seconds,
+    rounded,
+    seconds_after,
+    seconds_beside_networks,
+    seconds_of_features,
+    seconds_of_writing,
+)
+from spectag.training.setup.budget import Budget
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, relative_weights
+from spectag.training.setup.data_checks import check_init, check_negatives
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.member_weights import blend, has_logits
 from spectag.training.setup.noisy_labels import relabel_report
@@ -42,94 +52,27 @@ if TYPE_CHECKING:
 
 FINETUNING_VERSION = 3
 """Increased when fine-tuning with the same settings gives other weights, so that no earlier checkpoint is continued."""
-_RESERVED_SECONDS = 20.0
-"""Part of a budget that is kept for writing the bundle, and again for the export of each fine-tuned member."""
-_MAX_RESERVED_FRACTION = 0.1
-"""Largest fraction of a budget that is reserved."""
-_LATEST_FROZEN_START = 0.5
-"""Fraction of the budget after which no further frozen member is started."""
-_MAX_FROZEN_FRACTION = 0.3
-"""Largest fraction of the remaining time that a further frozen member may take."""
-_LATEST_MIXING = 0.4
-"""Fraction of the budget after which no further mixed clips are made."""
-_N_MIXED_AT_ONCE = 250
-"""Number of mixed clips after which the time is compared with the budget."""
+_LEAST_FRACTION = 0.3
+"""Fraction of a budget. If less is left, nothing is measured; only the first frozen member is trained, as it is."""
+_TOLERATED_DELAY = 1.25
+"""Factor of the time planned for mixed clips after which no more are made."""
 
 
 @dataclass(frozen=True)
-class MemberScore:
-    """Held-out score of a member and of the ensemble up to this member; None if no labelled clip is held out.
-
-    `metric` is lwlrap, or mAP where lwlrap is not defined.
-    """
+class _Trained:
+    """A trained member."""
 
     name: str
-    metric: str
-    score: float | None
-    ensemble_score: float | None
-    weight: float
+    inputs: MemberInputs
+    fit: MemberFit
+    n_mixed_clips: int
     seconds: float
 
-    def __str__(self) -> str:
-        minutes, seconds = divmod(round(self.seconds), 60)
-        duration = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-        if self.score is None or self.ensemble_score is None:
-            return f"{self.name}: {duration}"
-        scores = f"held-out {self.metric} {self.score:.4f}, ensemble so far {self.ensemble_score:.4f}"
-        return f"{self.name}: {scores}, {duration}"
-
-
-@dataclass(frozen=True)
-class EnsembleFit:
-    """The trained members, their inputs and scores, and the weights of their logits.
-
-    `logits` (n_clips, n_labels) are held-out logits of the ensemble, with all settings and weights chosen without the
-    part of the clip; NaN for clips that were never held out.
-    """
-
-    inputs: tuple[MemberInputs, ...]
-    fits: tuple[MemberFit, ...]
-    weights: EnsembleWeights
-    logits: FloatArray
-    scores: tuple[MemberScore, ...]
-
-    @property
-    def epochs(self) -> tuple[Epoch, ...]:
-        """The epochs of all members."""
-        return tuple(epoch for fit in self.fits for epoch in fit.epochs)
-
-    @property
-    def window_logits(self) -> WindowLogits | None:
-        """Held-out logits of windows; None if one of the networks does not have them, or has other windows."""
-        weights = self.weights.weights
-        used = [fit.window_logits for fit, weight in zip(self.fits, weights, strict=True) if weight]
-        known = [windows for windows in used if windows is not None]
-        if len(known) < len(used) or any(not np.array_equal(windows.clips, known[0].clips) for windows in known):
-            return None
-        combined = EnsembleWeights(tuple(weight for weight in weights if weight), self.weights.bias)
-        return WindowLogits(known[0].clips, combined([windows.logits for windows in known]))
-
-    def bundle_members(self) -> tuple[list[BundleMember], EnsembleWeights]:
-        """All networks and their weights. The networks of one member share its weight equally."""
-        members, weights = [], []
-        for inputs, fit, weight in zip(self.inputs, self.fits, self.weights.weights, strict=True):
-            for network in fit.networks:
-                is_frozen = network.extractor is inputs.store.extractor
-                members.append(
-                    BundleMember(
-                        recipe=inputs.recipe,
-                        front_end=inputs.front_end,
-                        network=network,
-                        clips=inputs.clips,
-                        store=inputs.store,
-                        weights_sha256=inputs.store.weights_sha256,
-                        other_weights=fit.other_weights,
-                        novelty=fit.novelty,
-                        is_frozen=is_frozen,
-                    )
-                )
-                weights.append(weight / len(fit.networks))
-        return members, EnsembleWeights(tuple(weights), self.weights.bias)
+    def score(self, cross_validation: CrossValidation, of_ensemble: FloatArray, weight: float) -> MemberScore:
+        """Its score, and that of the ensemble by the ensemble's held-out logits."""
+        own = cross_validation.score(cross_validation.cross_fitted(self.fit.logits))
+        ensemble = cross_validation.score(of_ensemble)
+        return MemberScore(self.name, cross_validation.metric, own, ensemble, weight, self.seconds)
 
 
 @dataclass
@@ -146,22 +89,15 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.recipe.budget, self.processes, self.clock)
+        self._reserved = 0.0  # seconds for what follows training, and for writing the members that are trained
+        self._seconds_of_measuring = 0.0  # of the last member
+        self._plans: dict[str, MemberPlan] = {}
 
     @property
     def seconds_left(self) -> float | None:
         """Time of the budget that is left for training; None without a budget."""
         left = self.budget.left
         return None if left is None else left - self._reserved
-
-    @property
-    def _reserved(self) -> float:
-        """Seconds that are kept for writing the bundle, and again for each fine-tuned member."""
-        return min(_RESERVED_SECONDS, _MAX_RESERVED_FRACTION * (self.recipe.budget or 0.0))
-
-    def _is_after(self, fraction: float, seconds: float = 0.0) -> bool:
-        """Whether this fraction of the budget is used up in some seconds; never without a budget."""
-        left, budget = self.seconds_left, self.recipe.budget
-        return left is not None and budget is not None and left - seconds < budget * (1 - fraction)
 
     def open_inputs(self, manifest: Manifest, noisy: Manifest | None, workers: int | None) -> list[MemberInputs]:
         """The inputs of every member, without the clips of `leave_out`."""
@@ -178,7 +114,7 @@ class TrainingRun:
         members: list[MemberInputs] = []
         for recipe in self.recipe.member_recipes():
             if recipe.init is not None:
-                _check_init(recipe.init, recipe, manifest.labels)
+                check_init(recipe.init, recipe, manifest.labels)
             with self.processes.main_process_first():
                 callbacks = dataclasses.replace(self.callbacks, log=no_log) if members else self.callbacks
                 front_end = front_end_for(recipe, manifest)
@@ -190,7 +126,7 @@ class TrainingRun:
         if not (y_true == 1).any():
             raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to train on")
         if noisy is None:
-            _check_negatives(y_true, manifest, self.callbacks.log)
+            check_negatives(y_true, manifest, self.callbacks.log)
         return members
 
     def with_noisy(
@@ -232,118 +168,216 @@ class TrainingRun:
             self.callbacks.log(line)
         return cross_validation.with_noisy(relabelled)
 
-    def plan(self, members: Sequence[MemberInputs], cross_validation: CrossValidation) -> tuple[MemberPlan, ...]:
+    def plan(self, members: Sequence[MemberInputs], cross_validation: CrossValidation) -> dict[str, MemberPlan]:
         """How long each member is expected to take; it is measured and logged. Empty for one member and no budget."""
         if len(members) == 1 and self.recipe.budget is None:
-            return ()
-        plans: list[MemberPlan] = []
-        for number, (name, inputs) in enumerate(zip(_names(members), members, strict=True), start=1):
-            seconds_before = sum(plan.seconds for plan in plans)
-            if inputs.recipe.mode == "finetune":
-                min_folds = _min_folds(members, cross_validation)
-                plan = self._plan_finetuned(name, inputs, cross_validation, number, seconds_before, min_folds)
-            else:
-                plan = self._plan_frozen(name, inputs, cross_validation, is_first=not plans)
+            return {}
+        costs: dict[str, Cost] = {}
+        names = _names(members)
+        for number in _in_order_of_use(members):
+            started = self.budget.elapsed
+            if self._is_worth_measuring(costs):
+                costs[names[number]] = self._cost(members, number, cross_validation)
+                self._seconds_of_measuring = self.budget.elapsed - started
+                if len(costs) == 1:
+                    self._reserved = seconds_beside_networks(costs[names[number]].writing, self.recipe.budget)
+        allotted = allot({name: costs[name] for name in names if name in costs}, self.seconds_left)
+        plans = {name: allotted.get(name) or MemberPlan(name, 0, 0.0) for name in names}
+        for plan in plans.values():
             self.callbacks.log(f"plan: {plan}")
-            plans.append(plan)
-        seconds = self.budget.elapsed + sum(plan.seconds for plan in plans) + self._reserved
+        seconds = self.budget.elapsed + sum(plan.seconds_with_writing for plan in plans.values()) + self._reserved
         of_budget = "" if self.recipe.budget is None else f" of {rounded(self.recipe.budget)}"
         what = "with reading the sounds and writing the model"
         self.callbacks.log(f"plan: about {rounded(seconds)}{of_budget} in all, {what}")
-        return tuple(plans)
+        return plans
 
-    def _plan_frozen(
-        self, name: str, inputs: MemberInputs, cross_validation: CrossValidation, *, is_first: bool
-    ) -> MemberPlan:
-        if not is_first and self._is_after(_LATEST_FROZEN_START):
-            return MemberPlan(name, 0, 0.0)
-        n_heads, n_mixed = len(cross_validation.trainings), inputs.recipe.n_mixed_clips
-        with self.processes.main_process_first():
-            cost = self.processes.broadcast(cost_of_frozen(inputs, cross_validation.targets, n_heads))
-        left, budget = self.seconds_left, self.recipe.budget
-        if left is not None and budget is not None:
-            if not is_first and cost.seconds > left * _MAX_FROZEN_FRACTION:
-                return MemberPlan(name, 0, 0.0)
-            for_mixed = max(0.0, left - cost.seconds - budget * (1 - _LATEST_MIXING))
-            n_mixed = min(n_mixed, int(for_mixed / max(cost.seconds_per_mixed_clip, 1e-9)))
-            n_mixed -= n_mixed % _N_MIXED_AT_ONCE if n_mixed < inputs.recipe.n_mixed_clips else 0
-        return MemberPlan(name, n_heads, cost.seconds + n_mixed * cost.seconds_per_mixed_clip, n_mixed)
+    @property
+    def _is_late(self) -> bool:
+        """Whether so much of the budget is used up that measuring would take too much of the rest."""
+        left, budget = self.budget.left, self.recipe.budget
+        return left is not None and budget is not None and left < _LEAST_FRACTION * budget
 
-    def _plan_finetuned(
-        self,
-        name: str,
-        inputs: MemberInputs,
-        cross_validation: CrossValidation,
-        number: int,
-        seconds_before: float,
-        min_folds: int,
-    ) -> MemberPlan:
+    def _is_worth_measuring(self, costs: Mapping[str, Cost]) -> bool:
+        """Whether there may be time for another member: for measuring it, and for as much as the fastest one takes."""
+        left = self.seconds_left
+        if left is None or not costs:
+            return True
+        if self._is_late:
+            return False
+        least = min(map(least_seconds, costs.values()))
+        return seconds_after(costs.values(), left) > self._seconds_of_measuring + least
+
+    def _cost(self, members: Sequence[MemberInputs], number: int, cross_validation: CrossValidation) -> Cost:
+        inputs, n_heads, from_main = (
+            members[number],
+            len(cross_validation.trainings),
+            self.processes.broadcast_from_main,
+        )
+        if inputs.recipe.mode == "frozen":
+            from_main(lambda: inputs.store.onnx_file(inputs.clips.example))  # made once, which takes seconds
+            if self._is_late:
+                return FrozenCost(0.0, 0.0, n_trainings=n_heads)  # there is nothing to decide any more
+            cost = from_main(lambda: cost_of_frozen(inputs, cross_validation.targets, n_heads))
+            assert cost is not None
+            return cost
         from spectag.training.members.finetuned import ordered_trainings, relative_epochs, seconds_per_epoch
 
-        n_epochs, left = inputs.recipe.epochs, self.seconds_left
-        if left is not None and left - seconds_before <= self._reserved:
-            return MemberPlan(name, 0, 0.0)
-        context = self._finetune_context(inputs, cross_validation, number, lambda: None)
+        min_folds, has_limit = _min_folds(members, cross_validation), self.recipe.budget is not None
+        beside = from_main(lambda: self._cost_beside_epochs(members, number, cross_validation))
+        assert beside is not None
+        context = self._finetune_context(inputs, cross_validation, number + 1, lambda: None)
         per_epoch = seconds_per_epoch(inputs, cross_validation, context)
-        trainings = ordered_trainings(cross_validation, inputs.recipe, has_limit=left is not None, min_folds=min_folds)
-        per_training, n_trainings = per_epoch * relative_epochs(trainings), len(trainings)
-        if (left := self.seconds_left) is not None:
-            seconds = left - seconds_before - self._reserved
-            n_beside = sum(not fold.valid.any() for fold in trainings)
-            n_epochs, n_trainings = affordable(
-                seconds, per_training, n_epochs, n_beside + min_folds if min_folds else 1
-            )
-        seconds = n_epochs * float(per_training[:n_trainings].sum())
-        return MemberPlan(name, n_trainings, seconds, n_epochs=n_epochs, seconds_per_epoch=per_epoch)
+        trainings = ordered_trainings(cross_validation, inputs.recipe, has_limit=has_limit, min_folds=min_folds)
+        n_beside = sum(not fold.valid.any() for fold in trainings)
+        n_needed = n_beside + min_folds if min_folds else 1
+        of_each = tuple((per_epoch * relative_epochs(trainings)).tolist())
+        return FinetuneCost(of_each, inputs.recipe.epochs, n_needed, *beside, is_beside_others=min_folds > 0)
+
+    @staticmethod
+    def _cost_beside_epochs(
+        members: Sequence[MemberInputs], number: int, cross_validation: CrossValidation
+    ) -> tuple[float, float]:
+        """Seconds for the features that fine-tuning starts from, unless a frozen member has them, and for writing."""
+        inputs, y_true = members[number], cross_validation.targets
+        frozen_stores = [other.store.folder for other in members if other.recipe.mode == "frozen"]
+        features = 0.0
+        if inputs.store.folder not in frozen_stores:
+            features = seconds_of_features(inputs, y_true, with_windows=False)
+        return features, seconds_of_writing(inputs, y_true.shape[1], is_frozen=False)
 
     def fit(
-        self, members: Sequence[MemberInputs], cross_validation: CrossValidation, plans: Sequence[MemberPlan] = ()
+        self,
+        members: Sequence[MemberInputs],
+        cross_validation: CrossValidation,
+        plans: Mapping[str, MemberPlan] | None = None,
     ) -> EnsembleFit:
         """Train every member for which there is time. `plans` are those of `plan`.
+
+        The time that is left is allotted again before each member. At the end, members and mixed clips for which there
+        was no time are reconsidered.
 
         Raises
         ------
         ConfigError
             If the budget is too short for any member.
         """
-        trained: list[MemberInputs] = []
-        fits: list[MemberFit] = []
-        scores: list[MemberScore] = []
-        alone = len(members) == 1
-        for number, (name, inputs) in enumerate(zip(_names(members), members, strict=True), start=1):
-            started = self.clock()
-            plan = plans[number - 1] if plans else None
-            n_waiting = max(1, sum(waiting.recipe.mode == "finetune" for waiting in members[number - 1 :]))
-            prefix = "" if alone else f"{name}, "
-            if inputs.recipe.mode == "frozen":
-                fit = self._fit_frozen(inputs, cross_validation, prefix, plan, must_fit=not fits)
-            else:
-                min_folds = _min_folds(members, cross_validation)
-                fit = self._fit_finetuned(inputs, cross_validation, prefix, plan, number, n_waiting, min_folds)
-            if fit is None:
-                self.callbacks.log(f"{name}: left out, because the time is too short for it")
-                continue
-            trained.append(inputs)
-            fits.append(fit)
-            weights, logits = blend([fit.logits for fit in fits], cross_validation)
-            own_score = cross_validation.score(cross_validation.cross_fitted(fit.logits))
-            seconds = self.clock() - started
-            of_ensemble = cross_validation.score(logits)
-            scores.append(MemberScore(name, cross_validation.metric, own_score, of_ensemble, 0.0, seconds))
-            if not alone:
-                self.callbacks.log(str(scores[-1]))
-        if not fits:
+        if not plans and self.recipe.budget is not None:
+            plans = self.plan(members, cross_validation)
+        names, trained = _names(members), dict[int, _Trained]()
+        self._plans = dict(plans or {})
+        for number in range(len(members)):
+            plan = self._allotted(names[number:], must_fit=not trained)
+            self._train(members, number, plan, cross_validation, trained)
+        for number in range(len(members)) if self.recipe.budget is not None else ():
+            if (plan := self._reconsidered(members, number, cross_validation, trained)) is not None:
+                self._train(members, number, plan, cross_validation, trained)
+        if not trained:
             raise ConfigError(
                 f"budget = {self.recipe.budget:g} s is too short to train any member; increase it, or use a smaller "
                 "backbone or --mode frozen"
             )
+        self._log_left_out(names, trained)
+        return self._ensemble([trained[number] for number in sorted(trained)], cross_validation, len(members) > 1)
+
+    def _allotted(self, names: Sequence[str], *, must_fit: bool) -> MemberPlan | None:
+        """The plan of the first of the members that wait, by the time that is left now; None without a plan."""
+        plan, left = self._plans.get(names[0]), self.seconds_left
+        if plan is None or left is None:
+            return plan
+        costs = {name: cost for name in names if (cost := self._plans[name].cost) is not None}
+        if names[0] not in costs:
+            return plan
+        plans = allot(costs, left, must_fit=must_fit)
+        if plans[names[0]].what != plan.what:
+            self.callbacks.log(f"plan now: {plans[names[0]]}")
+        self._plans.update(plans)
+        return plans[names[0]]
+
+    def _reconsidered(
+        self,
+        members: Sequence[MemberInputs],
+        number: int,
+        cross_validation: CrossValidation,
+        trained: Mapping[int, "_Trained"],
+    ) -> MemberPlan | None:
+        """The plan of a member that was left out, or of mixed clips that were, if there is time for it after all."""
+        name, left = _names(members)[number], self.seconds_left or 0.0
+        cost, n_mixed = self._plans[name].cost, 0
+        if number in trained:
+            n_mixed = trained[number].n_mixed_clips
+            if not isinstance(cost, FrozenCost) or n_mixed + N_MIXED_AT_ONCE > cost.n_mixed_clips:
+                return None
+            cost = dataclasses.replace(cost, features=0.0, writing=0.0)
+            left += n_mixed * cost.per_mixed_clip
+        elif cost is None:
+            known = [least_seconds(plan.cost) for plan in self._plans.values() if plan.cost is not None]
+            if not any(known) or left < self._seconds_of_measuring + min(known):
+                return None
+            cost = self._cost(members, number, cross_validation)
+            left = self.seconds_left or 0.0
+        plan = allot({name: cost}, left, must_fit=False)[name]
+        self._plans[name] = dataclasses.replace(plan, cost=cost)
+        is_more = plan.n_mixed_clips >= n_mixed + N_MIXED_AT_ONCE if number in trained else plan.n_trainings > 0
+        if not is_more:
+            return None
+        self.callbacks.log(f"plan now, in the time that is left: {plan}")
+        return plan
+
+    def _train(
+        self,
+        members: Sequence[MemberInputs],
+        number: int,
+        plan: MemberPlan | None,
+        cross_validation: CrossValidation,
+        trained: dict[int, "_Trained"],
+    ) -> None:
+        """Train a member as planned, and log the held-out scores of it and of the ensemble so far."""
+        if plan is not None and not plan.n_trainings:
+            return
+        name, inputs, alone = _names(members)[number], members[number], len(members) == 1
+        started, prefix = self.clock(), "" if alone else f"{name}, "
+        fit: MemberFit | None
+        if inputs.recipe.mode == "frozen":
+            fit, n_mixed = self._fit_frozen(inputs, cross_validation, prefix, plan)
+        else:
+            waiting = [name for later, name in enumerate(_names(members)) if later > number and later not in trained]
+            fit, n_mixed = self._fit_finetuned(members, number, cross_validation, prefix, waiting), 0
+        if fit is None:
+            return
+        if number not in trained and plan is not None and plan.cost is not None:
+            self._reserved += plan.cost.writing
+        trained[number] = _Trained(name, inputs, fit, n_mixed, self.clock() - started)
+        if not alone:
+            in_order = [trained[earlier] for earlier in sorted(trained)]
+            _, logits = blend([member.fit.logits for member in in_order], cross_validation)
+            self.callbacks.log(str(trained[number].score(cross_validation, logits, 0.0)))
+
+    def _log_left_out(self, names: Sequence[str], trained: Mapping[int, "_Trained"]) -> None:
+        for number, name in enumerate(names):
+            if number not in trained:
+                self.callbacks.log(f"{name}: left out, because the time is too short for it")
+            elif (plan := self._plans.get(name)) is not None and isinstance(plan.cost, FrozenCost):
+                n_mixed = trained[number].n_mixed_clips
+                if n_mixed < plan.cost.n_mixed_clips:
+                    self.callbacks.log(
+                        f"{name}: {n_mixed} of {plan.cost.n_mixed_clips} mixed clips, as many as there is time for"
+                    )
+
+    def _ensemble(
+        self, trained: Sequence["_Trained"], cross_validation: CrossValidation, has_others: bool
+    ) -> EnsembleFit:
+        """The weights of the trained members, and their scores."""
+        fits, scores = [member.fit for member in trained], list[MemberScore]()
+        for number, member in enumerate(trained, start=1):
+            weights, logits = blend([fit.logits for fit in fits[:number]], cross_validation)
+            scores.append(member.score(cross_validation, logits, 0.0))
         scores = [
             dataclasses.replace(score, weight=weight) for score, weight in zip(scores, weights.weights, strict=True)
         ]
-        if not alone:
+        if has_others:
             self._log_weights(scores)
             self._log_missing_logits(scores, fits, cross_validation)
-        return EnsembleFit(tuple(trained), tuple(fits), weights, logits, tuple(scores))
+        return EnsembleFit(tuple(member.inputs for member in trained), tuple(fits), weights, logits, tuple(scores))
 
     def _log_weights(self, scores: Sequence[MemberScore]) -> None:
         self.callbacks.log("weights: " + ", ".join(f"{score.name} {score.weight:.2f}" for score in scores))
@@ -366,62 +400,60 @@ class TrainingRun:
                 )
 
     def _fit_frozen(
-        self,
-        inputs: MemberInputs,
-        cross_validation: CrossValidation,
-        prefix: str,
-        plan: MemberPlan | None,
-        *,
-        must_fit: bool,
-    ) -> MemberFit | None:
-        is_left_out = plan is not None and not plan.n_trainings
-        if not must_fit and (is_left_out or self._is_after(_LATEST_FROZEN_START)):
-            return None
-        data = self._frozen_features(inputs, cross_validation)
-        if prefix:
+        self, inputs: MemberInputs, cross_validation: CrossValidation, prefix: str, plan: MemberPlan | None
+    ) -> tuple[MemberFit, int]:
+        """The fitted member, and the number of its mixed clips."""
+        data, n_mixed = self._frozen_features(inputs, cross_validation, plan)
+        if prefix or self.budget.note():
             self.callbacks.log(f"{prefix}heads of {len(cross_validation.folds)} folds{self.budget.note()}")
-        return fit_frozen(inputs, data, cross_validation, self.callbacks, name=prefix)
+        return fit_frozen(inputs, data, cross_validation, self.callbacks, name=prefix), n_mixed
 
-    def _frozen_features(self, inputs: MemberInputs, cross_validation: CrossValidation) -> FrozenFeatures:
-        """The features of a frozen member; with a budget, as many mixed clips as there is time for."""
-        recipe, n_mixed = inputs.recipe, 0 if self.recipe.budget is not None else inputs.recipe.n_mixed_clips
-        with_windows = recipe.optimizer == "lbfgs" and cross_validation.n_parts > 0  # compared on held-out clips
-        while True:
-            started = self.budget.elapsed
-            limited = dataclasses.replace(inputs, recipe=recipe.model_copy(update={"n_mixed_clips": n_mixed}))
+    def _frozen_features(
+        self, inputs: MemberInputs, cross_validation: CrossValidation, plan: MemberPlan | None
+    ) -> tuple[FrozenFeatures, int]:
+        """The features of a frozen member, and the number of mixed clips: those of the plan, or fewer if it is late."""
+        y_true, progress = cross_validation.targets, self.callbacks.progress
+        with_windows = inputs.recipe.optimizer == "lbfgs" and cross_validation.n_parts > 0  # compared on held-out clips
+        has_limit = self.recipe.budget is not None and plan is not None
+        with self.processes.main_process_first():
+            data = inputs.frozen_features(
+                y_true, progress=progress, with_mixed=not has_limit, with_windows=with_windows
+            )
+        if plan is None or not has_limit or not isinstance(plan.cost, FrozenCost):
+            return data, inputs.recipe.n_mixed_clips
+        planned = plan.n_mixed_clips * plan.cost.per_mixed_clip
+        latest, n_mixed = self.budget.elapsed + _TOLERATED_DELAY * planned, 0
+        while n_mixed < plan.n_mixed_clips and self.budget.elapsed <= latest:
+            numbers = range(n_mixed, min(n_mixed + N_MIXED_AT_ONCE, plan.n_mixed_clips))
             with self.processes.main_process_first():
-                data = limited.frozen_features(
-                    cross_validation.targets, progress=self.callbacks.progress, with_windows=with_windows
-                )
-            if n_mixed == recipe.n_mixed_clips:
-                return data
-            seconds = self.budget.elapsed - started if n_mixed else 0.0  # for the next ones, too
-            if self._is_after(_LATEST_MIXING, seconds):
-                self.callbacks.log(f"mixed clips: {n_mixed} of {recipe.n_mixed_clips}, as many as there is time for")
-                return data
-            n_mixed = min(n_mixed + _N_MIXED_AT_ONCE, recipe.n_mixed_clips)
+                mixed = inputs.mixed_clips(y_true, numbers, progress=progress)
+            data = dataclasses.replace(data, mixed=mixed if data.mixed is None else data.mixed.joined(mixed))
+            n_mixed = numbers.stop
+        return data, n_mixed
 
     def _fit_finetuned(
         self,
-        inputs: MemberInputs,
+        members: Sequence[MemberInputs],
+        number: int,
         cross_validation: CrossValidation,
         prefix: str,
-        plan: MemberPlan | None,
-        number: int,
-        n_waiting: int,
-        min_folds: int,
+        waiting: Sequence[str],
     ) -> MemberFit | None:
-        """Fine-tune a member in its share of the time for the `n_waiting` members that are still to be fine-tuned."""
+        """Fine-tune a member in the time that is left without the plans of those that wait."""
         from spectag.training.members.finetuned import fit_finetuned
 
-        left, started = self.seconds_left, self.clock()
-        limit = None if left is None else (left - self._reserved * n_waiting) / n_waiting
+        left, started, of_others, per_epoch = self.seconds_left, self.clock(), 0.0, None
+        plan = self._plans.get(_names(members)[number])
+        if plan is not None and isinstance(plan.cost, FinetuneCost):
+            per_epoch = plan.cost.per_epoch[0]
+            of_others = plan.cost.writing + sum(self._plans[name].seconds_with_writing for name in waiting)
+        limit = None if left is None else left - of_others
 
         def seconds_left() -> float | None:
             return None if limit is None else self.processes.broadcast(limit - (self.clock() - started))
 
-        per_epoch = None if plan is None else plan.seconds_per_epoch
-        context = self._finetune_context(inputs, cross_validation, number, seconds_left, per_epoch, min_folds)
+        inputs, min_folds = members[number], _min_folds(members, cross_validation)
+        context = self._finetune_context(inputs, cross_validation, number + 1, seconds_left, per_epoch, min_folds)
         return fit_finetuned(inputs, cross_validation, context, self.callbacks, name=prefix)
 
     def _finetune_context(
@@ -462,29 +494,19 @@ class TrainingRun:
         return difference
 
 
+def _in_order_of_use(members: Sequence[MemberInputs]) -> list[int]:
+    """The members, the most useful ones first: the first frozen one, those that are fine-tuned, other frozen ones."""
+    frozen = [number for number, inputs in enumerate(members) if inputs.recipe.mode == "frozen"]
+    tuned = [number for number, inputs in enumerate(members) if inputs.recipe.mode != "frozen"]
+    return [*frozen[:1], *tuned, *frozen[1:]]
+
+
 def _min_folds(members: Sequence[MemberInputs], cross_validation: CrossValidation) -> int:
     """Fewest folds on which a fine-tuned member is validated; 0 without a frozen member, which all clips have."""
     from spectag.training.members.finetuned import fewest_folds
 
     has_frozen = any(inputs.recipe.mode == "frozen" for inputs in members)
     return fewest_folds(cross_validation) if has_frozen else 0
-
-
-def _check_negatives(y_true: FloatArray, manifest: Manifest, log: Log) -> None:
-    """Refuse clips that all have all labels, and warn about labels that every clip has where it is known."""
-    has_negatives = (y_true == 0).any(axis=0)
-    names = [manifest.labels.names[label] for label in np.flatnonzero(~has_negatives & (y_true == 1).any(axis=0))]
-    if_known = " where it is known" if np.isnan(y_true).any() else ""
-    if not has_negatives.any():
-        raise DataError(
-            f"{manifest.source}: all {len(y_true)} clips have {abbreviate(names)}{if_known}, so a model would report "
-            "it for every sound, and for silence; add clips without it: other sounds, background noise, silence"
-        )
-    if names:
-        log(
-            f"WARNING: all {len(y_true)} clips have {abbreviate(names)}{if_known}: the model will report it for every "
-            "sound; add clips without it"
-        )
 
 
 def _names(members: Sequence[MemberInputs]) -> list[str]:
@@ -519,19 +541,3 @@ def _fingerprint(inputs: MemberInputs, cross_validation: CrossValidation) -> str
             digest.update(" ".join(inputs.noisy.keys).encode())
             digest.update(fold.noisy.targets.tobytes() + fold.noisy.weights.tobytes())
     return digest.hexdigest()
-
-
-def _check_init(bundle: Path, recipe: Recipe, labels: LabelSet) -> None:
-    """Refuse an initial bundle with another architecture, head or labels."""
-    info = read_info(bundle)
-    found = (info.backbone.name, info.backbone.features, info.backbone.head)
-    needed = (recipe.backbone, recipe.features, recipe.head)
-    problem = f"{bundle}: training cannot start from this model"
-    if info.members:
-        raise ConfigError(f"{problem}: it is an ensemble; use a model with one network")
-    if found != needed:
-        text = "backbone {}, features {}, head {}"
-        raise ConfigError(f"{problem}: it has {text.format(*found)}; this training has {text.format(*needed)}")
-    if info.labels != labels.names:
-        different = sorted(set(info.labels) ^ set(labels.names))
-        raise ConfigError(f"{problem}: its labels differ: {abbreviate(different) if different else 'another order'}")

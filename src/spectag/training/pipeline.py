@@ -33,7 +33,8 @@ from spectag.system.cache import writable_cache_folder
 from spectag.system.epoch_log import Epoch, OnEpoch, checkpoint_folder
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output
-from spectag.training.ensemble import EnsembleFit, MemberScore, TrainingRun
+from spectag.training.ensemble import TrainingRun
+from spectag.training.ensemble_fit import EnsembleFit, MemberScore
 from spectag.training.heads.learning_curve import LearningCurve
 from spectag.training.heads.per_fold import WindowLogits
 from spectag.training.members.member import MemberInputs

@@ -48,7 +48,8 @@ def store():
 
 def mixes_of(store, inputs, *, y_true=Y_TRUE, **recipe):
     recipe = Recipe(backbone="scratch", **{"n_mixed_clips": 12} | recipe)
-    return mix_clips(store, KEYS[: len(inputs)], inputs.__getitem__, y_true, recipe, progress=silent)
+    numbers = range(recipe.n_mixed_clips)
+    return mix_clips(store, KEYS[: len(inputs)], inputs.__getitem__, y_true, recipe, numbers, progress=silent)
 
 
 def test_labels_are_those_of_both_parents(store, inputs):

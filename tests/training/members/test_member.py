@@ -339,21 +339,21 @@ def test_best_epoch_of_networks_that_only_guess_scores_like_a_guess(rng):
 def test_number_of_epochs_fits_the_time(inputs_for, y_true, context, monkeypatch, seconds, n_epochs):
     """An epoch takes 10 seconds."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
-    fit = fit_finetuned(
-        inputs_for(small_recipe(epochs=6)), single_split(y_true), context(seconds), Callbacks(), name=""
-    )
+    now = slow_epochs(monkeypatch, 10.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: None if seconds is None else seconds - now[0])
+    fit = fit_finetuned(inputs_for(small_recipe(epochs=6)), single_split(y_true), timed, Callbacks(), name="")
     assert [epoch.n_epochs for epoch in fit.epochs] == [n_epochs] * n_epochs
 
 
 def test_time_of_the_speed_measurement_is_subtracted(inputs_for, y_true, context, monkeypatch):
-    left = [60.0]
+    now = slow_epochs(monkeypatch, 10.0)
 
     def measure(_):
-        left[0] -= 20.0
+        now[0] += 20.0
         return 10.0
 
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", measure)
-    timed = dataclasses.replace(context(), seconds_left=lambda: left[0])
+    timed = dataclasses.replace(context(), seconds_left=lambda: 60.0 - now[0])
     fit = fit_finetuned(inputs_for(small_recipe(epochs=6)), single_split(y_true), timed, Callbacks(), name="")
     assert len(fit.epochs) == 4
 
@@ -382,15 +382,57 @@ def test_epochs_that_take_longer_than_expected_become_fewer(inputs_for, y_true, 
     assert fit.epochs[4].learning_rate < fit.epochs[2].learning_rate / 5  # it falls to the end of the shorter run
 
 
-def test_time_of_finished_trainings_is_what_the_next_ones_are_expected_to_take(
-    inputs_for, y_true, context, monkeypatch
-):
-    """Expected are 5 s; an epoch takes 1 s. The second fold gets the epochs that the time allows."""
+def test_epochs_that_are_faster_than_expected_become_more(inputs_for, y_true, context, monkeypatch):
+    """Expected are 5 s: 10 epochs of each fold. An epoch takes 1 s, so there is time for all that are wanted."""
     now = slow_epochs(monkeypatch, 1.0)
     timed = dataclasses.replace(context(), seconds_left=lambda: 100.0 - now[0], seconds_per_epoch=5.0)
     recipe = small_recipe(epochs=30, final_model="ensemble", folds=2)
     fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), timed, Callbacks(), name="")
-    assert [epoch.part for epoch in fit.epochs] == ["fold 0"] * 10 + ["fold 1"] * 30
+    assert [epoch.part for epoch in fit.epochs] == ["fold 0"] * 30 + ["fold 1"] * 30
+    assert now[0] == 60.0
+
+
+def test_one_slow_epoch_does_not_change_the_number_of_epochs(inputs_for, y_true, context, monkeypatch):
+    """An epoch takes 4 s, but the second one 12 s: of nine planned epochs, the two whose time is lost are left out."""
+    now = slow_epochs(monkeypatch, lambda run: 12.0 if run.state.epoch == 2 else 4.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 36.0 - now[0], seconds_per_epoch=4.0)
+    fit = fit_finetuned(inputs_for(small_recipe(epochs=30)), single_split(y_true), timed, Callbacks(), name="")
+    assert [epoch.n_epochs for epoch in fit.epochs] == [9, 9, 7, 7, 7, 7, 7]
+    assert now[0] == 36.0
+
+
+def test_machine_that_gets_slower_halfway_keeps_the_time(inputs_for, y_true, context, monkeypatch):
+    """From the fifth epoch on, an epoch takes three times as long. The time is exceeded by less than an epoch."""
+    now = slow_epochs(monkeypatch, lambda run: 12.0 if run.state.epoch >= 5 else 4.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 60.0 - now[0], seconds_per_epoch=4.0)
+    fit = fit_finetuned(inputs_for(small_recipe(epochs=30)), single_split(y_true), timed, Callbacks(), name="")
+    assert now[0] <= 60.0
+    assert len(fit.epochs) == 7
+
+
+def test_epoch_that_takes_much_too_long_ends_early(inputs_for, y_true, context, monkeypatch):
+    """Three steps of an epoch take 1 s each; in the third epoch, one takes 100 s. Of 12 s, 6 s are left before it."""
+    now, train_step = [0.0], FineTuning._train_step
+
+    def train(run, batch):
+        now[0] += 100.0 if run.state.epoch == 3 else 1.0
+        train_step(run, batch)
+
+    monkeypatch.setattr(FineTuning, "_train_step", train)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 12.0 - now[0], seconds_per_epoch=3.0)
+    fit = fit_finetuned(inputs_for(small_recipe(epochs=30)), single_split(y_true), timed, Callbacks(), name="")
+    assert len(fit.epochs) == 3
+    assert now[0] == 106.0
+    assert np.isfinite(fit.logits.chosen[fit.logits.chosen[:, 0] == fit.logits.chosen[:, 0]]).all()
+
+
+def test_log_of_a_single_training_says_what_is_left_of_the_budget(inputs_for, y_true, context):
+    lines = []
+    noted = dataclasses.replace(context(), budget_note=lambda: ", 12 min left of 30")
+    callbacks = Callbacks(log=lines.append)
+    fit_finetuned(inputs_for(small_recipe(epochs=1)), single_split(y_true), noted, callbacks, name="")
+    [line] = lines
+    assert line.endswith(", 12 min left of 30")
 
 
 def test_log_names_the_fold_and_what_is_left_of_the_budget(inputs_for, y_true, context):
@@ -410,9 +452,9 @@ def slow_epochs(monkeypatch, seconds):
     """A clock of a single item by which each epoch takes some seconds: a number, or a function of the run."""
     now, train_epoch = [0.0], FineTuning._train_epoch
 
-    def train(run, progress):
+    def train(run, *arguments):
         now[0] += seconds(run) if callable(seconds) else seconds
-        return train_epoch(run, progress)
+        return train_epoch(run, *arguments)
 
     monkeypatch.setattr(FineTuning, "_train_epoch", train)
     return now
@@ -429,8 +471,10 @@ def slow_epochs(monkeypatch, seconds):
 def test_folds_that_do_not_fit_the_time_are_left_out(inputs_for, y_true, context, monkeypatch, seconds, names):
     """An epoch takes 10 s, and six are enough."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
+    now = slow_epochs(monkeypatch, 10.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: seconds - now[0])
     recipe = small_recipe(epochs=6, final_model="average", folds=2)
-    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(seconds), Callbacks(), name="")
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), timed, Callbacks(), name="")
     assert [epoch.part for epoch in fit.epochs] == names
     assert len(fit.networks) == 1
     np.testing.assert_array_equal(
@@ -442,7 +486,9 @@ def test_with_a_time_limit_the_network_of_all_clips_is_trained_first(inputs_for,
     """It is the network that final_model = refit keeps. A fold has half the clips: an epoch is expected to take 5 s."""
     monkeypatch.setattr(FineTuning, "seconds_per_epoch", lambda _: 10.0)
     recipe = small_recipe(epochs=6, final_model="refit", folds=2)
-    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(89.0), Callbacks(), name="")
+    now = slow_epochs(monkeypatch, lambda run: 10.0 if run.name == "all clips" else 5.0)
+    timed = dataclasses.replace(context(), seconds_left=lambda: 89.0 - now[0])
+    fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), timed, Callbacks(), name="")
     assert {epoch.part for epoch in fit.epochs} == {"all clips"}
     fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(1e6), Callbacks(), name="")
     assert [epoch.part for epoch in fit.epochs] == ["all clips"] * 6 + ["fold 0"] * 6 + ["fold 1"] * 6

@@ -152,8 +152,7 @@ class FeatureStore:
         progress: Progress,
         windows: FrameWindows | None = None,
     ) -> None:
-        index_by_key = {key: i for i, key in enumerate(keys)}  # one index for each content
-        missing = [i for key, i in index_by_key.items() if not self._path(key, windows).exists()]
+        missing = self.missing(keys, windows)
         try:
             if missing:
                 self._make(missing, keys, parts, names, progress, windows)
@@ -161,6 +160,11 @@ class FeatureStore:
             raise SpectrogramCacheError(
                 f"{self.folder}: cannot write the features: {error.strerror or error}"
             ) from error
+
+    def missing(self, keys: Sequence[str], windows: FrameWindows | None = None) -> list[int]:
+        """The index of each content whose features, or those of its windows, are not in the cache yet."""
+        index_by_key = {key: i for i, key in enumerate(keys)}
+        return [i for key, i in index_by_key.items() if not self._path(key, windows).exists()]
 
     def group_sizes(self, example: Float32Array) -> list[int]:
         """The number of features of each stage, first stage first."""

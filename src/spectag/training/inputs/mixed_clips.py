@@ -35,6 +35,14 @@ class MixedClips:
         """The mixed clips (a bool array of shape (n_mixed,)) whose two parents are both among `rows`."""
         return np.asarray(rows[self.parents].all(axis=1), bool)
 
+    def joined(self, others: "MixedClips") -> "MixedClips":
+        """These mixed clips, then the others."""
+        return MixedClips(
+            np.concatenate([self.features, others.features]),
+            np.concatenate([self.targets, others.targets]),
+            np.concatenate([self.parents, others.parents]),
+        )
+
 
 def mix_clips(
     store: FeatureStore,
@@ -42,24 +50,25 @@ def mix_clips(
     inputs: Callable[[int], Float32Array],
     y_true: BoolArray | FloatArray,
     recipe: Recipe,
+    numbers: range,
     *,
     progress: Progress,
 ) -> MixedClips:
-    """Features of `recipe.n_mixed_clips` pairs of clips, mixed as in `recipe.augment` but without backgrounds.
+    """Features of the pairs of clips with these numbers, mixed as in `recipe.augment` but without backgrounds.
 
-    The two clips of a pair differ if there are two. The first mixed clips do not depend on the number of mixed clips.
+    The two clips of a pair differ if there are two. A mixed clip does not depend on the others.
     `y_true` has shape (n_clips, n_labels); a label is unknown (NaN) in a mixed clip if it is unknown in one of the two
     and the other does not have it. `keys`, `inputs` and the errors are those of `FeatureStore.compute`.
     """
     augment = recipe.augment.model_copy(update={"mix": 1.0, "background": None})
     augmenter = Augmenter(augment, store.front_end)
     longest = store.front_end.n_frames_in(MAX_CLIP_SECONDS)  # a mixed clip is a single part
-    parents = _pairs(len(keys), recipe.n_mixed_clips, np.random.default_rng(recipe.seed))
+    parents = _pairs(len(keys), numbers.stop, np.random.default_rng(recipe.seed))[numbers.start :]
     no_targets = torch.zeros(1, 0)  # joined below
 
-    def mixed(number: int) -> Float32Array:
-        rng = np.random.default_rng((recipe.seed, 1 + number))
-        pair = [inputs(int(index)) for index in parents[number]]
+    def mixed(position: int) -> Float32Array:
+        rng = np.random.default_rng((recipe.seed, 1 + numbers[position]))
+        pair = [inputs(int(index)) for index in parents[position]]
         width = min(max(clip.shape[-1] for clip in pair), longest or sys.maxsize)
         excerpts = [crop_or_pad(clip, width, silence_of(clip, store.front_end), rng) for clip in pair]
         first, second = torch.from_numpy(np.array(excerpts, np.float32))[:, None]
@@ -67,7 +76,9 @@ def mix_clips(
         return np.asarray(result[0])
 
     settings = f"{MIXES_VERSION} {recipe.seed} {augment.model_dump_json()}"
-    descriptions = [f"mix {number} of {keys[i]} {keys[j]}: {settings}" for number, (i, j) in enumerate(parents)]
+    descriptions = [
+        f"mix {number} of {keys[i]} {keys[j]}: {settings}" for number, (i, j) in zip(numbers, parents, strict=True)
+    ]
     mixed_keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in descriptions]
     features = store.compute(mixed_keys, mixed, progress=progress)
     first, second = (torch.from_numpy(y_true[rows].astype(np.float32)) for rows in parents.T)

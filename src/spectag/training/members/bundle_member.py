@@ -1,9 +1,11 @@
 """The networks of a bundle: their files, and their outputs in PyTorch and onnxruntime."""
 
 import copy
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from spectag.scoring.calibration import Calibration
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.clip_logits import clip_logits
 from spectag.training.members.head_training import logits_by
-from spectag.training.networks.network import TaggerNetwork
-from spectag.training.networks.onnx_export import export_network, with_weights
+from spectag.training.members.member import MemberInputs
+from spectag.training.networks.network import TaggerNetwork, build_head
+from spectag.training.networks.onnx_export import Dynamic, export_network, trace, with_weights
 
 OTHER_WEIGHTS = ("best", "last")
 NETWORK_FILES = {ONNX_FILE, WEIGHTS_FILE, *(f"{name}.safetensors" for name in OTHER_WEIGHTS)}
@@ -118,3 +121,30 @@ def _write_onnx(
 def _save_weights(network: TaggerNetwork, path: Path) -> None:
     save_file(network.state_dict(), path)
     path.chmod(0o644)  # safetensors makes the file readable by its owner only
+
+
+def seconds_per_export(inputs: MemberInputs, n_labels: int, *, is_frozen: bool) -> float:
+    """How long it takes to write the ONNX file of a member's network, by writing one with a random head."""
+    _import_exporter()
+    store, example = inputs.store, inputs.clips.example
+    n_features = sum(store.group_sizes(example))
+    head = build_head(inputs.recipe.head, n_features, n_labels)
+    member = BundleMember(
+        inputs.recipe,
+        inputs.front_end,
+        TaggerNetwork(store.extractor, head),
+        inputs.clips,
+        store,
+        "",
+        is_frozen=is_frozen,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        _write_onnx(Path(folder) / ONNX_FILE, member, None, None)
+        return time.monotonic() - started
+
+
+@cache
+def _import_exporter() -> None:
+    """Load what the first export loads, which takes seconds."""
+    trace(nn.Linear(1, 1), torch.zeros(2, 1), "inputs", ["outputs"], {0: Dynamic})

@@ -8,10 +8,10 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from spectag.config.training import FinetuneConfig
 from spectag.errors import BundleError, ConfigError
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.epoch_log import Epoch, OnEpoch, epoch_step
-from spectag.system.file_errors import reason_of
 from spectag.system.progress import Progress
 from spectag.training.inputs.augmenter import Augmenter
 from spectag.training.inputs.batches import Batch, Batches, Examples
@@ -110,6 +109,24 @@ class _State:
 def has_pretrained_weights(recipe: Recipe) -> bool:
     """Whether the network starts from trained weights and batch normalisation statistics."""
     return recipe.init is not None or (recipe.pretrained and recipe.backbone != "scratch")
+
+
+class EpochPace(NamedTuple):
+    """The expected seconds of an epoch, none or more estimates, and the most epochs; None: no more than planned."""
+
+    expected: tuple[float, ...] = ()
+    max_epochs: int | None = None
+
+
+NO_PACE = EpochPace()
+_TOLERATED_FRACTION = 0.25
+"""Fraction of an epoch by which a run may exceed its time before an epoch is ended."""
+_N_TYPICAL = 3
+
+
+def _typical(durations: Sequence[float]) -> float:
+    """The median of the last epochs, so that one slow epoch on a busy machine does not count."""
+    return float(np.median(durations[-_N_TYPICAL:]))
 
 
 class FineTuning:
@@ -235,27 +252,31 @@ class FineTuning:
                 self.state.step += 1
                 yield float(losses.mean())
 
-    def run(self, on_epoch: OnEpoch, progress: Progress, seconds_left: SecondsLeft = lambda: None) -> FineTuned:
+    def run(
+        self, on_epoch: OnEpoch, progress: Progress, seconds_left: SecondsLeft = lambda: None, pace: EpochPace = NO_PACE
+    ) -> FineTuned:
         """Train to the end. A resumed run first repeats `on_epoch` for its earlier epochs.
 
-        `seconds_left()` is the time for the rest of this run, None without a limit. If an epoch takes longer than
-        expected, fewer are trained.
+        `seconds_left()` is the time for the rest of this run, None without a limit. If epochs take another time than
+        expected, the number of epochs changes, and with it the learning rate. An epoch that takes much too long ends
+        early, and is the last one.
 
         Raises
         ------
         ConfigError
             If the learning rate is so large that the loss is not finite.
         """
-        state = self.state
+        state, durations = self.state, list(pace.expected)
         for epoch in state.epochs:
             on_epoch(epoch)
         left = seconds_left()
         while state.epoch <= self.n_epochs and not self._is_out_of_patience():
-            epoch = self._train_epoch(progress)
+            epoch = self._train_epoch(progress, self._is_too_late(seconds_left, durations))
             check_losses_finite(epoch, self.recipe)
             before, left = left, seconds_left()
-            if before is not None and left is not None:
-                self._shorten(left, before - left)
+            if before is not None and left is not None and left < before:
+                durations.append(before - left)
+                self._plan_epochs(left, durations, pace.max_epochs)
             state.epochs.append(epoch)
             if epoch.valid_lwlrap is not None and epoch.valid_lwlrap > state.best_lwlrap:
                 state.best_lwlrap, state.best_epoch = epoch.valid_lwlrap, epoch.epoch
@@ -266,17 +287,27 @@ class FineTuning:
             on_epoch(epoch)
         return self._result()
 
-    def _shorten(self, seconds: float, seconds_per_epoch: float) -> None:
-        """Plan no more epochs than fit into the time; the learning rate then falls faster."""
-        n_more = math.floor(max(seconds, 0) / max(seconds_per_epoch, 1e-9))
-        self.n_epochs = min(self.n_epochs, self.state.epoch + n_more)
+    def _plan_epochs(self, seconds: float, durations: Sequence[float], max_epochs: int | None) -> None:
+        """Plan as many epochs as fit into the time; the learning rate then falls faster, or more slowly."""
+        n_more = math.floor(max(seconds, 0) / max(_typical(durations), 1e-9))
+        self.n_epochs = min(max_epochs or self.n_epochs, self.state.epoch + n_more)
         self.n_steps = self.n_epochs * self.batches.n_steps
+
+    def _is_too_late(self, seconds_left: SecondsLeft, durations: Sequence[float]) -> Callable[[], bool]:
+        """A function that says whether the time is over, with a part of an epoch to spare."""
+        tolerated = _TOLERATED_FRACTION * _typical(durations) if durations else 0.0
+
+        def is_too_late() -> bool:
+            left = seconds_left()
+            return left is not None and left < -tolerated
+
+        return is_too_late
 
     def _is_out_of_patience(self) -> bool:
         patience, state = self.config.patience, self.state
         return patience is not None and state.best_epoch > 0 and state.epoch - 1 - state.best_epoch >= patience
 
-    def _train_epoch(self, progress: Progress) -> Epoch:
+    def _train_epoch(self, progress: Progress, is_too_late: Callable[[], bool] = lambda: False) -> Epoch:
         state, started = self.state, time.monotonic()
         first_step = state.step
         augmented = state.epoch <= round(self.n_epochs * (1 - self.recipe.augment.disable_last_fraction))
@@ -286,10 +317,12 @@ class FineTuning:
             self._train_step(batch)
             state.step += 1
             progress(name, state.step, self.batches.n_steps)
+            if is_too_late():
+                break
             if state.step % self.config.checkpoint_steps == 0 and state.step < self.batches.n_steps:
                 self.save()
         seconds = max(time.monotonic() - started, 1e-9)
-        n_clips = self.batches.n_clips * (self.batches.n_steps - first_step) / self.batches.n_steps
+        n_clips = self.batches.n_clips * (state.step - first_step) / self.batches.n_steps
         last_step = max(self.schedule.last_epoch - 1, 0)
         return Epoch(
             state.epoch,
@@ -415,11 +448,8 @@ class FineTuning:
         try:
             with unfinished_file(self.checkpoint) as unfinished:
                 torch.save(values, unfinished)
-        except OSError as error:
-            raise BundleError(f"{self.checkpoint}: cannot write the checkpoint: {reason_of(error)}") from error
-        except RuntimeError as error:  # torch does not name the reason
-            reason = f"the disk is probably full ({first_line(error)})"
-            raise BundleError(f"{self.checkpoint}: cannot write the checkpoint: {reason}") from error
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
+            raise BundleError(f"{self.checkpoint}: cannot write the checkpoint: {first_line(error)}") from error
 
     def _stateful_parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}

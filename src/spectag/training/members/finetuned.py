@@ -27,6 +27,7 @@ from spectag.training.heads.per_fold import FrozenFeatures
 from spectag.training.inputs.batches import Examples
 from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.finetune_loop import (
+    EpochPace,
     FineTuned,
     FineTuning,
     SecondsLeft,
@@ -36,7 +37,7 @@ from spectag.training.members.finetune_loop import (
 from spectag.training.members.head_training import head_module, initial_head, train_fold_head
 from spectag.training.members.member import MemberFit, MemberInputs, final_networks
 from spectag.training.networks.network import TaggerNetwork, build_head
-from spectag.training.setup.budget import affordable
+from spectag.training.setup.budget import ENOUGH_EPOCHS, affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.distributed import Processes
@@ -140,20 +141,18 @@ def fit_finetuned(
         run = pace.start_or_resume(start, _initial_network(inputs, data, fold, y_true), n_epochs, log)
         if run is None:
             break
-        if len(trainings) > 1:
+        if len(trainings) > 1 or context.budget_note():
             log(f"{name}{_position(number, trainings, pace)}{context.budget_note()}")
-        fine_tuned = _run(run, callbacks, pace.limit_of_run())
+        fine_tuned = _run(run, callbacks, pace.limit_of_run(), pace.epoch_pace(n_epochs))
         if valid is not None:
             network = copy.deepcopy(fine_tuned.network).to(context.accelerator.device)
             logits[valid.rows] = logits_of_clips(network, valid, context.accelerator)
         results.append((fold, fine_tuned))
         pace.finish(run)
         if fold is cross_validation.all_clips:
-            n_epochs = run.n_epochs  # folds with more epochs would overrate the network that is kept
+            n_epochs = len(fine_tuned.epochs)  # folds with more epochs would overrate the network that is kept
         del run
         context.accelerator.free_memory()
-        if not pace.n_left:
-            break
     n_validated = sum(fold is not cross_validation.all_clips for fold, _ in results)
     if n_validated < min(context.min_folds, MIN_FOLDS):
         return None
@@ -204,7 +203,7 @@ class _Pace:
     Attributes
     ----------
     n_left : int
-        Number of runs that are still to be finished.
+        Number of runs that are still to be finished. Others that were left out start if there is time after all.
     """
 
     def __init__(self, context: FinetuneContext, trainings: Sequence[Fold]) -> None:
@@ -214,7 +213,7 @@ class _Pace:
         self._min_runs = n_beside + context.min_folds if context.min_folds else 1
         self._seconds_per_epoch = context.seconds_per_epoch  # of a run with the relative time 1
         self._left_at_start: float | None = None
-        self._first_epoch = 1
+        self._n_finished, self._first_epoch, self._is_resumed = 0, 1, False
 
     def start_or_resume(
         self, start: "partial[FineTuning]", network: TaggerNetwork, n_epochs: int, log: Log
@@ -222,6 +221,7 @@ class _Pace:
         """The next run; None if there is no time for it."""
         context = self._context
         saved = context.read_checkpoint(start.keywords["checkpoint"])
+        self._is_resumed = saved is not None
         if saved is not None:
             run = start(network, n_epochs=saved["n_epochs"])
             run.load(saved)
@@ -240,22 +240,34 @@ class _Pace:
         """The number of epochs of this run; 0 if there is no time for it."""
         context = self._context
         if (context.seconds_left() or 0.0) <= 0:
-            log("no time to fine-tune")
+            if self.n_left:
+                self._log_no_time("", log)
             return 0
         if self._seconds_per_epoch is None:
             run = start(copy.deepcopy(network), n_epochs=n_epochs)
             self._seconds_per_epoch = context.processes.broadcast(run.seconds_per_epoch())
         seconds = context.seconds_left() or 0.0  # after the measurement, which also takes time
-        per_run = self._seconds_per_epoch * self._relative[: self.n_left]
+        per_run = self._seconds_per_epoch * self._relative
         n_affordable, n_runs = affordable(seconds, per_run, n_epochs, self._min_runs)
+        if not self.n_left and n_affordable < min(ENOUGH_EPOCHS, n_epochs):
+            return 0  # it was left out before
         if not n_affordable:
-            per_epoch = f"an epoch takes {per_run[0]:.0f} s"
-            log(f"no time to fine-tune: {per_epoch} and {max(seconds, 0):.0f} s are left")
+            self._log_no_time(f": an epoch takes {per_run[0]:.0f} s and {max(seconds, 0):.0f} s are left", log)
             return 0
         self.n_left = n_runs
         per_epoch = f"{n_affordable} epochs of about {per_run[0]:.2g} s each"
         log(f"{per_epoch}; trainings left: {n_runs}")
         return n_affordable
+
+    def _log_no_time(self, reason: str, log: Log) -> None:
+        what = "for another training" if self._n_finished else "to fine-tune"
+        log(f"no time {what}{reason}")
+
+    def epoch_pace(self, max_epochs: int) -> EpochPace:
+        """What is expected of the epochs of this run. A resumed run keeps its number of epochs."""
+        if self._is_resumed or self._seconds_per_epoch is None:
+            return EpochPace()
+        return EpochPace((float(self._seconds_per_epoch * self._relative[0]),) * 2, max_epochs)
 
     def limit_of_run(self) -> SecondsLeft:
         """The time for the rest of this run: what is left without the shares of the runs after it."""
@@ -271,13 +283,13 @@ class _Pace:
 
     def finish(self, run: FineTuning) -> None:
         """Note that a run is finished, and how long its epochs took."""
-        self.n_left -= 1
         left, n_epochs = self._context.seconds_left(), run.state.epoch - self._first_epoch
         if left is not None and self._left_at_start is not None and n_epochs:
             seconds = self._left_at_start - left
             if seconds > 0:
                 self._seconds_per_epoch = seconds / n_epochs / self._relative[0]
         self._relative, self._min_runs = self._relative[1:], 1
+        self._n_finished, self.n_left = self._n_finished + 1, self.n_left - 1
 
 
 def _position(number: int, trainings: Sequence[Fold], pace: _Pace) -> str:
@@ -291,9 +303,9 @@ def _position(number: int, trainings: Sequence[Fold], pace: _Pace) -> str:
     return f"fold {position} of {n_folds}{own_name}"
 
 
-def _run(run: FineTuning, callbacks: Callbacks, seconds_left: SecondsLeft) -> FineTuned:
+def _run(run: FineTuning, callbacks: Callbacks, seconds_left: SecondsLeft, pace: EpochPace) -> FineTuned:
     try:
-        return run.run(callbacks.on_epoch, callbacks.progress, seconds_left)
+        return run.run(callbacks.on_epoch, callbacks.progress, seconds_left, pace)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"the GPU has too little memory for batch_size {run.recipe.batch_size}; reduce it, crop_seconds or backbone"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.backbones import backbone_spec, resolve_mel
@@ -31,7 +31,7 @@ from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
 from spectag.training.heads.novelty import fit_novelty
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, WindowLogits, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
-from spectag.training.inputs.mixed_clips import mix_clips
+from spectag.training.inputs.mixed_clips import MixedClips, mix_clips
 from spectag.training.members.head_training import fit_by_gradient, head_module
 from spectag.training.networks.network import StandardizedLinear, TaggerNetwork
 from spectag.training.setup.callbacks import Callbacks
@@ -69,23 +69,41 @@ class MemberInputs:
         if self.noisy is not None:
             noisy = self.store.of_clips(self.noisy, progress=progress)
         if self.recipe.n_mixed_clips and with_mixed:
-            keys, inputs = self.clips.part_keys, self.clips.inputs
-            mixed = mix_clips(self.store, keys, inputs, y_true, self.recipe, progress=progress)
+            mixed = self.mixed_clips(y_true, range(self.recipe.n_mixed_clips), progress=progress)
         parts = {row: self.store.of_parts(self.clips, row) for row in self.clips.rows_in_parts}
         prior = self._name_prior(clips.shape[1])
         windows = self._window_features(progress) if with_windows else None
         return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts, prior, windows)
 
+    def mixed_clips(self, y_true: BoolArray | FloatArray, numbers: range, *, progress: Progress) -> MixedClips:
+        """Features of the mixed clips with these numbers, from 0."""
+        keys, inputs = self.clips.part_keys, self.clips.inputs
+        return mix_clips(self.store, keys, inputs, y_true, self.recipe, numbers, progress=progress)
+
+    def missing(self, *, with_windows: bool) -> IntArray:
+        """The indices of the clips of which features are not in the cache yet, or those of windows, if wanted."""
+        of_clips = self.store.missing(self.clips.part_keys)
+        windows = self._windows() if with_windows else None
+        of_windows = [] if windows is None else self.store.missing(self.clips.part_keys, windows)
+        return np.array(sorted({*of_clips, *of_windows}), int)
+
     def _window_features(self, progress: Progress) -> WindowFeatures | None:
         """Features of the windows of clips; None if the recipe does not want them or no clip can have any."""
+        windows = self._windows()
+        if windows is None:
+            return None
+        self.store.make_windows(self.clips, windows, progress=progress)
+        return WindowFeatures(windows, lambda row: self.store.of_parts(self.clips, row, windows))
+
+    def _windows(self) -> FrameWindows | None:
+        """The windows of clips; None if the recipe does not want them or no clip can have any."""
         windows = ClipWindows().in_frames(self.front_end)
         n_frames = self.front_end.n_frames_in(max(self.clips.seconds))
         if windows is None or n_frames is None or not windows.starts(n_frames):
             return None
         if not (self.recipe.clip_windows and self.store.accepts_width(self.clips.example, windows.length)):
             return None
-        self.store.make_windows(self.clips, windows, progress=progress)
-        return WindowFeatures(windows, lambda row: self.store.of_parts(self.clips, row, windows))
+        return windows
 
     def _name_prior(self, n_features: int) -> NamePrior | None:
         """What the network itself predicts for the labels, if it knows their names and the recipe wants it."""
