@@ -19,7 +19,7 @@ from spectag.data.readers.columns import (
     open_manifest_table,
 )
 from spectag.data.readers.delimited_text import Record, Table, abbreviate, parse_time_field, shorten
-from spectag.data.readers.file_finder import FileFinder, find_video
+from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.errors import DataError, DataWarning, SpectagError
 
@@ -113,7 +113,7 @@ def _are_excerpts(table: Table, first: Sequence[Record], layout: Layout, finder:
             begin, stop = (parse_time_field(fields[column], "", "") for column in (start, end))
             name = fields[fname]
             if layout.holds_video_ids:
-                name = find_video(finder, name, begin, stop, table.path)
+                name = finder.find_video(name, begin, stop, table.path)
             path = finder.find(name, table.path) if begin > 0 else None
             if path is not None:
                 seconds = audio_info(path).duration_seconds
@@ -187,7 +187,7 @@ class _RowReader:
         if self._raven_columns is None:
             name = fields[self._layout.positions["fname"]]
             if self._layout.holds_video_ids:
-                name = find_video(self._finder, name, start, end, self._table.path)
+                name = self._finder.find_video(name, start, end, self._table.path)
         else:
             name = self._raven_file_name(fields)
         return self._names.setdefault(name, name)

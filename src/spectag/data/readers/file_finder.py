@@ -33,6 +33,7 @@ class FileFinder:
         self._trees: dict[Path, _Tree] = {}
         self._found: dict[tuple[Path, str], Path | None] = {}
         self._guessed: set[Path] = set()
+        self._video_spelling = 0
 
     def folders(self, source: Path) -> list[Path]:
         """The folders that are searched for the sounds of a manifest (a table or a folder), in this order."""
@@ -58,6 +59,19 @@ class FileFinder:
             name = fname.replace("\\", "/")
             self._found[key] = self._find_in_folders(name, source) or self._find_below(name, source)
         return self._found[key]
+
+    def find_video(self, name: str, start: float, end: float | None, source: Path) -> str:
+        """The name of the file of an excerpt of a YouTube video, as the usual programs save it, or `name` itself.
+
+        `name` is the id of the video, or the id and the start in milliseconds. The times of the excerpt may be a part
+        of the file name.
+        """
+        spellings = _video_spellings(name, start, end)
+        for spelling in (self._video_spelling, *range(len(spellings))):  # first that of the video before
+            if self.find(spellings[spelling], source) is not None:
+                self._video_spelling = spelling
+                return spellings[spelling]
+        return name
 
     def check_guesses(self) -> None:
         """Raise a DataError if files were found by a part of their path, and two different paths led to one file."""
@@ -188,11 +202,8 @@ def _files_below(folder: str, depth: int) -> Iterator[str]:
         yield from _files_below(below, depth - 1)
 
 
-def find_video(finder: FileFinder, name: str, start: float, end: float | None, source: Path) -> str:
-    """The name of the file of an excerpt of a YouTube video, as the usual programs save it, or the id itself.
-
-    `name` is the id, or the id and the start in milliseconds; the times of the excerpt may be a part of the file name.
-    """
+def _video_spellings(name: str, start: float, end: float | None) -> list[str]:
+    """How the usual programs name the file of an excerpt of a YouTube video, always in the same order."""
     video, _, milliseconds = name.rpartition("_")
     if video and milliseconds.isdecimal():  # AudioSet's strong labels: excerpts of 10 s
         start = int(milliseconds) / 1000
@@ -204,8 +215,7 @@ def find_video(finder: FileFinder, name: str, start: float, end: float | None, s
         *("", f"_{start:.3f}_{stop:.3f}", f"_{start * 1000:.0f}_{stop * 1000:.0f}", f"_{start * 1000:.0f}"),
         *(f"_{start:g}_{stop:g}", f"_{start:.1f}_{stop:.1f}", f"_{start:g}", f"-{start:g}-{stop:g}"),
     )
-    spellings = (f"{prefix}{video}{suffix}" for suffix in dict.fromkeys(times) for prefix in ("", "Y"))
-    return next((spelling for spelling in spellings if finder.find(spelling, source) is not None), name)
+    return [f"{prefix}{video}{suffix}" for suffix in times for prefix in ("", "Y")]
 
 
 def _only(matches: list[Path], name: str, folder: Path) -> Path | None:
