@@ -6,13 +6,12 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _MISSING: set[str] = set()
-_STDOUT: Final = 1
 
 
 class _LossyFile(io.FileIO):
@@ -46,10 +45,7 @@ def prepare_streams() -> None:
 
     Streams that are not those of the process, as in a notebook, stay as they are.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, _null_stream(mode))
-            _MISSING.add(name)
+    _replace_missing_streams()
     if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
         with suppress(OSError, ValueError):
             raw = io.BufferedWriter(_LossyFile(sys.stderr.fileno(), "w", closefd=False))
@@ -67,9 +63,10 @@ def mute_libraries() -> None:
     the results, about a damaged file of a MIDI sampler. Neither can be turned off. `sys.stdout` and `sys.stderr` still
     write to where they did.
     """
+    _replace_missing_streams()  # else a copy of another stream would get their number
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper):
+        if not isinstance(stream, io.TextIOWrapper) or name in _MISSING:
             continue
         with suppress(OSError):
             own = io.BufferedWriter(io.FileIO(os.dup(stream.fileno()), "w"))
@@ -106,10 +103,17 @@ def drop_output() -> None:
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        if sys.stdout is sys.__stdout__:
+        with suppress(OSError, ValueError):  # a stream that is not one of the process has no number
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, _STDOUT)
+            os.dup2(null, sys.stdout.fileno())
             os.close(null)
+
+
+def _replace_missing_streams() -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _null_stream(mode))
+            _MISSING.add(name)
 
 
 def _null_stream(mode: str) -> io.TextIOWrapper:
