@@ -337,10 +337,9 @@ class Campaign:
             if not faults:
                 shutil.rmtree(self.root / name)
         result.other_faults = self.at_once(expected)
-        for operation in (
-            rng.integers(1, self.n_operations + 1, size=N_PERMISSION_LOSSES) if can_lose_permission() else ()
-        ):
-            result.other_faults += self.without_permission(int(operation), expected)
+        n_losses = min(N_PERMISSION_LOSSES, self.n_operations) if can_lose_permission() else 0
+        for operation in rng.choice(self.n_operations, size=n_losses, replace=False):
+            result.other_faults += self.without_permission(int(operation) + 1, expected)
         return result
 
     def undisturbed(self) -> Tree:
