@@ -5,12 +5,14 @@ anywhere; the last frame is then incomplete. A CAF file contains the size of its
 """
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 _TAIL_BYTES = 1 << 16
 _OGG_PAGE, _OGG_PAGE_HEADER, _LAST_PAGE = b"OggS\0", 27, 4
 _ID3V1_BYTES = 128
+_FRAME_STARTS = re.compile(rb"[\xff\x0b]")  # the first byte of a frame of MPEG or AC-3
 _MIN_FRAMES = 3  # in succession: fewer may be samples that look like the header of a frame
 _MAX_CHUNKS = 1_000
 
@@ -93,8 +95,8 @@ def _without_id3(tail: bytes) -> bytes:
 
 def _last_frame_is_cut(tail: bytes, frame_length: Callable[[bytes], int | None]) -> bool:
     """Whether frames follow each other up to the end, and the last one is incomplete."""
-    for start in range(len(tail)):
-        position, n_frames = start, 0
+    for match in _FRAME_STARTS.finditer(tail):
+        position, n_frames = match.start(), 0
         while length := frame_length(tail[position : position + _HEADER_BYTES]):
             position += length
             n_frames += 1
