@@ -177,7 +177,7 @@ class Campaign:
         batch = self.folder / "others"
         names = write_good_files(batch)
         inputs = [make_damaged_file(batch, number, self.seed) for number in numbers]
-        names += [damaged.path for damaged in inputs if damaged.family != "sparse giants" or damaged.damage == "zeros"]
+        names += [damaged.path for damaged in inputs if damaged.path.exists()]
         rows = [f"{path.name},{LABELS[number % 3]}" for number, path in enumerate(names)]
         (batch / "clips.csv").write_text("\n".join(["fname,labels", *rows]) + "\n", encoding="utf-8")
         commands: dict[str, list[object]] = {
@@ -359,7 +359,8 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=10_000, help="(10000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first input (0)")
     parser.add_argument("--seed", type=int, default=0, help="(0)")
-    parser.add_argument("--batch", type=int, default=500, help="inputs of one run of tag (500)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no batch after this time (no limit)")
+    parser.add_argument("--batch", type=int, default=500, help="inputs for one run of tag (500)")
     parser.add_argument("--others", type=int, default=500, help="inputs for inspect, prepare, index and show (500)")
     parser.add_argument("--folder", type=Path, help="working folder; the system's temporary folder by default")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -372,7 +373,10 @@ def main() -> int:
         begin, end = time.monotonic(), arguments.first + arguments.inputs
         for start in range(arguments.first, end, arguments.batch):
             campaign.run_batch(range(start, min(end, start + arguments.batch)))
-            print(f"{min(end, start + arguments.batch):,} inputs, {time.monotonic() - begin:.0f} s", file=sys.stderr)
+            seconds = time.monotonic() - begin
+            print(f"{min(end, start + arguments.batch):,} inputs, {seconds:.0f} s", file=sys.stderr)
+            if seconds > 60 * arguments.minutes:
+                break
         if campaign.families:
             campaign.print_table()
         if arguments.others:

@@ -82,6 +82,8 @@ def make_damaged_file(folder: Path, number: int, seed: int = 0) -> DamagedFile:
     rng = random.Random(f"{seed} {number}")
     families = [*available_families(), *OTHER_FAMILIES]
     family = families[number % len(families)]
+    if family == "sparse giants" and number // len(families) % 4:  # they take long
+        family = "absurd samples"
     if family in OTHER_FAMILIES:
         damage = OTHER_FAMILIES[family](folder / f"{number:05}", rng)
         (path,) = folder.glob(f"{number:05}.*")
