@@ -67,10 +67,11 @@ class FileFinder:
         of the file name.
         """
         spellings = _video_spellings(name, start, end)
-        for spelling in (self._video_spelling, *range(len(spellings))):  # first that of the video before
-            if self.find(spellings[spelling], source) is not None:
-                self._video_spelling = spelling
-                return spellings[spelling]
+        order: list[int] = [self._video_spelling, *range(len(spellings))]  # first that of the video before
+        for number in order:
+            if self.find(spellings[number], source) is not None:
+                self._video_spelling = number
+                return spellings[number]
         return name
 
     def check_guesses(self) -> None:
