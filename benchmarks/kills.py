@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,8 +229,8 @@ def _state(process: Path) -> str:
 
 def shared_memory() -> set[str]:
     """Names of shared memory and semaphores of this user."""
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir() if path.stat().st_uid == os.getuid()} if folder.is_dir() else set()
+    files = [path for path in Path("/dev/shm").glob("*") if path.is_file()]
+    return {path.name for path in files if path.stat().st_uid == os.getuid()}
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -381,7 +381,7 @@ class Campaign:
                 faults.append(f"the second run ended with status {status}: {_last_line(case)}")
         faults += self._left_processes(case)
         faults += differences(tree(case), expected)
-        faults += [f"/dev/shm/{memory} is left" for memory in sorted(shared_memory() - before)]
+        faults += self._left_memory(before)
         return faults, was_killed
 
     def at_once(self, expected: Tree) -> list[str]:
@@ -423,6 +423,13 @@ class Campaign:
             os.killpg(process.pid, signal.SIGKILL)
         return process.wait() == -signal.SIGKILL
 
+    def _left_memory(self, before: set[str]) -> list[str]:
+        """New shared memory that stays; other programs may use some for a while."""
+        end = time.monotonic() + _SECONDS_TO_END
+        while (left := shared_memory() - before) and time.monotonic() < end:
+            time.sleep(0.05)
+        return [f"/dev/shm/{name} is left" for name in sorted(left)]
+
     def _left_processes(self, case: Path) -> Iterator[str]:
         end = time.monotonic() + _SECONDS_TO_END
         while (left := processes_of(case)) and time.monotonic() < end:
@@ -450,14 +457,17 @@ def can_lose_permission() -> bool:
     return os.getuid() != 0 or shutil.which("setpriv") is not None
 
 
-def table(results: Mapping[str, Result]) -> Iterator[str]:
-    """A Markdown table with a row for each command."""
-    yield "| command | moments | killed before the end | same bytes, nothing left | at once, no permission | seconds |"
-    yield "|---|---|---|---|---|---|"
-    for name, result in results.items():
-        others = f"{len(result.other_faults)} faults" if result.other_faults else "well"
-        counts = f"{result.n_moments} | {result.n_killed} | {result.n_same}"
-        yield f"| {name} | {counts} | {others} | {result.seconds:.1f} |"
+HEADER = (
+    "| command | moments | killed before the end | same bytes, nothing left | at once, no permission | seconds |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+def table_row(name: str, result: Result) -> str:
+    """The row of a command in the Markdown table."""
+    others = f"{len(result.other_faults)} faults" if result.other_faults else "well"
+    counts = f"{result.n_moments} | {result.n_killed} | {result.n_same}"
+    return f"| {name} | {counts} | {others} | {result.seconds:.1f} |"
 
 
 def main() -> int:
@@ -471,15 +481,17 @@ def main() -> int:
     root = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     if not (root / "data" / "corrections.csv").exists():
         make_data(root / "data")
-    results = {}
+    print(HEADER)
+    n_wrong = 0
     for name in options.commands or COMMANDS:
         (root / name).mkdir()
         rng = np.random.default_rng([options.seed, *name.encode()])
-        results[name] = Campaign(COMMANDS[name], root / "data", root / name).run(options.moments, rng)
-        for fault in results[name].faults + results[name].other_faults:
+        result = Campaign(COMMANDS[name], root / "data", root / name).run(options.moments, rng)
+        print(table_row(name, result), flush=True)
+        faults = result.faults + result.other_faults
+        n_wrong += len(faults)
+        for fault in faults:
             print(f"{name}: {fault}", file=sys.stderr, flush=True)
-    print("\n".join(table(results)))
-    n_wrong = sum(len(result.faults) + len(result.other_faults) for result in results.values())
     if options.folder is None and not n_wrong:
         shutil.rmtree(root)
     return int(n_wrong > 0)
