@@ -31,6 +31,7 @@ from spectag.curation.sound_index.vectors import read_vectors
 from spectag.data.manifest import read_manifest
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
+from spectag.system.atomic_files import sha256_of
 from spectag.system.progress import silent
 from spectag.tagging.parallel import tag
 
@@ -222,7 +223,7 @@ def build_graph(database: IndexDatabase) -> None:
     vectors = read_vectors(database.folder, state)
     expansion = write_graph(database.folder / state.graph_file, vectors, workers=1, progress=silent)
     print(f"graph built in {time.perf_counter() - begin:.0f} s; sufficient expansion: {expansion or 'none'}")
-    database.state = state._replace(expansion=expansion)
+    database.use_graph(state.n_in_graph, expansion)
     database.commit()
 
 
@@ -260,7 +261,7 @@ def measure_search(index: SoundIndex, vectors: np.ndarray, rng: np.random.Genera
 
 def measure_graph(path: Path, vectors: np.ndarray, queries: np.ndarray, exact: np.ndarray) -> None:
     """Time and recall of the graph by search expansion."""
-    graph = Graph(path)
+    graph = Graph(path, sha256_of(path))
     for expansion in (512, 1_024, 2_048, 4_096, 8_192):
         times, recalls = [], []
         for query, expected in zip(queries, exact, strict=True):

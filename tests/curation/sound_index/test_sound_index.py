@@ -31,6 +31,7 @@ from spectag.curation.sound_index.searching import SoundIndex
 from spectag.curation.sound_index.vectors import read_vectors
 from spectag.errors import ConfigError, DataError, MissingExtraError
 from spectag.models.timeline import Timeline
+from spectag.system.atomic_files import sha256_of
 from spectag.system.progress import silent
 
 SECOND = WindowConfig(window_seconds=1.0)
@@ -499,9 +500,9 @@ def make_random_index(folder, rng, *, n_in_graph=0):
     database.state = database.state._replace(generation=1, n_vectors=len(rows), n_dimensions=6, is_settled=True)
     (folder / database.state.vectors_file).write_bytes(rows.tobytes())
     if n_in_graph:
-        state = database.state._replace(n_in_graph=n_in_graph, expansion=512)
-        graph.write_graph(folder / state.graph_file, rows[:n_in_graph], workers=1, progress=silent)
-        database.state = state
+        path = folder / database.state._replace(n_in_graph=n_in_graph).graph_file
+        graph.write_graph(path, rows[:n_in_graph], workers=1, progress=silent)
+        database.use_graph(n_in_graph, 512)
     database.commit()
     return database, rows
 
@@ -618,7 +619,7 @@ def test_graph_finds_nearly_all_closest_vectors(tmp_path):
     graph.write_graph(tmp_path / "h.usearch", rows, workers=1, progress=silent, **more)
     queries = unit_vectors(rng.standard_normal((50, 16)))
     exact, _ = nearest_neighbors(queries, rows, 10)
-    full_graph = graph.Graph(tmp_path / "h.usearch")
+    full_graph = graph.Graph(tmp_path / "h.usearch", sha256_of(tmp_path / "h.usearch"))
     found = [
         nearest_neighbors(query[None], rows, 10, rows=full_graph.candidates(query, 50, expansion=expansion))[0][0]
         for query in queries
@@ -675,16 +676,25 @@ def test_graph_is_built_automatically_for_many_windows(model, sounds, tmp_path, 
     assert list((tmp_path / "index").glob("graph-*"))
 
 
-def test_damaged_graph_is_an_error(model, sounds, tmp_path):
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.6, 0.99])
+def test_damaged_graph_is_an_error_until_it_is_made_again(model, sounds, tmp_path, position):
     pytest.importorskip("usearch")
     build_index([sounds], tmp_path / "index", model=model, engine="usearch")
     (file,) = (tmp_path / "index").glob("graph-*")
-    file.write_bytes(b"no graph" * 100)
-    with pytest.raises(DataError, match=r"graph.*can't read the graph.*delete this file"):
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"graph.*usearch: the graph is damaged; delete this file"):
         spectag.search(tmp_path / "index", "low 00.wav")
-    file.unlink()  # as with the index of a stranger: all vectors are compared
-    assert labels_of(spectag.search(tmp_path / "index", "low 00.wav", n=3)) == ["low"] * 3
     build_index([sounds], tmp_path / "index")
+    assert labels_of(spectag.search(tmp_path / "index", "low 00.wav", n=3)) == ["low"] * 3
+
+
+def test_index_without_its_graph_compares_all_vectors(model, sounds, tmp_path):
+    pytest.importorskip("usearch")
+    build_index([sounds], tmp_path / "index", model=model, engine="usearch")
+    (file,) = (tmp_path / "index").glob("graph-*")
+    file.unlink()
     assert labels_of(spectag.search(tmp_path / "index", "low 00.wav", n=3)) == ["low"] * 3
 
 

@@ -9,7 +9,7 @@ from spectag.array_types import Float32Array
 from spectag.curation.embedding import nearest_neighbors
 from spectag.curation.sound_index.database import Rows
 from spectag.errors import DataError, MissingExtraError
-from spectag.system.atomic_files import unfinished_file
+from spectag.system.atomic_files import sha256_of, unfinished_file
 from spectag.system.progress import Progress
 
 MAX_CANDIDATES = 4_096  # for more candidates, comparing all vectors takes little longer
@@ -37,9 +37,20 @@ def is_installed() -> bool:
 
 
 class Graph:
-    """A graph on disk. A search reads only the parts that it visits."""
+    """A graph on disk. A search reads only the parts that it visits.
 
-    def __init__(self, path: Path) -> None:
+    Raises
+    ------
+    DataError
+        If the SHA-256 of the file is another one: usearch would crash or find wrong vectors.
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        if sha256_of(path) != sha256:
+            raise DataError(
+                f"{path}: the graph is damaged; delete this file, and searches compare all vectors, or run "
+                "spectag index again, which makes a new graph"
+            )
         self._index = _open(path, view=True)
 
     def candidates(self, vector: Float32Array, n: int, *, expansion: int) -> Rows:

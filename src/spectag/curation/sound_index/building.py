@@ -30,7 +30,7 @@ from spectag.curation.sound_index.vectors import VectorWriter, read_vectors, rem
 from spectag.errors import ConfigError, DataError
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tagger
-from spectag.system.atomic_files import remove_unfinished
+from spectag.system.atomic_files import remove_unfinished, sha256_of
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.storage import file_fingerprint, is_url
 from spectag.system.worker_pool import n_usable_cores
@@ -274,7 +274,8 @@ def _update_graph(database: IndexDatabase, info: IndexInfo, workers: int | None,
     is_large = state.n_vectors >= ROWS_FOR_GRAPH and is_installed()
     if state.n_vectors and (info.engine == "usearch" or (info.engine == "auto" and is_large)):
         path = database.folder / state.graph_file
-        known = path if state.n_in_graph > 0 and path.exists() else None
+        is_valid = state.n_in_graph > 0 and path.exists() and sha256_of(path) == database.graph_sha256
+        known = path if is_valid else None
         if known and state.n_in_graph == state.n_vectors:
             return
         new_state = state._replace(n_in_graph=state.n_vectors)
@@ -286,7 +287,7 @@ def _update_graph(database: IndexDatabase, info: IndexInfo, workers: int | None,
             workers=workers or n_usable_cores(),
             progress=progress,
         )
-        database.state = new_state._replace(expansion=expansion)
+        database.use_graph(state.n_vectors, expansion)
     else:
         database.state = state._replace(n_in_graph=0, expansion=0)
     database.commit()

@@ -25,6 +25,7 @@ from spectag.curation.sound_index.filters import FILES_TABLE, ROWS_TABLE, Search
 from spectag.curation.sound_index.recording_dates import RecordingDate, from_seconds, to_seconds
 from spectag.errors import DataError
 from spectag.models.timeline import Timeline
+from spectag.system.atomic_files import sha256_of
 from spectag.system.regular_files import check_regular_file
 
 DATABASE = "index.sqlite"
@@ -36,6 +37,7 @@ _MAX_NUMBER = 2**40
 _MAX_BYTES = 2**44
 _MAX_SECONDS = 1e9  # of a recording: 30 years
 _YEAR_70, _YEAR_9500 = -6e10, 2.37e11  # in seconds since 1970
+_GRAPH_SHA256 = "graph_sha256"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
     generation INTEGER, n_vectors INTEGER, n_dimensions INTEGER, n_in_graph INTEGER, expansion INTEGER,
@@ -156,6 +158,17 @@ class IndexDatabase:
     def state(self, state: IndexState) -> None:
         self._connection.execute("DELETE FROM state")
         self._connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)", state)
+
+    @property
+    def graph_sha256(self) -> str:
+        """SHA-256 of the graph file, as hexadecimal digits; empty without a graph."""
+        return (self.blob(_GRAPH_SHA256) or b"").hex()
+
+    def use_graph(self, n_in_graph: int, expansion: int) -> None:
+        """Search with the graph of the first `n_in_graph` vectors, whose file exists, and remember its SHA-256."""
+        state = self.state._replace(n_in_graph=n_in_graph, expansion=expansion)
+        self.state = state
+        self.store_blob(_GRAPH_SHA256, bytes.fromhex(sha256_of(self.folder / state.graph_file)))
 
     def blob(self, name: str) -> bytes | None:
         """The bytes stored under a name, or None."""

@@ -268,24 +268,25 @@ class SoundIndex:
         """A snapshot of the index that does not change in the `with` block."""
         with self._lock, self._database.reading() as state:
             if self._snapshot is None or self._snapshot.state != state:
-                self._snapshot = _Snapshot(self.folder, state)
+                self._snapshot = _Snapshot(self.folder, state, self._database.graph_sha256)
             yield self._snapshot
 
 
 class _Snapshot:
     """The vectors and the graph of an index in one state."""
 
-    def __init__(self, folder: Path, state: IndexState) -> None:
+    def __init__(self, folder: Path, state: IndexState, graph_sha256: str) -> None:
         self.state = state
         self.vectors = read_vectors(folder, state)
-        self._folder = folder
+        self._folder, self._graph_sha256 = folder, graph_sha256
 
     @cached_property
     def graph(self) -> Graph | None:
         """usearch's graph, if it is faster than comparing all vectors."""
         path = self._folder / self.state.graph_file
         is_usable = self.state.expansion and is_installed() and path.exists()
-        return Graph(path) if is_usable else None  # comparing all vectors is slower, but finds as much
+        # comparing all vectors is slower, but finds as much
+        return Graph(path, self._graph_sha256) if is_usable else None
 
     def candidates(self, vector: Float32Array, n: int) -> Rows:
         """About n rows close to a vector from the graph, and all rows that are not in the graph."""
