@@ -43,6 +43,8 @@ COMMANDS = {
         "soundscapes": CommandHelp(
             "Mix clips into long test recordings with known event times.",
             "labels.csv -o soundscapes --recordings 5 --seconds 120",
+            "output recordings seconds sounds-per-minute max-at-once background background-db snr-low-db snr-high-db"
+            " sample-rate audio-dir seed",
         ),
     },
     "Train": {
@@ -78,7 +80,10 @@ COMMANDS = {
             "output compare by common-labels corrections audio-dir group-column report workers json",
         ),
         "calibrate": CommandHelp(
-            "Refit a model's probabilities and thresholds, or set thresholds.", "model --precision 0.9"
+            "Refit a model's probabilities and thresholds, or set thresholds.",
+            "model --precision 0.9",
+            "output in-place f1 precision recall confidence calibration set corrections audio-dir group-column workers"
+            " json",
         ),
         "explain": CommandHelp("Draw where in time and frequency a model detects a label.", "model dog.wav -o dog.png"),
     },
