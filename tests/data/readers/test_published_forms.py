@@ -442,9 +442,18 @@ TIMES_AND_PLACES = (
 @pytest.mark.parametrize("column", TIMES_AND_PLACES.split(","))
 def test_a_column_with_the_name_of_a_time_or_place_is_no_label(tmp_path, column):
     touch(tmp_path, "a.wav", "b.wav")
-    text = f"fname,Dog,{column},Cat\na.wav,1,0,0\nb.wav,0,1,1\n"
+    text = f"fname,Dog,{column},Cat\na.wav,1,5,0\nb.wav,0,7,1\n"
     manifest = read_manifest(write(tmp_path / "m.csv", text))
     assert manifest.labels.names == ("Dog", "Cat")
+
+
+@pytest.mark.parametrize("column", ["country", "Station", "Track", "note"])
+def test_a_column_of_0_and_1_that_is_not_a_label_because_of_its_name_is_pointed_out(tmp_path, column):
+    touch(tmp_path, "a.wav", "b.wav")
+    text = f"fname,blues,{column}\na.wav,1,0\nb.wav,0,1\n"
+    with pytest.warns(DataWarning, match=f"the columns {column} contain only 0 and 1, .* rename them"):
+        manifest = read_manifest(write(tmp_path / "m.csv", text))
+    assert manifest.labels.names == ("blues",)
 
 
 def test_a_label_may_contain_the_word_for_a_time_or_a_place(tmp_path):

@@ -29,6 +29,7 @@ _N_OPENED = 20  # sounds, to see whether they are excerpts
 _TOLERANCE_SECONDS = 0.1  # of the lengths of sounds in tables
 
 _ABSENT = frozenset({"not_present", "absent", "0", "false"})
+_FALSE = frozenset(text for text, is_true in TRUTH_VALUES.items() if not is_true)
 _NO_TIME = frozenset({"", "nan", "na", "none"})
 
 _Labels = tuple[str, ...]
@@ -58,6 +59,7 @@ def read_csv(
     elif layout.holds_excerpts:
         layout = replace(layout, holds_excerpts=False)
     if names := layout.label_columns:
+        _warn_of_unread_labels(table, first, layout)
         reader = _RowReader(table, layout, finder, _multi_hot_reader(path, names))
         return _check_absent_labels(path, reader.rows(), len(names)), tuple(names.values())
     splitter = LabelSplitter(options.label_separator)
@@ -122,6 +124,23 @@ def _are_excerpts(table: Table, first: Sequence[Record], layout: Layout, finder:
         if len(is_excerpt) >= _N_OPENED:
             break
     return all(is_excerpt) and bool(is_excerpt or layout.holds_excerpts)
+
+
+def _warn_of_unread_labels(table: Table, first: Sequence[Record], layout: Layout) -> None:
+    """Warn if a column of 0 and 1 in a multi-hot table is not a label because of its name, such as `country`."""
+    values = {
+        name: {fields[position].lower() for _, fields in first}
+        for position, name in enumerate(table.columns)
+        if name and position not in layout.used
+    }
+    unread = [name for name, found in values.items() if found <= TRUTH_VALUES.keys() and not found.isdisjoint(_FALSE)]
+    if unread:
+        warnings.warn(
+            f"{table.path}: the columns {abbreviate(unread)} contain only 0 and 1, but have names of times, places or "
+            "other details, so they are not read as labels; if they are labels, rename them",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def _with_hint(path: Path, column: str, rows: Iterator[ManifestRow], splitter: LabelSplitter) -> Iterator[ManifestRow]:
