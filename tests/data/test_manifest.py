@@ -551,6 +551,14 @@ def test_unknown_label_is_an_error_with_its_line_and_a_suggestion(tmp_path):
         read_manifest(table, labels=LabelSet(("Run", "Bark")))
 
 
+@pytest.mark.parametrize("label", ["low\x1b[2J", "low\x0bhigh", "low\x7f"])
+def test_label_that_a_model_could_not_store_is_an_error(tmp_path, label):
+    (tmp_path / "low.wav").touch()
+    (tmp_path / "clips.csv").write_text(f"fname,labels\nlow.wav,{label}\n")
+    with pytest.raises(DataError, match=r"clips.csv: the label 'low.* contains a control character"):
+        read_manifest(tmp_path / "clips.csv")
+
+
 def test_given_labels_keep_their_order(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "clips.csv", "fname,Bark\na.wav,1\n")
@@ -628,9 +636,7 @@ def test_failed_write_of_a_multi_hot_csv_leaves_no_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "clips.csv"]
 
 
-label_names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(
-    is_label_column
-)
+label_names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(is_label_column)
 
 
 @given(names=st.lists(label_names, min_size=1, max_size=6, unique=True), seed=st.integers(0, 2**32 - 1))

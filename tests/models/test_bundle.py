@@ -8,7 +8,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.base import ImageConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
-from spectag.models.bundle import INFO_FILE, BundleInfo, read_info, write_info
+from spectag.models.bundle import INFO_FILE, BundleInfo, DataInfo, read_info, write_info
 from spectag.models.model_card import render_card
 
 SCORES = {
@@ -158,6 +158,15 @@ def test_card_contains_scores_labels_and_licence():
     assert "| low | 1 | 0.50 |" in card
     assert "| high | 1 | 0.60 (not fitted) |" in card
     assert "licence none" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"), [("dogs\udcff.csv", "dogs\\udcff.csv"), ("a\x1b[2J.csv", "a [2J.csv"), ("a\tb.csv", "a b.csv")]
+)
+def test_any_name_of_a_manifest_can_be_stored(tmp_path, name, stored):
+    data = DataInfo(name=name, n_clips=None, n_clips_per_label=None, fingerprint=None)
+    write_info(tmp_path, make_info().model_copy(update={"data": data}))
+    assert read_info(tmp_path).data.name == stored
 
 
 def test_card_lists_the_networks_and_their_weights():

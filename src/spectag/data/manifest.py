@@ -27,7 +27,7 @@ from spectag.data.readers.folders import read_folder, visible_files
 from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.data.strong_labels import clips_between, join_annotations
 from spectag.errors import DataError, DataWarning, did_you_mean
-from spectag.system.output import escape_formula, open_output
+from spectag.system.output import escape_formula, open_output, text_problem
 
 
 def read_manifest(
@@ -97,6 +97,7 @@ def read_manifest(
         raise DataError(f"{source}: the weight of every clip is 0; give a weight above 0 to the clips to train on")
     used_labels = LabelSet(names) if names else LabelSet.collect(clip.labels for clip in clips)
     if labels is None:
+        _check_characters(source, used_labels)
         _warn_of_similar_labels(source, used_labels)
     manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels, label_column)
     if corrections is not None:
@@ -200,6 +201,13 @@ def _missing_files(missing: Sequence[ManifestRow], n_files: int, finder: FileFin
         f"{missing[0].where}: {len(names)} of {n_files} files are missing: {abbreviate(names)}. "
         f"Searched in {abbreviate(folders)}; name the folder that contains them with --audio-dir"
     )
+
+
+def _check_characters(source: Path, labels: LabelSet) -> None:
+    """Refuse labels that a model could not store."""
+    for name in labels.names:
+        if problem := text_problem(name):
+            raise DataError(f"{source}: the label {name!r} contains {problem}; remove it from the table")
 
 
 def _warn_of_similar_labels(source: Path, labels: LabelSet) -> None:

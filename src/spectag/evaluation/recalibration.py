@@ -36,6 +36,7 @@ from spectag.scoring.reliability_diagram import calibration_errors, calibration_
 from spectag.scoring.scores import score_predictions
 from spectag.scoring.thresholds import ThresholdGoal, fill_thresholds, fit_to_goal
 from spectag.system.file_errors import reason_of
+from spectag.system.output import one_line, unicode_text
 from spectag.system.progress import Log, Progress, no_log, silent
 
 ThresholdOrigin = Literal["fitted", "default", "set"]
@@ -169,7 +170,8 @@ def calibrate(
         clips, on = read_stored_clips(bundle, len(before.labels)), None
     else:
         manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
-        clips, on = predict_manifest_clips(bundle, manifest, workers, progress, log), manifest.source.name
+        clips = predict_manifest_clips(bundle, manifest, workers, progress, log)
+        on = one_line(unicode_text(manifest.source.name))
     refits_calibration = method is not None or manifest is not None or (goal is None and not manual_thresholds)
     new_method = (method or "auto") if refits_calibration else before.calibration_method
     new_goal = goal or before.threshold_goal

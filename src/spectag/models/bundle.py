@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from filelock import FileLock, Timeout
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from spectag.audio.front_end import FrontEnd
 from spectag.config.base import MAX_SECONDS, Config, WindowConfig
@@ -35,6 +35,7 @@ from spectag.models.versioned_json import read_versioned_json, write_versioned_j
 from spectag.scoring.calibration import Calibration, CalibrationMethod
 from spectag.scoring.thresholds import ThresholdGoal
 from spectag.system.atomic_files import sha256_of
+from spectag.system.output import one_line, unicode_text
 from spectag.system.regular_files import check_regular_file
 
 FORMAT_VERSION = 2
@@ -58,10 +59,15 @@ class BackboneInfo(Config):
     """Windows whose maximum is in the logits of a clip; model.onnx makes them of its input. None: whole clips."""
 
 
+def _storable(name: object) -> object:
+    """The name of a file without what spectag.json cannot contain: bytes that are not UTF-8, control characters."""
+    return one_line(unicode_text(name)) if isinstance(name, str) else name
+
+
 class DataInfo(Config):
     """The training data. Only the name is known for published taggers."""
 
-    name: str
+    name: Annotated[str, BeforeValidator(_storable)]
     n_clips: int | None = Field(ge=0, le=MAX_CLIPS)
     n_clips_per_label: tuple[Annotated[int, Field(ge=0, le=MAX_CLIPS)], ...] | None
     fingerprint: str | None

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from spectag.errors import SpectagError
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.output import text_problem
 from spectag.system.regular_files import read_regular_file
 
 MAX_JSON_BYTES = 64_000_000
@@ -20,7 +20,6 @@ MAX_JSON_VALUES = 2_000_000
 MAX_JSON_DEPTH = 32
 """Of nested lists and objects. Our files have at most eight levels."""
 _MAX_SHOWN = 40  # characters of a value in a message
-_CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # all but tabs and line breaks
 _MAX_DIGITS = 20  # of an integer; more digits than 64 bits have
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -177,10 +176,5 @@ def _check_depth_and_text(value: Any) -> None:
 
 
 def _check_text(text: str) -> None:
-    if _CONTROL_CHARACTER.search(text):
-        raise ValueError(f"the text {_short(text)} contains a control character, which a terminal might obey")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError("a text contains half a character (an unpaired surrogate)") from error
+    if problem := text_problem(text):
+        raise ValueError(f"the text {_short(text)} contains {problem}")

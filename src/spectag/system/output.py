@@ -16,6 +16,7 @@ _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _FORMULA_STARTS = frozenset("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CANNOT_BE_STORED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 @contextmanager
@@ -113,6 +114,16 @@ def tsv_field(text: str) -> str:
 def one_line(text: str) -> str:
     """The text with a space for each tab, line break and other control character."""
     return _CONTROL_CHARACTERS.sub(" ", text)
+
+
+def text_problem(text: str) -> str | None:
+    """Why a text cannot be stored in files such as spectag.json; None if it can. Tabs and line breaks can."""
+    match = _CANNOT_BE_STORED.search(text)
+    if match is None:
+        return None
+    if "\ud800" <= match[0] <= "\udfff":
+        return "half a character (an unpaired surrogate)"
+    return "a control character, which a terminal might obey"
 
 
 def unicode_text(text: str) -> str:
