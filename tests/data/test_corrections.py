@@ -316,3 +316,11 @@ def test_conflicting_correction_is_reported_in_one_line(run, tmp_path):
 @pytest.mark.parametrize("command", ["train", "tune", "lr-find", "split", "inspect"])
 def test_commands_that_read_labels_have_the_option_corrections(run, command):
     assert "--corrections" in run(command, "--help").out
+
+
+@pytest.mark.parametrize("label", ["NA", "None", "nocall", "Dog, barking"])
+def test_joined_labels_are_read_as_labels_by_manifests(tmp_path, label):
+    (tmp_path / "a.wav").touch()
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["fname", "labels"], ["a.wav", join_labels([label])]])
+    assert read_manifest(tmp_path / "m.csv").clips[0].labels == (label,)

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from spectag.data.clips import Clip, Manifest
-from spectag.data.labels import LabelSet, split_labels
+from spectag.data.labels import MISSING_VALUES, NO_LABEL, LabelSet, split_labels
 from spectag.data.readers.columns import find_delimiter
 from spectag.data.readers.delimited_text import Table, abbreviate, open_table, parse_times, read_text
 from spectag.data.readers.rows import clip_name, format_times
@@ -94,10 +94,16 @@ def correction_key(clip: Clip | Correction) -> ClipKey:
 
 
 def join_labels(labels: Iterable[str]) -> str:
-    """The labels in one field, separated by commas. A label that contains a comma is quoted."""
+    """The labels in one field, separated by commas.
+
+    A label that contains a comma, or would be read as no label, is quoted.
+    """
     out = io.StringIO()
     csv.writer(out, lineterminator="").writerow(labels)
-    return "" if out.getvalue() == '""' else out.getvalue()
+    text = out.getvalue()
+    if text in NO_LABEL | MISSING_VALUES:
+        return f'"{text}"' if text else ""
+    return "" if text == '""' else text
 
 
 def read_corrections(path: str | Path) -> Corrections:

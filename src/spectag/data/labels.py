@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from spectag.data.readers.text_files import shorten
 from spectag.errors import DataError, did_you_mean
 
 
@@ -27,7 +28,11 @@ def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
 
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
-_NO_LABEL = frozenset({"", "nan", "NaN", "<NA>", "None", "set()", "nocall"})
+_NESTED = re.compile(r"""[\[{]\s*[\[{]|\{\s*["']""")
+NO_LABEL = frozenset({"", "set()", "nocall"})
+"""Texts that say that none of the labels is true."""
+MISSING_VALUES = frozenset({"nan", "NaN", "NA", "<NA>", "N/A", "n/a", "None", "none", "NULL", "null"})
+"""What programs write into an empty cell."""
 
 
 def parse_label_list(field: str) -> tuple[str, ...] | None:
@@ -65,12 +70,20 @@ class LabelSplitter:
         if separator == "":
             raise DataError("the separator of labels is empty; expected a text such as ';'")
         self._separator = separator
-        self._labels: dict[str, tuple[str, ...]] = dict.fromkeys(_NO_LABEL, ())
+        self._labels: dict[str, tuple[str, ...]] = dict.fromkeys(NO_LABEL | MISSING_VALUES, ())
         self.possible_separators: dict[str, tuple[int, str]] = {}
         """Number of different fields, and an example, by character that could separate labels, but was not split at."""
+        self.n_missing = Counter[str]()
+        """Number of rows by text that programs write into an empty cell, counted by the reader of the rows."""
 
     def __call__(self, field: str) -> tuple[str, ...]:
-        """The labels in a field."""
+        """The labels in a field.
+
+        Raises
+        ------
+        DataError
+            If the field contains JSON with more than a list of labels.
+        """
         labels = self._labels.get(field)
         if labels is None:
             labels = self._labels[field] = self._split(field)
@@ -80,6 +93,11 @@ class LabelSplitter:
         listed = parse_label_list(field)
         if listed is not None:
             return listed
+        if _NESTED.match(field):
+            raise DataError(
+                f"'{shorten(field)}' is not a list of labels; expected labels separated by commas, or a list such as "
+                "['Dog', 'Cat']"
+            )
         if self._separator is not None:
             return split_labels(field, separator=self._separator)
         for separator in ";|":

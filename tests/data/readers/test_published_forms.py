@@ -401,7 +401,7 @@ def test_tables_as_excel_saves_them(tmp_path, content):
         ("['']", ()),
         ("[nan]", ()),
         ("set()", ()),
-        ("nan", ()),
+        ("nocall", ()),
         ("Sink_(filling)", ("Sink_(filling)",)),
         ("(unknown)", ("(unknown)",)),
     ],
@@ -411,6 +411,31 @@ def test_lists_written_as_text_are_lists(tmp_path, field, labels):
     quoted = '"' + field.replace('"', '""') + '"'
     manifest = read_manifest(write(tmp_path / "m.csv", f"fname,labels\na.wav,{quoted}\nb.wav,Dog\n"))
     assert manifest.clips[0].labels == labels
+
+
+@pytest.mark.parametrize("text", ["NA", "None", "none", "nan", "NULL", "n/a"])
+def test_texts_for_empty_cells_are_no_labels_and_pointed_out(tmp_path, text):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    table = write(tmp_path / "m.csv", f"fname,species\na.wav,{text}\nb.wav,Owl\nc.wav,['{text}']\n")
+    with pytest.warns(DataWarning, match=f"1 fields of the column species are '{text}', which is read as no label"):
+        assert tags(read_manifest(table)) == [("a.wav", ()), ("b.wav", ("Owl",)), ("c.wav", (text,))]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '[{"start": 0.5, "end": 3.1, "channel": 0, "labels": ["Dog"]}]',  # Label Studio
+        '{"choices": ["Dog", "Cat"]}',
+        "{'Dog': 1}",
+        '[["Dog", "Cat"]]',
+    ],
+)
+def test_json_with_more_than_labels_is_an_error(tmp_path, field):
+    touch(tmp_path, "a.wav")
+    quoted = field.replace('"', '""')
+    table = write(tmp_path / "m.csv", f'audio,label\na.wav,"{quoted}"\n')
+    with pytest.raises(DataError, match=r"m\.csv, line 2: '.*' is not a list of labels; expected labels separated by"):
+        read_manifest(table)
 
 
 def test_another_separator_of_labels_is_pointed_out_and_can_be_chosen(tmp_path):

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from spectag.audio.files import audio_info
-from spectag.data.labels import LabelSplitter
+from spectag.data.labels import MISSING_VALUES, LabelSplitter
 from spectag.data.readers.columns import (
     TRUTH_VALUES,
     UNKNOWN_VALUES,
@@ -144,8 +144,15 @@ def _warn_of_unread_labels(table: Table, first: Sequence[Record], layout: Layout
 
 
 def _with_hint(path: Path, column: str, rows: Iterator[ManifestRow], splitter: LabelSplitter) -> Iterator[ManifestRow]:
-    """The rows, followed by a warning if labels contain what could be a separator."""
+    """The rows, followed by warnings if labels contain what could be a separator, or say that they are missing."""
     yield from rows
+    for text, n_rows in splitter.n_missing.items():
+        warnings.warn(
+            f"{path}: {n_rows} fields of the column {column} are {text!r}, which is read as no label: none of the "
+            f"labels is true in these clips. If it is a label, write ['{text}']; if nobody listened, delete the lines",
+            DataWarning,
+            stacklevel=2,
+        )
     for separator, (n_fields, example) in splitter.possible_separators.items():
         warnings.warn(
             f"{path}: {n_fields} fields of the column {column} contain {separator!r}, such as '{shorten(example)}', "
@@ -259,9 +266,14 @@ def _label_reader(table: Table, layout: Layout, splitter: LabelSplitter) -> Labe
     column, more, unknown = (layout.positions.get(name) for name in ("labels", "more_labels", "unknown"))
 
     def read_labels(fields: list[str], line: int) -> tuple[_Labels, _Labels]:
-        labels = splitter(fields[column or 0])
-        if more is not None and fields[more]:
-            labels = tuple(dict.fromkeys((*labels, *splitter(fields[more]))))
+        try:
+            labels = splitter(fields[column or 0])
+            if more is not None and fields[more]:
+                labels = tuple(dict.fromkeys((*labels, *splitter(fields[more]))))
+        except DataError as error:
+            raise DataError(f"{table.path}, line {line}: {error}") from error
+        if not labels and (field := fields[column or 0]) in MISSING_VALUES:
+            splitter.n_missing[field] += 1
         if not labels and suggested is not None and fields[suggested]:
             raise DataError(
                 f"{table.path}, line {line}: not labelled yet; fill in labels, or delete the line. If the clip "
