@@ -13,7 +13,7 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest, write_multi_hot
 from spectag.data.readers.columns import is_label_column
-from spectag.errors import DataError
+from spectag.errors import DataError, DataWarning
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -341,7 +341,8 @@ def test_audacity_label_track_with_frequencies(tmp_path):
         "\\\t-1.000000\t6334.588867\n"
         "3.000000\t4.000000\t\n",
     )
-    clips = read_manifest(track).clips
+    with pytest.warns(DataWarning, match="1 annotations have no label, such as that in .*, line 5"):
+        clips = read_manifest(track).clips
     assert [(clip.start_seconds, clip.end_seconds, clip.labels, clip.line) for clip in clips] == [
         (0.5, 1.25, ("Bark",), 1),
         (2.0, 3.0, ("Bark", "Knock"), 3),

@@ -159,9 +159,11 @@ def _find_clips(
     Rows are taken one by one, so that a table of a million rows is not in memory twice.
     """
     clips, annotations, without_events, missing = list[Clip](), list[Clip](), list[Clip](), list[ManifestRow]()
-    names = dict[str, None]()
+    names, without_label = dict[str, None](), list[ManifestRow]()
     for row in rows:
         names[row.fname] = None
+        if row.lacks_label:
+            without_label.append(row)
         if labels is not None:
             _check_labels(row, labels)
         path = finder.find(row.fname, row.source)
@@ -181,6 +183,7 @@ def _find_clips(
     if missing:
         raise _missing_files(missing, len(names), finder)
     finder.check_guesses()
+    _warn_of_missing_labels(source, without_label)
     _check_unique(clips, source)
     if without_events:
         annotated = {clip.path for clip in annotations}
@@ -208,6 +211,16 @@ def _check_characters(source: Path, labels: LabelSet) -> None:
     for name in labels.names:
         if problem := text_problem(name):
             raise DataError(f"{source}: the label {name!r} contains {problem}; remove it from the table")
+
+
+def _warn_of_missing_labels(source: Path, rows: Sequence[ManifestRow]) -> None:
+    if rows:
+        warnings.warn(
+            f"{source}: {len(rows)} annotations have no label, such as that in {rows[0].where}. They become clips "
+            "without labels, unless other annotations overlap them; fill in the labels, or delete the annotations",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_similar_labels(source: Path, labels: LabelSet) -> None:

@@ -195,6 +195,32 @@ def test_audioset_segments_with_absent_labels(tmp_path):
     assert [clip.labels for clip in read_manifest(table).clips] == [("/m/03m9d0z",)]
 
 
+@pytest.mark.parametrize(("yes", "no"), [("PRESENT", "NOT_PRESENT"), ("yes", "No"), ("1", "0"), ("True", "False")])
+def test_an_absent_label_is_not_a_label(tmp_path, yes, no):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "m.csv", f"fname,label,present\na.wav,Dog,{yes}\nb.wav,Dog,{no}\n")
+    assert tags(read_manifest(table)) == [("a.wav", ("Dog",)), ("b.wav", ())]
+    table.write_text("fname,label,present\na.wav,Dog,perhaps\n")
+    with pytest.raises(DataError, match="line 2: present is 'perhaps'; expected PRESENT or NOT_PRESENT"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "1\t2\tDog\n3\t4\t\n"),
+        ("a.txt", "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t1\t2\tDog\n2\t3\t4\t\n"),
+        ("m.csv", "filename,start,end,species\na.wav,1,2,Dog\na.wav,3,4,\n"),
+        ("id.csv", "IN FILE,OFFSET,DURATION,MANUAL ID\na.wav,1,1,Dog\na.wav,3,1,\n"),  # Kaleidoscope
+    ],
+)
+def test_annotations_without_a_label_are_pointed_out(tmp_path, name, content):
+    touch(tmp_path, "a.wav")
+    with pytest.warns(DataWarning, match=r"1 annotations have no label, such as that in .*, line [23]\. They become"):
+        manifest = read_manifest(write(tmp_path / name, content))
+    assert [clip.labels for clip in manifest.clips] == [("Dog",), ()]
+
+
 def test_fsdkaggle2018_in_the_competition_and_after_it(tmp_path):
     table = write(
         tmp_path / "train.csv", "fname,label,manually_verified\n00044347.wav,Hi-hat,0\n001ca53d.wav,Cello,1\n"
@@ -485,6 +511,13 @@ def test_a_label_may_contain_the_word_for_a_time_or_a_place(tmp_path):
     touch(tmp_path, "a.wav")
     names = "Alarm clock,metro_station,Time signal,Ending,Country music,Katydid"
     assert len(read_manifest(write(tmp_path / "m.csv", f"fname,{names}\na.wav,1,0,0,1,0,0\n")).labels) == 6
+
+
+def test_events_without_an_end_are_an_error(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "m.csv", "filename,onset,event_label\na.wav,1,Dog\na.wav,3,Cat\n")
+    with pytest.raises(DataError, match=r"the sounds have a start \(onset\), but no end; add a column end or duration"):
+        read_manifest(table)
 
 
 def test_times_in_samples_are_an_error(tmp_path):

@@ -76,7 +76,8 @@ def read_label_track(path: Path, text: str, finder: FileFinder, options: TableOp
                 "in Audacity, extend the label over the sound, or delete it"
             )
         times = start_seconds, end_seconds
-        yield ManifestRow(path, number, fname, split_labels(label), None, None, *times, is_annotation=True)
+        labels = split_labels(label)
+        yield ManifestRow(path, number, fname, labels, None, None, *times, is_annotation=True, lacks_label=not labels)
 
 
 def _groups(match: re.Match[str]) -> tuple[str, str, str]:

@@ -28,7 +28,8 @@ _N_PEEKED = 200  # records, to see what the columns contain
 _N_OPENED = 20  # sounds, to see whether they are excerpts
 _TOLERANCE_SECONDS = 0.1  # of the lengths of sounds in tables
 
-_ABSENT = frozenset({"not_present", "absent", "0", "false"})
+_PRESENT = frozenset({"present", "1", "1.0", "true", "yes", "y"})
+_ABSENT = frozenset({"not_present", "absent", "0", "0.0", "false", "no", "n"})
 _FALSE = frozenset(text for text, is_true in TRUTH_VALUES.items() if not is_true)
 _NO_TIME = frozenset({"", "nan", "na", "none"})
 
@@ -49,11 +50,7 @@ def read_csv(
         label_column=options.label_column,
         has_own_sound=lambda: True,
     )
-    if "start" not in layout.positions and (columns := has_other_times(table)):
-        raise DataError(
-            f"{path}: the columns {abbreviate(columns)} look like times, but not in seconds; "
-            "add the columns start and end in seconds, or delete them"
-        )
+    _check_times(table, layout)
     if _are_excerpts(table, first, layout, finder):
         layout = replace(layout, holds_excerpts=True, is_annotation=False)
     elif layout.holds_excerpts:
@@ -65,6 +62,21 @@ def read_csv(
     splitter = LabelSplitter(options.label_separator)
     reader = _RowReader(table, layout, finder, _label_reader(table, layout, splitter))
     return _with_hint(path, table.columns[layout.positions["labels"]], reader.rows(), splitter), None
+
+
+def _check_times(table: Table, layout: Layout) -> None:
+    """Raise a DataError if times are not in seconds, or annotated sounds have no end."""
+    start = layout.positions.get("start")
+    if start is None and (columns := has_other_times(table)):
+        raise DataError(
+            f"{table.path}: the columns {abbreviate(columns)} look like times, but not in seconds; "
+            "add the columns start and end in seconds, or delete them"
+        )
+    if layout.is_annotation and start is not None and not {"end", "duration"} & layout.positions.keys():
+        raise DataError(
+            f"{table.path}: the sounds have a start ({table.columns[start]}), but no end; add a column end or duration in "
+            "seconds. If the column is not the start of the sound, rename it"
+        )
 
 
 def open_table_with_layout(path: Path, text: str, label_column: str | None) -> tuple[Table, Layout] | None:
@@ -184,7 +196,8 @@ class _RowReader:
         path, is_annotation = self._table.path, self._layout.is_annotation
         for line, fields in self._table.records:
             labels, unknown = self._read_labels(fields, line)
-            if present is not None and fields[present].lower() in _ABSENT:
+            lacks_label = is_annotation and not labels and not unknown
+            if present is not None and not self._is_present(fields[present], line):
                 labels = ()
             start, end = (0.0, None) if self._start is None and self._end is None else self._times(fields, line, labels)
             name = self._file_name(fields, start, end)
@@ -202,12 +215,23 @@ class _RowReader:
                 unknown,
                 _parse_weight(fields[weight], path, line) if weight is not None and fields[weight] else 1.0,
                 is_annotation,
+                lacks_label and end is not None,
             )
         if self._raven_columns and self._offset is None and is_annotation and len(self._names) > 1:
             raise DataError(
                 f"{path}: the selections are from several sounds, but there is no column File Offset (s) with the "
                 "position within the sound; add that measurement in Raven and save the table again"
             )
+
+    def _is_present(self, field: str, line: int) -> bool:
+        if field.lower() in _ABSENT:
+            return False
+        if field and field.lower() not in _PRESENT:
+            raise DataError(
+                f"{self._table.path}, line {line}: present is '{shorten(field)}'; expected PRESENT or NOT_PRESENT. "
+                "If the column has another meaning, rename it"
+            )
+        return True
 
     def _file_name(self, fields: list[str], start: float, end: float | None) -> str:
         if self._raven_columns is None:

@@ -34,6 +34,8 @@ class ManifestRow:
     """How much the clip counts in training."""
     is_annotation: bool = False
     """Whether the row is one sound in a recording, so that others may overlap it."""
+    lacks_label: bool = False
+    """Whether the row is an annotated segment, but the label was left empty."""
 
     def __post_init__(self) -> None:
         if not self.fname:
