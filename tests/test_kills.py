@@ -174,3 +174,22 @@ def test_temporary_file_of_a_killed_process_is_removed_by_the_next_that_writes_t
     with open_output(tmp_path / "a.csv") as out:
         out.write("x")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "a.csv"])
+
+
+def test_corrections_of_another_run_in_the_meantime_are_not_written_twice(sounds, tmp_path, run, monkeypatch):
+    options = ("--corrections", sounds / "corrections.csv", "--accept-above", "0.01", "--reviewer", "A")
+    arguments = ("review", sounds / "model", sounds / "wrong.csv", "-o", tmp_path / "review", "--labels-only", *options)
+    write_page = review_folder.write_review_page
+
+    def write_page_while_another_run_ends(*page_arguments, **page_options):
+        monkeypatch.setattr(review_folder, "write_review_page", write_page)
+        assert run(*arguments).status == 0
+        return write_page(*page_arguments, **page_options)
+
+    monkeypatch.setattr(review_folder, "write_review_page", write_page_while_another_run_ends)
+    done = run(*arguments)
+    assert done.status == 1
+    assert "the file contains corrections, which have to be applied first" in done.err
+    rows = (tmp_path / "review" / "corrections.csv").read_text().splitlines()
+    names = [row.split(",")[2] for row in rows]
+    assert len(names) == len(set(names)) > 1

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from spectag.curation.label_review import Review, accept_suggestions, save_accepted, with_accepted, write_review
+from spectag.curation.label_review import (
+    Review,
+    accept_suggestions,
+    check_corrections_target,
+    save_accepted,
+    with_accepted,
+    write_review,
+)
 from spectag.data.corrections import Correction, read_corrections
 from spectag.models.tagger import Tagger
 from spectag.reporting.label_review_page import N_SHOWN, write_review_page
@@ -73,5 +80,6 @@ def write_review_folder(
         progress=progress,
     )
     if accept_above is not None:  # at last: once they are there, a run has to apply them
+        check_corrections_target(target, corrections)  # another run may have written them in the meantime
         save_accepted(target, accepted, previous)
     return ReviewFiles(table, page, target, None if accept_above is None else len(accepted))

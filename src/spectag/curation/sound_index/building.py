@@ -213,15 +213,15 @@ def _update(
     """Remove changed and missing files from the index, and add new and changed ones."""
     fingerprints = {file: file_fingerprint(file) for file in files}
     indexed = {entry.name: entry.fingerprint for entry in database.entries()}
-    new = [file for file in files if indexed.get(file) != fingerprints[file]]
+    order = list(files)  # the embedding is fitted to the first files, so they should be a random sample
+    random.Random(0).shuffle(order)  # nosec B311 - of all files, so that a continued run has the same order
+    new = [file for file in order if indexed.get(file) != fingerprints[file]]
     removed = [name for name in indexed if name not in fingerprints and _is_gone(name, locations)]
     report = IndexReport(len(files), len(files) - len(new), len(removed))
     may_have_crashed = database.is_indexing and len(new) > 1
     database.remove([*removed, *indexed.keys() & set(new)])
     database.is_indexing = True
     database.commit()
-    if not database.state.is_settled:  # the embedding is fitted to the first files, so they should be a random sample
-        random.Random(0).shuffle(new)  # nosec B311 - a sample, not a secret
     tagged_chunks = tag_chunks(
         tagger,
         chunked(new, workers),
