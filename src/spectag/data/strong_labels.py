@@ -53,15 +53,15 @@ def _add_overlapping(
 ) -> None:
     """Add the labels of overlapping segments to those of the segments at these rows, which are of one file."""
     segments = [clip for row in rows if (clip := joined[row]) is not None]
-    audible: dict[int, list[str]] = {}
-    all_labels: dict[int, list[str]] = {}
+    audible: dict[int, dict[str, None]] = {}
+    all_labels: dict[int, dict[str, None]] = {}
     for first, second in _overlapping(segments):
         is_audible = _is_audible(segments[first], segments[second])
         for position, other in ((first, segments[second]), (second, segments[first])):
             if is_audible:
-                audible.setdefault(position, []).extend(other.labels)
+                audible.setdefault(position, {}).update(dict.fromkeys(other.labels))
             if not is_audible or other.unknown:
-                all_labels.setdefault(position, []).extend(other.labels + other.unknown)
+                all_labels.setdefault(position, {}).update(dict.fromkeys(other.labels + other.unknown))
     for position in {**audible, **all_labels}:
         segment = segments[position]
         labels = tuple(dict.fromkeys((*segment.labels, *audible.get(position, ()))))
