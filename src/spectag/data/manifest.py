@@ -72,8 +72,9 @@ def read_manifest(
     Warns
     -----
     DataWarning
-        If labels differ only by case, spaces or Unicode form, labels contain a character that may separate labels, or
-        sub-folders are read as backgrounds, dates or places.
+        If labels differ only by case, spaces or Unicode form, or contain a character that may separate labels; if
+        annotations have no label; if columns of 0 and 1 are not read as labels; if texts such as NA are read as no
+        label; or if sub-folders are read as backgrounds, dates or places, or have no effect.
 
     Notes
     -----

@@ -607,6 +607,18 @@ def test_folders_of_dates_and_places_are_not_labels(tmp_path, names):
         read_manifest(tmp_path / "flat")
 
 
+def test_folders_below_those_of_the_labels_are_pointed_out(tmp_path):
+    touch(tmp_path, "Animals/Dog/a.wav", "Animals/Cat/b.wav", "Vehicles/Car/c.wav")
+    with pytest.warns(DataWarning, match=r"no effect, such as Animals/Cat, Animals/Dog, Vehicles/Car\. If they are"):
+        assert read_manifest(tmp_path).labels.names == ("Animals", "Vehicles")
+
+
+@pytest.mark.parametrize("below", ["XC123456", "2024-05-01", "site_b", "recording 1", "clips"])
+def test_folders_of_recordings_below_the_labels_have_no_effect(tmp_path, below):
+    touch(tmp_path, f"Dog/{below}/a.wav", f"Cat/{below}/b.wav")
+    assert read_manifest(tmp_path).labels.names == ("Cat", "Dog")
+
+
 def test_negative_and_background_folders_have_no_labels(tmp_path):
     touch(tmp_path, "Dog/a.wav", "Cat/b.wav", "-Dog/c.wav", "Background/d.wav", "Cat,-Dog/e.wav")
     with pytest.warns(DataWarning, match="1 clips in Background are read as clips without labels"):
@@ -662,6 +674,18 @@ def test_a_label_made_of_the_words_for_labels_is_still_a_column_of_0_and_1(tmp_p
     touch(tmp_path, "a.wav", "b.wav")
     text = "fname,call,species,rain\na.wav,1,0,0\nb.wav,0,1,1\n"
     assert read_manifest(write(tmp_path / "m.csv", text)).labels.names == ("call", "species", "rain")
+
+
+def test_a_column_called_label_holds_labels_even_beside_another_column_of_0_and_1(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "m.csv", "file,label,verified\na.wav,0,1\nb.wav,1,0\n")
+    assert tags(read_manifest(table)) == [("a.wav", ("0",)), ("b.wav", ("1",))]
+
+
+def test_species_are_preferred_to_the_taxonomic_class(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "m.csv", "file,class,order,species\na.wav,Aves,Strigiformes,Owl\nb.wav,Aves,x,Robin\n")
+    assert read_manifest(table).labels.names == ("Owl", "Robin")
 
 
 def test_folder_of_raven_tables_without_a_known_label_column_names_the_option(tmp_path):

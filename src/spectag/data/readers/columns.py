@@ -29,10 +29,10 @@ MANIFEST_COLUMNS = {
     ),
     "labels": (
         *("labels", "label", "category", "event_label", "event_labels", "annotation", "annotations", "primary_label"),
-        *("positive_labels", "tags", "tag", "class", "classes", "class_name", "class_label", "sound_class"),
+        *("positive_labels", "tags", "tag", "classes", "class_name", "class_label", "sound_class"),
         *("sound_event", "event", "event_class", "species", "common_name", "english_name", "scientific_name"),
         *("species_name", "species_code", "ebird_code", "manual_id", "top1match", "label_species", "call_type"),
-        "species_id",
+        *("species_id", "class"),  # beside a species, class is the taxonomic rank
     ),
     "fold": ("fold", "split", "usage", "subset"),
     "group": ("group", "src_file", "freesound_id", "flickr_video_url", "fsid"),
@@ -286,7 +286,8 @@ def _is_one_label_of_many(table: Table, position: int, first: Sequence[Record]) 
         return all(fields[column].lower() in TRUTH_VALUES for _, fields in first)
 
     others = (index for index, name in enumerate(table.columns) if index != position and is_label_column(name))
-    return bool(first) and is_hot(position) and any(map(is_hot, others))
+    has_general_name = normal_name(table.columns[position]) in ("label", "labels")
+    return bool(first) and not has_general_name and is_hot(position) and any(map(is_hot, others))
 
 
 def _multi_hot_columns(table: Table, used: set[int]) -> dict[int, str]:

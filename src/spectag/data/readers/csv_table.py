@@ -74,8 +74,8 @@ def _check_times(table: Table, layout: Layout) -> None:
         )
     if layout.is_annotation and start is not None and not {"end", "duration"} & layout.positions.keys():
         raise DataError(
-            f"{table.path}: the sounds have a start ({table.columns[start]}), but no end; add a column end or duration in "
-            "seconds. If the column is not the start of the sound, rename it"
+            f"{table.path}: the sounds have a start ({table.columns[start]}), but no end; add a column end or duration "
+            "in seconds. If the column is not the start of the sound, rename it"
         )
 
 

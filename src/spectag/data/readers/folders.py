@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def read_folder(folder: Path, files: list[Path], *, separator: str | None = None
         )
     clips = _without_other_levels(folder, [_FolderClip(path, path.parts[:-1]) for path in labelled])
     unlabelled += [clip.path for clip in clips if not clip.levels]
+    _warn_of_folders_below(folder, clips)
     if unlabelled:
         raise DataError(
             f"{folder}: files beside the sub-folders have no label: {abbreviate(map(str, unlabelled))}; "
@@ -99,6 +101,28 @@ def _without_other_levels(folder: Path, clips: list[_FolderClip]) -> list[_Folde
     if all(len(clip.levels) > 1 and _FOLD.fullmatch(clip.levels[1]) for clip in clips):  # Bark/train/a.wav
         return [_FolderClip(clip.path, clip.levels, clip.fold or clip.levels[1]) for clip in clips]
     return clips
+
+
+def _warn_of_folders_below(folder: Path, clips: list[_FolderClip]) -> None:
+    """Warn if folders below that of one label have names without digits, which may be labels too."""
+    pairs = {(clip.levels[0], name) for clip in clips for name in clip.levels[1:]}
+    n_above = Counter(name for _, name in pairs)
+    below = sorted(
+        f"{label}/{name}"
+        for label, name in pairs
+        if n_above[name] == 1 and not re.search(r"\d", name) and not _is_other_level(name)
+    )
+    if below:
+        warnings.warn(
+            f"{folder}: the labels are the names of the upper sub-folders; those in them have no effect, such as "
+            f"{abbreviate(below, 3)}. If they are the labels, use their folders without the upper ones, or a table",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def _is_other_level(name: str) -> bool:
+    return bool(_FOLD.fullmatch(name) or _TIME_OR_PLACE.fullmatch(name))
 
 
 def _rows(folder: Path, clips: list[_FolderClip], separator: str) -> Iterator[ManifestRow]:
