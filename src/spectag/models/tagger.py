@@ -26,7 +26,7 @@ from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.calibration import probabilities_of
 from spectag.system.stopwatch import Stopwatch
-from spectag.system.worker_pool import keep_freed_memory
+from spectag.system.worker_pool import keep_freed_memory, n_usable_cores
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,13 @@ def not_finite(path: str | Path, start_seconds: float) -> str:
     )
 
 
-MAX_NETWORK_GIGABYTES = 4.0
-"""Memory that all networks of a process may use together. A minute of sound needs 1.2 GB with the largest one, mn40."""
+_LEAST_GIGABYTES, _GIGABYTES_PER_CORE = 4.0, 1.5
+"""A minute of sound needs 1.2 GB with the largest published network, mn40, and each core may be at another minute."""
+
+
+def max_network_gigabytes() -> float:
+    """Memory that all networks of a process may use together: 4 GB, or 1.5 GB per core if this is more."""
+    return max(_LEAST_GIGABYTES, _GIGABYTES_PER_CORE * n_usable_cores())
 
 
 @lru_cache(maxsize=1)
@@ -102,21 +107,22 @@ def _limit_memory() -> None:
     on_cpu = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    max_bytes = int(MAX_NETWORK_GIGABYTES * 2**30)
+    max_bytes = int(max_network_gigabytes() * 2**30)
     onnxruntime.create_and_register_allocator(on_cpu, onnxruntime.OrtArenaCfg({"max_mem": max_bytes}))
 
 
-def open_session(path: str | Path, *, n_threads: int) -> Any:
-    """An onnxruntime session on the CPU, which uses no more than MAX_NETWORK_GIGABYTES together with all others."""
+def open_session(path: str | Path, *, n_threads: int, limits_memory: bool = True) -> Any:
+    """An onnxruntime session on the CPU. All that limit their memory share `max_network_gigabytes`."""
     import onnxruntime
 
     keep_freed_memory()
-    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    if limits_memory:
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         # with its fallback, onnxruntime prints some errors to stdout and tries the same again
         return onnxruntime.InferenceSession(
@@ -171,7 +177,7 @@ class _Network:
         except Exception as error:  # onnxruntime's errors have no common class
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if "Available memory" in reason:
-                reason = f"the networks need more than {MAX_NETWORK_GIGABYTES:g} GB of memory"
+                reason = f"the networks need more than {max_network_gigabytes():g} GB of memory; use shorter windows"
             raise BundleError(f"{self.path}: cannot process an input of shape {inputs.shape}: {reason}") from error
 
 

@@ -11,6 +11,7 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
+from spectag.models import tagger
 from spectag.models.clip_windows import FrameWindows
 from spectag.models.tagger import open_session
 from spectag.models.timeline import pool_logits
@@ -65,6 +66,11 @@ def test_features_equal_torch_in_the_order_of_the_clips(tmp_path, inputs):
     np.testing.assert_allclose(computed, features_by_torch(features, inputs), rtol=1e-4, atol=1e-5)
     assert computed.dtype == np.float32
     assert sum(features.group_sizes(inputs.values[0])) == computed.shape[1] == 2 * (32 + 64 + 128 + 256)
+
+
+def test_memory_for_features_has_no_limit_because_all_cores_need_it_at_once(tmp_path, inputs, monkeypatch):
+    monkeypatch.setattr(tagger, "_limit_memory", pytest.fail)
+    store(tmp_path).compute(KEYS, inputs, progress=silent)
 
 
 def test_features_are_computed_once(tmp_path, inputs):

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -180,6 +181,10 @@ class FeatureStore:
             self.weights_sha256[:16], example, lambda path: save_features(self.graph(example), self.extractor, path)
         )
 
+    def _open(self, example: Float32Array) -> Any:
+        """A session of the extractor, without a limit of memory: all cores use it at once, and it is our own."""
+        return open_session(self.onnx_file(example), n_threads=1, limits_memory=False)
+
     def graph(self, example: Float32Array) -> onnx.ModelProto:
         """The traced graph of the architecture for `with_weights`, kept in the cache, because tracing takes seconds."""
         state = {name: tuple(values.shape) for name, values in self.extractor.state_dict().items()}
@@ -241,7 +246,7 @@ class FeatureStore:
     ) -> None:
         step = f"features by {self.name}" if windows is None else f"windows by {self.name}"
         progress(step, 0, len(missing))
-        session = open_session(self.onnx_file(next(iter(parts(missing[0]))).inputs), n_threads=1)
+        session = self._open(next(iter(parts(missing[0]))).inputs)
         with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(n_usable_cores()) as pool:
 
             def features_of(inputs: Float32Array) -> Float32Array:
