@@ -133,3 +133,13 @@ def test_zeros_after_a_sound_are_not_searched_up_to_the_end_of_a_giant_file(tmp_
     with open_stream(path) as stream:
         assert sum(map(len, stream.blocks)) / stream.sample_rate == pytest.approx(1.3, abs=0.1)
     assert time.monotonic() - begin < 60  # a second; minutes if all was read
+
+
+def test_container_whose_packets_have_no_times_is_not_shorter_than_nothing(tmp_path, monkeypatch):
+    if "mkv with video" not in available_families():
+        pytest.skip("no encoder for mkv with video")
+    path = tmp_path / "a.mkv"
+    path.write_bytes(sound("mkv with video", 0))
+    monkeypatch.setattr("spectag.audio.av_decoder.AvDecoder._packets", lambda _: iter(()))
+    monkeypatch.setattr("spectag.audio.av_decoder.AvDecoder._declared_seconds", lambda _: None)
+    assert audio_info(path).n_samples == 0

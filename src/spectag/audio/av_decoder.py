@@ -155,7 +155,7 @@ class AvDecoder:
         stream = self._stream
         packets = self._packets()
         ends = [packet.pts + (packet.duration or 0) for packet in packets if packet.pts is not None]
-        return float(max(ends, default=0) * stream.time_base) - self._origin_seconds
+        return max(0.0, float(max(ends, default=0) * stream.time_base) - self._origin_seconds)
 
     def _packets(self) -> Iterator[Any]:
         """The packets of the sound."""
