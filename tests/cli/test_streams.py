@@ -145,6 +145,13 @@ def test_child_processes_inherit_the_replacements_of_missing_streams():
     assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("option", ["-o /dev/stdout", "--output=/dev/stdout", "-o /dev/fd/1", "-o /dev/stderr 2>&1"])
+def test_output_can_be_a_stream_of_the_process(folder, option):
+    done = shell(folder, f"spectag split clips.csv --validation-fraction 0.5 {option}")
+    assert done.status == 0
+    assert done.out.count(".wav,") == 2
+
+
 def test_messages_of_c_libraries_are_dropped():
     # as libmpg123 does on stderr for damaged mp3 files, and libsndfile on stdout for those of a MIDI sampler
     code = (

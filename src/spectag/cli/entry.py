@@ -12,7 +12,14 @@ from typing import TextIO
 
 from spectag.errors import SpectagError
 from spectag.system.stop_signals import Stopped, die_silently, stop_signals
-from spectag.system.streams import drop_output, lost_output, mute_libraries, prepare_streams, restart_with_utf8
+from spectag.system.streams import (
+    drop_output,
+    lost_output,
+    mute_libraries,
+    prepare_streams,
+    restart_with_utf8,
+    with_own_streams,
+)
 
 _FAILED = 1
 _WRITE_FILES = {"demo", "download", "prepare", "calibrate", "show", "explain"}  # commands, also without -o
@@ -42,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     try:
         with stop_signals():
-            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+            status = _run(list(map(with_own_streams, sys.argv[1:]) if arguments is None else arguments))
     except Stopped as stop:
         status = _fail(_STOPPED, stop.exit_status)
     except KeyboardInterrupt:  # not from our handler, as in one of several training processes

@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _MISSING: set[str] = set()
+_NAME_OF_STREAM = re.compile(r"(-o|--[a-z-]+=)?(/dev/std(?:out|err)|(?:/dev/fd|/proc/self/fd)/[12])")
 
 
 class _LossyFile(io.FileIO):
@@ -61,7 +63,7 @@ def mute_libraries() -> None:
 
     libmpg123 writes several lines to stderr for each damaged frame of an mp3, and libsndfile writes to stdout, between
     the results, about a damaged file of a MIDI sampler. Neither can be turned off. `sys.stdout` and `sys.stderr` still
-    write to where they did.
+    write to where they did, and `with_own_streams` names it.
     """
     _replace_missing_streams()  # else a copy of another stream would get their number
     for name in ("stdout", "stderr"):
@@ -77,6 +79,22 @@ def mute_libraries() -> None:
             stream = io.TextIOWrapper(own, stream.encoding, stream.errors, line_buffering=is_by_line)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def with_own_streams(word: str) -> str:
+    """A word of the command line such as /dev/stdout, with the number that stdout or stderr now has.
+
+    After `mute_libraries`, /dev/stdout would be the null device. All other words stay as they are.
+    """
+    match = _NAME_OF_STREAM.fullmatch(word)
+    if match is None:
+        return word
+    option, path = match.groups(default="")
+    stream = sys.stdout if path.endswith(("out", "1")) else sys.stderr
+    try:
+        return f"{option}/dev/fd/{stream.fileno()}"
+    except (OSError, ValueError):  # a stream that is not one of the process has no number
+        return word
 
 
 def restart_with_utf8() -> None:
