@@ -1,13 +1,16 @@
 """Runs that are killed, run twice at once or lose permissions. benchmarks/kills.py is the long form."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from benchmarks.kills import COMMANDS, Campaign, can_lose_permission, make_data, make_sounds
 
 from helpers.bundles import make_bundle
+from spectag.curation.sound_index import database
 from spectag.curation.sound_index.building import build_index
 from spectag.errors import ConfigError
 from spectag.models.bundle import INFO_FILE, replace_when_complete
@@ -193,3 +196,23 @@ def test_corrections_of_another_run_in_the_meantime_are_not_written_twice(sounds
     rows = (tmp_path / "review" / "corrections.csv").read_text().splitlines()
     names = [row.split(",")[2] for row in rows]
     assert len(names) == len(set(names)) > 1
+
+
+def test_database_of_an_index_has_all_tables_or_none_at_every_statement(tmp_path, monkeypatch):
+    """Each statement of its creation is followed by a look at what a kill would leave."""
+    contents = set()
+
+    class Connection(sqlite3.Connection):
+        def executescript(self, script):
+            def look(_):
+                with closing(connect(tmp_path / "index.sqlite")) as other:
+                    contents.add(other.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+            self.set_trace_callback(look)
+            super().executescript(script)
+            self.set_trace_callback(None)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(database.sqlite3, "connect", lambda *a, **options: connect(*a, factory=Connection, **options))
+    database.IndexDatabase(tmp_path).close()
+    assert contents == {0}

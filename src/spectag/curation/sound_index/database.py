@@ -121,9 +121,8 @@ class IndexDatabase:
                 check_regular_file(folder / DATABASE, max_bytes=_MAX_BYTES)
             self._connection = sqlite3.connect(folder / DATABASE, timeout=_LOCK_SECONDS, check_same_thread=False)
             if not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._connection.executescript(_SCHEMA)
-                self._connection.execute("INSERT INTO state VALUES (0, 0, 0, 0, 0, 0)")
-                self._connection.commit()
+                first_state = "INSERT INTO state VALUES (0, 0, 0, 0, 0, 0);"  # a kill leaves all tables or none
+                self._connection.executescript(f"BEGIN; {_SCHEMA} {first_state} COMMIT;")
             elif _schema(self._connection) != _expected_schema():  # views and triggers could do anything
                 raise DamagedIndexError("its tables are not those of an index")
 
