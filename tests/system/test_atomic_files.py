@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from spectag.system import atomic_files
 from spectag.system.atomic_files import unfinished_file
 
 
@@ -57,6 +58,41 @@ def test_target_of_a_symbolic_link_is_replaced(tmp_path):
         unfinished.write_text("new")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "far" / "target.csv").read_text() == "new"
+
+
+def leave_unfinished(path):
+    """The temporary file that a killed process has left for a path."""
+    read_end, write_end = os.pipe()
+    process = os.fork()
+    if process == 0:
+        with unfinished_file(path) as unfinished:
+            unfinished.write_text("half")
+            os.write(write_end, unfinished.name.encode())
+            os._exit(1)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        name = pipe.read().decode()
+    os.waitpid(process, 0)
+    return path.with_name(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_temporary_file_of_a_killed_process_is_deleted(tmp_path):
+    assert leave_unfinished(tmp_path / "a.csv").read_text() == "half"
+    with unfinished_file(tmp_path / "a.csv") as unfinished:
+        unfinished.write_text("new")
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_temporary_file_of_another_machine_stays_because_its_process_may_run(tmp_path, monkeypatch):
+    left = leave_unfinished(tmp_path / "a.csv")
+    atomic_files._machine.cache_clear()
+    monkeypatch.setattr(atomic_files.platform, "node", lambda: "another machine")
+    with unfinished_file(tmp_path / "a.csv") as unfinished:
+        unfinished.write_text("new")
+    atomic_files._machine.cache_clear()
+    assert names_in(tmp_path) == sorted([left.name, "a.csv"])
 
 
 def test_pipe_is_written_directly(tmp_path):

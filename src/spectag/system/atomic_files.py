@@ -4,10 +4,12 @@ import errno
 import glob
 import hashlib
 import os
+import platform
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 _UNFINISHED = re.compile(r"\..+\.[0-9]+\.[^.]+")
@@ -18,8 +20,8 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to.
 
     The temporary file replaces `path` when the `with` block succeeds and is deleted when it fails. Those that killed
-    processes left for the same path are deleted. Missing folders are created. If `path` is a symbolic link, the target
-    is replaced. A pipe or a device, such as /dev/stdout, is written directly.
+    processes of this machine left for the same path are deleted. Missing folders are created. If `path` is a symbolic
+    link, the target is replaced. A pipe or a device, such as /dev/stdout, is written directly.
 
     Raises
     ------
@@ -33,7 +35,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         yield path
         return
     path = path.resolve() if path.is_symlink() else path
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}.{_machine()}{os.getpid():07}{path.suffix}")
     for name in _unfinished_names(path.parent):
         if _is_left_over(name, path):
             path.with_name(name).unlink(missing_ok=True)
@@ -44,6 +46,16 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@cache
+def _machine() -> str:
+    """Five digits for this machine or container: another one that shares the folder has other process numbers."""
+    try:
+        processes = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - Linux
+    except OSError:
+        processes = 0
+    return f"{zlib.crc32(f'{platform.node()} {processes}'.encode()) % 100_000:05}"
+
+
 @lru_cache(maxsize=16)
 def _unfinished_names(folder: Path) -> tuple[str, ...]:
     """The names of temporary files in a folder when this process first writes there: it may have many files."""
@@ -52,9 +64,10 @@ def _unfinished_names(folder: Path) -> tuple[str, ...]:
 
 
 def _is_left_over(name: str, path: Path) -> bool:
-    """Whether a name is that of a temporary file for `path` whose process has ended."""
-    number = name.removeprefix(f".{path.stem}.").removesuffix(path.suffix)
-    if os.name != "posix" or not number.isdecimal() or name != f".{path.stem}.{number}{path.suffix}":
+    """Whether a name is that of a temporary file for `path` whose process, on this machine, has ended."""
+    beginning = f".{path.stem}.{_machine()}"
+    number = name.removeprefix(beginning).removesuffix(path.suffix)
+    if os.name != "posix" or not number.isdecimal() or name != f"{beginning}{number}{path.suffix}":
         return False
     try:
         os.kill(int(number), 0)  # sends no signal
