@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from benchmarks.kills import COMMANDS, Campaign, can_lose_permission, make_data, make_sounds
@@ -13,7 +14,7 @@ from helpers.bundles import make_bundle
 from spectag.curation.sound_index import database
 from spectag.curation.sound_index.building import build_index
 from spectag.errors import ConfigError
-from spectag.models.bundle import INFO_FILE, replace_when_complete
+from spectag.models.bundle import INFO_FILE, clean_up_after_kills, replace_when_complete
 from spectag.reporting import review_folder
 from spectag.system.output import open_output
 
@@ -124,6 +125,27 @@ def test_model_folder_is_the_old_or_the_new_one_after_a_kill_at_any_operation(tm
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 8
+
+
+def test_unfinished_folder_of_a_bundle_with_a_longer_name_is_not_cleaned_up(tmp_path):
+    others = {f".model-2-0123abcd{ending}" for ending in ("", "-replaced", "-lock")}
+    for name in others:
+        (tmp_path / name).touch() if name.endswith("lock") else (tmp_path / name).mkdir()
+    clean_up_after_kills(tmp_path / "model")
+    assert {path.name for path in tmp_path.iterdir()} == others
+    clean_up_after_kills(tmp_path / "model-2")
+    assert {path.name for path in tmp_path.iterdir()} == {"model-2"}
+
+
+def test_lock_that_cannot_be_deleted_while_it_is_held_does_not_matter(tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False):  # as Windows does
+        raise PermissionError(13, "another process uses the file", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with replace_when_complete(tmp_path / "model") as folder:
+            (folder / INFO_FILE).write_text("new")
+    assert (tmp_path / "model" / INFO_FILE).read_text() == "new"
 
 
 def test_folder_of_a_running_process_is_not_cleaned_up(tmp_path):

@@ -44,6 +44,7 @@ RECIPE_FILE, CARD_FILE = "recipe.toml", "README.md"
 MEMBERS_FOLDER = "members"
 MAX_NETWORK_BYTES = 4_000_000_000
 """Of a network or its weights."""
+_NUMBER = "[0-9a-f]" * 8  # of an unfinished folder, as a pattern; .model-* would also be that of a bundle model-2
 
 
 class BackboneInfo(Config):
@@ -208,7 +209,7 @@ def replace_when_complete(bundle: Path) -> Iterator[Path]:
             folder.rename(bundle)
         finally:
             _remove_unfinished(bundle, folder)
-            lock.unlink(missing_ok=True)
+            _unlink(lock)
 
 
 def clean_up_after_kills(bundle: Path) -> None:
@@ -216,10 +217,15 @@ def clean_up_after_kills(bundle: Path) -> None:
 
     Folders of running processes stay: these hold a lock.
     """
-    for lock in bundle.parent.glob(f".{glob.escape(bundle.name)}-*-lock"):
+    for lock in bundle.parent.glob(f".{glob.escape(bundle.name)}-{_NUMBER}-lock"):
         with suppress(Timeout, PermissionError), FileLock(lock, timeout=0):
             _remove_unfinished(bundle, lock.with_name(lock.name.removesuffix("-lock")))
-            lock.unlink(missing_ok=True)
+            _unlink(lock)
+
+
+def _unlink(lock: Path) -> None:
+    with suppress(PermissionError):  # on Windows, a locked file cannot be deleted; FileLock does it afterwards
+        lock.unlink(missing_ok=True)
 
 
 def _remove_unfinished(bundle: Path, folder: Path) -> None:
