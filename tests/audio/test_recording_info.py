@@ -1,6 +1,7 @@
 """Times and places in the names of recorders, and in the metadata of wav files."""
 
 import struct
+import tracemalloc
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import numpy as np
@@ -161,6 +162,15 @@ def test_damaged_metadata_are_unknown_and_the_name_is_read(tmp_path, before):
     path = write_wav(tmp_path / "20200202_020202.wav", before=before)
     start = datetime(2020, 2, 2, 2, 2, 2)
     assert read_recording_info(path) == RecordingInfo(start, start.date(), source="name")
+
+
+def test_many_chunks_of_metadata_do_not_fill_the_memory(tmp_path):
+    path = write_wav(tmp_path / "20240501_053000.wav", *[chunk(b"LIST", bytes(60_000))] * 300)
+    tracemalloc.start()
+    assert read_recording_info(path).source == "name"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
 
 
 def test_day_alone_in_metadata_gives_way_to_a_start_in_the_name(tmp_path):

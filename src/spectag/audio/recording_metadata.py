@@ -54,7 +54,8 @@ def _infos_in_file(path: Path) -> list[RecordingInfo]:
     with suppress(OSError, ValueError):
         if path.is_file():
             for name, data in wav_chunks(path, (b"guan", b"LIST", b"bext"), max_bytes=_MAX_CHUNK_BYTES):
-                chunks[name] = chunks.get(name, b"") + data
+                if len(chunks.get(name, b"")) < _MAX_CHUNK_BYTES:
+                    chunks[name] = chunks.get(name, b"") + data
     return [
         _guano(chunks.get(b"guan", b"").decode("utf-8", "replace")),
         _audiomoth_comment(chunks.get(b"LIST", b"")),
