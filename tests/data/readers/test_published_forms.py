@@ -513,6 +513,13 @@ def test_a_label_may_contain_the_word_for_a_time_or_a_place(tmp_path):
     assert len(read_manifest(write(tmp_path / "m.csv", f"fname,{names}\na.wav,1,0,0,1,0,0\n")).labels) == 6
 
 
+@pytest.mark.parametrize("names", ["StartTime,EndTime", "starttime,endtime", "begintime,Stop Time", "onset_s,offset_s"])
+def test_times_are_recognised_in_joined_words(tmp_path, names):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "m.csv", f"Audiofilename,{names},label\na.wav,1,2.5,Dog\n")
+    assert times(read_manifest(table)) == [(1.0, 2.5)]
+
+
 def test_events_without_an_end_are_an_error(tmp_path):
     touch(tmp_path, "a.wav")
     table = write(tmp_path / "m.csv", "filename,onset,event_label\na.wav,1,Dog\na.wav,3,Cat\n")

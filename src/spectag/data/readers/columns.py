@@ -65,6 +65,7 @@ _LABEL_WORDS = (
 
 _STARTS, _ENDS, _LENGTHS = {"start", "begin", "onset"}, {"end", "stop", "offset"}, {"duration", "length", "dur"}
 _TIME_WORD = re.compile("|".join((*_STARTS, *_ENDS, *_LENGTHS)))
+_JOINED_TIME = re.compile("(start|begin|onset|end|stop|offset)time")  # StartTime
 _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
 _SECONDS = {"s", "sec", "secs", "second", "seconds"}
 _OTHER_UNITS = {"sample", "samples", "frame", "frames", "ms", "msec", "milliseconds", "min", "minutes"}
@@ -146,12 +147,12 @@ def _n_known(header: str, delimiter: str) -> int:
 def time_role(column: str) -> str | None:
     """Which time of a sound in seconds a column holds: start, end, duration, offset, or None.
 
-    >>> [time_role(name) for name in ("Begin Time (s)", "end_time_seconds", "start_date", "Begin Clock Time")]
+    >>> [time_role(name) for name in ("Begin Time (s)", "EndTime", "start_date", "Begin Clock Time")]
     ['start', 'end', None, None]
     """
     if not _TIME_WORD.search(name := normal_name(column)):
         return None
-    words = set(name.split("_")) - _SECONDS
+    words = set(_JOINED_TIME.sub(r"\1_time", name).split("_")) - _SECONDS
     if words == {"offset"}:
         return "offset"
     for role, names in (("start", _STARTS), ("end", _ENDS), ("duration", _LENGTHS)):
