@@ -498,7 +498,7 @@ def test_a_column_with_the_name_of_a_time_or_place_is_no_label(tmp_path, column)
     assert manifest.labels.names == ("Dog", "Cat")
 
 
-@pytest.mark.parametrize("column", ["country", "Station", "Track", "note"])
+@pytest.mark.parametrize("column", ["country", "Station", "Track", "note", "is_test", "in train set", "verified"])
 def test_a_column_of_0_and_1_that_is_not_a_label_because_of_its_name_is_pointed_out(tmp_path, column):
     touch(tmp_path, "a.wav", "b.wav")
     text = f"fname,blues,{column}\na.wav,1,0\nb.wav,0,1\n"

@@ -84,10 +84,12 @@ _WORDS_WITH_TIMES_AND_PLACES = {
     *("the", "at", "in", "name", "id", "code", "no", "nr", "number", "deg", "degrees", "x", "y", "m", "h", "t", "zone"),
     *(*_SECONDS, *_OTHER_UNITS),
 }
+_FOLDS = {"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation", "holdout"}
 _DETAILS = frozenset({
     *("index", "id", "row_id", "unnamed_0", "level_0", "author", "recordist", "recorder", "annotator", "license"),
     *("licence", "rating", "url", "notes", "note", "comment", "comments", "description", "confidence", "score"),
     *("view", "channel", "selection", "low_freq", "high_freq", "low_f", "high_f", "classid", "class_id", "target"),
+    *("verified", "reviewed", "checked"),
     *("min_conf", "sensitivity", "species_list", "manually_verified", "annotation_file", "sample_rate", "samplerate"),
     *("collection", "mids", "salience", "datasetid", "xc_id", "device", "file_offset", "begin_file", "begin_path"),
 })  # fmt: skip
@@ -167,6 +169,8 @@ def is_label_column(column: str) -> bool:
     if column.lower() in MANIFEST_COLUMN_NAMES or name in MANIFEST_COLUMN_NAMES | _DETAILS:
         return False
     words = {word for word in name.split("_") if not word.isdecimal()}
+    if words & {"is", "in"} and words & _FOLDS and words <= _FOLDS | {"is", "in", "the", "set", "split", "fold"}:
+        return False
     core = words & (_TIMES | _PLACES)
     return not (core and words <= _TIMES | _PLACES | _WORDS_WITH_TIMES_AND_PLACES)
 
