@@ -227,6 +227,24 @@ def test_what_was_left_out_is_reconsidered_at_the_end(run, monkeypatch):
     assert members.now <= 1450
 
 
+def test_member_that_is_reconsidered_late_is_measured_first(run, monkeypatch):
+    """The second member is not measured before the first one is trained. It would take ten times the time left."""
+    members = SlowMembers(monkeypatch)
+    original = members._cost_of_frozen
+
+    def cost(*arguments):
+        members.spend(20)
+        return original(*arguments)
+
+    monkeypatch.setattr("spectag.training.ensemble.cost_of_frozen", cost)
+    training = run(Recipe(budget=1000), clock=members.clock)
+    members.now = 690.0
+    inputs = [SlowInputs(Recipe(backbone=name), n, members) for name, n in (("mn04_audioset", 100), ("scratch", 2000))]
+    training.fit(inputs, folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
+    assert members.fitted == [("mn04_audioset frozen, ", 0)]
+    assert members.now <= 1000
+
+
 @pytest.mark.parametrize("slowness", [lambda _: 1.0, lambda _: 2.0, lambda now: 1.0 if now < 700 else 2.0])
 @pytest.mark.parametrize("budget", [400, 1500, 4000])
 def test_budget_is_kept_on_slower_machines_and_if_other_work_starts(run, monkeypatch, slowness, budget):

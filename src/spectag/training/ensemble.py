@@ -215,8 +215,8 @@ class TrainingRun:
         )
         if inputs.recipe.mode == "frozen":
             from_main(lambda: inputs.store.onnx_file(inputs.clips.example))  # made once, which takes seconds
-            if self._is_late:
-                return FrozenCost(0.0, 0.0, n_trainings=n_heads)  # there is nothing to decide any more
+            if self._is_late and not self._plans:  # the first member, which is trained anyway
+                return FrozenCost(0.0, 0.0, n_trainings=n_heads)
             cost = from_main(lambda: cost_of_frozen(inputs, cross_validation.targets, n_heads))
             assert cost is not None
             return cost
