@@ -262,6 +262,7 @@ def test_table_with_the_name_of_a_command_reaches_both(recipe_of, run, tmp_path,
     assert recipe_of("--config", path).augment.spec_augment == 1.0
     module = importlib.import_module("spectag.reporting.augmentation_page")
     configs = []
+    monkeypatch.setattr("spectag.data.manifest.read_manifest", lambda *_, **__: None)
     monkeypatch.setattr(module, "augment", lambda manifest, output, config, **_: configs.append(config) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("augment", "a.csv", "-o", tmp_path / "page.html", "--config", path)

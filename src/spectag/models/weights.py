@@ -1,7 +1,7 @@
 """Published weights: from the folder SPECTAG_WEIGHTS, from the cache, or downloaded and verified.
 
-The SHA-256 of some published files is not known. Their first copy is trusted, and its SHA-256 is kept in the cache. A
-later copy with other content is refused.
+The SHA-256 of some published files is not known. Their first download is trusted, and its SHA-256 is kept in the cache.
+A later download with other content is refused. Files in the folder SPECTAG_WEIGHTS are the user's choice.
 """
 
 import os
@@ -78,7 +78,6 @@ def find_weights(
             f"{path}: not the published weights of {backbone}: SHA-256 is {sha256_of(path)}, expected {source.sha256}; "
             "delete the file and download it again"
         )
-    _check_unchanged(path, source, backbone)
     return path
 
 
