@@ -8,6 +8,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.base import ImageConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
+from spectag.models import versioned_json
 from spectag.models.bundle import INFO_FILE, BundleInfo, DataInfo, read_info, write_info
 from spectag.models.model_card import render_card
 
@@ -167,6 +168,16 @@ def test_any_name_of_a_manifest_can_be_stored(tmp_path, name, stored):
     data = DataInfo(name=name, n_clips=None, n_clips_per_label=None, fingerprint=None)
     write_info(tmp_path, make_info().model_copy(update={"data": data}))
     assert read_info(tmp_path).data.name == stored
+
+
+@pytest.mark.parametrize(("limit", "reason"), [("MAX_JSON_VALUES", "values"), ("MAX_JSON_BYTES", "bytes")])
+def test_bundle_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch, limit, reason):
+    monkeypatch.setattr(versioned_json, limit, 10)
+    with pytest.raises(
+        BundleError, match=rf"spectag.json: cannot be written: it has .* {reason}, .*; train with"
+    ):
+        write_info(tmp_path, make_info())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_card_lists_the_networks_and_their_weights():

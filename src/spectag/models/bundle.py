@@ -288,7 +288,18 @@ def _network_files(bundle: Path) -> Iterator[Path]:
 
 
 def write_info(bundle: Path, info: BundleInfo) -> None:
-    """Write spectag.json into the folder of a bundle, with the SHA-256 of the network files that are there now."""
+    """Write spectag.json into the folder of a bundle, with the SHA-256 of the network files that are there now.
+
+    Raises
+    ------
+    BundleError
+        If it would be too large to be read again.
+    """
     files = {path.relative_to(bundle).as_posix(): path for path in _network_files(bundle) if path.name[0] != "."}
     info = info.model_copy(update={"sha256": {name: sha256_of(path) for name, path in sorted(files.items())}})
-    write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})
+    try:
+        write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})
+    except ValueError as error:
+        raise BundleError(
+            f"{bundle / INFO_FILE}: cannot be written: {error}; train with fewer labels, or with --calibration platt"
+        ) from error

@@ -37,8 +37,11 @@ def write_versioned_json(path: Path, model: BaseModel, *, exclude: set[str] | No
     """
     text = json.dumps(model.model_dump(mode="json", exclude=exclude), indent=2, ensure_ascii=False)
     _check_n_values(text)
+    content = f"{text}\n".encode()
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"it has {len(content):,} bytes, expected at most {MAX_JSON_BYTES:,}")
     with unfinished_file(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.write_bytes(content)
 
 
 def read_versioned_json(
