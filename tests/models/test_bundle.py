@@ -173,9 +173,7 @@ def test_any_name_of_a_manifest_can_be_stored(tmp_path, name, stored):
 @pytest.mark.parametrize(("limit", "reason"), [("MAX_JSON_VALUES", "values"), ("MAX_JSON_BYTES", "bytes")])
 def test_bundle_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch, limit, reason):
     monkeypatch.setattr(versioned_json, limit, 10)
-    with pytest.raises(
-        BundleError, match=rf"spectag.json: cannot be written: it has .* {reason}, .*; train with"
-    ):
+    with pytest.raises(BundleError, match=rf"spectag.json: cannot be written: it has .* {reason}, .*; train with"):
         write_info(tmp_path, make_info())
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,7 @@ class DataOptions:
     group_column: str | None = None
     """Manifest column of groups, such as recordist or site. A group never spans two folds."""
     label_column: str | None = None
-    """Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column."""
+    """Manifest column of the labels, if it is not found by its name, as in a Raven table with a column of your own."""
     label_separator: str | None = None
     """What separates the labels in a field, such as ';'. By default a comma."""
     complete_annotations: bool = False

@@ -45,7 +45,7 @@ def augment_command(
     audio_dir
         Folder of the sounds or images, if they are not beside the manifest.
     label_column
-        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with a column of your own.
     label_separator
         What separates the labels in a field, such as ';'. By default a comma.
     """

@@ -81,7 +81,7 @@ def calibrate_command(
     group_column
         Manifest column of groups, such as recordist or site.
     label_column
-        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with a column of your own.
     label_separator
         What separates the labels in a field, such as ';'. By default a comma.
     corrections

@@ -70,7 +70,7 @@ def evaluate_command(
     group_column
         Manifest column of groups, such as recordist or site, which are resampled as a whole.
     label_column
-        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with a column of your own.
     label_separator
         What separates the labels in a field, such as ';'. By default a comma.
     resamples

@@ -41,7 +41,7 @@ def prepare_command(
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
     label_column
-        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with a column of your own.
     label_separator
         What separates the labels in a field, such as ';'. By default a comma.
     workers

@@ -78,7 +78,7 @@ def review_command(
     group_column
         Column of the groups: clips with equal values come from one recording, site or recordist.
     label_column
-        Manifest column of the labels, if it is not found by its name, as in a Raven table with an own column.
+        Manifest column of the labels, if it is not found by its name, as in a Raven table with a column of your own.
     label_separator
         What separates the labels in a field, such as ';'. By default a comma.
     workers
