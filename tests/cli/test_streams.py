@@ -165,6 +165,14 @@ def test_messages_of_c_libraries_are_dropped():
         assert (done.returncode, done.stdout, done.stderr) == (0, out, err)
 
 
+@pytest.mark.parametrize(("n_processes", "err"), [("1", b""), ("2", b"NCCL WARN\n")])
+def test_messages_of_c_libraries_are_kept_in_training_with_several_processes(n_processes, err):
+    code = "import os; from spectag.cli.entry import _quieten_libraries as q; q(); os.write(2, b'NCCL WARN\\n')"
+    environment = os.environ | {"WORLD_SIZE": n_processes}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    assert done.stderr == err
+
+
 def test_damaged_mp3_makes_no_noise(folder, tmp_path):
     write_audio(tmp_path / "a.mp3", tone("low", 2.0), 16_000)
     content = bytearray((tmp_path / "a.mp3").read_bytes())

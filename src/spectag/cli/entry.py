@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from spectag.errors import SpectagError
-from spectag.system.stop_signals import Stopped, die_silently, stop_signals
+from spectag.system.stop_signals import Stopped, die_silently, is_one_of_several, stop_signals
 from spectag.system.streams import (
     drop_output,
     lost_output,
@@ -115,7 +115,8 @@ def _quieten_libraries() -> None:
 
     if not sys.warnoptions:
         warnings.showwarning = show
-        mute_libraries()
+        if not is_one_of_several():  # NCCL and Gloo say there which process or network failed
+            mute_libraries()
 
 
 def _fail(message: str, status: int = _FAILED) -> int:
