@@ -97,11 +97,26 @@ def test_several_formats_in_one_file_are_an_error():
 
 
 def test_suffix_decides_the_format():
-    assert [format_of(name) for name in (None, "a.csv", "a.JSONL", "b.parquet", "c.txt", "out")] == [
-        "csv",
-        "csv",
-        "jsonl",
-        "parquet",
-        "csv",
-        "csv",
-    ]
+    names = (None, "a.csv", "a.JSONL", "b.parquet", "out", "results.v2", "2024.05", "out.xlsx/")
+    assert [format_of(name) for name in names] == ["csv", "csv", "jsonl", "parquet", "csv", "csv", "csv", "csv"]
+
+
+@pytest.mark.parametrize("output", ["t.json", "t.TSV", "s3://bucket/t.txt"])
+def test_suffix_of_several_formats_needs_a_format(output):
+    with pytest.raises(ConfigError, match=r"use \.csv, \.jsonl or \.parquet, or choose one with --format: csv, jsonl"):
+        format_of(output)
+    assert not output_paths(output, ["raven"]).in_folder
+
+
+@pytest.mark.parametrize("output", ["tags.xlsx", "out/tags.ods", "s3://bucket/tags.html"])
+def test_unknown_suffix_is_an_error_and_no_folder(output):
+    expected = r"is not a suffix of tables; use \.csv, \.jsonl or \.parquet, or add / if it is the name of a folder"
+    for check in (format_of, lambda name: output_paths(name, ["csv"])):
+        with pytest.raises(ConfigError, match=expected):
+            check(output)
+
+
+def test_folder_may_have_any_suffix_if_it_exists_or_ends_with_a_slash(tmp_path):
+    (tmp_path / "rec.old").mkdir()
+    for output in (str(tmp_path / "rec.old"), "new.old/", "s3://my.bucket", "s3://bucket/a.b/"):
+        assert output_paths(output, ["csv"]).in_folder

@@ -5,6 +5,7 @@ table; the other files are named after it: for tags.csv, tags.status.csv and tag
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -18,8 +19,9 @@ from spectag.system.storage import is_url, join_location
 from spectag.tagging.formats.dispatch import FORMATS
 from spectag.tagging.input_files import Shard
 
-_FORMAT_OF_SUFFIX = {".jsonl": "jsonl", ".parquet": "parquet"}  # any other: csv
-_TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".json", *_FORMAT_OF_SUFFIX}
+_FORMAT_OF_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+_TABLE_SUFFIXES = {".tsv", ".txt", ".json", *_FORMAT_OF_SUFFIX}  # the first three need a --format
+_SUFFIXES = ".csv, .jsonl or .parquet"
 _RECORDING_SUFFIXES = AUDIO_SUFFIXES | IMAGE_SUFFIXES  # never overwritten: `-o *.wav` is typed by mistake
 
 
@@ -45,6 +47,8 @@ class OutputPaths:
 
 def is_file(output: str) -> bool:
     """Whether an output is a single table, not a folder for all results."""
+    if output.endswith(("/", os.sep)):
+        return False
     if is_url(output):
         return PurePath(output).suffix.lower() in _TABLE_SUFFIXES
     path = Path(output)
@@ -52,8 +56,40 @@ def is_file(output: str) -> bool:
 
 
 def format_of(output: str | None) -> str:
-    """The format that the suffix of an output means; csv for stdout (None) and for unknown suffixes."""
-    return "csv" if output is None else _FORMAT_OF_SUFFIX.get(PurePath(output).suffix.lower(), "csv")
+    """The format that the suffix of an output means; csv for stdout (None) and for folders.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is that of another kind of file.
+    """
+    if output is None:
+        return "csv"
+    _check_suffix(output)
+    suffix = PurePath(output).suffix.lower()
+    if not is_file(output) or not suffix:
+        return "csv"
+    if suffix not in _FORMAT_OF_SUFFIX:
+        raise ConfigError(
+            f"-o {output}: the suffix {suffix} does not say which format; use {_SUFFIXES}, or choose one with "
+            f"--format: {', '.join(FORMATS)}"
+        )
+    return _FORMAT_OF_SUFFIX[suffix]
+
+
+def _check_suffix(output: str) -> None:
+    """Raise a ConfigError if an output is named like a recording, or like a file of an unknown format."""
+    suffix = PurePath(output).suffix
+    if not suffix or (not is_url(output) and Path(output).is_dir()):
+        return
+    if suffix.lower() in _RECORDING_SUFFIXES:
+        raise ConfigError(f"-o {output}: {suffix} is the suffix of a recording; give a table (tags.csv) or a folder")
+    is_folder = output.endswith(("/", os.sep)) or not suffix[1:].isalpha()  # results.v2 and 2024.05 are folders
+    is_bucket = is_url(output) and "/" not in output.partition("://")[2]
+    if suffix.lower() not in _TABLE_SUFFIXES and not is_folder and not is_bucket:
+        raise ConfigError(
+            f"-o {output}: {suffix} is not a suffix of tables; use {_SUFFIXES}, or add / if it is the name of a folder"
+        )
 
 
 def output_paths(output: str, formats: Sequence[str], shard: Shard | None = None) -> OutputPaths:
@@ -62,11 +98,10 @@ def output_paths(output: str, formats: Sequence[str], shard: Shard | None = None
     Raises
     ------
     ConfigError
-        If a single file is given for several formats, or the output is named like a recording.
+        If a single file is given for several formats, or the output is named like a file of another kind.
     """
+    _check_suffix(output)
     suffix = PurePath(output).suffix
-    if suffix.lower() in _RECORDING_SUFFIXES and not Path(output).is_dir():
-        raise ConfigError(f"-o {output}: {suffix} is the suffix of a recording; give a table (tags.csv) or a folder")
     tag = f".{shard}" if shard else ""
     in_folder = not is_file(output)
     if in_folder:
