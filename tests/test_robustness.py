@@ -84,6 +84,9 @@ def test_inputs_are_of_many_families_and_repeat(tmp_path):
         paths.append(make_damaged_file(tmp_path / "again", number).path)
         if paths[0].is_file() and paths[0].stat().st_size < 1 << 30:
             assert paths[0].read_bytes() == paths[1].read_bytes()
+    n_families = len(available_families()) + len(OTHER_FAMILIES)
+    numbers = range(0, len(DAMAGES) * n_families, n_families)
+    assert {make_damaged_file(tmp_path, number).damage for number in numbers} == set(DAMAGES)
     for family in available_families():
         assert b"".join(chunks_of(sound(family, 0))) == sound(family, 0)
 

@@ -89,7 +89,8 @@ def make_damaged_file(folder: Path, number: int, seed: int = 0) -> DamagedFile:
         (path,) = folder.glob(f"{number:05}.*")
         return DamagedFile(path, family, damage)
     names = list(DAMAGES)
-    damage = names[(number + number // len(families)) % len(names)]  # all of them soon, and each in each family
+    # all damages soon, and each of them in each family
+    damage = names[(families.index(family) + number // len(families)) % len(names)]
     content = DAMAGES[damage](sound(family, rng.randrange(2)), rng)
     suffix = rng.choice(_SUFFIXES) if damage == "wrong suffix" else suffix_of(family)
     path = folder / f"{number:05}{suffix}"
