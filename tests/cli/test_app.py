@@ -305,7 +305,7 @@ def test_inspect_json_names_unreadable_files_and_exits_with_status_3(run, manife
 
 def test_inspect_prints_counts_and_faults(run, manifest):
     done = run("inspect", manifest, "--folds", "5")
-    assert "12 clips in 12 sounds, 3 labels" in done.out
+    assert "12 clips in 12 files, 3 labels" in done.out
     assert re.search(r"labels too rare for 5 folds\s+│\s+3", done.out)
     assert done.err.splitlines()[-1] == "inspect: 12/12"
 

@@ -256,7 +256,7 @@ def test_output_fits_the_width_of_the_terminal(tmp_path, rng, width, capsys, mon
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[1:])) <= width  # the first holds the path, which must stay whole to be copied
     text = " ".join(" ".join(lines).split())
-    assert "4 clips in 4 sounds, 2 labels" in text
+    assert "4 clips in 4 files, 2 labels" in text
     for found in ("leer [bold].wav", "Möwe [1].wav = b.wav", "stumm.wav", "yard: 1 in fold 1, 1 in fold 2", "2 folds"):
         assert found in text
 

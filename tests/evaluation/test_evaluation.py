@@ -388,10 +388,10 @@ def test_command_prints_scores_worst_labels_and_notes(run, tagger, clips):
     done = run("evaluate", tagger, clips, "--resamples", 50, "--by", "fold")
     assert done.status == 0
     lines = done.out.splitlines()
-    assert lines[0].split() == ["score", "model", "95%", "interval"]
+    assert lines[0].split() == ["score", "model", "95", "%", "interval"]
     assert lines[1].split() == ["lwlrap", "1.0000", "0.7575", "to", "1.0000"]
     assert "model: 12 clips, all not used in training" in lines
-    assert "95% intervals: 50 bootstrap resamples of 12 recordings" in lines
+    assert "95 % intervals: 50 bootstrap resamples of 12 recordings" in lines
     assert "no intervals of means over labels: too few recordings per label" in lines
     assert any(line.startswith("worst labels") for line in lines)
     assert any(line.startswith("fold: 0") for line in lines)

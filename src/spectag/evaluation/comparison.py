@@ -108,8 +108,8 @@ def _sentence(
     if math.isnan(gain.low):
         return f"{first} and {other}: {scores}. There is no interval, so the effect of chance is unknown.{warning}"
     scores += (
-        f", a difference of {gain.value:+.4f} ({confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}), "
-        f"p = {result.p_value:.3f}"
+        f", a difference of {gain.value:+.4f} ({100 * confidence:.0f} % interval {gain.low:+.4f} to "
+        f"{gain.high:+.4f}), p = {result.p_value:.3f}"
     )
     if gain.value == 0:
         return f"{first} and {other} have the same {score_name}: {scores}.{remarks}{warning}"

@@ -141,7 +141,7 @@ def _notes(evaluation: "Evaluation") -> Iterator[str]:
         yield "no intervals: all clips are of one recording"
     elif evaluation.n_resamples:
         resamples = f"{evaluation.n_resamples:,} bootstrap resamples of {evaluation.n_groups:,} recordings"
-        yield f"{evaluation.confidence:.0%} intervals: {resamples}"
+        yield f"{100 * evaluation.confidence:.0f} % intervals: {resamples}"
         if math.isnan(evaluation.models[0].overall["f1_macro"].low):
             yield "no intervals of means over labels: too few recordings per label"
 
@@ -156,7 +156,7 @@ def _overall(evaluation: "Evaluation") -> "Table":
     from spectag.evaluation.results import METRIC_NAMES
 
     first = evaluation.models[0]
-    table = _table("score", first.name, f"{evaluation.confidence:.0%} interval")
+    table = _table("score", first.name, f"{100 * evaluation.confidence:.0f} % interval")
     for metric, estimate in first.overall.items():
         table.add_row(METRIC_NAMES[metric], *_cells(estimate))
     table.add_row("calibration error", _number(first.calibration.reliability_after.error), "")
@@ -165,7 +165,7 @@ def _overall(evaluation: "Evaluation") -> "Table":
 
 def _worst_labels(evaluation: "Evaluation") -> "Table":
     first = evaluation.models[0]
-    interval = f"{evaluation.confidence:.0%} interval"
+    interval = f"{100 * evaluation.confidence:.0f} % interval"
     table = _table("worst labels", "clips", "average precision", interval, "F1", "threshold")
     for label in first.worst_labels[:_N_WORST]:
         index = first.labels.index(label)

@@ -98,7 +98,7 @@ def print_inspection(inspection: "Inspection") -> None:
     from rich.text import Text
 
     console = stdout_console()
-    kind = "images" if inspection.holds_images else "sounds"
+    kind = "file" if inspection.n_files == 1 else "files"
     counts = (
         f": {inspection.n_clips:,} clips in {inspection.n_files:,} {kind}, {len(inspection.clips_per_label)} labels"
     )
