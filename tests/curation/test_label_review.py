@@ -224,7 +224,21 @@ def test_silent_clipped_and_duplicate_clips_are_listed_after_label_issues(tmp_pa
     kinds = [finding.kind for finding in found.findings]
     assert kinds.index("silent") > max((i for i, kind in enumerate(kinds) if kind.endswith("label")), default=-1)
     assert kinds.index("no doubt") > kinds.index("clipped")
-    assert [finding.clip.fname for finding in found.findings].count("silent.wav") == 1
+    assert len({finding.clip for finding in found.findings}) == len(found.findings) == N_CLIPS + 4
+
+
+def test_counts_of_the_command_and_of_the_page_add_up_to_the_clips_that_can_be_read(run, tmp_path, tagger):
+    clipped = np.sign(tone("low", 0.5)) * np.float32(1)
+    manifest = write_clips(tmp_path, {4: "low"}, more=[("clipped.wav", clipped, "low")])
+    (tmp_path / "broken.wav").touch()
+    with manifest.open("a", encoding="utf-8") as file:
+        file.write("broken.wav,low\n")
+    done = run("review", tagger.folder, manifest, "-o", tmp_path / "review", "-j", 1)
+    counts = done.out.splitlines()[0].removeprefix(f"{manifest}: ")
+    assert sum(int(part.split()[0]) for part in counts.split(", ")) == N_CLIPS + 1
+    page = " ".join((tmp_path / "review/review.html").read_text("utf-8").split())
+    assert f"of {N_CLIPS + 1} clips may have wrong labels" in page
+    assert "1 clip cannot be read" in page
 
 
 def test_an_unknown_label_is_no_difference_between_near_duplicates(tagger, manifest_with_audio_issues):
@@ -395,6 +409,11 @@ def test_json_contains_all_findings(run, tmp_path, tagger):
 def test_manifest_without_issues_prints_so(run, tmp_path, tagger):
     done = run("review", tagger.folder, write_clips(tmp_path), "--labels-only", "-j", 1)
     assert done.out == f"{tmp_path / 'clips.csv'}: 24 without a doubt\nno issues found\n"
+
+
+def test_nothing_is_to_be_decided_where_no_issue_is_found(run, tmp_path, tagger):
+    done = run("review", tagger.folder, write_clips(tmp_path), "--labels-only", "-o", tmp_path / "review", "-j", 1)
+    assert done.out.endswith(f"no issues found\n\nall clips, ranked: {tmp_path / 'review' / 'review.csv'}\n")
 
 
 def test_single_clip_can_be_reviewed(run, tmp_path, tagger):

@@ -88,7 +88,7 @@ class Review:
 
     manifest: Manifest
     findings: tuple[Finding, ...]
-    """All clips that were not reviewed before: label issues, most certain first; audio issues; clips without doubt."""
+    """One for each clip that was not reviewed before: label issues, most certain first; audio issues; no doubt."""
     noise: LabelNoise
     origins: dict[str, int]
     """Number of clips by the origin of their predictions."""
@@ -184,11 +184,9 @@ def review(
     reliable = _reliable_labels(predictions, manifest, columns, log)
     label_findings, noise = _check_labels(predictions, columns, reliable, method)
     audio_findings = [] if labels_only else list(_check_audio(manifest, predictions, workers, progress))
-    silent_clips = {correction_key(finding.clip) for finding in audio_findings if finding.kind == "silent"}
-    findings = [
-        *(finding for finding in label_findings if correction_key(finding.clip) not in confirmed | silent_clips),
-        *(finding for finding in audio_findings if correction_key(finding.clip) not in last_corrections),
-    ]
+    audio_findings = [found for found in audio_findings if correction_key(found.clip) not in last_corrections]
+    unconfirmed = [found for found in label_findings if correction_key(found.clip) not in confirmed]
+    findings = _one_of_each_clip(unconfirmed, audio_findings)
     findings.sort(key=lambda finding: 0 if finding.kind in LABEL_ISSUES else 1 if finding.kind in AUDIO_ISSUES else 2)
     return Review(
         manifest=manifest,
@@ -198,6 +196,25 @@ def review(
         n_confirmed=len(confirmed),
         skipped=predictions.skipped,
     )
+
+
+def _one_of_each_clip(label_findings: Sequence[Finding], audio_findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, one of each clip: its first audio issue replaces "no doubt", and is added to the note otherwise.
+
+    The labels of a silent clip are not checked.
+    """
+    first_issues: dict[Any, Finding] = {}
+    for finding in audio_findings:
+        first_issues.setdefault(correction_key(finding.clip), finding)
+    findings = []
+    for finding in label_findings:
+        issue = first_issues.get(correction_key(finding.clip))
+        if issue is None:
+            findings.append(finding)
+        elif finding.kind in LABEL_ISSUES and issue.kind != "silent":
+            findings.append(replace(finding, note="; ".join(filter(None, (finding.note, issue.note)))))
+            del first_issues[correction_key(finding.clip)]
+    return [*findings, *first_issues.values()]
 
 
 def _common_labels(tagger: Tagger, manifest: Manifest, log: Log) -> IntArray:

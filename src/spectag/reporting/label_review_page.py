@@ -93,11 +93,14 @@ def _about(review: Review, n_shown: int, n_findings: int) -> Iterator[str]:
     n_label_issues, n_audio_issues = (
         sum(review.counts[kind] for kind in kinds) for kinds in (LABEL_ISSUES, AUDIO_ISSUES)
     )
-    yield f"{n_label_issues:,} of {quantity(len(review.manifest.clips), 'clip')} may have wrong labels."
+    n_checked = len(review.findings)
+    yield f"{n_label_issues:,} of {quantity(n_checked, 'clip')} may have wrong labels."
     if n_audio_issues:
         yield f"{quantity(n_audio_issues, 'sound')} may have a defect."
     if n_shown < n_findings:
         yield f"The first {n_shown:,} are shown here; review.csv lists all."
+    if review.skipped:
+        yield f"{quantity(len(review.skipped), 'clip')} cannot be read."
     if review.n_confirmed:
         yield f"{quantity(review.n_confirmed, 'clip')} were left out because a reviewer confirmed their labels."
     if n_train := review.origins.get("train", 0):
@@ -156,7 +159,7 @@ def _text(finding: Finding) -> str:
         "wrong label": f"{label} is probably wrong",
         "missing label": f"{label} is probably missing",
     }[finding.kind]
-    note = f" But {finding.note}." if finding.note else ""
+    note = f" Note: {finding.note}." if finding.note else ""
     return (
         f"{problem}. The labels are wrong with a probability of {_percent(finding.score)}, "
         f"and the suggestion is right with {_percent(finding.certainty)}.{note}"

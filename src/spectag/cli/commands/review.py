@@ -135,7 +135,7 @@ def review_command(
     else:
         _print_findings(found)
         if output is not None:
-            _print_next_steps(files, manifest, **data_options)
+            _print_next_steps(files, manifest, has_issues=_has_issues(found), **data_options)
     return print_skipped([reason for _, reason in found.skipped])
 
 
@@ -151,8 +151,15 @@ def _warn(found: "Review", manifest: Path) -> None:
     Console(stderr=True, highlight=False).print(warning, style="bold red", markup=False, soft_wrap=True)
 
 
-def _print_next_steps(files: "ReviewFiles", manifest: Path, **data_options: object) -> None:
-    print(f"\nall clips, ranked: {files.table}\npage for your decisions: {files.page}")
+def _has_issues(found: "Review") -> bool:
+    return any(finding.kind != "no doubt" for finding in found.findings)
+
+
+def _print_next_steps(files: "ReviewFiles", manifest: Path, *, has_issues: bool, **data_options: object) -> None:
+    print(f"\nall clips, ranked: {files.table}")
+    if not has_issues:
+        return  # there is nothing to decide
+    print(f"page for your decisions: {files.page}")
     when = f"then save the page's corrections.csv in {files.corrections.parent}, and train"
     if files.n_accepted is not None:
         print(f"{files.n_accepted} suggestions accepted: {files.corrections}")
