@@ -18,7 +18,8 @@ from helpers.command import python, run_without, start, write_tones
 from spectag.audio.files import write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.config.tagging import TagSettings
-from spectag.errors import DataError
+from spectag.errors import ConfigError, DataError
+from spectag.models.bundle import DataInfo
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.tagger import Tagger
 from spectag.models.training_sounds import Spread, TrainingSounds
@@ -95,11 +96,13 @@ def test_status_table_has_a_row_for_every_file_in_order(run, model, sounds, tmp_
         "reason": "",
         "seconds": "0.300",
         "expected_seconds": "",
-        "notes": "",
+        "notes": "very short (0.30 s)",
     }
     assert status["leer, groß.wav"]["status"] == "skipped"
     assert "0 bytes" in status["leer, groß.wav"]["reason"]
-    assert "gone.wav" in status["gone.wav"]["reason"]
+    for row in rows:  # the path is in the first column
+        assert row["file"] not in row["reason"]
+    assert f"skipped: {sounds / 'leer, groß.wav'}: " in done.err
     assert [Path(row["file"]).name for row in rows_of(tmp_path / "out" / "tags.csv")][:1] == ["low 00.wav"]
 
 
@@ -119,7 +122,7 @@ def test_truncated_silent_and_inverse_sounds_are_noted(run, model, tmp_path):
         "0.250",
         "1.000",
     ]
-    assert status["cut.wav"]["notes"] == "truncated (its header announces 1.000 s)"
+    assert status["cut.wav"]["notes"] == "truncated (its header announces 1.000 s); very short (0.25 s)"
     assert status["inverse.wav"]["status"] == "done"
     cancelled = "the channels cancel each other in their mean; use --channel loudest"
     assert status["inverse.wav"]["notes"] == cancelled
@@ -552,15 +555,52 @@ def test_max_novelty_leaves_out_tags_and_says_how_many(run, model_with_novelty, 
     kept = [row for row in rows if float(row["novelty"]) <= limit]
     assert 0 < len(kept) < len(rows)
     assert rows_of(tmp_path / "some.csv") == kept
-    assert f"left out {len(rows) - len(kept)} tags because of their novelty (--max-novelty)" in done.err
+    assert len(rows) - len(kept) == 1
+    assert "left out 1 tag because of its novelty (--max-novelty); 1 of 9 files lost all their tags" in done.err
+    none = run("tag", model_with_novelty, sounds, "--max-novelty", 1e-6)
+    assert f"left out {len(rows)} tags because of their novelty (--max-novelty); " in none.err
     assert "left out" not in run("tag", model_with_novelty, sounds, "--max-novelty", 1000).err
 
 
 def test_max_novelty_needs_a_model_with_novelty(run, model, sounds):
     done = run("tag", model, sounds, "--max-novelty", 1)
     assert done.status == 1
-    assert "--max-novelty 1: " in done.err
-    assert "has no novelty" in done.err
+    assert f"--max-novelty 1: {model} has no novelty, because no clips were held out in training, and" in done.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "recipe", "reason"),
+    [
+        ({"data": DataInfo(name="AudioSet", n_clips=None, n_clips_per_label=None, fingerprint=None)}, "", "published"),
+        ({"metrics": {"lwlrap": 0.9}}, 'mode = "finetune"', "it is fine-tuned"),
+        ({"metrics": {"lwlrap": 0.9}}, "", "it was trained without it"),
+    ],
+)
+def test_missing_novelty_has_one_reason_and_the_name_that_the_user_gave(tmp_path, changes, recipe, reason):
+    tagger = Tagger(make_bundle(tmp_path / "cached 123", make_info(**changes)))
+    (tagger.folder / "recipe.toml").write_text(recipe)
+    with pytest.raises(ConfigError, match=rf"my name has no novelty, because .*{reason}") as error:
+        batch.check_novelty(tagger, TagSettings(max_novelty=1), "my name")
+    assert "cached" not in str(error.value)
+
+
+def test_files_without_labels_are_counted_among_those_that_could_be_read(run, model, sounds):
+    done = run("tag", model, sounds, "--min-confidence", 1)
+    assert "no label detected in 9 of 9 files, because none reaches its threshold" in done.err
+
+
+def test_speed_is_left_out_for_less_than_a_second_of_sound(run, model, tmp_path):
+    write_tones(tmp_path / "one", 1)
+    write_tones(tmp_path / "four", 4)
+    assert "real time" not in run("tag", model, tmp_path / "one", "-o", tmp_path / "1.csv").err
+    assert "times real time" in run("tag", model, tmp_path / "four", "-o", tmp_path / "4.csv").err
+
+
+def test_recordings_below_half_a_second_are_noted_as_very_short(run, model, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone("low", 0.03), 16_000)
+    soundfile.write(tmp_path / "b.wav", tone("low", 0.5), 16_000)
+    err = run("tag", model, tmp_path / "a.wav", tmp_path / "b.wav", "--top", 1).err
+    assert [line for line in err.splitlines() if "note" in line] == [f"note: {tmp_path / 'a.wav'}: very short (0.03 s)"]
 
 
 def test_max_novelty_has_no_effect_on_a_table_of_all_labels(run, model_with_novelty, sounds):

@@ -1,4 +1,4 @@
-"""What a person should know about a sound: silence, clipping, channels that cancel, a missing end."""
+"""What a person should know about a sound: silence, clipping, channels that cancel, a missing end, a short length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ SILENT_PEAK_DB = -60.0  # dBFS; a sound is silent if all samples are below
 FULL_SCALE = 32767 / 32768  # the largest 16-bit sample
 _N_NAMES = 3  # shown of truncated files
 CLIPPED_FRACTION = 0.001  # a sound is clipped if more of its samples are at full scale
+VERY_SHORT_SECONDS = 0.5  # probabilities of shorter recordings mean little
 
 
 @dataclass
@@ -27,6 +28,8 @@ class SoundFaults:
     """Whether the end is missing."""
     expected_seconds: float | None = None
     """The length in the header of a truncated file; None if it is not known."""
+    short_seconds: float | None = None
+    """The length of a recording below half a second; None if it is not that short."""
 
     def descriptions(self) -> list[str]:
         """Each fault as a short text."""
@@ -41,6 +44,8 @@ class SoundFaults:
             texts.append(f"silent (peak below {SILENT_PEAK_DB:g} dBFS)")
         if self.clipped_fraction > CLIPPED_FRACTION:
             texts.append(f"clipped ({self.clipped_fraction:.1%} of the samples at full scale)")
+        if self.short_seconds is not None:
+            texts.append(f"very short ({self.short_seconds:.2f} s)")
         return texts
 
 

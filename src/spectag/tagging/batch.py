@@ -3,16 +3,16 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 from spectag.audio.mel import FRONT_END_VERSION
-from spectag.config.base import WindowConfig
+from spectag.config.base import WindowConfig, read_toml
 from spectag.config.tagging import TagSettings
 from spectag.errors import AudioError, ConfigError
-from spectag.models.bundle import INFO_FILE
+from spectag.models.bundle import INFO_FILE, RECIPE_FILE
 from spectag.models.tagger import Tagger
 from spectag.system.output import csv_writer, open_output
 from spectag.system.paths import common_folder
@@ -44,6 +44,8 @@ class TaggingReport:
     """What is wrong with files that were tagged: the name and the faults of each."""
     n_without_labels: int = 0
     """Files in which no label reaches its threshold."""
+    n_without_known_labels: int = 0
+    """Files that lose all their tags because of their novelty."""
     n_suppressed: int = 0
     """Tags that are left out because of their novelty."""
     shift_check: ShiftCheck | None = None
@@ -56,9 +58,14 @@ class TaggingReport:
     """The table with the status of every file, if the run wrote one."""
 
     @property
+    def n_read(self) -> int:
+        """Files tagged in this run or an earlier one."""
+        return self.n_files - len(self.skip_reasons)
+
+    @property
     def n_tagged(self) -> int:
         """Files tagged in this run."""
-        return self.n_files - self.n_resumed - len(self.skip_reasons)
+        return self.n_read - self.n_resumed
 
     def add(self, chunk: TaggedChunk) -> None:
         """Add the results of a chunk."""
@@ -126,11 +133,7 @@ def tag_to_tables(
     BundleError
         If the model is damaged.
     """
-    if settings.max_novelty is not None and not tagger.has_novelty:
-        raise ConfigError(
-            f"--max-novelty {settings.max_novelty:g}: {tagger.folder} has no novelty, as it is published, fine-tuned, "
-            "of an earlier version, or trained on fewer than three recordings a label; leave the option out"
-        )
+    check_novelty(tagger, settings, str(tagger.folder))
     tagger = tagger.with_channel(settings.channel)
     files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else (), log=log)
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
@@ -147,6 +150,26 @@ def tag_to_tables(
     else:
         run.write_to_files(output_paths(output, settings.formats, shard), engine, log)
     return run.report
+
+
+def check_novelty(tagger: Tagger, settings: TagSettings, model: str) -> None:
+    """Raise a ConfigError if the tagger, which the user named `model`, has no novelty for `max_novelty`."""
+    if settings.max_novelty is not None and not tagger.has_novelty:
+        raise ConfigError(
+            f"--max-novelty {settings.max_novelty:g}: {model} has no novelty, because {_why_no_novelty(tagger)}; leave "
+            "the option out"
+        )
+
+
+def _why_no_novelty(tagger: Tagger) -> str:
+    if tagger.info.data.n_clips_per_label is None:
+        return "it is a published model"
+    with suppress(ConfigError):
+        if read_toml(tagger.folder / RECIPE_FILE).get("mode") == "finetune":
+            return "it is fine-tuned"
+    if "lwlrap" not in tagger.info.metrics:
+        return "no clips were held out in training, and most labels had fewer than three recordings"
+    return "it was trained without it"
 
 
 @dataclass(frozen=True)
@@ -254,7 +277,9 @@ class _Run:
         for tagged in tagged_files:
             if tagged.timeline is not None:
                 file = detected_events(tagged, tagged.timeline, self.tagger, self.settings)
-                self.report.n_without_labels += is_counted and not file.events and not file.n_suppressed
+                if is_counted and not file.events:
+                    self.report.n_without_labels += not file.n_suppressed
+                    self.report.n_without_known_labels += file.n_suppressed > 0
                 self.report.n_suppressed += is_counted * file.n_suppressed
                 yield file
 
@@ -266,7 +291,8 @@ def _write_status(statuses: Iterable[FileStatus], location: str) -> None:
         write_row(["file", "status", "reason", "seconds", "expected_seconds", "notes"])
         for status in statuses:
             seconds = ["" if value is None else f"{value:.3f}" for value in (status.seconds, status.expected_seconds)]
-            write_row([status.file, status.status, status.reason or "", *seconds, status.notes])
+            reason = (status.reason or "").removeprefix(f"{status.file}: ")
+            write_row([status.file, status.status, reason, *seconds, status.notes])
 
 
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:

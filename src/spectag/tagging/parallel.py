@@ -16,7 +16,7 @@ import numpy as np
 
 from spectag.array_types import Float32Array
 from spectag.audio.files import AUDIO_SUFFIXES, audio_info
-from spectag.audio.sound_faults import SoundFaults
+from spectag.audio.sound_faults import VERY_SHORT_SECONDS, SoundFaults
 from spectag.audio.sound_statistics import SoundStatistics, of_recording
 from spectag.audio.windows import Window
 from spectag.config.base import WindowConfig
@@ -78,7 +78,7 @@ class TaggedFile:
     sound: SoundStatistics | None = None
     """None for an image, a skipped file, or a tagger that does not know its training sounds."""
     faults: SoundFaults = field(default_factory=SoundFaults)
-    """Silence, clipping, a missing end; of whole recordings only."""
+    """Silence, clipping, a missing end, a short length; of whole recordings only."""
 
     @property
     def duration_seconds(self) -> float | None:
@@ -299,6 +299,9 @@ class _FileJob:
                         self._times.extend((audio_window.start_seconds, audio_window.end_seconds))
                         yield audio_window
                     self._faults = windows.faults
+                is_whole = start == 0 and end is None
+                if is_whole and self._times and self._times[-1] < VERY_SHORT_SECONDS:
+                    self._faults.short_seconds = self._times[-1]
         except Exception as error:
             self._reason = skip_reason(self._file, error)
 

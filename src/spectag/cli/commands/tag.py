@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spectag.tagging.batch import TaggingReport
 
 _MAX_NOTES_SHOWN = 5
+_MIN_SECONDS_FOR_SPEED = 1.0  # of sound: for less, the speed is that of starting
 _MAX_SKIPPED_SHOWN = 20  # on the screen, if a status table lists them all
 
 
@@ -66,7 +67,7 @@ def tag_command(
     """
     from spectag.models.pretrained import tagger_folder
     from spectag.models.tagger import Tagger
-    from spectag.tagging.batch import tag_to_tables
+    from spectag.tagging.batch import check_novelty, tag_to_tables
     from spectag.tagging.input_files import Shard
     from spectag.tagging.ray_engine import tag_on_ray
 
@@ -85,6 +86,7 @@ def tag_command(
     begin = time.monotonic()
     with progress_display(results_to_stdout=output is None) as (progress, log):
         tagger = Tagger(tagger_folder(model, progress=progress, log=log), channel=settings.channel)
+        check_novelty(tagger, settings, model)
         ray = partial(tag_on_ray, tagger, settings.windows, address=address, n_workers=workers)
         report = tag_to_tables(
             tagger,
@@ -125,7 +127,24 @@ def _print_notes(report: "TaggingReport") -> None:
     n_more = len(report.notes) - _MAX_NOTES_SHOWN
     if n_more > 0:
         where = "; -o writes a table with all of them" if report.status is None else f", listed in {report.status}"
-        print(f"note: {n_more:,} more files are truncated, silent or clipped{where}", file=sys.stderr)
+        files = "1 more file has such faults" if n_more == 1 else f"{n_more:,} more files have such faults"
+        print(f"note: {files}{where}", file=sys.stderr)
+
+
+def _print_counts(report: "TaggingReport") -> None:
+    """Print how many files have no labels, and how many tags were left out."""
+    n_read = f"{report.n_read:,} {'file' if report.n_read == 1 else 'files'}"
+    if report.n_without_labels:
+        print(
+            f"no label detected in {report.n_without_labels:,} of {n_read}, because none reaches its threshold; "
+            "--top 1 shows the most probable one",
+            file=sys.stderr,
+        )
+    if report.n_suppressed:
+        tags = "1 tag because of its" if report.n_suppressed == 1 else f"{report.n_suppressed:,} tags because of their"
+        n_lost = report.n_without_known_labels
+        lost = f"; {n_lost:,} of {n_read} lost all their tags" if n_lost else ""
+        print(f"left out {tags} novelty (--max-novelty){lost}", file=sys.stderr)
 
 
 def _print_report(report: "TaggingReport", *, seconds: float) -> None:
@@ -135,14 +154,7 @@ def _print_report(report: "TaggingReport", *, seconds: float) -> None:
     if n_skipped > n_shown:
         print(f"skipped: {n_skipped - n_shown:,} more files, listed in {report.status}", file=sys.stderr)
     _print_notes(report)
-    if report.n_without_labels:
-        print(
-            f"no label detected in {report.n_without_labels:,} of {report.n_files:,} files, because none reaches its "
-            "threshold; --top 1 shows the most probable one",
-            file=sys.stderr,
-        )
-    if report.n_suppressed:
-        print(f"left out {report.n_suppressed:,} tags because of their novelty (--max-novelty)", file=sys.stderr)
+    _print_counts(report)
     differences = [] if report.shift_check is None else report.shift_check.differences()
     if differences:
         print(
@@ -156,5 +168,6 @@ def _print_report(report: "TaggingReport", *, seconds: float) -> None:
         skipped = f", {n_skipped:,} skipped" if n_skipped else ""
         resumed = f", {report.n_resumed:,} tagged by an earlier run" if report.n_resumed else ""
         sound = f"{format_duration(report.sound_seconds)} of sound in {format_duration(seconds)}"
-        speed = f"{report.sound_seconds / seconds:,.0f} times real time"
-        print(f"{report.n_tagged:,} {files} tagged{skipped}{resumed}: {sound}, {speed}", file=sys.stderr)
+        is_long = report.sound_seconds >= _MIN_SECONDS_FOR_SPEED
+        speed = f", {report.sound_seconds / seconds:,.0f} times real time" if is_long else ""
+        print(f"{report.n_tagged:,} {files} tagged{skipped}{resumed}: {sound}{speed}", file=sys.stderr)
