@@ -189,6 +189,12 @@ def test_clip_is_measured_within_its_times_and_reported_if_its_file_ends_earlier
     assert inspection.n_files == 1
 
 
+def test_clips_below_half_a_second_are_very_short(tmp_path, rng):
+    sounds = {"a.wav": noise(rng, 0.03), "b.wav": noise(rng, 0.5), "c.wav": noise(rng, 2)}
+    inspection = inspect(manifest_of(tmp_path, sounds, "fname,labels\na.wav,x\nb.wav,x\nc.wav,x\n"))
+    assert inspection.very_short == {"a.wav": pytest.approx(0.03, abs=1e-3)}
+
+
 def test_reading_in_blocks_gives_the_same_measurements(tmp_path, rng, monkeypatch):
     manifest = manifest_of(
         tmp_path,

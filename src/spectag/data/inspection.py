@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, open_stream, read_audio
-from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB, SoundFaults, SoundLevels
+from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB, VERY_SHORT_SECONDS, SoundFaults, SoundLevels
 from spectag.config.base import Channel
 from spectag.data.clips import Clip, Manifest, labels_contradict, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
@@ -151,6 +151,8 @@ class Inspection:
     """Clips whose channels are inverse to each other, so that little is left of their mean."""
     truncated: dict[str, float | None]
     """Clips of which only a part can be read, each with the seconds that the header announces, if it does."""
+    very_short: dict[str, float]
+    """Clips below half a second, each with its length in seconds."""
     past_end: tuple[str, ...]
     """Clips with an end after the end of their file."""
     duplicates: tuple[Duplicates, ...]
@@ -288,6 +290,11 @@ def inspect(
         channels_cancel=tuple(clip.name for clip, sound in sounds.items() if sound.faults.channels_cancel),
         truncated={
             clip.name: sound.faults.expected_seconds for clip, sound in sounds.items() if sound.faults.is_truncated
+        },
+        very_short={
+            clip.name: sound.duration_seconds
+            for clip, sound in sounds.items()
+            if sound.duration_seconds < VERY_SHORT_SECONDS
         },
         past_end=tuple(clip.name for clip, sound in sounds.items() if sound.past_end),
         duplicates=_duplicates({clip: fact.digest for clip, fact in facts.items() if not isinstance(fact, str)}),

@@ -173,7 +173,7 @@ def _problems(inspection: "Inspection") -> "Table":
 
 
 def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
-    from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB
+    from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB, VERY_SHORT_SECONDS
 
     yield "unreadable", [f"{name}: {reason}" for name, reason in inspection.unreadable.items()]
     if not inspection.holds_images:
@@ -186,6 +186,8 @@ def _problem_rows(inspection: "Inspection") -> Iterator[tuple[str, list[str]]]:
             for name, seconds in inspection.truncated.items()
         ]
         yield "truncated (only a part can be read)", truncated
+        very_short = [f"{name}: {seconds:.2f} s" for name, seconds in inspection.very_short.items()]
+        yield f"very short (below {VERY_SHORT_SECONDS:g} s)", very_short
         yield "clips that end after their file", list(inspection.past_end)
     yield "clips without labels", list(inspection.without_labels)
     duplicates = [(same, " = ".join(same.clips)) for same in inspection.duplicates]
