@@ -213,7 +213,23 @@ def test_table_of_scores_has_a_row_for_each_fold(trained, run, tmp_path):
     assert [row[:2] for row in rows[1:5]] == [["fold", "1"], ["fold", "2"], ["mean", "of"], ["all", "held"]]
     assert rows[5][:4] == ["95", "%", "interval", "of"]
     assert rows[6][:2] == ["learning", "curve"]
-    assert rows[7] == ["model:", str(tmp_path / "m")]
+    assert rows[-1] == ["model:", str(tmp_path / "m")]
+    assert all(row[0] == "weakest" for row in rows[7:-1])
+
+
+def test_train_says_what_to_do_next(trained):
+    manifest, model, done = trained
+    lines = [line.strip() for line in done.err.splitlines()]
+    start = lines.index(f"next: {shlex.join(['spectag', 'tag', str(model), 'FOLDER', '-o', 'tags.csv'])}")
+    assert lines[start + 1] == shlex.join(["spectag", "evaluate", str(model), str(manifest), "-o", "evaluation"])
+
+
+def test_train_reports_an_error_in_the_table_before_it_imports_torch(tmp_path):
+    (tmp_path / "clips.csv").write_text("fname,labels\nmissing.wav,dog\n", encoding="utf-8")
+    done = run_without(["torch"], "train", tmp_path / "clips.csv", "-o", tmp_path / "m")
+    assert done.status != 0
+    assert "missing.wav" in done.err
+    assert "torch" not in done.err
 
 
 def test_scores_of_many_folds_are_shown_as_their_mean():
@@ -242,10 +258,10 @@ def test_tags_of_the_command_equal_those_of_python(trained, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "purpose"), [(["train", "a.csv", "-o", "m"], "training"), (["demo", "-o", "d"], "the demo")]
+    ("arguments", "purpose"), [(["train", "TABLE", "-o", "m"], "training"), (["demo", "-o", "d"], "the demo")]
 )
-def test_training_without_torch_names_the_extra(arguments, purpose):
-    done = run_without(["torch"], *arguments)
+def test_training_without_torch_names_the_extra(arguments, purpose, manifest):
+    done = run_without(["torch"], *(manifest if word == "TABLE" else word for word in arguments))
     assert done == (1, "", f"spectag: {purpose} needs the package torch: pip install 'spectag[train]'\n")
 
 

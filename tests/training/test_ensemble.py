@@ -282,6 +282,8 @@ def test_nothing_is_measured_if_most_of_the_time_is_over(run, monkeypatch):
     training.fit(best_of(members), folds_of(np.eye(4, dtype=bool)[np.arange(16) % 4]))
     assert members.fitted == [("mn04_audioset frozen, ", 0)]
     assert members.now == 900.0
+    why = "there was no time for another one; increase --budget"
+    assert f"the model is no ensemble but one network, mn04_audioset frozen: {why}" in lines
 
 
 def test_there_is_no_plan_for_one_member_without_a_budget(run, monkeypatch):

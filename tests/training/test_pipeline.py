@@ -28,6 +28,7 @@ from spectag.errors import BundleError, ConfigError, DataError
 from spectag.evaluation.predictions import predict_out_of_fold
 from spectag.models.bundle import read_info
 from spectag.models.tagger import Tagger
+from spectag.scoring.bootstrap import Estimate
 from spectag.scoring.calibration import probabilities_of
 from spectag.training.heads.learning_curve import LearningCurve
 from spectag.training.inputs import image_transforms
@@ -187,6 +188,15 @@ def test_learning_curve_is_in_the_result_and_printed_in_one_line(result, capsys)
     print_result(replace(result, learning_curve=LearningCurve((0.25, 0.5, 1.0), (0.6, 0.8, 0.9))))
     line = "learning curve before calibration: lwlrap 0.600 with 25%, 0.800 with 50%, 0.900 with all recordings; "
     assert f"{line}with twice as many expect about 0.950\n" in capsys.readouterr().out
+
+
+def test_the_weakest_labels_are_printed_with_their_average_precision(result, capsys):
+    names = read_info(result.bundle).labels
+    values = [0.5, 0.25, 0.75, float("nan"), *[1.0] * (len(names) - 4)][: len(names)]
+    per_label = {**result.scores.per_label, "average_precision": tuple(map(Estimate, values))}
+    print_result(replace(result, scores=replace(result.scores, per_label=per_label)))
+    printed = f"weakest labels, with their average precision: {names[1]} 0.250, {names[0]} 0.500"
+    assert printed in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -28,6 +28,8 @@ def test_plan_names_trainings_epochs_and_mixed_clips():
     assert str(MemberPlan("mn04", 5, 600.0, n_epochs=30)) == "mn04: 5 trainings of 30 epochs, about 10 min"
     assert str(MemberPlan("mn04", 1, 60.0, 500)) == "mn04: 1 training with 500 mixed clips, about 60 s"
     assert str(MemberPlan("mn04", 0, 0.0)) == "mn04: left out, because it takes too long"
+    too_long = MemberPlan("mn04", 0, 0.0, cost=FrozenCost(30.0, 10.0, writing=5.0))
+    assert str(too_long) == "mn04: left out, because it takes too long: it needs about 45 s"
 
 
 @pytest.fixture

@@ -385,6 +385,10 @@ class TrainingRun:
             if score.weight == 0:
                 reason = f"held-out {score.metric} is much better without it"
                 self.callbacks.log(f"{score.name}: not in the model, because {reason}")
+        in_use = [score.name for score in scores if score.weight]
+        if len(in_use) == 1:
+            why = "there was no time for another one; increase --budget" if len(scores) == 1 else "no other one helped"
+            self.callbacks.log(f"the model is no ensemble but one network, {in_use[0]}: {why}")
 
     def _log_missing_logits(
         self, scores: Sequence[MemberScore], fits: Sequence[MemberFit], cross_validation: CrossValidation

@@ -97,7 +97,8 @@ class MemberPlan:
     def what(self) -> str:
         """What is trained, without its time."""
         if not self.n_trainings:
-            return "left out, because it takes too long"
+            needed = "" if self.cost is None else f": it needs about {rounded(least_seconds(self.cost))}"
+            return f"left out, because it takes too long{needed}"
         trainings = f"{self.n_trainings} training{'' if self.n_trainings == 1 else 's'}"
         if self.n_epochs is not None:
             trainings += f" of {self.n_epochs} epochs"

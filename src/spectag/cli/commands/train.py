@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 from spectag.cli.app import training_packages
 from spectag.cli.options import Flag, Json, Output
 from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
-from spectag.cli.terminal import new_table, print_json, print_skipped, stdout_console, training_display
+from spectag.cli.terminal import new_table, print_json, print_skipped, shell_command, stdout_console, training_display
 from spectag.errors import MissingExtraError
 from spectag.system.epoch_log import checkpoint_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spectag.config.data_options import DataOptions
     from spectag.scoring.scores import Scores
     from spectag.training.bundle_writer import FoldScore
     from spectag.training.heads.learning_curve import LearningCurve
     from spectag.training.pipeline import TrainResult
 
 
+_N_WEAKEST = 3
 _METRICS = {
     "lwlrap": "lwlrap",
     "top1_accuracy": "top-1 accuracy",
@@ -57,13 +59,18 @@ def train_command(
     json_output
         Print the scores as JSON.
     """
+    from spectag.data.manifest import read_manifest
+
+    settings = recipe.read()
+    names = ("audio_dir", "group_column", "label_column", "label_separator", "complete_annotations")
+    clips = read_manifest(manifest, **{name: getattr(data, name) for name in names})  # before the slow import of torch
     with training_packages("train", "training"):
         from spectag.training.pipeline import train
     with training_display() as (progress, log, on_epoch), _hint_at_resume(output):
         result = train(
-            manifest,
+            clips,
             output,
-            recipe.read(),
+            settings,
             data=data,
             resume=resume,
             tensorboard=tensorboard,
@@ -79,7 +86,16 @@ def train_command(
         print_json(result.to_dict())
     else:
         print_result(result)
+    _print_next_steps(result.bundle, manifest, data)
     return print_skipped([reason for _, reason in result.skipped])
+
+
+def _print_next_steps(model: Path, manifest: Path, data: "DataOptions") -> None:
+    names = ("audio_dir", "group_column", "label_column", "label_separator", "corrections")
+    options = {name: getattr(data, name) for name in names}
+    tag = shell_command("spectag", "tag", model, "FOLDER", "-o", "tags.csv")
+    evaluate = shell_command("spectag", "evaluate", model, manifest, "-o", "evaluation", **options)
+    print(f"next: {tag}\n      {evaluate}", file=sys.stderr)
 
 
 def _draw_epochs(result: "TrainResult") -> None:
@@ -106,7 +122,7 @@ def _hint_at_resume(output: Path) -> Iterator[None]:
 
 
 def print_result(result: "TrainResult") -> None:
-    """Print the scores of each fold and of all held-out clips, and where the model is."""
+    """Print the scores of each fold and of all held-out clips, the weakest labels, and where the model is."""
     if result.scores is not None:
         name, estimate = result.scores.main_metric, result.scores.overall[result.scores.main_metric]
         stdout_console().print(_score_table(result.scores, result.folds))
@@ -114,7 +130,20 @@ def print_result(result: "TrainResult") -> None:
             print(f"95 % interval of {_METRICS[name]}: {estimate.low:.4f} to {estimate.high:.4f}")
         if result.learning_curve is not None:
             print(_learning_curve_text(result.learning_curve, _METRICS[name]))
+        if weakest := _weakest_labels(result):
+            print(f"weakest labels, with their average precision: {', '.join(weakest)}")
     print(f"model: {result.bundle}")
+
+
+def _weakest_labels(result: "TrainResult") -> list[str]:
+    """Up to three labels with the lowest average precision, each with it; none if there is one label or all are 1."""
+    from spectag.models.bundle import read_info
+
+    assert result.scores is not None
+    precisions = [estimate.value for estimate in result.scores.per_label["average_precision"]]
+    names = read_info(result.bundle).labels
+    weak = sorted((value, name) for value, name in zip(precisions, names, strict=True) if value < 1)
+    return [f"{name} {value:.3f}" for value, name in weak[:_N_WEAKEST]] if len(names) > 1 else []
 
 
 def _learning_curve_text(curve: "LearningCurve", metric: str) -> str:

@@ -355,9 +355,9 @@ def _choose_windows(
 
 def _log_windows(windows: FrameWindows | None, log: Log) -> None:
     if windows is None:
-        log("clips are tagged as a whole: with the maximum over short windows, held-out clips are not better")
+        log("the network listens to each clip as a whole; short windows of it as well do not raise the held-out score")
     else:
-        log("clips are tagged by the whole clip and the maximum over short windows, which is better on held-out clips")
+        log("the network listens to each clip as a whole and in short windows, which raises the held-out score")
 
 
 def _beyond_end(settings: Sequence[HeadSettings], choice: Choice) -> HeadSettings | None:
