@@ -9,7 +9,7 @@ from spectag.config.base import ImageConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
 from spectag.models import versioned_json
-from spectag.models.bundle import INFO_FILE, BundleInfo, DataInfo, read_info, write_info
+from spectag.models.bundle import INFO_FILE, BundleInfo, DataInfo, WindowThresholds, read_info, write_info
 from spectag.models.model_card import render_card
 
 SCORES = {
@@ -176,6 +176,20 @@ def test_bundle_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatc
     with pytest.raises(BundleError, match=rf"spectag.json: cannot be written: it has .* {reason}, .*; train with"):
         write_info(tmp_path, make_info())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_card_shows_the_thresholds_of_windows_if_there_are_any():
+    windows = WindowThresholds(below_seconds=3, thresholds=(0.281, 0.4, 0.3))
+    card = render_card(make_info(window_thresholds=windows), "model")
+    assert "| label | training clips | threshold | threshold of windows below 3 s |\n|---|---|---|---|\n" in card
+    assert "| low | 1 | 0.50 | 0.28 |" in card
+    assert "Windows shorter than 3 s, and segments made from them, have thresholds of their own." in card
+    assert "indows" not in render_card(make_info(), "model")
+
+
+def test_command_in_the_card_is_quoted():
+    assert "\nspectag tag 'mein Modell' recording.wav\n" in render_card(make_info(), "mein Modell")
+    assert "\nspectag tag model recording.wav\n" in render_card(make_info(), "model")
 
 
 def test_card_lists_the_networks_and_their_weights():

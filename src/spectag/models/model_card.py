@@ -1,5 +1,7 @@
 """The model card: README.md of a bundle, which describes the model to the people who use it."""
 
+import shlex
+
 from spectag.config.backbones import BACKBONES
 from spectag.models.bundle import BackboneInfo, BundleInfo
 
@@ -16,7 +18,7 @@ def render_card(info: BundleInfo, name: str) -> str:
         f"tags: [audio-tagging, multi-label, onnx]\n{licence}---",
         f"# {name}",
         f"A tagger for {len(info.labels)} kinds of sound, several of which may occur at the same time. {origin}",
-        f"```\nspectag tag {name} recording.wav\n```",
+        f"```\nspectag tag {shlex.quote(name)} recording.wav\n```",
         "## Quality",
         *(_published_sections(info) if is_published else _trained_sections(info)),
     ]
@@ -30,8 +32,7 @@ def _trained_sections(info: BundleInfo) -> list[str]:
         "Please add the licence of the data.",
         f"- The probabilities of model.onnx and of PyTorch differ by at most {info.onnx_difference:.1e}.",
     ]
-    table = ["| label | training clips | threshold |", "|---|---|---|", *_label_rows(info)]
-    return [*_scores(info), "## Labels", "\n".join(table), "## Model", "\n".join(model)]
+    return [*_scores(info), "## Labels", *_label_table(info), "## Model", "\n".join(model)]
 
 
 def _published_sections(info: BundleInfo) -> list[str]:
@@ -110,6 +111,20 @@ def _backbone(backbone: BackboneInfo) -> str:
         f"{backbone.name}, pretrained on {backbone.pretrained_on}, licence {backbone.licence}; "
         f"features: {backbone.features}; head: {backbone.head}"
     )
+
+
+def _label_table(info: BundleInfo) -> list[str]:
+    """The labels with their clips and thresholds; with thresholds of windows, a column and a sentence for these."""
+    windows = info.window_thresholds
+    if windows is None:
+        return ["\n".join(["| label | training clips | threshold |", "|---|---|---|", *_label_rows(info)])]
+    column = f"threshold of windows below {windows.below_seconds:g} s"
+    rows = [f"{row} {threshold:.2f} |" for row, threshold in zip(_label_rows(info), windows.thresholds, strict=True)]
+    table = [f"| label | training clips | threshold | {column} |", "|---|---|---|---|", *rows]
+    return [
+        f"Windows shorter than {windows.below_seconds:g} s, and segments made from them, have thresholds of their own.",
+        "\n".join(table),
+    ]
 
 
 def _label_rows(info: BundleInfo) -> list[str]:
