@@ -80,6 +80,20 @@ def test_csv_and_json_contain_the_same(run, index, sounds, tmp_path):
     assert rows[0]["labels"] == "low"
 
 
+@pytest.mark.parametrize("query", [["nord/low 00.wav"], ["Töne/nord/low 00.wav", "--fingerprint"]])
+def test_written_results_are_counted_and_have_the_paths_of_the_screen(run, index, sounds, tmp_path, monkeypatch, query):
+    write_audio(sounds / "nord" / "low 00.wav", noise(4), 16_000)
+    write_audio(sounds / "kopie.wav", noise(4), 16_000)
+    monkeypatch.chdir(tmp_path)
+    folder = sounds if "--fingerprint" in query else index
+    printed = run("search", folder, *query, "-n", 1)
+    done = run("search", folder, *query, "-n", 1, "-o", "found.csv")
+    assert done.err.splitlines()[-1] == "1 result written to found.csv"
+    (row,) = rows_of(tmp_path / "found.csv")
+    assert row["file"].startswith("Töne/")
+    assert row["file"] in printed.out
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

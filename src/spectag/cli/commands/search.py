@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,8 +111,10 @@ def search_command(
         one_per_file=one_per_file,
         model=model,
     )
+    results = [replace(result, file=_relative_path(result.file)) for result in results]
     if output is not None:
         write_results(results, output)
+        _print_written(len(results), output)
     if json_output:
         print_json([result_to_dict(result) for result in results])
     elif output is None:
@@ -131,16 +134,23 @@ def _search_fingerprints(
         check_results_file(output, MATCH_COLUMNS)
     with progress_display() as (progress, log):
         found = search_fingerprints(recordings, excerpts, n=number, progress=progress, log=log)
+    matches = [replace(match, file=_relative_path(match.file)) for match in found.matches]
     if output is not None:
-        write_matches(found.matches, output)
+        write_matches(matches, output)
+        _print_written(len(matches), output)
     if json_output:
-        print_json([match_to_dict(match) for match in found.matches])
+        print_json([match_to_dict(match) for match in matches])
     elif output is None:
-        _print_matches(found.matches)
+        _print_matches(matches)
     for excerpt in excerpts:
-        if all(match.excerpt != excerpt for match in found.matches):
+        if all(match.excerpt != excerpt for match in matches):
             print(f"{excerpt}: no other recording contains a part of it", file=sys.stderr)
     return print_skipped(found.skipped)
+
+
+def _print_written(n_results: int, output: str) -> None:
+    results = "1 result" if n_results == 1 else f"{n_results:,} results"
+    print(f"{results} written to {output}", file=sys.stderr)
 
 
 def _date(option: str, text: str | None) -> datetime | None:
@@ -161,8 +171,8 @@ def _print(results: "Sequence[SearchResult]") -> None:
     for result in results:
         end = "" if result.end_seconds is None else f"–{result.end_seconds:.1f}"
         labels = ", ".join(tag.label for tag in result.labels)
-        file, seconds = _relative_path(result.file), f"{result.start_seconds:.1f}{end}"
-        table.add_row(f"{result.similarity:.3f}", file, seconds, labels, _recording_time(result))
+        seconds = f"{result.start_seconds:.1f}{end}"
+        table.add_row(f"{result.similarity:.3f}", result.file, seconds, labels, _recording_time(result))
     stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
     if any(result.recorded is not None and result.recorded.source == "file" for result in results):
         print(
@@ -176,7 +186,7 @@ def _print_matches(matches: "Sequence[ExcerptMatch]") -> None:
     table.show_header = bool(matches)
     for match in matches:
         start = f"{match.start_seconds:z.2f} s"
-        table.add_row(match.excerpt, _relative_path(match.file), start, f"{match.n_matches:,}")
+        table.add_row(match.excerpt, match.file, start, f"{match.n_matches:,}")
     stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
 
 
