@@ -512,6 +512,7 @@ def test_line_numbers_are_right_after_line_breaks_in_quotes(tmp_path):
         ("", "the table is empty"),
         ("fname,labels\n", "no clips; expected one line per clip"),
         ("name,tags\na.wav,x\n", r"no column with file names; expected fname.*The columns are name, tags"),
+        ("Datei,labels\na.wav,x\n", r"The columns are Datei, labels; rename the one with the file names to fname"),
         ("fname\na.wav\n", "no labels; expected a column labels, or a column of 0 and 1"),
         ("fname,labels,labels\na.wav,x,y\n", "line 1: duplicate columns: labels"),
         (

@@ -328,7 +328,7 @@ def has_other_times(table: Table) -> list[str]:
 def _no_file_names(table: Table) -> DataError:
     return DataError(
         f"{table.path}: no column with file names; expected fname (or {', '.join(MANIFEST_COLUMNS['fname'][1:5])}) "
-        f"in the first line. The columns are {abbreviate(table.columns)}"
+        f"in the first line. The columns are {abbreviate(table.columns)}; rename the one with the file names to fname"
     )
 
 
