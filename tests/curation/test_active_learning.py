@@ -250,6 +250,12 @@ def test_features_of_many_clips_are_embedded_incrementally(model, pool, monkeypa
     assert len(set(names(piecewise)[:10]) & set(names(together)[:10])) >= 4  # chance: 3.3
 
 
+def test_screen_and_table_name_the_reasons_alike(run, model, pool, tmp_path):
+    done = run("suggest", model, pool, "-n", 2, "-o", tmp_path / "next.csv")
+    assert done.out.splitlines()[0].split() == ["rank", "clip", "suggested", "probability", "why"]
+    assert (tmp_path / "next.csv").read_text(encoding="utf-8").splitlines()[0].endswith(",why")
+
+
 def test_reasons_include_the_number_of_represented_clips(model, tmp_path):
     (tmp_path / "clips").mkdir()
     between = (tone("low", 0.6) + tone("middle", 0.6)) / 2

@@ -89,7 +89,7 @@ def suggest_command(
 
 
 def _print(suggestions: "Suggestions", output: Path | None) -> None:
-    table = new_table("rank", "clip", "suggested", "probability", "reason", right=("rank", "probability"))
+    table = new_table("rank", "clip", "suggested", "probability", "why", right=("rank", "probability"))
     for clip in suggestions[:_N_SHOWN]:
         excerpt = "" if clip.end_seconds is None else f" ({clip.start_seconds:g}-{clip.end_seconds:g} s)"
         labels = ", ".join(clip.suggested[:_N_LABELS]) + (", ..." if len(clip.suggested) > _N_LABELS else "")
