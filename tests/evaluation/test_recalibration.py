@@ -432,7 +432,10 @@ def test_published_tagger_keeps_its_card(tmp_path, manifest):
 
 def test_command_prints_a_row_for_each_label_and_json_for_programs(run, model, tmp_path):
     status, out, _ = run("calibrate", model, "--precision", "0.9", "--set", "middle=0.25", "-o", tmp_path / "new")
-    assert re.search(r"with 90 % confidence; \d of \d labels reach it on clips that it was not fitted on", out)
+    assert re.search(r"with this confidence, \d of 2 labels reach it\n", out)
+    assert re.search(
+        r"on clips that the threshold was not fitted on, \d of 2 labels have a precision of 0.9 or more", out
+    )
     assert status == 0
     rows = {
         line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[:1] and line.split()[0] in LABELS
@@ -454,8 +457,12 @@ def test_command_says_what_to_do_if_nothing_is_written_and_how_many_recordings_a
     before = read_files(model)
     status, out, _ = run("calibrate", model, "--precision", "0.99", "--confidence", "0.95")
     assert status == 0
-    assert "no threshold reaches a precision of at least 0.99 with 95 % confidence" in out
-    assert "At least 299 recordings with right detections are needed" in out
+    assert "with this confidence, 0 of 3 labels reach it" in out
+    assert "not enough to show a precision of at least 0.99 with 95 % confidence" in out
+    assert "needs at least 299 recordings with right detections" in out
+    counts = make_clips().y_true.sum(axis=0)
+    assert ", ".join(f"{label} {count}" for label, count in zip(LABELS, counts, strict=True)) in out
+    assert "add recordings, or ask for less confidence: --confidence 0.5 needs 69 recordings" in out
     assert "nothing is written; repeat the command with -o FOLDER for a new model, or --in-place" in out
     assert read_files(model) == before
     status, out, _ = run("calibrate", model, "--in-place")
@@ -514,6 +521,22 @@ def test_threshold_set_by_hand_also_holds_for_windows(model_with_window_threshol
     result = calibrate(model_with_window_thresholds, thresholds={"middle": 0.9}, in_place=True)
     assert read_info(model_with_window_thresholds).window_thresholds.thresholds == (0.1, 0.9, 0.3)
     assert not result.drops_window_thresholds
+
+
+def test_a_precision_lowers_no_threshold_of_windows(run, tmp_path):
+    """A window once got the threshold of clips, which was lower, although more precision was asked for."""
+    windows = WindowThresholds(below_seconds=2.0, thresholds=(0.999, 0.001, 0.999))
+    model = store(make_bundle(tmp_path / "windows", make_info(window_thresholds=windows)))
+    done = run("calibrate", model, "--precision", "0.8", "--in-place")
+    info = read_info(model)
+    assert info.window_thresholds.thresholds == (0.999, info.thresholds[1], 0.999)
+    assert "windows shorter than 2 s" in done.out
+    assert "keep their own threshold where it is higher than the new one: 2 of 3 labels" in done.out
+
+
+def test_command_says_which_thresholds_of_windows_change(run, model_with_window_thresholds):
+    done = run("calibrate", model_with_window_thresholds, "--recall", "0.9")
+    assert "they now have the new ones: low 0.100 → " in done.out.replace("\n", "")
 
 
 def test_thresholds_of_windows_are_dropped_where_clips_are_fitted_again(model_with_window_thresholds):

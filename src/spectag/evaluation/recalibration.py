@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import expit
 
-from spectag.array_types import FloatArray
+from spectag.array_types import BoolArray, FloatArray
 from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import as_manifest
 from spectag.data.readers.delimited_text import abbreviate
@@ -20,6 +20,7 @@ from spectag.models.bundle import (
     CARD_FILE,
     ONNX_FILE,
     BundleInfo,
+    WindowThresholds,
     check_network_file,
     clean_up_after_kills,
     read_info,
@@ -64,6 +65,7 @@ class LabelResult:
     ece_before: float  # expected calibration error of the plain sigmoid
     ece_after: float
     misses_goal: bool  # no threshold reaches the goal with its confidence: too few recordings, or too many errors
+    n_recordings: int  # with such clips: all clips of a recording count as one
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,13 @@ class Recalibration:
     """Labels that can be fitted on the clips, or whose threshold was set by hand. The others have not changed."""
     skipped: tuple[tuple[Clip, str], ...]
     """Clips of the manifest that cannot be read, each with the reason."""
-    drops_window_thresholds: bool = False
-    """Whether windows had thresholds of their own, and now have those of whole clips."""
+    old_window_thresholds: WindowThresholds | None = None
+    """Of the old tagger. A precision keeps those that are higher than the new thresholds of clips."""
+
+    @property
+    def drops_window_thresholds(self) -> bool:
+        """Whether windows had thresholds of their own, and now have those of whole clips."""
+        return self.old_window_thresholds is not None and self.info.window_thresholds is None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: None instead of NaN."""
@@ -198,8 +205,8 @@ def calibrate(
         _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
     results = _label_results(before, info, clips, cross_fitted, manual_thresholds.keys())
     written_to = bundle if in_place else output
-    drops = before.window_thresholds is not None and info.window_thresholds is None
-    return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped, drops)
+    old_windows = before.window_thresholds
+    return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped, old_windows)
 
 
 def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict[str, float]:
@@ -242,11 +249,29 @@ def _fitted_thresholds(
     misses_goal = np.isin(before.labels, before.labels_missing_goal)
     misses_goal[clips.labels] = is_fitted[clips.labels] & ~fitted.reaches_goal
     return {
-        "window_thresholds": None,  # they are for the former calibration and goal
+        "window_thresholds": _window_thresholds(before, thresholds, clips.labels, calibration, goal),
         "thresholds": tuple(thresholds.tolist()),
         "thresholds_fitted": tuple(is_fitted.tolist()),
         "labels_missing_goal": tuple(compress(before.labels, misses_goal)),
     }
+
+
+def _window_thresholds(
+    before: BundleInfo,
+    thresholds: FloatArray,
+    is_new: BoolArray,
+    calibration: Calibration | None,
+    goal: ThresholdGoal,
+) -> WindowThresholds | None:
+    """For a precision, the former ones, or the new thresholds of clips (n_labels,) where these are higher.
+
+    None otherwise: they are for the former calibration and goal.
+    """
+    windows = before.window_thresholds
+    if windows is None or goal.kind != "precision" or calibration != before.calibration:
+        return None
+    higher = np.where(is_new, np.maximum(windows.thresholds, thresholds), windows.thresholds)
+    return windows.model_copy(update={"thresholds": tuple(higher.tolist())})
 
 
 def _with_manual_thresholds(info: BundleInfo, manual: Mapping[str, float]) -> BundleInfo:
@@ -290,11 +315,13 @@ def _label_results(
 ) -> tuple[LabelResult, ...]:
     """The threshold of each label that changed, and its cross-fitted scores if there are clips to compute them."""
     is_fitted, thresholds = np.array(info.thresholds_fitted), np.array(info.thresholds)
-    n_clips = np.zeros(len(is_fitted), np.int64)
+    n_clips, n_recordings = np.zeros((2, len(is_fitted)), np.int64)
     scores = np.full((len(_SCORES), len(is_fitted)), np.nan)
     labels = clips.labels
     if labels.any():
         n_clips[labels] = (clips.y_true == 1).sum(axis=0)
+        groups = np.array(clips.groups)
+        n_recordings[labels] = [len(set(groups[rows])) for rows in (clips.y_true == 1).T]
         if cross_fitted is not None:
             cross_fitted = cross_fitted.with_fixed_thresholds(thresholds[labels], is_fitted[labels])
             scores[:, labels] = [
@@ -310,6 +337,7 @@ def _label_results(
             threshold=info.thresholds[index],
             origin="set" if label in manual else "fitted" if is_fitted[index] else "default",
             misses_goal=label in info.labels_missing_goal,
+            n_recordings=int(n_recordings[index]),
             **dict(zip(_SCORES, scores[:, index].tolist(), strict=True)),
         )
         for index, label in enumerate(info.labels)

@@ -111,7 +111,7 @@ class BundleInfo(Config):
     thresholds_fitted: tuple[bool, ...]
     """Whether the threshold of a label is fitted on out-of-fold predictions, and not a default or set by hand."""
     window_thresholds: WindowThresholds | None = None
-    """Fitted to the best F1 on windows; None: those of whole clips hold for windows, too."""
+    """Fitted to the best F1 on windows, and raised to those of clips for a precision; None: those of clips hold."""
     threshold_goal: ThresholdGoal = ThresholdGoal()
     """The goal of the fitted thresholds."""
     labels_missing_goal: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spectag.scoring.thresholds import ThresholdGoal
 
 Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))]
+_LOW_CONFIDENCE = 0.5  # about as often above the goal as below it
 _FILE_WIDTH = 120  # of the table if it is not printed to a terminal, in characters
 
 
@@ -173,37 +174,72 @@ def _summary(result: "Recalibration") -> Iterator[str]:
     else:
         curves = "one curve for all labels" if len(set(calibration.curves)) == 1 else "one curve per label"
         yield f"probabilities: {calibration.method}, {curves}"
-    yield f"thresholds: {goal}{_n_reached(result)}"
+    yield f"thresholds: {goal}"
+    yield from _n_reached(result)
     if n_unchanged := len(result.info.labels) - len(result.labels):
         yield f"{n_unchanged} other labels are unchanged"
     if any(row.origin == "default" for row in result.labels):
         yield "default: too few clips to fit a threshold"
-    if any(row.misses_goal for row in result.labels):
-        yield f"missed: no threshold reaches {goal}; this one comes closest."
-        evidence = "with right detections" if goal.kind == "precision" else "with the label, all detected,"
-        yield f"        At least {goal.n_recordings_needed:,} recordings {evidence} are needed, more with errors."
+    yield from _missed(result)
     if metrics := result.info.metrics.get("calibration"):
         yield "all labels: ECE {:.4f} before calibration, {:.4f} after".format(*metrics["expected_calibration_error"])
         yield "            log loss {:.4f} before, {:.4f} after".format(*metrics["log_loss"])
     if not all(math.isnan(row.ece_after) for row in result.labels):
         yield f"scored on {result.n_clips:,} clips, each with a fit on other clips"
-    if result.drops_window_thresholds:
-        yield "windows that are shorter than the training clips had thresholds of their own; they now have these"
+    yield from _window_thresholds(result)
     if result.written_to is not None:
         yield f"written to {result.written_to}"
     else:
         yield "nothing is written; repeat the command with -o FOLDER for a new model, or --in-place to change this one"
 
 
-def _n_reached(result: "Recalibration") -> str:
+def _missed(result: "Recalibration") -> Iterator[str]:
+    """Why labels miss the goal, how many recordings they have and need, and what to do."""
+    from spectag.data.readers.delimited_text import abbreviate
+
+    missed, goal = [row for row in result.labels if row.misses_goal], result.info.threshold_goal
+    if not missed:
+        return
+    evidence = "with right detections" if goal.kind == "precision" else "with the label, all detected"
+    yield f"missed: these clips are not enough to show {goal}; the closest threshold is used."
+    yield f"        This needs at least {goal.n_recordings_needed:,} recordings {evidence}, and more with errors."
+    yield f"        Recordings with the label: {abbreviate([f'{row.label} {row.n_recordings:,}' for row in missed])}."
+    advice = "add recordings"
+    if goal.confidence > _LOW_CONFIDENCE:
+        needed = goal.model_copy(update={"confidence": _LOW_CONFIDENCE}).n_recordings_needed
+        advice += f", or ask for less confidence: --confidence {_LOW_CONFIDENCE:g} needs {needed:,} recordings"
+    yield f"        To reach it, {advice}."
+
+
+def _window_thresholds(result: "Recalibration") -> Iterator[str]:
+    """What became of the thresholds for short windows."""
+    from spectag.data.readers.delimited_text import abbreviate
+
+    old, new, info = result.old_window_thresholds, result.info.window_thresholds, result.info
+    if old is None or new == old or (new is not None and info.threshold_goal.kind != "precision"):
+        return
+    rows = list(zip(info.labels, old.thresholds, info.thresholds, strict=True))
+    which = f"windows shorter than {old.below_seconds:g} s (--segments, --window, listen)"
+    if new is not None:
+        n_kept = sum(of_windows > of_clips for _, of_windows, of_clips in rows)
+        yield f"{which} keep their own threshold where it is higher than the new one: {n_kept} of {len(rows)} labels"
+        return
+    changes = [f"{label} {before:.3f} → {after:.3f}" for label, before, after in rows if before != after]
+    yield f"{which} had their own thresholds; they now have the new ones: {abbreviate(changes)}"
+
+
+def _n_reached(result: "Recalibration") -> Iterator[str]:
     """How many labels reach the goal on clips that their thresholds were not fitted on."""
     goal = result.info.threshold_goal
     scores = [getattr(row, goal.kind) for row in result.labels if row.origin == "fitted"]
     scores = [score for score in scores if not math.isnan(score)]
     if goal.at_least is None or not scores:
-        return ""
+        return
+    n_sure = sum(row.origin == "fitted" and not row.misses_goal for row in result.labels)
+    yield f"            with this confidence, {n_sure} of {len(scores)} labels reach it"
     n_reached = sum(score >= goal.at_least for score in scores)
-    return f"; {n_reached} of {len(scores)} labels reach it on clips that it was not fitted on"
+    what = f"{n_reached} of {len(scores)} labels have a {goal.kind} of {goal.at_least:g} or more"
+    yield f"            on clips that the threshold was not fitted on, {what}"
 
 
 def _table(result: "Recalibration") -> "Table":
