@@ -252,6 +252,15 @@ def slice_sizes(evaluation):
     return {(slice_.by, slice_.value): slice_.n_clips for slice_ in evaluation.slices}
 
 
+def test_clips_of_practically_the_same_length_are_not_sliced_by_duration(tmp_path, rng):
+    names = [f"{number:02}.wav" for number in range(12)]
+    for name, n_samples in zip(names, [7936, *[8000] * 10, 8016], strict=True):  # 0.496 to 0.501 s
+        write_audio(tmp_path / name, np.zeros(n_samples), 16_000)
+    manifest = write_clips(tmp_path, [f"{name},{LABELS[number % 3]}" for number, name in enumerate(names)])
+    table = write_table(tmp_path / "p.csv", names, rng.random((12, 3)))
+    assert "duration" not in {name for name, _ in slice_sizes(evaluate(table, manifest))}
+
+
 def test_clips_are_sliced_by_all_their_properties(tmp_path, rng):
     rows = []
     for number, site in enumerate(["Süd", "Nord", "Nord"] * 20):

@@ -10,9 +10,11 @@ from spectag.data.labels import LabelSet
 from spectag.data.manifest import read_manifest
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError
+from spectag.evaluation.evaluation import evaluate
 from spectag.evaluation.predictions import predict, predict_out_of_fold
 from spectag.models.out_of_fold import OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.models.tagger import Tagger
+from spectag.reporting.evaluation_report.page import write_report
 from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve
 
@@ -141,6 +143,18 @@ def test_thresholds_are_fitted_on_other_folds_unless_set_by_hand(tagger, manifes
     assert (predictions.thresholds[:, 2] == np.float32(0.6)).all()  # from the bundle
     assert (predictions.thresholds[:9, :2] == 0.5).all()  # too few clips to fit one
     np.testing.assert_array_equal(predictions.thresholds[9:], np.tile(tagger.thresholds, (3, 1)))
+
+
+def test_report_shows_the_thresholds_of_the_model_and_says_that_clips_have_others(tagger, manifest, tmp_path):
+    """The medians of cross-fitted thresholds once stood there, which are neither the model's nor those of a clip."""
+    store_training_clips(tagger, manifest, np.where(manifest.multi_hot()[:9], 2.0, -2.0))
+    evaluation = evaluate(tagger, replace(manifest, clips=manifest.clips[:9]), n_resamples=0)
+    [model] = evaluation.models
+    assert model.thresholds.tolist() == pytest.approx(tagger.thresholds.tolist())
+    assert model.predictions.thresholds[0, 1] != pytest.approx(model.thresholds[1])
+    page = write_report(evaluation, tmp_path / "report.html", n_clips=0).read_text("utf-8")
+    assert "The threshold shown here is the model's own, which new recordings get." in page
+    assert "fitted without the clip and its part of the clips" in " ".join(page.split())
 
 
 def test_selected_clips_keep_their_rows(tagger, manifest):

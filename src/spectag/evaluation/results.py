@@ -88,8 +88,16 @@ class ModelEvaluation(EvaluatedModel):
 
     @cached_property
     def thresholds(self) -> FloatArray:
-        """The threshold of each label, (n_labels,): the median if it differs between clips."""
-        return np.asarray(np.median(self.predictions.thresholds.astype(np.float64), axis=0))
+        """The model's own threshold of each label, (n_labels,); for a table, the median of those of the clips."""
+        if self.tagger is None:
+            return np.asarray(np.median(self.predictions.thresholds.astype(np.float64), axis=0))
+        columns = [self.tagger.labels.index(label) for label in self.labels.names]
+        return np.asarray(self.tagger.thresholds[columns], np.float64)
+
+    @property
+    def has_cross_fitted_thresholds(self) -> bool:
+        """Whether clips are scored with thresholds that were fitted without them, and differ from `thresholds`."""
+        return bool((self.predictions.thresholds != self.thresholds.astype(np.float32)).any())
 
     @property
     def worst_labels(self) -> list[str]:

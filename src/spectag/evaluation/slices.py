@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from spectag.array_types import FloatArray
 from spectag.data.clips import Clip, Manifest
 from spectag.data.readers.annotations import is_label_track
 from spectag.data.readers.columns import MANIFEST_COLUMNS
@@ -26,6 +27,7 @@ SLICE_METRICS = ("lwlrap", "mean_average_precision", "f1_micro", "f1_macro")
 _MAX_VALUES = 12  # of a column that was not requested, and of numbers before they are put into bins
 _MAX_REQUESTED_VALUES = 30  # of a requested column; the rarer values are put together
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_NEARLY_EQUAL = 0.02  # of the longest clip; durations that differ by less are not sliced
 _UNKNOWN, _OTHERS = "unknown", "others"
 
 _Value = tuple[float, str]
@@ -80,6 +82,12 @@ def check_columns(manifest: Manifest, by: Sequence[str]) -> None:
         _find_column(name, columns, manifest.source)
 
 
+def are_nearly_equal(durations: FloatArray) -> bool:
+    """Whether the known durations differ by at most 2 %, as those of clips that are cut to the same length."""
+    known = durations[np.isfinite(durations)]
+    return 0 < known.size == durations.size and bool(np.ptp(known) <= _NEARLY_EQUAL * known.max())
+
+
 def _sort_key(value: _Value) -> tuple[bool, float, int, str]:
     position, name = value
     return name in (_OTHERS, _UNKNOWN), position, len(name) if name.isdecimal() else 0, name
@@ -87,7 +95,8 @@ def _sort_key(value: _Value) -> tuple[bool, float, int, str]:
 
 def _properties(predictions: Predictions, manifest: Manifest, by: Sequence[str]) -> Iterator[tuple[str, list[_Value]]]:
     """The name of each property, and its value for each clip."""
-    yield "duration", _bin_numbers(predictions.durations.tolist(), " s")
+    if not are_nearly_equal(predictions.durations):
+        yield "duration", _bin_numbers(predictions.durations.tolist(), " s")
     n_labels = [len(clip.labels) for clip in predictions.clips]
     yield "number of labels", [(n, f"{n} {'label' if n == 1 else 'labels'}") for n in n_labels]
     yield "origin", [(0, origin) for origin in predictions.origins]

@@ -349,6 +349,13 @@ def test_label_without_clips_is_in_the_table_but_has_no_curve(tmp_path, rng):
     assert {found["data-label"] for found in page.all("path") if "data-label" in found} == set("01234")
 
 
+def test_range_of_nearly_equal_durations_is_printed_as_by_inspect(tmp_path, rng):
+    predictions = random_predictions(rng, n_clips=20, folder=tmp_path)
+    durations = np.linspace(4.96, 5.01, 20)
+    page = report_of(replace(predictions, durations=durations), tmp_path, n_clips=0)
+    assert "All clips last 4.96 to 5.01 s." in page.text
+
+
 def test_caption_has_the_fewest_and_most_clips_per_label(tmp_path, rng):
     predictions = random_predictions(rng, n_clips=40, folder=tmp_path)
     counts = predictions.y_true.sum(axis=0)

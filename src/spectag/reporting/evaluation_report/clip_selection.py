@@ -56,7 +56,8 @@ def _error_reason(predictions: Predictions, row: int) -> str:
         rank = _ordinal(int((probabilities >= probabilities[true]).sum()))
         return f"The true label {true_text} is ranked {rank}, below {_label_text(predictions, row, wrong)}."
     if probabilities[true] < threshold:
-        return f"The true label {true_text} is missed: its threshold is {threshold:.2f}."
+        fitted = ", fitted on other clips," if predictions.origins[row] == "out_of_fold" else ""
+        return f"The true label {true_text} is missed: its threshold{fitted} is {threshold:.2f}."
     assert wrong is not None
     return f"{_label_text(predictions, row, wrong)} is predicted, but the clip does not have this label."
 

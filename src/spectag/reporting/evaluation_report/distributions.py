@@ -6,6 +6,7 @@ import numpy as np
 
 from spectag.array_types import FloatArray, IntArray
 from spectag.evaluation.results import ModelEvaluation
+from spectag.evaluation.slices import are_nearly_equal
 
 _N_BINS = 24
 _MAX_LINEAR_RATIO = 20.0  # longest over shortest duration; above, the axis is logarithmic
@@ -21,6 +22,11 @@ class DurationHistogram:
     longest: float
     median: float
     is_logarithmic: bool
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the durations are practically equal, so that there are no slices by duration either."""
+        return are_nearly_equal(np.array([self.shortest, self.longest]))
 
     @property
     def bars(self) -> list[tuple[float, float, int]]:

@@ -355,7 +355,7 @@ def _choose_windows(
 
 def _log_windows(windows: FrameWindows | None, log: Log) -> None:
     if windows is None:
-        log("the network listens to each clip as a whole; short windows of it as well do not raise the held-out score")
+        log("the network listens to each clip as a whole; short windows do not raise the held-out score")
     else:
         log("the network listens to each clip as a whole and in short windows, which raises the held-out score")
 
