@@ -165,19 +165,22 @@ def _table(rows: Iterable[Sequence[object]]) -> str:
 
 def _write_missing(folder: Path, files: dict[str, Callable[[Path], object]], progress: Progress) -> None:
     missing = [name for name in files if not (folder / name).exists()]
+    n_sounds, n_missing = (sum(name.endswith(".wav") for name in names) for names in (files, missing))
+    n_done = n_sounds - n_missing
     try:
         if missing:
             with work_folder(folder) as work:
-                for n_done, name in enumerate(missing, start=len(files) - len(missing)):
-                    progress("making sounds", n_done, len(files))
+                for name in missing:
+                    progress("making sounds", n_done, n_sounds)
                     unfinished = work / Path(name).name
                     files[name](unfinished)
                     (folder / name).parent.mkdir(exist_ok=True)
                     unfinished.replace(folder / name)
+                    n_done += name.endswith(".wav")
     finally:
         with abandoned_work(folder):
             pass  # removes the work folders of this run and of killed runs
-    progress("making sounds", len(files), len(files))
+    progress("making sounds", n_sounds, n_sounds)
 
 
 def _write_text(text: str, path: Path) -> None:

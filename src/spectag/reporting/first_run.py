@@ -14,10 +14,11 @@ from spectag.data.demo_data import DemoData, make_demo_data
 from spectag.data.manifest import read_manifest
 from spectag.errors import DataError
 from spectag.evaluation.evaluation import evaluate
+from spectag.evaluation.output import write_evaluation
 from spectag.evaluation.results import Evaluation
 from spectag.models.tagger import Tagger
 from spectag.reporting.clip_plots import Tile, collage_figure
-from spectag.reporting.evaluation_report.page import write_evaluation_folder
+from spectag.reporting.evaluation_report.page import write_report
 from spectag.system.figures import save_figure
 from spectag.system.output import open_output
 from spectag.system.progress import Log, Progress, no_log, silent
@@ -31,6 +32,7 @@ BACKBONE = "efficientnet_lite0"
 
 FIGURE_MEL = MelConfig(sample_rate=44_100, n_fft=2560, hop_length=512, f_max=22_050.0, ref="max")
 _N_ROWS, _N_COLUMNS = 3, 4
+_N_CLIPS_IN_REPORT = 4  # of each kind; explaining a clip takes a second
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ def demo(folder: str | Path, *, seed: int = 0, progress: Progress = silent, log:
     tiles = list(_tiles(test, files[: _N_ROWS * _N_COLUMNS]))
     save_figure(collage_figure(tiles, n_rows=_N_ROWS, n_columns=_N_COLUMNS), folder / "tags.png")
     evaluation = evaluate(tagger, test, seed=seed, progress=progress)
-    report = write_evaluation_folder(evaluation, folder / "evaluation", progress=progress)
+    write_evaluation(evaluation, folder / "evaluation")
+    report = write_report(
+        evaluation, folder / "evaluation" / "report.html", n_clips=_N_CLIPS_IN_REPORT, progress=progress
+    )
     return Demo(data, folder / "model", folder / "tags.csv", folder / "tags.png", report, evaluation)
 
 
