@@ -16,6 +16,7 @@ from spectag.curation.sound_index.building import build_index
 from spectag.errors import ConfigError
 from spectag.models.bundle import INFO_FILE, clean_up_after_kills, replace_when_complete
 from spectag.reporting import review_folder
+from spectag.system.atomic_files import _machine
 from spectag.system.output import open_output
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -193,8 +194,9 @@ def test_corrections_appear_after_the_page_so_that_a_killed_review_can_be_starte
 def test_temporary_file_of_a_killed_process_is_removed_by_the_next_that_writes_the_same_file(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    kept = [f".a.{os.getppid()}.csv", f".ab.{ended.pid}.csv", f".a.{ended.pid}.txt", ".a.old.csv"]
-    for name in (*kept, f".a.{ended.pid}.csv"):
+    running, ended = (f"{_machine()}{pid:07}" for pid in (os.getppid(), ended.pid))
+    kept = [f".a.{running}.csv", f".ab.{ended}.csv", f".a.{ended}.txt", ".a.old.csv"]
+    for name in (*kept, f".a.{ended}.csv"):
         (tmp_path / name).touch()
     with open_output(tmp_path / "a.csv") as out:
         out.write("x")

@@ -90,7 +90,7 @@ class TrainSettings(Config):
     """L2 penalty of the weights; none: chosen on the folds (lbfgs), 0.0001 (fine-tuning) or 0 (others). With
     lbfgs, a number implies logistic regression."""
 
-    learning_rate: float = Field(1e-3, gt=0, le=1e6)
+    learning_rate: float = Field(1e-3, gt=0, le=1e38)  # float32
     """Learning rate of adam, adamw and sgd."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
