@@ -22,7 +22,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def sounds(tmp_path):
-    write_tones(tmp_path / "sounds", 6)
+    write_tones(tmp_path / "sounds", 6, seconds=0.6)
     return tmp_path / "sounds"
 
 
