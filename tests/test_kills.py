@@ -21,7 +21,7 @@ from spectag.system.output import open_output
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-N_MOMENTS = 3
+N_MOMENTS = 2
 
 
 @pytest.fixture(scope="module")
