@@ -5,7 +5,7 @@ are no sounds at all: web pages, archives, pipes, devices, link loops, sparse fi
 batches by `spectag tag`, with five good files in each batch. A sample of them goes to the other commands. A fault is
 
 - a traceback, a crash, a warning of a library, an exit status that is not 0 or 3;
-- an input without a row in status.csv, or a reason that does not name the file;
+- an input without a row in status.csv, or a refused one without a reason;
 - a probability that is not finite;
 - a good file whose probabilities differ from those of a run without the damaged files;
 - a file that takes more than 10 s of processor time, two minutes or 1 GB, alone in a process;
@@ -225,8 +225,8 @@ def faults_of_status(damaged: DamagedFile, row: dict[str, str] | None) -> Iterat
         if damaged.damage != "link to a folder":
             yield "no row in status.csv"
         return
-    if row["status"] == "skipped" and damaged.path.name not in row["reason"]:
-        yield f"the reason does not name the file: {row['reason']}"
+    if row["status"] == "skipped" and not row["reason"]:
+        yield f"{damaged.path.name} has no reason"
     if "unexpected " in row["reason"] or "died" in row["reason"] or "\n" in row["reason"]:
         yield row["reason"]
 
