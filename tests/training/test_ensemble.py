@@ -104,8 +104,8 @@ class SlowMembers:
     def spend(self, seconds):
         self.now += seconds * self.slowness(self.now)
 
-    def _cost_of_frozen(self, inputs, y_true, n_heads):
-        return FrozenCost(float(inputs.n_clips), 0.0, 1.0, inputs.recipe.n_mixed_clips, n_heads, 2.0)
+    def _cost_of_frozen(self, inputs, y_true, n_trained):
+        return FrozenCost(float(inputs.n_clips), 0.0, 1.0, inputs.recipe.n_mixed_clips, len(n_trained), 2.0)
 
     def _fit_frozen(self, inputs, data, cross_validation, callbacks, *, name):
         self.fitted.append((name, data.mixed.n if data.mixed else 0))

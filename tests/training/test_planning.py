@@ -63,7 +63,7 @@ def inputs(tmp_path):
 def test_cost_is_measured_on_a_few_clips(inputs, n_mixed):
     """Of 30 clips, ten are measured and kept, so 20 are left. What is done once for all clips does not count."""
     member = inputs(n_mixed)
-    cost = cost_of_frozen(member, member.clips.manifest.multi_hot(), 4)
+    cost = cost_of_frozen(member, member.clips.manifest.multi_hot(), [20] * 4)
     assert cost == FrozenCost(20 * 2.0, 0.0, 2.0 if n_mixed else 0.0, n_mixed, 4, 6.0)
 
 
@@ -73,9 +73,9 @@ def test_clips_in_the_cache_cost_nothing_and_do_not_make_others_seem_fast(inputs
     member = inputs()
     member.store.compute(member.clips.part_keys[:10], member.clips.inputs, progress=silent)
     y_true = member.clips.manifest.multi_hot()
-    assert cost_of_frozen(member, y_true, 4).features == 10 * 2.0
+    assert cost_of_frozen(member, y_true, [20] * 4).features == 10 * 2.0
     member.store.of_clips(member.clips, progress=silent)
-    assert cost_of_frozen(member, y_true, 4).features == 0.0
+    assert cost_of_frozen(member, y_true, [20] * 4).features == 0.0
 
 
 MN04 = FrozenCost(features=20.0, heads=5.0, per_mixed_clip=0.01, n_mixed_clips=3000, n_trainings=6, writing=2.0)

@@ -217,7 +217,8 @@ class TrainingRun:
             from_main(lambda: inputs.store.onnx_file(inputs.clips.example))  # made once, which takes seconds
             if self._is_late and not self._plans:  # the first member, which is trained anyway
                 return FrozenCost(0.0, 0.0, n_trainings=n_heads)
-            cost = from_main(lambda: cost_of_frozen(inputs, cross_validation.targets, n_heads))
+            n_trained = [int(fold.train.sum()) for fold in cross_validation.trainings]
+            cost = from_main(lambda: cost_of_frozen(inputs, cross_validation.targets, n_trained))
             assert cost is not None
             return cost
         from spectag.training.members.finetuned import ordered_trainings, relative_epochs, seconds_per_epoch

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.system.progress import silent
+from spectag.system.worker_pool import n_usable_cores
 from spectag.training.heads.discriminant import SHRINKAGES, fit_discriminant_heads
 from spectag.training.heads.logistic import PrincipalAxes
 from spectag.training.members.bundle_member import seconds_per_export
@@ -193,8 +194,11 @@ def _plan_tuning(name: str, cost: FinetuneCost, seconds: float) -> MemberPlan:
     return MemberPlan(name, n_trainings, total, n_epochs=n_epochs, cost=cost)
 
 
-def cost_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_heads: int) -> FrozenCost:
-    """The expected time of a frozen member, by the features of a few clips, which stay in the cache."""
+def cost_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_trained: Sequence[int]) -> FrozenCost:
+    """The expected time of a frozen member, by the features of a few clips, which stay in the cache.
+
+    `n_trained` are the numbers of clips of each training.
+    """
     is_exact, n_mixed, per_mixed = inputs.recipe.optimizer == "lbfgs", inputs.recipe.n_mixed_clips, 0.0
     features = seconds_of_features(inputs, y_true, with_windows=is_exact)
     if n_mixed:
@@ -202,9 +206,9 @@ def cost_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_heads
         per_mixed = _seconds_per_item(
             lambda part: inputs.mixed_clips(y_true, numbers[part], progress=silent), len(numbers)
         )
-    heads = n_heads * (_seconds_per_head(inputs, y_true) if is_exact else _SECONDS_PER_GRADIENT_HEAD)
+    heads = _seconds_of_heads(inputs, y_true, n_trained) if is_exact else len(n_trained) * _SECONDS_PER_GRADIENT_HEAD
     writing = seconds_of_writing(inputs, y_true.shape[1], is_frozen=True)
-    return FrozenCost(features, heads, per_mixed, n_mixed, n_heads, writing)
+    return FrozenCost(features, heads, per_mixed, n_mixed, len(n_trained), writing)
 
 
 def seconds_of_features(inputs: MemberInputs, y_true: BoolArray | FloatArray, *, with_windows: bool) -> float:
@@ -245,18 +249,21 @@ def _seconds_per_item(make: Callable[[slice], object], n_items: int) -> float:
     return max((of_others - of_first) / (n_others - 1), of_others / n_others / 4)
 
 
-def _seconds_per_head(inputs: MemberInputs, y_true: BoolArray | FloatArray) -> float:
-    """Seconds of all work on the head of one training, by fitting one on as many random features."""
+def _seconds_of_heads(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_trained: Sequence[int]) -> float:
+    """Seconds of all work on the heads of some trainings, by fitting one of the mean size on random features."""
     group_sizes = inputs.store.group_sizes(inputs.clips.example)
     rng = np.random.default_rng(0)
-    n_rows = len(y_true) + min(inputs.recipe.n_mixed_clips, _ENOUGH_MIXED_CLIPS)
+    fraction = np.mean(n_trained) / len(y_true)
+    n_mixed = min(inputs.recipe.n_mixed_clips, _ENOUGH_MIXED_CLIPS)
+    n_rows = round(fraction * len(y_true) + fraction**2 * n_mixed)  # of mixed clips, both parents are trained on
     features = rng.normal(size=(n_rows, sum(group_sizes))).astype(np.float32)
     targets = np.resize(np.asarray(y_true, np.float64), (n_rows, y_true.shape[1]))
 
     def fit() -> None:
         fit_discriminant_heads(PrincipalAxes.of(features, group_sizes, np.ones(n_rows)), targets, SHRINKAGES)
 
-    return _HEADS_BESIDE * _seconds_of(fit)
+    n_at_once = min(n_usable_cores(), len(n_trained))
+    return _HEADS_BESIDE * len(n_trained) / n_at_once * _seconds_of(fit)
 
 
 def seconds_beside_networks(writing: float, budget: float | None) -> float:
