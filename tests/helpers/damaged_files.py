@@ -119,7 +119,7 @@ def sound(family: str, variant: int) -> bytes:
     for rate, n_channels in ((44_100, 2), (16_000, 1), (8_000, 1), (44_100, 1))[1 - variant :]:
         try:
             return write(family, rate, n_channels)
-        except Exception:  # another rate or another number of channels, or not at all
+        except (RuntimeError, OSError, ValueError):  # another rate, other channels, or not at all
             continue
     return b""
 
