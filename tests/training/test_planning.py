@@ -68,6 +68,25 @@ def test_cost_is_measured_on_a_few_clips(inputs, n_mixed):
 
 
 @pytest.mark.usefixtures("slow_store")
+def test_heads_cost_what_those_of_their_folds_do(inputs, monkeypatch):
+    """Half of the clips are trained on, and of 40 mixed clips the quarter that has both parents among these."""
+    sizes = []
+
+    def fit(training, targets, shrinkages):
+        sizes.append(training.clips.shape[0])
+        monkeypatch.setattr("spectag.training.planning.time.monotonic", lambda: 100.0)
+
+    monkeypatch.setattr("spectag.training.planning.fit_discriminant_heads", fit)
+    monkeypatch.setattr("spectag.training.planning.n_usable_cores", lambda: 2)
+    member = inputs(n_mixed=40)
+    member.store.of_clips(member.clips, progress=silent)
+    monkeypatch.setattr("spectag.training.planning.time.monotonic", lambda: 0.0)
+    cost = cost_of_frozen(member, member.clips.manifest.multi_hot(), [10, 20, 15, 15])
+    assert sizes == [15 + 10]
+    assert cost.heads == 2.0 * 4 / 2 * 100.0
+
+
+@pytest.mark.usefixtures("slow_store")
 def test_clips_in_the_cache_cost_nothing_and_do_not_make_others_seem_fast(inputs):
     """The first ten clips are in the cache: of the other 20, ten are measured."""
     member = inputs()
