@@ -4,16 +4,18 @@
 
 CLIPS.csv has the columns fname, labels (one per clip) and source. For each label, `--recordings` sources are used for
 training and all others for the test. A mixed clip contains one to four sounds with different labels, at random levels
-and times; one of them is often 12 dB below another. Labels of the noisy set are wrong with probability 0.4. OUT
-contains the files of an FSDKaggle2019 competition (train_curated.csv, train_noisy.csv, sample_submission.csv and the
-folders of sounds), answers.csv, and sources.csv with the excerpts that each mixed clip contains: the recording and its
-source, the start and end in the recording, and the start in the mixed clip.
+and times; one of them is often 12 dB below another. Labels of the noisy set are wrong with probability 0.4. Its sounds
+come from the recordings of the training, or from `--noisy-recordings` sources per label of its own. OUT contains the
+files of an FSDKaggle2019 competition (train_curated.csv, train_noisy.csv, sample_submission.csv and the folders of
+sounds), answers.csv, and sources.csv with the excerpts that each mixed clip contains: the recording and its source, the
+start and end in the recording, and the start in the mixed clip.
 """
 
 import argparse
 import csv
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +57,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for name, default in (("recordings", 3), ("train", 300), ("noisy", 600), ("test", 400), ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--noisy-recordings", type=int, default=0, help="of the noisy set alone; 0: those of training")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     train_pool, test_pool = split_sources(options.clips, options.recordings, rng)
+    noisy_pool = train_pool
+    if options.noisy_recordings:
+        noisy_pool, test_pool = split_pool(test_pool, options.noisy_recordings)
     labels = sorted(train_pool)
     contents: list[list[object]] = []
     write_set(options.out, "train_curated", train_pool, options.train, rng, contents)
-    write_set(options.out, "train_noisy", train_pool, options.noisy, rng, contents, wrong=WRONG_LABEL_PROBABILITY)
+    write_set(options.out, "train_noisy", noisy_pool, options.noisy, rng, contents, wrong=WRONG_LABEL_PROBABILITY)
     truth = write_set(options.out, "test", test_pool, options.test, rng, contents)
     header = ["fname", "recording", "source", "start_seconds", "end_seconds", "position_seconds"]
     write_table(options.out / "sources.csv", header, contents)
@@ -77,14 +83,24 @@ def split_sources(table: Path, n_recordings: int, rng: np.random.Generator) -> t
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             sources[row["labels"]][row["source"]].append(Recording(table.parent / row["fname"], row["source"]))
-    train, test = {}, {}
-    for label, files in sorted(sources.items()):
-        order = rng.permutation(sorted(files))
-        train[label] = [recording for source in order[:n_recordings] for recording in files[source]]
-        test[label] = [recording for source in order[n_recordings:] for recording in files[source]]
-        if not test[label]:
-            raise SystemExit(f"{table}: {label} has {len(files)} sources; give fewer --recordings, so that some remain")
-    return train, test
+    pool = {
+        label: [recording for source in rng.permutation(sorted(files)) for recording in files[source]]
+        for label, files in sorted(sources.items())
+    }
+    return split_pool(pool, n_recordings)
+
+
+def split_pool(pool: Pool, n_recordings: int) -> tuple[Pool, Pool]:
+    """The first sources of each label, and all others."""
+    first, others = {}, {}
+    for label, recordings in pool.items():
+        sources = list(dict.fromkeys(recording.source for recording in recordings))
+        chosen = sources[:n_recordings]
+        first[label] = [recording for recording in recordings if recording.source in chosen]
+        others[label] = [recording for recording in recordings if recording.source not in chosen]
+        if not others[label]:
+            raise SystemExit(f"{label} has {len(sources)} sources; give fewer recordings, so that some remain")
+    return first, others
 
 
 def write_set(
@@ -120,12 +136,19 @@ def write_set(
 def random_excerpt(recordings: list[Recording], rng: np.random.Generator) -> Excerpt:
     """A random excerpt of a random recording, without silence at its ends."""
     recording = recordings[rng.integers(len(recordings))]
-    waveform, _ = read_audio(recording.path, sample_rate=SAMPLE_RATE)
+    waveform = read_recording(recording.path)
     loud = np.flatnonzero(np.abs(waveform) > 1e-4)
     first, end = (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, len(waveform))
     n_samples = int((end - first) * rng.uniform(0.4, 1))
     start = first + int(rng.integers(end - first - n_samples + 1))
     return Excerpt(recording, start, waveform[start : start + n_samples])
+
+
+@lru_cache(maxsize=500)
+def read_recording(path: Path) -> Waveform:
+    """The waveform of a recording, which is in many clips; 500 of 5 s take 320 MB."""
+    waveform, _ = read_audio(path, sample_rate=SAMPLE_RATE)
+    return waveform
 
 
 def mix_sounds(sounds: list[Waveform], rng: np.random.Generator) -> tuple[Waveform, list[int]]:

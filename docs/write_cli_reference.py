@@ -21,10 +21,12 @@ _INTRODUCTION = """\
 <!-- Written by docs/write_cli_reference.py. Change the help texts in the code, then run the script again. -->
 
 `spectag COMMAND --help` shows the main options of a command and an example. `spectag COMMAND --help-all` shows all
-options. `spectag --version` prints the version.
+options. `spectag -V` or `spectag --version` prints the version. `spectag --install-completion` lets bash, zsh or fish
+complete commands, options and files; give the name of the shell if it is not the one that you use.
 
 Every command accepts `--config FILE`: it reads options from a TOML file, such as a model's `recipe.toml`, or from a
-recipe of spectag, such as `blog`. Options on the command line override it.
+recipe of spectag, such as `blog`. Options on the command line override it. `--quiet` (`-q`) shows neither progress nor
+messages, only results, warnings and errors.
 
 Results go to stdout or to `-o`. Progress and warnings go to stderr. With `--json`, results are JSON. The
 [exit status](output-files.md#exit-status) shows whether files were skipped.

@@ -28,8 +28,9 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the cache and the weights of the user."""
+    """Keep tests away from the cache, the weights and the recent projects of the user."""
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
     monkeypatch.delenv("SPECTAG_WEIGHTS", raising=False)
 
 

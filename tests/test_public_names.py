@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -35,6 +36,32 @@ def test_public_name_exists_and_is_documented(name):
     assert inspect.getdoc(getattr(spectag, name))
 
 
+def test_version_is_that_of_the_package():
+    assert spectag.__version__ == version("spectag")
+    assert "__version__" in dir(spectag)
+
+
+def test_help_of_the_package_fits_a_screen_and_imports_nothing_big():
+    text = python("import spectag, sys; help(spectag); print('numpy' in sys.modules)")
+    assert len(text.splitlines()) <= 45
+    assert 'model.tag("street.ogg")' in "".join(text.splitlines()[:10])
+    assert text.endswith("False")
+    assert set(spectag.__all__) < set(dir(spectag))
+
+
+def test_function_whose_packages_are_not_installed_names_the_extra():
+    script = """
+import sys
+sys.modules["torch"] = None
+import spectag
+try:
+    spectag.augment
+except spectag.SpectagError as error:
+    print(error)
+"""
+    assert python(script) == "spectag.augment needs PyTorch: pip install 'spectag[finetune]'"
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="No spectag attribute tagg"):
         _ = spectag.tagg
@@ -50,10 +77,13 @@ def parameters_of_function(name):
     return set(inspect.signature(getattr(spectag, name)).parameters) - {"progress", "log", "on_epoch"}
 
 
-@pytest.mark.parametrize("name", ["demo", "explain", "inspect", "prepare", "show", "split", "train", "tune"])
+@pytest.mark.parametrize(
+    "name", ["demo", "embed", "explain", "export", "inspect", "prepare", "relabel", "show", "split", "train", "tune"]
+)
 def test_command_and_function_have_the_same_parameters(name):
     only_function, only_command = {
         "demo": ({"folder"}, {"output"}),
+        "embed": ({"listed"}, {"files_from", "overlap"}),
         "explain": ({"labels", "start_seconds", "end_seconds", "n_passes"}, {"label", "start", "end"}),
         "split": (set(), {"output"}),  # the function returns what the command writes
     }.get(name, (set(), set()))
@@ -76,3 +106,16 @@ def test_load_gives_a_tagger_with_the_labels_of_its_bundle(tmp_path):
     assert tuple(tagger.labels.names) == tuple(LABELS)
     write_audio(tmp_path / "low.wav", tone("low", 0.5), 16_000)
     assert tagger.tag(tmp_path / "low.wav").top(1)[0].label == "low"
+
+
+def test_functions_take_an_open_model_its_folder_or_its_name(tmp_path):
+    """A name once was an AttributeError from inside `tag`, and an open model a TypeError from inside `calibrate`."""
+    model = spectag.load(make_bundle(tmp_path / "model"))
+    write_audio(tmp_path / "low.wav", tone("low", 0.5), 16_000)
+    for given in (model, model.folder, str(model.folder)):
+        [tagged] = spectag.tag(given, tmp_path / "low.wav")
+        assert tagged.timeline is not None
+        with pytest.raises(spectag.SpectagError, match="has no out-of-fold predictions"):
+            spectag.calibrate(given, output=tmp_path / "out")
+    with pytest.raises(spectag.SpectagError, match="not a tagger: no such folder"):
+        list(spectag.tag("no-model", tmp_path / "low.wav"))

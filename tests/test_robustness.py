@@ -96,8 +96,11 @@ def test_command_ends_without_noise_and_leaves_nothing(folder, tagged):
     assert done.returncode == 3
     assert done.stdout == ""
     known = ("tagging", "skipped: ", "note: ", "no label detected")
-    assert [line for line in done.stderr.splitlines() if not line.startswith(known)][:-1] == []
-    assert done.stderr.splitlines()[-1].partition(",")[0].endswith("files tagged")
+    summary, written, next_step, *others = [line for line in done.stderr.splitlines() if not line.startswith(known)]
+    assert summary.partition(",")[0].endswith("files tagged")
+    assert written.startswith("tags: ")
+    assert next_step.startswith("next: spectag ")
+    assert all(line.startswith("      spectag ") for line in others)
     assert list((folder / "tmp").iterdir()) == []
 
 

@@ -12,16 +12,29 @@ from .curation import suggest as suggest
 from .data import inspect as inspect
 from .data import prepare as prepare
 from .data import read_manifest as read_manifest
+from .data import relabel as relabel
 from .data import split as split
+from .errors import AudioError as AudioError
 from .errors import SpectagError as SpectagError
 from .evaluation import calibrate as calibrate
 from .evaluation import evaluate as evaluate
+from .findings import check as check
+from .findings import clips as clips
+from .findings import summary as summary
+from .findings import write_tags as write_tags
 from .models import Tagger as Tagger
+from .models import export as export
 from .models import load as load
+from .models import push as push
+from .models import upgrade as upgrade
 from .reporting import augment as augment
 from .reporting import demo as demo
 from .reporting import explain as explain
 from .reporting import show as show
+from .serving import serve as serve
+from .tagging import embed as embed
 from .tagging import tag as tag
 from .training import train as train
 from .training import tune as tune
+
+__version__: str

@@ -18,6 +18,7 @@ Exception
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -61,7 +62,8 @@ class MissingExtraError(SpectagError):
     """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}: pip install 'spectag[{extra}]'")
+        name = "PyTorch" if package == "torch" else f"the package {package}"
+        super().__init__(f"{purpose} needs {name}: pip install 'spectag[{extra}]'")
         self._arguments = package, extra, purpose
 
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
@@ -69,7 +71,40 @@ class MissingExtraError(SpectagError):
         return type(self), self._arguments
 
 
+def closest_in_order(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is probably meant; of words that are about equally close, the first. None if none is close.
+
+    Case, punctuation and leading zeros do not count, and a part of a known word may be enough. So with models in the
+    order of their size, the smallest of those with a similar name is suggested.
+
+    >>> closest_in_order("mn4", ["audioset-mn04", "audioset-mn40"])
+    'audioset-mn04'
+    """
+    names = {name: _normal(name) for name in known}
+    wanted = _normal(word)
+    for is_meant in (wanted.__eq__, lambda name: name.endswith(wanted), lambda name: name.startswith(wanted)):
+        meant = [name for name, normal in names.items() if wanted and is_meant(normal)]
+        if meant:
+            return meant[0]
+    ratios = {name: difflib.SequenceMatcher(None, wanted, normal).ratio() for name, normal in names.items()}
+    best = max(ratios.values(), default=0.0)
+    return next((name for name, ratio in ratios.items() if ratio >= max(_LEAST_RATIO, best - _SAME_RATIO)), None)
+
+
+_LEAST_RATIO, _SAME_RATIO = 0.6, 0.05  # of difflib: to be similar, and to be as similar as another word
+
+
+def _normal(name: str) -> str:
+    """Lower case, without punctuation and leading zeros."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\W_]", "", name.casefold()))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" with the closest known word, or "" if no word is close."""
     closest = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {closest[0]!r}?" if closest else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, for one-line messages; the name of its class if it has no text."""
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

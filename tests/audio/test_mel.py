@@ -130,6 +130,13 @@ def test_kaldi_log_mel_equals_its_definition_in_double_precision(rng):
     np.testing.assert_allclose(compute_log_mel(waveform, MN04), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("frequency", [100.0, 1000.0, 15_500.0])
+def test_kaldi_log_mel_of_a_loud_tone_and_quiet_noise_equals_that_in_double_precision(frequency, rng):
+    waveform = (0.9 * tone(frequency) + 1e-4 * rng.standard_normal(32_000)).astype(np.float32)
+    expected = compute_log_mel(waveform.astype(np.float64), MN04)
+    np.testing.assert_allclose(compute_log_mel(waveform, MN04), expected, rtol=0, atol=2e-4)
+
+
 def test_ref_and_top_db_mean_the_same_for_both_logarithms(rng):
     waveform = (0.1 * rng.standard_normal(9600) * np.linspace(0, 1, 9600) ** 4).astype(np.float32)
     decibels = compute_log_mel(waveform, MelConfig(ref="max", top_db=30))

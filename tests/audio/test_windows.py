@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectag.audio.files import resample
-from spectag.audio.windows import WindowCutter
+from spectag.audio.windows import WindowCutter, window_starts
 
 
 def noise(n_samples, seed=0):
@@ -45,12 +45,13 @@ def test_windows_equal_the_whole_resampled_sound_bit_for_bit(sample_rate, window
     sizes=st.lists(st.integers(0, 900), max_size=8),
     n_window=st.integers(1, 800),
     overlap_fraction=st.floats(0, 0.95),
+    least_new=st.sampled_from([0.0, 0.1]),
 )
-def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window, overlap_fraction):
+def test_windows_are_the_same_whatever_the_blocks(n_samples, sizes, n_window, overlap_fraction, least_new):
     rate = 1_000
     waveform = noise(n_samples)
     seconds, overlap = n_window / rate, overlap_fraction * n_window / rate
-    options = {"window_seconds": seconds, "overlap_seconds": overlap}
+    options = {"window_seconds": seconds, "overlap_seconds": overlap, "least_new": least_new}
     windows = list(cut_windows(split_into_blocks(waveform, sizes), rate, [rate], **options))
     whole = list(cut_windows([waveform], rate, [rate], **options))
     assert len(windows) == len(whole)
@@ -61,11 +62,36 @@ def test_windows_cover_the_sound_whatever_its_blocks(n_samples, sizes, n_window,
         assert (cut_window.start_seconds, cut_window.end_seconds) == (same.start_seconds, same.end_seconds)
         assert start <= covered < end
         covered = end
-    assert covered == n_samples
     hop = max(1, round((seconds - overlap) * rate))
-    starts = np.arange(0, max(n_samples - n_window, 0) + hop, hop)
-    starts = np.minimum(starts, max(0, n_samples - n_window))
-    assert [round(cut_window.start_seconds * rate) for cut_window in windows] == list(starts)
+    starts = window_starts(n_samples, window=n_window, hop=hop, least_new=least_new)
+    assert [round(cut_window.start_seconds * rate) for cut_window in windows] == starts
+
+
+@given(
+    n_samples=st.integers(1, 10_000),
+    window=st.integers(1, 500),
+    hop=st.integers(1, 500),
+    least_new=st.sampled_from([0.0, 0.1]),
+)
+def test_windows_miss_less_than_a_tenth_of_a_step_and_a_short_clip_gets_one(n_samples, window, hop, least_new):
+    starts = window_starts(n_samples, window=window, hop=hop, least_new=least_new)
+    n_missed = n_samples - (starts[-1] + window)
+    assert starts[0] == 0
+    assert n_missed <= 0 or n_missed < least_new * hop
+    assert n_samples <= window or starts[-1] + window <= n_samples
+    steps = np.diff(starts)
+    assert (steps[:-1] == hop).all()
+    assert len(steps) == 0 or max(1, least_new * hop) <= steps[-1] <= hop
+    assert n_samples >= window or starts == [0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "overlap", "starts"),
+    [(5.001, 0.0, [0]), (5.499, 0.0, [0]), (5.5, 0.0, [0, 0.5]), (5.24, 2.5, [0]), (5.25, 2.5, [0, 0.25])],
+)
+def test_last_window_needs_a_tenth_of_a_step_of_new_sound(seconds, overlap, starts):
+    cutter = WindowCutter(1_000, [1_000], window_seconds=5.0, overlap_seconds=overlap)
+    assert [window.start_seconds for window in cutter.cut([noise(round(1_000 * seconds))])] == starts
 
 
 def test_last_window_has_full_length():
@@ -92,7 +118,8 @@ def test_last_window_has_full_length_if_the_resampler_rounds_down():
     waveform = noise(181)  # 60.3 samples at the new rate; a window of 59.7 becomes 60, and the last begins at 0.7
     whole = resample(waveform, 24_000, 8_000)
     assert len(whole) == 60
-    windows = list(cut_windows([waveform], 24_000, [8_000], window_seconds=179 / 24_000, overlap_seconds=146 / 24_000))
+    options = {"window_seconds": 179 / 24_000, "overlap_seconds": 146 / 24_000, "least_new": 0.0}
+    windows = list(cut_windows([waveform], 24_000, [8_000], **options))
     assert [window.start_seconds for window in windows] == [0.0, 2 / 24_000]
     assert all(np.array_equal(window.waveforms[8_000], whole) for window in windows)
 

@@ -55,8 +55,9 @@ def sounds(tmp_path):
 # ------------------------------------------------------------------------------------------------ entry points
 
 
-def test_version_is_the_version_of_the_package(run):
-    assert run("--version").out.strip() == importlib.metadata.version("spectag")
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_the_version_of_the_package(run, flag):
+    assert run(flag).out.strip() == importlib.metadata.version("spectag")
 
 
 def test_python_m_spectag_runs_the_command():
@@ -68,10 +69,47 @@ def test_python_m_spectag_runs_the_command():
 # ------------------------------------------------------------------------------------------------ wrong usage
 
 
+def test_paths_with_spaces_are_recognised_without_quotes(run, tmp_path, monkeypatch):
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "a b.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    done = run("tag", "my", "model", "a.wav")
+    assert (done.status, done.err) == (2, "spectag: my: a path with spaces needs quotes: 'my model'\n")
+    done = run("inspect", "a", "b.csv")
+    assert (done.status, done.err) == (
+        2,
+        "spectag: unexpected argument: 'b.csv'; a path with spaces needs quotes: 'a b.csv'\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--corrections", "gone.csv"], "gone.csv: no such file; save corrections.csv from the page"),
+        (["--noisy", "nosy.csv"], "--noisy nosy.csv: no such file or folder; did you mean 'noisy.csv'?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "tune", "lr-find"])
+def test_missing_tables_are_an_error_before_torch_is_imported(run, tmp_path, monkeypatch, command, options, words):
+    (tmp_path / "noisy.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = run(command, "labels.csv", "-o", "out.png", *options)
+    assert done.status == 1
+    assert words in done.err
+
+
+def test_missing_list_of_labels_is_an_error_before_the_model_is_opened(run, tmp_path, monkeypatch):
+    (tmp_path / "birds.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    done = run("tag", "m", "a.wav", "--labels", "brids.txt")
+    assert (done.status, done.err) == (1, "spectag: --labels brids.txt: no such file; did you mean 'birds.txt'?\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tga"], 'Unknown command "tga". Did you mean "tag"?'),
+        (["tga"], "unknown command 'tga'; did you mean 'tag'? The commands: demo, "),
         (["train", "a.csv", "-o", "m", "--bakbone", "scratch"], "Unknown option: --bakbone. Did you mean --backbone?"),
         (["train", "a.csv", "-o", "m", "--mel.n-mel", "3"], "Unknown option: --mel.n-mel. Did you mean --mel.n-mels?"),
         (["train"], "spectag train needs MANIFEST; see spectag train --help"),
@@ -79,32 +117,34 @@ def test_python_m_spectag_runs_the_command():
         (["tag", "model"], "spectag tag needs PATHS, or a list of them by --files-from; see spectag tag --help"),
         (["train", "a.csv", "-o"], "-o requires an argument"),
         (["split", "a.csv", "b.csv"], "unexpected argument: 'b.csv'"),
-        (["train", "a.csv", "-o", "m", "--epochs", "0"], "--epochs: Input should be greater than 0 (got '0')"),
-        (["train", "a.csv", "-o", "m", "--mel.n-mels", "no"], "--mel.n-mels: Input should be a valid integer"),
+        (["train", "a.csv", "-o", "m", "--epochs", "0"], "--epochs: expected a number greater than 0 (got 0)"),
+        (["train", "a.csv", "-o", "m", "--mel.n-mels", "no"], "--mel.n-mels: expected a whole number (got 'no')"),
         (
             ["train", "a.csv", "-o", "m", "--optimizer", "addam"],
-            "--optimizer: Input should be 'lbfgs', 'adam', 'adamw'",
+            "--optimizer: expected 'lbfgs', 'adam', 'adamw'",
         ),
         (["train", "a.csv", "-o", "m", "--mel.f-max", "1"], "need f_min < f_max <= sample_rate / 2 = 16000 Hz"),
-        (["train", "a.csv", "-o", "m", "--folds", "1"], "--folds: Input should be greater than or equal to 2 ("),
-        (["tag", "m", "a.wav", "--top", "0"], "--top: Input should be greater than or equal to 1 (got '0')"),
+        (["train", "a.csv", "-o", "m", "--folds", "1"], "--folds: expected a number greater than or equal to 2 ("),
+        (["tag", "m", "a.wav", "--top", "0"], "--top: expected a number greater than or equal to 1 (got 0)"),
         (["tag", "m", "a.wav", "--threshold", "1.5"], 'Invalid value "1.5" for --threshold. Must be <= 1.'),
         (["tag", "m", "a.wav", "--threshold", "nan"], 'Invalid value "nan" for --threshold.'),
-        (["tag", "m", "a.wav", "--window", "0"], "--window: Input should be greater than 0 (got '0')"),
+        (["tag", "m", "a.wav", "--window", "0"], "--window: expected a number greater than 0 (got 0)"),
         (["tag", "m", "a.wav", "--workers", "0"], 'Invalid value "0" for --workers. Must be >= 1.'),
         (
             ["tag", "m", "a.wav", "--format", "csv,ravn"],
-            "unknown format 'ravn'; did you mean 'raven'? The formats are csv, jsonl",
+            "unknown format 'ravn'; did you mean 'raven'? The formats are csv, tsv",
         ),
         (["tag", "m", "a.wav", "--address", "auto"], "add --engine ray"),
         (["tag", "m", "a.wav", "--shard", "1/2"], "need a journal; add -o"),
         (["tag", "m", "a.wav", "--template", "t.csv", "--shard", "1/2", "-o", "s.csv"], "leave out --shard"),
         (["tag", "m", "a.wav", "--overlap", "1"], "--overlap 1 needs --window"),
-        (["tag", "m", "a.wav", "--pool", "max"], "--pool max needs --window"),
-        (["tag", "m", "a.wav", "--hysteresis", "0.5"], "--hysteresis: only for segments; add --segments"),
+        (
+            ["tag", "m", "a.wav", "--window", "1", "--hysteresis", "0.5"],
+            "--hysteresis: only for segments; add --segments",
+        ),
         (["tag", "m", "a.wav", "--segments", "--top", "1"], "so --top has no effect"),
         (["tag", "m", "a.wav", "--window", "1", "--overlap", "1"], "need overlap < window, got 1 s and 1 s"),
-        (["tag", "m", "a.wav", "--window", "inf"], "--window: Input should be a finite number"),
+        (["tag", "m", "a.wav", "--window", "inf"], "--window: expected a finite number (got 'inf')"),
         (["tag", "m", "a.wav", "--format", "submission"], "--format submission needs --template"),
         (
             ["tag", "m", "a.wav", "--template", "t.csv", "--format", "csv"],
@@ -114,7 +154,7 @@ def test_python_m_spectag_runs_the_command():
             ["tag", "m", "a.wav", "--template", "t.csv", "--top", "3"],
             "so --top has no effect; leave it out, or use --format csv",
         ),
-        (["tag", "m", "a.wav", "--template", "t.csv", "--window", "1"], "use --window only with --pool"),
+        (["tag", "m", "a.wav", "--template", "t.csv", "--window", "1"], "use --window only with --clip-level"),
         (["split", "a.csv", "--folds", "1"], 'Invalid value "1" for --folds. Must be >= 2.'),
         (
             ["split", "a.csv", "--validation-fraction", "1"],
@@ -122,7 +162,7 @@ def test_python_m_spectag_runs_the_command():
         ),
         (
             ["train", "a.csv", "-o", "m", "--seed", "-1"],
-            "--seed: Input should be greater than or equal to 0 (got '-1')",
+            "--seed: expected a number greater than or equal to 0 (got -1)",
         ),
         (["demo", "--seed", "-1"], 'Invalid value "-1" for --seed. Must be >= 0.'),
     ],
@@ -260,9 +300,37 @@ def test_tags_of_the_command_equal_those_of_python(trained, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "purpose"), [(["train", "TABLE", "-o", "m"], "training"), (["demo", "-o", "d"], "the demo")]
 )
-def test_training_without_torch_names_the_extra(arguments, purpose, manifest):
-    done = run_without(["torch"], *(manifest if word == "TABLE" else word for word in arguments))
-    assert done == (1, "", f"spectag: {purpose} needs the package torch: pip install 'spectag[train]'\n")
+def test_training_without_onnx_names_the_extra(arguments, purpose, manifest):
+    done = run_without(["onnx"], *(manifest if word == "TABLE" else word for word in arguments))
+    assert done == (1, "", f"spectag: {purpose} needs the package onnx: pip install 'spectag[train]'\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "purpose"),
+    [
+        (["--mode", "finetune"], "fine-tuning"),
+        (["--recipe", "best"], "--recipe best"),
+        (["--recipe", "best", "--seed", "1"], "--recipe best"),
+        (["--recipe", "quick", "--backbone", "convnext_tiny"], "the backbone convnext_tiny"),
+        (["--n-mixed-clips", "9"], "n_mixed_clips"),
+        (["--backbone", "convnext_tiny"], "the backbone convnext_tiny"),
+        (["--backbone", "timm/resnet18"], "the backbone timm/resnet18"),
+        (["--no-pretrained"], "mn04_audioset without pretrained weights"),
+        (["--optimizer", "adam"], "the optimizer adam"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_needs_torch_says_so_before_anything_is_read(options, purpose, manifest, tmp_path):
+    done = run_without(["torch"], "train", manifest, "-o", tmp_path / "model", *options)
+    assert done == (1, "", f"spectag: {purpose} needs PyTorch: pip install 'spectag[finetune]'\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--mode", "finetune"]], ids=["frozen", "finetune"])
+def test_misspelt_backbone_is_named_even_without_torch(options, manifest, tmp_path):
+    done = run_without(["torch"], "train", manifest, "-o", tmp_path / "m", "--backbone", "mn04_audiset", *options)
+    assert done.status == 1
+    assert done.err.startswith("spectag: unknown backbone 'mn04_audiset'; did you mean 'mn04_audioset'? The backbones")
+    assert "torch" not in done.err
 
 
 # ------------------------------------------------------------------------------------------------ manifests
@@ -274,6 +342,8 @@ def test_prepare_prints_the_cache_folder_and_a_second_run_has_nothing_to_do(run,
     assert first.status == 0
     assert Path(first.out.strip()).parent == tmp_path / "cache"
     assert "12 spectrograms computed" in first.err
+    train = ["train", manifest, "-o", "model", "--backbone", "scratch", "--cache", tmp_path / "cache"]
+    assert first.err.splitlines()[-1] == f"next: {shlex.join(map(str, ['spectag', *train]))}"
     second = run(*command)
     assert second.out == first.out
     assert "nothing to do: 12 spectrograms are cached" in second.err
@@ -287,6 +357,7 @@ def test_prepare_with_images_prints_the_path_of_their_table(run, manifest, tmp_p
     assert done.status == 3
     assert done.out == f"{tmp_path / 'bilder' / 'clips_image_labels.csv'}\n"
     assert "skipped: " in done.err
+    assert f"next: {shlex.join(['spectag', 'train', done.out.strip(), '-o', 'model'])}\n" in done.err
     assert read_manifest(done.out.strip()).multi_hot().sum() == 11
 
 

@@ -10,6 +10,7 @@ from cyclopts import CycloptsError
 import spectag
 from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
 from spectag.audio.front_end import FrontEnd
+from spectag.audio.synthesis import KINDS
 from spectag.cli.commands.listen import _channel_number
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
@@ -163,3 +164,42 @@ def test_listen_uses_the_channel_of_the_model_where_there_is_one(trained_on, cha
 def test_listen_needs_as_many_channels_as_the_number_of_the_channel():
     with pytest.raises(CycloptsError, match="--channel 3: there are 2 channels; add --channels 3"):
         _channel_number(3, "mix", 2)
+
+
+def test_augment_shows_the_chosen_channel(stereo, tmp_path):
+    manifest = Manifest(stereo, (Clip(stereo, stereo.name, ("low",)),), LabelSet(("low",)))
+    pages = {}
+    for channel in ("mix", 1, 2, "loudest"):
+        page = spectag.augment(manifest, tmp_path / f"{channel}.html", backbone="scratch", mel=MEL, channel=channel)
+        pages[channel] = page.path.read_bytes()
+    assert pages["loudest"] == pages[2]
+    assert len(set(pages.values())) == 3
+
+
+def test_split_compares_the_chosen_channel(tmp_path):
+    rain = KINDS["Rain"](np.random.default_rng(0), 6.0, RATE).astype(np.float32)
+    for name, part in (("a", rain[: 5 * RATE]), ("b", rain[RATE:])):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([part, -part], axis=1), RATE)  # their mean is silence
+    (tmp_path / "clips.csv").write_text("fname,labels\na.wav,rain\nb.wav,rain\n")
+    search = {"validation_fraction": 0.5, "find_shared_audio": True, "cache": tmp_path / "cache", "workers": 1}
+    n_sharing = [
+        len(spectag.split(tmp_path / "clips.csv", channel=channel, **search).sharing.pairs) for channel in ("mix", 2)
+    ]
+    assert n_sharing == [0, 1]
+
+
+@pytest.mark.parametrize("command", ["augment", "soundscapes"])
+def test_commands_refuse_a_channel_that_the_file_lacks(run, stereo, tmp_path, command):
+    (stereo.parent / "clips.csv").write_text("fname,labels\nstereo.wav,low\n")
+    options = {
+        "augment": ["-o", tmp_path / "page.html", "--backbone", "scratch"],
+        "soundscapes": ["-o", tmp_path / "scenes"],
+    }[command]
+    status, _, err = run(command, stereo.parent / "clips.csv", *options, "--channel", "3")
+    assert status == 1
+    assert "there is no channel 3, the file has 2 channels" in err
+
+
+def test_search_by_similarity_has_no_channel(run, tmp_path):
+    status, _, err = run("search", tmp_path, "a.wav", "--channel", "1")
+    assert (status, "--channel needs --fingerprint" in err) == (2, True)

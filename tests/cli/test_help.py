@@ -27,7 +27,7 @@ def test_list_of_commands_is_in_the_groups_of_the_design(run):
     done = run("--help")
     assert done.status == 0
     groups = [line for line in done.out.splitlines() if re.fullmatch(r"[A-Z][a-z ]+", line)]
-    assert groups == ["First run", "Data", "Train", "Tag", "Evaluate", "Curate"]
+    assert groups == ["First run", "Data", "Train", "Tag", "Findings", "Evaluate", "Curate"]
     shown = re.findall(r"^  ([a-z-]+) +(.+)$", done.out, re.MULTILINE)
     assert shown == [(name, command.summary) for name, command in HELP_OF.items()]
     assert "Start with: spectag demo" in done.out
@@ -128,7 +128,7 @@ def test_help_flag_after_other_options_prints_the_same_page(run):
 def test_help_of_an_unknown_command_is_an_error(run):
     done = run("trian", "--help")
     assert (done.status, done.out) == (2, "")
-    assert 'Unknown command "trian". Did you mean "train"?' in done.err
+    assert "unknown command 'trian'; did you mean 'train'? The commands: demo, " in done.err
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in NAMES), ["models", "download"]], ids=" ".join)

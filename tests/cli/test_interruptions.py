@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import pty
+import re
 import signal
 from pathlib import Path
 
@@ -46,13 +47,19 @@ def test_results_reach_their_file_while_bars_are_shown_on_a_terminal(model, soun
     assert "low 00.wav" not in shown
 
 
-def test_results_on_a_terminal_are_whole_lines_without_bars_between_them(model, sounds):
+def test_results_on_a_terminal_are_whole_lines_above_the_bars(model, sounds):
     terminal, terminal_end = pty.openpty()
     process = start("tag", model, sounds, "--top", "1", stdout=terminal_end, stderr=terminal_end)
     os.close(terminal_end)
     shown = read_all(terminal)
     assert process.wait() == 0
-    assert [len(row) for row in csv.reader(shown.splitlines())] == [5] * 7
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+    results = [line for line in lines if line.count(",") == 4]
+    assert [len(row) for row in csv.reader(results)] == [5] * 7
+    assert results[0] == "file,start,end,label,probability"
+    assert all(line.startswith(str(sounds)) for line in results[1:])
+    assert any(line.startswith("tagging") and line.rstrip().endswith("6/6") for line in lines)
+    assert any(line.endswith("elapsed") for line in lines)
 
 
 def read_all(terminal):
@@ -106,7 +113,7 @@ def interrupt(process, at_line, number=signal.SIGINT):
 @pytest.mark.parametrize(
     ("at_line", "workers", "number"),
     [
-        ("tagging: 0/30", "2", signal.SIGINT),
+        ("tagging: 3/30", "2", signal.SIGINT),
         ("tagging: 7/30", "1", signal.SIGINT),
         ("tagging: 6/30", "2", signal.SIGINT),
         ("tagging: 6/30", "2", signal.SIGTERM),
@@ -117,19 +124,19 @@ def test_signal_leaves_no_half_written_tags(model, long_sounds, tmp_path, at_lin
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tags.csv").write_text("old")
     options = ("--window", "0.02", "--overlap", "0.015", "-o", tmp_path / "out" / "tags.csv", "-j", workers)
-    interrupt(start("tag", model, long_sounds, *options), at_line, number)
+    interrupt(start("tag", model, long_sounds, *options, every_tenth=True), at_line, number)
     assert (tmp_path / "out" / "tags.csv").read_text() == "old"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tags.csv", ".tags.csv.journal"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("at_line", "workers"), [("3000 spectrograms to compute", "2"), ("log-mels: 600/3000", "1")])
+@pytest.mark.parametrize(("at_line", "workers"), [("3000 spectrograms to compute", "2"), ("log-mels: 600/3,000", "1")])
 def test_prepare_continues_after_ctrl_c(run, tmp_path, at_line, workers):
     write_audio(tmp_path / "a.wav", np.concatenate([tone("low", 10.0), tone("high", 10.0)]), 16_000)
     rows = [f"a.wav,x,{start / 200},{start / 200 + 2}" for start in range(3000)]
     (tmp_path / "a.csv").write_text("\n".join(["fname,labels,start,end", *rows]))
     command = ("prepare", tmp_path / "a.csv", "--cache", tmp_path / "cache", "--backbone", "scratch", "-j", workers)
-    interrupt(start(*command), at_line)
+    interrupt(start(*command, every_tenth=True), at_line)
     assert not [path for path in (tmp_path / "cache").rglob("*") if ".work-" in path.name]
     (tmp_path / "a.csv").write_text("\n".join(["fname,labels,start,end", *rows[:700]]))
     done = run(*command)

@@ -11,7 +11,7 @@ from spectag.cli import main
 from spectag.cli.app import app
 from spectag.errors import DataWarning
 
-COMMANDS = ["inspect", "split", "prepare", "show", "augment", "soundscapes", "train", "tune", "lr-find"]
+COMMANDS = ["inspect", "split", "relabel", "prepare", "show", "augment", "soundscapes", "train", "tune", "lr-find"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "evaluate", "calibrate", "review"])

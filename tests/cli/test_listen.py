@@ -121,7 +121,7 @@ def test_file_in_place_of_raw_samples_is_an_error_with_advice(run, model, stdin,
         (["m", "-", "--encoding", "mp3"], "s16le"),
         (["m", "-", "--rate", "0"], "--rate"),
         (["m", "-", "--overlap", "1"], "--overlap 1 needs --window"),
-        (["m", "-", "--hysteresis", "2"], "--hysteresis: Input should be less than or equal to 1"),
+        (["m", "-", "--hysteresis", "2"], "--hysteresis: expected a number less than or equal to 1"),
         (["m", "-"], "for example: ffmpeg -i FILE -f s16le -ac 1 -ar 32000 - | spectag listen MODEL - --rate 32000"),
     ],
 )

@@ -6,9 +6,11 @@ import re
 import pytest
 import torch
 
+from helpers.card_networks import InThisProcess, waveform_card
 from helpers.file_server import FileServer
 from spectag.config import backbones as catalogue
 from spectag.config.backbones import BACKBONES, PUBLISHED
+from spectag.models import card_library
 from spectag.system import download as download_module
 from spectag.training.networks.backbones.mobilenet import MobileNet
 
@@ -47,9 +49,9 @@ def test_table_has_size_licence_score_and_status_of_all_models(run, cache):
     assert (done.status, done.err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.startswith("audioset-")}
     assert list(rows) == list(PUBLISHED)
-    assert rows["audioset-mn04"] == ["527", "32", "0.432", "4.1", "MIT", "to", "download"]
-    assert rows["audioset-mn10"] == ["527", "32", "0.471", "19.7", "MIT", "to", "download"]
-    assert rows["audioset-mn20"] == ["527", "32", "0.478", "about", "71.8", "MIT", "to", "download"]
+    assert rows["audioset-mn04"] == ["527", "32", "0.432", "4.1", "MIT", "not", "downloaded"]
+    assert rows["audioset-mn10"] == ["527", "32", "0.471", "19.7", "MIT", "not", "downloaded"]
+    assert rows["audioset-mn20"] == ["527", "32", "0.478", "about", "71.8", "MIT", "not", "downloaded"]
     assert f"folder: {cache / 'models'}" in done.out
     assert not cache.exists()
 
@@ -68,7 +70,7 @@ def test_json_has_the_same_information(run, tmp_path, monkeypatch):
         "n_bytes_is_exact": False,
         "licence": "MIT",
         "mean_average_precision": 0.443,
-        "state": "weights here",
+        "state": "downloaded",
         "path": str(tmp_path / FILE_NAME),
     }
 
@@ -77,7 +79,7 @@ def test_download_makes_a_model_ready(run, server, cache):
     done = run("models", "download", NAME)
     assert (done.status, done.out) == (0, f"{cache / 'models' / NAME}\n")
     n_kb = len(server.content) // 1000
-    assert f"downloading {FILE_NAME}, kB: {n_kb}/{n_kb}" in done.err
+    assert f"downloading {FILE_NAME}, kB: {n_kb:,}/{n_kb:,}" in done.err
     assert f"{NAME}: built from {cache / 'weights' / FILE_NAME}, stored in {cache / 'models' / NAME}" in done.err
     assert "ready" in next(line for line in run("models").out.splitlines() if line.startswith(NAME))
     assert run("models", "download", NAME, NAME).out.splitlines() == [str(cache / "models" / NAME)] * 2
@@ -124,3 +126,45 @@ def test_missing_weights_folder_is_an_error(run, tmp_path, monkeypatch):
 def test_every_parameter_of_download_is_explained(run):
     done = run("models", "download", "--help")
     assert "Names of published models, such as audioset-mn04." in done.out
+
+
+def test_network_card_is_checked_added_and_listed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(card_library, "LimitedWorker", InThisProcess)
+    card = waveform_card(tmp_path / "net", fixed=True)
+    done = run("models", "check", card)
+    assert done.status == 0
+    assert "input: any x 4800\noutput embedding: 1 x 6\noutput logits: 1 x 3\nfeatures: 6, labels: 3\n" in done.out
+    assert re.search(r"speed: [\d,]+ x real time on one core", done.out)
+    assert "my-net" not in run("models").out
+    assert "added: " in run("models", "add", card).out
+    assert re.search(r"my-net +3 +16 .*added", run("models").out)
+    assert json.loads(run("models", "check", "my-net", "--json").out)["n_labels"] == 3
+
+
+def test_unverified_cards_are_shown_with_all(run):
+    assert "perch-v2" not in run("models").out
+    done = run("models", "--all")
+    assert re.search(r"ced-tiny +527 +16 .*unverified", done.out)
+    assert "nobody has compared the network with the original" in done.out
+    names = [item["name"] for item in json.loads(run("models", "--all", "--json").out)]
+    assert {"audioset-mn04", "perch-v2"} <= set(names)
+
+
+def test_card_that_does_not_fit_is_one_line_and_status_1(run, tmp_path):
+    card = waveform_card(tmp_path, outputs={"embedding": "nothing"})
+    done = run("models", "check", card)
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+    assert "it has no output 'nothing', but 'frames', 'embedding'" in done.err
+
+
+def test_download_of_a_card_names_the_command_for_it(run):
+    done = run("models", "download", "yamnet")
+    assert done.status == 1
+    assert "spectag models add yamnet" in done.err
+
+
+def test_model_of_a_card_is_not_calibrated_in_place(run, tmp_path):
+    done = run("calibrate", waveform_card(tmp_path), tmp_path / "labels.csv", "--in-place")
+    assert done.status == 2
+    assert "is a published model and is not changed" in done.err

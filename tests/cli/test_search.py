@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
+import soundfile
 
 from helpers.bundles import make_bundle, make_info, tone
 from helpers.command import run_without, write_tones
@@ -42,7 +44,9 @@ def rows_of(path):
 def test_index_prints_a_summary(run, model, sounds, tmp_path):
     done = run("index", sounds, "-o", tmp_path / "index", "--model", model)
     assert (done.status, done.out) == (0, "")
-    assert done.err.splitlines()[-1] == f"15 files indexed (4.6 s of sound): 15 windows in {tmp_path / 'index'}"
+    *_, summary, next_step = done.err.splitlines()
+    assert summary == f"15 files indexed (4.6 s of sound): 15 windows in {tmp_path / 'index'}"
+    assert next_step == f"next: {shlex.join(['spectag', 'search', str(tmp_path / 'index'), 'CALL.wav'])}"
     (sounds / "nord" / "low 00.wav").unlink()
     (sounds / "leer, groß.wav").write_bytes(b"")
     write_audio(sounds / "neu.wav", tone("low", 25), 16_000)
@@ -50,7 +54,7 @@ def test_index_prints_a_summary(run, model, sounds, tmp_path):
     assert done.status == 3
     assert f"skipped: {sounds / 'leer, groß.wav'}: the file is empty" in done.err
     last = f"1 file indexed (25 s of sound), 14 unchanged, 1 removed, 1 skipped: 17 windows in {tmp_path / 'index'}"
-    assert done.err.splitlines()[-1] == last
+    assert done.err.splitlines()[-2] == last
 
 
 def test_table_shows_the_most_similar_first_with_times_labels_and_dates(run, index, sounds):
@@ -175,7 +179,7 @@ def test_empty_result_is_reported(run, index):
         (["search", "INDEX", "none.wav"], 1, "none.wav: no such file, and no file with this name in the index"),
         (["search", "NOTHING", "none.wav"], 1, "not an index"),
         (["index", "-o", "INDEX"], 2, "spectag index needs RECORDINGS"),
-        (["index", "SOUNDS", "-o", "INDEX", "--window", "2", "--overlap", "2"], 1, "need overlap < window"),
+        (["index", "SOUNDS", "-o", "INDEX", "--window", "2", "--overlap", "2"], 2, "need overlap < window"),
         (["index", "SOUNDS", "-o", "INDEX", "--window", "2"], 1, "has windows of 10 s, not of 2 s"),
         (["index", "NOTHING", "-o", "INDEX"], 1, "NOTHING"),
         (["index", "SOUNDS"], 2, "--output"),
@@ -202,3 +206,35 @@ def test_help_and_search_need_neither_torch_nor_usearch(index):
     assert (done.status, len(done.out.splitlines())) == (0, 2)
     assert run_without(["numpy", "scipy"], "search", "--help").status == 0
     assert run_without(["numpy", "scipy"], "index", "--help").status == 0
+
+
+def test_results_are_cut_out_into_a_manifest_of_clips(run, index, sounds, tmp_path):
+    query = "nord/low 00.wav"
+    done = run("search", index, query, "-n", 3, "--clips", tmp_path / "found", "--json")
+    records, rows = json.loads(done.out), rows_of(tmp_path / "found" / "clips.csv")
+    assert (done.status, len(rows)) == (0, 3)
+    assert done.err.splitlines()[-1] == f"3 clips, listed in {tmp_path / 'found' / 'clips.csv'}"
+    found = {(row["recording"], float(row["probability"])) for row in rows}
+    assert found == {(record["file"], max(record["similarity"], 0)) for record in records}
+    assert {row["labels"] for row in rows} == {"['low 00']"}
+    for row in rows:
+        clip, rate = soundfile.read(tmp_path / "found" / row["fname"], dtype="int16")
+        recording, _ = soundfile.read(row["recording"], dtype="int16")
+        first, last = (round(float(row[name]) * rate) for name in ("from_seconds", "to_seconds"))
+        np.testing.assert_array_equal(clip, recording[first:last])
+
+
+def test_recordings_that_contain_an_excerpt_are_cut_where_they_do(run, tmp_path):
+    sound = noise(6)
+    write_audio(tmp_path / "field" / "day.wav", sound, 16_000)
+    write_audio(tmp_path / "call.wav", sound[2 * 16_000 : 4 * 16_000], 16_000)
+    done = run("search", tmp_path / "field", tmp_path / "call.wav", "--fingerprint", "--clips", tmp_path / "found")
+    [row] = rows_of(tmp_path / "found" / "clips.csv")
+    assert (done.status, row["detected"], row["probability"]) == (0, "call", "")
+    assert [float(row["from_seconds"]), float(row["to_seconds"])] == pytest.approx([2, 4], abs=0.05)
+
+
+def test_folder_for_clips_with_the_name_of_a_file_is_refused_before_the_search(run, index, tmp_path):
+    done = run("search", index, "nord/low 00.wav", "--clips", tmp_path / "found.csv")
+    assert (done.status, done.out) == (1, "")
+    assert f"--clips {tmp_path / 'found.csv'}: the results are several files in a folder" in done.err

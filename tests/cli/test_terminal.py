@@ -3,14 +3,24 @@
 import io
 import re
 import sys
+import time
 
 import pytest
 from rich.console import Console
 
-from spectag.cli import progress_bars as bars_module
-from spectag.cli.progress_bars import ProgressBoard, progress_bars
-from spectag.cli.terminal import epoch_line, line_by_line, training_display
+from spectag.cli.epoch_table import EpochTable
+from spectag.cli.terminal import (
+    epoch_line,
+    line_by_line,
+    print_message,
+    progress_display,
+    set_quiet,
+    training_display,
+)
+from spectag.system import progress_bars as bars_module
 from spectag.system.epoch_log import Epoch, epoch_step, is_epoch_step
+from spectag.system.progress import training_step
+from spectag.system.progress_bars import CommandBars, ProgressBoard, progress_bars
 
 
 def epoch(number, valid_lwlrap=None, *, part="", n_epochs=None, **numbers):
@@ -34,7 +44,9 @@ def without_colors(line):
 
 
 def lines_of(terminal):
-    return [line for line in map(without_colors, terminal.getvalue().splitlines()) if line]
+    """All lines but those about the whole command."""
+    lines = map(without_colors, terminal.getvalue().splitlines())
+    return [line for line in lines if line and not re.search(r"^.? ?\d+:\d\d:\d\d elapsed$", line)]
 
 
 def rows_of(terminal):
@@ -85,7 +97,7 @@ def test_epoch_is_marked_if_it_is_the_best_so_far_of_its_training(terminal):
 
 
 def test_fast_epochs_are_printed_together_and_none_is_lost(terminal, monkeypatch):
-    monkeypatch.setattr(bars_module.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     with training_display() as (_, log, on_epoch):
         on_epoch(epoch(1))
         n_sent = len(terminal.getvalue())
@@ -127,6 +139,92 @@ def test_finished_step_stays_visible_and_can_run_again(terminal):
         assert re.search(text, shown)
 
 
+def screen_of(bars, width=80):
+    """What the bars look like now."""
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(*bars.get_renderables(), sep="\n")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_bars_show_counts_and_times_but_no_rates(width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    seconds = 0.0
+    bars = CommandBars(*progress_bars(console).columns, console=console, clock=lambda: seconds)
+    bars.get_time = lambda: seconds
+    board = ProgressBoard(bars)
+    for n_done in range(0, 1_001, 100):
+        board.progress("features by mn04_audioset", n_done, 2_000)
+        seconds += 30.0
+    screen = screen_of(bars, width)
+    assert re.search(r"features by mn04_audioset .* 1,000/2,000 +0:05:\d\d left", screen)
+    assert "0:05:30 elapsed" in screen
+    assert "/s" not in screen
+    assert max(map(len, screen.splitlines())) <= width
+
+
+def test_line_of_the_command_moves_when_nothing_can_be_counted():
+    seconds = 0.0
+    console = Console(file=io.StringIO(), force_terminal=True)
+    bars = CommandBars(console=console, clock=lambda: seconds)
+    ProgressBoard(bars).log("writing the model")
+    first = screen_of(bars)
+    seconds = 1.0
+    assert "0:00:00 elapsed" in first
+    assert "0:00:01 elapsed" in screen_of(bars)
+    assert bars.live.auto_refresh
+    assert bars.live.refresh_per_second >= 1
+
+
+def test_time_left_covers_all_trainings():
+    seconds = 100.0
+    bars = CommandBars(console=Console(file=io.StringIO(), force_terminal=True), clock=lambda: seconds)
+    table = EpochTable(ProgressBoard(bars))
+    table.progress(*training_step("", 0, 5))
+    assert "training 1 of 5" in screen_of(bars)
+    assert "left" not in screen_of(bars)
+    seconds += 30.0
+    table.add(epoch(2, n_epochs=4))  # half a training in 30 s: 4.5 are left
+    assert "about 0:04:30 left in all trainings" in screen_of(bars)
+    seconds += 30.0
+    assert "about 0:04:00 left in all trainings" in screen_of(bars)
+    table.progress(*training_step("", 1, 5))
+    assert "training 2 of 5" in screen_of(bars)
+
+
+def test_results_are_whole_lines_above_the_bars(terminal, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with progress_display(results_to_stdout=True) as (progress, _):
+        progress("tagging", 0, 2)
+        for number in range(100):
+            print(f"{number},=a [b] :x: {'long ' * 20}")
+        progress("tagging", 1, 2)
+        print("no line end", end="")
+    lines = lines_of(terminal)
+    results = [line for line in lines if line.startswith(tuple("0123456789")) and "=a" in line]
+    assert results == [f"{number},=a [b] :x: {'long ' * 20}".rstrip() for number in range(100)]
+    assert "no line end" in lines
+
+
+def test_quiet_command_shows_neither_progress_nor_messages(terminal, capsys):
+    set_quiet(True)
+    try:
+        with progress_display() as (progress, log):
+            progress("tagging", 1, 2)
+            log("a message")
+        with training_display() as (progress, log, on_epoch):
+            progress("tagging", 1, 2)
+            log("a message")
+            on_epoch(epoch(1))
+        print_message("a message")
+    finally:
+        set_quiet(False)
+    assert terminal.getvalue() == ""
+    assert capsys.readouterr() == ("", "")
+    print_message("a message")
+    assert capsys.readouterr().err == "a message\n"
+
+
 def test_epoch_is_one_line_without_a_terminal(capsys):
     with training_display() as (progress, _, on_epoch):
         for step in range(1, 11):
@@ -153,12 +251,25 @@ def test_long_epoch_prints_progress_once_a_minute(capsys):
     assert lines == [f"fold 1 epoch 1: {step}/100" for step in range(13, 101, 12)]
 
 
-def test_other_steps_print_progress_at_every_tenth(capsys):
+def test_quick_steps_print_one_line_at_their_end_also_when_they_come_again(capsys):
     progress = line_by_line(lambda: 0.0)
-    for step in range(101):
-        progress("features", step, 100)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"features: {step}/100" for step in range(0, 101, 10)]
+    for n_total in (100, 3, 0, 1, 1):
+        for n_done in range(n_total + 1):
+            progress("features", n_done, n_total)
+    assert capsys.readouterr().err.splitlines() == ["features: 100/100", "features: 3/3", *["features: 1/1"] * 2]
+
+
+def test_slow_steps_print_every_tenth_but_at_most_one_line_a_minute(capsys):
+    for seconds_per_item, expected in ((30, range(100, 1001, 100)), (0.2, [300, 600, 900, 1000])):
+        progress = line_by_line(iter(seconds_per_item * step for step in range(1001)).__next__)
+        for step in range(1001):
+            progress("log-mels", step, 1000)
+        assert capsys.readouterr().err.splitlines() == [f"log-mels: {step:,}/1,000" for step in expected]
+
+
+def test_trainings_are_not_counted_in_a_log(capsys):
+    line_by_line()(*training_step("mn04_audioset: ", 1, 5))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("part", ["", "fold 1", "mn04_audioset fine-tuned, valid"])

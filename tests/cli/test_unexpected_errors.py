@@ -32,6 +32,23 @@ def sounds(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("is_gone", "line"), [(False, "a file is missing: No such file"), (True, "the current folder was")]
+)
+def test_current_folder_is_blamed_only_if_it_is_gone(run, monkeypatch, tmp_path, is_gone, line):
+    def fail(_tokens):
+        raise FileNotFoundError(2, "No such file")
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("spectag.cli.app.run", fail)
+    if is_gone:
+        (tmp_path / "here").rmdir()
+    done = run("models")
+    assert done.status == 1
+    assert done.err.startswith(f"spectag: {line}")
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["tag", "MODEL", "SOUNDS", "-o", "tags.csv", "--workers", "1"],

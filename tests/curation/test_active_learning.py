@@ -19,7 +19,8 @@ from spectag.data.manifest import read_manifest
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import AudioError, ConfigError, DataError
 from spectag.models.out_of_fold import OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
-from spectag.models.tagger import Tag, Tagger
+from spectag.models.tagger import Tagger
+from spectag.models.tags import Tag
 
 
 def noise(seed, seconds=0.6, sample_rate=16_000):
@@ -271,6 +272,7 @@ def test_reasons_include_the_number_of_represented_clips(model, tmp_path):
     ("probabilities", "similarity", "n_represented", "reasons"),
     [
         ((0.5, 0.4), 0.9, 1, "unsure between Dog and Rooster"),
+        ((0.9, 0.6), 0.9, 1, "unsure whether it is Dog, Rooster or both"),
         ((0.6, 0.1), 0.9, 7, "unsure of Dog; represents 7 clips"),
         ((0.2, 0.05), 0.1, 1, "unlike anything labelled; nothing detected, Dog is most probable"),
         ((0.004, 0.003), 0.9, 1, "nothing detected, Dog is most probable"),
@@ -282,7 +284,7 @@ def test_reasons_are_text(probabilities, similarity, n_represented, reasons):
     tags = [Tag(name, value) for name, value in zip(("Dog", "Rooster"), probabilities, strict=True)]
     uncertainty = float(margin_uncertainty([probabilities])[0])
     selection = Selection(0, n_represented, similarity)
-    assert reasons_to_label(selection, uncertainty, tags, is_detected=probabilities[0] >= 0.5) == reasons
+    assert reasons_to_label(selection, uncertainty, tags, n_detected=sum(map((0.5).__le__, probabilities))) == reasons
 
 
 def test_number_of_suggestions_must_be_positive(model, pool):

@@ -45,6 +45,29 @@ def test_swapped_labels_rank_first_and_the_true_labels_are_suggested(fraction, r
     assert posterior.noise.missed == pytest.approx(fraction, abs=0.02)
 
 
+@pytest.mark.parametrize("n_unlabelled", [0, 1, 60, 600])
+def test_swapped_labels_are_found_with_and_without_clips_without_labels(n_unlabelled, rng):
+    truth, unlabelled = single_labels(rng), np.zeros((n_unlabelled, 8), bool)
+    given, rows = swapped(truth, 0.1, rng)
+    truth, given = np.vstack([truth, unlabelled]), np.vstack([given, unlabelled])
+    posterior = label_posterior(logits_of(truth, rng), given)
+    assert posterior.single_label
+    assert (posterior.most_likely[rows] == truth[rows]).all(axis=1).mean() >= 0.97
+    assert (posterior.most_likely[:N_CLIPS].sum(axis=1) == 1).all()
+    assert posterior.most_likely[N_CLIPS:].any(axis=1).sum() <= 0.01 * n_unlabelled
+
+
+def test_a_missing_label_of_a_clip_without_labels_is_found(rng):
+    truth = np.vstack([single_labels(rng), np.zeros((200, 8), bool)])
+    given, rows = truth.copy(), np.arange(20)
+    given[rows] = False
+    posterior = label_posterior(logits_of(truth, rng), given)
+    assert (posterior.most_likely[rows] == truth[rows]).all(axis=1).mean() >= 0.9
+    right = (posterior.most_likely == truth).all(axis=1)
+    assert right[600:].mean() >= 0.98
+    assert posterior.certainty[right].mean() > 0.95
+
+
 @pytest.mark.parametrize(("missed", "false"), [(0.1, 0.01), (0.3, 0.002), (0.02, 0.05)])
 def test_rates_of_missing_and_false_labels_are_estimated(missed, false, rng):
     truth = multi_labels(rng)

@@ -68,6 +68,19 @@ def test_swapped_labels_rank_first_with_the_true_labels_suggested(tmp_path, tagg
     assert min(first.score, first.certainty) > 0.9
 
 
+def test_swapped_labels_are_no_missing_labels_where_other_clips_have_no_label(tmp_path, tagger):
+    noise = np.random.default_rng(0).normal(0, 0.01, (4, 8_000)).astype(np.float32)
+    more = [(f"noise {number}.wav", wave, "") for number, wave in enumerate(noise)]
+    manifest = write_clips(tmp_path, {4: "low", 11: "middle", 3: ""}, more=more)
+    truth = np.eye(3, dtype=bool)[np.arange(N_CLIPS) % 3]
+    write_predictions(tagger, manifest, np.concatenate([truth, np.zeros((4, 3), bool)]))
+    assert label_issues(review(tagger, manifest, labels_only=True)) == {
+        "04.wav": ("swapped label", ("middle",)),
+        "11.wav": ("swapped label", ("high",)),
+        "03.wav": ("missing label", ("low",)),
+    }
+
+
 def test_missing_and_wrong_labels_of_multi_label_clips_are_distinguished(tmp_path, tagger):
     truth = (np.arange(N_CLIPS)[:, None] >> np.arange(3)) % 2 == 1  # all combinations of the three, none included
     labels = {row: ",".join(np.array(LABELS)[hot]) for row, hot in enumerate(truth)}
@@ -129,7 +142,7 @@ def alternating(n_kinds=3):
 def write_predictions(tagger, manifest, truth, has_prediction=None):
     """Write the out-of-fold predictions of a training. Clips where `has_prediction` is false have none."""
     clips = read_manifest(manifest).clips
-    has_prediction = np.ones(N_CLIPS, bool) if has_prediction is None else has_prediction
+    has_prediction = np.ones(len(clips), bool) if has_prediction is None else has_prediction
     logits = np.where(truth, 4.0, -4.0) + np.random.default_rng(0).normal(0, 0.5, truth.shape)
     logits[~has_prediction] = np.nan
     given = np.array([[label in clip.labels for label in LABELS] for clip in clips])
@@ -221,6 +234,9 @@ def test_silent_clipped_and_duplicate_clips_are_listed_after_label_issues(tmp_pa
     assert issues["clipped.wav"][0] == "clipped"
     assert "of the samples at full scale" in issues["clipped.wav"][1]
     assert issues["rain again.wav"] == ("near duplicate", "the same recording as rain.wav, which has middle")
+    originals = {finding.clip.fname: finding.original.fname for finding in found.findings if finding.original}
+    assert originals["rain again.wav"] == "rain.wav"
+    assert found.predictions.clips == read_manifest(manifest_with_audio_issues).clips
     kinds = [finding.kind for finding in found.findings]
     assert kinds.index("silent") > max((i for i, kind in enumerate(kinds) if kind.endswith("label")), default=-1)
     assert kinds.index("no doubt") > kinds.index("clipped")

@@ -190,5 +190,5 @@ def test_folder_with_spaces_umlauts_and_parents_is_created(tmp_path):
 
 
 def test_negative_sizes_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="seed and sizes must be 0 or more, got 0, -1, 100, 100"):
+    with pytest.raises(ValueError, match="seed and sizes must be 0 or more, got 0, -1, 40, 60"):
         make_demo_data(tmp_path, n_curated=-1)

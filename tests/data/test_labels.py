@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectag.data.labels import LabelSet, split_labels
+from spectag.data.labels import LabelSet, audioset_labels, split_labels, split_up_names
 from spectag.errors import DataError, MissingExtraError, SpectagError, did_you_mean
 
 NAMES = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=20).map(tuple)
@@ -25,6 +25,40 @@ NAMES = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=20).map(
 )
 def test_labels_of_a_field_keep_their_order_without_repetitions_and_blanks(field, labels):
     assert split_labels(field) == labels
+
+
+@pytest.mark.parametrize(
+    ("field", "labels"),
+    [
+        ("Chicken, rooster", ("Chicken, rooster",)),
+        ("Dog, Chicken, rooster ,Cat", ("Dog", "Chicken, rooster", "Cat")),
+        ("Bee, wasp, etc.", ("Bee, wasp, etc.",)),
+        ("Outside, urban or manmade, Fly, housefly", ("Outside, urban or manmade", "Fly, housefly")),
+        ("Chicken,rooster", ("Chicken", "rooster")),
+        ("chicken, rooster", ("chicken", "rooster")),
+        ("Chicken, roosters", ("Chicken", "roosters")),
+        ("My Chicken, rooster", ("My Chicken", "rooster")),
+        ("Chicken_and_rooster, Dog", ("Chicken_and_rooster", "Dog")),
+    ],
+)
+def test_names_of_audioset_with_commas_are_one_label(field, labels):
+    assert split_labels(field) == labels
+
+
+def test_every_name_of_audioset_is_one_label():
+    assert [split_labels(name) for name in audioset_labels()] == [(name,) for name in audioset_labels()]
+    assert split_labels(", ".join(audioset_labels())) == audioset_labels()
+
+
+def test_a_chosen_comma_separates_everywhere():
+    assert split_labels("Chicken, rooster", separator=",") == ("Chicken", "rooster")
+
+
+def test_a_name_of_audioset_is_reported_if_a_part_of_it_is_a_label():
+    assert split_up_names(["Fly, housefly", "Dog", "housefly", "Bark, Knock", "Bark"]) == [
+        ("Fly, housefly", "housefly")
+    ]
+    assert split_up_names(audioset_labels()) == []
 
 
 def test_separator_can_be_chosen():

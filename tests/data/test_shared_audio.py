@@ -143,6 +143,11 @@ def test_number_of_workers_does_not_change_what_is_found():
     assert alone.offsets_seconds.tolist() == together.offsets_seconds.tolist()
 
 
+def test_one_process_needs_no_temporary_folder(monkeypatch):
+    monkeypatch.delattr("spectag.data.shared_audio.TemporaryDirectory")
+    assert len(find_shared_audio(_five_clips(), workers=1).pairs) > 0
+
+
 def test_query_is_found_in_a_long_recording_and_a_long_query_contains_a_clip():
     long = np.concatenate([sound(kind, 7, 14.0) for kind in KINDS])  # 140 s
     at = round(86.4 * RATE)

@@ -55,6 +55,20 @@ def sounds(manifest_of):
     return find_sounds(manifest_of(*clips), sample_rate=RATE)
 
 
+def test_the_chosen_channel_is_mixed(tmp_path):
+    pair = np.stack([tone(400, 2.0), -tone(400, 2.0, amplitude=0.4)], axis=1)
+    soundfile.write(tmp_path / "0.wav", pair, RATE, subtype="FLOAT")
+    (tmp_path / "clips.csv").write_text("fname,labels\n0.wav,low\n")
+    manifest = read_manifest(tmp_path / "clips.csv")
+    peaks = {}
+    for channel in ("mix", "loudest", 1, 2):
+        (sound,) = find_sounds(manifest, sample_rate=RATE, channel=channel)
+        peaks[channel] = sound.peak
+        scene = make_soundscape([sound], np.random.default_rng(0), duration_seconds=10)
+        assert scene.events
+    assert peaks == pytest.approx({"mix": 0.05, "loudest": 0.5, 1: 0.5, 2: 0.4}, abs=1e-3)
+
+
 def scene_of(sounds, *, seed=0, seconds=60, background=None, **config):
     return make_soundscape(
         sounds,

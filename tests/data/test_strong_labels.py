@@ -1,5 +1,6 @@
 """Annotations that overlap, and the time between them."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def test_annotations_of_different_files_do_not_overlap():
 def test_annotations_of_one_segment_are_one_clip():
     joined = join_annotations([annotation(0, 5, "Dog"), annotation(0, 5, "Cat"), annotation(0, 5, "Dog")])
     assert [clip.labels for clip in joined] == [("Dog", "Cat")]
+
+
+def test_a_label_that_is_unknown_in_a_sound_is_unknown_in_what_overlaps_it():
+    doubtful = Clip(SOUND, SOUND.name, ("Rain",), start_seconds=0, end_seconds=5, unknown=("Frog",))
+    joined = join_annotations([doubtful, annotation(2, 3, "Dog"), annotation(4, 9, "Frog")])
+    assert summary(joined) == [
+        (0, 5, ["Dog", "Frog", "Rain"], []),
+        (2, 3, ["Dog", "Rain"], ["Frog"]),
+        (4, 9, ["Frog", "Rain"], []),
+    ]
+
+
+def test_thousands_of_sounds_at_one_moment_are_joined_in_seconds():
+    annotations = [annotation(number / 1000, 60 + number / 1000, f"Label {number % 20}") for number in range(10_000)]
+    begin = time.process_time()
+    joined = join_annotations(annotations)
+    assert time.process_time() - begin < 10  # comparing all pairs takes minutes
+    assert {len(clip.labels) for clip in joined} == {20}
 
 
 segments = st.lists(

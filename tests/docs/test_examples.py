@@ -33,7 +33,7 @@ def run_block(block: Block, folder: Path, page: str) -> Path:
     """Run an example in a folder, and return the folder in which the next one runs."""
     after = folder / ".working-folder"
     scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    code = block.code if page == WITH_REPORT else re.sub(r"(spectag evaluate .*-o \w+)", r"\1 --no-report", block.code)
+    code = block.code if page == WITH_REPORT else re.sub(r"(spectag evaluate .*-o \S+)", r"\1 --no-report", block.code)
     shell = ["bash", "-euo", "pipefail", "-c", f'{code}\npwd > "$AFTER"']
     done = subprocess.run(
         shell if block.language == "sh" else [sys.executable, "-c", block.code],

@@ -23,14 +23,17 @@ PACKAGES = [
     "curation",
     "data",
     "evaluation",
+    "findings",
     "models",
     "reporting",
     "scoring",
+    "serving",
     "system",
     "tagging",
     "training",
 ]
-FILE_NAMES = {"spectag.json"}  # not a name of Python, though it looks like one
+FILE_NAMES = {"spectag.json", "spectag.exe", "spectag.bat", "spectag.command", "spectag.desktop"}
+"""Not names of Python, though they look like some."""
 MARK = re.compile(r"setup|needs weights|skip \([^()]+\)")
 
 
@@ -152,3 +155,10 @@ def test_links_between_pages_lead_to_files():
 
     missing = [f"{page_name(page)}: {target.name}" for page in PAGES for target in targets(page) if not target.exists()]
     assert missing == []
+
+
+def test_readme_links_every_guide_tutorial_reference_and_explanation():
+    _, _, listed = (PROJECT / "README.md").read_text(encoding="utf-8").partition("\n## Documentation\n")
+    folders = ("tutorials", "how-to", "reference", "explanation")
+    pages = [page_name(page) for page in PAGES if page.parent.name in folders]
+    assert [page for page in pages if f"]({page})" not in listed] == []

@@ -18,6 +18,7 @@ from spectag.evaluation.output import write_evaluation
 from spectag.models.bundle import DataInfo
 from spectag.models.out_of_fold import OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.models.pretrained import load
+from spectag.models.training_sounds import Spread, TrainingSounds
 from spectag.scoring.metrics import lwlrap
 from spectag.scoring.scores import score_predictions
 
@@ -229,9 +230,9 @@ def test_training_clips_are_scored_out_of_fold_or_left_out(tagger, clips):
     assert model.n_left_out == 3
     assert len(model.predictions.clips) == 9
     assert model.overall["lwlrap"].value < 0.5, "the out-of-fold predictions are wrong"
-    assert model.notes == (
+    assert model.notes[0] == (
         "model: 9 clips, all scored with out-of-fold predictions; 3 training clips without out-of-fold predictions are "
-        "left out",
+        "left out"
     )
 
 
@@ -246,6 +247,17 @@ def test_training_clips_alone_are_scored_with_a_warning(tagger, clips):
 def test_tagger_without_stored_training_clips_gets_a_note(tagger, clips):
     [model] = evaluate(tagger, clips).models
     assert "it is unknown whether it was trained on these clips" in model.notes[1]
+
+
+def test_evaluation_says_that_its_scores_hold_for_whole_clips(tagger, clips, tmp_path):
+    [model] = evaluate(tagger, clips).models
+    assert model.notes[-1] == "the scores hold for whole clips, as from spectag tag --clip-level mean"
+    spread = Spread(low=0.1, median=0.1, high=0.1)
+    sounds = TrainingSounds(n_clips=9, level_dbfs=spread, bandwidth_hz=spread, duration_seconds=spread)
+    [model] = evaluate(make_bundle(tmp_path / "short", make_info(training_sounds=sounds)), clips).models
+    n_long = sum(duration > 0.2 for duration in model.predictions.durations)
+    assert 0 < n_long < 12
+    assert f"spectag tag reports the {n_long} longer than 0.2 s in segments instead" in model.notes[-1]
 
 
 def slice_sizes(evaluation):
@@ -357,11 +369,31 @@ def test_files_contain_the_results(tagger, clips, tmp_path):
         [label, "4", "1", "0.510109", "1"] for label in ("low", "middle", "high")
     ]
     table = parquet.read_table(tmp_path / "out" / "predictions.parquet")
-    assert table.column_names[:7] == ["fname", "start", "end", "fold", "origin", "labels", "duration"]
+    assert table.column_names[:8] == [
+        *("fname", "start", "end", "fold", "origin", "labels", "unknown_labels", "duration"),
+    ]
     assert table.column("labels").to_pylist()[0] == ["high"]
     first = table.column("fname").to_pylist()[0]
     expected = load(tagger).tag(clips.parent / first).probabilities
     assert [table.column(label)[0].as_py() for label in ("low", "middle", "high")] == pytest.approx(expected.tolist())
+
+
+def test_parquet_tells_unknown_labels_from_false_ones(tagger, clips, tmp_path):
+    header, first, *others = clips.read_text(encoding="utf-8").splitlines()
+    name, label, fold = first.split(",")
+    assert label == "high"
+    rows = [f"{header},unknown", f'{name},high,{fold},"low,middle"', *(f"{row}," for row in others)]
+    table = clips.with_name("unknown.csv")
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    evaluation = evaluate(tagger, table)
+    write_evaluation(evaluation, tmp_path / "out")
+    written = parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert {row["fname"]: row["unknown_labels"] for row in written} == {
+        row["fname"]: ["low", "middle"] if row["fname"] == name else [] for row in written
+    }
+    again = evaluate(tmp_path / "out" / "predictions.parquet", table)
+    assert again.models[0].labels == evaluation.models[0].labels
+    assert again.models[0].overall["lwlrap"] == evaluation.models[0].overall["lwlrap"]
 
 
 def test_written_parquet_can_be_evaluated(tagger, clips, tmp_path):
@@ -455,13 +487,18 @@ def test_report_is_written_beside_the_files(run, tagger, clips, tmp_path):
     assert not (tmp_path / "out" / "report.html").exists()  # it would belong to another evaluation
 
 
-def test_without_pyarrow_scores_are_printed_and_the_missing_extra_is_named(tagger, clips, tmp_path):
-    done = run_without({"pyarrow"}, "evaluate", tagger, clips, "-o", tmp_path / "out")
-    assert (done.status, done.err.split(": ", 1)[1]) == (
-        1,
-        "writing predictions.parquet needs the package pyarrow: pip install 'spectag[evaluate]'\n",
-    )
-    assert run_without({"pyarrow"}, "evaluate", tagger, clips, "--resamples", "9").status == 0
+def test_without_pyarrow_predictions_are_a_csv_that_can_be_evaluated_again(tagger, clips, tmp_path, run):
+    folder, options = tmp_path / "out", ("--resamples", 20, "--no-report")
+    run("evaluate", tagger, clips, "-o", folder, *options)
+    expected = evaluate(folder / "predictions.parquet", clips)
+    done = run_without({"pyarrow"}, "evaluate", tagger, clips, "-o", folder, *options)
+    assert done.status == 0, done.err
+    assert not (folder / "predictions.parquet").exists()  # it would belong to another evaluation
+    again = evaluate(folder / "predictions.csv", clips)
+    found, wanted = (table.models[0].predictions.probabilities for table in (again, expected))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    run("evaluate", tagger, clips, "-o", folder, *options)
+    assert not (folder / "predictions.csv").exists()
 
 
 def test_evaluation_does_not_import_torch_or_matplotlib():

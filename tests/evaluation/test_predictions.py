@@ -12,6 +12,7 @@ from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError
 from spectag.evaluation.evaluation import evaluate
 from spectag.evaluation.predictions import predict, predict_out_of_fold
+from spectag.models.novelty import NoveltyInfo
 from spectag.models.out_of_fold import OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.models.tagger import Tagger
 from spectag.reporting.evaluation_report.page import write_report
@@ -51,6 +52,15 @@ def store_training_clips(tagger, manifest, logits, **changes):
         logits=np.array(logits, float),
     )
     write_out_of_fold(tagger.folder / OUT_OF_FOLD_FILE, replace(held_out, **changes))
+
+
+def test_clips_have_the_novelty_of_tagging(tmp_path, tagger, manifest):
+    assert predict(tagger, manifest.clips).novelty is None
+    tagger = Tagger(make_bundle(tmp_path / "with novelty", make_info(novelty=NoveltyInfo(n_held_out=3))))
+    predictions = predict_out_of_fold(tagger, manifest)
+    expected = [tagger.tag(clip.path).novelty for clip in manifest.clips[:9]]
+    np.testing.assert_allclose(predictions.novelty[:9], expected, rtol=1e-5)
+    np.testing.assert_array_equal(predictions.select(np.array([3, 1])).novelty, predictions.novelty[[3, 1]])
 
 
 def test_clips_and_excerpts_get_the_probabilities_of_tagging(tagger, manifest):

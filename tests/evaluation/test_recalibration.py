@@ -221,7 +221,7 @@ def test_failure_does_not_change_the_tagger(model, monkeypatch):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spectag.evaluation.recalibration.write_info", fails)
+    monkeypatch.setattr("spectag.evaluation.recalibrated_bundles.write_info", fails)
     with pytest.raises(BundleError, match="cannot write the tagger: No space left"):
         calibrate(model, in_place=True)
     assert read_files(model) == before
@@ -266,6 +266,13 @@ def test_unreachable_goal_is_reported(model):
     calibrate(model, goal=result.info.threshold_goal, in_place=True)
     card = (model / CARD_FILE).read_text("utf-8")
     assert re.search(r"\| low \| 1 \| [0-9.]+ \(misses a precision of at least 0.85 with 90 % confidence\) \|", card)
+
+
+def test_published_tagger_is_called_by_its_name_not_by_its_folder_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path))
+    bundle = make_bundle(tmp_path / "models" / "audioset-mn04")
+    with pytest.raises(BundleError, match=r"^audioset-mn04: .*: spectag calibrate audioset-mn04 MANIFEST$"):
+        calibrate(bundle)
 
 
 def test_tagger_without_stored_clips_needs_a_manifest(tmp_path):
@@ -476,8 +483,8 @@ def test_command_says_what_to_do_if_nothing_is_written_and_how_many_recordings_a
         (["--f1", "--recall", "0.9"], 2, "--f1, --precision and --recall exclude each other; give one of them"),
         (["--set", "low"], 2, "--set low: expected LABEL=THRESHOLD, such as --set Dog=0.3"),
         (["--set", "lwo=0.3"], 1, "did you mean 'low'?"),
-        (["--precision", "1"], 2, "Must be < 1"),
-        (["--confidence", "0.95", "--f1"], 2, "--confidence needs --precision or --recall"),
+        (["--precision", "1"], 2, "must be a fraction between 0 and 1"),
+        (["--confidence", "0.95", "--f1"], 2, "--confidence needs --precision, --recall or --false-alarms"),
         (["--below-f1", "--recall", "0.9"], 2, "--below-f1 needs --precision"),
         (["--in-place", "-o", "new"], 2, "-o and --in-place exclude each other; give one of them"),
     ],

@@ -16,9 +16,21 @@ class Done(NamedTuple):
     err: str
 
 
-def start(*arguments, **options):
-    """Start the command in a new process and process group, as a shell does."""
-    command = [sys.executable, "-m", "spectag", *map(str, arguments)]
+_EVERY_TENTH = """
+import sys
+from spectag.cli import main, terminal
+terminal._SECONDS_BETWEEN_LINES = 0.0
+sys.exit(main())
+"""
+
+
+def start(*arguments, every_tenth=False, **options):
+    """Start the command in a new process and process group, as a shell does.
+
+    With `every_tenth`, quick steps print their progress, too.
+    """
+    program = ["-c", _EVERY_TENTH] if every_tenth else ["-m", "spectag"]
+    command = [sys.executable, *program, *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, text=True, start_new_session=True, **streams)
 

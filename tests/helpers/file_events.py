@@ -55,4 +55,4 @@ def make_recording_with_labels(*labels, file="a.wav"):
 def write_folder(name, files, folder, *, high_hz=16_000):
     """Write a file for each recording, in a format that has such a folder."""
     root = common_folder(file.file for file in files)
-    write(name, files, folder, TableContext(LabelSet(()), by_window=False, root=root, low_hz=0, high_hz=high_hz))
+    write(name, files, folder, TableContext(LabelSet(()), root=root, low_hz=0, high_hz=high_hz))

@@ -81,6 +81,11 @@ def make_network(seed=0, n_labels=3):
     return TaggerNetwork(extractor, build_head("linear", n_features, n_labels)).eval()
 
 
+def weights_of(extractor):
+    """The weights of an extractor as arrays, by their names."""
+    return {name: values.numpy() for name, values in extractor.state_dict().items()}
+
+
 def make_training(recipe=None, *, examples=None, network=None, valid=None, **options):
     """A fine-tuning run before its first step."""
     recipe = recipe or small_recipe()

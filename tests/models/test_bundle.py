@@ -71,7 +71,12 @@ def test_invalid_json_is_an_error(bundle, content):
 
 
 @pytest.mark.parametrize(
-    ("version", "advice"), [(1, "train the tagger again with this version"), (3, "update spectag")]
+    ("version", "advice"),
+    [
+        (1, "run spectag upgrade .* --in-place, or train the tagger again with.*"),
+        (0, "train the tagger again with.*"),
+        (3, "update spectag"),
+    ],
 )
 def test_other_format_version_is_an_error_that_states_what_to_do(bundle, version, advice):
     change(bundle, format_version=version, labels="in another form")

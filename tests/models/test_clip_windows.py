@@ -42,6 +42,7 @@ def test_a_short_sound_raises_its_label_and_none_lowers_a_label():
     np.testing.assert_array_equal(FrameWindows(150, 75, 0.5).pool(whole, windows), [1.0, 1.0])
     np.testing.assert_array_equal(FrameWindows(150, 75, 0.25).pool(whole, windows), [-0.5, 1.0])
     np.testing.assert_array_equal(FrameWindows(150, 75, 0.5).pool(whole, np.empty((0, 2))), whole)
+    np.testing.assert_array_equal(FrameWindows(150, 75, 0.5, n_labels=1).pool(whole, windows), [1.0, whole[1]])
 
 
 def test_weight_is_a_fraction():

@@ -1,10 +1,12 @@
+from functools import partial
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from helpers.bundles import MEL, write_network
 from spectag.errors import BundleError
@@ -72,6 +74,22 @@ def test_probabilities_equal_those_of_numpy(network, calibration, spread):
 def test_random_curves_equal_those_of_numpy(network, calibration):
     outputs = run(with_calibration(network, calibration), make_inputs(20))
     np.testing.assert_allclose(outputs["probabilities"], calibration(outputs["logits"]), atol=1e-6)
+
+
+def test_a_constant_that_only_a_branch_of_the_graph_uses_stays():
+    value = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT, shape=["n", 3])
+    branch = helper.make_graph([helper.make_node("Add", ["inputs", "three"], ["sum"])], "branch", [], [value("sum")])
+    nodes = [
+        helper.make_node("If", ["yes"], ["logits"], then_branch=branch, else_branch=branch),
+        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+    ]
+    constants = [numpy_helper.from_array(np.array([True]), "yes"), numpy_helper.from_array(np.float32([3.0]), "three")]
+    outputs = [value("probabilities"), value("logits")]
+    graph = helper.make_graph(nodes, "branches", [value("inputs")], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    calibrated = run(with_calibration(model, LINEAR), np.zeros((1, 3), np.float32))
+    assert list(calibrated) == ["probabilities", "logits"]
+    np.testing.assert_array_equal(calibrated["logits"], [[3.0, 3.0, 3.0]])
 
 
 @pytest.mark.parametrize("calibration", [LINEAR, CURVED, None])

@@ -77,6 +77,28 @@ def test_networks_of_an_ensemble_and_weights_have_a_sha256(tmp_path):
     assert len(set(hashes.values())) == len(hashes) == 4
 
 
+def test_weights_in_a_file_of_their_own_have_a_sha256_too(bundle):
+    path = bundle / ONNX_FILE
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location=f"{ONNX_FILE}.data", size_threshold=99)
+    write_info(bundle, read_info(bundle))
+    assert set(read_info(bundle).sha256) == {ONNX_FILE, f"{ONNX_FILE}.data"}
+    Tagger(bundle).open()
+    weights = (bundle / f"{ONNX_FILE}.data").read_bytes()
+    (bundle / f"{ONNX_FILE}.data").write_bytes(bytes(len(weights)))
+    with pytest.raises(BundleError, match=r"model\.onnx\.data: not the file that belongs to this model: SHA-256"):
+        Tagger(bundle).open()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode on Windows")
+def test_path_that_is_not_utf_8_is_one_line(bundle):
+    other = bundle.with_name(os.fsdecode(b"m\xff"))
+    bundle.rename(other)
+    with pytest.raises(
+        BundleError, match=r"onnxruntime opens only paths that are UTF-8; rename the file or its folders"
+    ):
+        Tagger(other).open()
+
+
 def test_bundle_without_sha256_can_be_opened(bundle):
     values = json.loads((bundle / INFO_FILE).read_text())
     del values["sha256"]

@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from spectag.audio.mel import compute_log_mel
 from spectag.config.backbones import AUDIOSET_MEL, BACKBONES, PUBLISHED
 from spectag.errors import BundleError, ConfigError, WeightsError
 from spectag.models import pretrained
+from spectag.models import published_graph as published_graph_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info
 from spectag.models.pretrained import (
     THRESHOLD,
@@ -34,6 +36,7 @@ from spectag.models.pretrained import (
     published_taggers,
     tagger_folder,
 )
+from spectag.models.published_graph import published_graph
 from spectag.models.tagger import open_session
 from spectag.models.timeline import pool_logits
 from spectag.training.networks.backbones.mobilenet import MobileNet, MobileNetBackbone
@@ -99,7 +102,7 @@ def torch_outputs(network, inputs=INPUTS):
 
 @pytest.mark.parametrize("tagger", PUBLISHED.values(), ids=lambda tagger: tagger.name)
 def test_packaged_graph_has_the_weights_of_its_network(tagger):
-    graph = onnx.load_from_string(pretrained._graph(tagger)).graph
+    graph = onnx.load_from_string(published_graph(tagger.backbone)).graph
     with torch.device("meta"):
         network = MobileNet(int(tagger.name[-2:]) / 10)
     expected = {name: tuple(values.shape) for name, values in network.state_dict().items() if values.ndim}
@@ -108,14 +111,14 @@ def test_packaged_graph_has_the_weights_of_its_network(tagger):
 
 
 def test_graphs_of_all_sizes_have_the_same_nodes():
-    graphs = [onnx.load_from_string(pretrained._graph(tagger)).graph for tagger in PUBLISHED.values()]
+    graphs = [onnx.load_from_string(published_graph(tagger.backbone)).graph for tagger in PUBLISHED.values()]
     steps = [[(node.op_type, *node.input, *node.output) for node in graph.node] for graph in graphs]
     assert all(nodes == steps[0] for nodes in steps)
 
 
 def test_graphs_are_small_and_contain_no_paths_or_times():
     for tagger in PUBLISHED.values():
-        packed = pretrained._data(f"{tagger.backbone}.onnx.gz")
+        packed = published_graph_module._file(tagger.backbone).read_bytes()
         assert len(packed) < 20_000
         assert packed[4:8] == bytes(4)  # no time
         assert not any(text in gzip.decompress(packed) for text in (b"torch", b".py", b"spectag/"))
@@ -220,12 +223,12 @@ def test_tagger_is_built_again_if_a_version_or_setting_changes(models, monkeypat
 def test_tagger_is_built_again_if_its_graph_changes(models, monkeypatch):
     probabilities, _, logits = outputs_of(tagger_folder(NAME))
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-6)
-    model = onnx.load_from_string(pretrained._graph(PUBLISHED[NAME]))
+    model = onnx.load_from_string(published_graph(PUBLISHED[NAME].backbone))
     [node] = [node for node in model.graph.node if "probabilities" in node.output]
     assert node.op_type == "Sigmoid"
     node.op_type = "Tanh"
     with monkeypatch.context() as patch:
-        patch.setattr(pretrained, "_graph", lambda _: model.SerializeToString())
+        patch.setattr(pretrained, "published_graph", lambda _: model.SerializeToString())
         np.testing.assert_allclose(outputs_of(tagger_folder(NAME))[0], np.tanh(logits), atol=1e-6)
     np.testing.assert_array_equal(outputs_of(tagger_folder(NAME))[0], probabilities)
 
@@ -298,10 +301,15 @@ def test_waiting_for_another_process_is_logged(models):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("audioset-mn4", r"; did you mean 'audioset-mn04'\?"),
+        ("mn40", r"; did you mean 'audioset-mn40'\?"),
+        ("AudioSet_MN10", r"; did you mean 'audioset-mn10'\?"),
+        ("audioset", r"; did you mean 'audioset-mn04'\?"),
+        ("audiosett-mn", r"; did you mean 'audioset-mn04'\?"),
         ("audioset-m05", r"audioset-m05: not a tagger: no such folder; did you mean 'audioset-mn05'\? Give a"),
         (
             "model",
-            r"^model: not a tagger: no such folder\. Give a folder that `spectag train -o` wrote, or one",
+            r"^model: not a tagger: no such folder\. Give a folder that `spectag train -o` wrote, hf:user/name, or one",
         ),
         ("models/audioset-mn05", "not a tagger: no such folder.*one of audioset-mn04, audioset-mn05, "),
     ],
@@ -309,6 +317,39 @@ def test_waiting_for_another_process_is_logged(models):
 def test_unknown_name_is_an_error_that_suggests_the_closest_and_lists_all(models, name, message):
     with pytest.raises(BundleError, match=message):
         load(name)
+
+
+def test_model_nearby_is_suggested_for_a_misspelt_folder(tmp_path):
+    for name in ("bird-model", "runs/2024", "runs/2025"):
+        make_bundle(tmp_path / name)
+    with pytest.raises(BundleError, match=rf"did you mean '{re.escape(str(tmp_path / 'bird-model'))}'\?"):
+        load(tmp_path / "brid-model")
+    with pytest.raises(BundleError, match=rf"this folder has one; did you mean '{tmp_path}/runs/2024'\?"):
+        load(tmp_path / "runs")
+    with pytest.raises(BundleError, match=r"no such folder\. Give a folder"):
+        load(tmp_path / "owls")
+
+
+@pytest.mark.parametrize("command", ["tag", "evaluate", "suggest", "review", "explain", "check"])
+def test_swapped_arguments_are_named(tmp_path, run, command):
+    model = make_bundle(tmp_path / "model")
+    (tmp_path / "sounds").mkdir()
+    output = ("-o", tmp_path / "out.png") if command in ("explain", "check") else ()
+    done = run(command, tmp_path / "sounds", model, *output)
+    assert done.status == 1
+    expected = f"{tmp_path / 'sounds'} is not a model, but {model} is: the model comes first, as in spectag {command}"
+    assert f"{expected} {model} {tmp_path / 'sounds'}" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [("clips", "leave it out"), ("write-tags", "leave it out"), ("summary", "give it as --model audioset-mn04")],
+)
+def test_model_before_a_table_of_detections_is_named(run, command, remedy):
+    done = run(command, "audioset-mn04", "tags.csv", "-o", "out")
+    assert done.status == 2
+    assert f"audioset-mn04 is a model, and spectag {command} has no argument for it: {remedy}" in done.err
+    assert "is a model" not in run(command, "other.csv", "tags.csv", "-o", "out").err
 
 
 def test_only_published_taggers_can_be_downloaded(models, tmp_path):
@@ -390,9 +431,9 @@ def test_list_shows_what_is_available(models):
 
     before = states()
     assert list(before) == list(PUBLISHED)
-    assert before[NAME][0] == "weights here"
+    assert before[NAME][0] == "downloaded"
     assert before[NAME][1].name == FILE_NAME
-    assert before["audioset-mn40"] == ("to download", None)
+    assert before["audioset-mn40"] == ("not downloaded", None)
     tagger_folder(NAME)
     assert states() == before | {NAME: ("ready", models / NAME)}
 

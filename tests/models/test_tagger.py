@@ -28,11 +28,12 @@ from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import log_mel_to_image, write_png
 from spectag.config.base import ImageConfig, WindowConfig
 from spectag.data.labels import LabelSet
-from spectag.errors import AudioError, BundleError, DataError
+from spectag.errors import AudioError, BundleError, ConfigError, DataError
 from spectag.models import tagger as tagger_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, WindowThresholds
 from spectag.models.novelty import NoveltyInfo
-from spectag.models.tagger import Tag, Tagger, Tags, open_session
+from spectag.models.tagger import Tagger, open_session
+from spectag.models.tags import Tag, Tags
 from spectag.models.timeline import pool_logits
 from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve
@@ -185,7 +186,7 @@ def test_windows_cover_the_recording_and_each_gets_its_own_probabilities(tagger,
 @pytest.mark.parametrize("sample_rate", [16_000, 44_100])
 @pytest.mark.parametrize("n_samples", [1, 7_999, 8_000, 8_001, 20_011])
 @pytest.mark.parametrize(("window", "overlap"), [(0.5, 0.0), (0.5, 0.3), (0.3, 0.299), (9.0, 1.0)])
-def test_windows_of_any_length_and_overlap_reach_the_end(tagger, tmp_path, sample_rate, n_samples, window, overlap):
+def test_windows_miss_at_most_a_tenth_of_a_step(tagger, tmp_path, sample_rate, n_samples, window, overlap):
     path = write(tmp_path / "a.wav", np.full(n_samples, 0.1, np.float32), sample_rate)
     config = WindowConfig(window_seconds=window, overlap_seconds=overlap)
     windows = list(tagger.tag_windows(path, config))
@@ -193,7 +194,8 @@ def test_windows_of_any_length_and_overlap_reach_the_end(tagger, tmp_path, sampl
     assert starts[0] == 0
     assert np.diff(starts)[:-1] == pytest.approx(window - overlap, abs=1 / sample_rate)
     assert (np.diff(starts)[-1:] <= window - overlap + 1 / sample_rate).all()
-    assert windows[-1].end_seconds == pytest.approx(n_samples / sample_rate)
+    missed = n_samples / sample_rate - windows[-1].end_seconds
+    assert 0 <= missed < max(0.1 * (window - overlap), 1e-9)
     lengths = [tags.end_seconds - tags.start_seconds for tags in windows]
     assert lengths == pytest.approx([min(window, n_samples / sample_rate)] * len(windows), abs=1 / sample_rate)
 
@@ -211,8 +213,12 @@ def test_windows_end_with_the_sound_even_if_its_header_is_wrong(tagger, tmp_path
 
 
 def test_window_needs_a_length(tagger, tmp_path):
-    with pytest.raises(ValueError, match="need the length of a window"):
-        next(tagger.tag_windows(tmp_path / "a.wav", WindowConfig()))
+    path = tmp_path / "a.wav"
+    with pytest.raises(ConfigError, match="need the length of a window"):
+        next(tagger.tag_windows(path, WindowConfig()))
+    for function in (tagger.segments, tagger.embed):
+        with pytest.raises(ConfigError, match="need the length of a window"):
+            function(path, window=WindowConfig())
 
 
 # ------------------------------------------------------------------------------------------------ tags
@@ -541,3 +547,13 @@ def test_thresholds_of_windows_are_for_windows_only(tmp_path):
 def test_each_label_needs_a_threshold_of_windows():
     with pytest.raises(ValidationError, match="need a threshold of windows for each of 3 labels, got 1"):
         make_info(window_thresholds=WindowThresholds(below_seconds=1.0, thresholds=(0.1,)))
+
+
+def test_error_of_onnxruntime_without_a_text_is_named_by_its_class(tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise RuntimeError
+
+    model = make_bundle(tmp_path / "model")
+    monkeypatch.setattr("onnxruntime.InferenceSession", fail)
+    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime cannot open it: RuntimeError"):
+        Tagger(model).open()

@@ -49,6 +49,7 @@ def configs():
         SegmentConfig,
         smooth_windows=st.sampled_from([1, 3, 5]),
         hysteresis=st.sampled_from([0.0, 0.4, 0.9, 1.0]),
+        min_windows=st.sampled_from([1, 2, 3]),
         min_duration_seconds=st.sampled_from([0.0, 0.3, 1.0, 5.0]),
         max_gap_seconds=st.sampled_from([0.0, 0.1, 0.3, 1.0, 4.0]),
     )
@@ -130,13 +131,15 @@ def test_max_pooling_takes_the_greatest_probability_of_each_label():
 
 
 def test_mean_pooling_weights_windows_by_their_length():
-    windows = Timeline(np.array([0.0, 4.0]), np.array([4.0, 5.0]), np.array([[1.0], [0.5]], np.float32))
-    assert pool_windows(windows, "mean").probabilities.tolist() == pytest.approx(np.array([[0.9]]))
+    windows = Timeline(np.array([0.0, 4.0]), np.array([4.0, 5.0]), np.array([[0.9], [0.5]], np.float32))
+    mean_odds = (4 * 9 + 1 * 1) / 5
+    assert pool_windows(windows, "mean").probabilities[0, 0] == pytest.approx(mean_odds / (1 + mean_odds))
 
 
 def test_mean_pooling_counts_overlaps_once():
-    windows = Timeline(np.array([0.0, 5.0, 6.0]), np.array([5.0, 10.0, 11.0]), np.array([[0], [0], [1]], np.float32))
-    assert pool_windows(windows, "mean").probabilities[0, 0] == pytest.approx(3 / 11)  # the last cell: 8 to 11
+    windows = Timeline(np.array([0.0, 5.0, 6.0]), np.array([5.0, 10.0, 11.0]), np.array([[0], [0], [0.5]], np.float32))
+    mean_odds = 3 / 11  # the last cell: 8 to 11
+    assert pool_windows(windows, "mean").probabilities[0, 0] == pytest.approx(mean_odds / (1 + mean_odds))
 
 
 @given(windows=timelines())
@@ -147,6 +150,11 @@ def test_pooled_probabilities_are_between_minimum_and_maximum(windows):
     assert (mean >= minimum - 1e-6).all()
     assert (mean <= maximum + 1e-6).all()
     assert pool_windows(windows, "max").probabilities[0].tolist() == maximum.tolist()
+
+
+def test_mean_pooling_accepts_certain_windows():
+    windows = windows_of([[0.0, 1.0, 0.0], [0.0, 0.5, 1.0]])
+    assert pool_windows(windows, "mean").probabilities.tolist() == [[0.0, 1.0, 1.0]]
 
 
 def test_pooling_does_not_change_a_single_window_or_an_image():
@@ -216,6 +224,10 @@ def find_spans(windows, threshold=0.6, **settings):
         ([0.9, 0.1, 0.9, 0.1, 0.1, 0.9], {"max_gap_seconds": 1, "min_duration_seconds": 3}, [(0, 3)]),  # merged first
         ([0.9, 0.1, 0.9, 0.9, 0.1, 0.1], {"smooth_windows": 3}, [(0, 4)]),
         ([0.1, 0.1, 0.9, 0.1, 0.1, 0.1], {"smooth_windows": 3}, []),
+        ([0.9, 0.1, 0.9, 0.9, 0.1, 0.9], {"min_windows": 2}, [(2, 4)]),
+        ([0.9, 0.1, 0.9, 0.1, 0.9, 0.9], {"min_windows": 2, "max_gap_seconds": 1}, [(4, 6)]),  # before gaps are closed
+        ([0.1, 0.9, 0.5, 0.1, 0.9, 0.3], {"min_windows": 2}, [(1, 3)]),  # 0.5 is above 0.7 times 0.6
+        ([0.9, 0.9, 0.1], {"min_windows": 3}, []),
         ([0.9, 0.9, 0.9], {}, [(0, 3)]),
         ([0.1, 0.1, 0.1], {}, []),
     ],
@@ -249,6 +261,13 @@ def test_segment_does_not_cover_gaps_between_windows():
     windows = windows_of([0.9, 0.9], window=1.0, hop=3.0)
     assert find_spans(windows) == [(0, 1), (3, 4)]
     assert find_spans(windows, max_gap_seconds=2) == [(0, 4)]
+
+
+def test_overlapping_windows_all_count_so_one_sound_may_be_in_several():
+    """A click at 2.9 s is in the windows from 2 to 3.5, from 2.5 to 4 and, almost, in that from 1.5 to 3 s."""
+    windows = windows_of([0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.1], window=1.5, hop=0.5)
+    assert len(find_spans(windows, smooth_windows=1, min_windows=3)) == 1
+    assert find_spans(windows, smooth_windows=1, min_windows=4) == []
 
 
 def test_rounding_errors_do_not_decide_whether_a_gap_is_closed():
@@ -301,8 +320,9 @@ def naive_segments(windows, thresholds, config):
             for i in order:
                 neighbour = i - 1 if order.step > 0 else i + 1
                 on[i] = on[i] or (on[neighbour] and values[i] >= low)
+        runs = np.split(np.flatnonzero(on), np.flatnonzero(np.diff(np.flatnonzero(on)) > 1) + 1)
         merged = []
-        for i in np.flatnonzero(on):
+        for i in (window for run in runs if len(run) >= config.min_windows for window in run):
             if merged and round(starts[i] - ends[merged[-1][-1]], 6) <= config.max_gap_seconds:
                 merged[-1].append(i)
             else:
@@ -343,7 +363,7 @@ def test_segments_need_a_threshold_for_each_label_and_times():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"smooth_windows": 4}, "smooth_windows: Input should be an odd number .got 4."),
+        ({"smooth_windows": 4}, "smooth_windows: expected an odd number .got 4."),
         ({"smooth_windows": 0}, r"smooth_windows: .*greater than or equal to 1 \(got 0\)"),
         ({"hysteresis": 1.2}, r"hysteresis: .*less than or equal to 1 \(got 1.2\)"),
         ({"min_duration_seconds": -1}, "min_duration_seconds: .*greater than or equal to 0"),

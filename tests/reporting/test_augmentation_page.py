@@ -332,4 +332,4 @@ def test_command_prints_the_page_and_the_unreadable_clips(run, tmp_path):
 def test_missing_torch_is_an_error_with_the_extra_to_install(tmp_path):
     done = run_without({"torch"}, "augment", "clips.csv", "-o", "page.html")
     assert done.status == 1
-    assert "augmentation needs the package torch: pip install 'spectag[train]'" in done.err
+    assert "augmentation needs PyTorch: pip install 'spectag[finetune]'" in done.err

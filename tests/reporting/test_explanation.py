@@ -13,7 +13,8 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.base import ImageConfig, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import AudioError, ConfigError, DataError, MissingExtraError
-from spectag.models.tagger import Tagger, Tags
+from spectag.models.tagger import Tagger
+from spectag.models.tags import Tags
 from spectag.reporting.attribution import Attribution
 from spectag.reporting.clip_plots import show_log_mel
 from spectag.reporting.explanation import explain, labels_to_explain, show_attribution, show_tags
@@ -54,7 +55,22 @@ def test_command_writes_the_figure_and_prints_its_path(run, model, sound, tmp_pa
     output = tmp_path / f"Erklärung{suffix}"
     done = run("explain", model, sound, "-o", output)
     assert (done.status, done.out) == (0, f"{output}\n")
+    assert "explained: the whole recording, 3 s\n  middle " in done.err
     assert output.stat().st_size > 5000
+
+
+def test_command_prints_which_excerpt_it_explained_and_where_each_label_depends_on_it(run, model, tmp_path):
+    path = record(tmp_path / "long.wav", ("middle", 41.0, 45.0), seconds=60.0)
+    done = run("explain", model, path, "-o", tmp_path / "it.png")
+    printed = json.loads(run("explain", model, path, "--json").out)
+    assert printed["recording_seconds"] == 60
+    assert f"explained: {printed['start']:.1f} to {printed['end']:.1f} s of 60.0 s" in done.err
+    first = printed["tags"][0]
+    outcome = "detected" if first["detected"] else "not detected"
+    line = (
+        f"  {first['label']} {first['probability']:.2f}, {outcome} (threshold {first['threshold']:.2f}); most important"
+    )
+    assert f"{line} at {first['peak']['seconds']:.1f} s, {first['peak']['hertz']:,.0f} Hz" in done.err
 
 
 def test_json_has_the_tags_and_the_peak_of_each_map(run, model, sound):

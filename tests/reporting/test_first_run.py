@@ -24,15 +24,18 @@ def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run
     folder = tmp_path / "erste Schritte"
     done = run("demo", "-o", folder)
     assert done.status == 0
-    for step in ("making sounds: 500/500", "log-mels: 300/300", "features by efficientnet_lite0: 300/300", "tagging:"):
+    for step in ("making sounds: 220/220", "log-mels: 120/120", "features by efficientnet_lite0: 120/120", "tagging:"):
         assert step in done.err
-    [n_drawn] = {int(number) for number in re.findall(r"clips drawn: \d+/(\d+)", done.err)}
-    assert 4 <= n_drawn <= 8
+    [n_drawn] = {int(number) for number in re.findall(r"explaining clips: \d+/(\d+)", done.err)}
+    assert 1 <= n_drawn <= 2
     assert "\x1b" not in done.out + done.err  # no colours where there is no terminal
 
-    first, *files, _, next_command, _ = done.out.splitlines()
+    first, *files, _, next_command, own_sounds, better, without_connection = done.out.splitlines()
+    assert own_sounds == "With your own sounds: spectag train labels.csv -o my-model"
+    assert "mn04_audioset" in better
+    assert "SPECTAG_WEIGHTS" in without_connection
     assert first.startswith("lwlrap 0.9")
-    assert "on 100 test clips that were not used for training" in first
+    assert "on 60 test clips that were not used for training" in first
     assert [line.split(maxsplit=1) for line in files] == [
         ["model", str(folder / "model")],
         ["tags", str(folder / "tags.csv")],
@@ -64,7 +67,7 @@ def test_demo_prints_the_score_the_files_and_the_next_command_and_runs_again(run
     again = run("demo", "-o", folder)
     assert (again.status, again.out) == (0, done.out)
     assert times_of(folder / "data") == before
-    assert "nothing to do: 300 spectrograms are cached" in again.err
+    assert "nothing to do: 120 spectrograms are cached" in again.err
 
 
 def test_folder_with_other_files_is_refused(run, tmp_path):

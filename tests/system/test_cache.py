@@ -2,12 +2,19 @@
 
 import logging
 import shutil
+import sqlite3
 from collections import namedtuple
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.command import python
+from spectag.audio.files import write_audio
+from spectag.config.base import MelConfig
+from spectag.data.clips import Clip
+from spectag.data.spectrograms.cache import SpectrogramCache
 from spectag.errors import ConfigError
 from spectag.system import cache
 from spectag.system.cache import cache_folder, permanent_cache_folder, writable_cache_folder
@@ -50,6 +57,26 @@ def test_folder_on_a_full_disk_is_replaced_only_if_the_temporary_one_has_space(t
     monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
     assert writable_cache_folder() == tmp_path / "cache"
+
+
+def test_files_of_a_folder_that_cannot_be_written_are_read_and_new_ones_go_elsewhere(tmp_path, monkeypatch):
+    write_audio(tmp_path / "a.wav", np.zeros(16_000, np.float32), 16_000)
+    write_audio(tmp_path / "b.wav", np.ones(16_000, np.float32), 16_000)
+    first, second = (Clip(tmp_path / name, name, ()) for name in ("a.wav", "b.wav"))
+    old = writable_cache_folder()
+    SpectrogramCache(old / "spectrograms", MelConfig()).prepare([first], workers=1)
+    with closing(sqlite3.connect(old / "spectrograms" / "fingerprints-1.sqlite")) as database:
+        database.execute("create table clips (path)")
+    before = {path: path.stat().st_mtime_ns for path in old.rglob("*")}
+    monkeypatch.setattr(cache, "cache_problem", lambda folder: "cannot be written" if folder == old else None)
+    new = writable_cache_folder()
+    assert new != old
+    report = SpectrogramCache(new / "spectrograms", MelConfig()).prepare([first, second], workers=1)
+    assert (report.n_cached, report.n_new) == (1, 1)
+    with closing(sqlite3.connect(new / "spectrograms" / "fingerprints-1.sqlite")) as database:
+        database.execute("insert into clips values ('b')")
+        database.commit()
+    assert {path: path.stat().st_mtime_ns for path in old.rglob("*")} == before
 
 
 def test_home_that_does_not_exist_is_not_created(tmp_path, monkeypatch):

@@ -232,3 +232,11 @@ def test_full_disk_raises_an_error_and_the_next_call_continues(server, path):
 def test_sha256_of_the_example_in_the_standard(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # the example in FIPS 180-4
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_redirect_from_https_to_http_is_refused(server, path, monkeypatch):
+    get = download_module.requests.get
+    monkeypatch.setattr(download_module.requests, "get", lambda url, **settings: get(server.url, **settings))
+    with pytest.raises(DownloadError, match="redirects to an address without https"):
+        download("https://example.org/weights.pt", path)
+    assert not path.exists()

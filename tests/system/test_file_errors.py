@@ -3,11 +3,12 @@
 import errno
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 
 from spectag.errors import AudioError, BundleError, DataError, MissingExtraError, SpectrogramCacheError
-from spectag.system.file_errors import reason_of, skip_reason
+from spectag.system.file_errors import path_with_spaces, reason_of, similar_file, skip_reason
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,35 @@ def test_reason_of_many_copies_that_failed_is_that_of_the_first(tmp_path):
         shutil.copytree(tmp_path / "a", tmp_path / "copy")
     assert reason_of(caught.value) == "[Errno 2] No such file or directory"
     assert reason_of(PermissionError(errno.EACCES, "Permission denied", "a.wav")) == "Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("missing", "meant"),
+    [("brak.wav", "bark.wav"), ("bark.flac", "bark.wav"), ("Bark.wav", "bark.wav"), ("rain.txt", "rain.txt.csv")],
+)
+def test_missing_file_is_compared_with_those_in_its_folder(tmp_path, missing, meant):
+    for name in ("bark.wav", "m.csv", "rain.txt.csv"):
+        (tmp_path / name).touch()
+    assert similar_file(tmp_path / missing) == f"; did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize("missing", ["none.csv", "no folder/bark.wav"])
+def test_no_file_is_suggested_if_none_is_similar(tmp_path, missing):
+    (tmp_path / "m.csv").touch()
+    assert similar_file(tmp_path / missing) == ""
+
+
+def test_file_with_the_same_suffix_is_suggested_first(tmp_path, monkeypatch):
+    for name in ("bark.csv", "bark.wav", "bark.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert similar_file(Path("brak.wav")) == "; did you mean 'bark.wav'?"
+
+
+def test_words_that_are_a_path_with_spaces_together(tmp_path, monkeypatch):
+    (tmp_path / "My Recordings").mkdir()
+    (tmp_path / "My Recordings" / "a b.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    assert path_with_spaces(["My", "Recordings/a", "b.wav", "c.wav"]) == "My Recordings/a b.wav"
+    assert path_with_spaces(["My", "Recordings"]) == "My Recordings"
+    assert path_with_spaces(["Recordings/a", "b.wav"]) is None

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.file_events import UNDECODABLE_NAME
-from spectag.errors import DataError
-from spectag.system.output import csv_writer, one_line, open_binary_output, open_output
+from spectag.errors import ConfigError, DataError
+from spectag.system.output import check_output_folder, csv_writer, one_line, open_binary_output, open_output
 from spectag.system.paths import TablePaths, common_folder, join_parts, split_below, split_location
 
 # ------------------------------------------------------------------------------------------------ files
@@ -169,3 +169,14 @@ def test_file_name_that_is_not_utf_8_has_a_table(tmp_path):
     assert [os.fsencode(path.name) for path in (tmp_path / "out").iterdir()] == [b"caf\xe9.txt"]
     assert split_location(file)[-1] == UNDECODABLE_NAME
     assert Path(path).read_text() == "a"
+
+
+@pytest.mark.parametrize("name", ["report.html", "clips.zip", "Model.ONNX"])
+def test_name_of_a_file_is_refused_for_a_folder_of_results(tmp_path, name):
+    with pytest.raises(
+        ConfigError, match=rf"{name}: the results are several files in a folder; leave out \.\w+, such as"
+    ):
+        check_output_folder(tmp_path / name)
+    (tmp_path / name).mkdir()
+    check_output_folder(tmp_path / name)
+    check_output_folder(tmp_path / "model 1.5")

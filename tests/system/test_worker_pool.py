@@ -12,9 +12,9 @@ import pytest
 
 from spectag.errors import MissingExtraError
 from spectag.system.worker_pool import (
+    Worker,
     WorkerDiedError,
     WorkerStartError,
-    _Worker,
     map_surviving_crashes,
     map_unordered,
     n_usable_cores,
@@ -99,7 +99,7 @@ def test_workers_that_die_on_every_item_are_not_replaced_forever():
 
 
 def test_worker_that_dies_while_it_sends_a_result_raises_an_error():
-    with closing(_Worker(signal.raise_signal)) as worker:
+    with closing(Worker(signal.raise_signal)) as worker:
         worker.send([int(signal.SIGKILL)])
         worker.process.join()
         worker.connection = _TruncatedConnection()

@@ -1,7 +1,10 @@
 """Tagging many files into tables: in order, complete, and the same bytes however often the run was stopped."""
 
 import csv
+import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import time
@@ -12,12 +15,15 @@ import onnx
 import pytest
 import soundfile
 from onnx import numpy_helper
+from scipy.special import expit, logit
 
 from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
 from helpers.command import python, run_without, start, write_tones
 from spectag.audio.files import write_audio
 from spectag.audio.front_end import FrontEnd
+from spectag.cli.commands.tag import _why_no_label
 from spectag.config.tagging import TagSettings
+from spectag.data.labels import LabelSet
 from spectag.errors import ConfigError, DataError
 from spectag.models.bundle import DataInfo
 from spectag.models.novelty import NoveltyInfo
@@ -25,6 +31,8 @@ from spectag.models.tagger import Tagger
 from spectag.models.training_sounds import Spread, TrainingSounds
 from spectag.tagging import batch
 from spectag.tagging.batch import tag_to_tables
+from spectag.tagging.chosen_labels import ChosenLabels
+from spectag.tagging.events import windows_to_tag
 from spectag.tagging.input_files import find_files
 from spectag.tagging.parallel import tag_chunk, tag_chunks
 
@@ -96,6 +104,7 @@ def test_status_table_has_a_row_for_every_file_in_order(run, model, sounds, tmp_
         "reason": "",
         "seconds": "0.300",
         "expected_seconds": "",
+        "labels": "3 of 3",
         "notes": "very short (0.30 s)",
     }
     assert status["leer, groß.wav"]["status"] == "skipped"
@@ -161,7 +170,7 @@ def test_interrupted_run_resumes_and_writes_the_same_bytes(model, sounds, tmp_pa
             if len(tagged) == 4:
                 raise KeyboardInterrupt
             tagged.extend(chunk.files)
-            yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
+            yield chunk, tag_chunk(tagger, windows_to_tag(tagger, settings), 1, chunk)
 
     output = str(tmp_path / "resumed")
     with pytest.raises(KeyboardInterrupt):
@@ -205,7 +214,7 @@ def test_order_in_which_chunks_finish_does_not_change_the_tables(model, sounds, 
 
     def backward_engine(chunks):
         for chunk in reversed(chunks):
-            yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
+            yield chunk, tag_chunk(tagger, windows_to_tag(tagger, settings), 1, chunk)
 
     for folder, engine in (("a", None), ("b", backward_engine)):
         tag_to_tables(tagger, files, settings, output=str(tmp_path / folder), engine=engine)
@@ -240,7 +249,7 @@ def test_changed_file_is_tagged_again(model, sounds, tmp_path):
 
     def engine_interrupted_at_the_end(chunks):
         for chunk in chunks:
-            yield chunk, tag_chunk(tagger, settings.windows, 1, chunk)
+            yield chunk, tag_chunk(tagger, windows_to_tag(tagger, settings), 1, chunk)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -262,7 +271,7 @@ def test_run_resumes_with_another_format_but_not_with_other_windows(model, sound
 
     with pytest.raises(KeyboardInterrupt):
         tag_to_tables(tagger, files, TagSettings(), output=output, engine=interrupted_engine)
-    settings = TagSettings(top=1, format="jsonl")
+    settings = TagSettings(min_confidence=0.2, format="jsonl")
     with pytest.raises(KeyboardInterrupt):
         tag_to_tables(tagger, files, settings, output=output, engine=interrupted_engine)
     report = tag_to_tables(tagger, files, settings, output=output)
@@ -425,10 +434,133 @@ def test_pooled_windows_give_a_row_for_each_recording(run, model, tmp_path):
         [float(value) for value in list(row.values())[3:]]
         for row in csv.DictReader(run("tag", model, path, *options).out.splitlines())
     ]
-    for pool, expected in (("max", np.max(windows, axis=0)), ("mean", np.mean(windows, axis=0))):
-        (row,) = csv.DictReader(run("tag", model, path, *options, "--pool", pool).out.splitlines())
+    mean = expit(np.log(np.mean(np.exp(logit(windows)), axis=0)))
+    for clip_level, expected in (("max", np.max(windows, axis=0)), ("mean", mean)):
+        (row,) = csv.DictReader(run("tag", model, path, *options, "--clip-level", clip_level).out.splitlines())
         assert [float(row[label]) for label in LABELS] == pytest.approx(expected, abs=1e-6)
         assert (row["start_time"], row["end_time"]) == ("0.0", "1.5")
+
+
+@pytest.fixture
+def model_of_short_clips(tmp_path):
+    spread = Spread(low=1.0, median=1.0, high=1.0)
+    sounds = TrainingSounds(n_clips=9, level_dbfs=spread, bandwidth_hz=spread, duration_seconds=spread)
+    return make_bundle(tmp_path / "short clips", make_info(training_sounds=sounds))
+
+
+def write_a_clip_and_a_recording(folder):
+    """A clip of two seconds, and a recording of eight with the same tone from the third to the fifth second."""
+    folder.mkdir()
+    write_audio(folder / "clip.wav", tone("middle", 2.0), 16_000)
+    high, middle = 0.1 * tone("high", 3.0), tone("middle", 2.0)
+    write_audio(folder / "recording.wav", np.concatenate([high, middle, high]), 16_000)
+    return folder
+
+
+def test_recording_longer_than_two_training_clips_is_reported_in_segments(run, model_of_short_clips, tmp_path):
+    folder = write_a_clip_and_a_recording(tmp_path / "sounds")
+    done = run("tag", model_of_short_clips, folder)
+    rows = [row for row in csv.DictReader(done.out.splitlines()) if row["label"] == "middle"]
+    assert [Path(row["file"]).name for row in rows] == ["clip.wav", "recording.wav"]
+    assert (rows[0]["start"], rows[0]["end"]) == ("0.000", "2.000")
+    assert float(rows[1]["start"]) == pytest.approx(3, abs=0.75)
+    assert float(rows[1]["end"]) == pytest.approx(5, abs=0.75)
+    assert "reported in segments, because longer than 2 s (twice the training clips): 1 of 2 files" in done.err
+
+
+def test_clips_and_recordings_are_in_one_table_also_after_a_stop(run, model_of_short_clips, tmp_path, monkeypatch):
+    folder = write_a_clip_and_a_recording(tmp_path / "sounds")
+    run("tag", model_of_short_clips, folder, "-o", tmp_path / "at once", "--format", "csv,jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "at once" / "tags.jsonl").read_text().splitlines()]
+    assert (lines[0]["start"], lines[0]["end"]) == (0.0, 2.0)
+    assert len(lines) > 1
+    assert all(line["end"] - line["start"] < 8 and len(line["tags"]) == 1 for line in lines[1:])
+    tagger, settings = Tagger(model_of_short_clips), TagSettings(format="csv,jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_write_status", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tag_to_tables(tagger, [folder], settings, output=str(tmp_path / "resumed"))
+    done = run("tag", model_of_short_clips, folder, "-o", tmp_path / "resumed", "--format", "csv,jsonl")
+    assert "2 tagged by an earlier run" in done.err
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "at once")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "wide"], "because --format wide needs one row for each: 1 of 2 files; --window 5"),
+        (["--top", "1"], "because --top needs one row for each: 1 of 2 files; --window 5"),
+        (["--top", "1", "--window", "1"], ""),
+        (["--clip-level", "mean"], ""),
+        ([], ""),
+    ],
+)
+def test_long_recordings_that_are_averaged_are_counted(run, model_of_short_clips, tmp_path, options, words):
+    done = run("tag", model_of_short_clips, write_a_clip_and_a_recording(tmp_path / "sounds"), *options)
+    assert words in done.err
+    assert ("averaged over their whole length" in done.err) == bool(words)
+
+
+def test_clip_level_gives_one_row_for_each_recording(run, model_of_short_clips, tmp_path):
+    folder = write_a_clip_and_a_recording(tmp_path / "sounds")
+    tagger = Tagger(model_of_short_clips)
+    command = ("tag", model_of_short_clips, folder, "--min-confidence", "0")
+    tables = {how: list(csv.DictReader(run(*command, "--clip-level", how).out.splitlines())) for how in ("max", "mean")}
+    for rows in tables.values():
+        assert [(row["start"], row["end"]) for row in rows] == [("0.000", "2.000")] * 3 + [("0.000", "8.000")] * 3
+    for row in tables["mean"]:  # as in training and evaluation
+        tags = tagger.tag(row["file"])
+        probability = tags.probabilities[tags.labels.index(row["label"])]
+        assert float(row["probability"]) == pytest.approx(probability, abs=1e-6)
+    [greatest] = [row for row in tables["max"][3:] if row["label"] == "middle"]
+    expected = tagger.probabilities(tone("middle", 1.0), 16_000)[1]
+    assert float(greatest["probability"]) == pytest.approx(expected, abs=0.01)
+
+
+def test_only_chosen_labels_are_reported(run, model, sounds, tmp_path):
+    (tmp_path / "Einige Wörter.txt").write_text('middle\n"high"\n\n', encoding="utf-8-sig")
+    (tmp_path / "not.txt").write_text("high")
+    command = ("tag", model, sounds, "--format", "csv,wide,multi-hot", "--labels", tmp_path / "Einige Wörter.txt")
+    run(*command, "--top", 3, "-o", tmp_path / "two")
+    run(*command, "--top", 3, "--not-labels", tmp_path / "not.txt", "-o", tmp_path / "one")
+    for name, labels in (("two", ["middle", "high"]), ("one", ["middle"])):
+        folder = tmp_path / name
+        assert {row["label"] for row in rows_of(folder / "tags.csv")} == set(labels)
+        assert len(rows_of(folder / "tags.csv")) == len(labels) * 9
+        assert list(rows_of(folder / "tags.wide.csv")[0])[3:] == labels
+        assert list(rows_of(folder / "tags.multi-hot.csv")[0])[3:] == labels
+        assert {row["labels"] for row in rows_of(folder / "status.csv")} == {f"{len(labels)} of 3"}
+
+
+def test_probabilities_do_not_depend_on_the_chosen_labels(run, model, sounds, tmp_path):
+    (tmp_path / "some.txt").write_text("middle")
+    some = run("tag", model, sounds, "--min-confidence", 0, "--labels", tmp_path / "some.txt").out.splitlines()
+    everything = run("tag", model, sounds, "--min-confidence", 0).out.splitlines()
+    assert some == [everything[0], *(row for row in everything if ",middle," in row)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("low\nmidle", "labels.txt, line 2: unknown label 'midle'; did you mean 'middle'? 3 labels are known"),
+        ("low, high", "labels.txt, line 1: 2 labels (low, high); write each on a line of its own"),
+        ("", "no label is left to report"),
+    ],
+)
+def test_wrong_list_of_labels_is_an_error_before_anything_is_tagged(run, model, sounds, tmp_path, content, words):
+    (tmp_path / "labels.txt").write_text(content)
+    done = run("tag", model, sounds, "--labels", tmp_path / "labels.txt", "-o", tmp_path / "out")
+    assert done.status == 1
+    assert words in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_with_commas_need_no_quotes_in_a_list(tmp_path):
+    known = LabelSet(("Chicken, rooster", "Dog", 'a "quoted", word'))
+    (tmp_path / "a.txt").write_text('Chicken, rooster\na "quoted", word\n')
+    assert ChosenLabels.read(known, tmp_path / "a.txt", None).labels.names == (known.names[0], known.names[2])
+    (tmp_path / "b.txt").write_text('"Chicken, rooster"\r\n')
+    assert str(ChosenLabels.read(known, tmp_path / "b.txt", None)) == "1 of 3"
 
 
 def test_segments_join_adjacent_windows(run, model, tmp_path):
@@ -586,7 +718,63 @@ def test_missing_novelty_has_one_reason_and_the_name_that_the_user_gave(tmp_path
 
 def test_files_without_labels_are_counted_among_those_that_could_be_read(run, model, sounds):
     done = run("tag", model, sounds, "--min-confidence", 1)
-    assert "no label detected in 9 of 9 files, because none reaches its threshold" in done.err
+    assert "no label detected in 9 of 9 files, because none reaches its threshold; the most" in done.err
+    done = run("tag", model, sounds, "--segments", "--min-windows", 1000)
+    assert "in 9 of 9 files, because none reaches its threshold for long enough; a smaller --min-windows" in done.err
+
+
+def test_hint_for_files_without_labels_names_a_label_that_it_makes_appear(run, model, sounds):
+    done = run("tag", model, sounds, "--min-confidence", 1)
+    hint = re.search(r"most probable one is (\w+) with [\d.e-]+: --min-confidence ([\d.e-]+) reports it", done.err)
+    assert f",{hint[1]}," in run("tag", model, sounds, "--min-confidence", hint[2]).out
+
+
+@pytest.mark.parametrize(
+    ("probability", "hint"), [(0.00099, ""), (0.049, ""), (0.06, ": --min-confidence 0.054 reports it")]
+)
+def test_no_threshold_is_suggested_that_would_report_mostly_wrong_labels(probability, hint):
+    report = batch.TaggingReport(1, most_probable=(probability, "Dog"))
+    expected = f"reaches its threshold; the most probable one is Dog with {probability:.2g}{hint}"
+    assert _why_no_label(report, TagSettings()) == expected
+
+
+def test_options_that_take_a_file_of_labels_say_so(run, model, sounds):
+    done = run("tag", model, sounds, "--labels", "Dog")
+    assert "--labels Dog: no such file; it takes a file with one label in each line" in done.err
+    assert "one label" not in run("tag", model, sounds, "--deployments", "Dog").err
+
+
+@pytest.mark.parametrize("option", ["--min-confidence", "--threshold"])
+def test_decimal_comma_is_an_error_that_shows_the_decimal_point(run, model, sounds, option):
+    done = run("tag", model, sounds, option, "0,2")
+    assert done.status == 2
+    assert "; write a decimal point: 0.2" in done.err
+
+
+def test_second_run_says_that_it_replaced_the_tags_and_suggests_no_format_that_it_wrote(run, model, sounds, tmp_path):
+    first = run("tag", model, sounds, "-o", tmp_path / "out")
+    second = run("tag", model, sounds, "-o", tmp_path / "out", "--format", "audacity")
+    assert "replaced" not in first.err
+    assert "(the tags of an earlier run are replaced)" in second.err
+    assert "--format audacity" in first.err
+    assert "--format audacity" not in second.err
+    assert "next: spectag suggest" in second.err
+
+
+def test_tag_says_where_the_results_are_and_what_to_do_next(run, model, sounds, tmp_path):
+    done = run("tag", model, sounds, "-o", tmp_path / "out")
+    assert f"tags: {tmp_path / 'out'}   status of each file: {tmp_path / 'out' / 'status.csv'}" in done.err
+    audacity = ["spectag", "tag", model, sounds, "--format", "audacity", "-o", "audacity"]
+    assert f"next: {shlex.join(map(str, audacity))}\n" in done.err
+    assert f"\n      {shlex.join(map(str, ['spectag', 'suggest', model, sounds, '-o', 'next.csv']))}\n" in done.err
+    assert "next: " not in run("tag", model, sounds).err
+
+
+def test_quiet_run_reports_only_errors(run, model, sounds, tmp_path):
+    done = run("tag", model, sounds, "-o", tmp_path / "out", "--quiet")
+    assert done.status == 3
+    assert {line.split(":")[0] for line in done.err.splitlines()} == {"skipped"}
+    assert run("tag", "-q", model, sounds).out == run("tag", model, sounds).out
 
 
 def test_speed_is_left_out_for_less_than_a_second_of_sound(run, model, tmp_path):
@@ -634,3 +822,17 @@ def test_shift_is_found_by_worker_processes_too(run, model_with_novelty, tmp_pat
         warnings.append([line for line in done.err.splitlines() if line.startswith(("WARNING", "  "))])
     assert warnings[0] == warnings[1]
     assert len(warnings[0]) > 1
+
+
+def test_tags_get_the_names_of_a_table(run, model, sounds, tmp_path):
+    plain = run("tag", model, sounds, "--min-confidence", 0.1)
+    label = next(csv.DictReader(plain.out.splitlines()))["label"]
+    names = tmp_path / "names.csv"
+    names.write_text(f"old;new\n{label};Grüße\n", encoding="utf-8-sig")
+    done = run("tag", model, sounds, "--min-confidence", 0.1, "--names", names)
+    old, new = (list(csv.DictReader(text.splitlines())) for text in (plain.out, done.out))
+    assert [row | {"label": "Grüße" if row["label"] == label else row["label"]} for row in old] == new
+    done = run("tag", model, sounds, "--names", names, "--format", "wide")
+    assert (done.status, "--format wide has the labels of the model; leave --names out" in done.err) == (2, True)
+    names.write_text("old,new\nNobody,Somebody\n")
+    assert "no new name for any of the labels" in run("tag", model, sounds, "--names", names).err

@@ -10,10 +10,19 @@ from helpers.bundles import LABELS as BUNDLE_LABELS
 from helpers.bundles import make_bundle, make_info
 from spectag.config.base import SegmentConfig
 from spectag.config.tagging import TagSettings
+from spectag.data.label_map import as_label_map
 from spectag.models.bundle import WindowThresholds
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
-from spectag.tagging.events import Event, detected_events, segment_events, select_labels, window_events
+from spectag.tagging.events import (
+    Event,
+    FileEvents,
+    detected_events,
+    renamed,
+    segment_events,
+    select_labels,
+    window_events,
+)
 from spectag.tagging.parallel import TaggedFile
 
 LABELS = ("Bark", "Hi-hat", "Sink")
@@ -50,6 +59,35 @@ def test_events_are_ordered_by_window_and_have_its_times():
         Event(0.0, 2.0, "Bark", float(np.float32(0.9))),
         Event(0.0, 2.0, "Sink", float(np.float32(0.7))),
         Event(4.0, 6.0, "Hi-hat", 1.0),
+    )
+
+
+NEW_NAMES = as_label_map({"Bark": "Animal", "Hi-hat": "Animal", "Hiss": None})
+
+
+def test_of_several_events_of_a_window_that_get_one_name_the_most_probable_stays():
+    timeline = timeline_of([0.5, 0.9, 0.7], [0.8, 0.1, 0.9])
+    file = FileEvents("a.wav", 4.0, window_events(timeline, LABELS, THRESHOLDS), timeline)
+    found = [
+        (event.start_seconds, event.label, round(event.probability, 3)) for event in renamed(file, NEW_NAMES).events
+    ]
+    assert found == [(0.0, "Animal", 0.9), (0.0, "Sink", 0.7), (2.0, "Sink", 0.9), (2.0, "Animal", 0.8)]
+
+
+def test_segments_that_get_one_name_are_joined_if_they_overlap_or_touch():
+    events = (
+        Event(0.0, 3.0, "Bark", 0.7, 0.5),
+        Event(0.0, 9.0, "Sink", 0.9, 0.1),
+        Event(2.0, 2.5, "Hi-hat", 0.8, 0.2),
+        Event(3.0, 4.0, "Hi-hat", 0.6, 0.9),
+        Event(5.0, 6.0, "Bark", 0.9, 0.4),
+        Event(5.0, 6.0, "Hiss", 0.9, 0.4),
+    )
+    file = FileEvents("a.wav", 9.0, events, timeline_of([0, 0, 0]), by_window=False)
+    assert renamed(file, NEW_NAMES).events == (
+        Event(0.0, 4.0, "Animal", 0.8, 0.2),
+        Event(0.0, 9.0, "Sink", 0.9, 0.1),
+        Event(5.0, 6.0, "Animal", 0.9, 0.4),
     )
 
 
@@ -119,9 +157,9 @@ def test_min_confidence_replaces_the_thresholds_of_windows_and_segments(tagger):
     ]
 
 
-@pytest.mark.parametrize(("pool", "expected"), [("max", 0.8), ("mean", 0.35)])
-def test_pooled_windows_become_one(tagger, pool, expected):
-    events = detect(tagger, column=(0.8, 0.2, 0.2, 0.2), window=1.0, pool=pool, min_confidence=0.1)
+@pytest.mark.parametrize(("clip_level", "expected"), [("max", 0.8), ("mean", 0.542857)])
+def test_pooled_windows_become_one(tagger, clip_level, expected):
+    events = detect(tagger, column=(0.8, 0.2, 0.2, 0.2), window=1.0, clip_level=clip_level, min_confidence=0.1)
     assert events == [(0.0, 4.0, expected)]
 
 
@@ -160,17 +198,25 @@ def test_labels_of_novel_windows_and_segments_are_left_out_and_counted(tagger):
     assert detect_with_novelty(tagger, column=column, novelty=novelty, max_novelty=2)[1] == 0
 
 
-@pytest.mark.parametrize("pool", ["max", "mean"])
-def test_novel_windows_do_not_count_in_a_pool(tagger, pool):
+@pytest.mark.parametrize("clip_level", ["max", "mean"])
+def test_novel_windows_do_not_count_in_a_pool(tagger, clip_level):
     column = (0.9, 0.9, 0.9, 0.0)
     novel_sound, familiar_sound = (2.0, 2.0, 2.0, 0.5), (0.5, 0.5, 0.5, 2.0)
-    assert detect_with_novelty(tagger, column=column, novelty=novel_sound, pool=pool) == ([(0.0, 4.0, 0.5)], 0)
-    assert detect_with_novelty(tagger, column=column, novelty=novel_sound, pool=pool, max_novelty=1) == ([], 1)
-    assert detect_with_novelty(tagger, column=column, novelty=familiar_sound, pool=pool, max_novelty=1) == (
+    assert detect_with_novelty(tagger, column=column, novelty=novel_sound, clip_level=clip_level) == (
         [(0.0, 4.0, 0.5)],
         0,
     )
-    assert detect_with_novelty(tagger, column=column, novelty=(2.0,) * 4, pool=pool, top=1, max_novelty=1) == ([], 1)
+    assert detect_with_novelty(tagger, column=column, novelty=novel_sound, clip_level=clip_level, max_novelty=1) == (
+        [],
+        1,
+    )
+    assert detect_with_novelty(tagger, column=column, novelty=familiar_sound, clip_level=clip_level, max_novelty=1) == (
+        [(0.0, 4.0, 0.5)],
+        0,
+    )
+    assert detect_with_novelty(
+        tagger, column=column, novelty=(2.0,) * 4, clip_level=clip_level, top=1, max_novelty=1
+    ) == ([], 1)
 
 
 def test_windows_and_segments_have_thresholds_of_their_own(tagger, tmp_path):
@@ -183,9 +229,9 @@ def test_windows_and_segments_have_thresholds_of_their_own(tagger, tmp_path):
     assert detect(with_own, column=column) == []
 
 
-@pytest.mark.parametrize("pool", ["max", "mean"])
-def test_a_familiar_sound_is_not_diluted_by_novel_windows_in_a_pool(tagger, pool):
+@pytest.mark.parametrize("clip_level", ["max", "mean"])
+def test_a_familiar_sound_is_not_diluted_by_novel_windows_in_a_pool(tagger, clip_level):
     events = detect_with_novelty(
-        tagger, column=(0.9, 0.0, 0.0, 0.0), novelty=(0.5, 2.0, 2.0, 2.0), pool=pool, max_novelty=1
+        tagger, column=(0.9, 0.0, 0.0, 0.0), novelty=(0.5, 2.0, 2.0, 2.0), clip_level=clip_level, max_novelty=1
     )
     assert events == ([(0.0, 4.0, 0.5)], 0)

@@ -26,6 +26,27 @@ def test_folder_gives_its_sounds_in_sorted_order(sounds):
     assert find_files(["."], WAV) == ["a b.WAV", "b.wav", "ü/[1].wav", "ü/c.flac", "ü/tief/d.wav"]
 
 
+def test_missing_file_is_an_error_with_a_similar_name(sounds):
+    with pytest.raises(AudioError, match=r"^d\.wav: no such file or folder$"):
+        find_files(["d.wav"], WAV)
+    with pytest.raises(AudioError, match=r"^ü/teif: no such file or folder; did you mean 'tief'\?$"):
+        find_files(["ü/teif"], WAV)
+
+
+def test_words_that_may_be_a_misspelt_path_with_spaces_are_shown_in_quotes(sounds):
+    with pytest.raises(AudioError, match=r"^Süd: .*if this is a part of a path with spaces, .*: 'Süd Ost Bach\.wav'$"):
+        find_files(["Süd", "Ost", "Bach.wav", "d.wav"], WAV)
+    with pytest.raises(AudioError, match=r"^d\.wav: no such file or folder$"):  # two files, not one
+        find_files(["d.wav", "e.wav"], WAV)
+    with pytest.raises(AudioError, match=r"^x: no such file or folder$"):
+        find_files(["x", "ü"], WAV)
+
+
+def test_words_of_a_path_with_spaces_are_recognised(sounds):
+    with pytest.raises(AudioError, match=r"^a: no such file or folder; a path with spaces needs quotes: 'a b.WAV'$"):
+        find_files(["b.wav", "a", "b.WAV"], WAV)
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

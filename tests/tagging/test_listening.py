@@ -37,10 +37,11 @@ def make_windows(probabilities, *, window=1.0, step=0.5, delay=0.0):
     ]
 
 
-def detect(probabilities, thresholds, hysteresis, **options):
+def detect(probabilities, thresholds, hysteresis, min_windows=1, **options):
     """The onsets and offsets in windows with these probabilities."""
     thresholds = np.array(thresholds, np.float32)
-    detector = OnOffDetector([f"label {i}" for i in range(len(thresholds))], thresholds, hysteresis, clock=lambda: 0.0)
+    names = [f"label {i}" for i in range(len(thresholds))]
+    detector = OnOffDetector(names, thresholds, hysteresis, lambda: 0.0, min_windows)
     events = [event for window in make_windows(probabilities, **options) for event in detector.update(window)]
     return events + detector.finish()
 
@@ -94,6 +95,24 @@ def test_labels_of_separate_windows_are_on_for_whole_windows():
     assert segments_of(events) == [("label 0", 0.0, 1.0), ("label 1", 3.0, 4.0)]
 
 
+def test_label_must_be_on_in_two_windows_in_a_row_to_be_reported():
+    events = detect([0.9, 0.1, 0.7, 0.8, 0.1], [0.6], hysteresis=1.0, min_windows=2, step=1.0)
+    assert [(event.time_seconds, event.is_onset, round(event.probability, 2)) for event in events] == [
+        (2.0, True, 0.8),  # the start of the first of the two windows, and the larger probability
+        (4.0, False, 0.1),
+    ]
+    assert detect([0.1, 0.9], [0.6], hysteresis=1.0, min_windows=2) == []  # the sound ends too early
+
+
+def test_latency_of_an_onset_contains_the_windows_that_it_waited_for():
+    clock = iter([1.25, 2.25])
+    detector = OnOffDetector(["a"], np.array([0.5], np.float32), 1.0, lambda: next(clock), min_windows=2)
+    first, second = make_windows([0.9, 0.9], step=1.0)
+    assert detector.update(first) == []
+    [event] = detector.update(second)
+    assert event.latency_seconds == 1.25
+
+
 def test_latency_is_the_time_since_the_last_sample_of_the_window():
     detector = OnOffDetector(["a"], np.array([0.5], np.float32), 1.0, clock=lambda: 1.75)
     [event] = detector.update(make_windows([0.9], delay=0.5)[0])
@@ -119,10 +138,16 @@ def test_every_onset_has_its_offset_in_order_of_time(rows, limits, hysteresis, s
         assert all(event.probability <= np.float32(hysteresis * limits[index]) for event in offsets)
 
 
-@given(rows=probabilities, limits=thresholds, smooth=st.sampled_from([1, 3, 5]), step=st.sampled_from([0.25, 0.5, 1.0]))
-def test_without_hysteresis_labels_are_on_in_the_segments_of_the_recording(rows, limits, smooth, step):
+@given(
+    rows=probabilities,
+    limits=thresholds,
+    smooth=st.sampled_from([1, 3, 5]),
+    step=st.sampled_from([0.25, 0.5, 1.0]),
+    least=st.sampled_from([1, 2, 4]),
+)
+def test_without_hysteresis_labels_are_on_in_the_segments_of_the_recording(rows, limits, smooth, step, least):
     rows, limits = np.array(rows, np.float32).reshape(-1, 3), np.array(limits, np.float32)
-    config = SegmentConfig(smooth_windows=smooth, hysteresis=1.0, min_duration_seconds=0.0, max_gap_seconds=0.0)
+    config = SegmentConfig(smooth_windows=smooth, hysteresis=1.0, min_windows=least)
     windows = make_windows(rows, step=step) if len(rows) else []
     starts, ends = (
         np.array([getattr(window, name) for window in windows]) for name in ("start_seconds", "end_seconds")
@@ -131,7 +156,7 @@ def test_without_hysteresis_labels_are_on_in_the_segments_of_the_recording(rows,
         (f"label {segment.label_index}", segment.start_seconds, segment.end_seconds)
         for segment in find_segments(Timeline(starts, ends, rows), limits, config)
     ]
-    detector = OnOffDetector(["label 0", "label 1", "label 2"], limits, 1.0, clock=lambda: 0.0)
+    detector = OnOffDetector(["label 0", "label 1", "label 2"], limits, 1.0, lambda: 0.0, least)
     events = [event for window in median_windows(windows, smooth) for event in detector.update(window)]
     assert segments_of(events + detector.finish()) == sorted(expected)
 

@@ -50,6 +50,12 @@ def test_output_named_like_a_recording_is_an_error(output):
         output_paths(output, ["csv"])
 
 
+@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/3"])
+def test_standard_output_as_a_file_is_an_error_that_says_what_to_do(output):
+    with pytest.raises(ConfigError, match=rf"^-o {output}: results go to files, .*; leave out -o to print them$"):
+        output_paths(output, ["csv"])
+
+
 def test_existing_folder_may_be_named_like_a_recording(tmp_path):
     (tmp_path / "2024.wav").mkdir()
     assert output_paths(str(tmp_path / "2024.wav"), ["csv"]).in_folder
@@ -99,18 +105,19 @@ def test_several_formats_in_one_file_are_an_error():
 def test_suffix_decides_the_format():
     names = (None, "a.csv", "a.JSONL", "b.parquet", "out", "results.v2", "2024.05", "out.xlsx/")
     assert [format_of(name) for name in names] == ["csv", "csv", "jsonl", "parquet", "csv", "csv", "csv", "csv"]
+    assert [format_of(f"tags.{name}") for name in ("tsv", "xlsx", "json")] == ["tsv", "xlsx", "json"]
 
 
-@pytest.mark.parametrize("output", ["t.json", "t.TSV", "s3://bucket/t.txt"])
+@pytest.mark.parametrize("output", ["t.TXT", "s3://bucket/t.txt"])
 def test_suffix_of_several_formats_needs_a_format(output):
-    with pytest.raises(ConfigError, match=r"use \.csv, \.jsonl or \.parquet, or choose one with --format: csv, jsonl"):
+    with pytest.raises(ConfigError, match=r"use \.csv, \.tsv, .* or \.xlsx, or choose one with --format: csv, tsv"):
         format_of(output)
     assert not output_paths(output, ["raven"]).in_folder
 
 
-@pytest.mark.parametrize("output", ["tags.xlsx", "out/tags.ods", "s3://bucket/tags.html"])
+@pytest.mark.parametrize("output", ["tags.xls", "out/tags.ods", "s3://bucket/tags.html"])
 def test_unknown_suffix_is_an_error_and_no_folder(output):
-    expected = r"is not a suffix of tables; use \.csv, \.jsonl or \.parquet, or add / if it is the name of a folder"
+    expected = r"is not a suffix of tables; use \.csv, .*\.parquet or \.xlsx, or add / if it is the name of a folder"
     for check in (format_of, lambda name: output_paths(name, ["csv"])):
         with pytest.raises(ConfigError, match=expected):
             check(output)

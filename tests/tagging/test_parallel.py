@@ -12,8 +12,8 @@ from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone
 from spectag.audio.files import read_audio, write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import write_png
-from spectag.config.base import ImageConfig, WindowConfig
-from spectag.errors import BundleError
+from spectag.config.base import ImageConfig, LongRecordingWindows, WindowConfig
+from spectag.errors import AudioError, BundleError, ConfigError
 from spectag.models.bundle import ONNX_FILE
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import pool_logits
@@ -53,12 +53,11 @@ def test_results_come_in_the_order_of_the_files(tagger, tmp_path, workers):
 def test_unreadable_file_gets_a_reason_and_the_rest_is_tagged(tagger, tmp_path, workers):
     paths = write_tones(tmp_path / "sounds", 3)
     paths[1].write_bytes(b"")
-    tagged = list(tag(tagger, [*paths, tmp_path / "gone.wav", tmp_path], workers=workers))
-    assert [file.timeline is None for file in tagged] == [False, True, False, True, True]
-    assert [file.reason is None for file in tagged] == [True, False, True, False, False]
+    tagged = list(tag(tagger, [*paths, tmp_path / "gone.wav"], workers=workers))
+    assert [file.timeline is None for file in tagged] == [False, True, False, True]
+    assert [file.reason is None for file in tagged] == [True, False, True, False]
     assert "01 middle.wav: the file is empty (0 bytes)" in tagged[1].reason
     assert "gone.wav" in tagged[3].reason
-    assert "got a folder" in tagged[4].reason
 
 
 class NanTagger(Tagger):
@@ -100,6 +99,27 @@ def test_clip_in_parts_has_the_pooled_logits_and_mean_features_of_its_parts(tmp_
     assert (tagged.timeline.starts.tolist(), tagged.timeline.ends.tolist()) == ([0.0], [1.0])
 
 
+@pytest.mark.parametrize(("n_samples", "n_windows"), [(32_000, 1), (32_001, 4)])
+def test_only_recordings_longer_than_a_clip_have_windows(tmp_path, n_samples, n_windows):
+    tagger = Tagger(make_bundle(tmp_path / "m", make_info(window=WindowConfig(max_clip_seconds=1.5))))
+    path = tmp_path / "a.wav"
+    write_audio(path, tone("low", 3.0)[:n_samples], 16_000)
+    window = LongRecordingWindows(window_seconds=0.5, longer_than_seconds=2.0)
+    [tagged] = tag(tagger, path, window=window)
+    assert len(tagged.timeline.starts) == n_windows
+    assert tagged.duration_seconds == n_samples / 16_000
+    if n_windows == 1:
+        assert np.array_equal(tagged.timeline.probabilities[0], tagger.tag(path).probabilities)
+
+
+@pytest.mark.parametrize(("window", "end"), [(None, 1.001), (WindowConfig(window_seconds=1.0), 1.0)])
+def test_length_of_a_recording_includes_the_rest_that_no_window_contains(tagger, tmp_path, window, end):
+    write_audio(tmp_path / "a.wav", tone("low", 1.001), 16_000)
+    [tagged] = tag(tagger, tmp_path / "a.wav", window=window)
+    assert tagged.timeline.ends.tolist() == [end]
+    assert tagged.duration_seconds == pytest.approx(1.001)
+
+
 def test_unusual_sounds_are_tagged(tagger, tmp_path, rng):
     stereo = rng.uniform(-0.1, 0.1, (96_000, 2))
     soundfile.write(tmp_path / "Zweispur, 96 kHz – größer.flac", stereo, 96_000)
@@ -124,6 +144,14 @@ def test_windows_come_in_order_of_time(tagger, tmp_path):
     assert np.array_equal(tagged.timeline.probabilities, [tags.probabilities for tags in expected])
 
 
+def test_window_may_be_its_length_in_seconds(tagger, tmp_path):
+    (path,) = write_tones(tmp_path / "sounds", 1, seconds=2.0)
+    (by_number,), (by_config,) = (tag(tagger, [path], window=w) for w in (0.5, WindowConfig(window_seconds=0.5)))
+    assert by_number.timeline.starts.tolist() == by_config.timeline.starts.tolist() == [0.0, 0.5, 1.0, 1.5]
+    with pytest.raises(ConfigError, match="window: window_seconds: expected a number greater than 0"):
+        next(tag(tagger, [path], window=0))
+
+
 def test_window_without_a_length_means_whole_recordings(tagger, tmp_path):
     (path,) = write_tones(tmp_path / "sounds", 1)
     (tagged,) = tag(tagger, [path], window=WindowConfig())
@@ -135,6 +163,19 @@ def test_one_path_or_string_is_accepted(tagger, tmp_path):
     for files in ([str(path)], str(path), path):
         (tagged,) = tag(tagger, files)
         assert tagged.file == str(path)
+
+
+def test_folders_and_patterns_stand_for_their_files_as_in_the_command(tagger, tmp_path):
+    paths = write_tones(tmp_path / "sounds", 3)
+    (tmp_path / "sounds" / "notes.txt").write_text("not a sound")
+    (tmp_path / "nothing").mkdir()
+    expected = [*map(str, paths)]
+    assert [file.file for file in tag(tagger, tmp_path / "sounds")] == expected
+    names = [paths[2], tmp_path / "sounds", str(tmp_path / "*" / "0*low.wav")]
+    assert [file.file for file in tag(tagger, names)] == [expected[2], *expected, expected[0]]
+    for missing in (tmp_path / "nothing", tmp_path / "*.flac"):
+        with pytest.raises(AudioError):
+            list(tag(tagger, missing))
 
 
 def test_no_files_give_no_results(tagger):

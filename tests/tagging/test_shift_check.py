@@ -49,7 +49,7 @@ def test_recordings_like_the_training_clips_are_no_difference(rng):
         ({"level": -58}, "28 dB quieter than the training clips: median -58 dBFS, training -30 (-40 to -20)"),
         ({"level": -3}, "27 dB louder"),
         ({"bandwidth": 4000}, "no sound above 4 kHz, training clips have it up to 15 kHz (9 to 16 kHz)"),
-        ({"duration": 600}, "600 s long, training clips 5 s (4 to 6); --window 5"),
+        ({"duration": 600}, "600 s long, training clips 5 s (4 to 6); --segments reports"),
         ({"duration": 0.5}, "0.5 s long, training clips 5 s (4 to 6)"),
         ({"novelty": (1.5,)}, "100% of them have a novelty above 1, new recordings of the training sounds 3%"),
     ],
@@ -57,6 +57,13 @@ def test_recordings_like_the_training_clips_are_no_difference(rng):
 def test_each_difference_is_named_with_both_values(changes, words):
     [difference] = differences([recording(**changes)] * 10)
     assert words in difference
+
+
+def test_loudest_window_of_a_long_recording_may_exceed_whole_training_clips():
+    windows = (0.5,) * 100
+    assert differences([recording(level=-9, duration=300, novelty=windows)], compares_duration=False) == []
+    [difference] = differences([recording(level=-58, duration=300, novelty=windows)], compares_duration=False)
+    assert "28 dB quieter" in difference
 
 
 def test_a_few_recordings_say_nothing_but_many_windows_of_one_do():

@@ -22,7 +22,7 @@ from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import open_clips
-from spectag.errors import BundleError
+from spectag.errors import BundleError, MissingExtraError
 from spectag.models.bundle import read_info
 from spectag.models.novelty import KEPT_FRACTION, NoveltyInfo
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
@@ -33,13 +33,16 @@ from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.scores import score_predictions
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import no_log, silent
-from spectag.training import bundle_writer
+from spectag.training import bundle_writer, curves
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output, write_bundle
 from spectag.training.heads.novelty import fit_directions
-from spectag.training.inputs import feature_store
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members import bundle_member
 from spectag.training.members.bundle_member import BundleMember
+from spectag.training.members.bundle_network import FrozenNetwork
+from spectag.training.members.clip_logits import FinetunedNetwork
+from spectag.training.members.head_training import head_weights
+from spectag.training.networks import traced_network
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
 
@@ -63,7 +66,7 @@ class Trained:
         self.store = FeatureStore(root, RECIPE, FRONT_END)
         self.store.of_clips(self.clips, progress=silent)
         torch.manual_seed(0)
-        self.head = build_head("linear", 960, len(LABELS))
+        self.head = head_weights(build_head("linear", 960, len(LABELS)))
 
     @property
     def manifest(self):
@@ -76,7 +79,7 @@ class Trained:
         member = BundleMember(
             recipe=RECIPE,
             front_end=FRONT_END,
-            network=TaggerNetwork(self.store.extractor, self.head).eval(),
+            network=FrozenNetwork(self.store, self.head),
             clips=self.clips,
             store=self.store,
             weights_sha256=self.store.weights_sha256,
@@ -147,12 +150,12 @@ def bundle(trained, tmp_path_factory):
 
 @pytest.fixture
 def no_export(monkeypatch, bundle):
-    """The exporter takes a second: copy its earlier file."""
-    monkeypatch.setattr(bundle_member, "export_network", lambda *_, **__: shutil.copy(bundle / "model.onnx", _[-1]))
+    """Copy an earlier file of the network."""
+    monkeypatch.setattr(bundle_member, "write_network", lambda *_, **__: shutil.copy(bundle / "model.onnx", _[-1]))
 
 
 def module_of(step):
-    return bundle_member if step in ("export_network", "save_file") else bundle_writer
+    return bundle_member if step in ("write_network", "save_file") else bundle_writer
 
 
 def contents(folder):
@@ -190,7 +193,7 @@ def test_spectag_json_describes_data_and_network(bundle, record, trained):
     assert info.backbone.weights_sha256 == trained.store.weights_sha256
     assert (info.data.name, info.data.n_clips) == ("train.csv", N_CLIPS)
     assert info.data.n_clips_per_label == (3, 2, 1)
-    assert set(info.versions) == {"python", "spectag", "torch", "onnxruntime", "numpy"}
+    assert set(info.versions) == {"python", "spectag", "torch", "onnxruntime", "numpy"}  # these tests import torch
     assert info.metrics["lwlrap"] == pytest.approx(record.scores.lwlrap)
     assert [fold["lwlrap"] for fold in info.metrics["folds"]] == [0.75, 0.5]
 
@@ -211,7 +214,7 @@ def test_thresholds_that_are_not_fitted_are_one_half_and_marked(bundle):
     assert "| Rain, heavy | 1 | 0.50 (not fitted) |" in (bundle / "README.md").read_text(encoding="utf-8")
 
 
-def test_difference_to_torch_is_recorded_and_small(tmp_path, no_export, trained, record):
+def test_difference_to_training_is_recorded_and_small(tmp_path, no_export, trained, record):
     difference = trained.write_bundle(tmp_path / "model", record)
     assert 0 <= difference < 1e-4
     assert read_info(tmp_path / "model").onnx_difference == difference
@@ -260,6 +263,25 @@ def test_epochs_are_written_as_a_table(tmp_path, no_export, trained, record):
     assert [row[:5] for row in rows[1:]] == [["1", "0.75", "0.5", "", ""], ["2", "0.5", "0.25", "1.0", "0.125"]]
 
 
+def test_learning_curves_are_in_the_folder_before_it_gets_its_name(tmp_path, no_export, trained, record, monkeypatch):
+    folder = tmp_path / "model"
+    drawn = []
+    monkeypatch.setattr(curves, "save_figure", lambda _, path: drawn.append((path.name, folder.exists())))
+    trained.write_bundle(folder, replace(record, epochs=(Epoch(1, 0.75, 0.5, None, None),)))
+    assert drawn == [("epochs.png", False)]
+
+
+def test_without_matplotlib_the_log_says_that_there_is_no_picture(tmp_path, monkeypatch):
+    def no_matplotlib(*_):
+        raise MissingExtraError("matplotlib", "plots", "drawing a figure")
+
+    monkeypatch.setattr(curves, "save_figure", no_matplotlib)
+    lines = []
+    curves.save_learning_curves(tmp_path / "epochs.png", [Epoch(1, 0.75, 0.5, None, None)], title="", log=lines.append)
+    [line] = lines
+    assert line.startswith("no picture of the learning curves: ")
+
+
 def test_new_bundle_replaces_the_old_one_completely(tmp_path, no_export, trained, record):
     trained.write_bundle(tmp_path / "model", replace(record, epochs=(Epoch(1, 0.75, 0.5, None, None),)))
     trained.write_bundle(tmp_path / "model", record)
@@ -276,7 +298,7 @@ def test_target_of_a_symbolic_link_is_replaced(tmp_path, no_export, trained, rec
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "model"]
 
 
-@pytest.mark.parametrize("step", ["export_network", "save_file", "_onnx_difference", "write_info", "render_card"])
+@pytest.mark.parametrize("step", ["write_network", "save_file", "_onnx_difference", "write_info", "render_card"])
 @pytest.mark.parametrize("is_there", [True, False], ids=["over an old one", "new"])
 def test_ctrl_c_leaves_no_partial_files_and_the_old_bundle_unchanged(
     tmp_path, monkeypatch, no_export, bundle, trained, record, step, is_there
@@ -329,10 +351,10 @@ def test_full_disk_is_an_error_that_names_the_bundle(tmp_path, monkeypatch, no_e
     assert not list(tmp_path.iterdir())
 
 
-def test_onnx_file_that_differs_from_torch_is_refused(tmp_path, monkeypatch, no_export, trained, record):
-    other = build_head("linear", 960, len(LABELS))  # not the one that was exported
-    with pytest.raises(BundleError, match=r"model\.onnx differs from torch by \d\.\de[-+]\d+ in probability"):
-        trained.write_bundle(tmp_path / "model", record, network=TaggerNetwork(trained.store.extractor, other).eval())
+def test_onnx_file_that_differs_from_training_is_refused(tmp_path, monkeypatch, no_export, trained, record):
+    other = head_weights(build_head("linear", 960, len(LABELS)))  # not the one that was exported
+    with pytest.raises(BundleError, match=r"model\.onnx differs from training by \d\.\de[-+]\d+ in probability"):
+        trained.write_bundle(tmp_path / "model", record, network=FrozenNetwork(trained.store, other))
     assert not list(tmp_path.iterdir())
 
 
@@ -452,10 +474,9 @@ def test_foreign_file_in_a_bundle_is_not_lost(tmp_path, bundle):
 
 
 def test_onnx_file_that_gives_nan_is_refused(tmp_path, no_export, trained, record):
-    head = build_head("linear", 960, len(LABELS))
-    torch.nn.init.constant_(head.linear.bias, torch.nan)
-    with pytest.raises(BundleError, match=r"model\.onnx differs from torch by nan"):
-        trained.write_bundle(tmp_path / "model", record, network=TaggerNetwork(trained.store.extractor, head).eval())
+    head = trained.head.scaled(1.0, np.nan)
+    with pytest.raises(BundleError, match=r"model\.onnx differs from training by nan"):
+        trained.write_bundle(tmp_path / "model", record, network=FrozenNetwork(trained.store, head))
 
 
 # ------------------------------------------------------------------------------------------------ several networks
@@ -476,6 +497,15 @@ def scratch_network(seed):
     return tagger.eval()
 
 
+def as_torch(member):
+    """The network of a member in torch."""
+    if isinstance(member.network, FinetunedNetwork):
+        return member.network.network
+    head = build_head("linear", 960, 3)
+    head.load_state_dict({name: torch.from_numpy(values) for name, values in member.network.head.arrays.items()})
+    return TaggerNetwork(member.store.extractor, head).eval()
+
+
 class Three:
     """Three networks of one architecture: one with the front end of `Trained`, two with another one."""
 
@@ -491,7 +521,7 @@ class Three:
         self.members = [
             trained.member(clips=clips),
             *(
-                trained.member(front_end=other, network=scratch_network(seed), clips=other_clips, is_frozen=False)
+                trained.member(front_end=other, network=FinetunedNetwork(scratch_network(seed)), clips=other_clips)
                 for seed in (1, 2)
             ),
         ]
@@ -499,9 +529,8 @@ class Three:
     @torch.inference_mode()
     def logits(self, i):
         """Each network's logits for clip i by torch."""
-        return [
-            member.network(torch.from_numpy(member.clips.inputs(i)[None].copy())).numpy()[0] for member in self.members
-        ]
+        inputs = [torch.from_numpy(member.clips.inputs(i)[None].copy()) for member in self.members]
+        return [as_torch(member)(values).numpy()[0] for member, values in zip(self.members, inputs, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -513,10 +542,10 @@ def three(trained, tmp_path_factory):
 def ensemble(three, tmp_path_factory):
     """The bundle of the three networks."""
     output, traced = tmp_path_factory.mktemp("out") / "three", []
-    trace = feature_store.trace_features
+    trace = traced_network.trace_features
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(feature_store, "trace_features", lambda *args: traced.append(args) or trace(*args))
+        patch.setattr(traced_network, "trace_features", lambda *args: traced.append(args) or trace(*args))
         difference = write_bundle(output, make_record(three.manifest), three.members, WEIGHTS)
     assert difference == read_info(output).onnx_difference <= 1e-4
     assert len(traced) == 2  # one graph for the two networks with inputs of the same size
@@ -583,7 +612,7 @@ def test_each_network_has_its_folder_and_spectag_json_lists_them(ensemble):
 def test_weights_of_each_network_load_strictly_and_are_its_own(ensemble, three):
     for number, member in enumerate(three.members, start=1):
         saved = load_file(ensemble / "members" / str(number) / "weights.safetensors")
-        own = member.network.state_dict()
+        own = as_torch(member).state_dict()
         assert set(saved) == set(own)
         assert all(torch.equal(saved[name], own[name]) for name in own)
 
@@ -608,12 +637,13 @@ def test_single_remaining_network_gives_the_probabilities_of_the_ensemble(tmp_pa
 
 
 def test_weight_and_bias_become_part_of_a_layer_norm_head(trained):
-    head = build_head("layer_norm", 960, 3)
-    member = trained.member(network=TaggerNetwork(trained.store.extractor, head).eval())
-    before = member.network(torch.ones(1, 1, 16, 9))
-    scaled = member.scaled(3.0, 0.25)
-    torch.testing.assert_close(scaled.network(torch.ones(1, 1, 16, 9)), 3 * before + 0.25)
-    torch.testing.assert_close(member.network(torch.ones(1, 1, 16, 9)), before)
+    network = TaggerNetwork(trained.store.extractor, build_head("layer_norm", 960, 3)).eval()
+    frozen = FrozenNetwork(trained.store, head_weights(network.head))
+    for trained_network in (FinetunedNetwork(network), frozen):
+        member = trained.member(network=trained_network)
+        before = member.training_logits(0)
+        np.testing.assert_allclose(member.scaled(3.0, 0.25).training_logits(0), 3 * before + 0.25, atol=1e-5)
+        np.testing.assert_array_equal(member.training_logits(0), before)
 
 
 def test_networks_without_weight_are_left_out(tmp_path, no_export, trained, record):
@@ -636,7 +666,7 @@ def test_wrong_number_of_weights_is_refused(tmp_path, three, record, weights):
 
 def test_weights_of_other_epochs_are_in_the_bundle(tmp_path, no_export, trained, record):
     best = scratch_network(7)
-    trained.write_bundle(tmp_path / "model", record, other_weights={"best": best})
+    trained.write_bundle(tmp_path / "model", record, other_weights={"best": FinetunedNetwork(best)})
     saved = load_file(tmp_path / "model" / "best.safetensors")
     assert all(torch.equal(saved[name], values) for name, values in best.state_dict().items())
     check_output(tmp_path / "model")
@@ -657,7 +687,7 @@ def fail_at(monkeypatch, name, n_before):
     monkeypatch.setattr(bundle_member, name, failing)
 
 
-@pytest.mark.parametrize("step", ["export_network", "save_file"])
+@pytest.mark.parametrize("step", ["write_network", "save_file"])
 def test_failure_at_the_second_network_leaves_the_old_bundle(
     tmp_path, monkeypatch, no_export, bundle, trained, record, step
 ):
@@ -676,18 +706,18 @@ def test_single_network_replaces_an_ensemble_completely(tmp_path, no_export, ens
 
 
 def test_exported_network_with_other_weights_is_refused(tmp_path, no_export, trained, record):
-    members = [trained.member(), trained.member(network=scratch_network(5))]
-    with pytest.raises(BundleError, match=r"model\.onnx differs from torch by"):
+    members = [trained.member(), trained.member(network=FinetunedNetwork(scratch_network(5)))]
+    with pytest.raises(BundleError, match=r"model\.onnx differs from training by"):
         write_bundle(tmp_path / "model", record, members, EnsembleWeights((0.5, 0.5)))
     assert not list(tmp_path.iterdir())
 
 
 def test_small_difference_that_a_large_weight_amplifies_is_refused(tmp_path, no_export, trained, record):
     head = copy.deepcopy(trained.head)
-    head.linear.bias.data[0] += 2e-4
-    near = trained.member(network=TaggerNetwork(trained.store.extractor, head).eval())
+    head.bias[0] += 2e-4
+    near = trained.member(network=FrozenNetwork(trained.store, head))
     write_bundle(tmp_path / "model", record, [trained.member(), near], EnsembleWeights((0.5, 0.5)))
-    with pytest.raises(BundleError, match=r"model\.onnx differs from torch by \d\.\de-03"):
+    with pytest.raises(BundleError, match=r"model\.onnx differs from training by \d\.\de-03"):
         write_bundle(tmp_path / "model", record, [trained.member(), near], EnsembleWeights((0.5, 50.0)))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.model_selection import train_test_split
 
+from helpers.bundles import make_bundle
 from helpers.configs import read_config
 from spectag.audio.files import read_audio, write_audio
 from spectag.audio.mel import compute_log_mel
@@ -30,6 +32,7 @@ from spectag.models.bundle import read_info
 from spectag.models.tagger import Tagger
 from spectag.scoring.bootstrap import Estimate
 from spectag.scoring.calibration import probabilities_of
+from spectag.scoring.scores import score_predictions
 from spectag.training.heads.learning_curve import LearningCurve
 from spectag.training.inputs import image_transforms
 from spectag.training.networks.backbones.build import build_backbone
@@ -199,6 +202,26 @@ def test_the_weakest_labels_are_printed_with_their_average_precision(result, cap
     assert printed in capsys.readouterr().out
 
 
+def test_equally_weak_labels_are_in_the_order_of_the_alphabet_and_counted(result, capsys):
+    names = sorted(read_info(result.bundle).labels)
+    values = dict(zip(names, [0.4999, 0.5001, 0.5, 0.5], strict=False))
+    values |= dict.fromkeys(names[4:], 0.50001)
+    precisions = tuple(Estimate(values[name]) for name in read_info(result.bundle).labels)
+    per_label = {**result.scores.per_label, "average_precision": precisions}
+    print_result(replace(result, scores=replace(result.scores, per_label=per_label)))
+    shown = ", ".join(f"{name} 0.500" for name in names[:3])
+    assert f"precision: {shown}, and {len(names) - 3} more with 0.500\n" in capsys.readouterr().out
+
+
+def test_model_that_will_be_replaced_is_named_before_any_work(table):
+    manifest, lines = table([{"fname": "gone.wav", "labels": "a"}]), []
+    model = make_bundle(manifest.parent / "model")
+    with pytest.raises(DataError, match=r"gone\.wav"):
+        train(manifest, model, Recipe(**FROZEN), log=lines.append)
+    assert re.match(r".*model: there is a model already \(3 labels.*\); it is replaced when this training is", lines[0])
+    assert "To keep it, stop, and choose another folder for -o" in lines[0]
+
+
 @pytest.mark.slow
 def test_training_again_gives_the_same_files_bit_for_bit(result, data, tmp_path):
     again = train(data.train_curated, tmp_path / "model", Recipe(**FROZEN))
@@ -320,6 +343,25 @@ def test_presence_of_one_label_is_scored_by_average_precision(tmp_path, capsys):
     assert "mAP" in out
     assert f"{result.scores.main_score:.4f}" in out
     assert "lwlrap" not in out + (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_map_beside_lwlrap_falls_with_false_alarms_on_clips_without_labels(result, capsys):
+    n_labels, scores = len(read_info(result.bundle).labels), []
+    y_true = np.vstack([np.eye(n_labels, dtype=bool)] * 2 + [np.zeros((8, n_labels), bool)])
+    for level in (0.1, 0.9):
+        probabilities = np.where(y_true, 0.7, 0.2)
+        probabilities[-8:] = level
+        scores.append(score_predictions(y_true, probabilities, range(len(y_true))))
+        print_result(replace(result, scores=scores[-1], folds=()), has_negatives=True)
+        out = capsys.readouterr().out
+        [last] = [line.split() for line in out.splitlines() if line.strip().startswith("all held out")]
+        assert last[-2:] == ["1.0000", f"{scores[-1].overall['mean_average_precision'].value:.4f}"]
+        assert out.count("lwlrap ranks labels within labelled clips only") == 1
+    quiet, alarmed = (score.overall["mean_average_precision"].value for score in scores)
+    assert quiet == 1
+    assert alarmed < 0.7
+    print_result(result)
+    assert "within labelled clips" not in capsys.readouterr().out
 
 
 def test_labels_with_few_recordings_are_named(tmp_path):

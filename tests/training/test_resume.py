@@ -189,7 +189,7 @@ def test_run_that_is_killed_repeatedly_gives_the_same_files(undisturbed, kill, r
 @pytest.fixture
 def without_bundle(monkeypatch):
     """Do not write the bundle, which takes longest."""
-    monkeypatch.setattr("spectag.training.ensemble.write_bundle", lambda *_: 0.0)
+    monkeypatch.setattr("spectag.training.ensemble.write_bundle", lambda *_, **__: 0.0)
 
 
 def stopped(data, output, recipe, step, **options):

@@ -25,14 +25,16 @@ from spectag.errors import AudioError, SpectagError
 MAX_SAMPLE = 1e10
 """Largest accepted absolute value of a sample. Float files with 32-bit integers (up to 2.1e9) exist and can be tagged;
 the power of samples beyond 1e16 is infinite in float32."""
-_MIN_RATE, _MAX_RATE = 100, 2_000_000  # Hz
-_MAX_CHANNELS = 1_024
+MIN_RATE, MAX_RATE = 100, 2_000_000  # Hz
+MAX_CHANNELS = 1_024
 _MAX_SAMPLES_PER_BYTE = 10_000
 """Silence needs at least a byte for 4,700 samples of flac, 4,100 of Vorbis and 2,900 of Opus."""
 _CANCELLED_POWER = 0.01
 """Channels cancel if the power of their mean is below this fraction of their mean power, which is 20 dB."""
 _LOSSY_TOLERANCE_SECONDS = 0.5
 """The decoded length of lossy formats differs by some frames from the announced one."""
+_LAST_FRAMES_SECONDS = 0.1
+"""Many mp3 files end within a frame: more than this must be missing of their announced length."""
 
 _Decoder = SoundfileDecoder | ChainedDecoder | AvDecoder
 
@@ -139,17 +141,19 @@ class OpenSound:
     def missing_end(self, n_samples: int) -> MissingEnd | None:
         """What is missing of a whole file from which `n_samples` per channel could be read; None: nothing."""
         decoder = self._decoder
+        name, expected = decoder.format.lower(), decoder.expected_samples
+        if name == "mp3" and expected is not None and n_samples >= expected - _LAST_FRAMES_SECONDS * self.sample_rate:
+            return None
         tolerance = 0 if decoder.is_exact else _LOSSY_TOLERANCE_SECONDS * self.sample_rate
-        expected = decoder.expected_samples
         if self.is_damaged or (expected is not None and n_samples < expected - tolerance):
             return MissingEnd(None if expected is None else expected / self.sample_rate)
+        if name == "mp3" and expected is None:
+            return None
         with _decoder_errors(self._path):
-            is_cut = end_is_missing(self._path, decoder.format)
+            is_cut = end_is_missing(self._path, name)
         if not is_cut:
             return None
-        return MissingEnd(
-            expected / self.sample_rate if expected is not None and decoder.format.lower() == "caf" else None
-        )
+        return MissingEnd(expected / self.sample_rate if expected is not None and name in ("caf", "mp3") else None)
 
     def _mono(self, samples: Float32Array) -> Waveform:
         waveform = one_channel(samples, self._channel)
@@ -223,14 +227,14 @@ def _reason(error: Exception) -> str:
 
 
 def _check_rate_and_channels(path: Path, sample_rate: int, n_channels: int) -> None:
-    if not _MIN_RATE <= sample_rate <= _MAX_RATE:
+    if not MIN_RATE <= sample_rate <= MAX_RATE:
         raise AudioError(
-            f"{path}: its header says {sample_rate:,} samples per second, need {_MIN_RATE} to {_MAX_RATE:,}; the "
+            f"{path}: its header says {sample_rate:,} samples per second, need {MIN_RATE} to {MAX_RATE:,}; the "
             "header is damaged, or this is not a sound"
         )
-    if not 1 <= n_channels <= _MAX_CHANNELS:
+    if not 1 <= n_channels <= MAX_CHANNELS:
         raise AudioError(
-            f"{path}: its header says {n_channels:,} channels, need 1 to {_MAX_CHANNELS:,}; the header is damaged, or "
+            f"{path}: its header says {n_channels:,} channels, need 1 to {MAX_CHANNELS:,}; the header is damaged, or "
             "this is not a sound"
         )
 

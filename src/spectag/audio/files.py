@@ -20,6 +20,7 @@ from spectag.audio.sound_faults import SoundFaults, SoundLevels
 from spectag.config.base import Channel
 from spectag.errors import AudioError, EndOfSoundError
 from spectag.system.atomic_files import unfinished_file
+from spectag.system.file_errors import similar_file
 from spectag.system.progress import Log, no_log
 
 _WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF"}
@@ -279,7 +280,7 @@ def find_audio(
         elif path.exists():
             found[path] = None
         else:
-            raise AudioError(f"{path}: no such file or folder")
+            raise AudioError(f"{path}: no such file or folder{similar_file(path)}")
     if inputs and not found:
         folders = ", ".join(map(str, inputs))
         raise AudioError(f"{folders}: no sound found; looked for files that end in {' '.join(sorted(suffixes))}")

@@ -12,7 +12,7 @@ import numpy as np
 from spectag.array_types import Waveform
 from spectag.audio.channels import one_channel
 from spectag.audio.live_stream import Block, LiveStream
-from spectag.errors import AudioError, MissingExtraError
+from spectag.errors import AudioError, MissingExtraError, first_line
 from spectag.system.progress import Log, no_log
 
 _TIMEOUT_SECONDS = 5.0  # without a block; a working microphone gives several per second
@@ -110,7 +110,7 @@ def open_microphone(
         )
         stream.start()
     except (ValueError, sounddevice.PortAudioError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise AudioError(
             f"{name} can't be opened: {reason}; `spectag listen --list-devices` shows the microphones; "
             "choose with --device, --rate and --channels"

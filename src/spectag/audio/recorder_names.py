@@ -12,7 +12,7 @@ _CLOCK = r"(?P<hour>\d\d)(?P<colon>[-_.:h])(?P<minute>\d\d)(?:(?P=colon)(?P<seco
 _DIGITS = r"(?P<packed_hour>\d\d)(?P<packed_minute>\d\d)(?P<packed_second>\d\d)(?:[.,]?(?P<fraction>\d{6}|\d{3}))?"
 """Six digits: four may be the number of a file."""
 _ZONE = (
-    r"(?:(?P<zone>Z(?![A-Za-z])|[+-]\d\d:?\d\d(?!\d))|_?\((?P<bracketed_zone>[+-]\d\d(?::?\d\d)?)\)"
+    r"(?:(?P<zone>Z(?![A-Za-z])|[+-]\d\d:?\d\d(?!\d)|\+\d\d(?!\d))|_?\((?P<bracketed_zone>[+-]\d\d(?::?\d\d)?)\)"
     r"|[_ ]?(?P<utc>UTC))?"
 )
 _BETWEEN = r"(?:[-_T $]+|-birdnet-(?:[A-Za-z]+_?\d*-)?)"
@@ -33,6 +33,9 @@ _PLACE = re.compile(
     r"|(?<![\d.])(?P<signed_latitude>[+-]\d{1,2}\.\d{2,})(?P<signed_longitude>[+-]\d{1,3}\.\d{2,})"
 )
 _MAX_ZONE = timedelta(hours=14)
+_NO_WHOLE_HOURS = {-570, -270, -210, -150, 210, 270, 330, 345, 390, 510, 525, 570, 585, 630, 690, 765, 825}
+_ZONES = {timedelta(minutes=minutes) for minutes in {*range(-12 * 60, 14 * 60 + 1, 60), *_NO_WHOLE_HOURS}}
+"""The time zones that clocks had since 2000. Other digits after a time are no zone."""
 
 
 def info_in_name(name: str) -> RecordingInfo:
@@ -98,6 +101,8 @@ def _with_time(day: date, parts: Mapping[str, str | None]) -> datetime | None:
         return None
     fraction = parts.get("fraction") or ""
     zone = parse_zone("Z" if parts.get("utc") else parts.get("zone") or parts.get("bracketed_zone") or "")
+    if zone is not None and zone.utcoffset(None) not in _ZONES:
+        zone = None
     try:
         time = int(hour), int(minute), int(second or 0), int(fraction.ljust(6, "0"))
         return datetime(day.year, day.month, day.day, *time, tzinfo=zone)

@@ -61,9 +61,13 @@ def open_with_soundfile(path: Path, *, sequential: bool) -> "SoundfileDecoder | 
     if decoder.n_samples >= _UNKNOWN_LENGTH:
         decoder.close()
         raise UnknownLengthError("its header does not contain its length")
-    if decoder.format == "MP3" and (reason := _why_mp3_length_is_unknown(path)) is not None:
-        decoder.close()
-        raise UnknownLengthError(reason)
+    if decoder.format == "MP3":
+        announces_length, problem = _mp3_length(path)
+        if problem is not None:
+            decoder.close()
+            raise UnknownLengthError(problem)
+        decoder.expected_samples = decoder.n_samples if announces_length else None
+        return decoder
     if decoder.format == "OGG" and len(links := ogg_links(path)) > 1:
         decoder.close()
         return ChainedDecoder(path, links)
@@ -260,11 +264,11 @@ _MP3_MAX_FRAME = 1441  # bytes
 _MP3_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
-def _why_mp3_length_is_unknown(path: Path) -> str | None:
-    """Why libsndfile does not know the length of an mp3; None if it does.
+def _mp3_length(path: Path) -> tuple[bool, str | None]:
+    """Whether a header announces the length of an mp3, and why libsndfile does not know it; None if it does.
 
     It takes the length from the Xing header, which is that of the first of several joined files. Without a header, it
-    derives the length from the bit rate of the first frame, and so misses some samples if the bit rate varies.
+    estimates the length from the bit rate of the first frame, and so misses some samples if the bit rate varies.
     (mutagen does the same: it reads up to four frames, and does not report whether the bit rate varies.)
     """
     with path.open("rb") as file:
@@ -276,12 +280,12 @@ def _why_mp3_length_is_unknown(path: Path) -> str | None:
             file.seek(end)
             following = file.read(1 << 14) if end > start else b""
             is_joined = following[:3] == b"ID3" or len(list(_mp3_bit_rates(following, 0))) > 2
-            return "it consists of several files" if is_joined else None
+            return True, "it consists of several files" if is_joined else None
     for position in range(min(len(data), _MP3_MAX_FRAME)):  # the file may start in the middle of a frame
         bit_rates = list(_mp3_bit_rates(data, position))
         if len(bit_rates) > 2:
-            return "its header does not contain its length" if len(set(bit_rates)) > 1 else None
-    return None
+            return False, "its header does not contain its length" if len(set(bit_rates)) > 1 else None
+    return False, None
 
 
 def _end_of_id3_tag(head: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -20,6 +21,22 @@ class Window:
     waveforms: Mapping[int, Waveform]
     """Samples (n_samples,) by sample rate."""
 
+    def parts(self, seconds: float) -> list["Window"]:
+        """Parts of this length, which is shorter than the window; the last one ends with the window."""
+        last = self.end_seconds - self.start_seconds - seconds
+        starts = [*np.arange(0, last, seconds).tolist(), last]
+        return [
+            Window(
+                self.start_seconds + start,
+                self.start_seconds + start + seconds,
+                {
+                    rate: waveform[round(start * rate) :][: round(seconds * rate)]
+                    for rate, waveform in self.waveforms.items()
+                },
+            )
+            for start in starts
+        ]
+
 
 @dataclass(frozen=True)
 class WindowStream:
@@ -28,6 +45,14 @@ class WindowStream:
     windows: Iterator[Window]
     faults: SoundFaults
     """What is wrong with the sound, when all windows are read."""
+    cutter: "WindowCutter"
+    is_whole: bool
+    """Whether they are the parts of a clip, which is tagged as a whole."""
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the sound, when all windows are read."""
+        return self.cutter.n_samples / self.cutter.sample_rate
 
     def __iter__(self) -> Self:
         return self
@@ -36,11 +61,52 @@ class WindowStream:
         return next(self.windows)
 
 
+LEAST_NEW = 0.1
+"""A last window with less new sound than this fraction of a step almost equals the one before it, and is left out."""
+
+
+def window_starts(n_samples: int, *, window: int, hop: int, least_new: float = LEAST_NEW) -> list[int]:
+    """The first sample of each window of a sound.
+
+    The last window ends with the sound and is as long as the others, so its overlap may be larger. It is left out if
+    less than `least_new` of a step in it is new. A sound shorter than a window is one window; one without samples has
+    none.
+
+    Parameters
+    ----------
+    n_samples, window, hop : int
+        Length of the sound, of a window, and of the step between their starts, in samples.
+    least_new : float
+        0 covers the sound to its last sample.
+
+    Examples
+    --------
+    >>> window_starts(2_300, window=1_000, hop=1_000), window_starts(2_050, window=1_000, hop=1_000)
+    ([0, 1000, 1300], [0, 1000])
+    """
+    if n_samples <= window:
+        return [0] if n_samples else []
+    starts = list(range(0, n_samples - window + 1, hop))
+    n_new = n_samples - (starts[-1] + window)
+    return [*starts, n_samples - window] if n_new and n_new >= least_new * hop else starts
+
+
+def is_longer(blocks: Iterator[Waveform], n_samples: int) -> tuple[bool, Iterator[Waveform]]:
+    """Whether a sound has more samples than this, and its blocks, of which only those up to there are read."""
+    read: list[Waveform] = []
+    n_read = 0
+    for block in blocks:
+        read.append(block)
+        n_read += len(block)
+        if n_read > n_samples:
+            return True, chain(read, blocks)
+    return False, iter(read)
+
+
 class WindowCutter:
     """Cuts a sound into windows while its blocks arrive. Call `cut`, or `push` for each block and then `finish`.
 
-    Each window equals, bit for bit, the same part of the whole resampled sound. The last window ends with the sound and
-    is as long as the others, so its overlap may be larger. A sound shorter than a window is one window.
+    Each window equals, bit for bit, the same part of the whole resampled sound. They start at `window_starts`.
 
     Parameters
     ----------
@@ -50,6 +116,8 @@ class WindowCutter:
         Sample rates of the windows in Hz.
     window_seconds, overlap_seconds : float
         Length of a window, and its overlap with the previous one. Both are rounded to samples of the sound.
+    least_new : float
+        See `window_starts`.
     """
 
     def __init__(
@@ -59,14 +127,17 @@ class WindowCutter:
         *,
         window_seconds: float,
         overlap_seconds: float = 0.0,
+        least_new: float = LEAST_NEW,
     ) -> None:
         if not 0 <= overlap_seconds < window_seconds:
             raise ValueError(f"need 0 <= overlap < window, got {overlap_seconds:g} s and {window_seconds:g} s")
         self.sample_rate = sample_rate
         self._n_window = max(1, round(window_seconds * sample_rate))
         self._hop = max(1, round((window_seconds - overlap_seconds) * sample_rate))
+        self._least_new = least_new
         self._sounds = [_Resampled(sample_rate, rate) for rate in dict.fromkeys(rates)]
-        self._n_samples = 0  # received
+        self.n_samples = 0
+        """Received so far."""
         self._start = 0  # of the next window
 
     def cut(self, blocks: Iterable[Waveform]) -> Iterator[Window]:
@@ -77,33 +148,31 @@ class WindowCutter:
 
     def push(self, block: Waveform) -> Iterator[Window]:
         """Add the next samples, and yield the windows that are complete now."""
-        self._n_samples += len(block)
+        self.n_samples += len(block)
         for sound in self._sounds:
             sound.push(block)
         while self._next_is_complete():
             yield self._window(self._start, self._n_window)
             self._start += self._hop
             for sound in self._sounds:
-                sound.drop_before(min(self._start, self._n_samples - self._n_window))
+                sound.drop_before(min(self._start, self.n_samples - self._n_window))
 
     def finish(self) -> Iterator[Window]:
         """Yield the remaining windows at the end of the sound."""
-        if self._n_samples == 0:
+        if self.n_samples == 0:
             return
         for sound in self._sounds:
             sound.finish()
-        if self._n_samples <= self._n_window:
+        if self.n_samples <= self._n_window:
             waveforms = {sound.rate: sound.all() for sound in self._sounds}
-            yield Window(0.0, self._n_samples / self.sample_rate, waveforms)
+            yield Window(0.0, self.n_samples / self.sample_rate, waveforms)
             return
-        while self._start + self._n_window <= self._n_samples:
-            yield self._window(self._start, self._n_window)
-            self._start += self._hop
-        if self._start - self._hop + self._n_window < self._n_samples:
-            yield self._window(self._n_samples - self._n_window, self._n_window)
+        starts = window_starts(self.n_samples, window=self._n_window, hop=self._hop, least_new=self._least_new)
+        for start in starts[self._start // self._hop :]:
+            yield self._window(start, self._n_window)
 
     def _next_is_complete(self) -> bool:
-        is_window = self._n_window < self._n_samples and self._start + self._n_window <= self._n_samples
+        is_window = self._n_window < self.n_samples and self._start + self._n_window <= self.n_samples
         return is_window and all(sound.has(self._start, self._n_window) for sound in self._sounds)
 
     def _window(self, start: int, length: int) -> Window:

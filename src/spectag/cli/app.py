@@ -1,34 +1,50 @@
 """The command line: parse, one call, print. Each command is a module of `commands`."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from spectag.cli.commands import COMMANDS
 from spectag.cli.help import HELP_FLAGS, command_list, command_page
-from spectag.errors import MissingExtraError
+from spectag.errors import MissingExtraError, did_you_mean
+from spectag.system.file_errors import path_with_spaces
 
 MISUSED, SKIPPED_SOME = 2, 3
 
-app = App(name="spectag", help_flags=[], group_parameters="Options")
+app = App(name="spectag", help_flags=[], version_flags=["--version", "-V"], group_parameters="Options")
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False  # entry.main prints a message
 for _group in COMMANDS.values():
     for _name in _group:
         _module = _name.replace("-", "_")
-        _object = "app" if _name == "models" else f"{_module}_command"  # models has a sub-command
+        _object = "app" if _name in ("cache", "models") else f"{_module}_command"  # these have sub-commands
         app.command(f"spectag.cli.commands.{_module}:{_object}", name=_name)
 
 
 @app.meta.default
 def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
 ) -> Any:
     """Run a command with the options of a TOML file, if there is one, and those of the command line."""
+    from spectag.cli.terminal import set_quiet
+
+    set_quiet(quiet)
     app.config = () if config is None else (_settings(config, command=tokens[0] if tokens else ""),)
     return app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
 
@@ -75,6 +91,11 @@ def _option_names(command: str) -> set[str]:
 def run(tokens: list[str]) -> int:
     """Run a command, or print a help page, and return the exit status. Wrong usage is reported in one line."""
     try:
+        if tokens[:1] == ["--install-completion"]:
+            from spectag.cli.completion import install_completion
+
+            install_completion(app, tokens[1:])
+            return 0
         page = _help_page(tokens)
         if page is not None:
             print(page)
@@ -106,20 +127,51 @@ def _in_one_line(error: CycloptsError) -> str:
     """What is wrong with the usage. Messages that cyclopts writes for programmers are replaced."""
     from pydantic import ValidationError
 
+    from spectag.config.base import decimal_point_hint
+
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        name, commands = error.unused_tokens[0], [name for group in COMMANDS.values() for name in group]
+        if not error.command_chain:
+            return f"unknown command {name!r}{did_you_mean(name, commands) or '.'} The commands: {', '.join(commands)}"
     if isinstance(error, UnusedCliTokensError):
-        return f"unexpected argument: {' '.join(map(repr, error.unused_tokens or ()))}"
+        tokens, unused = error.root_input_tokens or [], error.unused_tokens or []
+        paths = (path_with_spaces(tokens[number:]) for number, word in enumerate(tokens) if not Path(word).exists())
+        meant = next((path for path in paths if path and any(word in path.split(" ") for word in unused)), None)
+        hint = f"; a path with spaces needs quotes: {shlex.quote(meant)}" if meant else _model_hint(error, tokens)
+        return f"unexpected argument: {' '.join(map(repr, unused))}{hint}"
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.keyword is None:
         command = " ".join(["spectag", *(error.command_chain or ())])
         return f"{command} needs {error.argument.name}; see {command} --help"
     if isinstance(error.__cause__, ValidationError) and error.argument is not None:
         return "; ".join(_explanation(error.argument.name, problem) for problem in error.__cause__.errors())
-    return " ".join(str(error).split())
+    token = error.token if isinstance(error, CoercionError) else None
+    hint = "" if token is None else decimal_point_hint(token.value)
+    text = " ".join(str(error).split())
+    return f"{text.removesuffix('.')}{hint}" if hint else text
+
+
+def _model_hint(error: CycloptsError, tokens: list[str]) -> str:
+    """What to do if a command got a model that has no argument for one."""
+    from spectag.models.nearby_models import is_model
+
+    name = " ".join(error.command_chain or ())
+    command = app[name].default_command if len(error.command_chain or ()) == 1 else None
+    parameters = {} if command is None else signature(command).parameters
+    if not parameters or next(iter(parameters)) == "model":
+        return ""
+    model = next((word for word in tokens if not word.startswith("-") and word not in app and is_model(word)), None)
+    if model is None:
+        return ""
+    remedy = f"give it as --model {shlex.quote(model)}" if "model" in parameters else "leave it out"
+    return f"; {model} is a model, and spectag {name} has no argument for it: {remedy}"
 
 
 def _explanation(prefix: str, problem: Any) -> str:
     """What is wrong with an option of a settings class: --mel of --mel.n-mels, * of options without a prefix."""
-    if problem["type"] == "value_error":  # raised by our own validators, which name the value
-        return str(problem["msg"]).removeprefix("Value error, ")
+    from spectag.config.base import plain_reason
+
+    if problem["type"] == "value_error":  # raised by our own validators, which name the option
+        return plain_reason(problem)
     name = "".join(problem["loc"][:1]).replace("_", "-")
     option = f"--{name}" if prefix == "*" else ".".join(filter(None, [prefix, name]))
-    return f"{option}: {problem['msg']} (got {problem['input']!r})"
+    return f"{option}: {plain_reason(problem)}"

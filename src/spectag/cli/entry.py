@@ -3,6 +3,7 @@
 The command line itself is imported inside `main`, so that Ctrl-C during the imports is reported like any other.
 """
 
+import gc
 import logging
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from spectag.errors import SpectagError
+from spectag.system.garbage import GARBAGE_THRESHOLD
 from spectag.system.stop_signals import Stopped, die_silently, is_one_of_several, stop_signals
 from spectag.system.streams import (
     drop_output,
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         restart_with_utf8()
+        gc.set_threshold(GARBAGE_THRESHOLD)
         _quieten_libraries()
     prepare_streams()
     try:
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _fail(_STOPPED, 130)
     if arguments is None:
         die_silently()
+        gc.freeze()  # otherwise the exit looks through all objects again, which takes longer than tagging a clip
     return status
 
 
@@ -87,10 +91,17 @@ def _run(tokens: list[str]) -> int:
 
 
 def _reason(error: OSError) -> str:
-    """What happened to which file. Errors without a name are of stdout, or of the current folder."""
+    """What happened to which file. Errors without a name are of stdout, or of the current folder if it is gone."""
     if isinstance(error, FileNotFoundError) and error.filename is None:
-        return _NO_FOLDER
+        return f"a file is missing: {error.strerror or error}" if _has_current_folder() else _NO_FOLDER
     return f"{error.filename or 'output'}: {error.strerror or error}"
+
+
+def _has_current_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
 
 
 def _writes_files(tokens: list[str]) -> bool:

@@ -3,16 +3,12 @@
 cyclopts' own pages need rich and parse the source of every settings class several times, which takes a second.
 """
 
-import ast
 import inspect
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
@@ -20,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origi
 from cyclopts import App, Group
 
 from spectag.cli.commands import COMMANDS
+from spectag.config.field_docs import field_docs
 
 if TYPE_CHECKING:
     from cyclopts.argument import Argument
@@ -30,7 +27,8 @@ _DEFAULT_GROUP = "Options"
 _CLOSING_LINES = """\
 Start with: spectag demo
 spectag COMMAND --help shows the main options of a command, --help-all all of
-them. spectag --version prints the version.
+them. --quiet (-q) hides progress and messages. spectag --version (-V) prints
+the version. spectag --install-completion lets bash, zsh or fish complete words.
 
 Exit status: 0 success, 1 error, 2 wrong usage, 3 finished but some files were
 skipped."""
@@ -42,23 +40,24 @@ _NAMES_BY_METAVAR = {
     "COLUMN": "by group_column",
     "DATE": "after before",
     "DURATION": "budget",
-    "FILE": "background corrections files_from template",
-    "FOLDER": "audio_dir cache png tensorboard",
+    "FILE": "checked corrections files_from hierarchy label_map labels not_labels prior template",
+    "FOLDER": "audio_dir cache clips_folder folder png project tensorboard",
     "FORMATS": "format",
-    "FRACTION": "accept_above confidence hysteresis min_confidence precision recall test_size threshold",
+    "FRACTION": "accept_above confidence hysteresis min_confidence precision recall test_size threshold width",
     "HZ": "f_max f_min rate sample_rate",
     "K/N": "shard",
     "LABEL": "label not_label",
     "LABEL=THRESHOLD": "set_by_hand",
     "MANIFEST": "labelled noisy",
     "MODEL": "compare init model",
-    "NAME": "backbone reviewer",
-    "NAME|FILE": "recipe",
+    "NAME": "backbone extend reviewer",
+    "NAME|FILE": "names recipe",
     "NAMES": "over",
     "NUMBER|NAME": "device",
-    "PATH": "output",
+    "PATH": "background output",
     "PATTERN": "within",
     "POWER": "amin",
+    "RATE": "false_alarms",
     "ROWSxCOLUMNS": "grid",
     "SAMPLES": "hop_length n_fft win_length",
     "SECONDS": "end overlap seconds start window",
@@ -91,6 +90,8 @@ _CONFIG_TEXT = (
     "line override it."
 )
 _CONFIG = Option(("--config",), "FILE", _CONFIG_TEXT, _DEFAULT_GROUP)
+_QUIET_TEXT = "Show neither progress nor messages, only results, warnings and errors."
+_QUIET = Option(("--quiet", "-q"), "", _QUIET_TEXT, _DEFAULT_GROUP)
 
 
 def command_list() -> str:
@@ -113,7 +114,7 @@ def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str
     """
     every_option = list(command_options(command))
     arguments = [option for option in every_option if option.is_positional]
-    options = [*(option for option in every_option if not option.is_positional), _CONFIG]
+    options = [*(option for option in every_option if not option.is_positional), _QUIET, _CONFIG]
     lines = [_usage(chain, arguments, options), ""]
     for paragraph in _docstring(command)[0].split("\n\n"):
         lines += [*textwrap.wrap(paragraph, _width()), ""]
@@ -126,6 +127,7 @@ def command_page(command: App, chain: tuple[str, ...], *, show_all: bool) -> str
         lines += _section(_DEFAULT_GROUP, [by_name[name] for name in [*in_list.main_options.split(), "config"]])
         lines += [f"spectag {' '.join(chain)} --help-all shows all {len(options)} options."]
     else:
+        options = options if show_all else [option for option in options if option is not _QUIET]
         for group in dict.fromkeys([_DEFAULT_GROUP, *(option.group for option in options)]):
             lines += _section(group, [option for option in options if option.group == group])
     if subcommands := [name for name in command if not name.startswith("-")]:
@@ -145,7 +147,7 @@ def _options(argument: "Argument", texts: dict[str, str]) -> Iterator[Option]:
     if argument.children:
         [settings] = [leaf for leaf in _leaf_types(argument.hint) if isinstance(leaf, type)]
         for child in argument.children:
-            yield from _options(child, _field_docs(settings))
+            yield from _options(child, field_docs(settings))
     elif argument.show:
         name = argument.field_info.name
         is_positional = argument.index is not None
@@ -233,23 +235,3 @@ def _docstring(command: App) -> tuple[str, dict[str, str]]:
     description, _, parameters = docstring.partition("\n\nParameters\n----------\n")
     texts = re.findall(r"^(\w+)\n((?: +.*\n?)+)", parameters, re.MULTILINE)
     return description, {name: " ".join(text.split()) for name, text in texts}
-
-
-def _field_docs(settings: type) -> dict[str, str]:
-    """The docstrings below the fields of a settings class, by field, with those of its base classes."""
-    bases = [base for base in reversed(settings.__mro__) if base.__module__.startswith("spectag.")]
-    return {name: doc for base in bases for name, doc in _field_docs_of_module(base.__module__)[base.__name__].items()}
-
-
-@cache
-def _field_docs_of_module(name: str) -> dict[str, dict[str, str]]:
-    tree = ast.parse(inspect.getsource(sys.modules[name]))
-    return {
-        settings.name: {
-            ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
-            for field, text in pairwise(settings.body)
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-        }
-        for settings in tree.body
-        if isinstance(settings, ast.ClassDef)
-    }

@@ -1,6 +1,7 @@
 """The options of train, tune and lr-find: the recipe with its settings, and the training data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,8 @@ from spectag.config.base import parse_config, read_toml
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe, TrainSettings, apply_flags, merge_settings, recipe_file
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
-from spectag.errors import ConfigError
+from spectag.errors import ConfigError, DataError, MissingExtraError
+from spectag.system.file_errors import similar_file
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,39 @@ class RecipeOptions:
             values = {"mode": default_mode, **values}
         settings = {name: value for name, value in apply_flags(values, options).items() if name in Recipe.model_fields}
         return parse_config(settings, Recipe, source=str(self.settings_file or self.recipe or "train"))
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """If PyTorch is missing and the recipe itself needs it, name --recipe instead of a setting in its file."""
+        try:
+            yield
+        except MissingExtraError:
+            if self.recipe is not None:
+                from spectag.training.setup.requirements import check_requirements
+
+                check_requirements(RecipeOptions(self.recipe).read(), f"--recipe {self.recipe}")
+            raise
+
+
+def check_data_files(data: DataOptions) -> None:
+    """Read corrections and hierarchy, and look for the noisy clips and the background, before the slow import of torch.
+
+    Raises
+    ------
+    DataError
+        If one is missing, or the corrections or the hierarchy cannot be read.
+    """
+    from spectag.data.corrections import read_corrections
+    from spectag.data.hierarchy import read_hierarchy
+
+    if data.corrections is not None:
+        read_corrections(data.corrections)
+    if data.hierarchy is not None:
+        read_hierarchy(data.hierarchy)
+    if data.noisy is not None and not Path(data.noisy).exists():
+        raise DataError(f"--noisy {data.noisy}: no such file or folder{similar_file(Path(data.noisy))}")
+    if data.background is not None and not Path(data.background).is_dir():
+        raise DataError(f"--background {data.background}: no such folder{similar_file(Path(data.background))}")
 
 
 def _check_members(options: Mapping[str, Any], values: Mapping[str, Any]) -> None:

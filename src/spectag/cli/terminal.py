@@ -4,37 +4,55 @@ rich is imported inside functions: help pages do not need it, and importing it t
 """
 
 import json
+import math
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import ContextVar
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from spectag.cli.app import SKIPPED_SOME
 from spectag.system.epoch_log import Epoch, OnEpoch, is_epoch_step
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, format_clock, format_speed, is_training_step, no_log, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_SECONDS_BETWEEN_LINES = 60.0  # within an epoch
+    from spectag.scoring.bootstrap import Estimate
+    from spectag.system.progress_bars import CommandBars
+
+_SECONDS_BETWEEN_LINES = 60.0  # of progress without a terminal
+_is_quiet = ContextVar("_is_quiet", default=False)
+
+
+def set_quiet(is_quiet: bool) -> None:
+    """Show neither progress nor messages from now on, or show them again. Errors and warnings are always shown."""
+    _is_quiet.set(is_quiet)
+
+
+def print_message(text: str) -> None:
+    """Print a message about a finished command to stderr, unless the user wants none."""
+    if not _is_quiet.get():
+        print(text, file=sys.stderr)
 
 
 @contextmanager
 def progress_display(*, results_to_stdout: bool = False) -> Iterator[tuple[Progress, Log]]:
-    """Progress bars with rate and time left on a terminal; otherwise a line at every tenth of a step.
+    """Progress bars with times on a terminal; otherwise few lines for each step; with --quiet nothing.
 
-    Shows nothing if the results go to a terminal at the same time: they are progress enough.
+    Results that go to the same terminal meanwhile are printed above the bars.
     """
-    if results_to_stdout and sys.stdout.isatty():
+    if _is_quiet.get():
         yield silent, no_log
     elif sys.stderr.isatty():
-        from spectag.cli.progress_bars import ProgressBoard, progress_bars
+        from spectag.system.progress_bars import ProgressBoard, progress_bars
 
-        with progress_bars() as bars:
+        is_shared = results_to_stdout and sys.stdout.isatty()
+        with progress_bars(on_stdout=is_shared) as bars, _results_above(bars) if is_shared else nullcontext():
             board = ProgressBoard(bars)
             yield board.progress, board.log
     else:
@@ -42,10 +60,27 @@ def progress_display(*, results_to_stdout: bool = False) -> Iterator[tuple[Progr
 
 
 @contextmanager
+def _results_above(bars: "CommandBars") -> Iterator[None]:
+    """Print what is written to stdout above the bars."""
+    from spectag.system.progress_bars import ResultsAboveBars
+
+    results = ResultsAboveBars(bars.console, sys.stdout)
+    try:
+        with redirect_stdout(cast("TextIO", results)):
+            yield
+    finally:
+        results.close()
+
+
+@contextmanager
 def training_display() -> Iterator[tuple[Progress, Log, OnEpoch]]:
     """Like `progress_display`, with epochs: on a terminal a table above the bars; otherwise a line per epoch."""
+    if _is_quiet.get():
+        yield silent, no_log, lambda _: None
+        return
     if sys.stderr.isatty():
-        from spectag.cli.progress_bars import EpochTable, ProgressBoard, progress_bars
+        from spectag.cli.epoch_table import EpochTable
+        from spectag.system.progress_bars import ProgressBoard, progress_bars
 
         with progress_bars() as bars:
             table = EpochTable(ProgressBoard(bars))
@@ -95,34 +130,29 @@ def epoch_line(epoch: Epoch) -> str:
     return "   ".join(words)
 
 
-def format_speed(per_second: float) -> str:
-    """A rate such as 1,234 or 3.1."""
-    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"
-
-
-def format_clock(seconds: float) -> str:
-    """A duration as hours, minutes and seconds, such as 1:02:03."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-
-
 def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def line_by_line(clock: Callable[[], float] = time.monotonic) -> Progress:
-    """A line at every tenth of a step; within an epoch, at most one line a minute."""
+    """A line at the end of each step, and before it at every tenth, but at most one line a minute.
+
+    Epochs have a line of their own at the end.
+    """
     tenths: dict[str, int] = {}
     printed_at: dict[str, float] = {}
 
     def progress(step: str, n_done: int, n_total: int) -> None:
-        tenth = 10 * n_done // max(n_total, 1)
-        if n_done > 0 and tenth <= tenths.get(step, -1):
+        if is_training_step(step) or n_total <= 0:  # a line of the log says which training begins
             return
-        if is_epoch_step(step) and clock() - printed_at.setdefault(step, clock()) < _SECONDS_BETWEEN_LINES:
+        tenth, now = 10 * n_done // n_total, clock()
+        if tenth < tenths.get(step, 11):  # the step begins, perhaps again
+            tenths[step], printed_at[step] = tenth if n_done < n_total else -1, now
+        is_end = n_done >= n_total and not is_epoch_step(step)
+        if tenth == tenths[step] or not (is_end or now - printed_at[step] >= _SECONDS_BETWEEN_LINES):
             return
-        tenths[step], printed_at[step] = tenth, clock()
-        _print_line(f"{step}: {n_done}/{n_total}")
+        tenths[step], printed_at[step] = tenth, now
+        _print_line(f"{step}: {n_done:,}/{n_total:,}")
 
     return progress
 
@@ -138,6 +168,11 @@ def shell_command(*words: object, **options: object) -> str:
     """A command line, quoted for the shell. Options with the value None are left out."""
     given = ((f"--{name.replace('_', '-')}", value) for name, value in options.items() if value is not None)
     return shlex.join(map(str, [*words, *chain.from_iterable(given)]))
+
+
+def print_next_steps(*commands: str) -> None:
+    """Print to stderr what to do next: commands from `shell_command`."""
+    print_message("next: " + "\n      ".join(commands))
 
 
 def format_duration(seconds: float) -> str:
@@ -183,3 +218,16 @@ def print_profile(stage_seconds: Mapping[str, float], sound_seconds: float) -> N
     for stage, seconds in [*rows, ("all", total)]:
         table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}", f"{sound_seconds / max(seconds, 1e-9):,.0f}")
     Console(stderr=True, highlight=False).print(table)
+
+
+def estimate_cells(estimate: "Estimate", sign: str = "") -> tuple[str, str]:
+    """A score, and its interval."""
+    low, high = score_cell(estimate.low, sign), score_cell(estimate.high, sign)
+    return score_cell(estimate.value, sign), "" if math.isnan(estimate.low) else f"{low} to {high}"
+
+
+def score_cell(value: float, sign: str = "") -> str:
+    """A score with four digits; - for NaN."""
+    if math.isinf(value):
+        return "−∞" if value < 0 else f"{sign}∞"
+    return "-" if math.isnan(value) else f"{value:{sign}.4f}"

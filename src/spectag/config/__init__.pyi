@@ -3,6 +3,8 @@ from .base import MelConfig as MelConfig
 from .base import SegmentConfig as SegmentConfig
 from .base import WindowConfig as WindowConfig
 from .data_options import DataOptions as DataOptions
+from .findings import SummarySettings as SummarySettings
 from .listening import ListenSettings as ListenSettings
 from .recipe import Recipe as Recipe
+from .serving import ServeSettings as ServeSettings
 from .tagging import TagSettings as TagSettings

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import starmap
 
 from spectag.config.base import MelConfig, parse_config
+from spectag.config.network_cards import is_card, open_card
 from spectag.errors import ConfigError, did_you_mean
 
 EFFICIENTAT_RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
@@ -117,19 +118,23 @@ PUBLISHED = {
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """The backbone with a name. `timm/NAME` is any network of timm.
+    """The backbone with a name. `timm/NAME` is any network of timm, and NAME.toml is a network card, as is its name.
 
     Raises
     ------
     ConfigError
-        If the name is unknown. The message suggests the closest name and lists all.
+        If the name is unknown, or the card is not valid. The message suggests the closest name and lists all.
     """
     if name.startswith(TIMM) and name != TIMM:
         return BackboneSpec(name, IMAGE_MEL, False, "see timm", "see timm")
+    if name not in BACKBONES and is_card(name):
+        card = open_card(name).card
+        return BackboneSpec(card.name, card.input.view, True, card.trained_on, card.licence)
     if name not in BACKBONES:
         hint, names = did_you_mean(name, BACKBONES) or ".", ", ".join(BACKBONES)
         raise ConfigError(
-            f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm."
+            f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm. A network "
+            "card is one, too: a file such as card.toml, or a name of spectag models --all."
         )
     return BACKBONES[name]
 

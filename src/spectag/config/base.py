@@ -1,6 +1,8 @@
 """Base class of all settings, the mel, image and window settings, and reading and writing of TOML."""
 
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -133,6 +135,12 @@ class WindowConfig(Config):
         return self
 
 
+class LongRecordingWindows(WindowConfig):
+    """The windows of recordings that are longer than a clip. Shorter recordings are clips, and tagged as a whole."""
+
+    longer_than_seconds: float = Field(gt=0, le=MAX_SECONDS)
+
+
 def check_window_options(window: float | None, overlap: float | None) -> None:
     """Raise a ValueError if the options --window and --overlap (seconds) contradict each other."""
     if window is None and overlap is not None:
@@ -147,6 +155,8 @@ def _check_odd(number: int) -> int:
     return number
 
 
+MAX_WINDOWS_HELD = 100_000
+"""Largest number of windows in a row for which a label can be required to be on."""
 OddNumber = Annotated[int, Field(ge=1, le=99_999), AfterValidator(_check_odd)]
 
 
@@ -157,6 +167,8 @@ class SegmentConfig(Config):
     """Median filter over this odd number of windows; 1: off; none: 3 if three windows in a row overlap, else 1."""
     hysteresis: float = Field(0.7, ge=0, le=1)
     """A segment ends when the probability falls below this fraction of the threshold."""
+    min_windows: int = Field(1, ge=1, le=MAX_WINDOWS_HELD)
+    """A label must be on in this many windows in a row, overlapping or not, to become a segment."""
     min_duration_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     """Remove segments shorter than this many seconds."""
     max_gap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
@@ -204,6 +216,60 @@ def parse_config(values: dict[str, Any], model: type[ConfigT], *, source: str) -
         raise ConfigError("; ".join(_explanations(error, model, source))) from error
 
 
+def window_config(window: WindowConfig | float) -> WindowConfig:
+    """The windows of a length in seconds, without overlap; a `WindowConfig` as it is. Otherwise a ConfigError."""
+    if isinstance(window, WindowConfig):
+        return window
+    return parse_config({"window_seconds": window}, WindowConfig, source="window")
+
+
+_EXPECTED = {  # by the start of pydantic's type of an error
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "string": "a text",
+    "path": "a path",
+    "greater_than_equal": "a number greater than or equal to {ge:g}",
+    "greater_than": "a number greater than {gt:g}",
+    "less_than_equal": "a number less than or equal to {le:g}",
+    "less_than": "a number less than {lt:g}",
+    "finite_number": "a finite number",
+    "odd_number": "an odd number",
+    "literal_error": "{expected}",
+    "list": "a list",
+    "dict": "a table of settings",
+    "model": "a table of settings",
+}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def plain_reason(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, in words for a person, from an entry of pydantic's `ValidationError.errors()`.
+
+    >>> plain_reason({"type": "greater_than", "ctx": {"gt": 0}, "input": "-1", "msg": "..."})
+    'expected a number greater than 0 (got -1)'
+    """
+    if problem["type"] == "value_error":  # from our validators: contains the value
+        return str(problem["msg"]).removeprefix("Value error, ")
+    templates = (text for start, text in _EXPECTED.items() if problem["type"].startswith(start))
+    template = next(templates, None)
+    reason = str(problem["msg"]) if template is None else "expected " + template.format(**problem.get("ctx", {}))
+    value = problem["input"]
+    shown = value if isinstance(value, str) and _NUMBER.fullmatch(value) else repr(value)
+    return f"{reason} (got {shown}){decimal_point_hint(value)}"
+
+
+def decimal_point_hint(value: object) -> str:
+    """What to write instead of a number with a decimal comma; nothing for other values.
+
+    >>> decimal_point_hint("0,2")
+    '; write a decimal point: 0.2'
+    """
+    has_comma = isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)
+    return f"; write a decimal point: {str(value).replace(',', '.')}" if has_comma else ""
+
+
 def _explanations(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
     """One message for each wrong setting."""
     keys = _all_keys(model)
@@ -212,11 +278,10 @@ def _explanations(error: ValidationError, model: type[BaseModel], source: str) -
         path = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
             reason = f"unknown setting{did_you_mean(path[-1], keys)}"
-        elif problem["type"] == "value_error":  # from our validators: contains the value
-            reason = problem["msg"].removeprefix("Value error, ")
         else:
-            path = [part for part in path if part in keys]  # a setting with several types has an error for each
-            reason = f"{problem['msg']} (got {problem['input']!r})"
+            if problem["type"] != "value_error":
+                path = [part for part in path if part in keys]  # a setting with several types has an error for each
+            reason = plain_reason(problem)
         reasons.setdefault(": ".join([source, ".".join(path)]).removesuffix(": "), []).append(reason)
     return [f"{where}: {', or: '.join(alternatives)}" for where, alternatives in reasons.items()]
 

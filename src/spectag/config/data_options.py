@@ -12,6 +12,11 @@ class DataOptions:
     """Second manifest, of clips whose labels may be wrong. Doubtful labels get less weight."""
     corrections: str | Path | None = None
     """Label corrections from spectag review. The manifest itself is not changed."""
+    hierarchy: str | Path | None = None
+    """CSV with the columns child and parent, or AudioSet's ontology.json: a clip with a child has the parent, too."""
+    background: str | Path | None = None
+    """Folder of recordings in which none of the labels occurs. They are cut into clips without labels, which are
+    trained on and used for calibration and thresholds."""
     audio_dir: str | Path | None = None
     """Folder of the sounds or images, if they are not beside the manifest."""
     group_column: str | None = None

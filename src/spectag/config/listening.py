@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from spectag.config.base import MAX_SECONDS, Config, OddNumber, WindowConfig, check_window_options
+from spectag.config.base import MAX_SECONDS, MAX_WINDOWS_HELD, Config, OddNumber, WindowConfig, check_window_options
 from spectag.config.tagging import SEGMENT_WINDOW
 
 Encoding = Literal["s16le", "s24le", "s32le", "f32le"]
@@ -27,6 +27,8 @@ class ListenSettings(Config):
     """Switch a label off when its probability falls below this fraction of its threshold."""
     smooth_windows: OddNumber = 1
     """Median filter over this odd number of windows. Every two more windows delay a change by one window."""
+    min_windows: int = Field(1, ge=1, le=MAX_WINDOWS_HELD)
+    """Report a label only when it is on in this many windows in a row; its onset is reported so much later."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, model_validator
 
 from spectag.config.base import MAX_SECONDS, Channel, Config, ImageConfig, MelConfig, parse_config
+from spectag.config.extension import backbone_to_extend, check_extended
 from spectag.config.training import AugmentConfig, FinetuneConfig, LossConfig, NoisyConfig
 from spectag.errors import ConfigError, did_you_mean
 
@@ -29,7 +30,7 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
 # settings that cannot differ between the members of an ensemble
 _GLOBAL = (
-    *("members", "leave_out", "budget", "init", "calibration", "channel"),
+    *("members", "leave_out", "budget", "init", "extend", "calibration", "channel"),
     *("folds", "validation_fraction", "validation_split", "find_shared_audio"),
 )
 
@@ -61,7 +62,7 @@ class TrainSettings(Config):
 
     backbone: str = "mn04_audioset"
     """Network that computes the features: mn04_audioset, mn05 to mn40_audioset, efficientnet_lite0, convnext_tiny,
-    timm/NAME or scratch."""
+    timm/NAME, scratch, or a network card (card.toml, or a name of spectag models --all)."""
 
     pretrained: bool = True
     """Start from the published weights of the backbone."""
@@ -124,6 +125,10 @@ class TrainSettings(Config):
 
     init: Path | None = None
     """Start from the weights of this bundle, which must have the same backbone, features and labels."""
+
+    extend: str | None = None
+    """Also give the model the labels of this published one, such as audioset-mn04, whose network must be the frozen
+    backbone. Own labels replace published ones of the same name."""
 
     calibration: Literal["auto", "none", "temperature", "platt", "isotonic"] = "auto"
     """Method of probability calibration on held-out clips; auto: the best one on these clips."""
@@ -195,6 +200,15 @@ class Recipe(TrainSettings):
 
     @model_validator(mode="before")
     @classmethod
+    def _backbone_of_extended_model(cls, values: Any) -> Any:
+        """Without another wish, the backbone is that of the model to extend."""
+        if not isinstance(values, dict) or "backbone" in values:
+            return values
+        backbone = backbone_to_extend(values.get("extend"))
+        return values if backbone is None else {**values, "backbone": backbone}
+
+    @model_validator(mode="before")
+    @classmethod
     def _logistic_if_weight_decay(cls, values: Any) -> Any:
         """With lbfgs, a number for weight_decay implies logistic regression; members decide for themselves."""
         if not isinstance(values, dict) or values.get("members") or values.get("mode", "frozen") != "frozen":
@@ -207,6 +221,8 @@ class Recipe(TrainSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_validation()
+        if self.extend is not None:
+            check_extended(self.extend, self.model_dump())
         if self.members:
             self._check_members()
         elif self.mode == "finetune":

@@ -25,10 +25,11 @@ from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.data.readers.rows import format_times
 from spectag.errors import DataError
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
-from spectag.models.pretrained import load
-from spectag.models.tagger import Tag, Tagger
+from spectag.models.pretrained import open_tagger
+from spectag.models.tagger import Tagger
+from spectag.models.tags import Tag
 from spectag.system.output import csv_writer, open_output
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 
 SUGGESTION_COLUMNS = ("rank", "fname", "start", "end", "labels", "suggested", "probability", "uncertainty", "why")
 
@@ -84,6 +85,7 @@ class Suggestions(Sequence[Suggestion]):
         return self.clips[index]
 
 
+@shows_progress
 def suggest(
     model: str | Path | Tagger,
     folder: str | Path | Sequence[str | Path],
@@ -140,7 +142,7 @@ def suggest(
     if n < 1:
         raise ValueError(f"need n >= 1, got {n}")
     windows = None if window is None else parse_config({"window_seconds": window}, WindowConfig, source="window")
-    tagger = model if isinstance(model, Tagger) else load(model, progress=progress, log=log)
+    tagger = open_tagger(model, progress=progress, log=log)
     pool = Pool.find([folder] if isinstance(folder, str | Path) else folder, tagger, audio_dir=audio_dir)
     if windows is not None and pool.spans is not None:
         raise DataError(f"{folder}: the manifest defines the start and end of its clips; leave out the window")
@@ -198,7 +200,9 @@ def _uncertainty(
         return None
     was_trained_on_negatives = out_of_fold is not None and bool((out_of_fold.targets == 0).all(axis=1).any())
     has_negatives = was_trained_on_negatives or any(clip.is_negative for clip in labelled_clips)
-    return margin_uncertainty(embedded.probabilities, allow_no_label=len(tagger.labels) == 1 or has_negatives)
+    return margin_uncertainty(
+        embedded.probabilities, allow_no_label=embedded.probabilities.shape[1] == 1 or has_negatives
+    )
 
 
 class _ComparedClips:
@@ -245,23 +249,25 @@ def _suggestion(
         suggested=tuple(tagger.labels.names[label] for label in suggested),
         probability=float(probabilities[suggested[0]]),
         uncertainty=clip_uncertainty,
-        why=reasons_to_label(selection, clip_uncertainty, most_probable, is_detected=bool(above_threshold)),
+        why=reasons_to_label(selection, clip_uncertainty, most_probable, n_detected=len(above_threshold)),
     )
 
 
 def reasons_to_label(
-    selection: Selection, uncertainty: float | None, most_probable: Sequence[Tag], *, is_detected: bool
+    selection: Selection, uncertainty: float | None, most_probable: Sequence[Tag], *, n_detected: int
 ) -> str:
-    """Why to label a clip, given its one or two most probable labels."""
+    """Why to label a clip, given its one or two most probable labels, and how many labels are detected."""
     reasons = []
     if selection.similarity < DISSIMILAR:
         reasons.append("unlike anything labelled")
     if uncertainty is not None and uncertainty >= _UNCERTAIN:
         first, *others = most_probable
-        is_likely = is_detected or first.probability >= _FAINT_PROBABILITY
+        is_likely = n_detected > 0 or first.probability >= _FAINT_PROBABILITY
         if is_likely and others and others[0].probability >= _RIVAL_RATIO * first.probability:
-            reasons.append(f"unsure between {first.label} and {others[0].label}")
-        elif is_detected:
+            either = f"unsure between {first.label} and {others[0].label}"
+            both = f"unsure whether it is {first.label}, {others[0].label} or both"
+            reasons.append(both if n_detected > 1 else either)
+        elif n_detected:
             reasons.append(f"unsure of {first.label}")
         else:
             reasons.append(f"nothing detected, {first.label} is most probable")

@@ -88,7 +88,7 @@ class EmbeddedPool:
     fnames: tuple[str, ...]
     spans: tuple[Span, ...]
     probabilities: Float32Array
-    """(n_clips, n_labels)"""
+    """(n_clips, n_labels); of a tagger that extends a published model, only those of its own labels."""
     vectors: Float32Array
     """Unit vectors (n_clips, n_dimensions). The dot product of two vectors is the similarity of the clips."""
     labelled_elsewhere: tuple[Clip, ...]
@@ -193,7 +193,7 @@ def embed_pool(
         files=tuple(files),
         fnames=tuple(pool.fnames[number] for number in numbers),
         spans=tuple(spans),
-        probabilities=np.concatenate(rows.probabilities)[sorted_rows],
+        probabilities=np.concatenate(rows.probabilities)[sorted_rows][:, : len(tagger.info.own_labels)],
         vectors=vectors[sorted_rows],
         labelled_elsewhere=tuple(elsewhere),
         vectors_elsewhere=vectors[len(sorted_rows) :],

@@ -51,7 +51,7 @@ class LabelPosterior:
     log_odds: FloatArray
     noise: LabelNoise
     single_label: bool
-    """Whether each clip has exactly one label, so that labels exclude each other."""
+    """Whether no clip has more than one label, so that labels exclude each other."""
 
     @property
     def probabilities(self) -> FloatArray:
@@ -67,14 +67,20 @@ class LabelPosterior:
         """The most likely labels, of shape (n_clips, n_labels)."""
         if not self.single_label:
             return self.log_odds > 0
-        return np.asarray(np.eye(self.log_odds.shape[1], dtype=np.bool_)[self.log_odds.argmax(axis=1)])
+        is_first = np.eye(self.log_odds.shape[1], dtype=np.bool_)[self.log_odds.argmax(axis=1)]
+        return np.asarray(is_first & (self.probabilities > self._no_label[:, None]))
 
     @property
     def certainty(self) -> FloatArray:
         """The probability (n_clips,) that all the most likely labels are right."""
         if self.single_label:
-            return np.asarray(self.probabilities.max(axis=1))
+            return np.asarray(np.maximum(self.probabilities.max(axis=1), self._no_label))
         return np.asarray(np.exp(log_expit(np.abs(self.log_odds)).sum(axis=1)))
+
+    @property
+    def _no_label(self) -> FloatArray:
+        """The probability (n_clips,) that no label is true, if labels exclude each other."""
+        return np.asarray(1 - self.probabilities.sum(axis=1))
 
 
 def label_posterior(
@@ -88,9 +94,9 @@ def label_posterior(
         Predictions of networks that were not trained on the clip. Only the order and the relative distances within each
         label matter, so no calibration is needed.
     given : bool array of shape (n_clips, n_labels)
-        The labels to check. If every clip has exactly one of at least two labels, exactly one label is true. It may
-        also be 1, 0, and NaN for an unknown label: nothing is fitted to it, and it counts as surely absent, so that it
-        is no error.
+        The labels to check. If there are at least two and no clip has more than one of them, exactly one label is true
+        of each clip that has one, and at most one of each other clip. It may also be 1, 0, and NaN for an unknown
+        label: nothing is fitted to it, and it counts as surely absent, so that it is no error.
     reliable : bool array of shape (n_labels,), optional
         Labels that the networks can predict; by default all. Of the other labels, the given values are trusted.
 
@@ -110,9 +116,10 @@ def label_posterior(
     likelihood_ratio = np.where(has_label, (1 - noise.missed) / noise.false, noise.missed / (1 - noise.false))
     log_odds = noise.scale * levels + noise.offset + np.log(likelihood_ratio)
     log_odds = np.where(np.isnan(given), -_MAX_LOG_ODDS, log_odds)
-    single_label = given.shape[1] > 1 and bool((has_label.sum(axis=1) == 1).all())
+    n_given = has_label.sum(axis=1)
+    single_label = given.shape[1] > 1 and int(n_given.max()) == 1
     if single_label:
-        log_odds = _exclusive_log_odds(log_odds)
+        log_odds = _exclusive_log_odds(log_odds, may_lack_label=n_given == 0)
     return LabelPosterior(np.clip(log_odds, -_MAX_LOG_ODDS, _MAX_LOG_ODDS), noise, single_label)
 
 
@@ -174,7 +181,9 @@ def _label_noise(parameters: FloatArray) -> LabelNoise:
     return LabelNoise(float(np.exp(scale)), offset, float(0.5 * expit(missed)), float(0.5 * expit(false)))
 
 
-def _exclusive_log_odds(log_odds: FloatArray) -> FloatArray:
-    """Log-odds of each label if exactly one label of each clip is true."""
-    others = [logsumexp(np.delete(log_odds, label, axis=1), axis=1) for label in range(log_odds.shape[1])]
+def _exclusive_log_odds(log_odds: FloatArray, may_lack_label: BoolArray) -> FloatArray:
+    """Log-odds of each label if one label of each clip is true; where `may_lack_label` (n_clips,), one or none."""
+    no_label = np.where(may_lack_label, 0.0, -np.inf)[:, None]
+    options = np.concatenate([log_odds, no_label], axis=1)
+    others = [logsumexp(np.delete(options, label, axis=1), axis=1) for label in range(log_odds.shape[1])]
     return np.asarray(log_odds - np.stack(others, axis=1))

@@ -27,15 +27,17 @@ from spectag.data.corrections import (
 )
 from spectag.data.fingerprint_cache import clip_fingerprints
 from spectag.data.inspection import inspect
-from spectag.data.manifest import as_manifest
+from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.readers.rows import format_times
 from spectag.data.shared_audio import find_shared_audio
 from spectag.errors import DataError, MissingExtraError, did_you_mean
 from spectag.evaluation.predictions import Predictions, predict_out_of_fold
+from spectag.models.pretrained import open_tagger
 from spectag.models.tagger import Tagger
 from spectag.system.output import csv_writer, open_output
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
+from spectag.system.short_texts import short_repr
 
 IssueKind = Literal[
     "swapped label", "wrong label", "missing label", "silent", "near duplicate", "clipped", "no doubt"
@@ -74,14 +76,18 @@ class Finding:
     note: str = ""
     label_probabilities: tuple[tuple[str, float], ...] = ()
     """The most probable labels, and the given and suggested ones, each with the model's probability."""
+    original: Clip | None = None
+    """The clip that a near-duplicate is the same recording as."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding for JSON, without `label_probabilities`."""
+        """The finding for JSON, without `label_probabilities` and `original`."""
         clip = {"fname": self.clip.fname, "start": self.clip.start_seconds, "end": self.clip.end_seconds}
+        left_out = ("clip", "label_probabilities", "original")
         values = {"rank": self.rank, "kind": self.kind, **clip, "labels": self.clip.labels, **asdict(self)}
-        return {name: value for name, value in values.items() if name not in ("clip", "label_probabilities")}
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Review:
     """The result of `review`."""
@@ -96,6 +102,8 @@ class Review:
     """Clips that are left out because a reviewer confirmed their labels."""
     skipped: tuple[tuple[Clip, str], ...]
     """Clips that can't be read, each with the reason."""
+    predictions: Predictions | None = None
+    """What the findings are based on: probabilities, novelty and, unless only labels were checked, features."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,9 +129,10 @@ class Review:
         }
 
 
+@shows_progress
 def review(
-    tagger: Tagger,
-    manifest: str | Path | Manifest,
+    model: str | Path | Tagger,
+    manifest: ManifestInput,
     *,
     method: RankingMethod = "self-confidence",
     labels_only: bool = False,
@@ -138,10 +147,10 @@ def review(
 
     Parameters
     ----------
-    tagger : Tagger
+    model : str, Path or Tagger
         A model that was trained with folds on these clips, so that they are checked with out-of-fold predictions; or a
         model that was not trained on them.
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
     method : "self-confidence" or "cleanlab"
         Rank by the probability that a label is wrong (see `label_errors`), or by the multi-label scores of cleanlab
         (extra `review`). The suggested labels are the same.
@@ -171,6 +180,7 @@ def review(
     """
     if method == "cleanlab":
         _import_cleanlab()  # fails before any work
+    tagger = open_tagger(model, progress=progress, log=log)
     manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column)
     last_corrections = {}
     if corrections is not None:
@@ -195,6 +205,7 @@ def review(
         origins=dict(Counter(predictions.origins)),
         n_confirmed=len(confirmed),
         skipped=predictions.skipped,
+        predictions=predictions,
     )
 
 
@@ -212,7 +223,8 @@ def _one_of_each_clip(label_findings: Sequence[Finding], audio_findings: Sequenc
         if issue is None:
             findings.append(finding)
         elif finding.kind in LABEL_ISSUES and issue.kind != "silent":
-            findings.append(replace(finding, note="; ".join(filter(None, (finding.note, issue.note)))))
+            note = "; ".join(filter(None, (finding.note, issue.note)))
+            findings.append(replace(finding, note=note, original=issue.original))
             del first_issues[correction_key(finding.clip)]
     return [*findings, *first_issues.values()]
 
@@ -360,7 +372,7 @@ def _near_duplicates(predictions: Predictions, workers: int | None, progress: Pr
         leaks = clip.fold is not None and clip.fold != original.fold
         if leaks:
             note += f"; they are in two folds, {clip.fold} and {original.fold}"
-        finding = replace(_audio_finding("near duplicate", clip, note), score=pair.correlation)
+        finding = replace(_audio_finding("near duplicate", clip, note), score=pair.correlation, original=original)
         ranked.append((-labels_differ, -leaks, -pair.correlation, pair.clip, finding))
     yield from (finding for *_, finding in sorted(ranked, key=lambda item: item[:-1]))
 

@@ -1,16 +1,14 @@
 """Labelled clips, and the manifest that lists them."""
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.labels import LabelSet
-from spectag.data.readers.delimited_text import abbreviate
+from spectag.data.readers.delimited_text import abbreviate, read_text
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.data.readers.rows import clip_name
 from spectag.errors import DataError
@@ -58,7 +56,7 @@ class Clip:
         return Clip(self.path, self.fname, labels, self.fold, self.group, *times, self.line, unknown, self.weight)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
     """Clips, and the labels that they can have."""
 
@@ -67,6 +65,20 @@ class Manifest:
     labels: LabelSet
     label_column: str | None = None
     """The column of labels in the table, if the user chose it."""
+    dataframe_csv: str | None = None
+    """The table as CSV, if it was a DataFrame and not a file."""
+    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The labels above others, if a hierarchy is given: clips with a label have all of those above it."""
+
+    def __repr__(self) -> str:
+        """The table, and the numbers of clips and labels."""
+        return f"Manifest({self.source}: {len(self.clips):,} clips, {len(self.labels):,} labels)"
+
+    def read_table(self) -> str:
+        """The text of the table; empty if the manifest is a folder, or its file is gone."""
+        if self.dataframe_csv is not None:
+            return self.dataframe_csv
+        return read_text(self.source) if self.source.is_file() else ""
 
     @property
     def folds(self) -> tuple[str | None, ...]:
@@ -152,6 +164,9 @@ def connected_groups(keys_of_items: Sequence[Sequence[Hashable]]) -> IntArray:
     >>> connected_groups([["a"], ["a", "b"], ["c"], ["b"]])
     array([0, 0, 1, 0])
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components  # takes 0.1 s, and tagging does not need it
+
     n_items = len(keys_of_items)
     pairs = [(item, key) for item, keys in enumerate(keys_of_items) for key in keys]
     numbers = {key: n_items + number for number, key in enumerate(dict.fromkeys(key for _, key in pairs))}

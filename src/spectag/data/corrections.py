@@ -93,13 +93,13 @@ def correction_key(clip: Clip | Correction) -> ClipKey:
     return name, round(clip.start_seconds, 3), None if clip.end_seconds is None else round(clip.end_seconds, 3)
 
 
-def join_labels(labels: Iterable[str]) -> str:
-    """The labels in one field, separated by commas.
+def join_labels(labels: Iterable[str], *, separator: str = ",") -> str:
+    """The labels in one field, separated by commas or another character.
 
-    A label that contains a comma, or would be read as no label, is quoted.
+    A label that contains the separator, or would be read as no label, is quoted.
     """
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(labels)
+    csv.writer(out, lineterminator="", delimiter=separator).writerow(labels)
     text = out.getvalue()
     if text in NO_LABEL | MISSING_VALUES:
         return f'"{text}"' if text else ""

@@ -55,9 +55,9 @@ def make_demo_data(
     folder: str | Path,
     *,
     seed: int = 0,
-    n_curated: int = 300,
-    n_noisy: int = 100,
-    n_test: int = 100,
+    n_curated: int = 120,
+    n_noisy: int = 40,
+    n_test: int = 60,
     progress: Progress = silent,
 ) -> DemoData:
     """Write clips of 1 to 5 s (wav, 16 bit, 44.1 kHz, mono) with one to three sounds each, and their tables.

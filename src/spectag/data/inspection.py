@@ -18,11 +18,12 @@ from spectag.audio.sound_faults import CLIPPED_FRACTION, SILENT_PEAK_DB, VERY_SH
 from spectag.config.base import Channel
 from spectag.data.clips import Clip, Manifest, labels_contradict, unknown_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
-from spectag.data.manifest import as_manifest
+from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.data.shared_audio import SharedAudio
 from spectag.errors import EndOfSoundError
 from spectag.system.file_errors import skip_reason
-from spectag.system.progress import Progress, silent
+from spectag.system.progress import Progress, shows_progress, silent
+from spectag.system.short_texts import short_repr
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 
 _END_TOLERANCE_SECONDS = 0.05  # annotation programs round the end of a clip
@@ -115,6 +116,7 @@ class RareLabel:
     n_groups: int
 
 
+@short_repr
 @dataclass(frozen=True)
 class Inspection:
     """The result of `inspect`. Clips are listed by name, in the order of the manifest."""
@@ -195,8 +197,9 @@ _Facts = _SoundFacts | _ImageFacts | str
 """Measurements, or the reason why the clip can't be read."""
 
 
+@shows_progress
 def inspect(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     *,
     folds: int | None = None,
     audio_dir: str | Path | None = None,
@@ -206,7 +209,7 @@ def inspect(
     corrections: str | Path | None = None,
     channel: Channel = "mix",
     find_shared_audio: bool = True,
-    compare_with: Sequence[str | Path | Manifest] = (),
+    compare_with: Sequence[ManifestInput] = (),
     cache: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -215,7 +218,7 @@ def inspect(
 
     Parameters
     ----------
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
         Of sounds or of images.
     folds : int, optional
         Report labels that are too rare for this number of folds. By default the number of folds in the manifest.
@@ -407,7 +410,7 @@ def _duplicates(digests: dict[Clip, bytes]) -> tuple[Duplicates, ...]:
 
 def _shared(
     manifest: Manifest,
-    compare_with: Sequence[str | Path | Manifest],
+    compare_with: Sequence[ManifestInput],
     channel: Channel,
     cache: str | Path | None,
     workers: int | None,

@@ -5,20 +5,41 @@ import re
 import unicodedata
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
 
 from spectag.data.readers.text_files import shorten
 from spectag.errors import DataError, did_you_mean
+from spectag.system.output import quote_commas
 
 
-def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
+@cache
+def audioset_labels() -> tuple[str, ...]:
+    """The display names of AudioSet's 527 labels, in the order of the networks' outputs."""
+    text = files("spectag.data").joinpath("audioset_labels.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
+
+
+@cache
+def _audioset_name_with_comma() -> re.Pattern[str]:
+    """A name such as "Chicken, rooster", as a whole item of a list with commas."""
+    names = sorted((name for name in audioset_labels() if ", " in name), key=len, reverse=True)
+    return re.compile(rf"(?<![^,])\s*({'|'.join(map(re.escape, names))})\s*(?![^,])")
+
+
+def split_labels(field: str, *, separator: str | None = None) -> tuple[str, ...]:
     """The labels in a field of a table, in their order and without repetitions: "Bark, Knock" → ("Bark", "Knock").
 
-    A label that contains the separator must be quoted.
+    A label that contains the separator must be quoted. Without a separator, it is the comma, and names of AudioSet
+    such as "Chicken, rooster" need no quotes.
     """
+    if separator is None:
+        separator = ","
+        if ", " in field and '"' not in field:
+            field = _audioset_name_with_comma().sub(r'"\1"', field)
     names = None
     if '"' in field and len(separator) == 1:
         with suppress(csv.Error):
@@ -26,6 +47,7 @@ def split_labels(field: str, *, separator: str = ",") -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for name in names or field.split(separator) if (label := name.strip())))
 
 
+_N_SHOWN = 5  # labels in the text of a LabelSet
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 _NESTED = re.compile(r"""[\[{]\s*[\[{]|\{\s*["']""")
@@ -98,25 +120,35 @@ class LabelSplitter:
                 f"'{shorten(field)}' is not a list of labels; expected labels separated by commas, or a list such as "
                 "['Dog', 'Cat']"
             )
-        if self._separator is not None:
-            return split_labels(field, separator=self._separator)
-        for separator in ";|":
+        for separator in ";|" if self._separator is None else "":
             if separator in field:
                 n_fields, example = self.possible_separators.get(separator, (0, field))
                 self.possible_separators[separator] = n_fields + 1, example
-        return split_labels(field)
+        return split_labels(field, separator=self._separator)
+
+
+def split_up_names(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The labels with the name of AudioSet of which a part between commas is a label too, each with this part."""
+    known = dict.fromkeys(names)
+    whole = [name for name in known if ", " in name and name in audioset_labels()]
+    parts = ((name, part) for name in whole for part in name.split(", "))
+    return [(name, part) for name, part in parts if part in known]
 
 
 def similar_labels(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups of labels that differ only by case, spaces, hyphens, underscores, or Unicode form."""
     groups: dict[str, dict[str, None]] = {}
     for name in names:
-        key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
-        groups.setdefault(key or name, {})[name] = None
+        groups.setdefault(spelling_of(name), {})[name] = None
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-@dataclass(frozen=True)
+def spelling_of(label: str) -> str:
+    """A label without what similar labels may differ in: case, spaces, hyphens, underscores, Unicode form."""
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", label).casefold()) or label
+
+
+@dataclass(frozen=True, repr=False)
 class LabelSet:
     """The labels of a model or a manifest, in the order of the columns of y_true and of the probabilities."""
 
@@ -134,6 +166,17 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __getitem__(self, position: int) -> str:
+        return self.names[position]
+
+    def __repr__(self) -> str:
+        """The first labels and their number."""
+        more = f", ... {len(self):,} labels" if len(self) > _N_SHOWN else ""
+        return f"LabelSet({', '.join(map(repr, self.names[:_N_SHOWN]))}{more})"
 
     def __contains__(self, label: str) -> bool:
         return label in self._positions
@@ -155,5 +198,6 @@ class LabelSet:
         except KeyError:
             raise DataError(
                 f"{where + ': ' if where else ''}unknown label {label!r}{did_you_mean(label, self.names) or '.'} "
-                f"{len(self)} labels are known: {', '.join(self.names[:8])}{', ...' if len(self) > 8 else ''}"
+                f"{len(self)} labels are known: {', '.join(map(quote_commas, self.names[:8]))}"
+                f"{', ...' if len(self) > 8 else ''}"
             ) from None

@@ -7,6 +7,7 @@ data sets, Raven selection tables and Audacity label tracks. See docs/reference/
 """
 
 import csv
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,21 +18,27 @@ import numpy as np
 
 from spectag.data.clips import Clip, Manifest, unknown_labels
 from spectag.data.corrections import apply_corrections, read_corrections
-from spectag.data.labels import LabelSet, similar_labels
+from spectag.data.hierarchy import close_upwards, read_hierarchy
+from spectag.data.labels import LabelSet, similar_labels, split_up_names
 from spectag.data.readers.annotations import is_label_track, read_annotation_folder, read_label_track
 from spectag.data.readers.columns import is_label_column
 from spectag.data.readers.csv_table import read_csv
+from spectag.data.readers.dataframes import dataframe_as_csv
 from spectag.data.readers.delimited_text import abbreviate, read_text
 from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.folders import read_folder, visible_files
 from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.data.strong_labels import clips_between, join_annotations
-from spectag.errors import DataError, DataWarning, did_you_mean
+from spectag.errors import DataError, DataWarning
+from spectag.system.dataframes import DataFrame, is_dataframe
+from spectag.system.file_errors import similar_file
 from spectag.system.output import escape_formula, open_output, text_problem
+
+_DATAFRAME = "DataFrame"  # the source of a manifest that has no file
 
 
 def read_manifest(
-    path: str | Path,
+    path: str | Path | DataFrame,
     *,
     audio_dir: str | Path | None = None,
     labels: LabelSet | None = None,
@@ -39,14 +46,17 @@ def read_manifest(
     label_column: str | None = None,
     label_separator: str | None = None,
     corrections: str | Path | None = None,
+    hierarchy: str | Path | None = None,
     complete_annotations: bool = False,
 ) -> Manifest:
     """Read a manifest in any supported format, and find the files of its clips.
 
     Parameters
     ----------
-    path : str or Path
-        A table, a folder with a sub-folder per label, or a folder of selection tables or label tracks.
+    path : str, Path or DataFrame
+        A table, a folder with a sub-folder per label, or a folder of selection tables or label tracks. A DataFrame of
+        pandas, polars or pyarrow has the columns of a table; in messages, its header is line 1. A cell may be a list of
+        labels. Files are searched relative to the working directory.
     audio_dir : str or Path, optional
         Folder of the sounds, if they are neither beside the table nor in the folder with the table's name.
     labels : LabelSet, optional
@@ -59,6 +69,9 @@ def read_manifest(
         What separates the labels in a field, instead of a comma.
     corrections : str or Path, optional
         A table of corrections, which are applied to the labels; see `corrections.read_corrections`.
+    hierarchy : str or Path, optional
+        A table of children and parents, or AudioSet's ontology.json, see `hierarchy.read_hierarchy`: a clip gets all
+        labels above its own, of those that are allowed.
     complete_annotations : bool
         The annotations of a recording name all of its sounds: the time between them becomes clips without labels, see
         `strong_labels.clips_between`. By default, that time is not used.
@@ -72,9 +85,10 @@ def read_manifest(
     Warns
     -----
     DataWarning
-        If labels differ only by case, spaces or Unicode form, or contain a character that may separate labels; if
-        annotations have no label; if columns of 0 and 1 are not read as labels; if texts such as NA are read as no
-        label; or if sub-folders are read as backgrounds, dates or places, or have no effect.
+        If labels differ only by case, spaces or Unicode form, or contain a character that may separate labels; if a
+        name of AudioSet with a comma is read as one label, and a part of it is a label too; if annotations have no
+        label; if columns of 0 and 1 are not read as labels; if texts such as NA are read as no label; or if sub-folders
+        are read as backgrounds, dates or places, or have no effect.
 
     Notes
     -----
@@ -82,10 +96,12 @@ def read_manifest(
     Selection tables, label tracks and CSVs of annotations have a line per sound. Each annotated segment becomes a clip
     with the labels of all annotations that overlap it, see `strong_labels.join_annotations`.
     """
-    source = Path(path)
+    source, csv_text = (Path(_DATAFRAME), dataframe_as_csv(path)) if is_dataframe(path) else (_table_path(path), None)
     finder = FileFinder(None if audio_dir is None else Path(audio_dir))
     options = TableOptions(group_column, label_column, label_separator)
-    rows, names = _read_rows(source, finder, options)
+    rows, names = (
+        read_rows(source, finder, options) if csv_text is None else read_csv(source, csv_text, finder, options)
+    )
     clips, annotations = _find_clips(source, rows, finder, labels)
     if complete_annotations and not annotations:
         raise DataError(
@@ -100,23 +116,35 @@ def read_manifest(
     if labels is None:
         _check_characters(source, used_labels)
         _warn_of_similar_labels(source, used_labels)
-    manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels, label_column)
+        if names is None and label_separator is None:
+            _warn_of_split_up_names(source, used_labels)
+    manifest = Manifest(source, tuple(clips), used_labels if labels is None else labels, label_column, csv_text)
     if corrections is not None:
         manifest = apply_corrections(manifest, read_corrections(corrections))
+    if hierarchy is not None:
+        manifest = close_upwards(manifest, read_hierarchy(hierarchy), labels=labels)
     return manifest if labels is None else replace(manifest, labels=labels)
 
 
+ManifestInput = str | Path | DataFrame | Manifest
+"""A table or a folder by its path, a DataFrame, or a manifest that was read before."""
+
+
 def as_manifest(
-    source: "str | Path | Manifest",
+    source: ManifestInput,
     *,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     label_column: str | None = None,
     label_separator: str | None = None,
     corrections: str | Path | None = None,
+    hierarchy: str | Path | None = None,
     complete_annotations: bool = False,
 ) -> Manifest:
-    """Read a path with `read_manifest`; a `Manifest` is returned as it is, with the corrections applied."""
+    """Read a path or a DataFrame with `read_manifest`.
+
+    A `Manifest` is as it is, with the corrections and the hierarchy applied.
+    """
     if not isinstance(source, Manifest):
         return read_manifest(
             source,
@@ -125,12 +153,21 @@ def as_manifest(
             label_column=label_column,
             label_separator=label_separator,
             corrections=corrections,
+            hierarchy=hierarchy,
             complete_annotations=complete_annotations,
         )
-    return source if corrections is None else apply_corrections(source, read_corrections(corrections))
+    if corrections is not None:
+        source = apply_corrections(source, read_corrections(corrections))
+    return source if hierarchy is None else close_upwards(source, read_hierarchy(hierarchy))
 
 
-def _read_rows(
+def _table_path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise DataError(f"expected the path of a table or a folder, or a DataFrame, got {type(path).__name__}")
+    return Path(path)
+
+
+def read_rows(
     source: Path, finder: FileFinder, options: TableOptions
 ) -> tuple[Iterable[ManifestRow], tuple[str, ...] | None]:
     """The rows of a manifest and, if it is a multi-hot CSV, its labels in the order of the columns."""
@@ -144,8 +181,7 @@ def _read_rows(
                 raise DataError(f"{source}: a folder has no column {column!r} for {purpose}; use a table instead")
         return read_folder(source, files, separator=options.label_separator), None
     if not source.exists():
-        siblings = [path.name for path in source.parent.glob("*") if path.exists()]
-        raise DataError(f"{source}: no such file or folder{did_you_mean(source.name, siblings)}")
+        raise DataError(f"{source}: no such file or folder{similar_file(source)}")
     text = read_text(source)
     if is_label_track(text):
         return read_label_track(source, text, finder, options), None
@@ -231,6 +267,17 @@ def _warn_of_similar_labels(source: Path, labels: LabelSet) -> None:
         warnings.warn(
             f"{source}: labels that differ only by case, spaces, hyphens or Unicode form: {examples}; if they mean the "
             "same, use one spelling",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_split_up_names(source: Path, labels: LabelSet) -> None:
+    if found := split_up_names(labels.names):
+        name, part = found[0]
+        warnings.warn(
+            f"{source}: {name!r} is read as one label, as it is a name of AudioSet, but {part!r} is a label, too; if "
+            "commas separate labels in this name, use --label-separator ','",
             DataWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
 """Which clips contain the same part of a recording, found by their landmark fingerprints."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -296,13 +296,15 @@ def _shared(
     parts: dict[int, SharedAudio] = {}
     items = [(number, query) for number, query in enumerate(queries) if query is not None]
     n_workers = workers or min(n_usable_cores(), 1 + len(items) // _QUERIES_PER_WORKER)
-    with TemporaryDirectory(prefix="spectag-", ignore_cleanup_errors=True) as folder:
-        if n_workers > 1:
+    with ExitStack() as stack:
+        if n_workers > 1:  # otherwise there is no folder that a kill could leave
+            folder = stack.enter_context(TemporaryDirectory(prefix="spectag-", ignore_cleanup_errors=True))
             index.keep_in(Path(folder, "keys.npy"))
-        with closing(map_unordered(partial(_matches, index, speeds, within), items, n_workers=n_workers)) as results:
-            for n_done, ((number, _), part) in enumerate(results, start=1):
-                parts[number] = part
-                progress("shared audio", n_done, len(items))
+        match = partial(_matches, index, speeds, within)
+        results = stack.enter_context(closing(map_unordered(match, items, n_workers=n_workers)))
+        for n_done, ((number, _), part) in enumerate(results, start=1):
+            parts[number] = part
+            progress("shared audio", n_done, len(items))
     ordered = [_as_arrays(0, []), *(parts[number] for number in sorted(parts))]
     return SharedAudio(
         np.concatenate([part.pairs for part in ordered]),

@@ -11,6 +11,7 @@ import soundfile
 from spectag.array_types import BoolArray, FloatArray, Waveform
 from spectag.audio.files import read_audio
 from spectag.audio.synthesis import Scene, SoundEvent, fade_ends
+from spectag.config.base import Channel
 from spectag.config.scenes import SceneConfig
 from spectag.data.clips import Clip, Manifest
 from spectag.errors import AudioError, DataError
@@ -45,6 +46,8 @@ class Sound:
     level: float
     """RMS of the active frames."""
     peak: float
+    channel: Channel = "mix"
+    """How several channels become one."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,12 @@ def active_intervals(active: BoolArray) -> list[tuple[int, int]]:
 
 
 def find_sounds(
-    manifest: Manifest, *, sample_rate: int = 44_100, progress: Progress = silent, log: Log = no_log
+    manifest: Manifest,
+    *,
+    sample_rate: int = 44_100,
+    channel: Channel = "mix",
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> tuple[Sound, ...]:
     """Read the clips of a manifest, and find out when they are audible.
 
@@ -117,6 +125,8 @@ def find_sounds(
         Its clips are read, but not kept in memory.
     sample_rate : int
         Sample rate of the soundscapes, in Hz.
+    channel : "mix", "loudest" or int
+        How several channels become one, as for `read_audio`.
     progress, log
         Called with the number of clips that have been read, and with the number of clips that are left out.
 
@@ -130,7 +140,7 @@ def find_sounds(
     sounds = []
     for n_done, clip in enumerate(manifest.clips):
         progress("sounds", n_done, len(manifest.clips))
-        if clip.labels and (sound := _measure(clip, sample_rate)):
+        if clip.labels and (sound := _measure(clip, sample_rate, channel)):
             sounds.append(sound)
     progress("sounds", len(manifest.clips), len(manifest.clips))
     if not sounds:
@@ -140,20 +150,19 @@ def find_sounds(
     return tuple(sounds)
 
 
-def _measure(clip: Clip, sample_rate: int) -> Sound | None:
+def _measure(clip: Clip, sample_rate: int, channel: Channel) -> Sound | None:
     """None: the clip is silent."""
-    waveform = _read(clip, sample_rate)
+    waveform = _read(clip, sample_rate, channel)
     active = active_frames(waveform, sample_rate)
     if not active.any():
         return None
     level = float(np.sqrt(_frame_powers(waveform, sample_rate)[active].mean()))
-    return Sound(clip, sample_rate, len(waveform), active, level, float(np.abs(waveform).max()))
+    return Sound(clip, sample_rate, len(waveform), active, level, float(np.abs(waveform).max()), channel)
 
 
-def _read(clip: Clip, sample_rate: int) -> Waveform:
-    return read_audio(
-        clip.path, sample_rate=sample_rate, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds
-    )[0]
+def _read(clip: Clip, sample_rate: int, channel: Channel) -> Waveform:
+    start, end = clip.start_seconds, clip.end_seconds
+    return read_audio(clip.path, sample_rate=sample_rate, start_seconds=start, end_seconds=end, channel=channel)[0]
 
 
 def make_soundscape(
@@ -197,7 +206,7 @@ def make_soundscape(
     return Scene(np.concatenate(list(blocks)), sample_rate, events)
 
 
-def read_background(path: Path, *, sample_rate: int) -> Waveform:
+def read_background(path: Path, *, sample_rate: int, channel: Channel = "mix") -> Waveform:
     """A recording to mix soundscapes over, at their sample rate.
 
     Raises
@@ -205,7 +214,7 @@ def read_background(path: Path, *, sample_rate: int) -> Waveform:
     AudioError
         If it can't be read, or is silent.
     """
-    waveform = read_audio(path, sample_rate=sample_rate)[0]
+    waveform = read_audio(path, sample_rate=sample_rate, channel=channel)[0]
     if not waveform.any():
         raise AudioError(f"{path}: the recording is silent; choose another --background, or none for quiet noise")
     return waveform
@@ -404,5 +413,5 @@ def _blocks(background: Waveform, placed_sounds: Sequence[_PlacedSound], n_sampl
 
 def _waveform(placed: _PlacedSound) -> Waveform:
     sound = placed.sound
-    waveform = _read(sound.clip, sound.sample_rate)[placed.intervals[0][0] : placed.intervals[-1][1]]
+    waveform = _read(sound.clip, sound.sample_rate, sound.channel)[placed.intervals[0][0] : placed.intervals[-1][1]]
     return np.float32(placed.gain) * fade_ends(waveform, sound.sample_rate)

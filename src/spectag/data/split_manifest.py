@@ -1,7 +1,6 @@
 """Splitting a manifest into folds, or into training and validation clips, and writing the split as a CSV."""
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,25 +9,29 @@ from typing import Any
 
 import numpy as np
 
+from spectag.config.base import Channel
 from spectag.data.audio_groups import SharingClips
-from spectag.data.clips import Clip, Manifest
+from spectag.data.clips import Manifest
 from spectag.data.corrections import join_labels
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
 from spectag.data.folds import Balance, balance, random_holdout, stratified_folds, stratified_holdout
-from spectag.data.manifest import as_manifest, multi_hot_cells
+from spectag.data.manifest import ManifestInput, as_manifest, multi_hot_cells
 from spectag.data.readers.annotations import is_label_track
 from spectag.data.readers.columns import UNKNOWN_COLUMN, Layout
 from spectag.data.readers.csv_table import clip_table, extra_columns
-from spectag.data.readers.delimited_text import Table, read_text
+from spectag.data.readers.delimited_text import Table
 from spectag.errors import DataError
 from spectag.system.output import escape_formula, open_output
-from spectag.system.progress import Progress, silent
+from spectag.system.paths import relative_name
+from spectag.system.progress import Progress, shows_progress, silent
+from spectag.system.short_texts import short_repr
 
 N_FOLDS = 5
 
 _Columns = list[tuple[str, Sequence[Any]]]  # name, and the value for each clip
 
 
+@short_repr
 @dataclass(frozen=True)
 class Split:
     """A manifest, the fold of each of its clips, and how evenly the labels are distributed."""
@@ -56,8 +59,9 @@ class Split:
         return sum(n_folds > 1 for n_folds in in_folds.values())
 
 
+@shows_progress
 def split(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     *,
     folds: int | None = None,
     validation_fraction: float | None = None,
@@ -69,6 +73,7 @@ def split(
     label_separator: str | None = None,
     corrections: str | Path | None = None,
     find_shared_audio: bool = False,
+    channel: Channel = "mix",
     cache: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -77,7 +82,7 @@ def split(
 
     Parameters
     ----------
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
     folds : int, optional
         Number of folds. By default 5, if `validation_fraction` is not given either.
     validation_fraction : float, optional
@@ -92,7 +97,7 @@ def split(
     find_shared_audio : bool
         Also keep clips together that contain the same part of a recording. Where nearly all clips share audio with
         others, those that share much are kept together. This reads all sounds.
-    cache, workers, progress
+    channel, cache, workers, progress
         As for `spectag.data.fingerprint_cache.clip_fingerprints`.
 
     Raises
@@ -117,7 +122,7 @@ def split(
     )
     y_true, groups, sharing = manifest.multi_hot(), manifest.groups, None
     if find_shared_audio:
-        fingerprints = clip_fingerprints(manifest.clips, cache, workers=workers, progress=progress)
+        fingerprints = clip_fingerprints(manifest.clips, cache, channel=channel, workers=workers, progress=progress)
         sharing = SharingClips.of(
             manifest, cached_shared_audio(fingerprints, root=cache, workers=workers, progress=progress)
         )
@@ -196,7 +201,7 @@ def _standard_columns(manifest: Manifest, folder: Path) -> _Columns:
         ("weight", [None if clip.weight == 1 else f"{clip.weight:g}" for clip in clips]),
     ]
     return [
-        ("fname", [_name_from(folder, clip) for clip in clips]),
+        ("fname", [relative_name(clip.path, clip.fname, folder) for clip in clips]),
         *((name, values) for name, values in optional if any(value is not None for value in values)),
         *_extra_columns(manifest),
         *_label_columns(manifest, None if any("," in label for label in labels) else "labels").items(),
@@ -209,7 +214,7 @@ def _own_columns(manifest: Manifest, table: Table, layout: Layout, folder: Path)
     rows = [fields[clip.line or 0] for clip in manifest.clips]
     columns: dict[str, Sequence[Any]] = {name: values for name, *values in zip(table.columns, *rows, strict=True)}
     names = {meaning: table.columns[position] for meaning, position in layout.positions.items()}
-    columns[names["fname"]] = [_name_from(folder, clip) for clip in manifest.clips]
+    columns[names["fname"]] = [relative_name(clip.path, clip.fname, folder) for clip in manifest.clips]
     columns |= _label_columns(manifest, names.get("labels"), names.get("unknown", UNKNOWN_COLUMN))
     return list(columns.items())
 
@@ -231,7 +236,7 @@ def _label_columns(
 
 def _clip_table(manifest: Manifest) -> tuple[Table, Layout] | None:
     """The table of a manifest that is a CSV with a row for each clip."""
-    text = read_text(manifest.source) if manifest.source.is_file() else ""
+    text = manifest.read_table()
     if not text or is_label_track(text):
         return None
     return clip_table(manifest.source, text, label_column=manifest.label_column)
@@ -241,10 +246,3 @@ def _extra_columns(manifest: Manifest) -> _Columns:
     own = _clip_table(manifest)
     columns = extra_columns(*own) if own else {}
     return [(name, [fields.get(clip.line or 0) for clip in manifest.clips]) for name, fields in columns.items()]
-
-
-def _name_from(folder: Path, clip: Clip) -> str:
-    """The name of a clip's file in a table in `folder`."""
-    if clip.path.absolute() == folder.absolute() / clip.fname:
-        return clip.fname
-    return Path(os.path.relpath(clip.path.absolute(), folder.resolve())).as_posix()

@@ -1,9 +1,12 @@
 """Strong labels: annotated sounds in recordings, as clips with all labels that are audible in them."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 
@@ -53,24 +56,69 @@ def _add_overlapping(
 ) -> None:
     """Add the labels of overlapping segments to those of the segments at these rows, which are of one file."""
     segments = [clip for row in rows if (clip := joined[row]) is not None]
-    audible: dict[int, dict[str, None]] = {}
-    all_labels: dict[int, dict[str, None]] = {}
-    for first, second in _overlapping(segments):
-        is_audible = _is_audible(segments[first], segments[second])
-        for position, other in ((first, segments[second]), (second, segments[first])):
-            if is_audible:
-                audible.setdefault(position, {}).update(dict.fromkeys(other.labels))
-            if not is_audible or other.unknown:
-                all_labels.setdefault(position, {}).update(dict.fromkeys(other.labels + other.unknown))
-    for position in {**audible, **all_labels}:
-        segment = segments[position]
-        labels = tuple(dict.fromkeys((*segment.labels, *audible.get(position, ()))))
-        if len(labels) > len(segment.labels) or position in all_labels:
-            unknown = tuple(dict.fromkeys((*segment.unknown, *all_labels.get(position, ()))))
-            joined[rows[position]] = segment.with_labels(shared.setdefault(labels, labels), unknown)
+    for positions in _overlapping(segments):
+        clips = [segments[position] for position in positions]
+        times = {label: _LabelTimes(of_label) for label, of_label in _by_label(clips, "labels").items()}
+        doubts = {label: _LabelTimes(of_label) for label, of_label in _by_label(clips, "unknown").items()}
+        for position, clip in zip(positions, clips, strict=True):
+            overlapping = [label for label, sounds in times.items() if sounds.overlap(clip)]
+            audible = [label for label in overlapping if times[label].are_audible_in(clip)]
+            doubted = [label for label, sounds in doubts.items() if sounds.overlap(clip)]
+            labels = _united(clip.labels, audible)
+            unknown = _united(clip.unknown, overlapping, doubted)  # with_labels removes the audible ones
+            joined[rows[position]] = clip.with_labels(shared.setdefault(labels, labels), unknown)
 
 
-def _united(*labels: tuple[str, ...]) -> tuple[str, ...]:
+def _by_label(clips: Sequence[Clip], kind: Literal["labels", "unknown"]) -> dict[str, list[Clip]]:
+    of_label: dict[str, list[Clip]] = {}
+    for clip in clips:
+        for label in getattr(clip, kind):
+            of_label.setdefault(label, []).append(clip)
+    return of_label
+
+
+class _LabelTimes:
+    """When a label is annotated in a file: whether any of its sounds meets a clip, in logarithmic time.
+
+    Two sounds overlap by a length if each starts at least this length before the other ends. They are audible in each
+    other if this length is enough for one of them.
+    """
+
+    def __init__(self, sounds: Sequence[Clip]) -> None:
+        self._whole = _LatestEnds([(clip.start_seconds, _end(clip)) for clip in sounds])
+        enough = [(clip, _enough_seconds(clip)) for clip in sounds]
+        self._inner = _LatestEnds([(clip.start_seconds + least, _end(clip) - least) for clip, least in enough])
+
+    def overlap(self, clip: Clip) -> bool:
+        """Whether a sound overlaps the clip by more than rounding."""
+        return self._whole.meets(clip.start_seconds + _ROUNDING_SECONDS, _end(clip) - _ROUNDING_SECONDS)
+
+    def are_audible_in(self, clip: Clip) -> bool:
+        """Whether a sound overlaps the clip enough to recognise either."""
+        start, end, least = clip.start_seconds, _end(clip), _enough_seconds(clip)
+        return self._whole.meets(start + least, end - least) or self._inner.meets(start, end)
+
+
+class _LatestEnds:
+    """Intervals by their start, each with the latest end so far."""
+
+    def __init__(self, intervals: list[tuple[float, float]]) -> None:
+        intervals.sort()
+        self._starts = [start for start, _ in intervals]
+        self._ends = list(accumulate((end for _, end in intervals), max))
+
+    def meets(self, start: float, end: float) -> bool:
+        """Whether an interval starts until the end and ends after the start."""
+        n_started = bisect_right(self._starts, end)
+        return n_started > 0 and self._ends[n_started - 1] >= start
+
+
+def _enough_seconds(clip: Clip) -> float:
+    """The length of an overlap that is enough to recognise a sound."""
+    return min(AUDIBLE_SECONDS, (_end(clip) - clip.start_seconds) / 2)
+
+
+def _united(*labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for each in labels for label in each))
 
 
@@ -78,14 +126,21 @@ def _end(clip: Clip) -> float:
     return np.inf if clip.end_seconds is None else clip.end_seconds
 
 
-def _overlapping(clips: Sequence[Clip]) -> Iterator[tuple[int, int]]:
-    """The positions of all pairs of clips of one file that overlap by more than rounding."""
-    running: list[int] = []
+def _overlapping(clips: Sequence[Clip]) -> Iterator[list[int]]:
+    """The positions of clips of one file, in groups: those of different groups do not overlap. Only groups of several.
+
+    Clips are in the order of their starts.
+    """
+    group, end = list[int](), -np.inf
     for position in sorted(range(len(clips)), key=lambda position: clips[position].start_seconds):
-        begin = clips[position].start_seconds + _ROUNDING_SECONDS
-        running = [other for other in running if _end(clips[other]) >= begin]
-        yield from ((other, position) for other in running)
-        running.append(position)
+        if clips[position].start_seconds + _ROUNDING_SECONDS > end:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(position)
+        end = max(end, _end(clips[position]))
+    if len(group) > 1:
+        yield group
 
 
 def _by_file(clips: Iterable[Clip]) -> dict[Path, list[Clip]]:
@@ -93,14 +148,6 @@ def _by_file(clips: Iterable[Clip]) -> dict[Path, list[Clip]]:
     for clip in clips:
         of_file.setdefault(clip.path, []).append(clip)
     return of_file
-
-
-def _is_audible(first: Clip, second: Clip) -> bool:
-    """Whether the overlap of two clips is enough to recognise both."""
-    first_end, second_end = _end(first), _end(second)
-    overlap = min(first_end, second_end) - max(first.start_seconds, second.start_seconds)
-    shorter = min(first_end - first.start_seconds, second_end - second.start_seconds)
-    return overlap >= min(AUDIBLE_SECONDS, shorter / 2)
 
 
 def clips_between(segments: Sequence[Clip]) -> list[Clip]:

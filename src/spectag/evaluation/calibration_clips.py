@@ -1,5 +1,6 @@
 """Clips for fitting calibration and thresholds: those with predictions of networks not trained on them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.data.clips import Clip, Manifest
+from spectag.data.hierarchy import close_as_trained
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import DataError, did_you_mean
@@ -72,13 +74,16 @@ class CalibrationClips:
         return cross_fit(self.logits, self.y_true, self.fold_indices, method=method, goal=goal, groups=self.groups)
 
 
-def read_stored_clips(bundle: Path, n_labels: int) -> CalibrationClips:
-    """The training clips with out-of-fold predictions; no clips and no labels if none of them has a label."""
+def read_stored_clips(bundle: Path, labels: Sequence[str]) -> CalibrationClips:
+    """The training clips with out-of-fold predictions; no clips and no labels if none of them has a label.
+
+    `labels` are those of the tagger. If it extends a published model, the clips are only for its own labels.
+    """
     clips = read_out_of_fold(bundle)
     if clips is None or not clips.y_true[clips.has_prediction].any():
         nothing = np.zeros((0, 0))
-        return CalibrationClips(np.zeros(n_labels, bool), nothing, nothing, np.zeros(0, np.int64), ())
-    return _select(clips, np.ones(n_labels, np.bool_))
+        return CalibrationClips(np.zeros(len(labels), bool), nothing, nothing, np.zeros(0, np.int64), ())
+    return replace(_select(clips, np.ones(len(clips.labels), np.bool_)), labels=np.isin(labels, clips.labels.names))
 
 
 def predict_manifest_clips(
@@ -92,6 +97,7 @@ def predict_manifest_clips(
         If no label has so many clips, not counting unreadable clips and training clips.
     """
     tagger = Tagger(bundle)
+    manifest = close_as_trained(manifest, tagger.info.parents, log)
     _check_labels(tagger, manifest, log)
     predictions = predict_out_of_fold(tagger, manifest, workers=workers, progress=progress, log=log)
     rows = np.array([origin != "train" for origin in predictions.origins])

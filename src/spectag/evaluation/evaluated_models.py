@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spectag.config.tagging import LONG_RATIO
 from spectag.data.clips import Manifest
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import abbreviate
@@ -65,7 +66,7 @@ def predict_all(
     DataError
         If the first model does not know a label, another model knows none, or a table cannot be read.
     """
-    opened = [_open(model, progress, log) for model in models]
+    opened = [open_model(model, progress, log) for model in models]
     names = _unique_names([model.folder if isinstance(model, Tagger) else model for model in opened])
     evaluated_models = []
     for index, (model, name) in enumerate(zip(opened, names, strict=True)):
@@ -74,6 +75,9 @@ def predict_all(
             source, tagger = model.folder, model
             only_common |= model.info.data.n_clips is None  # a published tagger
             labels = _scored_labels(name, model.labels, manifest, only_common=only_common)  # before the long work
+            if model.info.extends is not None:  # detections of its other labels are not false, because nobody asked
+                wanted = {*model.info.own_labels, *manifest.labels.names}
+                labels = tuple(label for label in labels if label in wanted)
             predictions = predict_out_of_fold(
                 model, manifest, features=features, workers=workers, progress=progress, log=log
             )
@@ -86,7 +90,8 @@ def predict_all(
     return evaluated_models
 
 
-def _open(model: Model, progress: Progress, log: Log) -> Tagger | Path:
+def open_model(model: Model, progress: Progress, log: Log) -> Tagger | Path:
+    """A tagger, or the path of a table of predictions."""
     if isinstance(model, Tagger):
         return model
     return Path(model) if is_table(model) else load(model, progress=progress, log=log)
@@ -143,6 +148,12 @@ def _leave_out_training_clips(
             f"{name} has no {OUT_OF_FOLD_FILE}, so it is unknown whether it was trained on these clips; if it was, the "
             "scores are too optimistic"
         )
+    if tagger is not None and (extends := tagger.info.extends) is not None:
+        n_scored = len(set(predictions.labels.names) - set(tagger.info.own_labels))
+        notes.append(
+            f"{name}: {extends.n_labels} of its labels are those of {extends.model}, which have no out-of-fold "
+            f"predictions; {n_scored} of them are labels of the manifest, and scored as the model predicts them"
+        )
     if len(predictions.labels) < len(manifest.labels):
         notes.append(
             f"{name} is scored on {len(predictions.labels)} of the {len(manifest.labels)} labels: those that it knows, "
@@ -153,7 +164,19 @@ def _leave_out_training_clips(
             f"no clip has {abbreviate(unused)}: such labels have no average precision, but detections of them count "
             "as false, except where they are unknown"
         )
+    if tagger is not None:
+        notes.append(_mode(tagger, scored))
     return EvaluatedModel(name, source, tagger, scored, n_by_origin, n_left_out, tuple(notes))
+
+
+def _mode(tagger: Tagger, scored: Predictions) -> str:
+    """For which mode of tagging the scores hold."""
+    limit = LONG_RATIO * tagger.info.clip_seconds
+    n_long = int((scored.durations > limit).sum())
+    mode = "the scores hold for whole clips, as from spectag tag --clip-level mean"
+    if not n_long:
+        return mode
+    return f"{mode}; by default, spectag tag reports the {n_long:,} longer than {limit:.3g} s in segments instead"
 
 
 def _basis(name: str, n_by_origin: dict[PredictionOrigin, int], n_left_out: int) -> str:

@@ -7,27 +7,30 @@ too narrow. See `spectag.scoring.bootstrap`.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spectag.data.clips import Manifest
-from spectag.data.manifest import as_manifest
+from spectag.data.hierarchy import close_as_trained
+from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.errors import ConfigError
 from spectag.evaluation.comparison import ClipId, clip_id, compare_models
-from spectag.evaluation.evaluated_models import EvaluatedModel, Model, predict_all
+from spectag.evaluation.evaluated_models import EvaluatedModel, Model, open_model, predict_all
 from spectag.evaluation.results import CalibrationCheck, Evaluation, ModelEvaluation
 from spectag.evaluation.slices import check_columns, score_slices
+from spectag.models.tagger import Tagger
 from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.reliability_diagram import calibration_errors, reliability
 from spectag.scoring.scores import score_predictions
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 
 
+@shows_progress
 def evaluate(
     model: Model,
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     *,
     compare: Sequence[Model] = (),
     by: Sequence[str] = (),
     common_labels: bool = False,
     corrections: str | Path | None = None,
+    hierarchy: str | Path | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     label_column: str | None = None,
@@ -49,7 +52,7 @@ def evaluate(
     ----------
     model : Tagger or path or name
         A tagger, its folder, the name of a published one, or a table of predictions (see `read_predictions`).
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
         The clips and their true labels.
     compare : sequence of models
         Other models to compare it with, on the clips and labels for which both are scored.
@@ -58,8 +61,8 @@ def evaluate(
     common_labels : bool
         Score only the labels that the model and the manifest have in common, as is always done for published taggers.
         By default, a label that the model does not know is an error.
-    corrections, audio_dir, group_column, label_column, label_separator
-        As in `read_manifest`.
+    corrections, hierarchy, audio_dir, group_column, label_column, label_separator
+        As in `read_manifest`. By default the hierarchy with which the model was trained.
     n_resamples : int
         Number of bootstrap resamples. 0 gives no intervals.
     confidence : float
@@ -71,7 +74,7 @@ def evaluate(
     workers : int, optional
         Number of cores to use.
     progress, log
-        Called with the progress and with messages.
+        `progress=True` shows progress bars, `log=print` prints messages; or functions that receive them.
 
     Raises
     ------
@@ -88,10 +91,14 @@ def evaluate(
         label_column=label_column,
         label_separator=label_separator,
         corrections=corrections,
+        hierarchy=hierarchy,
     )
     check_columns(manifest, by)
+    models = [open_model(each, progress, log) for each in (model, *compare)]
+    if isinstance(models[0], Tagger):
+        manifest = close_as_trained(manifest, models[0].info.parents, log)
     evaluated_models = predict_all(
-        [model, *compare], manifest, workers, progress, log, common_labels=common_labels, features=features
+        models, manifest, workers, progress, log, common_labels=common_labels, features=features
     )
     first, *others = evaluated_models
     log(f"scoring {len(first.predictions.clips):,} clips")

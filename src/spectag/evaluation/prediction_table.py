@@ -20,6 +20,7 @@ from spectag.audio.files import audio_info
 from spectag.data.clips import Clip, Manifest, label_matrix, unknown_labels
 from spectag.data.labels import LabelSet
 from spectag.data.readers.columns import MANIFEST_COLUMNS
+from spectag.data.readers.csv_table import is_annotation_table
 from spectag.data.readers.delimited_text import abbreviate, first_lines, open_table, read_text
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, DataError, MissingExtraError
@@ -86,6 +87,11 @@ def read_predictions(path: str | Path, manifest: Manifest, *, log: Log = no_log)
         If it is Parquet and pyarrow is not installed.
     """
     path = Path(path)
+    if path.suffix.lower() != ".parquet" and path.is_file() and is_annotation_table(path, read_text(path)):
+        raise DataError(
+            f"{path}: each line has a start, an end and a label, so these are detections, not predictions of clips; "
+            "to compare them with annotations, add --events"
+        )
     table = _read_table(path)
     durations = _durations(manifest.clips)
     rows = _find_rows(table, manifest, durations)
@@ -268,7 +274,7 @@ def _number(fields: Sequence[str], column: int | None, header: Sequence[str], wh
 
 
 def _read_parquet(path: Path) -> _PredictionTable:
-    pyarrow, parquet = load_pyarrow(extra="evaluate", purpose=f"{path}: reading Parquet")
+    pyarrow, parquet = load_pyarrow(purpose=f"{path}: reading Parquet")
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:

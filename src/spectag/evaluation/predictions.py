@@ -17,6 +17,7 @@ from spectag.errors import DataError
 from spectag.models.bundle import BundleInfo
 from spectag.models.out_of_fold import CALIBRATION_FILE, OutOfFoldPredictions, read_out_of_fold
 from spectag.models.tagger import Tagger
+from spectag.models.timeline import Timeline
 from spectag.scoring.calibration import CrossFitted, probabilities_of
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.tagging.parallel import tag
@@ -50,6 +51,8 @@ class Predictions:
     """(n_clips, n_features), if requested."""
     skipped: tuple[tuple[Clip, str], ...]
     """Clips that cannot be read, each with the reason."""
+    novelty: Float32Array | None = None
+    """The novelty of each clip, (n_clips,), if the tagger has it."""
 
     @cached_property
     def unknown(self) -> BoolArray:
@@ -75,6 +78,7 @@ class Predictions:
             origins=tuple(self.origins[index] for index in indices),
             durations=self.durations[indices],
             features=None if self.features is None else self.features[indices],
+            novelty=None if self.novelty is None else self.novelty[indices],
             **{name: getattr(self, name)[indices] for name in _LABEL_ARRAYS},
         )
 
@@ -142,6 +146,17 @@ def predict(
         durations=np.array([tagged.duration_seconds for _, tagged in tagged_clips if tagged.timeline], np.float64),
         features=np.concatenate([output.features for output in outputs]) if features else None,
         skipped=skipped,
+        novelty=_novelty(timelines) if tagger.has_novelty else None,
+    )
+
+
+def _novelty(timelines: Sequence[Timeline]) -> Float32Array:
+    """The novelty of clips, each tagged as a whole, (n_clips,)."""
+    return np.concatenate(
+        [
+            np.full(len(timeline.starts), np.nan, np.float32) if timeline.novelty is None else timeline.novelty
+            for timeline in timelines
+        ]
     )
 
 
@@ -181,11 +196,12 @@ def predict_out_of_fold(
         return predictions
     keys = [clip_key(clip) for clip in predictions.clips]
     if training is not None:
-        rows = _rows_of(keys, training)
-        is_same = np.isclose(training.targets[rows], predictions.targets, equal_nan=True)
+        rows, own = _rows_of(keys, training), _has_stored(training, tagger.info)
+        is_same = np.isclose(training.targets[rows], predictions.targets[:, own], equal_nan=True)
         has_changed = ~is_same.all(axis=1) & (rows >= 0)
         if has_changed.any():
-            log(f"{has_changed.sum()} clips have other labels than in training; use the --corrections of the training")
+            n_changed = has_changed.sum()
+            log(f"{n_changed} clips have other labels than in training; use the --corrections of the training")
         predictions = _replace_training_clips(predictions, training, rows, tagger, calibration)
     if calibration is not None:
         predictions = _replace_calibration_clips(predictions, calibration, _rows_of(keys, calibration), tagger)
@@ -200,6 +216,11 @@ def _rows_of(keys: Sequence[str | None], stored: OutOfFoldPredictions) -> IntArr
     """The row of each clip among the stored clips, (n_clips,); -1 if it is not one of them."""
     rows = {key: row for row, key in enumerate(stored.keys)}
     return np.array([-1 if key is None else rows.get(key, -1) for key in keys], np.int64)
+
+
+def _has_stored(stored: OutOfFoldPredictions, info: BundleInfo) -> BoolArray:
+    """Which labels of a tagger are stored, (n_labels,): all, or the own ones of one that extends a published model."""
+    return np.isin(info.labels, stored.labels.names)
 
 
 def _replace_training_clips(
@@ -218,32 +239,38 @@ def _replace_training_clips(
     )
     if not is_out_of_fold.any():
         return replace(predictions, origins=origins)
-    rows = rows[is_out_of_fold]
-    fitted = _cross_fit_training_clips(training, tagger.info, calibration)
+    rows, own = rows[is_out_of_fold], _has_stored(training, tagger.info)
+    fitted = cross_fit_training_clips(training, tagger.info, calibration)
+    cells = np.ix_(is_out_of_fold, own)
     return replace(
         predictions,
-        probabilities=_replaced(predictions.probabilities, is_out_of_fold, fitted.probabilities[rows]),
-        uncalibrated=_replaced(predictions.uncalibrated, is_out_of_fold, expit(training.logits[rows])),
-        thresholds=_replaced(predictions.thresholds, is_out_of_fold, fitted.thresholds[rows]),
+        probabilities=_replaced(predictions.probabilities, cells, fitted.probabilities[rows]),
+        uncalibrated=_replaced(predictions.uncalibrated, cells, expit(training.logits[rows])),
+        thresholds=_replaced(predictions.thresholds, cells, fitted.thresholds[rows]),
         origins=origins,
     )
 
 
-def _cross_fit_training_clips(
+def cross_fit_training_clips(
     training: OutOfFoldPredictions, info: BundleInfo, calibration: OutOfFoldPredictions | None
 ) -> CrossFitted:
     """Probabilities and thresholds of the training clips, none of them fitted on the clip's own fold.
 
     Labels that were calibrated on the clips of another manifest have the tagger's calibration and thresholds.
     """
-    fitted = training.cross_fitted(method=info.calibration_method, goal=info.threshold_goal)
-    is_fitted = np.array(info.thresholds_fitted)  # the other thresholds are set by hand
+    fitted, own = (
+        training.cross_fitted(method=info.calibration_method, goal=info.threshold_goal),
+        _has_stored(training, info),
+    )
+    is_fitted = np.array(info.thresholds_fitted)[own]  # the other thresholds are set by hand
     if calibration is not None and "on" in info.metrics.get("calibration", {}):
-        from_manifest = calibration.labels_with_enough_clips
-        calibrated = probabilities_of(training.logits, info.calibration)
+        from_manifest = calibration.labels_with_enough_clips[own]
+        logits = np.zeros((len(training.logits), len(own)))
+        logits[:, own] = training.logits
+        calibrated = probabilities_of(logits, info.calibration)[:, own]
         fitted = replace(fitted, probabilities=np.where(from_manifest, calibrated, fitted.probabilities))
         is_fitted &= ~from_manifest
-    return fitted.with_fixed_thresholds(np.array(info.thresholds, np.float32), is_fitted)
+    return fitted.with_fixed_thresholds(np.array(info.thresholds, np.float32)[own], is_fitted)
 
 
 def _replace_calibration_clips(
@@ -265,7 +292,9 @@ def _replace_calibration_clips(
     )
 
 
-def _replaced(values: Float32Array, where: BoolArray | tuple[IntArray, ...], replacements: FloatArray) -> Float32Array:
+def _replaced(
+    values: Float32Array, where: BoolArray | tuple[BoolArray | IntArray, ...], replacements: FloatArray
+) -> Float32Array:
     """A copy of the values with some of them replaced."""
     result = values.copy()
     result[where] = replacements

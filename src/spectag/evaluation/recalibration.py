@@ -1,122 +1,60 @@
 """Recalibration: fit the calibration and thresholds of a trained tagger again, or set thresholds by hand."""
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
 from spectag.array_types import BoolArray, FloatArray
-from spectag.data.clips import Clip, Manifest
-from spectag.data.manifest import as_manifest
+from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.data.readers.delimited_text import abbreviate
-from spectag.errors import BundleError, ConfigError, MissingExtraError, did_you_mean
+from spectag.errors import BundleError, ConfigError, did_you_mean
+from spectag.evaluation.background_thresholds import BackgroundThresholds, fit_to_background
 from spectag.evaluation.calibration_clips import CalibrationClips, predict_manifest_clips, read_stored_clips
-from spectag.models.bundle import (
-    CARD_FILE,
-    ONNX_FILE,
-    BundleInfo,
-    WindowThresholds,
-    check_network_file,
-    clean_up_after_kills,
-    read_info,
-    replace_when_complete,
-    write_info,
+from spectag.evaluation.checked_thresholds import CheckedThresholds, fit_to_checked
+from spectag.evaluation.recalibrated_bundles import (
+    LabelResult,
+    Recalibration,
+    check_destination,
+    with_thresholds,
+    write_recalibrated,
 )
-from spectag.models.model_card import render_card
-from spectag.models.onnx_file import check_onnx_file
-from spectag.models.out_of_fold import CALIBRATION_FILE, write_out_of_fold
-from spectag.scoring.bootstrap import Resampling, as_json
+from spectag.models.bundle import BundleInfo, WindowThresholds, read_info
+from spectag.models.pretrained import published_name
+from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CalibrationMethod, CrossFitted, fit_calibration
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.scoring.reliability_diagram import calibration_errors, calibration_metrics
 from spectag.scoring.scores import score_predictions
 from spectag.scoring.thresholds import ThresholdGoal, fill_thresholds, fit_to_goal
-from spectag.system.file_errors import reason_of
 from spectag.system.output import one_line, unicode_text
-from spectag.system.progress import Log, Progress, no_log, silent
-
-ThresholdOrigin = Literal["fitted", "default", "set"]
-"""fitted: to the goal. default: too few clips have the label. set: by hand, in this call."""
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 
 _SCORES = ("precision", "recall", "f1", "ece_before", "ece_after")
 
 
-@dataclass(frozen=True)
-class LabelResult:
-    """The threshold of a label, and cross-fitted scores: calibration and threshold are fitted on other clips.
-
-    NaN for scores that are not defined: no clip has the label, or it is detected in none, or all clips are of one
-    recording.
-    """
-
-    label: str
-    n_clips: int  # that have the label
-    old_threshold: float
-    threshold: float
-    origin: ThresholdOrigin
-    precision: float
-    recall: float
-    f1: float
-    ece_before: float  # expected calibration error of the plain sigmoid
-    ece_after: float
-    misses_goal: bool  # no threshold reaches the goal with its confidence: too few recordings, or too many errors
-    n_recordings: int  # with such clips: all clips of a recording count as one
-
-
-@dataclass(frozen=True)
-class Recalibration:
-    """The result of `calibrate`."""
-
-    bundle: Path
-    """The tagger that was calibrated."""
-    written_to: Path | None
-    """The folder of the new tagger; None if nothing was written."""
-    info: BundleInfo
-    """Of the new tagger."""
-    n_clips: int
-    """Clips that calibration and thresholds were fitted on."""
-    labels: tuple[LabelResult, ...]
-    """Labels that can be fitted on the clips, or whose threshold was set by hand. The others have not changed."""
-    skipped: tuple[tuple[Clip, str], ...]
-    """Clips of the manifest that cannot be read, each with the reason."""
-    old_window_thresholds: WindowThresholds | None = None
-    """Of the old tagger. A precision keeps those that are higher than the new thresholds of clips."""
-
-    @property
-    def drops_window_thresholds(self) -> bool:
-        """Whether windows had thresholds of their own, and now have those of whole clips."""
-        return self.old_window_thresholds is not None and self.info.window_thresholds is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: None instead of NaN."""
-        return {
-            "model": str(self.bundle),
-            "written_to": None if self.written_to is None else str(self.written_to),
-            "n_clips": self.n_clips,
-            "goal": self.info.threshold_goal.model_dump(),
-            "calibration": self.info.calibration and self.info.calibration.method,
-            "metrics": self.info.metrics.get("calibration"),
-            "labels": as_json(self.labels),
-        }
-
-
+@shows_progress
 def calibrate(
     bundle: str | Path,
     *,
     goal: ThresholdGoal | None = None,
     method: CalibrationMethod | None = None,
     thresholds: Mapping[str, float] | None = None,
-    manifest: str | Path | Manifest | None = None,
+    manifest: ManifestInput | None = None,
     audio_dir: str | Path | None = None,
     group_column: str | None = None,
     corrections: str | Path | None = None,
+    hierarchy: str | Path | None = None,
     output: str | Path | None = None,
     in_place: bool = False,
+    checked: str | Path | None = None,
+    width: float = 0.1,
+    false_alarms: str | None = None,
+    background: str | Path | None = None,
+    confidence: float = 0.9,
     workers: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -137,15 +75,25 @@ def calibrate(
         given and no manifest.
     thresholds : mapping of label to threshold, optional
         Thresholds to set by hand. If nothing else is given, nothing else changes.
-    manifest : path or Manifest, optional
+    manifest : path, DataFrame or Manifest, optional
         Clips to fit on instead of the stored ones. Training clips without out-of-fold predictions are ignored. Labels
         with fewer than three clips do not change.
-    audio_dir, group_column, corrections
-        As in `read_manifest`.
+    audio_dir, group_column, corrections, hierarchy
+        As in `read_manifest`. By default the hierarchy with which the tagger was trained.
     output : str or Path, optional
         Where to write the new tagger.
     in_place : bool
         Whether the new tagger replaces the old one.
+    checked : path, optional
+        The decisions.csv of `spectag.check`. With a goal of kind precision, thresholds come from these decisions alone.
+    width : float
+        For `checked`: it is reported how many more checks make the interval of the precision no wider than this.
+    false_alarms : str, optional
+        Such as 1/h or 5/day: thresholds are raised until each label has no more false alarms, by `background` alone.
+    background : path, optional
+        Folder of recordings without any of the labels.
+    confidence : float
+        Of `false_alarms`. That of a precision or recall is in `goal`.
     workers, progress, log
         As for `predict_out_of_fold`, which tags the clips of a manifest.
 
@@ -158,25 +106,29 @@ def calibrate(
     BundleError
         If the tagger does not exist, it stores no clips and there is no manifest, or the new tagger cannot be written.
     ConfigError
-        If a threshold is for an unknown label, or not from 0 to 1, or both `output` and `in_place` are given.
+        If a threshold is for an unknown label, or not from 0 to 1, or options exclude each other.
     DataError
-        If none of the manifest's clips can be used.
+        If none of the manifest's clips can be used, the decisions cannot be read, or there is too little background.
     MissingExtraError
         If the calibration changes, and the package onnx, which writes it into model.onnx, is not installed.
     """
     bundle, output = Path(bundle), None if output is None else Path(output)
-    if in_place or output is not None:
-        clean_up_after_kills(bundle.resolve() if output is None else output)
+    _check_sources(goal, checked, false_alarms, background, is_fit=bool(method or thresholds or manifest is not None))
+    check_destination(bundle, output, in_place=in_place)
     before = read_info(bundle)
+    if checked is not None:
+        decided = fit_to_checked(before, checked, goal or before.threshold_goal, width=width, log=log)
+        return _with_other_thresholds(bundle, before, decided, output, in_place=in_place)
+    if background is not None:
+        alarms = fit_to_background(bundle, background, false_alarms or "", confidence, workers, progress, log)
+        return _with_other_thresholds(bundle, before, alarms, output, in_place=in_place)
     manual_thresholds = _check_thresholds(thresholds or {}, before)
-    if output is not None and in_place:
-        raise ConfigError("give either output, a folder for the new tagger, or in_place, to replace the old one")
-    if output is not None and output.exists():
-        raise BundleError(f"{output}: already exists; choose another folder, or change {bundle} itself with --in-place")
     if manifest is None:
-        clips, on = read_stored_clips(bundle, len(before.labels)), None
+        clips, on = read_stored_clips(bundle, before.labels), None
     else:
-        manifest = as_manifest(manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections)
+        manifest = as_manifest(
+            manifest, audio_dir=audio_dir, group_column=group_column, corrections=corrections, hierarchy=hierarchy
+        )
         clips = predict_manifest_clips(bundle, manifest, workers, progress, log)
         on = one_line(unicode_text(manifest.source.name))
     refits_calibration = method is not None or manifest is not None or (goal is None and not manual_thresholds)
@@ -184,9 +136,10 @@ def calibrate(
     new_goal = goal or before.threshold_goal
     refits_thresholds = refits_calibration or goal is not None
     if refits_thresholds and not clips.labels.any():
+        name = published_name(bundle) or bundle
         raise BundleError(
-            f"{bundle}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not "
-            f"trained on: spectag calibrate {bundle} MANIFEST"
+            f"{name}: the tagger has no out-of-fold predictions; give a manifest of clips that it was not "
+            f"trained on: spectag calibrate {name} MANIFEST"
         )
     calibration = _fit_calibration(clips, new_method, before) if refits_calibration else before.calibration
     cross_fitted = clips.cross_fitted(new_method, new_goal)
@@ -199,14 +152,82 @@ def calibrate(
             "metrics": _metrics(before, clips, cross_fitted, on=on),
         }
         info = before.model_copy(update=changes | _fitted_thresholds(before, clips, calibration, new_goal))
-    info = _with_manual_thresholds(info, manual_thresholds)
+    info = with_thresholds(info, manual_thresholds)
     if in_place or output is not None:
         new_curves = info.calibration != before.calibration
-        _write(bundle, output, info, clips, new_curves=new_curves, new_clips=refits_calibration)
+        stored = clips.manifest_predictions
+        write_recalibrated(bundle, output, info, new_curves=new_curves, new_clips=refits_calibration, clips=stored)
     results = _label_results(before, info, clips, cross_fitted, manual_thresholds.keys())
     written_to = bundle if in_place else output
-    old_windows = before.window_thresholds
-    return Recalibration(bundle, written_to, info, len(clips.logits), results, clips.skipped, old_windows)
+    return Recalibration(
+        bundle,
+        written_to,
+        info,
+        len(clips.logits),
+        results,
+        clips.skipped,
+        before.window_thresholds,
+        is_unchanged=_is_unchanged(before, info),
+    )
+
+
+def _check_sources(
+    goal: ThresholdGoal | None,
+    checked: str | Path | None,
+    false_alarms: str | None,
+    background: str | Path | None,
+    *,
+    is_fit: bool,
+) -> None:
+    """Raise a ConfigError if thresholds would be fitted on several things, or without a goal."""
+    if (false_alarms is None) != (background is None):
+        raise ConfigError(
+            "--false-alarms 1/h and --background FOLDER, recordings without any of the labels, go together; give both"
+        )
+    if checked is None and background is None:
+        return
+    if is_fit or (checked is not None and background is not None):
+        option = "--background" if checked is None else "--checked"
+        raise ConfigError(f"{option} sets the thresholds alone: leave out the manifest and other ways of setting them")
+    if checked is None and goal is not None:
+        raise ConfigError("--false-alarms is a goal for the thresholds itself; leave the other goal out")
+    if checked is not None and (goal is None or goal.kind != "precision"):
+        raise ConfigError("--checked needs the precision to reach, such as --precision 0.9")
+    if goal is not None and goal.below_f1:
+        raise ConfigError("--below-f1 has no effect on checked detections, which have no F1; leave it out")
+
+
+def _with_other_thresholds(
+    bundle: Path,
+    before: BundleInfo,
+    source: CheckedThresholds | BackgroundThresholds,
+    output: Path | None,
+    *,
+    in_place: bool,
+) -> Recalibration:
+    """The tagger with thresholds that come from something else than labelled clips."""
+    checked = source if isinstance(source, CheckedThresholds) else None
+    background = source if isinstance(source, BackgroundThresholds) else None
+    info = with_thresholds(before, source.thresholds, source.window_thresholds)
+    if in_place or output is not None:
+        write_recalibrated(bundle, output, info, checked=None if checked is None else checked.to_csv())
+    return Recalibration(
+        bundle=bundle,
+        written_to=bundle if in_place else output,
+        info=info,
+        n_clips=0,
+        labels=(),
+        skipped=(),
+        old_window_thresholds=before.window_thresholds,
+        is_unchanged=_is_unchanged(before, info),
+        checked=checked,
+        background=background,
+    )
+
+
+def _is_unchanged(before: BundleInfo, after: BundleInfo) -> bool:
+    names = ("thresholds", "window_thresholds", "calibration")
+    return all(getattr(before, name) == getattr(after, name) for name in names)
 
 
 def _check_thresholds(thresholds: Mapping[str, float], info: BundleInfo) -> dict[str, float]:
@@ -274,23 +295,6 @@ def _window_thresholds(
     return windows.model_copy(update={"thresholds": tuple(higher.tolist())})
 
 
-def _with_manual_thresholds(info: BundleInfo, manual: Mapping[str, float]) -> BundleInfo:
-    rows = list(zip(info.labels, info.thresholds, info.thresholds_fitted, strict=True))
-    windows = info.window_thresholds
-    if windows is not None:
-        pairs = zip(info.labels, windows.thresholds, strict=True)
-        of_labels = tuple(manual.get(label, threshold) for label, threshold in pairs)
-        windows = windows.model_copy(update={"thresholds": of_labels})
-    return info.model_copy(
-        update={
-            "window_thresholds": windows,
-            "thresholds": tuple(manual.get(label, threshold) for label, threshold, _ in rows),
-            "thresholds_fitted": tuple(label not in manual and is_fitted for label, _, is_fitted in rows),
-            "labels_missing_goal": tuple(label for label in info.labels_missing_goal if label not in manual),
-        }
-    )
-
-
 def _metrics(
     before: BundleInfo, clips: CalibrationClips, cross_fitted: CrossFitted | None, on: str | None
 ) -> dict[str, Any]:
@@ -353,57 +357,3 @@ def _label_scores(
         clips.y_true, probabilities, clips.groups, thresholds=thresholds, resampling=Resampling(n_resamples=0)
     )
     return [[estimate.value for estimate in scores.per_label[metric]] for metric in metrics]
-
-
-def _write(
-    bundle: Path, output: Path | None, info: BundleInfo, clips: CalibrationClips, *, new_curves: bool, new_clips: bool
-) -> None:
-    """Write the changed tagger to its own folder or to another, completely or not at all.
-
-    The clips of a manifest are stored, so that they can be cross-fitted later; those of an earlier one are deleted.
-    """
-    bundle = bundle.resolve()
-    destination = bundle if output is None else output
-    network = None
-    if new_curves and not info.members:  # the calibration of an ensemble is not in its networks
-        check_network_file(bundle, info, ONNX_FILE)
-        check_onnx_file(bundle / ONNX_FILE)
-        network = _calibrated_network(bundle / ONNX_FILE, info.calibration)
-    try:
-        with replace_when_complete(destination) as folder:
-            is_ignored = _is_irregular if output is None else _is_irregular_or_hidden
-            shutil.copytree(bundle, folder, ignore=is_ignored, dirs_exist_ok=True)
-            if network is not None:
-                (folder / ONNX_FILE).write_bytes(network)
-            if clips.manifest_predictions is not None:
-                write_out_of_fold(folder / CALIBRATION_FILE, clips.manifest_predictions)
-            elif new_clips:
-                (folder / CALIBRATION_FILE).unlink(missing_ok=True)
-            write_info(folder, info)
-            (folder / CARD_FILE).write_text(render_card(info, destination.name), encoding="utf-8")
-    except OSError as error:
-        raise BundleError(f"{output or bundle}: cannot write the tagger: {reason_of(error)}") from error
-
-
-def _is_irregular(folder: str, names: list[str]) -> set[str]:
-    """The pipes and devices among the files of a folder, whose copy would never end."""
-    return {name for name in names if not ((path := Path(folder, name)).is_file() or path.is_dir())}
-
-
-def _is_irregular_or_hidden(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name.startswith(".")} | _is_irregular(folder, names)
-
-
-def _calibrated_network(path: Path, calibration: Calibration | None) -> bytes:
-    """A model.onnx with another calibration."""
-    try:
-        import onnx
-
-        from spectag.models.onnx_calibration import with_calibration
-    except ImportError as error:
-        raise MissingExtraError("onnx", "train", "calibrating a tagger") from error
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # from protobuf; onnx does not document its exceptions
-        raise BundleError(f"{path}: cannot be read: {error}") from error
-    return bytes(with_calibration(model, calibration).SerializeToString())

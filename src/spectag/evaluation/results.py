@@ -6,16 +6,20 @@ import platform
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from spectag.array_types import FloatArray, IntArray
 from spectag.data.clips import Clip, Manifest
 from spectag.data.labels import LabelSet
+from spectag.errors import ConfigError, did_you_mean
 from spectag.evaluation.evaluated_models import EvaluatedModel
 from spectag.scoring.bootstrap import Estimate, as_json
 from spectag.scoring.reliability_diagram import Reliability
+from spectag.scoring.scores import score_summary
+from spectag.system.dataframes import to_dataframe
+from spectag.system.short_texts import short_repr
 
 METRIC_NAMES = {
     "lwlrap": "lwlrap",
@@ -61,6 +65,7 @@ class CalibrationCheck:
         }
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ModelEvaluation(EvaluatedModel):
     """The scores of a tagger, or of a table of predictions."""
@@ -178,7 +183,10 @@ class Comparison:
         return fields | {"n_labels": len(self.labels)}
 
 
-@dataclass(frozen=True, eq=False)
+EvaluationTable = Literal["scores", "per_label", "slices", "comparisons", "predictions"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """The scores of a model on the clips of a manifest, and its comparison with others."""
 
@@ -192,6 +200,43 @@ class Evaluation:
     seed: int
     n_groups: int
     """The number of recordings among the scored clips: the units of the bootstrap."""
+
+    def __repr__(self) -> str:
+        """The evaluated models and their main scores."""
+        scores = ", ".join(f"{model.name} {score_summary(model.overall)}" for model in self.models)
+        return f"Evaluation({scores}; {len(self.models[0].predictions.clips):,} clips of {self.manifest.source.name})"
+
+    def to_dataframe(self, table: EvaluationTable = "scores") -> Any:
+        """A table of the evaluation as a DataFrame of pandas, or of polars if only polars is installed.
+
+        Parameters
+        ----------
+        table : str
+            scores: a row for each score of each model. per_label: each label of the first model. slices: each slice of
+            the clips. comparisons: each score of each comparison. predictions: the probabilities of each clip. The last
+            four have the columns of the files that `spectag evaluate -o` writes.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such table.
+        MissingExtraError
+            If neither pandas nor polars is installed.
+        """
+        from spectag.evaluation import tables
+
+        makers = {
+            "scores": lambda: tables.score_columns(self.models),
+            "per_label": lambda: tables.per_label_columns(self.models[0]),
+            "slices": lambda: tables.slice_columns(self.slices, self.models[0]),
+            "comparisons": lambda: tables.comparison_columns(self.comparisons),
+            "predictions": lambda: tables.prediction_columns(self.models[0].predictions),
+        }
+        if table not in makers:
+            raise ConfigError(
+                f"no table {table!r}{did_you_mean(table, makers) or '.'} Choose one of {', '.join(makers)}"
+            )
+        return to_dataframe(makers[table]())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, for JSON: the content of metrics.json."""

@@ -14,7 +14,7 @@ from spectag.data.clips import Clip, Manifest
 from spectag.data.readers.annotations import is_label_track
 from spectag.data.readers.columns import MANIFEST_COLUMNS
 from spectag.data.readers.csv_table import extra_columns, open_table_with_layout
-from spectag.data.readers.delimited_text import abbreviate, read_text
+from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import DataError, did_you_mean
 from spectag.evaluation.predictions import Predictions
 from spectag.evaluation.results import Slice
@@ -114,7 +114,7 @@ def _columns(clips: Sequence[Clip], manifest: Manifest) -> dict[str, list[str]]:
         "group": [clip.group or "" for clip in clips],
         "folder": [str(PurePosixPath(clip.fname.replace("\\", "/")).parent) for clip in clips],
     }
-    text = read_text(manifest.source) if manifest.source.is_file() else ""
+    text = manifest.read_table()
     opened = open_table_with_layout(manifest.source, text, manifest.label_column) if text else None
     if opened is not None and not is_label_track(text):
         for name, field_of_line in extra_columns(*opened).items():

@@ -1,5 +1,11 @@
 from .bundle import BundleInfo as BundleInfo
+from .hub import push as push
 from .pretrained import load as load
+from .standalone.exporting import export as export
 from .tagger import Tagger as Tagger
-from .tagger import Tags as Tags
+from .tags import Detection as Detection
+from .tags import Segments as Segments
+from .tags import Tag as Tag
+from .tags import Tags as Tags
 from .timeline import Timeline as Timeline
+from .upgrading import upgrade as upgrade

@@ -44,6 +44,8 @@ RECIPE_FILE, CARD_FILE = "recipe.toml", "README.md"
 MEMBERS_FOLDER = "members"
 MAX_NETWORK_BYTES = 4_000_000_000
 """Of a network or its weights."""
+_HASHED_SUFFIXES = (".onnx", ".data", ".safetensors")  # model.onnx.data has weights that do not fit into model.onnx
+_SHORTEST_CLIP_SECONDS = 0.1  # a stranger's spectag.json may say anything
 _NUMBER = "[0-9a-f]" * 8  # of an unfinished folder, as a pattern; .model-* would also be that of a bundle model-2
 
 
@@ -73,6 +75,18 @@ class DataInfo(Config):
     n_clips_per_label: tuple[Annotated[int, Field(ge=0, le=MAX_CLIPS)], ...] | None
     fingerprint: str | None
     """Of the content and labels of all clips, in their order."""
+
+
+class ExtensionInfo(Config):
+    """The labels of a published model that a trained one has as well: the last of its labels."""
+
+    model: str
+    """Its name, such as audioset-mn04."""
+    n_labels: int = Field(ge=1, le=MAX_LABELS)
+    data: str
+    """What it was trained on."""
+    source: str
+    """What to cite."""
 
 
 class MemberInfo(Config):
@@ -127,8 +141,12 @@ class BundleInfo(Config):
     metrics: dict[str, Any]
     """Scores on held-out clips; empty if no clips were held out."""
     data: DataInfo
+    parents: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """All labels above a label, if it was trained with a hierarchy: a clip with the label also has these."""
+    extends: ExtensionInfo | None = None
+    """The published model whose labels come last; its labels have no training clips, scores and predictions here."""
     onnx_difference: Quantity | None
-    """Greatest difference in probability between model.onnx and PyTorch on training clips.
+    """Greatest difference in probability between model.onnx and training, on training clips.
 
     None for a published tagger, which is built without PyTorch.
     """
@@ -138,8 +156,11 @@ class BundleInfo(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        n_clips = self.labels if self.data.n_clips_per_label is None else self.data.n_clips_per_label
-        lengths = len(self.thresholds), len(self.thresholds_fitted), len(n_clips)
+        n_clips = self.own_labels if self.data.n_clips_per_label is None else self.data.n_clips_per_label
+        n_published = 0 if self.extends is None else self.extends.n_labels
+        if n_published >= len(self.labels) > 0:
+            raise ValueError(f"extends: {n_published} of {len(self.labels)} labels are published; expected fewer")
+        lengths = len(self.thresholds), len(self.thresholds_fitted), len(n_clips) + n_published
         if self.window_thresholds is not None and len(self.window_thresholds.thresholds) != len(self.labels):
             n_thresholds = len(self.window_thresholds.thresholds)
             raise ValueError(f"need a threshold of windows for each of {len(self.labels)} labels, got {n_thresholds}")
@@ -149,6 +170,13 @@ class BundleInfo(Config):
                 f"{len(self.labels)} labels ({len(set(self.labels))} different), {lengths[0]} thresholds, "
                 f"{lengths[1]} thresholds_fitted and {lengths[2]} numbers of clips"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_parents(self) -> Self:
+        named = {*self.parents, *(parent for parents in self.parents.values() for parent in parents)}
+        if unknown := named.difference(self.labels):
+            raise ValueError(f"parents: {min(unknown)!r} is not one of the labels")
         return self
 
     @model_validator(mode="after")
@@ -180,6 +208,18 @@ class BundleInfo(Config):
         if self.novelty is not None and self.novelty.network >= n_networks:
             raise ValueError(f"novelty.network must be below {n_networks}, got {self.novelty.network}")
         return self
+
+    @property
+    def own_labels(self) -> tuple[str, ...]:
+        """The labels of the training clips, without those of the published model that it extends."""
+        return self.labels if self.extends is None else self.labels[: -self.extends.n_labels]
+
+    @property
+    def clip_seconds(self) -> float:
+        """The length of the training clips, of which 5 % are longer; if unknown, the longest part of a clip."""
+        if self.training_sounds is None:
+            return self.window.max_clip_seconds
+        return min(max(self.training_sounds.duration_seconds.high, _SHORTEST_CLIP_SECONDS), MAX_SECONDS)
 
     @property
     def label_set(self) -> LabelSet:
@@ -255,6 +295,7 @@ def read_info(bundle: str | Path) -> BundleInfo:
         version=FORMAT_VERSION,
         missing=f"{bundle}: not a tagger: no file {INFO_FILE}; expected a folder that `spectag train -o` wrote",
         outdated="train the tagger again with this version",
+        upgrades={1: f"run spectag upgrade {bundle} --in-place, or train the tagger again with this version"},
         error_type=BundleError,
     )
 
@@ -284,7 +325,7 @@ def check_network_file(bundle: Path, info: BundleInfo, name: str) -> None:
 
 def _network_files(bundle: Path) -> Iterator[Path]:
     for folder in (bundle, *bundle.glob(f"{MEMBERS_FOLDER}/*")):
-        yield from (path for path in folder.glob("*") if path.suffix in (".onnx", ".safetensors") and path.is_file())
+        yield from (path for path in folder.glob("*") if path.suffix in _HASHED_SUFFIXES and path.is_file())
 
 
 def write_info(bundle: Path, info: BundleInfo) -> None:
@@ -298,7 +339,9 @@ def write_info(bundle: Path, info: BundleInfo) -> None:
     files = {path.relative_to(bundle).as_posix(): path for path in _network_files(bundle) if path.name[0] != "."}
     info = info.model_copy(update={"sha256": {name: sha256_of(path) for name, path in sorted(files.items())}})
     try:
-        write_versioned_json(bundle / INFO_FILE, info, exclude=set() if info.members else {"members", "bias"})
+        unused = {name for name in ("parents", "extends") if not getattr(info, name)}
+        unused |= set() if info.members else {"members", "bias"}
+        write_versioned_json(bundle / INFO_FILE, info, exclude=unused)
     except ValueError as error:
         raise BundleError(
             f"{bundle / INFO_FILE}: cannot be written: {error}; train with fewer labels, or with --calibration platt"

@@ -13,6 +13,7 @@ from pydantic import Field
 from spectag.array_types import FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.config.base import MAX_SECONDS, Config
+from spectag.models.limits import MAX_LABELS
 
 
 class ClipWindows(Config):
@@ -24,11 +25,13 @@ class ClipWindows(Config):
     """Step between the starts of windows."""
     weight: float = Field(0.5, gt=0, le=1)
     """Weight of the maximum over the clip and its windows; the rest is the weight of the whole clip."""
+    n_labels: int | None = Field(None, ge=1, le=MAX_LABELS)
+    """Only the logits of so many labels, from the first, contain the maximum; None: those of all labels."""
 
     def in_frames(self, front_end: FrontEnd) -> "FrameWindows | None":
         """The windows in frames of a network's input; None for images, which are always whole."""
         length, hop = front_end.n_frames_in(self.seconds), front_end.n_frames_in(self.hop_seconds)
-        return None if length is None or hop is None else FrameWindows(length, hop, self.weight)
+        return None if length is None or hop is None else FrameWindows(length, hop, self.weight, self.n_labels)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class FrameWindows:
     length: int
     hop: int
     weight: float
+    n_labels: int | None = None
+    """How many labels, from the first, have the maximum in their logits; None: all."""
+
+    def weights_of(self, n_labels: int) -> FloatArray:
+        """The weight of the maximum for each of so many labels, (n_labels,)."""
+        has_maximum = np.arange(n_labels) < (n_labels if self.n_labels is None else self.n_labels)
+        return np.where(has_maximum, self.weight, 0.0)
 
     def starts(self, n_frames: int) -> list[int]:
         """The first frame of each window of a clip. The last window ends with the clip.
@@ -61,4 +71,5 @@ class FrameWindows:
         """
         of_clip = np.asarray(whole, np.float64)
         largest = np.max([of_clip, *np.asarray(windows, np.float64)], axis=0)
-        return np.asarray((1 - self.weight) * of_clip + self.weight * largest)
+        weights = self.weights_of(len(of_clip))
+        return np.asarray((1 - weights) * of_clip + weights * largest)

@@ -24,7 +24,11 @@ def check_input_size(front_end: FrontEnd, window: WindowConfig) -> None:
         n_values = front_end.n_channels * front_end.image.height * front_end.image.width
     else:
         n_values = 0
-    if front_end.mel is not None:
+    if front_end.min_samples is not None:
+        seconds = max(seconds, front_end.min_samples / front_end.sample_rate)
+    if front_end.input == "waveform":
+        n_values = round(seconds * front_end.sample_rate)
+    elif front_end.mel is not None:
         n_frames = seconds * front_end.mel.sample_rate / front_end.mel.hop_length
         n_values = max(n_values, round(n_frames * front_end.mel.n_mels))
     if n_values > MAX_INPUT_VALUES:

@@ -30,12 +30,33 @@ def _trained_sections(info: BundleInfo) -> list[str]:
         *_networks(info),
         f"- Data: {info.data.n_clips} clips of {info.data.name} (fingerprint {info.data.fingerprint}). "
         "Please add the licence of the data.",
-        f"- The probabilities of model.onnx and of PyTorch differ by at most {info.onnx_difference:.1e}.",
+        f"- The probabilities of model.onnx and of training differ by at most {info.onnx_difference:.1e}.",
     ]
-    return [*_scores(info), "## Labels", *_label_table(info), "## Model", "\n".join(model)]
+    return [*_scores(info), "## Labels", *_label_table(info), *_extension(info), "## Model", "\n".join(model)]
+
+
+def _extension(info: BundleInfo) -> list[str]:
+    """The labels of the published model that the model extends."""
+    if info.extends is None:
+        return []
+    names, threshold = info.labels[len(info.own_labels) :], info.thresholds[-1]
+    return [
+        f"## Labels of {info.extends.model}",
+        f"{len(names)} further labels are those of a published network, trained on {info.extends.data}. The scores and "
+        f"tables above are not about them. Please cite: {info.extends.source}",
+        f"{'; '.join(names)}.",
+        *([f"They are reported from a probability of {threshold:g}."] if _is_same(info, threshold) else []),
+    ]
+
+
+def _is_same(info: BundleInfo, threshold: float) -> bool:
+    """Whether all labels of the published model have this threshold, and not one that was fitted or set later."""
+    return set(info.thresholds[len(info.own_labels) :]) == {threshold}
 
 
 def _published_sections(info: BundleInfo) -> list[str]:
+    if info.backbone.name not in BACKBONES:
+        return _network_card_sections(info)
     source = BACKBONES[info.backbone.name].weights
     assert source is not None
     return [
@@ -45,6 +66,22 @@ def _published_sections(info: BundleInfo) -> list[str]:
         "## Source",
         f"- Weights: {source.url}, licence {info.backbone.licence}.\n- Trained on: {info.data.name}.\n"
         f"- Please cite: {info.metrics['source']}",
+        "## Labels",
+        f"{'; '.join(info.labels)}.",
+        _thresholds(info),
+    ]
+
+
+def _network_card_sections(info: BundleInfo) -> list[str]:
+    """Of a model that a network card describes."""
+    texts = {name: str(info.metrics.get(name, "")) for name in ("source", "homepage", "note")}
+    return [
+        "Not measured by spectag.",
+        *_calibration(info),
+        *([texts["note"]] if texts["note"] else []),
+        "## Source",
+        f"- Network: {texts['homepage']}, licence {info.backbone.licence}.\n- Trained on: {info.data.name}.\n"
+        f"- Please cite: {texts['source']}",
         "## Labels",
         f"{'; '.join(info.labels)}.",
         _thresholds(info),
@@ -119,7 +156,8 @@ def _label_table(info: BundleInfo) -> list[str]:
     if windows is None:
         return ["\n".join(["| label | training clips | threshold |", "|---|---|---|", *_label_rows(info)])]
     column = f"threshold of windows below {windows.below_seconds:g} s"
-    rows = [f"{row} {threshold:.2f} |" for row, threshold in zip(_label_rows(info), windows.thresholds, strict=True)]
+    thresholds = windows.thresholds[: len(info.own_labels)]
+    rows = [f"{row} {threshold:.2f} |" for row, threshold in zip(_label_rows(info), thresholds, strict=True)]
     table = [f"| label | training clips | threshold | {column} |", "|---|---|---|---|", *rows]
     return [
         f"Windows shorter than {windows.below_seconds:g} s, and segments made from them, have thresholds of their own.",
@@ -128,13 +166,15 @@ def _label_table(info: BundleInfo) -> list[str]:
 
 
 def _label_rows(info: BundleInfo) -> list[str]:
-    assert info.data.n_clips_per_label is not None  # it is a trained model
+    """A row for each label that is trained."""
+    n_clips = info.data.n_clips_per_label
+    assert n_clips is not None  # it is a trained model
     notes = {
         label: "" if is_fitted else " (not fitted)"
         for label, is_fitted in zip(info.labels, info.thresholds_fitted, strict=True)
     }
     notes |= dict.fromkeys(info.labels_missing_goal, f" (misses {info.threshold_goal})")
     return [
-        f"| {label.replace('|', '&#124;')} | {n_clips} | {threshold:.2f}{notes[label]} |"
-        for label, n_clips, threshold in zip(info.labels, info.data.n_clips_per_label, info.thresholds, strict=True)
+        f"| {label.replace('|', '&#124;')} | {n} | {threshold:.2f}{notes[label]} |"
+        for label, n, threshold in zip(info.own_labels, n_clips, info.thresholds[: len(n_clips)], strict=True)
     ]

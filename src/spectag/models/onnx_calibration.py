@@ -9,6 +9,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from spectag.array_types import Float32Array, FloatArray, IntArray
 from spectag.errors import BundleError
+from spectag.models.standalone.graph_builder import keep_nodes_for
 from spectag.scoring.calibration import Calibration
 
 PREFIX = "calibration/"
@@ -44,24 +45,13 @@ def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) ->
     calibrated = onnx.ModelProto()
     calibrated.CopyFrom(model)
     graph = calibrated.graph
-    _keep_nodes_for(graph, outputs.keys() - {"probabilities"})
+    keep_nodes_for(graph, [name for name in outputs if name != "probabilities"])
+    del graph.output[:]
+    graph.output.extend(model.graph.output)
     nodes, constants = _nodes(calibration)
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(values, PREFIX + name) for name, values in constants.items())
     return calibrated
-
-
-def _keep_nodes_for(graph: onnx.GraphProto, outputs: set[str]) -> None:
-    """Remove the nodes and weights that these outputs do not need."""
-    needed, kept = set(outputs), []
-    for node in reversed(graph.node):  # nodes come after those that compute their inputs
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    weights = [weight for weight in graph.initializer if weight.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(weights)
 
 
 def _nodes(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]:

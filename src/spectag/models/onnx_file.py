@@ -62,25 +62,34 @@ class _Node:
     graphs: list[Span] = field(default_factory=list)
 
 
-def check_onnx_file(path: Path) -> None:
-    """Check the structure of a network.
+def check_onnx_file(path: Path, *, is_ours: bool = True) -> tuple[str, ...]:
+    """Check the structure of a network; one that is not `is_ours` comes from somebody who does not know spectag.
+
+    Returns
+    -------
+    tuple of str
+        Names of the files beside it that contain weights.
 
     Raises
     ------
     BundleError
         If it is not a regular file, not an ONNX file, or contains anything that networks of spectag never contain.
     """
+    advice = _ADVICE if is_ours else "copy or download it again"
     try:
         check_regular_file(path, max_bytes=MAX_ONNX_BYTES)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _Reader(content, path.parent).check_model()
+            reader = _Reader(content, path.parent, is_ours=is_ours)
+            reader.check_model()
     except (OSError, ValueError) as error:  # ValueError: an empty file
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise BundleError(f"{path}: cannot be read: {reason}; {_ADVICE}") from error
+        raise BundleError(f"{path}: cannot be read: {reason}; {advice}") from error
     except _DamagedError as error:
-        raise BundleError(f"{path}: not an ONNX file, or damaged: {error}; {_ADVICE}") from error
+        raise BundleError(f"{path}: not an ONNX file, or damaged: {error}; {advice}") from error
     except _RefusedError as error:
-        raise BundleError(f"{path}: {error}. Networks that spectag writes never do, so it is not opened") from error
+        why = "Networks that spectag writes never do, so it is" if is_ours else "Such networks are"
+        raise BundleError(f"{path}: {error}. {why} not opened") from error
+    return tuple(sorted(reader.external_files))
 
 
 def check_inputs_and_outputs(path: Path, session: Any, front_end: FrontEnd, n_labels: int, outputs: set[str]) -> None:
@@ -101,6 +110,8 @@ def check_inputs_and_outputs(path: Path, session: Any, front_end: FrontEnd, n_la
         If an output is missing, or an input or output has another shape or type.
     """
     height = front_end.mel.n_mels if front_end.mel is not None and front_end.image is None else None
+    if front_end.input == "waveform":
+        height = 1
     try:
         inputs, found = ({item.name: item for item in items} for items in (session.get_inputs(), session.get_outputs()))
         _ = [item.shape for item in (*inputs.values(), *found.values())]
@@ -144,11 +155,13 @@ def _check_shape(path: Path, tensor: Any, expected: Sequence[int | None]) -> Non
 class _Reader:
     """Walks through the messages of an ONNX file."""
 
-    def __init__(self, content: mmap.mmap, folder: Path) -> None:
+    def __init__(self, content: mmap.mmap, folder: Path, *, is_ours: bool) -> None:
         self._content = content
         self._folder = folder
+        self._is_ours = is_ours
         self._n_fields = 0
         self._n_nodes = 0
+        self.external_files: set[str] = set()
 
     def check_model(self) -> None:
         graphs = []
@@ -263,7 +276,10 @@ class _Reader:
             check_regular_file(self._folder / name, max_bytes=2**40)
             n_bytes = (self._folder / name).stat().st_size
         except (OSError, ValueError) as error:
-            raise _RefusedError(f"its weights are in {name!r}, which cannot be read") from error
+            raise _RefusedError(f"its weights are in {name!r}, which cannot be read; copy it, too") from error
+        if not self._is_ours and (self._folder / name).is_symlink():  # ours are links in the cache of the hub
+            raise _RefusedError(f"its weights are in {name!r}, which is a link; copy the file instead")
+        self.external_files.add(name)
         if offset < 0 or length < 0 or offset + length > n_bytes:
             raise _RefusedError(f"its weights are in {name!r}, which is too short")
         _check_n_bytes(length or n_bytes - offset, n_values, data_type, at_least=not length)

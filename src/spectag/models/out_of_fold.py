@@ -29,7 +29,7 @@ OUT_OF_FOLD_FILE = "predictions.csv"
 CALIBRATION_FILE = "calibration.csv"
 """The clips of another manifest on which calibration and thresholds were fitted, if there is one."""
 OUT_OF_FOLD_COLUMNS = ("fname", "start", "end", "fold", "group", "labels", "key")
-CLIP_COLUMNS = frozenset({"", *OUT_OF_FOLD_COLUMNS, "label", "duration", "origin", "threshold"})
+CLIP_COLUMNS = frozenset({"", *OUT_OF_FOLD_COLUMNS, "label", "unknown_labels", "duration", "origin", "threshold"})
 """Columns of tables of predictions, in lower case, that do not contain the probabilities of a label."""
 LABEL_SUFFIX = " (label)"
 """Appended to the name of a label that has the name of one of these columns."""
@@ -200,6 +200,8 @@ def _read_label_field(field: str, labels: LabelSet) -> FloatArray:
 def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfFoldPredictions | None:
     """The clips that a tagger was trained on, or those of CALIBRATION_FILE; None if the file does not exist.
 
+    A tagger that extends a published model has out-of-fold predictions of its own labels only.
+
     Raises
     ------
     BundleError
@@ -208,7 +210,8 @@ def read_out_of_fold(bundle: str | Path, file: str = OUT_OF_FOLD_FILE) -> OutOfF
     path = Path(bundle) / file
     if not path.exists():
         return None
-    labels = read_info(bundle).label_set
+    info = read_info(bundle)
+    labels = LabelSet(info.own_labels) if file == OUT_OF_FOLD_FILE else info.label_set
     try:
         check_regular_file(path, max_bytes=_MAX_BYTES)
     except OSError as error:

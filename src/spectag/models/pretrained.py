@@ -1,6 +1,5 @@
 """Published taggers, opened by name: built once from published weights, without PyTorch."""
 
-import gzip
 import hashlib
 import shutil
 import tomllib
@@ -15,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
-from spectag.array_types import Float32Array
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import FRONT_END_VERSION
 from spectag.config.backbones import BACKBONES, PUBLISHED, PublishedTagger, WeightsSource
 from spectag.config.base import Channel, WindowConfig
-from spectag.errors import BundleError, ConfigError, WeightsError, did_you_mean
+from spectag.config.network_cards import SUFFIX, is_card
+from spectag.data.labels import audioset_labels as audioset_labels
+from spectag.errors import BundleError, ConfigError, WeightsError, closest_in_order, first_line
 from spectag.models.bundle import (
     CARD_FILE,
     FORMAT_VERSION,
@@ -31,13 +31,16 @@ from spectag.models.bundle import (
     read_info,
     write_info,
 )
+from spectag.models.hub import hub_folder, is_hub_name
 from spectag.models.model_card import render_card
+from spectag.models.nearby_models import closest_model, is_model
+from spectag.models.published_graph import open_with_weights, published_graph
 from spectag.models.tagger import Tagger
 from spectag.models.torch_state_dict import read_torch_state_dict
 from spectag.models.weights import cached_weights, find_weights, local_weights
 from spectag.system.atomic_files import sha256_of
-from spectag.system.cache import CACHE_VARIABLE, cache_folder, permanent_cache_folder, writable_cache_folder
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.cache import CACHE_VARIABLE, cache_folder, hold_cache, permanent_cache_folder, writable_cache_folder
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 
 THRESHOLD = 0.1
 """The threshold of every label. AudioSet networks rarely predict high probabilities. With mn04 on ESC-10, 96 % of the
@@ -56,10 +59,9 @@ CITATION = (
 )
 AUDIOSET = "AudioSet (Gemmeke et al., ICASSP 2017), labels by Google under CC BY 4.0"
 
-_FATAL = 4  # onnxruntime's log level; it raises its errors as well
 _ALTERNATIVES = "or run `spectag models download` on a machine with a connection and copy the cache"
 
-DownloadState = Literal["ready", "weights here", "to download"]
+DownloadState = Literal["ready", "downloaded", "not downloaded"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class PublishedTaggerStatus:
         return asdict(self) | {"path": self.path and str(self.path)}
 
 
+@shows_progress
 def load(
     model: str | Path,
     *,
@@ -94,14 +97,15 @@ def load(
     Parameters
     ----------
     model : str or Path
-        Folder that `spectag train` wrote, or a name such as audioset-mn04, which is downloaded if necessary.
+        Folder that `spectag train` wrote, a name such as audioset-mn04, a network card with labels, or hf:user/name (or
+        hf:user/name@revision) on the Hugging Face Hub. What is not here yet is downloaded.
     n_threads : int
         Threads of the network. Probabilities do not depend on it.
     channel : "mix", "loudest" or int, optional
         How several channels of a sound become one: their mean, the loudest one, or one by its number, counted from 1.
         By default as in training.
     progress, log
-        Called during the download.
+        `progress=True` shows a bar during a download; or functions that are called with the progress and messages.
 
     Raises
     ------
@@ -116,11 +120,18 @@ def load(
     return Tagger(tagger_folder(model, progress=progress, log=log), n_threads=n_threads, channel=channel)
 
 
-def tagger_folder(model: str | Path, *, progress: Progress = silent, log: Log = no_log) -> Path:
+def open_tagger(model: str | Path | Tagger, *, progress: Progress = silent, log: Log = no_log) -> Tagger:
+    """An open tagger as it is; a folder or a name as `load` opens it."""
+    return model if isinstance(model, Tagger) else load(model, progress=progress, log=log)
+
+
+def tagger_folder(
+    model: str | Path, *, needs_labels: bool = True, progress: Progress = silent, log: Log = no_log
+) -> Path:
     """The folder of a tagger: the folder with this name if it exists, or that of the published tagger.
 
     A published tagger is built in the cache when it is first used. After that, no connection is needed, and nothing is
-    written.
+    written. For embeddings, a network card needs no labels.
 
     Raises
     ------
@@ -130,14 +141,37 @@ def tagger_folder(model: str | Path, *, progress: Progress = silent, log: Log = 
         If the weights cannot be downloaded, or are not the published ones.
     """
     path = Path(model)
+    if is_card_model(model):
+        from spectag.models.card_models import card_bundle
+
+        return card_bundle(model, needs_labels=needs_labels, progress=progress, log=log)
     if path.exists():
+        if path.is_dir() and not is_model(path) and (closest := closest_model(path)):
+            raise BundleError(f"{model}: not a tagger, but this folder has one; did you mean {closest!r}?")
         return path
+    if is_hub_name(model):
+        return hub_folder(str(model), progress=progress, log=log)
     if str(model) in PUBLISHED:
         return _bundle_of(PUBLISHED[str(model)], progress, log)
     raise BundleError(
-        f"{model}: not a tagger: no such folder{did_you_mean(str(model), PUBLISHED) or '.'} "
-        f"Give a folder that `spectag train -o` wrote, or one of {', '.join(PUBLISHED)}"
+        f"{model}: not a tagger: no such folder{_did_you_mean(closest_model(model)) or '.'} "
+        f"Give a folder that `spectag train -o` wrote, hf:user/name, or one of {', '.join(PUBLISHED)}"
     )
+
+
+def is_card_model(model: str | Path) -> bool:
+    """Whether a model is named by a network card: a file that ends in .toml, or a name that no folder has."""
+    is_file = str(model).lower().endswith(SUFFIX) and not Path(model).is_dir()
+    return is_file or (is_card(model) and str(model) not in PUBLISHED and not Path(model).exists())
+
+
+def _did_you_mean(closest: str | None) -> str:
+    return f"; did you mean {closest!r}?" if closest else ""
+
+
+def published_name(bundle: Path) -> str | None:
+    """The name of the published tagger that a folder in the cache has; None for other folders."""
+    return bundle.name if bundle.name in PUBLISHED and bundle.parent == models_folder() else None
 
 
 def published_taggers() -> list[PublishedTaggerStatus]:
@@ -153,9 +187,11 @@ def check_published_name(name: str) -> str:
     ConfigError
         If it is not. The message suggests the most similar name and lists all.
     """
+    if name not in PUBLISHED and is_card(name):
+        raise ConfigError(f"{name} is a network card; spectag models add {name} downloads, runs and pins its network")
     if name not in PUBLISHED:
         raise ConfigError(
-            f"no published tagger has the name {name!r}{did_you_mean(name, PUBLISHED) or '.'} "
+            f"no published tagger has the name {name!r}{_did_you_mean(closest_in_order(name, PUBLISHED)) or '.'} "
             f"The published taggers are {', '.join(PUBLISHED)}"
         )
     return name
@@ -183,12 +219,6 @@ def models_folder() -> Path:
 
 
 @cache
-def audioset_labels() -> tuple[str, ...]:
-    """The display names of AudioSet's 527 labels, in the order of the networks' outputs."""
-    return tuple(_data("labels.txt").decode().splitlines())
-
-
-@cache
 def audioset_synonyms() -> dict[str, tuple[str, ...]]:
     """AudioSet's names for labels of other data sets; no names for labels that AudioSet does not have."""
     table = tomllib.loads(_data("synonyms.toml").decode())
@@ -197,11 +227,6 @@ def audioset_synonyms() -> dict[str, tuple[str, ...]]:
 
 def _data(name: str) -> bytes:
     return (files("spectag.models") / "audioset" / name).read_bytes()
-
-
-def _graph(tagger: PublishedTagger) -> bytes:
-    """The network without its weights, which `spectag.training.networks.published_graphs` wrote."""
-    return gzip.decompress(_data(f"{tagger.backbone}.onnx.gz"))
 
 
 def _source(tagger: PublishedTagger) -> WeightsSource:
@@ -214,7 +239,7 @@ def _status(tagger: PublishedTagger) -> PublishedTaggerStatus:
     spec, source = BACKBONES[tagger.backbone], _source(tagger)
     bundle = models_folder() / tagger.name
     weights = local_weights(source.file_name) or cached_weights(source.file_name)
-    state: DownloadState = "weights here" if weights.is_file() else "to download"
+    state: DownloadState = "downloaded" if weights.is_file() else "not downloaded"
     path = weights if weights.is_file() else None
     if _is_current(bundle, tagger):
         state, path = "ready", bundle
@@ -234,7 +259,8 @@ def _status(tagger: PublishedTagger) -> PublishedTaggerStatus:
 def _build_hash(tagger: PublishedTagger) -> str:
     """A hash of everything that a bundle is built from, except the weights."""
     settings = (BUILD_VERSION, FORMAT_VERSION, FRONT_END_VERSION, THRESHOLD, WINDOW, tagger, BACKBONES[tagger.backbone])
-    content = repr(settings).encode() + _data("labels.txt") + _graph(tagger)
+    labels = "".join(f"{label}\n" for label in audioset_labels()).encode()
+    content = repr(settings).encode() + labels + published_graph(tagger.backbone)
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
@@ -250,6 +276,7 @@ def _is_current(bundle: Path, tagger: PublishedTagger) -> bool:
 def _bundle_of(tagger: PublishedTagger, progress: Progress, log: Log) -> Path:
     bundle = models_folder() / tagger.name
     if _is_current(bundle, tagger):
+        hold_cache(cache_folder())
         return bundle
     bundle = writable_cache_folder() / "models" / tagger.name
     try:
@@ -299,29 +326,15 @@ def _write_network(path: Path, tagger: PublishedTagger, weights: Path) -> None:
         state_dict = read_torch_state_dict(weights)
         # the int64 tensors are batch counts of batch normalisation, which the graph does not need
         tensors = {name: values for name, values in state_dict.items() if values.dtype == np.float32}
-        [features] = _open(_graph(tagger), tensors).run(["features"], {"inputs": silence})
+        [features] = open_with_weights(published_graph(tagger.backbone), tensors).run(["features"], {"inputs": silence})
     except Exception as error:  # onnxruntime's errors have no common class
-        raise _wrong_weights(weights, tagger, str(error).splitlines()[0]) from error
+        raise _wrong_weights(weights, tagger, first_line(error)) from error
     if not np.isfinite(features).all():
         raise _wrong_weights(weights, tagger, "its features of silence are not finite")
     try:
-        _open(_graph(tagger), tensors, save_to=path)
+        open_with_weights(published_graph(tagger.backbone), tensors, save_to=path)
     except Exception as error:  # the weights are right, so writing has failed
-        raise OSError(f"onnxruntime cannot write {path.name}: {str(error).splitlines()[0]}") from error
-
-
-def _open(graph: bytes, tensors: dict[str, Float32Array], *, save_to: Path | None = None) -> Any:
-    """An onnxruntime session of a graph and its weights. Surplus, missing or misshaped tensors are an error."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # the same on any machine
-    options.log_severity_level = _FATAL
-    if save_to is not None:
-        options.optimized_model_filepath = str(save_to)
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
-    options.add_external_initializers(list(tensors), values)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        raise OSError(f"onnxruntime cannot write {path.name}: {first_line(error)}") from error
 
 
 def _wrong_weights(path: Path, tagger: PublishedTagger, reason: str) -> WeightsError:

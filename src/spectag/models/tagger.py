@@ -1,68 +1,43 @@
 """A tagger at work: probabilities of sounds, computed by onnxruntime without PyTorch."""
 
+import math
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spectag.array_types import Float32Array, FloatArray, Waveform
-from spectag.audio.files import open_excerpt, resample
+from spectag.audio.files import AudioStream, audio_info, open_excerpt, resample
 from spectag.audio.front_end import FrontEnd
+from spectag.audio.sound_arrays import SoundArray, SoundInput, sound_source
 from spectag.audio.sound_statistics import SoundStatistics, measure_sound
-from spectag.audio.windows import Window, WindowCutter, WindowStream
-from spectag.config.base import Channel, WindowConfig
+from spectag.audio.windows import LEAST_NEW, Window, WindowCutter, WindowStream, is_longer
+from spectag.config.base import Channel, LongRecordingWindows, SegmentConfig, WindowConfig, parse_config, window_config
+from spectag.config.tagging import SEGMENT_WINDOW, TagSettings
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
-from spectag.errors import BundleError, DataError
-from spectag.models.bundle import ONNX_FILE, BundleInfo, check_network_file, read_info
+from spectag.errors import AudioError, BundleError, ConfigError, DataError, first_line
+from spectag.models.bundle import CARD_FILE, ONNX_FILE, BundleInfo, check_network_file, read_info
+from spectag.models.model_card import render_card
 from spectag.models.onnx_file import check_inputs_and_outputs, check_onnx_file
-from spectag.models.timeline import cell_seconds, pool_logits
+from spectag.models.sound_list import SoundItem, listed_sounds
+from spectag.models.tags import Detection, Segments, Tags
+from spectag.models.timeline import Timeline, cell_seconds, find_segments, pool_logits
 from spectag.scoring.blending import EnsembleWeights
 from spectag.scoring.calibration import probabilities_of
+from spectag.system.file_errors import skip_reason
+from spectag.system.output import unicode_text
+from spectag.system.progress import Progress, shown_progress, silent
 from spectag.system.stopwatch import Stopwatch
-from spectag.system.worker_pool import keep_freed_memory, n_usable_cores
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A label and its probability."""
-
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Tags:
-    """The predictions of a tagger for a recording, or for a window of it.
-
-    `probabilities` and `thresholds` have shape (n_labels,). `end_seconds` is None for an image.
-    """
-
-    path: str | Path
-    start_seconds: float
-    end_seconds: float | None
-    labels: LabelSet
-    probabilities: Float32Array
-    thresholds: Float32Array
-    novelty: float | None = None
-    """How much the sound differs from the training sounds: above 1 more than 97 % of them. None if it is unknown."""
-
-    def top(self, n: int) -> list[Tag]:
-        """The n most probable labels, most probable first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:n]
-        return [Tag(self.labels.names[index], float(self.probabilities[index])) for index in order]
-
-    def above_threshold(self, threshold: float | None = None) -> list[Tag]:
-        """The labels at or above their thresholds (or one threshold for all), most probable first."""
-        limits = self.thresholds if threshold is None else np.full_like(self.thresholds, threshold)
-        detected = set(np.flatnonzero(self.probabilities >= limits))
-        return [tag for tag in self.top(len(self.labels)) if self.labels.index(tag.label) in detected]
+from spectag.system.storage import is_url
+from spectag.system.threads import map_ahead
+from spectag.system.worker_pool import check_n_workers, keep_freed_memory, n_usable_cores
 
 
 @dataclass(frozen=True)
@@ -115,6 +90,8 @@ def open_session(path: str | Path, *, n_threads: int, limits_memory: bool = True
     """An onnxruntime session on the CPU. All that limit their memory share `max_network_gigabytes`."""
     import onnxruntime
 
+    if unicode_text(str(path)) != str(path):
+        raise BundleError(f"{path}: onnxruntime opens only paths that are UTF-8; rename the file or its folders")
     keep_freed_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
@@ -129,7 +106,7 @@ def open_session(path: str | Path, *, n_threads: int, limits_memory: bool = True
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
         )
     except Exception as error:  # onnxruntime's errors have no common class
-        raise BundleError(f"{path}: onnxruntime cannot open it: {str(error).splitlines()[0]}") from error
+        raise BundleError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from error
 
 
 @lru_cache(maxsize=1)
@@ -144,6 +121,7 @@ def _run_options() -> Any:
 
 
 _FATAL = 4  # onnxruntime's log level; it raises its errors as well
+_TOLERATED_SECONDS = 0.01  # of a window that is longer than the network's input
 _OPENING = threading.Lock()  # otherwise each thread might open its own session
 
 
@@ -162,7 +140,9 @@ class _Network:
 
     @cached_property
     def session(self) -> Any:
-        check_network_file(self._bundle, self._info, self.name)
+        external_weights = f"{self.name}.data"
+        for name in (self.name, *({external_weights} & self._info.sha256.keys())):
+            check_network_file(self._bundle, self._info, name)
         check_onnx_file(self.path)
         session = open_session(self.path, n_threads=self.n_threads)
         check_inputs_and_outputs(self.path, session, self.front_end, len(self._info.labels), self._outputs)
@@ -175,7 +155,7 @@ class _Network:
         try:
             return [output[0] for output in session.run(outputs, {"inputs": inputs[None]}, _run_options())]
         except Exception as error:  # onnxruntime's errors have no common class
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             if "Available memory" in reason:
                 reason = f"the networks need more than {max_network_gigabytes():g} GB of memory; use shorter windows"
             raise BundleError(f"{self.path}: cannot process an input of shape {inputs.shape}: {reason}") from error
@@ -200,8 +180,9 @@ class Tagger:
 
     Examples
     --------
-    >>> tagger = spectag.load("model")  # doctest: +SKIP
-    >>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
+    >>> model = spectag.load("model")  # doctest: +SKIP
+    >>> model.tag("a.wav")  # doctest: +SKIP
+    Tags(a.wav, 0 to 5 s: Dog 0.98, Bark 0.91)
     """
 
     def __init__(self, bundle: str | Path, *, n_threads: int = 1, channel: Channel | None = None) -> None:
@@ -225,6 +206,16 @@ class Tagger:
     def __repr__(self) -> str:
         """The folder, the number of labels and the backbone."""
         return f"Tagger({str(self.folder)!r}: {len(self.labels)} labels, {self.info.backbone.name})"
+
+    def __fspath__(self) -> str:
+        """The folder, so that functions that take the path of a model also take an open one."""
+        return str(self.folder)
+
+    @property
+    def card(self) -> str:
+        """The model card: what the model knows, how good it is, and its licences, as Markdown."""
+        path = self.folder / CARD_FILE
+        return path.read_text(encoding="utf-8") if path.is_file() else render_card(self.info, self.folder.name)
 
     def with_channel(self, channel: Channel | None) -> "Tagger":
         """The same tagger for another channel of the sounds; None: as it is."""
@@ -253,6 +244,11 @@ class Tagger:
         """The different front ends of the networks, `front_end` first."""
         return tuple(dict.fromkeys(network.front_end for network in self._networks))
 
+    @property
+    def sample_rate(self) -> int:
+        """The sample rate of the network's input in Hz; of several networks, the first one's. Sounds may have any."""
+        return self.front_end.sample_rate
+
     @cached_property
     def sample_rates(self) -> tuple[int, ...]:
         """The sample rates of the networks' inputs, in Hz."""
@@ -277,6 +273,8 @@ class Tagger:
 
     def probabilities_of_window(self, window: Window) -> Float32Array:
         """Probabilities (n_labels,) of a window from `open_windows`."""
+        if self._is_too_long(window):
+            return self.outputs_of_window(window, features=False).probabilities
         return self._probabilities(self._inputs(window.waveforms))
 
     def probabilities_of_image(self, path: Path) -> Float32Array:
@@ -288,8 +286,32 @@ class Tagger:
         return self._outputs_of_parts(self._parts(waveform, sample_rate), features=True)[0]
 
     def outputs_of_window(self, window: Window, *, features: bool = True) -> TaggerOutputs:
-        """Probabilities, logits and, if wanted, features of a window from `open_windows`."""
-        return self._outputs(self._inputs(window.waveforms), features=features)
+        """Probabilities, logits and, if wanted, features of a window from `open_windows`.
+
+        A window that is longer than the input of a network is processed in parts, as a clip is.
+        """
+        if not self._is_too_long(window):
+            return self._outputs(self._inputs(window.waveforms), features=features)
+        parts = window.parts(self._longest_seconds)
+        outputs = [self._outputs(self._inputs(part.waveforms), features=features) for part in parts]
+        return self.outputs_of_clip(
+            outputs, [part.start_seconds for part in parts], [part.end_seconds for part in parts]
+        )
+
+    def _is_too_long(self, window: Window) -> bool:
+        return window.end_seconds - window.start_seconds > self._longest_seconds + _TOLERATED_SECONDS
+
+    @cached_property
+    def _longest_seconds(self) -> float:
+        """The longest sound that all networks take at once; infinite if none has a limit."""
+        limits = [front_end for front_end in self.front_ends if front_end.max_samples is not None]
+        return min((front_end.part_seconds for front_end in limits), default=math.inf)
+
+    @property
+    def shortest_seconds(self) -> float:
+        """The shortest sound that no network needs to extend by silence; 0 if none does."""
+        limits = [front_end for front_end in self.front_ends if front_end.min_samples is not None]
+        return max(((each.min_samples or 0) / each.sample_rate for each in limits), default=0.0)
 
     def outputs_of_image(self, path: Path, *, features: bool = True) -> TaggerOutputs:
         """Probabilities, logits and, if wanted, features of an image file."""
@@ -336,16 +358,33 @@ class Tagger:
             at_all_rates = {rate: resample(waveform, sample_rate, rate) for rate in self.sample_rates}
             return [Window(0.0, len(waveform) / sample_rate, at_all_rates)]
         max_seconds = self.info.window.max_clip_seconds
-        return list(WindowCutter(sample_rate, self.sample_rates, window_seconds=max_seconds).cut([waveform]))
+        cutter = WindowCutter(sample_rate, self.sample_rates, window_seconds=max_seconds, least_new=0.0)
+        return list(cutter.cut([waveform]))
 
-    def _outputs_of_parts(self, parts: Iterable[Window], *, features: bool) -> tuple[TaggerOutputs, float]:
+    def _outputs_of_parts(
+        self, parts: Iterable[Window], *, features: bool, n_threads: int = 1
+    ) -> tuple[TaggerOutputs, float]:
         """The outputs for a whole clip, and its length in seconds."""
-        outputs, starts, ends = [], [], []
-        for part in parts:
-            outputs.append(self.outputs_of_window(part, features=features))
-            starts.append(part.start_seconds)
-            ends.append(part.end_seconds)
+        outputs, starts, ends = self._outputs_of_windows(parts, features=features, n_threads=n_threads)
         return self.outputs_of_clip(outputs, starts, ends), ends[-1]
+
+    def _outputs_of_windows(
+        self, windows: Iterable[Window], *, features: bool, n_threads: int
+    ) -> tuple[list[TaggerOutputs], list[float], list[float]]:
+        """The outputs of each window, and the starts and ends of the windows in seconds."""
+        starts, ends = [], []
+
+        def counted() -> Iterator[Window]:
+            for window in windows:
+                starts.append(window.start_seconds)
+                ends.append(window.end_seconds)
+                yield window
+
+        function = partial(self.outputs_of_window, features=features)
+        if n_threads == 1:
+            return list(map(function, counted())), starts, ends
+        with closing(map_ahead(function, counted(), n_threads=n_threads)) as outputs:
+            return list(outputs), starts, ends
 
     def _inputs(self, waveforms: Mapping[int, Waveform]) -> dict[FrontEnd, Float32Array]:
         """The input of each front end, from the waveforms at all sample rates."""
@@ -403,60 +442,250 @@ class Tagger:
         """Probabilities of an ensemble, or of a clip in parts. Otherwise model.onnx computes them itself."""
         return probabilities_of(logits, self.info.calibration).astype(np.float32)
 
-    def tag(self, path: str | Path, *, start_seconds: float = 0.0, end_seconds: float | None = None) -> Tags:
-        """The predictions for a whole recording, or for an image if the tagger was trained on images.
+    def tag(
+        self,
+        sound: SoundInput,
+        sample_rate: float | None = None,
+        *,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+    ) -> Tags:
+        """The predictions for a whole sound, or for an image if the tagger was trained on images.
 
-        A recording longer than `max_clip_seconds` of the bundle (60) is predicted in parts of that length, the last of
-        which ends with the recording. Their logits are pooled (`pool_logits`) and then calibrated, as in training.
+        A sound longer than `max_clip_seconds` of the bundle (60) is predicted in parts of that length, the last of
+        which ends with the sound. Their logits are pooled (`pool_logits`) and then calibrated, as in training.
 
         Parameters
         ----------
-        path : str or Path
+        sound : path, URL or array
+            A file; or samples of shape (n_samples,) or (n_samples, n_channels): floats in [-1, 1], or int16, int32,
+            int8 or uint8, which are scaled. Lists, and tensors on the CPU, are arrays.
+        sample_rate : number, optional
+            Of an array, in Hz. The sound is resampled.
         start_seconds, end_seconds : float
-            The excerpt to tag; by default the whole recording.
+            The excerpt to tag; by default the whole sound.
 
         Raises
         ------
         AudioError, DataError
-            If the file cannot be read, or its probabilities are not finite.
+            If the sound cannot be read, or its probabilities are not finite.
         """
-        path = Path(path)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return self._tags(path, 0.0, None, self.outputs_of_image(path, features=False))
-        with self.open_windows(path, start_seconds=start_seconds, end_seconds=end_seconds) as parts:
-            outputs, duration = self._outputs_of_parts(parts, features=False)
-        return self._tags(path, start_seconds, start_seconds + duration, outputs)
+        with sound_source(sound, sample_rate) as source:
+            tags = self._tag(source, start_seconds, end_seconds, n_threads=n_usable_cores())
+        return replace(tags, path=sound) if is_url(sound) else tags
 
-    def tag_windows(self, path: str | Path, window: WindowConfig) -> Iterator[Tags]:
-        """The predictions for each window of a recording, in order. Memory use does not depend on its length.
+    def _tag(
+        self,
+        source: Path | SoundArray,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+        *,
+        n_threads: int = 1,
+    ) -> Tags:
+        if is_image(source):
+            return self._tags(source, 0.0, None, self.outputs_of_image(source, features=False))
+        with self.open_windows(source, start_seconds=start_seconds, end_seconds=end_seconds) as parts:
+            outputs, duration = self._outputs_of_parts(parts, features=False, n_threads=n_threads)
+        return self._tags(source, start_seconds, start_seconds + duration, outputs)
 
-        The last window ends with the recording and is as long as the others, so it may overlap the one before it more
-        than the others do. A recording shorter than a window is one window.
+    def tag_many(
+        self,
+        sounds: str | Path | Iterable[SoundInput | tuple[ArrayLike, float]],
+        sample_rate: float | None = None,
+        *,
+        workers: int | None = None,
+        progress: Progress | bool = False,
+    ) -> Iterator[Tags | AudioError]:
+        """Tag many sounds on all cores, and yield the results in their order as soon as they are there.
+
+        A sound that cannot be tagged gives an `AudioError` in its place, which says why.
+
+        Parameters
+        ----------
+        sounds : iterable of paths, URLs and arrays, or a folder
+            As for `tag`, also pairs of an array and its sample rate. They are taken when they are needed. A folder
+            gives its sound files, sorted by path.
+        sample_rate : number, optional
+            Of the arrays, in Hz.
+        workers : int, optional
+            Number of cores to use. By default all of them.
+        progress : bool or Progress
+            True shows a progress bar; or a function that is called with the number of tagged sounds.
 
         Raises
         ------
         AudioError
-            If the file cannot be read.
-        ValueError
-            If `window` has no length.
+            If an array has no sample rate, or the folder does not exist.
+        BundleError
+            If the model is damaged.
+        ConfigError
+            If `workers` is not above 0.
+
+        Examples
+        --------
+        >>> for tags in model.tag_many(["a.wav", "b.wav"], progress=True):  # doctest: +SKIP
+        ...     print(tags)
         """
-        if window.window_seconds is None:
-            raise ValueError("need the length of a window, got window_seconds=None")
-        with self.open_windows(path, window) as windows:
+        check_n_workers(workers)
+        items, n_items = listed_sounds(sounds, sample_rate)
+        with (
+            shown_progress(progress) as report,
+            closing(map_ahead(self._tag_or_error, items, n_threads=workers or n_usable_cores())) as results,
+        ):
+            for n_done, result in enumerate(results, start=1):
+                report("tagging", n_done, max(n_done, n_items))
+                yield result
+
+    def _tag_or_error(self, item: SoundItem) -> Tags | AudioError:
+        try:
+            with sound_source(item.sound, item.sample_rate, name=item.name) as source:
+                tags = self._tag(source)
+            return replace(tags, path=item.name) if is_url(item.sound) else tags
+        except AudioError as error:
+            return error
+        except Exception as error:
+            reason = AudioError(skip_reason(item.name, error))
+            reason.__cause__ = error
+            return reason
+
+    def tag_windows(
+        self, sound: SoundInput, window: WindowConfig | float, *, sample_rate: float | None = None
+    ) -> Iterator[Tags]:
+        """The predictions for each window of a sound, in order. Memory use does not depend on its length.
+
+        The last window ends with the recording and is as long as the others, so it may overlap the one before it more
+        than the others do; it is left out if less than a tenth of a step in it is new. A recording shorter than a
+        window is one window.
+
+        Parameters
+        ----------
+        sound, sample_rate
+            As for `tag`.
+        window : WindowConfig or float
+            The length of a window in seconds, or length and overlap.
+
+        Raises
+        ------
+        AudioError
+            If the sound cannot be read.
+        ConfigError
+            If `window` has no length above 0.
+        """
+        window = _windows_of_a_length(window)
+        with sound_source(sound, sample_rate) as source, self.open_windows(source, window) as windows:
             for part in windows:
                 outputs = self.outputs_of_window(part, features=False)
-                yield self._tags(Path(path), part.start_seconds, part.end_seconds, outputs, window)
+                tags = self._tags(source, part.start_seconds, part.end_seconds, outputs, window)
+                yield replace(tags, path=sound) if is_url(sound) else tags
+
+    def segments(
+        self,
+        sound: SoundInput,
+        sample_rate: float | None = None,
+        *,
+        window: WindowConfig | float = SEGMENT_WINDOW,
+        min_confidence: float | None = None,
+        settings: SegmentConfig | None = None,
+        progress: Progress | bool = False,
+    ) -> Segments:
+        """The segments of a sound in which labels are on, as `spectag tag --segments` reports them.
+
+        Parameters
+        ----------
+        sound, sample_rate
+            As for `tag`.
+        window : WindowConfig or float
+            The windows that are tagged, and then joined. By default 1.5 s with an overlap of 1 s.
+        min_confidence : float, optional
+            A probability from which every label is on. By default the thresholds of the model.
+        settings : SegmentConfig, optional
+            How windows are joined.
+        progress : bool or Progress
+            True shows a progress bar; or a function that is called with the number of tagged seconds.
+
+        Raises
+        ------
+        AudioError, DataError
+            If the sound cannot be read, or its probabilities are not finite.
+        ConfigError
+            If `window` has no length above 0, or `min_confidence` is not from 0 to 1.
+        """
+        window = _windows_of_a_length(window)
+        least = parse_config({"min_confidence": min_confidence}, TagSettings, source="segments").min_confidence
+        with (
+            shown_progress(progress) as report,
+            sound_source(sound, sample_rate) as source,
+            self.open_windows(source, window) as windows,
+        ):
+            outputs, starts, ends = self._outputs_of_windows(
+                _reported(windows, source, report), features=False, n_threads=n_usable_cores()
+            )
+        probabilities = np.stack([output.probabilities for output in outputs])
+        _check_finite(source, probabilities, starts)
+        timeline = Timeline(np.array(starts), np.array(ends), probabilities)
+        limits = self.thresholds_for(window)
+        limits = limits if least is None else np.full_like(limits, least)
+        detections = tuple(
+            Detection(self.labels.names[found.label_index], found.start_seconds, found.end_seconds, found.probability)
+            for found in find_segments(timeline, limits, settings or SegmentConfig())
+        )
+        path, name = (sound, sound) if is_url(sound) else (_path_of(source), _name_of(source))
+        return Segments(path, self.labels, detections, timeline, name)
+
+    def embed(
+        self, sound: SoundInput, sample_rate: float | None = None, *, window: WindowConfig | float | None = None
+    ) -> Float32Array:
+        """The features (n_features,) of a sound: what the network has found before its head turns it into labels.
+
+        They are the numbers that the search index and the search for near-duplicates compare, before these centre and
+        scale them (`spectag.curation.embedding.Embedding`). A sound in parts has the mean of its parts; of several
+        networks, the features are those of the first.
+
+        Parameters
+        ----------
+        sound, sample_rate
+            As for `tag`.
+        window : WindowConfig or float, optional
+            The length of windows in seconds, or length and overlap: the result has shape (n_windows, n_features).
+
+        Raises
+        ------
+        AudioError, DataError
+            If the sound cannot be read, or its features are not finite.
+        ConfigError
+            If `window` has no length above 0.
+        """
+        windows = None if window is None else _windows_of_a_length(window)
+        with sound_source(sound, sample_rate) as source:
+            if is_image(source):
+                features, starts = [self.outputs_of_image(source).features], [0.0]
+            else:
+                features, starts = self._features(source, windows)
+        _check_finite(source, np.stack(features), starts)
+        return features[0] if window is None else np.stack(features)
+
+    def _features(
+        self, source: Path | SoundArray, window: WindowConfig | None
+    ) -> tuple[list[Float32Array], list[float]]:
+        """The features of each window, and the starts of the windows; without a window, of the sound as a whole."""
+        with self.open_windows(source, window) as windows:
+            outputs, starts, ends = self._outputs_of_windows(windows, features=True, n_threads=n_usable_cores())
+        if window is None:
+            outputs, starts = [self.outputs_of_clip(outputs, starts, ends)], starts[:1]
+        return [output.features for output in outputs], starts
 
     @contextmanager
     def open_windows(
         self,
-        path: str | Path,
+        sound: str | Path | SoundArray,
         window: WindowConfig | None = None,
         *,
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
     ) -> Generator[WindowStream]:
-        """The windows of a recording, decoded and resampled one after the other; without `window`, its parts.
+        """The windows of a file or an array, decoded and resampled one after the other; without `window`, its parts.
+
+        They start at `spectag.audio.windows.window_starts`. Parts cover a recording to its last sample.
 
         With start and end, only this excerpt is read, and times count from its start.
 
@@ -468,15 +697,20 @@ class Tagger:
             If the tagger accepts only images.
         """
         seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
-        with open_excerpt(path, start_seconds, end_seconds, channel=self.channel) as sound:
+        with _open_sound(sound, start_seconds, end_seconds, self.channel) as stream:
+            blocks = self.clock.timed_items("reading", stream.blocks)
+            if isinstance(window, LongRecordingWindows):
+                is_long, blocks = is_longer(blocks, round(window.longer_than_seconds * stream.sample_rate))
+                seconds = seconds if is_long else None
             cutter = WindowCutter(
-                sound.sample_rate,
+                stream.sample_rate,
                 self.sample_rates,
                 window_seconds=seconds or self.info.window.max_clip_seconds,
                 overlap_seconds=overlap if seconds else 0.0,
+                least_new=LEAST_NEW if seconds else 0.0,
             )
-            windows = cutter.cut(self.clock.timed_items("reading", sound.blocks))
-            yield WindowStream(self.clock.timed_items("resampling", windows), sound.faults)
+            windows = self.clock.timed_items("resampling", cutter.cut(blocks))
+            yield WindowStream(windows, stream.faults, cutter, is_whole=seconds is None)
 
     def thresholds_for(self, window: WindowConfig | None) -> Float32Array:
         """The thresholds (n_labels,) for windows of this length; None: for whole recordings."""
@@ -487,8 +721,70 @@ class Tagger:
         return np.array(of_windows.thresholds, np.float32) if is_short else self.thresholds
 
     def _tags(
-        self, path: Path, start: float, end: float | None, outputs: TaggerOutputs, window: WindowConfig | None = None
+        self,
+        source: Path | SoundArray,
+        start: float,
+        end: float | None,
+        outputs: TaggerOutputs,
+        window: WindowConfig | None = None,
     ) -> Tags:
-        if not np.isfinite(outputs.probabilities).all():
-            raise DataError(not_finite(path, start))
-        return Tags(path, start, end, self.labels, outputs.probabilities, self.thresholds_for(window), outputs.novelty)
+        _check_finite(source, outputs.probabilities[None], [start])
+        return Tags(
+            _path_of(source),
+            start,
+            end,
+            self.labels,
+            outputs.probabilities,
+            self.thresholds_for(window),
+            outputs.novelty,
+            source if isinstance(source, SoundArray) else None,
+            self.channel,
+        )
+
+
+def is_image(source: Path | SoundArray) -> TypeGuard[Path]:
+    """Whether a sound is an image of a spectrogram."""
+    return isinstance(source, Path) and source.suffix.lower() in IMAGE_SUFFIXES
+
+
+@contextmanager
+def _open_sound(
+    sound: str | Path | SoundArray, start_seconds: float, end_seconds: float | None, channel: Channel
+) -> Iterator[AudioStream]:
+    if isinstance(sound, SoundArray):
+        yield sound.open(start_seconds, end_seconds, channel=channel)
+        return
+    with open_excerpt(sound, start_seconds, end_seconds, channel=channel) as stream:
+        yield stream
+
+
+def _path_of(source: Path | SoundArray) -> Path | None:
+    return source if isinstance(source, Path) else None
+
+
+def _name_of(source: Path | SoundArray) -> str:
+    return source.name if isinstance(source, SoundArray) else str(source)
+
+
+def _reported(windows: Iterable[Window], source: Path | SoundArray, progress: Progress) -> Iterator[Window]:
+    """The windows; the progress gets the seconds of sound in them."""
+    n_seconds = 0
+    if progress is not silent:
+        n_seconds = math.ceil((source if isinstance(source, SoundArray) else audio_info(source)).duration_seconds)
+    for window in windows:
+        yield window
+        progress("seconds", min(round(window.end_seconds), n_seconds), n_seconds)
+
+
+def _windows_of_a_length(window: WindowConfig | float) -> WindowConfig:
+    windows = window_config(window)
+    if windows.window_seconds is None:
+        raise ConfigError("window: need the length of a window, got window_seconds=None; give it in seconds, such as 5")
+    return windows
+
+
+def _check_finite(source: Path | SoundArray, values: Float32Array, starts: Sequence[float]) -> None:
+    """Raise a DataError if probabilities or features (n_windows, n) are NaN or infinite."""
+    is_finite = np.isfinite(values).all(axis=1)
+    if not is_finite.all():
+        raise DataError(not_finite(_name_of(source), starts[int(np.argmin(is_finite))]))

@@ -1,20 +1,22 @@
 """The timeline of a recording: the probabilities of its windows, and the segments where a label is on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
+from scipy.special import expit, logit, logsumexp
 
 from spectag.array_types import Float32Array, FloatArray
 from spectag.config.base import SegmentConfig
+from spectag.system.short_texts import short_repr
 
 _LABELS_PER_BLOCK = 16  # float32 values of a cache line: each is read from memory only once
 _DECIMALS = 6  # of seconds, so that rounding errors do not make 0.3 s longer than 0.3 s
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """The probabilities of each window of a recording.
@@ -57,6 +59,15 @@ class Timeline:
         ends[:-1], starts[1:] = divide_overlap(self.ends[:-1], self.starts[1:])
         return starts, ends
 
+    def novelty_of(self, spans: Sequence[tuple[float, float]]) -> list[float | None]:
+        """The smallest novelty of the windows of each segment; starts and ends are those of cells."""
+        if self.novelty is None:
+            return [None] * len(spans)
+        starts, ends = self.cells
+        firsts = np.searchsorted(starts, [start for start, _ in spans])
+        lasts = np.searchsorted(ends, [end for _, end in spans])
+        return [float(self.novelty[first : last + 1].min()) for first, last in zip(firsts, lasts, strict=True)]
+
 
 def divide_overlap(end: ArrayLike, next_start: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Where the cell of a window ends and the next one starts, given the window's end and the next start in seconds.
@@ -80,9 +91,10 @@ class Segment:
 def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
     """One window for the whole recording, from the start of the first window to the end of the last.
 
-    `max` takes the greatest probability of each label. `mean` takes the mean, in which the weight of a window is the
-    length of its cell (`Timeline.cells`): overlaps do not count twice, and a short last window counts little. Novelty
-    is the smallest of the windows, because a tag may come from any of them.
+    `max` takes the greatest probability of each label. `mean` takes the mean of the odds, as for the parts of a clip
+    (`pool_logits`): the weight of a window is the length of its cell (`Timeline.cells`), so overlaps do not count
+    twice, and a short last window counts little. Novelty is the smallest of the windows, because a tag may come from
+    any of them.
 
     Raises
     ------
@@ -92,8 +104,8 @@ def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
     Examples
     --------
     >>> windows = Timeline(np.array([0.0, 4.0]), np.array([4.0, 6.0]), np.array([[0.9], [0.3]], np.float32))
-    >>> pool_windows(windows, "max").probabilities, pool_windows(windows, "mean").probabilities
-    (array([[0.9]], dtype=float32), array([[0.7]], dtype=float32))
+    >>> pool_windows(windows, "max").probabilities, pool_windows(windows, "mean").probabilities.round(2)
+    (array([[0.9]], dtype=float32), array([[0.86]], dtype=float32))
     """
     if how not in ("max", "mean"):
         raise ValueError(f"how must be 'max' or 'mean', got {how!r}")
@@ -104,12 +116,12 @@ def pool_windows(timeline: Timeline, how: Literal["max", "mean"]) -> Timeline:
     if how == "max":
         whole = timeline.probabilities.max(axis=0)
     else:
-        starts, ends = timeline.cells
-        weights = (ends - starts) / np.sum(ends - starts)
-        # not @, which would copy all to float64, and sum in another order on other machines
-        whole = np.einsum("w,wl->l", weights, timeline.probabilities).astype(np.float32)
+        seconds = cell_seconds(timeline.starts, timeline.ends)
+        blocks = range(0, timeline.probabilities.shape[1], _LABELS_PER_BLOCK)  # all labels of a day need much memory
+        columns = (timeline.probabilities[:, begin : begin + _LABELS_PER_BLOCK] for begin in blocks)
+        whole = np.concatenate([expit(pool_logits(logit(block.astype(np.float64)), seconds)) for block in columns])
     novelty = None if timeline.novelty is None else timeline.novelty.min(keepdims=True)
-    return Timeline(timeline.starts[:1], timeline.ends[-1:], whole[None], novelty)
+    return Timeline(timeline.starts[:1], timeline.ends[-1:], whole[None].astype(np.float32), novelty)
 
 
 def cell_seconds(starts: ArrayLike, ends: ArrayLike) -> FloatArray:
@@ -188,6 +200,7 @@ def find_segments(timeline: Timeline, thresholds: Float32Array, config: SegmentC
        three successive windows overlap, otherwise not at all.
     2. The label is on in windows that reach its threshold, and in their neighbours on both sides as long as the
        probability is at least `hysteresis` times the threshold. Each window stands for its cell (`Timeline.cells`).
+       It must be on in at least `min_windows` windows in a row.
     3. Gaps of at most `max_gap_seconds` are closed.
     4. Segments shorter than `min_duration_seconds` are dropped.
 
@@ -225,7 +238,8 @@ def find_segments(timeline: Timeline, thresholds: Float32Array, config: SegmentC
     segments = []
     for label, probabilities in _columns(timeline.probabilities, limits):
         values = median_filtered(probabilities, n_smoothed)
-        windows = _windows_on(values, limits[label], np.float32(config.hysteresis * float(limits[label])))
+        low = np.float32(config.hysteresis * float(limits[label]))
+        windows = _windows_on(values, limits[label], low, config.min_windows)
         if windows.size == 0:
             continue
         gaps = np.round(starts[windows[1:]] - ends[windows[:-1]], _DECIMALS)
@@ -251,14 +265,15 @@ def _columns(probabilities: Float32Array, limits: Float32Array) -> Iterator[tupl
         yield from zip(block.tolist(), np.ascontiguousarray(probabilities[:, block].T), strict=True)
 
 
-def _windows_on(values: Float32Array, high: np.float32, low: np.float32) -> NDArray[np.intp]:
-    """Which windows are at or above `low`, in a run that reaches `high`."""
+def _windows_on(values: Float32Array, high: np.float32, low: np.float32, n_least: int) -> NDArray[np.intp]:
+    """Which windows are at or above `low`, in a run of at least `n_least` windows that reaches `high`."""
     above = np.concatenate([[False], values >= low, [False]])
     edges = np.flatnonzero(above[1:] != above[:-1])  # start and end of the first run, of the second, ...
     if edges.size == 0:
         return edges
     peaks = np.maximum.reduceat(np.append(values, np.float32(-np.inf)), edges)[::2]
-    starts, ends = edges[::2][peaks >= high], edges[1::2][peaks >= high]
+    is_kept = (peaks >= high) & (edges[1::2] - edges[::2] >= n_least)
+    starts, ends = edges[::2][is_kept], edges[1::2][is_kept]
     changes = np.zeros(values.size + 1, np.int8)
     changes[starts], changes[ends] = 1, -1
     return np.flatnonzero(np.cumsum(changes[:-1]))

@@ -1,15 +1,19 @@
 """State dicts that PyTorch saved, read without PyTorch.
 
 Such a file is a zip archive: a pickle with the names and shapes of the tensors, and a file with the numbers of each.
+Until PyTorch 1.6, it was a sequence of five pickles and then the numbers: a magic number, the version, the sizes of
+types, the names and shapes, and the order of the numbers.
+
 Unpickling can run any code that the file refers to, and change objects of the process. So the pickle is not unpickled
 here: a small interpreter knows the few instructions that a state dict needs, and refuses all others. It imports and
-calls nothing. What it builds consists of its own dicts, tuples, strings, numbers and arrays.
+calls nothing. What it builds consists of its own dicts, tuples, lists, strings, numbers and arrays.
 """
 
 import io
 import math
 import pickletools  # nosec B403 - lists instructions and runs none
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,12 +27,15 @@ _DTYPES: dict[tuple[str, str], np.dtype[Any]] = {
     ("torch", "LongStorage"): np.dtype("<i8"),
 }
 _DICT, _REBUILD = ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2")
+_OLD_MAGIC, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
+_OLD_START = b"\x80\x02\x8a\x0a" + _OLD_MAGIC.to_bytes(10, "little") + b"."  # the first pickle
 
 MAX_FILE_BYTES = 4_000_000_000
 _MAX_DIRECTORY_BYTES = 4_000_000  # of the archive: about 40,000 files
 _MAX_PICKLE_BYTES = 16_000_000  # that of mn04 has 0.04 MB
 _MAX_INSTRUCTIONS = 200_000  # mn04 has 9,592
 _MAX_SHOWN = 60  # characters of a name in a message
+_MAX_REASON = 200  # characters; pickletools quotes whatever it finds
 
 
 def read_torch_state_dict(path: str | Path) -> dict[str, NDArray[Any]]:
@@ -44,18 +51,59 @@ def read_torch_state_dict(path: str | Path) -> dict[str, NDArray[Any]]:
     try:
         check_regular_file(Path(path), max_bytes=MAX_FILE_BYTES)
         with Path(path).open("rb") as file:
-            bounded = _BoundedReads(file)
-            with zipfile.ZipFile(bounded) as archive:
-                bounded.limit = None
-                _check_archive(archive, Path(path).stat().st_size)
-                tensors = _Interpreter(archive).run()
+            is_old = file.read(len(_OLD_START)) == _OLD_START
+            file.seek(0)
+            tensors = (_read_old_file if is_old else _read_archive)(file, Path(path).stat().st_size)
     except Exception as error:  # zip archives raise many kinds of errors
-        raise ValueError(f"not a state dict of PyTorch: {error}") from error
+        raise ValueError(f"not a state dict of PyTorch: {str(error)[:_MAX_REASON]}") from error
     if not isinstance(tensors, dict):
         raise ValueError("not a state dict of PyTorch: it is not a dict")  # noqa: TRY004
     if others := [f"{_shown(name)!r}" for name, values in tensors.items() if not isinstance(values, np.ndarray)]:
         raise ValueError(f"not a state dict of PyTorch: {', '.join(others[:3])} is not a tensor")
     return tensors
+
+
+def _read_archive(file: BinaryIO, n_bytes: int) -> Any:
+    """The content of a zip archive."""
+    bounded = _BoundedReads(file)
+    with zipfile.ZipFile(bounded) as archive:
+        bounded.limit = None
+        _check_archive(archive, n_bytes)
+        folder = _folder_in(archive)
+        member = archive.getinfo(f"{folder}data.pkl")
+        if member.file_size > _MAX_PICKLE_BYTES:
+            raise ValueError(f"its pickle has {member.file_size} bytes, expected at most {_MAX_PICKLE_BYTES}")
+        return _run(
+            io.BytesIO(archive.read(member)),
+            lambda key, _: np.frombuffer(archive.read(f"{folder}data/{key}"), np.uint8),
+        )
+
+
+def _read_old_file(file: BinaryIO, n_bytes: int) -> Any:
+    """The content of a file from before PyTorch 1.6. Its numbers follow the pickles, so they are read at the end."""
+    pickles = io.BytesIO(file.read(_MAX_PICKLE_BYTES))
+    magic, version, _ = (_run(pickles) for _ in range(3))
+    if (magic, version) != (_OLD_MAGIC, _OLD_VERSION):
+        raise ValueError(f"it is not of version {_OLD_VERSION} of the old format")
+    storages: dict[str, NDArray[np.uint8]] = {}
+
+    def reserve(key: str, n_storage_bytes: int) -> NDArray[np.uint8]:
+        if n_storage_bytes > n_bytes - sum(map(len, storages.values())):
+            raise ValueError("its tensors are larger than the file")
+        storages[key] = np.zeros(n_storage_bytes, np.uint8)
+        return storages[key]
+
+    content, keys = _run(pickles, reserve), _run(pickles)
+    file.seek(pickles.tell())
+    is_list_of_names = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not is_list_of_names or sorted(keys) != sorted(storages):
+        raise ValueError("it does not list its own tensors")
+    for key in keys:
+        _n_values = file.read(8)
+        if file.readinto(storages[key]) != len(storages[key]):  # type: ignore[attr-defined]
+            raise ValueError("it ends early")
+        storages[key].flags.writeable = False
+    return content
 
 
 class _BoundedReads:
@@ -101,31 +149,36 @@ class _Storage:
         self.values = values
 
 
-class _Interpreter:
-    """Runs the pickle of a state dict. Every instruction takes constant time, apart from copying its own arguments."""
+ReadStorage = Callable[[str, int], NDArray[np.uint8]]
+"""The bytes of a storage, by its name and the number of bytes that the pickle expects."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self._folder = _folder_in(archive)
+
+def _no_storage(key: str, n_bytes: int) -> NDArray[np.uint8]:
+    raise ValueError("it contains a tensor where none is expected")
+
+
+def _run(pickle: BinaryIO, read_storage: ReadStorage = _no_storage) -> Any:
+    """The object that the next pickle of a file describes."""
+    interpreter = _Interpreter(read_storage)
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+        if number >= _MAX_INSTRUCTIONS:
+            raise ValueError(f"its pickle has more than {_MAX_INSTRUCTIONS} instructions")
+        if opcode.name == "STOP":
+            return interpreter.pop()
+        interpreter.execute(opcode.name, argument)
+    raise ValueError("its pickle has no end")
+
+
+class _Interpreter:
+    """Executes the instructions of a pickle. Each takes constant time, apart from copying its own arguments."""
+
+    def __init__(self, read_storage: ReadStorage) -> None:
+        self._read_storage = read_storage
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._storages: dict[str, NDArray[Any]] = {}
+        self._storages: dict[str, NDArray[np.uint8]] = {}
 
-    def run(self) -> Any:
-        """The object that the pickle describes."""
-        member = self._archive.getinfo(f"{self._folder}data.pkl")
-        if member.file_size > _MAX_PICKLE_BYTES:
-            raise ValueError(f"its pickle has {member.file_size} bytes, expected at most {_MAX_PICKLE_BYTES}")
-        pickle = io.BytesIO(self._archive.read(member))
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
-            if number >= _MAX_INSTRUCTIONS:
-                raise ValueError(f"its pickle has more than {_MAX_INSTRUCTIONS} instructions")
-            if opcode.name == "STOP":
-                return self._pop()
-            self._execute(opcode.name, argument)
-        raise ValueError("its pickle has no end")
-
-    def _execute(self, name: str, argument: Any) -> None:
+    def execute(self, name: str, argument: Any) -> None:
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
@@ -137,7 +190,7 @@ class _Interpreter:
         elif name in ("BINGET", "LONG_BINGET"):
             self._stack.append(self._memo[argument])
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            items = [self._pop() for _ in range(int(name[-1]))]
+            items = [self.pop() for _ in range(int(name[-1]))]
             self._stack.append(tuple(reversed(items)))
         elif name not in _IGNORED:
             step = _STEPS.get(name)
@@ -145,7 +198,7 @@ class _Interpreter:
                 raise ValueError(f"its pickle uses the instruction {name}, which a state dict does not need")
             step(self, argument)
 
-    def _pop(self) -> Any:
+    def pop(self) -> Any:
         value = self._stack.pop()
         if value is _Mark:
             raise ValueError("its pickle is damaged: a value is missing")
@@ -165,7 +218,7 @@ class _Interpreter:
         self._push_global(module, name)
 
     def _stack_global(self, _: Any) -> None:
-        name, module = self._pop(), self._pop()
+        name, module = self.pop(), self.pop()
         self._push_global(module, name)
 
     def _push_global(self, module: Any, name: Any) -> None:
@@ -176,7 +229,7 @@ class _Interpreter:
         self._stack.append(found)
 
     def _reduce(self, _: Any) -> None:
-        arguments, function = self._pop(), self._pop()
+        arguments, function = self.pop(), self.pop()
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise ValueError("its pickle calls something that is not a function")  # noqa: TRY004
         if function == _DICT and not arguments:
@@ -188,12 +241,25 @@ class _Interpreter:
 
     def _build(self, _: Any) -> None:
         """Attributes of a dict, such as the versions of PyTorch's modules, are not needed."""
-        _state, target = self._pop(), self._stack[-1]
+        _state, target = self.pop(), self._stack[-1]
         if not isinstance(target, dict):
             raise ValueError("its pickle sets attributes")  # noqa: TRY004
 
+    def _append(self, _: Any) -> None:
+        value = self.pop()
+        self._append_all([value])
+
+    def _appends(self, _: Any) -> None:
+        self._append_all(self._pop_to_mark())
+
+    def _append_all(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, list):
+            raise ValueError("its pickle appends to something that is not a list")  # noqa: TRY004
+        target.extend(items)
+
     def _set_item(self, _: Any) -> None:
-        value, key = self._pop(), self._pop()
+        value, key = self.pop(), self.pop()
         self._set_items_of([key, value])
 
     def _set_items(self, _: Any) -> None:
@@ -206,23 +272,26 @@ class _Interpreter:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _persistent(self, _: Any) -> None:
-        pid = self._pop()
+        pid = self.pop()
         match pid:
-            case ("storage", _Global() as kind, str() as key, str(), int() as n_values) if kind in _DTYPES:
+            case ("storage", _Global() as kind, str() as key, str(), int() as n_values, *view) if (
+                kind in _DTYPES and view in ([], [None])  # old files may contain views, which state dicts do not need
+            ):
                 self._stack.append(_Storage(self._storage(key, _DTYPES[kind], n_values)))
             case _:
                 raise ValueError("it contains a reference that is not the storage of a tensor")
 
     def _storage(self, key: str, dtype: np.dtype[Any], n_values: int) -> NDArray[Any]:
-        """The numbers (n_values,) in a file of the archive, which is read once."""
+        """The numbers (n_values,) of a storage, which is read once."""
+        n_bytes = n_values * dtype.itemsize
         if key not in self._storages:
-            self._storages[key] = np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), np.uint8)
+            self._storages[key] = self._read_storage(key, max(n_bytes, 0))
         content = self._storages[key]
-        if not 0 <= n_values * dtype.itemsize <= len(content):
+        if not 0 <= n_bytes <= len(content):
             raise ValueError(
                 f"the storage {_shown(key)} has {len(content)} bytes, too few for {_shown(n_values)} numbers"
             )
-        return content[: n_values * dtype.itemsize].view(dtype)
+        return content[:n_bytes].view(dtype)
 
 
 def _folder_in(archive: zipfile.ZipFile) -> str:
@@ -236,14 +305,13 @@ def _folder_in(archive: zipfile.ZipFile) -> str:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
     if not (isinstance(storage, _Storage) and _is_size(offset) and _are_sizes(shape) and _are_sizes(strides)):
         raise ValueError("the layout of a tensor is damaged")
+    values = storage.values
+    last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))  # if there is any number
     n_values = math.prod(shape)
-    if len(strides) != len(shape) or offset + n_values > len(storage.values):
+    if n_values > len(values) - offset or (n_values and last >= len(values) - offset):
         raise ValueError(f"a tensor of shape {_shown(shape)} does not fit into its storage")
-    tensor = storage.values[offset : offset + n_values].reshape(shape)
-    contiguous = tuple(stride // tensor.itemsize for stride in tensor.strides)
-    if any(n > 1 and stride != expected for n, stride, expected in zip(shape, strides, contiguous, strict=True)):
-        raise ValueError(f"a tensor of shape {_shown(shape)} is not contiguous: strides {_shown(strides)}")
-    return tensor
+    in_bytes = [stride * values.itemsize if n_values else 0 for stride in strides]
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, in_bytes, writeable=False)
 
 
 def _is_size(value: Any) -> bool:
@@ -271,6 +339,8 @@ _STEPS: dict[str, Any] = {
     "GLOBAL": _Interpreter._global,
     "STACK_GLOBAL": _Interpreter._stack_global,
     "REDUCE": _Interpreter._reduce,
+    "APPEND": _Interpreter._append,
+    "APPENDS": _Interpreter._appends,
     "BUILD": _Interpreter._build,
     "SETITEM": _Interpreter._set_item,
     "SETITEMS": _Interpreter._set_items,

@@ -3,7 +3,9 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,7 +47,14 @@ def write_versioned_json(path: Path, model: BaseModel, *, exclude: set[str] | No
 
 
 def read_versioned_json(
-    path: Path, model_type: type[ModelT], *, version: int, missing: str, outdated: str, error_type: type[SpectagError]
+    path: Path,
+    model_type: type[ModelT],
+    *,
+    version: int,
+    missing: str,
+    outdated: str,
+    error_type: type[SpectagError],
+    upgrades: Mapping[int, str] = MappingProxyType({}),
 ) -> ModelT:
     """Read a file that `write_versioned_json` wrote.
 
@@ -60,6 +69,8 @@ def read_versioned_json(
     outdated : str
         What to do with a file of an older format version.
     error_type : subclass of SpectagError
+    upgrades : mapping from int to str
+        What to do with a file of one of these versions, which can be upgraded.
 
     Raises
     ------
@@ -77,16 +88,22 @@ def read_versioned_json(
     found = values.get("format_version") if isinstance(values, dict) else None
     if found != version:
         is_newer = isinstance(found, int) and found > version
+        remedy = upgrades.get(found, outdated) if isinstance(found, int) else outdated
         raise error_type(
             f"{path}: format version {_short(found)}, but this version of spectag reads version {version}; "
-            f"{'update spectag' if is_newer else outdated}"
+            f"{'update spectag' if is_newer else remedy}"
         )
     try:
         return model_type.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        location = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
-        raise error_type(f"{path}: damaged{location}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise error_type(f"{path}: damaged{problem_of(error)}") from error
+
+
+def problem_of(error: ValidationError) -> str:
+    """The first problem, and where it is: " at labels.1: ..."."""
+    problem = error.errors()[0]
+    location = f" at {'.'.join(map(str, problem['loc']))}" if problem["loc"] else ""
+    return f"{location}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _short(value: Any) -> str:

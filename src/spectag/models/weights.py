@@ -46,7 +46,12 @@ def cached_weights(file_name: str) -> Path:
 
 
 def find_weights(
-    source: WeightsSource, *, backbone: str, alternatives: str = _TRAINING_ALTERNATIVES, progress: Progress = silent
+    source: WeightsSource,
+    *,
+    backbone: str,
+    alternatives: str = _TRAINING_ALTERNATIVES,
+    max_bytes: int | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """The path of a weights file, which is downloaded into the cache if necessary.
 
@@ -59,6 +64,8 @@ def find_weights(
         Its name in messages.
     alternatives : str
         What else a user can do if the file is not available.
+    max_bytes : int, optional
+        A larger file is not downloaded.
     progress : Progress
         Called during the download.
 
@@ -70,7 +77,7 @@ def find_weights(
     """
     path = local_weights(source.file_name)
     if path is None:
-        path = _cached_or_downloaded(source, backbone, alternatives, progress)
+        path = _cached_or_downloaded(source, backbone, alternatives, max_bytes, progress)
         _check_unchanged(path, source, backbone)
         return path
     if not _is_published(path, source):
@@ -114,7 +121,9 @@ def _check_unchanged(path: Path, source: WeightsSource, backbone: str) -> None:
         )
 
 
-def _cached_or_downloaded(source: WeightsSource, backbone: str, alternatives: str, progress: Progress) -> Path:
+def _cached_or_downloaded(
+    source: WeightsSource, backbone: str, alternatives: str, max_bytes: int | None, progress: Progress
+) -> Path:
     path = cached_weights(source.file_name)
     if path.is_file() and _is_published(path, source):
         return path
@@ -125,7 +134,7 @@ def _cached_or_downloaded(source: WeightsSource, backbone: str, alternatives: st
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.is_file() or not _is_published(path, source):  # another process may have downloaded it
-                download(source.url, path, sha256=source.sha256, progress=progress)
+                download(source.url, path, sha256=source.sha256, max_bytes=max_bytes, progress=progress)
     except OSError as error:
         reason = f"{error.filename or 'the disk'}: {error.strerror}" if error.strerror else str(error)
         raise WeightsError(

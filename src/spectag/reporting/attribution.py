@@ -16,8 +16,9 @@ from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import band_centers, compute_log_mel, hz_to_mel, mel_to_hz
 from spectag.audio.spectrogram_image import log_mel_to_image
 from spectag.config.base import MelConfig
+from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.system.progress import Progress, silent
+from spectag.system.progress import Progress, shows_progress, silent
 
 N_PASSES = 192
 """Random masks. The model runs once for each, and twice more: on the whole clip and on nothing but background."""
@@ -76,6 +77,7 @@ class Attribution:
         return Peak(float(seconds[time]), float(hertz[band]), float(chosen[band, time]))
 
 
+@shows_progress
 def attribute(
     tagger: Tagger,
     waveform: Waveform,
@@ -137,6 +139,7 @@ def attribute(
             "need patch_seconds above 0, n_band_patches of 1 or more and n_passes of 2 or more, got "
             f"{patch_seconds:g}, {n_band_patches} and {n_passes}"
         )
+    check_explainable(tagger)
     views = [_View.of(front_end, waveform, sample_rate) for front_end in tagger.front_ends]
     duration_seconds = len(waveform) / sample_rate
     n_patches = n_band_patches, int(np.clip(round(duration_seconds / patch_seconds), 1, MAX_TIME_PATCHES))
@@ -170,6 +173,15 @@ def attribute(
     )
 
 
+def check_explainable(tagger: Tagger) -> None:
+    """Raise a DataError if a network of a model takes the waveform, so that no part of a log_mel can be replaced."""
+    if not all(front_end.takes_log_mel or front_end.mel is None for front_end in tagger.front_ends):
+        raise DataError(
+            f"{tagger.folder.name}: this model takes the waveform itself, so no part of a spectrogram can be replaced "
+            "to explain its predictions; models of log-mel spectrograms can be explained"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _View:
     """A clip as one network of the model receives it, and its background."""
@@ -184,7 +196,7 @@ class _View:
     def of(cls, front_end: FrontEnd, waveform: Waveform, sample_rate: int) -> "_View":
         rate = front_end.sample_rate  # raises an error if the model takes only images
         assert front_end.mel is not None
-        log_mel = compute_log_mel(resample(waveform, sample_rate, rate), front_end.mel)
+        log_mel = compute_log_mel(front_end.padded(resample(waveform, sample_rate, rate)), front_end.mel)
         return cls(front_end, front_end.mel, _with_range_of(log_mel, front_end), log_mel, _background(log_mel))
 
     def positions(

@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from spectag.array_types import Float32Array, Pixels, Waveform
+from spectag.audio.embedded_media import flac_uri, jpeg_uri
 from spectag.audio.files import find_audio, resample
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import compute_log_mel
+from spectag.audio.spectrogram_drawing import in_decibels, spectrogram_pixels
 from spectag.config.backbones import resolve_mel
-from spectag.config.base import ImageConfig, MelConfig
+from spectag.config.base import Channel, ImageConfig, MelConfig
 from spectag.config.training import AugmentConfig
 from spectag.data.clips import Clip, Manifest
-from spectag.data.manifest import as_manifest
+from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.errors import ConfigError, DataError
 from spectag.reporting.clip_view import SpectrogramFigure, loudest_excerpt, spectrogram_figure
-from spectag.reporting.embedded_media import flac_uri, jpeg_uri
 from spectag.reporting.html_pages import check_page_path, render_page, write_page
-from spectag.reporting.spectrograms import in_decibels, spectrogram_pixels
 from spectag.system.file_errors import skip_reason
-from spectag.system.progress import Progress, silent
+from spectag.system.progress import Progress, shows_progress, silent
 from spectag.training.inputs.augmenter import BACKGROUND_SPREAD_DB, Augmenter, Draw, augment_arrays, draw
 
 _MAX_SECONDS = 4.0  # of a clip, as in training by default
@@ -112,14 +112,16 @@ class _Samples:
     seed: int
 
 
+@shows_progress
 def augment(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     output: str | Path,
     config: AugmentConfig | None = None,
     *,
     backbone: str = "mn04_audioset",
     mel: MelConfig | None = None,
     image: ImageConfig | None = None,
+    channel: Channel = "mix",
     n_clips: int = 4,
     seed: int = 0,
     audio_dir: str | Path | None = None,
@@ -129,7 +131,7 @@ def augment(
 
     Parameters
     ----------
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
         Sounds, or images of spectrograms, and their labels.
     output : path
         The page, .html. It is written completely or not at all.
@@ -137,6 +139,8 @@ def augment(
         Settings of the changes. Each change is also shown alone on every clip, even if it is switched off.
     backbone, mel, image
         Feature extraction, as in training. No weights are needed.
+    channel : "mix", "loudest" or int
+        How several channels of a sound become one, as in training.
     n_clips : int
         Number of clips, with as many different labels as possible.
     seed : int
@@ -160,7 +164,8 @@ def augment(
     source = as_manifest(manifest, audio_dir=audio_dir)
     front_end = _front_end(source, backbone, mel, image)
     Augmenter(config, front_end)  # raises an error early if settings do not fit
-    samples, skipped = _read_samples(source, config, front_end, max(n_clips, 2), seed)  # a mix needs a second clip
+    n_read = max(n_clips, 2)  # a mix needs a second clip
+    samples, skipped = _read_samples(source, config, front_end, channel, n_read, seed)
     write_page(output, _page(samples, min(n_clips, len(samples.clips)), progress))
     return AugmentationPage(output, skipped)
 
@@ -174,7 +179,7 @@ def _front_end(manifest: Manifest, backbone: str, mel: MelConfig | None, image: 
 
 
 def _read_samples(
-    manifest: Manifest, config: AugmentConfig, front_end: FrontEnd, n_clips: int, seed: int
+    manifest: Manifest, config: AugmentConfig, front_end: FrontEnd, channel: Channel, n_clips: int, seed: int
 ) -> tuple[_Samples, tuple[tuple[Clip, str], ...]]:
     """The first readable clips in random order, and those that could not be read."""
     if manifest.holds_images and config.background is not None:
@@ -188,7 +193,7 @@ def _read_samples(
             if manifest.holds_images:
                 images.append(_Sample(clip.name, front_end.input_of_image(clip.path), None))
             else:
-                waveforms.append((clip.name, _loudest_waveform(clip, front_end.sample_rate)))
+                waveforms.append((clip.name, _loudest_waveform(clip, front_end.sample_rate, channel)))
             clips.append(clip)
         except Exception as error:
             skipped.append((clip, skip_reason(clip.path, error)))
@@ -223,8 +228,8 @@ def _varied_order(manifest: Manifest, rng: np.random.Generator) -> list[Clip]:
     return first + later
 
 
-def _loudest_waveform(clip: Clip, sample_rate: int) -> Waveform:
-    excerpt = loudest_excerpt(clip, _MAX_SECONDS)
+def _loudest_waveform(clip: Clip, sample_rate: int, channel: Channel = "mix") -> Waveform:
+    excerpt = loudest_excerpt(clip, _MAX_SECONDS, channel)
     return resample(excerpt.waveform, excerpt.sample_rate, sample_rate)
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from spectag.array_types import Float32Array, Waveform
 from spectag.audio.files import audio_info, read_audio
 from spectag.audio.mel import compute_log_mel, image_mel_limits
+from spectag.audio.spectrogram_drawing import COLORMAP, frequency_ticks, native_mel_config
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.base import Channel, MelConfig
 from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError
-from spectag.reporting.spectrograms import COLORMAP, frequency_ticks, native_mel_config
 from spectag.system.figures import LINE_COLOR, TITLE_LENGTH, check_figure_path, new_figure, save_figure, shorten_middle
 from spectag.system.file_errors import skip_reason
 
@@ -146,8 +146,8 @@ def clip_figure(
     return figure
 
 
-def collage_figure(tiles: Sequence[Tile], *, n_rows: int, n_columns: int) -> "Figure":
-    """Spectrograms or images in a grid, each with its labels above and its caption below.
+def collage_figure(tiles: Sequence[Tile], *, n_rows: int, n_columns: int, title: str = "") -> "Figure":
+    """Spectrograms or images in a grid, each with its labels above and its caption below. The title is above all.
 
     Raises
     ------
@@ -164,10 +164,27 @@ def collage_figure(tiles: Sequence[Tile], *, n_rows: int, n_columns: int) -> "Fi
             ax.imshow(tile.picture, cmap="gray", vmin=0, vmax=255, aspect="auto")
         else:
             show_log_mel(tile.picture, tile.config, ax=ax)
-        ax.set(xticks=[], yticks=[], ylabel="")
-        ax.set_xlabel(tile.caption, fontsize=7, loc="right", labelpad=2)
+        _reduce_ticks(ax, tile)
+        ax.set_xlabel(tile.caption, fontsize=7, loc="right", labelpad=2, parse_math=False)
         ax.set_title(_labels_title(tile.labels), fontsize=8.5, parse_math=False)
+    if any(tile.config is not None for tile in tiles):
+        figure.supxlabel("Time (s)", fontsize=8)
+        figure.supylabel("Frequency (Hz)", fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=8.5, parse_math=False)
     return figure
+
+
+def _reduce_ticks(ax: "Axes", tile: Tile) -> None:
+    """Few ticks in small print on the axes of a spectrogram in a collage, and none on those of an image."""
+    ax.set_ylabel("")
+    if tile.config is None:
+        ax.set(xticks=[], yticks=[])
+        return
+    ax.locator_params(axis="x", nbins=4)
+    texts = [text.get_text() for text in ax.get_yticklabels()]
+    ax.set_yticks(ax.get_yticks()[::2], texts[::2])
+    ax.tick_params(labelsize=6, length=2, pad=1)
 
 
 def show_waveform(waveform: Waveform, sample_rate: int, *, ax: "Axes") -> "Line2D | FillBetweenPolyCollection":

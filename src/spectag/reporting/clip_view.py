@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectag.array_types import Pixels, Waveform
+from spectag.audio.embedded_media import jpeg_uri, mp3_uri
 from spectag.audio.files import read_audio, resample
 from spectag.audio.mel import compute_log_mel
+from spectag.audio.spectrogram_drawing import frequency_ticks, in_decibels, native_mel_config, spectrogram_pixels
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.base import Channel, MelConfig
 from spectag.data.clips import Clip
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
-from spectag.reporting.embedded_media import jpeg_uri, mp3_uri
-from spectag.reporting.spectrograms import frequency_ticks, in_decibels, native_mel_config, spectrogram_pixels
 from spectag.system.file_errors import skip_reason
 
 _PEAK = 0.9  # of a sound on a page: quiet clips are amplified
@@ -71,6 +71,18 @@ class AttributionMap:
 
 
 @dataclass(frozen=True)
+class TimeMark:
+    """A time span that a bar above a spectrogram marks, in seconds from its start."""
+
+    text: str
+    """What it is: shown when the pointer is on it, and read aloud."""
+    start: float
+    end: float
+    is_secondary: bool = False
+    """Drawn hollow."""
+
+
+@dataclass(frozen=True)
 class SpectrogramFigure:
     """What the macro `spectrogram` draws. The time axis starts at the middle of the first frame."""
 
@@ -83,6 +95,7 @@ class SpectrogramFigure:
     frequency_ticks: tuple[tuple[str, float], ...]
     """Text and height from 0 to 1."""
     maps: Sequence[AttributionMap] = ()
+    marks: Sequence[TimeMark] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,7 @@ def view_clip(
     maps_of: Callable[[Excerpt, MelConfig], Sequence[AttributionMap]] = lambda excerpt, mel: (),
     *,
     channel: Channel = "mix",
+    marks: Sequence[TimeMark] = (),
 ) -> ClipView:
     """What a page shows of a clip. A clip that can't be read gets a view with the reason.
 
@@ -139,6 +153,8 @@ def view_clip(
         Makes the attribution maps of an excerpt.
     channel : Channel
         How several channels become one.
+    marks : sequence of TimeMark
+        Times from the start of the clip, which is not longer than `max_seconds`.
     """
     try:
         if clip.path.suffix.lower() in IMAGE_SUFFIXES:
@@ -148,7 +164,8 @@ def view_clip(
         log_mel = compute_log_mel(resample(excerpt.waveform, excerpt.sample_rate, mel.sample_rate), mel)
         pixels = spectrogram_pixels(in_decibels(log_mel, mel)[0])
         title = f"Mel spectrogram of {clip.name}"
-        figure = spectrogram_figure(pixels, mel, log_mel.shape[1], title, excerpt.seconds, maps=maps_of(excerpt, mel))
+        maps = maps_of(excerpt, mel)
+        figure = spectrogram_figure(pixels, mel, log_mel.shape[1], title, excerpt.seconds, maps=maps, marks=marks)
         return ClipView(clip.name, figure=figure, sound=excerpt.mp3, excerpt_text=excerpt.text)
     except Exception as error:
         return ClipView(clip.name, problem=reason_without_folder(skip_reason(clip.path, error), clip))
@@ -160,8 +177,15 @@ def reason_without_folder(reason: str, clip: Clip) -> str:
 
 
 def spectrogram_figure(
-    pixels: Pixels, mel: MelConfig, n_frames: int, title: str, seconds: float, *, maps: Sequence[AttributionMap] = ()
+    pixels: Pixels,
+    mel: MelConfig,
+    n_frames: int,
+    title: str,
+    seconds: float,
+    *,
+    maps: Sequence[AttributionMap] = (),
+    marks: Sequence[TimeMark] = (),
 ) -> SpectrogramFigure:
     """A figure of a picture of a log_mel: its axes come from the MelConfig and the number of frames."""
-    ticks = tuple(frequency_ticks(mel))
-    return SpectrogramFigure(title, jpeg_uri(pixels), seconds, mel.hop_length / mel.sample_rate, n_frames, ticks, maps)
+    ticks, frame_seconds = tuple(frequency_ticks(mel)), mel.hop_length / mel.sample_rate
+    return SpectrogramFigure(title, jpeg_uri(pixels), seconds, frame_seconds, n_frames, ticks, maps, marks)

@@ -10,17 +10,19 @@ import numpy as np
 from spectag.array_types import Waveform
 from spectag.audio.files import audio_info, read_audio, resample
 from spectag.audio.mel import compute_log_mel, hz_to_mel
+from spectag.audio.spectrogram_drawing import in_decibels
 from spectag.config.base import MelConfig, WindowConfig
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import ConfigError, DataError
-from spectag.models.pretrained import load
-from spectag.models.tagger import Tagger, Tags
-from spectag.reporting.attribution import MIN_MAP_MAXIMUM, N_PASSES, Attribution, attribute
+from spectag.models.pretrained import open_tagger
+from spectag.models.tagger import Tagger
+from spectag.models.tags import Tags
+from spectag.reporting.attribution import MIN_MAP_MAXIMUM, N_PASSES, Attribution, attribute, check_explainable
 from spectag.reporting.clip_plots import power_label, show_log_mel
 from spectag.reporting.label_colors import LabelColors
-from spectag.reporting.spectrograms import in_decibels
 from spectag.system.figures import check_figure_path, new_figure, save_figure, shorten_middle
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
+from spectag.system.short_texts import short_repr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +43,7 @@ _OPACITY_POWER = 0.8
 _DURATION_TOLERANCE = 0.05  # seconds, by which the duration in a file's header may be wrong
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Predictions for an excerpt of a recording, and the attribution maps of labels."""
@@ -49,6 +52,29 @@ class Explanation:
     attribution: Attribution
     """Its times are those of the recording."""
     figure: Path | None
+    recording_seconds: float
+    """Length of the recording."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Which part of the recording is explained, and for each explained label where it depends most on the sound."""
+        tags = self.tags
+        assert tags.end_seconds is not None
+        seconds = tags.end_seconds - tags.start_seconds
+        part = f"the whole recording, {seconds:.3g} s"
+        if self.recording_seconds - seconds >= _DURATION_TOLERANCE:
+            part = f"{tags.start_seconds:.1f} to {tags.end_seconds:.1f} s of {self.recording_seconds:.1f} s"
+        return [f"explained: {part}", *map(self._line, self.attribution.labels)]
+
+    def _line(self, label: str) -> str:
+        """Such as "Dog 0.93, detected (threshold 0.40); most important at 12.3 s, 850 Hz"."""
+        threshold = float(self.tags.thresholds[self.tags.labels.index(label)])
+        outcome = "detected" if self.tags[label] >= threshold else "not detected"
+        peak = self._peak(label)
+        where = "no single part matters"
+        if peak is not None:
+            where = f"most important at {peak['seconds']:.1f} s, {peak['hertz']:,.0f} Hz"
+        return f"  {label} {self.tags[label]:.2f}, {outcome} (threshold {threshold:.2f}); {where}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the labels that are detected or have a map, most probable first."""
@@ -59,6 +85,7 @@ class Explanation:
             "file": str(self.tags.path),
             "start": round(self.tags.start_seconds, 3),
             "end": None if end is None else round(end, 3),
+            "recording_seconds": round(self.recording_seconds, 3),
             "tags": [
                 {
                     "label": tag.label,
@@ -84,6 +111,7 @@ class Explanation:
         }
 
 
+@shows_progress
 def explain(
     model: str | Path | Tagger,
     file: str | Path,
@@ -119,7 +147,8 @@ def explain(
     n_passes, seed
         See `spectag.reporting.attribution.attribute`.
     progress, log
-        Called with the progress of each step, and with messages about downloads.
+        `progress=True` shows progress bars; or functions that receive the progress of each step, and messages about
+        downloads.
 
     Raises
     ------
@@ -135,11 +164,12 @@ def explain(
     if output is not None:
         check_figure_path(Path(output))
     _check_choice(labels, top)
-    tagger = model if isinstance(model, Tagger) else load(model, progress=progress, log=log)
+    tagger = open_tagger(model, progress=progress, log=log)
     file = Path(file)
     if file.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{file}: seconds and Hz of an image are not known; give the sound file")
     _ = tagger.sample_rates  # raises an error if the model takes only images
+    check_explainable(tagger)
     for label in labels:
         tagger.labels.index(label, where=str(tagger.folder))
     start_seconds, end_seconds = _excerpt(tagger, file, labels, start_seconds, end_seconds, progress)
@@ -152,12 +182,12 @@ def explain(
     explained = labels_to_explain(tags, labels, top)
     attribution = attribute(tagger, waveform, sample_rate, explained, n_passes=n_passes, seed=seed, progress=progress)
     attribution = replace(attribution, time_edges=attribution.time_edges + start_seconds)
-    if output is None:
-        return Explanation(tags, attribution, None)
     recording_seconds = audio_info(file).duration_seconds
+    if output is None:
+        return Explanation(tags, attribution, None, recording_seconds)
     figure = explanation_figure(tagger, waveform, sample_rate, tags, attribution, recording_seconds=recording_seconds)
     save_figure(figure, output)
-    return Explanation(tags, attribution, Path(output))
+    return Explanation(tags, attribution, Path(output), recording_seconds)
 
 
 def _check_choice(labels: Sequence[str], top: int | None) -> None:
@@ -344,7 +374,7 @@ def _dimmed_grey() -> Any:
 
 
 def _title(tags: Tags, recording_seconds: float | None) -> str:
-    name = shorten_middle(Path(tags.path).name, 60)
+    name = shorten_middle(Path(tags.name).name, 60)
     assert tags.end_seconds is not None
     seconds = tags.end_seconds - tags.start_seconds
     if recording_seconds is None or recording_seconds - seconds < _DURATION_TOLERANCE:

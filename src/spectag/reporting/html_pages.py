@@ -14,6 +14,7 @@ from markupsafe import Markup
 from spectag.errors import ConfigError, DataError
 from spectag.reporting import number_texts
 from spectag.reporting.scales import Scale
+from spectag.reporting.shared_style import shared_style
 from spectag.system.atomic_files import unfinished_file
 
 _TEMPLATES = Environment(
@@ -47,7 +48,7 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
-def render_page(template: str, scripts: Sequence[str], **values: Any) -> str:
+def render_page(template: str, scripts: Sequence[str], *, connects: bool = False, **values: Any) -> str:
     """HTML of a whole page, with the style sheet, the scripts and the Content-Security-Policy in it.
 
     Parameters
@@ -56,12 +57,15 @@ def render_page(template: str, scripts: Sequence[str], **values: Any) -> str:
         A template that extends `base.html`.
     scripts : sequence of str
         JavaScript files of the templates folder, run in this order.
+    connects : bool
+        Whether the page asks the server that it comes from; otherwise it can connect to nothing.
     **values
         What the template shows.
     """
     script = "\n" + "\n".join(map(_read, scripts))
-    style, safe_script = Markup(_read("style.css")), Markup(script)  # nosec B704 - files of this package
-    return render(template, style=style, script=safe_script, policy=_policy(script), **values)
+    style, safe_script = Markup(shared_style()), Markup(script)  # nosec B704 - files of this package
+    policy = _policy(script) + ("; connect-src 'self'" if connects else "")
+    return render(template, style=style, script=safe_script, policy=policy, **values)
 
 
 def check_page_path(path: Path) -> None:

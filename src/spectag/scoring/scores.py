@@ -39,10 +39,11 @@ MIN_RECORDINGS_PER_LABEL = 10
 _JSON_OVERALL = (*_RANKING_METRICS, "f1_micro", "f1_macro")
 _JSON_PER_LABEL = ("lwlrap", "average_precision", "roc_auc", "f1")
 _JSON_INTERVALS = ("lwlrap", "mean_average_precision", "top1_accuracy")
+_SHOWN = ("mean_average_precision", "f1_macro", "top1_accuracy")  # in the text of scores
 _COUNTS_PER_BLOCK = 2**20  # keeps a block of counts in the processor's cache
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """How good some predictions are.
 
@@ -60,6 +61,11 @@ class Scores:
     n_clips_per_label: IntArray
     overall: dict[str, Estimate]
     per_label: dict[str, tuple[Estimate, ...]]
+
+    def __repr__(self) -> str:
+        """The main scores, with intervals."""
+        others = [f"{name} {self.overall[name].value:.3f}" for name in _SHOWN if name in self.overall]
+        return f"Scores({', '.join([score_summary(self.overall), *others])}; {self.n_clips:,} clips)"
 
     @property
     def lwlrap(self) -> float:
@@ -163,6 +169,17 @@ def scores_of(
         overall={name: overall[name] for name in OVERALL_METRICS if name in overall},
         per_label={name: per_label[name] for name in PER_LABEL_METRICS},
     )
+
+
+def score_summary(overall: Mapping[str, Estimate]) -> str:
+    """The main score and its interval in a few words.
+
+    >>> score_summary({"lwlrap": Estimate(0.979, 0.961, 0.989)})
+    'lwlrap 0.979 (0.961 to 0.989)'
+    """
+    name = main_metric(overall)
+    value, low, high = (getattr(overall[name], part) for part in ("value", "low", "high"))
+    return f"{name} {value:.3f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
 
 
 def main_metric(overall: Mapping[str, Estimate]) -> str:

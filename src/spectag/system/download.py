@@ -6,6 +6,7 @@ from pathlib import Path
 
 import requests
 
+from spectag.errors import first_line
 from spectag.system.atomic_files import sha256_of
 from spectag.system.progress import Progress, silent
 
@@ -23,7 +24,14 @@ class _ConnectionLostError(DownloadError):
     """The connection was lost, or the server is busy. Another try may help."""
 
 
-def download(url: str, path: Path, *, sha256: str | None = None, progress: Progress = silent) -> None:
+def download(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    max_bytes: int | None = None,
+    progress: Progress = silent,
+) -> None:
     """Download a file to `path`.
 
     An incomplete download stays beside it as NAME.part. The next call continues it, if the server supports ranges and
@@ -34,6 +42,8 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
     url, path
     sha256 : str, optional
         The expected checksum. Without it, only the length is checked.
+    max_bytes : int, optional
+        Refuse a larger file.
     progress : Progress
         Called with the number of kilobytes so far and in total.
 
@@ -46,10 +56,10 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
     """
     partial = _PartialFile(path)
     was_started = partial.n_bytes > 0
-    _fetch_with_retries(url, partial, progress)
+    _fetch_with_retries(url, partial, progress, max_bytes)
     if sha256 is not None and was_started and sha256_of(partial.file) != sha256:  # the old part may be damaged
         partial.clear()
-        _fetch_with_retries(url, partial, progress)
+        _fetch_with_retries(url, partial, progress, max_bytes)
     if sha256 is not None and (actual := sha256_of(partial.file)) != sha256:
         partial.clear()
         raise DownloadError(f"the SHA-256 of the download is {actual}, but the published one is {sha256}")
@@ -85,11 +95,11 @@ class _PartialFile:
         self._version_file.unlink(missing_ok=True)
 
 
-def _fetch_with_retries(url: str, partial: _PartialFile, progress: Progress) -> None:
+def _fetch_with_retries(url: str, partial: _PartialFile, progress: Progress, max_bytes: int | None) -> None:
     n_failures, most_bytes, was_reached = 0, partial.n_bytes, False
     while True:
         try:
-            _fetch(url, partial, progress)
+            _fetch(url, partial, progress, max_bytes)
         except (requests.ConnectionError, requests.Timeout, _ConnectionLostError) as error:
             was_reached = was_reached or isinstance(error, _ConnectionLostError)
             n_failures = 0 if partial.n_bytes > most_bytes else n_failures + 1
@@ -98,7 +108,7 @@ def _fetch_with_retries(url: str, partial: _PartialFile, progress: Progress) -> 
                 reason = str(error) if isinstance(error, _ConnectionLostError) else "no connection"
                 raise DownloadError(reason + _how_to_continue(partial)) from error
         except requests.RequestException as error:
-            raise DownloadError(str(error).splitlines()[0]) from error
+            raise DownloadError(first_line(error)) from error
         else:
             return
         time.sleep(_PAUSE_SECONDS * 2**n_failures)
@@ -111,12 +121,14 @@ def _how_to_continue(partial: _PartialFile) -> str:
     return f"; run it again to continue after {partial.n_bytes / 1e6:.1f} MB"
 
 
-def _fetch(url: str, partial: _PartialFile, progress: Progress) -> None:
+def _fetch(url: str, partial: _PartialFile, progress: Progress, max_bytes: int | None) -> None:
     start = partial.n_bytes
     headers = {"Accept-Encoding": "identity"}  # else Content-Length would count compressed bytes
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": partial.version}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+        if url.startswith("https:") and not response.url.startswith("https:"):
+            raise DownloadError("the server redirects to an address without https, where anybody can change the file")
         status, n_total = response.status_code, _n_total(response)
         if status == requests.codes.requested_range_not_satisfiable and n_total == start:
             return  # the file was complete already
@@ -130,7 +142,7 @@ def _fetch(url: str, partial: _PartialFile, progress: Progress) -> None:
         response.raise_for_status()
         if status == requests.codes.ok:  # the server sends the file from its start
             partial.start(_version(response))
-        _append(response, partial, n_total, progress)
+        _append(response, partial, n_total, progress, max_bytes)
 
 
 def _n_total(response: requests.Response) -> int | None:
@@ -148,15 +160,29 @@ def _version(response: requests.Response) -> str:
     return etag if is_strong else response.headers.get("Last-Modified", "")
 
 
-def _append(response: requests.Response, partial: _PartialFile, n_total: int | None, progress: Progress) -> None:
+def _append(
+    response: requests.Response,
+    partial: _PartialFile,
+    n_total: int | None,
+    progress: Progress,
+    max_bytes: int | None,
+) -> None:
+    _check_size(n_total or 0, partial, max_bytes)
     step = f"downloading {partial.path.name}, kB"
     with partial.file.open("ab") as file:
         try:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
+                _check_size(file.tell(), partial, max_bytes)
                 if n_total is not None:
                     progress(step, file.tell() // 1000, n_total // 1000)
         except requests.RequestException as error:
             raise _ConnectionLostError("the connection was lost") from error
         if n_total is not None and file.tell() != n_total:
             raise _ConnectionLostError("the connection was lost")
+
+
+def _check_size(n_bytes: int, partial: _PartialFile, max_bytes: int | None) -> None:
+    if max_bytes is not None and n_bytes > max_bytes:
+        partial.clear()
+        raise DownloadError(f"the file is too large: {n_bytes / 1e6:.0f} MB, expected at most {max_bytes / 1e6:.0f} MB")

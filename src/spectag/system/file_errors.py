@@ -2,7 +2,11 @@
 
 import errno
 import logging
+import os
 import shutil
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
@@ -10,7 +14,28 @@ from spectag.errors import AudioError, DataError, MissingExtraError, SpectagErro
 _OF_ONE_FILE = (AudioError, DataError, MissingExtraError)
 _OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Full disk, too many open files, no memory: the next file would fail, too."""
+_MAX_SIBLINGS = 10_000
+"""Files of a folder to compare with a missing one."""
 _logger = logging.getLogger("spectag")
+
+
+def similar_file(path: Path) -> str:
+    """For the end of an error message about a missing file: "; did you mean 'bark.wav'?", or ""."""
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, _MAX_SIBLINGS)]
+    except OSError:
+        return ""
+    by_suffix = sorted(names, key=lambda name: Path(name).suffix == path.suffix)  # those with the same suffix count
+    stems = {Path(name).stem.casefold(): name for name in by_suffix}
+    closest = get_close_matches(path.stem.casefold(), stems, n=1)
+    return f"; did you mean {stems[closest[0]]!r}?" if closest else ""
+
+
+def path_with_spaces(words: Sequence[str]) -> str | None:
+    """The path of a file or folder that is these words, or the first of them, with spaces between; None if none is."""
+    joined = (" ".join(words[:n_words]) for n_words in range(2, len(words) + 1))
+    return next((path for path in joined if Path(path).exists()), None)
 
 
 def reason_of(error: OSError) -> str:

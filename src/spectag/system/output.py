@@ -9,14 +9,38 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from spectag.errors import DataError
+from spectag.errors import ConfigError, DataError
 from spectag.system.storage import unfinished_copy
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _FORMULA_STARTS = frozenset("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_FILE_SUFFIXES = frozenset({
+    *(".csv", ".html", ".json", ".jsonl", ".md", ".onnx", ".parquet", ".pdf", ".png", ".pt", ".tflite", ".tsv"),
+    *(".txt", ".xlsx", ".zip"),
+})  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CANNOT_BE_STORED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def check_output_folder(folder: Path, option: str = "-o") -> None:
+    """Refuse a file, or a name that looks like that of a file, for the folder of several results.
+
+    Raises
+    ------
+    ConfigError
+        It names the option that gave the folder.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise ConfigError(f"{option} {folder}: this is a file; give a folder")
+    if folder.suffix.lower() in _FILE_SUFFIXES:
+        raise ConfigError(
+            f"{option} {folder}: the results are several files in a folder; leave out {folder.suffix}, such as "
+            f"{option} {folder.with_suffix('')}"
+        )
 
 
 @contextmanager
@@ -56,14 +80,14 @@ def open_binary_output(location: str | Path | None) -> Iterator[BinaryIO]:
         raise DataError(f"{location}: can't be written: {error.strerror or error}") from error
 
 
-def csv_writer(out: TextIO, *, exact: bool = False) -> Callable[[Sequence[str]], None]:
+def csv_writer(out: TextIO, *, exact: bool = False, delimiter: str = ",") -> Callable[[Sequence[str]], None]:
     """A function that writes one row of a CSV file, with quotes where they are needed.
 
     Fields that a spreadsheet would run as a formula are escaped (`escape_formula`), unless the rows are `exact`: for
     programs that need file names and labels as they are, or if they are escaped already.
     """
-    plain = csv.writer(out, lineterminator="\n")
-    quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain = csv.writer(out, lineterminator="\n", delimiter=delimiter)
+    quoted = csv.writer(out, lineterminator="\n", delimiter=delimiter, quoting=csv.QUOTE_ALL)
 
     def write_row(fields: Sequence[str]) -> None:
         if not exact:
@@ -111,9 +135,23 @@ def tsv_field(text: str) -> str:
     return f'"{line.replace(chr(34), chr(34) * 2)}"' if line.startswith('"') else line
 
 
+def quote_commas(name: str) -> str:
+    """The name as an item of a list with commas: in quotes, if it contains a comma.
+
+    >>> quote_commas("Dog"), quote_commas("Chicken, rooster")
+    ('Dog', '"Chicken, rooster"')
+    """
+    return f'"{name}"' if "," in name else name
+
+
 def one_line(text: str) -> str:
     """The text with a space for each tab, line break and other control character."""
     return _CONTROL_CHARACTERS.sub(" ", text)
+
+
+def xml_text(text: str) -> str:
+    """The text with a replacement character for each character that XML cannot contain."""
+    return _NOT_IN_XML.sub("\ufffd", text)
 
 
 def text_problem(text: str) -> str | None:

@@ -44,6 +44,13 @@ def common_folder(files: Iterable[str]) -> Parts:
     return common
 
 
+def relative_name(path: Path, name: str, folder: Path) -> str:
+    """The name of a file in a table in `folder`: `name`, if it leads from there to the file, else a relative path."""
+    if path.absolute() == folder.absolute() / name:
+        return name
+    return Path(os.path.relpath(path.absolute(), folder.resolve())).as_posix()
+
+
 class TablePaths:
     """Chooses a path for the table of each recording, in the same subfolder as the recording.
 

@@ -2,6 +2,7 @@
 
 import errno
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 _MEGABYTE = 1_000_000
@@ -31,6 +32,16 @@ def check_regular_file(path: Path, *, max_bytes: int) -> None:
         raise OSError(errno.EINVAL, "not a regular file, but a folder, pipe or device", str(path))
     if status.st_size > max_bytes:
         raise _too_large(path, status.st_size, max_bytes)
+
+
+def irregular(folder: str, names: Iterable[str]) -> set[str]:
+    """The pipes and devices among the files of a folder, for `shutil.copytree`: their copy would never end."""
+    return {name for name in names if not ((path := Path(folder, name)).is_file() or path.is_dir())}
+
+
+def hidden_or_irregular(folder: str, names: Iterable[str]) -> set[str]:
+    """Those and the hidden files."""
+    return {name for name in names if name.startswith(".")} | irregular(folder, names)
 
 
 def _too_large(path: Path, n_bytes: int, max_bytes: int) -> OSError:

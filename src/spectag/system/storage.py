@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from spectag.errors import AudioError, DataError, MissingExtraError, SpectagError
 from spectag.system.atomic_files import unfinished_file
@@ -20,7 +20,7 @@ _WILDCARD = re.compile(r"[*?\[]")
 _SUFFIX = re.compile(r"\.\w+(?=$|\?)")  # a web address may have a query after the suffix
 
 
-def is_url(location: str | Path) -> bool:
+def is_url(location: object) -> TypeGuard[str]:
     """Whether a location is a URL for fsspec, such as s3://bucket/a.wav, and not a path."""
     return isinstance(location, str) and _PROTOCOL.match(location) is not None
 

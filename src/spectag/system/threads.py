@@ -1,9 +1,16 @@
-"""Threads on machines that allow only a few of them."""
+"""Threads: work on several items at once, and machines that allow only a few threads."""
 
 import os
 import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from spectag.system.worker_pool import n_usable_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -27,3 +34,24 @@ def use_few_threads_if_needed() -> None:
         finish.set()
         for thread in threads:
             thread.join()
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_threads: int, n_ahead: int = 3
+) -> Generator[Result]:
+    """The results of a function for each item, in order, computed by threads ahead of their use.
+
+    Items are taken from the iterable in the thread of the caller, at most `n_ahead` per thread before they are needed.
+    An error of an item is raised in its place. Work that has not begun is dropped if the generator is closed.
+    """
+    pool = ThreadPoolExecutor(n_threads)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > n_ahead * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@
 of that worker is lost, and the error names it. Pools of other libraries fail with all pending items in that case.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,8 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from spectag.errors import SpectagError
+from spectag.errors import ConfigError, SpectagError
+from spectag.system.garbage import GARBAGE_THRESHOLD
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -54,6 +56,12 @@ class WorkerStartError(SpectagError):
 def n_usable_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_n_workers(workers: int | None) -> None:
+    """Raise a ConfigError if a number of workers is not 1 or more; None stands for the default."""
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be 1 or more, got {workers}; leave it out to use all cores")
 
 
 def map_unordered(
@@ -112,7 +120,7 @@ def map_surviving_crashes(
     remaining = iter(items)
     n_crashes = 0
     with ExitStack() as stack:
-        workers = [stack.enter_context(closing(_Worker(function))) for _ in range(n_workers)]
+        workers = [stack.enter_context(closing(Worker(function))) for _ in range(n_workers)]
         for worker in workers * _ITEMS_PER_WORKER:
             worker.send(islice(remaining, 1))
         while busy := {worker.connection: worker for worker in workers if worker.items}:
@@ -127,15 +135,21 @@ def map_surviving_crashes(
                     if n_crashes > _MAX_CONSECUTIVE_CRASHES:
                         raise
                     item_and_result = worker.items.popleft(), error
-                    successor = stack.enter_context(closing(_Worker(function)))
+                    successor = stack.enter_context(closing(Worker(function)))
                     successor.send(worker.items)
                     workers[workers.index(worker)] = worker = successor
                 worker.send(islice(remaining, 1))
                 yield item_and_result
 
 
-class _Worker(Generic[ItemT, ResultT]):
-    """A process, the connection to it, and the items without a result."""
+class Worker(Generic[ItemT, ResultT]):
+    """A process that applies a function to items, the connection to it, and the items without a result.
+
+    Raises
+    ------
+    WorkerStartError
+        If the system does not start the process.
+    """
 
     def __init__(self, function: Callable[[ItemT], ResultT]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -152,12 +166,14 @@ class _Worker(Generic[ItemT, ResultT]):
         self.items: deque[ItemT] = deque()
 
     def send(self, items: Iterable[ItemT]) -> None:
+        """Send items; their results come in the same order."""
         for item in items:
             self.items.append(item)
             with suppress(BrokenPipeError):  # `receive` reports a dead worker
                 self.connection.send(item)
 
     def receive(self) -> tuple[ItemT, ResultT]:
+        """Wait for the next result. A WorkerDiedError if the process dies; errors of the function are raised."""
         try:
             result, error = self.connection.recv()
         except (EOFError, OSError):  # OSError: the worker died while it sent its result
@@ -170,6 +186,7 @@ class _Worker(Generic[ItemT, ResultT]):
         return self.items.popleft(), result
 
     def close(self) -> None:
+        """End the process."""
         self.process.terminate()
         self.process.join()
         self.connection.close()
@@ -179,6 +196,7 @@ def _serve(connection: Connection) -> None:
     """Send back results until the parent process closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.environ.update(_ONE_THREAD)  # before NumPy is imported with the function
+    gc.set_threshold(GARBAGE_THRESHOLD)
     keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function = connection.recv()

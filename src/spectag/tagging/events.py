@@ -4,17 +4,22 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectag.array_types import Float32Array
-from spectag.config.base import SegmentConfig
+from spectag.config.base import LongRecordingWindows, SegmentConfig, WindowConfig
 from spectag.config.tagging import TagSettings
+from spectag.data.label_map import LabelMap
+from spectag.data.sites import RecordingPlace
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Segment, Timeline, find_segments, pool_windows
+from spectag.models.timeline import Timeline, find_segments, pool_windows
+from spectag.tagging.chosen_labels import ChosenLabels
 from spectag.tagging.parallel import TaggedFile
 
 _BATCH_WINDOWS = 4096  # sorted at once: sorting needs memory for each label of each window
@@ -43,8 +48,17 @@ class FileEvents:
     """In the order in which they are written."""
     timeline: Timeline
     """The probabilities of all labels in each window."""
+    by_window: bool = True
+    """Whether the events are those of windows, or of the recording as a whole, and not segments."""
     n_suppressed: int = 0
     """Events that are left out because of their novelty."""
+    place: RecordingPlace | None = None
+    """Where and when it was recorded, if tables say so."""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the file is an image, which has no times."""
+        return bool(np.isnan(self.timeline.ends).any())
 
     def end_seconds_of(self, event: Event) -> float:
         """The end of an event in seconds, for formats that need one.
@@ -73,6 +87,40 @@ class FileEvents:
             yield start, end, by_times.pop((start, end), [])
         for times in by_times:
             raise ValueError(f"{self.file}: no window has the times of the event at {times} s; is it a segment?")
+
+
+def renamed(file: FileEvents, new_names: LabelMap) -> FileEvents:
+    """The file with other names of its events.
+
+    Of several events of a window that get one name, the most probable one stays. Segments that get one name and overlap
+    or touch are joined: they have the greatest probability and the smallest novelty.
+    """
+    found = [event._replace(label=label) for event in file.events for label in new_names((event.label,))]
+    if file.by_window:  # in order of the windows, the most probable event first
+        of_window: dict[tuple[float, str], Event] = {}
+        for event in found:
+            of_window.setdefault((event.start_seconds, event.label), event)
+        return replace(file, events=tuple(of_window.values()))
+    joined: dict[str, list[Event]] = defaultdict(list)
+    for event in sorted(found, key=lambda event: event.start_seconds):
+        of_label = joined[event.label]
+        if of_label and event.start_seconds <= file.end_seconds_of(of_label[-1]):
+            of_label[-1] = _joined(of_label[-1], event)
+        else:
+            of_label.append(event)
+    events = sorted(chain.from_iterable(joined.values()), key=lambda event: (event.start_seconds, event.label))
+    return replace(file, events=tuple(events))
+
+
+def _joined(first: Event, second: Event) -> Event:
+    """Two segments as one."""
+    assert first.end_seconds is not None
+    assert second.end_seconds is not None
+    return first._replace(
+        end_seconds=max(first.end_seconds, second.end_seconds),
+        probability=max(first.probability, second.probability),
+        novelty=None if first.novelty is None or second.novelty is None else min(first.novelty, second.novelty),
+    )
 
 
 def select_labels(
@@ -138,20 +186,11 @@ def segment_events(
 ) -> tuple[Event, ...]:
     """The segments that `spectag.models.timeline.segments` finds, ordered by start, then by label."""
     segments = find_segments(timeline, thresholds, config)
+    novelties = timeline.novelty_of([(segment.start_seconds, segment.end_seconds) for segment in segments])
     return tuple(
         Event(segment.start_seconds, segment.end_seconds, labels[segment.label_index], segment.probability, novelty)
-        for segment, novelty in zip(segments, _novelty_of_segments(timeline, segments), strict=True)
+        for segment, novelty in zip(segments, novelties, strict=True)
     )
-
-
-def _novelty_of_segments(timeline: Timeline, segments: Sequence[Segment]) -> list[float | None]:
-    """The smallest novelty of the windows of each segment, whose ends are ends of cells."""
-    if timeline.novelty is None:
-        return [None] * len(segments)
-    starts, ends = timeline.cells
-    firsts = np.searchsorted(starts, [segment.start_seconds for segment in segments])
-    lasts = np.searchsorted(ends, [segment.end_seconds for segment in segments])
-    return [float(timeline.novelty[first : last + 1].min()) for first, last in zip(firsts, lasts, strict=True)]
 
 
 def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
@@ -160,7 +199,18 @@ def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
     return zip(timeline.starts.tolist(), ends, strict=True)
 
 
-def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, settings: TagSettings) -> FileEvents:
+def windows_to_tag(tagger: Tagger, settings: TagSettings) -> WindowConfig | None:
+    """The windows that the settings mean with a tagger; None: recordings as a whole."""
+    return settings.windows(tagger.info.clip_seconds, tagger.info.window.max_clip_seconds, tagger.shortest_seconds)
+
+
+def detected_events(
+    tagged: TaggedFile,
+    timeline: Timeline,
+    tagger: Tagger,
+    settings: TagSettings,
+    chosen: ChosenLabels | None = None,
+) -> FileEvents:
     """The events in a tagged file: the labels that reach their thresholds, or the most probable ones.
 
     With `max_novelty`, windows above it have no events, and do not count in a pool. A segment has one window that is
@@ -174,20 +224,32 @@ def detected_events(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, sett
     tagger : Tagger
         Its labels and thresholds are used.
     settings : TagSettings
+    chosen : ChosenLabels, optional
+        The labels to report; all by default.
     """
+    window = windows_to_tag(tagger, settings)
+    if chosen is not None:
+        timeline = replace(timeline, probabilities=timeline.probabilities[:, chosen.columns])
     windows = timeline
-    if settings.pool is not None:
-        timeline = pool_windows(windows, settings.pool)
-    events = all_events = _events(timeline, tagger, settings)
-    if settings.max_novelty is None:
-        return FileEvents(tagged.file, tagged.duration_seconds, all_events, timeline)
-    if settings.pool is not None:
-        familiar = _familiar(windows, settings.max_novelty)
-        probabilities = pool_windows(familiar, settings.pool).probabilities
-        events = _events(replace(timeline, probabilities=probabilities), tagger, settings)
-    events = tuple(event for event in events if event.novelty is None or event.novelty <= settings.max_novelty)
+    if settings.clip_level is not None:
+        timeline = pool_windows(windows, settings.clip_level)
+        if tagged.duration_seconds is not None:  # the last window may end before it
+            timeline = replace(timeline, ends=np.array([tagged.duration_seconds]))
+    is_clip = isinstance(window, LongRecordingWindows) and len(timeline.starts) == 1
+    by_window = is_clip or not (settings.joins_windows or settings.depends_on_duration)
+    labels, thresholds = tagger.labels, tagger.thresholds_for(None if is_clip else window)
+    if chosen is not None:
+        labels, thresholds = chosen.labels, thresholds[chosen.columns]
+    find_events = partial(_events, labels=labels.names, thresholds=thresholds, settings=settings)
+    events = all_events = find_events(timeline, by_window=by_window)
+    if settings.max_novelty is not None:
+        if settings.clip_level is not None:
+            familiar = _familiar(windows, settings.max_novelty)
+            probabilities = pool_windows(familiar, settings.clip_level).probabilities
+            events = find_events(replace(timeline, probabilities=probabilities), by_window=by_window)
+        events = tuple(event for event in events if event.novelty is None or event.novelty <= settings.max_novelty)
     n_suppressed = max(0, len(all_events) - len(events))
-    return FileEvents(tagged.file, tagged.duration_seconds, events, timeline, n_suppressed)
+    return FileEvents(tagged.file, tagged.duration_seconds, events, timeline, by_window, n_suppressed)
 
 
 def _familiar(timeline: Timeline, max_novelty: float) -> Timeline:
@@ -199,10 +261,11 @@ def _familiar(timeline: Timeline, max_novelty: float) -> Timeline:
     )
 
 
-def _events(timeline: Timeline, tagger: Tagger, settings: TagSettings) -> tuple[Event, ...]:
-    labels, threshold = tagger.labels.names, settings.min_confidence
-    thresholds = tagger.thresholds_for(settings.windows)
-    if settings.joins_windows:
+def _events(
+    timeline: Timeline, *, labels: Sequence[str], thresholds: Float32Array, settings: TagSettings, by_window: bool
+) -> tuple[Event, ...]:
+    threshold = settings.min_confidence
+    if not by_window:
         limits = thresholds if threshold is None else np.full_like(thresholds, threshold)
         return segment_events(timeline, labels, limits, settings)
     return window_events(timeline, labels, thresholds, top=settings.top, threshold=threshold)

@@ -1,6 +1,7 @@
 """The files to tag: found in folders, patterns, lists and URLs, in a fixed order, each once."""
 
 import glob
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from spectag.audio.files import find_audio
 from spectag.errors import AudioError, ConfigError, DataError
+from spectag.system.file_errors import path_with_spaces, similar_file
 from spectag.system.progress import Log, no_log
 from spectag.system.storage import find_in_url, is_url
 
@@ -37,6 +39,15 @@ class Shard(NamedTuple):
         return list(files[self.number - 1 :: self.n_shards])
 
 
+def _words_of_a_path(words: Sequence[str]) -> str | None:
+    """The first words up to a suffix, if they may be one path without quotes: none of them exists."""
+    first = words[0]
+    if is_url(first) or glob.has_magic(first) or Path(first).suffix or similar_file(Path(first)):
+        return None
+    end = next((number for number, word in enumerate(words, start=1) if Path(word).suffix), len(words))
+    return " ".join(words[:end]) if end > 1 and not any(Path(word).exists() for word in words[:end]) else None
+
+
 def find_files(
     paths: Iterable[str | Path], suffixes: Collection[str], *, listed: Iterable[str] = (), log: Log = no_log
 ) -> list[str]:
@@ -61,7 +72,15 @@ def find_files(
         If one of the paths does not exist or contains no matching file.
     """
     found: list[str] = []
-    for path in map(str, paths):
+    words = list(map(str, paths))
+    for number, path in enumerate(words):
+        if not is_url(path) and not Path(path).exists() and (meant := path_with_spaces(words[number:])):
+            raise AudioError(f"{path}: no such file or folder; a path with spaces needs quotes: {shlex.quote(meant)}")
+        if may_be := _words_of_a_path(words[number:]):
+            raise AudioError(
+                f"{path}: no such file or folder; if this is a part of a path with spaces, put it in quotes: "
+                f"{shlex.quote(may_be)}"
+            )
         found += _files_of(path, suffixes, log)
     for line in listed:
         # a request for each of a million files would take hours
@@ -71,6 +90,25 @@ def find_files(
         except (AudioError, OSError):  # OSError: a name too long for the disk, a folder without read permission
             found.append(line)
     return list(dict.fromkeys(found))
+
+
+def expand_folders(names: Sequence[str], suffixes: Collection[str]) -> list[str]:
+    """The names, with the files in each folder, and those that match each pattern, in its place.
+
+    Raises
+    ------
+    AudioError
+        If a folder or a pattern has no matching file.
+    """
+    found: list[str] = []
+    for name in names:
+        path = Path(name)
+        is_file = path.suffix.lower() in suffixes and not glob.has_magic(name)
+        if is_file or is_url(name) or not (path.is_dir() or (glob.has_magic(name) and not path.exists())):
+            found.append(name)
+        else:
+            found += find_files([name], suffixes)
+    return found
 
 
 def _files_of(path: str, suffixes: Collection[str], log: Log = no_log) -> Iterable[str]:

@@ -112,7 +112,7 @@ class Journal:
         """
         for status, checksum in self._entries(files):
             timeline = self._timeline(status, checksum) if status.reason is None else None
-            yield TaggedFile(status.file, timeline, status.reason)
+            yield TaggedFile(status.file, timeline, status.reason, sound_seconds=status.seconds)
 
     def _entries(self, files: Iterable[str]) -> Iterator[tuple[FileStatus, int]]:
         """The status and the checksum of each file."""

@@ -65,6 +65,9 @@ def listen(
     hysteresis, the labels are on in exactly the segments that `spectag.models.timeline.segments` finds in the whole
     recording.
 
+    With `min_windows`, an onset is reported, with its own time, in the last of so many windows in which the label is
+    on; a label that goes off before is not reported.
+
     Parameters
     ----------
     tagger : Tagger
@@ -80,7 +83,8 @@ def listen(
     Yields
     ------
     LabelEvent
-        In order of time. At the same time, offsets come before onsets, and more probable labels first.
+        In order of time, except that onsets wait for `min_windows`. Of one window, offsets come before onsets, and more
+        probable labels first.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def listen(
     thresholds = tagger.thresholds_for(windows_config)
     if settings.min_confidence is not None:
         thresholds = np.full_like(thresholds, settings.min_confidence)
-    detector = OnOffDetector(tagger.labels.names, thresholds, settings.hysteresis, clock)
+    detector = OnOffDetector(tagger.labels.names, thresholds, settings.hysteresis, clock, settings.min_windows)
     windows = tag_stream(tagger, stream, windows_config, log=log, clock=clock)
     try:
         for window in median_windows(windows, settings.smooth_windows):
@@ -115,15 +119,21 @@ class OnOffDetector:
         A label goes off below this fraction of its threshold.
     clock : callable
         Returns the time in seconds.
+    min_windows : int
+        Successive windows in which a label must be on before its onset is reported.
     """
 
-    def __init__(self, labels: Sequence[str], thresholds: Float32Array, hysteresis: float, clock: Clock) -> None:
+    def __init__(
+        self, labels: Sequence[str], thresholds: Float32Array, hysteresis: float, clock: Clock, min_windows: int = 1
+    ) -> None:
         self._labels = labels
         self._high = thresholds.astype(np.float32)
         self._low = (hysteresis * self._high.astype(np.float64)).astype(np.float32)
         self._is_on = np.zeros(len(labels), bool)
+        self._waiting: dict[int, _Onset] = {}  # by label: on, but not for enough windows yet
         self._last: TaggedWindow | None = None
         self._clock = clock
+        self._min_windows = min_windows
 
     def update(self, window: TaggedWindow) -> list[LabelEvent]:
         """The onsets and offsets that the next window causes."""
@@ -142,14 +152,40 @@ class OnOffDetector:
         return self._switch(np.zeros_like(self._is_on), self._last, end, end)
 
     def _switch(self, is_on: BoolArray, window: TaggedWindow, onset: float, offset: float) -> list[LabelEvent]:
-        latency = self._clock() - window.captured_at
-        events = []
-        for index in np.flatnonzero(is_on != self._is_on).tolist():
-            time_seconds = onset if is_on[index] else offset
-            probability = float(window.probabilities[index])
-            events.append(LabelEvent(time_seconds, self._labels[index], bool(is_on[index]), probability, latency))
+        now = self._clock()
+        events = [
+            self._event(index, False, offset, float(window.probabilities[index]), now, window)
+            for index in np.flatnonzero(~is_on & self._is_on).tolist()
+            if self._waiting.pop(index, None) is None  # otherwise its onset was not reported
+        ]
+        for index in np.flatnonzero(is_on & ~self._is_on).tolist():
+            self._waiting[index] = _Onset(onset, window)
+        for index, waiting in list(self._waiting.items()):
+            waiting.n_windows += 1
+            waiting.probability = max(waiting.probability, float(window.probabilities[index]))
+            if waiting.n_windows >= self._min_windows:
+                del self._waiting[index]
+                events.append(self._event(index, True, waiting.time_seconds, waiting.probability, now, waiting.window))
         self._is_on = is_on
         return sorted(events, key=lambda event: (event.is_onset, -event.probability))
+
+    def _event(
+        self, index: int, is_onset: bool, seconds: float, probability: float, now: float, window: TaggedWindow
+    ) -> LabelEvent:
+        return LabelEvent(seconds, self._labels[index], is_onset, probability, now - window.captured_at)
+
+
+@dataclass
+class _Onset:
+    """A label that is on, but not for enough windows to be reported."""
+
+    time_seconds: float
+    window: "TaggedWindow"
+    """The window with the onset."""
+    n_windows: int = 0
+    """In which it is on."""
+    probability: float = 0.0
+    """The largest one so far."""
 
 
 def median_windows(windows: Iterable[TaggedWindow], n_windows: int) -> Iterator[TaggedWindow]:

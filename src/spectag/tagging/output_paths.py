@@ -19,9 +19,10 @@ from spectag.system.storage import is_url, join_location
 from spectag.tagging.formats.dispatch import FORMATS
 from spectag.tagging.input_files import Shard
 
-_FORMAT_OF_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
-_TABLE_SUFFIXES = {".tsv", ".txt", ".json", *_FORMAT_OF_SUFFIX}  # the first three need a --format
-_SUFFIXES = ".csv, .jsonl or .parquet"
+_FORMAT_OF_SUFFIX = {f".{name}": name for name in ("csv", "tsv", "xlsx", "json", "jsonl", "parquet")}
+_FORMAT_OF_SUFFIX[".svl"] = "sonic-visualiser"
+_TABLE_SUFFIXES = {".txt", *_FORMAT_OF_SUFFIX}  # the first needs a --format
+_SUFFIXES = ".csv, .tsv, .json, .jsonl, .svl, .parquet or .xlsx"
 _RECORDING_SUFFIXES = AUDIO_SUFFIXES | IMAGE_SUFFIXES  # never overwritten: `-o *.wav` is typed by mistake
 
 
@@ -100,6 +101,8 @@ def output_paths(output: str, formats: Sequence[str], shard: Shard | None = None
     ConfigError
         If a single file is given for several formats, or the output is named like a file of another kind.
     """
+    if output.startswith("/dev/"):
+        raise ConfigError(f"-o {output}: results go to files, to continue after a stop; leave out -o to print them")
     _check_suffix(output)
     suffix = PurePath(output).suffix
     tag = f".{shard}" if shard else ""

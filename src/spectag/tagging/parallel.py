@@ -19,20 +19,23 @@ from spectag.audio.files import AUDIO_SUFFIXES, audio_info
 from spectag.audio.sound_faults import VERY_SHORT_SECONDS, SoundFaults
 from spectag.audio.sound_statistics import SoundStatistics, of_recording
 from spectag.audio.windows import Window
-from spectag.config.base import WindowConfig
+from spectag.config.base import WindowConfig, window_config
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
+from spectag.models.pretrained import open_tagger
 from spectag.models.tagger import Tagger, TaggerOutputs, not_finite
 from spectag.models.timeline import Timeline
 from spectag.system.file_errors import skip_reason
-from spectag.system.progress import Progress, silent
+from spectag.system.progress import Progress, shows_progress, silent
+from spectag.system.short_texts import short_repr
 from spectag.system.storage import is_url, local_copy
-from spectag.system.worker_pool import WorkerDiedError, map_surviving_crashes, n_usable_cores
+from spectag.system.worker_pool import WorkerDiedError, check_n_workers, map_surviving_crashes, n_usable_cores
+from spectag.tagging.input_files import expand_folders
 
 _BYTES_PER_WORKER = 50_000_000  # sound files of this size take about as long to tag as a worker process to start
 _REMOTE_FILE_BYTES = 2_000_000  # assumed size of a file at a URL
 _MAX_CHUNK_FILES, _MAX_CHUNK_BYTES = 32, 64_000_000
 _CHUNKS_PER_WORKER = 4  # at least, if there are enough files, so that all workers finish at about the same time
-_MIN_MINUTES_SHOWN = 10  # shorter recordings are tagged within a second: no progress in minutes
+_MIN_MINUTES_SHOWN = 3  # shorter recordings take seconds, also in overlapping windows: no progress in minutes
 _WINDOWS_AHEAD = 3  # decoded windows that wait, per thread
 
 Span = tuple[float, float | None]
@@ -55,6 +58,7 @@ class Chunk:
         return zip(self.files, self.spans or (_WHOLE,) * len(self.files), strict=True)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class NetworkOutputs:
     """Logits (n_windows, n_labels), not calibrated, and features (n_windows, n_features) of a file's windows."""
@@ -63,6 +67,7 @@ class NetworkOutputs:
     features: Float32Array
 
 
+@short_repr
 @dataclass(frozen=True)
 class TaggedFile:
     """The probabilities of a file, or the reason why it was skipped."""
@@ -79,13 +84,15 @@ class TaggedFile:
     """None for an image, a skipped file, or a tagger that does not know its training sounds."""
     faults: SoundFaults = field(default_factory=SoundFaults)
     """Silence, clipping, a missing end, a short length; of whole recordings only."""
+    sound_seconds: float | None = None
+    """Length of the sound, if it may be longer than the timeline, whose last window is left out if little is new."""
 
     @property
     def duration_seconds(self) -> float | None:
         """Length of the recording; None for an image or a skipped file."""
         if self.timeline is None or np.isnan(self.timeline.ends[-1]):
             return None
-        return float(self.timeline.ends[-1])
+        return float(self.timeline.ends[-1]) if self.sound_seconds is None else self.sound_seconds
 
 
 @dataclass(frozen=True)
@@ -103,11 +110,12 @@ def accepted_suffixes(tagger: Tagger) -> frozenset[str]:
     return sounds | images
 
 
+@shows_progress
 def tag(
-    tagger: Tagger,
+    model: str | Path | Tagger,
     files: str | Path | Sequence[str | Path],
     *,
-    window: WindowConfig | None = None,
+    window: WindowConfig | float | None = None,
     spans: Sequence[Span] | None = None,
     features: bool = False,
     workers: int | None = None,
@@ -118,19 +126,23 @@ def tag(
 
     Parameters
     ----------
-    tagger : Tagger
+    model : str, Path or Tagger
+        Folder of a model, the name of a published one, or an open one.
     files : str, Path, or a sequence of them
-        Sound files (or images, for a tagger trained on images), or URLs that fsspec can read.
-    window : WindowConfig, optional
-        Tag each window of a recording. By default each recording gets one set of tags.
+        Sound files (or images, for a tagger trained on images), or URLs that fsspec can read. Folders and patterns such
+        as rec/**/*.wav stand for the files in them, unless there are `spans`.
+    window : WindowConfig or float, optional
+        Tag each window of a recording: the length of windows in seconds, or length and overlap. By default each
+        recording gets one set of tags. With `LongRecordingWindows`, only recordings longer than a clip have windows.
     spans : sequence of (float, float or None), optional
         Start and end in seconds of the excerpt to tag, one for each file. By default whole recordings.
     features : bool
         Also return the logits and features of each window, as `network_outputs`.
     workers : int, optional
         Number of cores to use. By default all of them, or one for a few files.
-    progress : Progress
-        Called with the number of tagged files; for a single long recording, also with minutes.
+    progress : bool or Progress
+        True shows a progress bar. A function is called with the number of tagged files; for a single long recording,
+        also with minutes.
     on_chunk : callable, optional
         Called with each `TaggedChunk` before its files are yielded: it contains the seconds that each stage took.
 
@@ -138,12 +150,21 @@ def tag(
     ------
     BundleError
         If the model is damaged.
+    ConfigError
+        If `window` or `workers` is not above 0.
+    AudioError
+        If a folder or a pattern has no matching file. A file that cannot be read is skipped: it has a reason instead.
     """
+    windows = None if window is None else window_config(window)
+    check_n_workers(workers)
+    tagger = open_tagger(model, progress=progress)
     names = [str(files)] if isinstance(files, str | Path) else list(map(str, files))
+    if spans is None:
+        names = expand_folders(names, accepted_suffixes(tagger))
     chunks = chunked(names, workers, spans)
     progress("tagging", 0, len(names))
     n_done = 0
-    tagged_chunks = tag_chunks(tagger, chunks, window, features=features, workers=workers, progress=progress)
+    tagged_chunks = tag_chunks(tagger, chunks, windows, features=features, workers=workers, progress=progress)
     with closing(tagged_chunks):
         for tagged_chunk in in_order(tagged_chunks):
             if on_chunk is not None:
@@ -231,22 +252,21 @@ def tag_chunk(
     features: bool = False,
 ) -> TaggedChunk:
     """Tag the files of a chunk one after another: this thread reads ahead while `n_threads` others compute."""
-    whole = window is None or window.window_seconds is None
-    row_of_window = partial(_row, tagger, all_outputs=whole or features, features=features)
     jobs = [_FileJob(tagger, file, span, features) for file, span in chunk.excerpts]
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[tuple[_FileJob, Future[_Row]]] = deque()
         for job in jobs:
             for audio_window in job.windows(window):
-                waiting.append((job, pool.submit(row_of_window, audio_window)))
+                row = pool.submit(_row, tagger, audio_window, all_outputs=job.is_whole or features, features=features)
+                waiting.append((job, row))
                 if len(waiting) > _WINDOWS_AHEAD * n_threads:
-                    earliest, row = waiting.popleft()
-                    earliest.add_result(row)
+                    earliest, earliest_row = waiting.popleft()
+                    earliest.add_result(earliest_row)
                 if on_window is not None:
                     on_window(audio_window)
         for job, row in waiting:
             job.add_result(row)
-    files = tuple(job.result(whole=whole) for job in jobs)
+    files = tuple(job.result() for job in jobs)
     return TaggedChunk(files, tagger.clock.read_and_reset())
 
 
@@ -275,6 +295,8 @@ class _FileJob:
     """A file that is being tagged. Each window adds a row: its probabilities, or several outputs of the network."""
 
     def __init__(self, tagger: Tagger, file: str, span: Span, features: bool) -> None:
+        self.is_whole = True
+        """Whether the windows are the parts of a clip, which gets one set of tags; known at the first window."""
         self._tagger = tagger
         self._file = file
         self._span = span
@@ -284,6 +306,7 @@ class _FileJob:
         self._rows = bytearray()  # grows in place: half a gigabyte for a recording of a day
         self._sound: SoundStatistics | None = None
         self._faults = SoundFaults()
+        self._seconds: float | None = None
 
     def windows(self, window: WindowConfig | None) -> Iterator[Window]:
         """The windows of a sound; an image is tagged at once and has none."""
@@ -295,10 +318,11 @@ class _FileJob:
                     self.add(_row(self._tagger, path, all_outputs=True, features=self._features))
                     return
                 with self._tagger.open_windows(path, window, start_seconds=start, end_seconds=end) as windows:
+                    self.is_whole = windows.is_whole
                     for audio_window in windows:
                         self._times.extend((audio_window.start_seconds, audio_window.end_seconds))
                         yield audio_window
-                    self._faults = windows.faults
+                    self._faults, self._seconds = windows.faults, windows.duration_seconds
                 is_whole = start == 0 and end is None
                 if is_whole and self._times and self._times[-1] < VERY_SHORT_SECONDS:
                     self._faults.short_seconds = self._times[-1]
@@ -323,8 +347,8 @@ class _FileJob:
         if row.sound is not None:
             self._sound = row.sound if self._sound is None else of_recording([self._sound, row.sound])
 
-    def result(self, *, whole: bool) -> TaggedFile:
-        """The tagged file; with `whole`, one window for the clip whose parts the windows are."""
+    def result(self) -> TaggedFile:
+        """The tagged file; if it is tagged as a whole, with one window for all its parts."""
         if self._reason is not None:
             return TaggedFile(self._file, None, self._reason)
         starts, ends = np.array(self._times).reshape(-1, 2).T
@@ -334,7 +358,7 @@ class _FileJob:
         ends_of_columns = np.cumsum([n_labels, has_novelty, n_labels, n_labels * self._tagger.n_networks])
         probabilities, novelties, logits, network_logits, features = np.split(rows, ends_of_columns, axis=1)
         novelty = novelties[:, 0] if has_novelty else None
-        if whole and len(starts) > 1:
+        if self.is_whole and len(starts) > 1:
             network_logits = network_logits.reshape(len(rows), -1, n_labels)
             parts = list(map(TaggerOutputs, probabilities, logits, features, network_logits))
             clip = self._tagger.outputs_of_clip(parts, starts, ends)
@@ -347,6 +371,7 @@ class _FileJob:
             network_outputs=NetworkOutputs(logits, features) if self._features else None,
             sound=self._sound,
             faults=self._faults,
+            sound_seconds=self._seconds,
         )
 
 

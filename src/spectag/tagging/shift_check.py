@@ -28,13 +28,14 @@ class ShiftCheck:
     novelty : NoveltyInfo, optional
         Of the model.
     compares_duration : bool
-        Whether recordings are tagged as a whole, as in training.
+        Whether to compare the durations of recordings that are tagged as a whole, as in training.
     """
 
     training: TrainingSounds | None
     novelty: NoveltyInfo | None
     compares_duration: bool
     _levels: list[float] = field(default_factory=list)
+    _clip_levels: list[float] = field(default_factory=list)
     _bandwidths: list[float] = field(default_factory=list)
     _durations: list[float] = field(default_factory=list)
     _novelties: list[float] = field(default_factory=list)
@@ -47,9 +48,11 @@ class ShiftCheck:
         self._n_windows += len(tagged.timeline.starts)
         if tagged.sound is not None:
             self._levels.append(tagged.sound.level_dbfs)
+            if len(tagged.timeline.starts) == 1:
+                self._clip_levels.append(tagged.sound.level_dbfs)
             if tagged.sound.bandwidth_hz:
                 self._bandwidths.append(tagged.sound.bandwidth_hz)
-        if tagged.duration_seconds is not None:
+        if tagged.duration_seconds is not None and len(tagged.timeline.starts) == 1:
             self._durations.append(tagged.duration_seconds)
         if tagged.timeline.novelty is not None:
             self._novelties.append(float(tagged.timeline.novelty.min()))
@@ -67,10 +70,13 @@ class ShiftCheck:
         return [text for text in found if text is not None]
 
     def _level_difference(self, training: Spread) -> str | None:
+        """Recordings with several windows may be quieter, not louder: their loudest window exceeds a whole clip."""
         median = float(np.median(self._levels))
-        if training.low - _LEVEL_MARGIN_DB <= median <= training.high + _LEVEL_MARGIN_DB:
-            return None
-        how = "quieter" if median < training.median else "louder"
+        how = "quieter"
+        if median >= training.low - _LEVEL_MARGIN_DB:
+            how, median = "louder", float(np.median(self._clip_levels or [-np.inf]))
+            if median <= training.high + _LEVEL_MARGIN_DB:
+                return None
         return (
             f"they are {abs(median - training.median):.0f} dB {how} than the training clips: median {median:.0f} dBFS, "
             f"training {training.median:.0f} ({training.low:.0f} to {training.high:.0f})"
@@ -88,10 +94,12 @@ class ShiftCheck:
         )
 
     def _duration_difference(self, training: Spread) -> str | None:
+        if not self._durations:
+            return None
         median = float(np.median(self._durations))
         if training.low / _DURATION_RATIO <= median <= training.high * _DURATION_RATIO:
             return None
-        hint = f"; --window {training.median:.2g} tags parts of that length" if median > training.high else ""
+        hint = "; --segments reports when each sound occurs" if median > training.high else ""
         return (
             f"they are {median:.3g} s long, training clips {training.median:.3g} s ({training.low:.3g} to "
             f"{training.high:.3g}){hint}"

@@ -23,7 +23,7 @@ from spectag.config.base import to_toml
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs
-from spectag.errors import AudioError, BundleError, DataError
+from spectag.errors import AudioError, BundleError, DataError, first_line
 from spectag.models.bundle import (
     CARD_FILE,
     INFO_FILE,
@@ -51,16 +51,19 @@ from spectag.scoring.reliability_diagram import calibration_metrics
 from spectag.scoring.scores import Scores
 from spectag.scoring.thresholds import fill_thresholds
 from spectag.system.epoch_log import Epoch, write_history
+from spectag.system.output import check_output_folder
+from spectag.system.progress import Log, no_log
 from spectag.system.worker_pool import n_usable_cores
+from spectag.training.curves import save_learning_curves
 from spectag.training.members.bundle_member import NETWORK_FILES, BundleMember, network_with_novelty, write_networks
-from spectag.training.networks.backbones.base import first_line
+from spectag.training.published_labels import PublishedLabels
 
 MAX_DIFFERENCE = 1e-4
 """Largest difference in probability between the model in the bundle and the networks in training."""
 _LOGIT_ERROR = 4 * MAX_DIFFERENCE  # the slope of the sigmoid is at most 1/4
 _N_CHECKED_CLIPS = 17  # spread over the training clips
 _N_LONGEST_CLIPS = 3  # checked as well
-_N_COMPARED_WITH_TORCH = 5  # of the checked clips; torch is slow for many windows
+_N_COMPARED = 5  # of the checked clips; PyTorch is slow for many windows
 _MAX_CHECKED_SECONDS = 600.0  # the sound in all checked clips together, but at least one clip
 _MAX_NOVELTY_DIFFERENCE = 1e-3  # between the novelty by the bundle and that in training
 _N_MEASURED_CLIPS = 100  # whose level, bandwidth and duration are stored
@@ -106,6 +109,7 @@ class TrainingRecord:
     epochs: tuple[Epoch, ...]
     all_training_clips: OutOfFoldPredictions  # those of `out_of_fold` and the clips with noisy labels
     window_thresholds: FloatArray | None = None  # (n_labels,), NaN for labels without one
+    published: PublishedLabels | None = None  # that the bundle has, too; nothing else in the record is about them
 
 
 def check_output(output: Path) -> None:
@@ -124,6 +128,7 @@ def check_output(output: Path) -> None:
         raise BundleError(f"{output}: is the current folder, which cannot be replaced; choose another folder for -o")
     if output.exists() and not output.is_dir():
         raise BundleError(f"{output}: is a file, but a model is a folder; choose another path for -o")
+    check_output_folder(output)
     parent = next(folder for folder in output.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise BundleError(f"{output}: cannot write to {parent}; choose another folder for -o")
@@ -140,9 +145,14 @@ def _foreign_files(bundle: Path) -> list[str]:
 
 
 def write_bundle(
-    output: Path, record: TrainingRecord, members: Sequence[BundleMember], weights: EnsembleWeights = ONE_MODEL
+    output: Path,
+    record: TrainingRecord,
+    members: Sequence[BundleMember],
+    weights: EnsembleWeights = ONE_MODEL,
+    *,
+    log: Log = no_log,
 ) -> float:
-    """Write a bundle; return the largest difference in probability between its model.onnx and PyTorch.
+    """Write a bundle; return the largest difference in probability between its model.onnx and training.
 
     Members of weight 0 are left out. If one member remains, its weight and the bias become part of its head, and the
     bundle is that of a single network. Before the bundle gets its name, `Tagger.tag` tags some of the training clips,
@@ -158,12 +168,15 @@ def write_bundle(
     """
     output = output.resolve()  # the target of a symbolic link is replaced, not the link
     members, weights = _without_unused(members, weights)
+    if record.published is not None:
+        members = record.published.added_to(members)
+        record = dataclasses.replace(record, calibration=record.published.calibration_with(record.calibration))
     with _replaced_when_complete(output) as folder:
         folders = [folder / name for name in _member_folders(len(members))]
         # the calibration of an ensemble is applied to its combined logits, outside of model.onnx
         write_networks(folders, members, record.calibration if len(members) == 1 else None)
         checked = _checked_clips(members[0].clips)
-        difference = _onnx_difference(folders, members, weights, record.calibration, checked[:_N_COMPARED_WITH_TORCH])
+        difference = _onnx_difference(folders, members, weights, record.calibration, checked[:_N_COMPARED])
         info = _info(record, members, weights, difference)
         write_info(folder, info)
         _check_tagging(folder, record, members, weights, checked)
@@ -174,6 +187,7 @@ def write_bundle(
         (folder / CARD_FILE).write_text(render_card(info, output.name), encoding="utf-8")
         if record.epochs:
             write_history(folder / HISTORY_FILE, record.epochs)
+            save_learning_curves(folder / CURVES_FILE, record.epochs, title=output.name, log=log)
     return difference
 
 
@@ -215,21 +229,21 @@ def _onnx_difference(
     calibration: Calibration | None,
     checked: Sequence[int],
 ) -> float:
-    """The largest difference in probability between ONNX and PyTorch, of any member or of the ensemble."""
+    """The largest difference in probability between ONNX and training, of any member or of the ensemble."""
     sessions = [open_session(folder / ONNX_FILE, n_threads=1) for folder in folders]
     member_calibration = calibration if len(members) == 1 else None
     largest = 0.0
     for index in checked:
         outputs = [member.outputs(session, index) for session, member in zip(sessions, members, strict=True)]
-        probabilities, onnx_logits, torch_logits = zip(*outputs, strict=True)
-        expected = [probabilities_of(logits, member_calibration) for logits in torch_logits]
-        ensembles = [probabilities_of(weights(logits), calibration) for logits in (onnx_logits, torch_logits)]
-        for by_onnx, by_torch in (*zip(probabilities, expected, strict=True), ensembles):
-            largest = float(np.maximum(largest, np.abs(by_onnx - by_torch).max()))  # unlike max, keeps a NaN
+        probabilities, onnx_logits, logits_in_training = zip(*outputs, strict=True)
+        expected = [probabilities_of(logits, member_calibration) for logits in logits_in_training]
+        ensembles = [probabilities_of(weights(logits), calibration) for logits in (onnx_logits, logits_in_training)]
+        for by_onnx, in_training in (*zip(probabilities, expected, strict=True), ensembles):
+            largest = float(np.maximum(largest, np.abs(by_onnx - in_training).max()))  # unlike max, keeps a NaN
     if not largest <= MAX_DIFFERENCE:
         raise BundleError(
-            f"model.onnx differs from torch by {largest:.1e} in probability, more than {MAX_DIFFERENCE:g}; "
-            "please report this with the versions of torch and onnxruntime"
+            f"model.onnx differs from training by {largest:.1e} in probability, more than {MAX_DIFFERENCE:g}; "
+            "please report this with the versions of onnxruntime, and of torch if it is installed"
         )
     return largest
 
@@ -310,16 +324,23 @@ def _info(
 ) -> BundleInfo:
     is_fitted = ~np.isnan(record.thresholds)
     thresholds = np.where(is_fitted, record.thresholds, DEFAULT_THRESHOLD)
+    labels, window_thresholds = record.manifest.labels.names, record.window_thresholds
+    if record.published is not None:
+        labels = (*labels, *record.published.names)
+        thresholds, is_fitted, window_thresholds = record.published.with_thresholds(
+            thresholds, is_fitted, window_thresholds
+        )
     return BundleInfo(
-        labels=record.manifest.labels.names,
+        labels=labels,
         front_end=members[0].front_end,
+        window=members[0].front_end.window,
         backbone=_backbone_info(members[0]),
         members=_member_infos(members, weights) if len(members) > 1 else (),
         bias=weights.bias,
         novelty=_novelty_info(members),
         thresholds=tuple(thresholds.tolist()),
         thresholds_fitted=tuple(is_fitted.tolist()),
-        window_thresholds=_window_thresholds(record.window_thresholds, thresholds),
+        window_thresholds=_window_thresholds(window_thresholds, thresholds),
         calibration=record.calibration,
         calibration_method=record.recipe.calibration,
         metrics=_metrics(record),
@@ -329,12 +350,18 @@ def _info(
             n_clips_per_label=tuple(record.manifest.multi_hot().sum(axis=0).tolist()),
             fingerprint=_data_fingerprint(record),
         ),
+        parents={name: above for name, above in record.manifest.parents.items() if {name, *above} <= set(labels)},
+        extends=record.published and record.published.info,
         onnx_difference=onnx_difference,
         versions={
             "python": sys.version.split()[0],
-            **{name: version(name) for name in ("spectag", "torch", "onnxruntime", "numpy")},
+            **{name: version(name) for name in ("spectag", *_torch_if_used(), "onnxruntime", "numpy")},
         },
     )
+
+
+def _torch_if_used() -> list[str]:
+    return ["torch"] if "torch" in sys.modules else []
 
 
 def _novelty_info(members: Sequence[BundleMember]) -> NoveltyInfo | None:
@@ -366,7 +393,7 @@ def _member_infos(members: Sequence[BundleMember], weights: EnsembleWeights) -> 
 
 def _backbone_info(member: BundleMember) -> BackboneInfo:
     recipe = member.recipe
-    spec = backbone_spec(recipe.backbone)
+    spec, windows = backbone_spec(recipe.backbone), member.network.windows
     initial = recipe.init and read_info(recipe.init).backbone
     pretrained_on = spec.pretrained_on if recipe.pretrained else "nothing"
     return BackboneInfo(
@@ -376,7 +403,7 @@ def _backbone_info(member: BundleMember) -> BackboneInfo:
         pretrained_on=initial.pretrained_on if initial else pretrained_on,
         licence=spec.licence,
         weights_sha256=member.weights_sha256,
-        clip_windows=None if member.network.windows is None else ClipWindows(),
+        clip_windows=None if windows is None else ClipWindows(n_labels=windows.n_labels),
     )
 
 

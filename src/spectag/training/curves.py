@@ -1,12 +1,15 @@
 """A figure of learning curves."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectag.errors import MissingExtraError
 from spectag.system.epoch_log import Epoch
-from spectag.system.figures import OKABE_ITO, TITLE_LENGTH, new_figure, shorten_middle
+from spectag.system.figures import OKABE_ITO, TITLE_LENGTH, new_figure, save_figure, shorten_middle
+from spectag.system.progress import Log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +18,14 @@ if TYPE_CHECKING:
 
 TRAINING_COLORS = (*OKABE_ITO, "#000000")
 _MAX_MARKERS = 30  # with more epochs, their points are not marked
+
+
+def save_learning_curves(path: Path, epochs: Sequence[Epoch], *, title: str, log: Log) -> None:
+    """Write the figure of `draw_learning_curves` to a file. Without matplotlib, the log says that there is none."""
+    try:
+        save_figure(draw_learning_curves(epochs, title=title), path)
+    except MissingExtraError as error:
+        log(f"no picture of the learning curves: {error}")
 
 
 def draw_learning_curves(epochs: Sequence[Epoch], *, title: str = "") -> "Figure":

@@ -122,6 +122,7 @@ class TrainingRun:
             if members and inputs.readable_clips != members[0].readable_clips:
                 raise DataError(f"{manifest.source}: the members could not all read the same clips; train again")
             members.append(inputs)
+        _check_parts(members)
         y_true = members[0].clips.manifest.targets()
         if not (y_true == 1).any():
             raise DataError(f"{manifest.source}: no clip has a label, so there is nothing to train on")
@@ -244,7 +245,7 @@ class TrainingRun:
         features = 0.0
         if inputs.store.folder not in frozen_stores:
             features = seconds_of_features(inputs, y_true, with_windows=False)
-        return features, seconds_of_writing(inputs, y_true.shape[1], is_frozen=False)
+        return features, seconds_of_writing(inputs, y_true.shape[1])
 
     def fit(
         self,
@@ -487,13 +488,13 @@ class TrainingRun:
     def write_bundle(self, output: Path, record: TrainingRecord, ensemble: EnsembleFit) -> float:
         """Write the bundle from the main process, and delete the checkpoints.
 
-        Returns the largest difference in probability between ONNX and PyTorch, 0 in the other processes.
+        Returns the largest difference in probability between ONNX and training, 0 in the other processes.
         """
         difference = 0.0
         if self.processes.is_main:
-            self.callbacks.log("writing the model, and comparing model.onnx with torch")
+            self.callbacks.log("writing the model, and comparing model.onnx with training")
             members, weights = ensemble.bundle_members()
-            difference = write_bundle(output, record, members, weights)
+            difference = write_bundle(output, record, members, weights, log=self.callbacks.log)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.processes.wait()
         return difference
@@ -546,3 +547,14 @@ def _fingerprint(inputs: MemberInputs, cross_validation: CrossValidation) -> str
             digest.update(" ".join(inputs.noisy.keys).encode())
             digest.update(fold.noisy.targets.tobytes() + fold.noisy.weights.tobytes())
     return digest.hexdigest()
+
+
+def _check_parts(members: Sequence[MemberInputs]) -> None:
+    """Raise a ConfigError if the networks of an ensemble process long recordings in parts of different lengths."""
+    lengths = {member.front_end.part_seconds for member in members if not member.clips.manifest.holds_images}
+    if len(lengths) > 1:
+        listed = ", ".join(f"{member.recipe.backbone} {member.front_end.part_seconds:g} s" for member in members)
+        raise ConfigError(
+            f"the networks of an ensemble need the same longest input, but these take {listed}; set max_seconds or "
+            "window_seconds in a network card, or train them one by one"
+        )

@@ -70,7 +70,6 @@ class EnsembleFit:
         members, weights = [], []
         for inputs, fit, weight in zip(self.inputs, self.fits, self.weights.weights, strict=True):
             for network in fit.networks:
-                is_frozen = network.extractor is inputs.store.extractor
                 members.append(
                     BundleMember(
                         recipe=inputs.recipe,
@@ -81,7 +80,6 @@ class EnsembleFit:
                         weights_sha256=inputs.store.weights_sha256,
                         other_weights=fit.other_weights,
                         novelty=fit.novelty,
-                        is_frozen=is_frozen,
                     )
                 )
                 weights.append(weight / len(fit.networks))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,17 @@ from spectag.audio.fingerprints import Fingerprint
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
 from spectag.data.audio_groups import SharingClips
+from spectag.data.background import with_background
 from spectag.data.clips import Clip, Manifest
 from spectag.data.corrections import read_corrections
 from spectag.data.fingerprint_cache import cached_shared_audio, clip_fingerprints
-from spectag.data.manifest import as_manifest, read_manifest
+from spectag.data.manifest import ManifestInput, as_manifest, read_manifest
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.data.shared_audio import SharedAudio
 from spectag.data.spectrograms.clip_inputs import ClipInputs
-from spectag.errors import ConfigError, did_you_mean
+from spectag.errors import BundleError, ConfigError, did_you_mean
+from spectag.models.bundle import read_info
+from spectag.models.nearby_models import is_model
 from spectag.models.out_of_fold import OutOfFoldPredictions, portable_clip_names, portable_group_names
 from spectag.scoring.bootstrap import Resampling
 from spectag.scoring.calibration import Calibration, CrossFitted, fit_calibration, probabilities_of
@@ -31,17 +34,19 @@ from spectag.scoring.scores import Scores, score_predictions
 from spectag.scoring.thresholds import fit_thresholds, fit_window_thresholds
 from spectag.system.cache import writable_cache_folder
 from spectag.system.epoch_log import Epoch, OnEpoch, checkpoint_folder
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 from spectag.training.bundle_writer import FoldScore, TrainingRecord, check_output
 from spectag.training.ensemble import TrainingRun
 from spectag.training.ensemble_fit import EnsembleFit, MemberScore
 from spectag.training.heads.learning_curve import LearningCurve
 from spectag.training.heads.per_fold import WindowLogits
 from spectag.training.members.member import MemberInputs
+from spectag.training.published_labels import PublishedLabels
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.held_out import MIN_GROUPS, HeldOut, hold_out, is_given
+from spectag.training.setup.requirements import check_requirements
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning
@@ -51,7 +56,7 @@ MAX_COMPARED = 10_000
 _NOTABLE_OPTIMISM = 0.005  # of lwlrap; a few clips seem to share audio by chance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """The result of a training.
 
@@ -71,6 +76,11 @@ class TrainResult:
     members: tuple[MemberScore, ...] = ()
     learning_curve: LearningCurve | None = None
 
+    def __repr__(self) -> str:
+        """The folder of the model, and its scores."""
+        skipped = f", {len(self.skipped):,} clips skipped" if self.skipped else ""
+        return f"TrainResult({str(self.bundle)!r}, scores={self.scores}{skipped})"
+
     def to_dict(self) -> dict[str, Any]:
         """The scores and the skipped clips, for JSON."""
         return {
@@ -85,8 +95,9 @@ class TrainResult:
         }
 
 
+@shows_progress
 def train(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     output: str | Path,
     recipe: Recipe | None = None,
     *,
@@ -101,7 +112,7 @@ def train(
 
     Parameters
     ----------
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
         Sounds, or images of spectrograms, and their labels.
     output : path
         Folder of the bundle; an earlier bundle there is replaced.
@@ -115,7 +126,8 @@ def train(
     tensorboard : path, optional
         Folder for TensorBoard: gets a subfolder with the name of the output, with a run for each training by epochs.
     progress, log, on_epoch
-        Called with the progress of each step, with messages, and with each epoch.
+        `progress=True` shows progress bars, `log=print` prints messages; or functions that receive the progress of each
+        step, the messages, and each epoch.
 
     Raises
     ------
@@ -124,8 +136,11 @@ def train(
         are skipped and listed in the result.
     """
     recipe, data, output = recipe or Recipe(), data or DataOptions(), Path(output)
+    check_requirements(recipe)
     check_output(output)
-    manifest, noisy = read_training_data(manifest, data)
+    if is_model(output):
+        log(_note_about(output))
+    manifest, noisy = read_training_data(manifest, data, log)
     if data.corrections is not None:
         log(read_corrections(data.corrections).summary())
     _log_notes(manifest, recipe, resume, log)
@@ -162,6 +177,7 @@ def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path, workers: 
         ensemble.epochs,
         out_of_fold.with_training_clips(_out_of_fold(noisy, None, None)) if noisy else out_of_fold,
         _fit_window_thresholds(out_of_fold, ensemble.window_logits, calibration),
+        None if recipe.extend is None else PublishedLabels.beside(clips.manifest.labels, recipe.extend),
     )
     onnx_difference = run.write_bundle(output, record, ensemble)
     return TrainResult(
@@ -200,6 +216,7 @@ def first_fine_tuning(
     member = next((member for member in recipe.member_recipes() if member.mode == "finetune"), None)
     if member is None:
         raise ConfigError("this recipe fine-tunes no network (lbfgs has no learning rate); set --mode finetune")
+    check_requirements(member)
     processes, root = _connect_processes(member), _cache_root(data.cache)
     run = TrainingRun(member, root, Path(), processes, False, callbacks)
     [inputs] = run.open_inputs(manifest, noisy, data.workers)
@@ -237,6 +254,7 @@ def score_recipe(
     ConfigError
         If the recipe holds out no clips. Other errors are those of `train`.
     """
+    check_requirements(recipe)
     run = TrainingRun(recipe, _cache_root(data.cache), checkpoints, _connect_processes(recipe), True, callbacks)
     inputs = run.open_inputs(manifest, noisy, data.workers)
     _, held_out, out_of_fold = _cross_validate(run, inputs, data.workers, train_on_all=False)
@@ -247,8 +265,10 @@ def score_recipe(
     return RecipeScore(scores, inputs[0].clips.skipped)
 
 
-def read_training_data(manifest: str | Path | Manifest, options: DataOptions) -> tuple[Manifest, Manifest | None]:
-    """The manifest, and that of clips with noisy labels, which must have the same labels."""
+def read_training_data(
+    manifest: ManifestInput, options: DataOptions, log: Log = no_log
+) -> tuple[Manifest, Manifest | None]:
+    """The manifest with the background, and that of clips with noisy labels, which must have the same labels."""
     manifest = as_manifest(
         manifest,
         audio_dir=options.audio_dir,
@@ -256,8 +276,11 @@ def read_training_data(manifest: str | Path | Manifest, options: DataOptions) ->
         label_column=options.label_column,
         label_separator=options.label_separator,
         corrections=options.corrections,
+        hierarchy=options.hierarchy,
         complete_annotations=options.complete_annotations,
     )
+    if options.background is not None:
+        manifest = with_background(manifest, options.background, log=log)
     if options.noisy is None:
         return manifest, None
     return manifest, read_manifest(
@@ -265,6 +288,7 @@ def read_training_data(manifest: str | Path | Manifest, options: DataOptions) ->
         labels=manifest.labels,
         label_column=options.label_column,
         label_separator=options.label_separator,
+        hierarchy=options.hierarchy,
     )
 
 
@@ -277,10 +301,24 @@ def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> No
     if n_unlabelled:
         log(f"clips without labels: {n_unlabelled}; they are negative examples of every label")
     _log_weights_and_unknown_labels(manifest, log)
+    if recipe.extend is not None:
+        log(str(PublishedLabels.beside(manifest.labels, recipe.extend)))
     if any(member.mode == "finetune" and member.finetune.unfreeze == 0 for member in recipe.member_recipes()):
         log("the frozen network processes every clip in every epoch, because its inputs change; this takes longer")
     if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
         log("--resume has no effect: only fine-tuning can be resumed; features of frozen networks are cached anyway")
+
+
+def _note_about(output: Path) -> str:
+    """That a model will be replaced: nobody should lose one by a name that was used before."""
+    with suppress(BundleError):
+        info = read_info(output)
+        trained_on = f" of {info.data.name}" if info.data.name else ""
+        return (
+            f"{output}: there is a model already ({len(info.labels)} labels{trained_on}); it is replaced when this "
+            "training is complete. To keep it, stop, and choose another folder for -o"
+        )
+    return f"{output}: there is a model already; it is replaced when this training is complete"
 
 
 def _log_weights_and_unknown_labels(manifest: Manifest, log: Log) -> None:

@@ -207,7 +207,7 @@ def cost_of_frozen(inputs: MemberInputs, y_true: BoolArray | FloatArray, n_train
             lambda part: inputs.mixed_clips(y_true, numbers[part], progress=silent), len(numbers)
         )
     heads = _seconds_of_heads(inputs, y_true, n_trained) if is_exact else len(n_trained) * _SECONDS_PER_GRADIENT_HEAD
-    writing = seconds_of_writing(inputs, y_true.shape[1], is_frozen=True)
+    writing = seconds_of_writing(inputs, y_true.shape[1])
     return FrozenCost(features, heads, per_mixed, n_mixed, len(n_trained), writing)
 
 
@@ -229,9 +229,9 @@ def seconds_of_features(inputs: MemberInputs, y_true: BoolArray | FloatArray, *,
     return _seconds_per_item(make, len(sample)) * (len(missing) - len(sample) + n_noisy)
 
 
-def seconds_of_writing(inputs: MemberInputs, n_labels: int, *, is_frozen: bool) -> float:
+def seconds_of_writing(inputs: MemberInputs, n_labels: int) -> float:
     """The expected time for writing and checking the network of a member, by the export of one."""
-    return _EXPORTS_PER_NETWORK * seconds_per_export(inputs, n_labels, is_frozen=is_frozen)
+    return _EXPORTS_PER_NETWORK * seconds_per_export(inputs, n_labels)
 
 
 def _seconds_per_item(make: Callable[[slice], object], n_items: int) -> float:

@@ -68,6 +68,21 @@ def test_index_gives_the_same_as_its_folder_without_its_model(recordings, tmp_pa
     assert of_index == of_folder
 
 
+def test_the_channel_is_chosen_or_that_of_the_index(tmp_path):
+    rain, other = sound("Rain", 1), sound("Engine", 2)
+    (tmp_path / "stereo").mkdir()
+    soundfile.write(tmp_path / "stereo" / "a.wav", np.stack([rain + 3 * other, -3 * other], axis=1) / 8, RATE)
+    excerpt = tmp_path / "excerpt.wav"
+    write_audio(excerpt, other[RATE : 4 * RATE], RATE)  # the channels cancel it in their mean
+    found = {
+        channel: starts(spectag.search_fingerprints(tmp_path / "stereo", excerpt, channel=channel))
+        for channel in (None, "mix", 2)
+    }
+    assert found == {None: {}, "mix": {}, 2: {"a.wav": pytest.approx(1.0, abs=0.02)}}
+    spectag.index(tmp_path / "stereo", tmp_path / "index", model=make_bundle(tmp_path / "model"), channel=2)
+    assert starts(spectag.search_fingerprints(tmp_path / "index", excerpt)) == found[2]
+
+
 def test_copies_of_an_excerpt_are_found_and_the_excerpt_itself_is_not(recordings):
     original = recordings / "süd" / "Engine ä1.wav"
     shutil.copy(original, recordings / "copy.wav")

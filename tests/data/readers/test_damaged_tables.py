@@ -63,7 +63,11 @@ def read(folder: Path, content: bytes, name: str = "clips.csv") -> str:
         (GOOD.replace(b"\n", b"\r"), "Cat, Dog"),
         (b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n"), "Cat, Dog"),
         (b"fname\n", "no labels"),
-        (b'{"fname": "a.wav", "labels": ["Dog"]}\n', "line 1: .*is a closing quote missing"),
+        (b'{"fname": "a.wav", "labels": ["Dog"]}\n', r"clips\.csv: this looks like JSON; .* pandas\.read_json"),
+        (b'[\n {"fname": "a.wav", "labels": ["Dog"]}\n]', "this looks like JSON"),
+        (b"fname labels\na.wav Dog\n", "the first line is 'fname labels', .* separated by .*, not by spaces"),
+        (b"file   start end  label\na.wav  0     1    Dog\n", "not by spaces"),
+        (GOOD.replace(b",", b"|"), "Cat, Dog"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "not text"),
     ],
 )
@@ -121,6 +125,7 @@ tables = st.one_of(
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=tables, name=st.sampled_from(["clips.csv", "a.txt", "b.Table.1.selections.txt"]))
 @example(content=b"1 2", name="a.txt")
+@example(content=b'\t ""\x01', name="clips.csv")
 def test_any_bytes_are_read_or_an_error_in_one_line(tmp_path, content, name):
     assert not read(tmp_path, content, name).startswith("not one short line")
     (tmp_path / name).unlink()

@@ -408,6 +408,47 @@ def test_tables_as_excel_saves_them(tmp_path, content):
     assert (tags(manifest), times(manifest)) == ([("a.wav", ("Dog", "Cat"))], [(0.5, 1.5)])
 
 
+@pytest.mark.parametrize("times", [("05:30:00", "23:10:05"), ("05:30", "17:00")])
+def test_a_clock_time_without_an_end_is_when_the_clip_was_recorded(tmp_path, times):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = write(tmp_path / "m.csv", f"fname,start_time,labels\na.wav,{times[0]},Dog\nb.wav,{times[1]},Cat\n")
+    with pytest.warns(DataWarning, match=rf"column start_time contains clock times such as {times[0]}, .* no end"):
+        manifest = read_manifest(table)
+    clip_times = [(clip.start_seconds, clip.end_seconds) for clip in manifest.clips]
+    assert ([clip.labels for clip in manifest.clips], clip_times) == ([("Dog",), ("Cat",)], [(0, None), (0, None)])
+
+
+@pytest.mark.parametrize("time", ["2024-05-01T05:30:00", "20240501T053000+0200", "01.05.2024 05:30"])
+def test_a_date_is_when_the_clip_was_recorded(tmp_path, time):
+    touch(tmp_path, "a.wav")
+    manifest = read_manifest(write(tmp_path / "m.csv", f"fname,start_time,labels\na.wav,{time},Dog\n"))
+    assert times(manifest) == [(0, None)]
+
+
+def test_a_clock_time_with_an_end_and_seconds_without_are_excerpts(tmp_path):
+    touch(tmp_path, "a.wav")
+    both = write(tmp_path / "m.csv", "fname,start,end,labels\na.wav,00:01:30,00:02:00,Dog\n")
+    assert times(read_manifest(both)) == [(90, 120)]
+    assert times(read_manifest(write(tmp_path / "n.csv", "fname,start,labels\na.wav,90,Dog\n"))) == [(90, None)]
+
+
+def test_an_annotation_with_a_start_needs_an_end(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = write(tmp_path / "m.csv", "fname,start,end,event_label\na.wav,0,1,Dog\na.wav,5,,Cat\n")
+    with pytest.raises(DataError, match=r"m\.csv, line 3: the sound starts at 5, but has no end; fill it in"):
+        read_manifest(table)
+    clips = write(tmp_path / "n.csv", "fname,start,end,labels\na.wav,0,1,Dog\na.wav,5,,Cat\n")
+    assert times(read_manifest(clips)) == [(0, 1), (5, None)]
+
+
+def test_annotations_without_times_are_of_the_whole_recording_and_counted(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    lines = ["fname,start,end,event_label", "a.wav,0,1,Dog", "b.wav,,,Rain", "c.wav,,,Rain", ""]
+    with pytest.warns(DataWarning, match="2 annotations have neither start nor end, such as that in line 3") as warned:
+        manifest = read_manifest(write(tmp_path / "m.csv", "\n".join(lines)))
+    assert (len(warned), times(manifest)) == (1, [(0, 1), (0, None), (0, None)])
+
+
 # ---------------------------------------------------------------------------------------------- labels
 
 
@@ -445,6 +486,37 @@ def test_texts_for_empty_cells_are_no_labels_and_pointed_out(tmp_path, text):
     table = write(tmp_path / "m.csv", f"fname,species\na.wav,{text}\nb.wav,Owl\nc.wav,['{text}']\n")
     with pytest.warns(DataWarning, match=f"1 fields of the column species are '{text}', which is read as no label"):
         assert tags(read_manifest(table)) == [("a.wav", ()), ("b.wav", ("Owl",)), ("c.wav", (text,))]
+
+
+def test_different_texts_for_empty_cells_are_one_warning(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
+    table = write(tmp_path / "m.csv", "fname,species\na.wav,NA\nb.wav,Owl\nc.wav,null\nd.wav,NA\n")
+    with pytest.warns(DataWarning) as warned:
+        read_manifest(table)
+    (warning,) = warned
+    assert "3 fields of the column species are 'NA' (2), 'null' (1), which is read as no label" in str(warning.message)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        (['"Chicken, rooster"', "Dog", '"Dog, Fly, housefly"'], ("Chicken, rooster", "Dog", "Fly, housefly"), None),
+        (['"Chicken, rooster"', "Chicken"], ("Chicken", "Chicken, rooster"), "'Chicken' is a label, too"),
+    ],
+)
+def test_names_of_audioset_are_kept_whole(tmp_path, rows, labels, message, recwarn):
+    names = [f"{number}.wav" for number in range(len(rows))]
+    touch(tmp_path, *names)
+    lines = [f"{name},{row}" for name, row in zip(names, rows, strict=True)]
+    table = write(tmp_path / "m.csv", "\n".join(["fname,labels", *lines, ""]))
+    assert read_manifest(table).labels.names == labels
+    assert [message in str(warning.message) for warning in recwarn] == ([] if message is None else [True])
+    assert "rooster" in read_manifest(table, label_separator=",").labels
+
+
+def test_folders_with_names_of_audioset_are_one_label(tmp_path):
+    touch(tmp_path, "Chicken, rooster/a.wav", "Bark, Knock/b.wav")
+    assert [clip.labels for clip in read_manifest(tmp_path).clips] == [("Bark", "Knock"), ("Chicken, rooster",)]
 
 
 @pytest.mark.parametrize(

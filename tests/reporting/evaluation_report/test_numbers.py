@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.evaluations import random_predictions
+from spectag.audio.spectrogram_drawing import frequency_ticks
 from spectag.config.backbones import AUDIOSET_MEL
 from spectag.data.clips import Clip
 from spectag.data.labels import LabelSet
@@ -24,7 +25,6 @@ from spectag.reporting.evaluation_report.curves import mean_curve, precision_rec
 from spectag.reporting.evaluation_report.dot_tables import difference_scale, score_scale
 from spectag.reporting.number_texts import difference_interval_text, interval_text, percent, score_text
 from spectag.reporting.scales import Scale, round_numbers
-from spectag.reporting.spectrograms import frequency_ticks
 from spectag.scoring.bootstrap import Estimate
 from spectag.scoring.metrics import average_precision
 

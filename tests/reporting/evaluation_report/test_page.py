@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from PIL import Image
 
 from helpers.bundles import MEL, make_bundle, tone
 from helpers.evaluations import LABELS, make_evaluation, make_model_evaluation, random_predictions
+from helpers.pages import Page
 from spectag.audio.files import write_audio
 from spectag.audio.mel import hz_to_mel, image_mel_limits
 from spectag.audio.spectrogram_image import write_png
@@ -32,48 +32,10 @@ from spectag.reporting.label_colors import LabelColors
 from spectag.scoring.bootstrap import Estimate
 from spectag.system.progress import silent
 
-VOID = {"meta", "input", "img", "br", "link"}
 HOSTILE = '<script>alert(1)</script> & "quotes" </style>'
 SECTIONS = [
     "summary", "comparison", "slices", "labels", "curves", "confusion", "calibration", "clips", "worst", "surprises",
 ]  # fmt: skip
-
-
-class Page(HTMLParser):
-    """The elements and the text of a page; checks that every tag is closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.html, self.open, self.elements, self.texts = text, [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
-            self.texts.append(data)
-
-    def all(self, tag, **values):
-        return [
-            attributes
-            for name, attributes in self.elements
-            if name == tag and all(attributes.get(key) == value for key, value in values.items())
-        ]
-
-    @property
-    def text(self):
-        return re.sub("[ \n]+", " ", " ".join(self.texts))
 
 
 def write_sounds(predictions, seconds=0.3, sample_rate=8000):
@@ -407,10 +369,29 @@ def test_report_that_cannot_be_written_leaves_no_file(written, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_progress_counts_the_drawn_clips(written, tmp_path):
-    calls = []
-    write_report(make_evaluation(written[2]), tmp_path / "r.html", n_clips=2, progress=lambda *call: calls.append(call))
-    assert [n_done for _, n_done, _ in calls] == list(range(calls[0][2] + 1))
+def test_only_the_first_clips_of_each_kind_are_explained_and_progress_counts_them(tmp_path, rng):
+    tagger = Tagger(make_bundle(tmp_path / "model"))
+    predictions = random_predictions(rng, n_clips=40, labels=tagger.labels.names, folder=tmp_path)
+    for clip in predictions.clips:
+        write_audio(clip.path, np.concatenate([tone(name, 0.5) for name in ("low", "middle", "high")]), 16_000)
+    model = make_model_evaluation(predictions, tagger=tagger)
+    calls, texts = [], []
+    for n_explained in (0, 1, 2):
+        path = write_report(
+            make_evaluation(model),
+            tmp_path / "report.html",
+            n_clips=2,
+            n_explained=n_explained,
+            progress=lambda *call: calls.append(call),
+        )
+        texts.append(path.read_text("utf-8"))
+    cards = [text.split('<article class="card"')[1:] for text in texts]
+    assert [len(of_report) for of_report in cards] == [4, 4, 4], "all chosen clips are shown"
+    has_maps = [["data-map=" in card for card in of_report] for of_report in cards]
+    assert has_maps == [[False] * 4, [True, False, True, False], [True] * 4]
+    steps = [(step, n_total) for step, n_done, n_total in calls if n_done == 0]
+    assert steps == [("clips drawn", 4), ("explaining clips", 2), ("clips drawn", 2), ("explaining clips", 4)]
+    assert calls == [(step, n_done, n_total) for step, n_total in steps for n_done in range(n_total + 1)]
 
 
 def test_report_module_imports_neither_torch_nor_matplotlib():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from helpers.file_events import (
 )
 from spectag.models.timeline import Timeline
 from spectag.system.output import escape_formula, open_output, unescape_formula
-from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
+from spectag.tagging.formats.csv_and_jsonl import write_csv, write_json, write_jsonl, write_tsv
 
 
 def csv_of(*files):
@@ -102,7 +103,7 @@ def test_jsonl_has_an_object_for_each_window_even_without_tags():
 
 def test_jsonl_has_an_object_for_each_segment():
     two = make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=make_windows([1], [0]))
-    assert records_of(two, by_window=False) == [
+    assert records_of(replace(two, by_window=False)) == [
         {"file": "a.wav", "start": 0.0, "end": 3.0, "tags": [{"label": "Bark", "probability": 0.9}]},
         {"file": "a.wav", "start": 1.0, "end": 2.0, "tags": [{"label": "Hi-hat", "probability": 0.8}]},
     ]
@@ -115,14 +116,34 @@ def test_event_without_a_window_is_an_error():
 
 @given(labels=st.lists(any_text, max_size=5), file=any_text)
 def test_json_reads_any_label_and_any_file_name(labels, file):
-    records = records_of(make_recording_with_labels(*labels, file=file), by_window=False)
+    records = records_of(replace(make_recording_with_labels(*labels, file=file), by_window=False))
     assert [record["tags"][0]["label"] for record in records] == labels
     assert {record["file"] for record in records} <= {file}
 
 
+def test_json_is_the_list_of_the_objects_of_json_lines():
+    files = [make_recording_with_labels(*TRICKY_LABELS), make_recording("b.wav")]
+    out = io.StringIO(newline="")
+    write_json([replace(file, by_window=False) for file in files], out)
+    assert json.loads(out.getvalue()) == records_of(replace(files[0], by_window=False))
+    assert len(out.getvalue().splitlines()) == len(TRICKY_LABELS) + 2
+    empty = io.StringIO(newline="")
+    write_json([], empty)
+    assert json.loads(empty.getvalue()) == []
+
+
+def test_tsv_has_the_fields_of_the_csv():
+    recording = make_recording_with_labels(*TRICKY_LABELS, *MULTILINE_LABELS)
+    out = io.StringIO(newline="")
+    write_tsv([recording], out)
+    rows = list(csv.reader(io.StringIO(out.getvalue(), newline=""), delimiter="\t"))
+    assert rows == list(csv.reader(io.StringIO(csv_of(recording), newline="")))
+
+
 def test_pandas_reads_json_lines(tmp_path):
     with open_output(tmp_path / "a.jsonl") as out:
-        write_jsonl([make_recording_with_labels(*TRICKY_LABELS, *MULTILINE_LABELS)], out, by_window=False)
+        recording = make_recording_with_labels(*TRICKY_LABELS, *MULTILINE_LABELS)
+        write_jsonl([replace(recording, by_window=False)], out)
     table = pd.read_json(tmp_path / "a.jsonl", lines=True)
     assert [tags[0]["label"] for tags in table["tags"]] == [*TRICKY_LABELS, *MULTILINE_LABELS]
 
@@ -140,10 +161,11 @@ def test_novelty_is_the_last_column_if_the_model_has_it():
     out = io.StringIO(newline="")
     write_csv([file], out, has_novelty=True)
     assert out.getvalue() == "file,start,end,label,probability,novelty\na.wav,0.000,1.000,Bark,0.500000,1.235\n"
-    [record] = records_of(file, by_window=False, has_novelty=True)
+    segments = replace(file, by_window=False)
+    [record] = records_of(segments, has_novelty=True)
     assert record["novelty"] == 1.235
     assert "novelty" not in csv_of(file)
-    assert "novelty" not in records_of(file, by_window=False)[0]
+    assert "novelty" not in records_of(segments)[0]
 
 
 def test_each_window_has_its_novelty_in_json_lines_also_without_tags():

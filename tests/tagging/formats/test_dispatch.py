@@ -1,6 +1,7 @@
 """Every format can be written by its name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers.file_events import make_recording
+from spectag.audio.files import write_audio
 from spectag.data.labels import LabelSet
 from spectag.errors import DataError
 from spectag.models.timeline import Timeline
@@ -27,10 +29,9 @@ def whole_clip():
     return make_recording("/rec/x/a.wav", timeline=timeline)
 
 
-def write_as(name, location, *, files=None, by_window=True, in_folder=True):
+def write_as(name, location, *, files=None, in_folder=True):
     context = TableContext(
         labels=LabelSet(("Bark", "Hi-hat")),
-        by_window=by_window,
         root=common_folder(file.file for file in recordings()),
         low_hz=0,
         high_hz=16_000,
@@ -41,11 +42,17 @@ def write_as(name, location, *, files=None, by_window=True, in_folder=True):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_contains_the_label(tmp_path, name):
+def test_every_format_contains_the_label(tmp_path, tmp_path_factory, name):
     if "parquet" in name:
         pytest.importorskip("pyarrow")
+    if name == "xlsx":
+        pytest.importorskip("xlsxwriter")
     in_folder, suffix = FORMATS[name].write_recording is not None, FORMATS[name].suffix
     files = [whole_clip()] if name == "submission" else None
+    if name in ("sonic-visualiser", "soundevent"):  # they open the recordings
+        files = [replace(file, file=str(tmp_path_factory.mktemp("sounds") / "a.wav")) for file in recordings()]
+        for file in files:
+            write_audio(file.file, np.zeros(80_000, np.float32), 8000)
     location = write_as(name, tmp_path / ("out" if in_folder else f"tags{suffix}"), files=files)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.name.endswith(suffix) for path in files)
@@ -53,6 +60,8 @@ def test_every_format_contains_the_label(tmp_path, name):
     if "parquet" in name:
         table = pd.read_parquet(location)
         assert "Bark" in (table["label"].tolist() if name == "parquet" else table.columns)
+    elif name == "xlsx":
+        assert "Bark" in pd.read_excel(location)["label"].tolist()
     else:
         assert any("Bark" in path.read_text() for path in files)
 
@@ -80,8 +89,10 @@ def test_audacity_without_a_folder_writes_the_track_of_one_recording(tmp_path, c
 
 
 def test_jsonl_has_all_windows_or_only_segments(capsys):
-    for by_window, n_objects in ((True, 4), (False, 1)):
-        write_as("jsonl", None, by_window=by_window)
+    files = [list(recordings()), list(recordings())]
+    segments = [replace(file, by_window=False) for file in files[1]]
+    for chosen, n_objects in ((files[0], 4), (segments, 1)):
+        write_as("jsonl", None, files=chosen)
         records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(records) == n_objects
 

@@ -24,7 +24,7 @@ def labels(*names):
 def test_labels_get_the_logits_of_their_names(classifier, rng):
     prior = name_prior(classifier, labels("Dog_barking", "Rain", "Sea_waves", "Zither"))
     assert prior.names == {"Dog_barking": ("Bark",), "Rain": ("Rain",), "Sea_waves": ("Waves, surf",)}
-    assert str(prior) == "Dog_barking ← Bark; Rain ← Rain; Sea_waves ← Waves, surf"
+    assert str(prior) == 'Dog_barking ← Bark; Rain ← Rain; Sea_waves ← "Waves, surf"'
     features = rng.normal(size=(5, 6))
     expected = features @ classifier.weights + classifier.bias
     np.testing.assert_allclose((features @ prior.weights + prior.bias)[:, :3], expected[:, :3])

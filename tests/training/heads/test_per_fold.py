@@ -145,11 +145,14 @@ def test_prior_is_used_only_if_it_ranks_labels_rightly(rng, is_right):
     data = FrozenFeatures(features.astype(np.float32), SIZES, prior=prior)
     lines = []
     fit_linear_heads(data, CrossValidation.of(y_true, FOLDS), Recipe(), Callbacks(log=lines.append))
-    (names,) = [line for line in lines if line.startswith("labels that the network knows by name")]
-    weight, _, labels = names.rpartition("weight ")[2].partition(": ")
-    assert labels == "label 0 ← name; label 1 ← name; label 2 ← name"
-    left_out = [line for line in lines if line.startswith("left out of these")]
-    assert (float(weight) > 0 and not left_out) == is_right
+    assert not [line for line in lines if line.startswith("left out of these")]
+    names = [line for line in lines if line.startswith("labels that the network knows by name")]
+    assert any(line.endswith("does not help: not used") for line in lines) != is_right
+    assert len(names) == is_right, "a prior without effect is not worth a list of names"
+    for line in names:
+        weight, _, labels = line.rpartition("weight ")[2].partition(": ")
+        assert labels == "label 0 ← name; label 1 ← name; label 2 ← name"
+        assert float(weight) > 0
 
 
 def test_logits_of_the_parts_of_long_clips_are_pooled_after_the_prior_is_added(world, rng):
@@ -235,10 +238,10 @@ def test_best_settings_at_the_end_of_all_that_are_tried_are_reported(world, monk
     lines = []
     monkeypatch.setattr(per_fold, "WIDER_WEIGHT_DECAYS", (10.0, 1e-3))
     monkeypatch.setitem(per_fold._COMPARED, "logistic", [HeadSettings(weight_decay=decay) for decay in (10.0, 1e-3)])
-    monkeypatch.setitem(per_fold._AT_AN_END, HeadSettings(weight_decay=1e-3), "the smallest one")
+    monkeypatch.setitem(per_fold._SMALLEST, HeadSettings(weight_decay=1e-3), "the smallest one")
     fit = fitted(features, y_true, FOLDS, lines=lines, classifier="logistic")
     assert tried(lines) == (1e-3, 2)
-    assert lines[1] == "the best settings of the head are at an end of those that are tried: the smallest one"
+    assert lines[1] == "the best head has the smallest one"
     alone = fitted(features, y_true, FOLDS, weight_decay=1e-3)
     np.testing.assert_allclose(fit.logits.chosen, alone.logits.chosen, atol=1e-3)
 

@@ -43,10 +43,7 @@ def logits_after_training(kind, features, targets, weights=None, *, on):
     data, recipe = FrozenFeatures(features, [2, 4]), HEADS[kind]
     cross_validation = CrossValidation.of(targets, NONE, weights)
     if kind == "sgd":
-        import torch
-
-        fit = fit_by_gradient(data, cross_validation, recipe, Callbacks(), name="")
-        return fit.heads[0](torch.from_numpy(on)).detach().numpy()
+        return fit_by_gradient(data, cross_validation, recipe, Callbacks(), name="").heads[0].logits(on)
     return fit_linear_heads(data, cross_validation, recipe, Callbacks()).heads[0].logits(on)
 
 

@@ -10,9 +10,16 @@ from sklearn.metrics import label_ranking_average_precision_score, log_loss
 
 from spectag.config.recipe import Recipe
 from spectag.errors import ConfigError
+from spectag.training.heads.head_weights import HeadWeights
 from spectag.training.heads.logistic import fit_heads
 from spectag.training.heads.per_fold import FrozenFeatures
-from spectag.training.members.head_training import fit_by_gradient, head_module, initial_head, train_head
+from spectag.training.members.head_training import (
+    fit_by_gradient,
+    head_module,
+    head_weights,
+    initial_head,
+    train_head,
+)
 from spectag.training.networks.network import build_head
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -239,8 +246,8 @@ def test_heads_are_trained_fold_by_fold(data, choice, names, head):
     assert [(epoch.part, epoch.epoch) for epoch in epochs] == [(f"net, {name}", n) for name in names for n in (1, 2, 3)]
     assert fit.epochs == tuple(epochs)
     assert len(fit.heads) == len(names)
-    for rows, module in zip(choice.rows, fit.heads, strict=False):
-        np.testing.assert_array_equal(fit.logits.chosen[rows], logits_by(module, features[rows]))
+    for rows, of_fold in zip(choice.rows, fit.heads, strict=False):
+        np.testing.assert_array_equal(fit.logits.chosen[rows], of_fold.logits(features[rows]))
     assert np.isnan(fit.logits.chosen[~np.any([*choice.rows, np.zeros(N_CLIPS, bool)], axis=0)]).all()
     assert all((epoch.valid_loss is None) == (epoch.part == "net, all clips") for epoch in epochs)
 
@@ -255,4 +262,21 @@ def test_initial_heads_are_drawn_from_the_seed(data):
 def test_head_module_gives_the_same_logits(data):
     features, y_true = data
     (head,) = fit_heads(features, y_true, SIZES, (1e-3,))
-    np.testing.assert_allclose(logits_by(head_module(head), features), head.logits(features), atol=1e-5)
+    module = head_module(head)
+    np.testing.assert_allclose(logits_by(module, features), head.logits(features), atol=1e-5)
+    np.testing.assert_allclose(head_weights(module).logits(features), head.logits(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "layer_norm"])
+def test_arrays_of_a_module_give_its_logits(data, kind):
+    features, _ = data
+    torch.manual_seed(1)
+    module = build_head(kind, N_FEATURES, N_LABELS)
+    for values in module.state_dict().values():
+        values.add_(torch.rand_like(values))
+    head = head_weights(module)
+    np.testing.assert_allclose(head.logits(features), logits_by(module, features), atol=1e-5)
+    np.testing.assert_allclose(head.scaled(2.0, 0.5).logits(features), 2 * head.logits(features) + 0.5, atol=1e-4)
+    assert {name: array.shape for name, array in HeadWeights.zeros(kind, N_FEATURES, N_LABELS).arrays.items()} == {
+        name: array.shape for name, array in head.arrays.items()
+    }

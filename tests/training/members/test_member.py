@@ -23,6 +23,7 @@ from spectag.models.tagger import Tagger
 from spectag.scoring.metrics import lwlrap
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.progress import no_log, silent
+from spectag.training.heads.head_weights import average_heads
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY
 from spectag.training.heads.per_fold import fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
@@ -36,8 +37,10 @@ from spectag.training.members.finetuned import (
     fit_finetuned,
     logits_without_parts,
 )
-from spectag.training.members.member import average_weights, final_networks, fit_frozen, front_end_for, open_inputs
+from spectag.training.members.head_training import head_weights
+from spectag.training.members.member import final_networks, fit_frozen, front_end_for, open_inputs
 from spectag.training.networks.network import build_head
+from spectag.training.networks.weight_averages import average_weights
 from spectag.training.pipeline import train
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
@@ -262,12 +265,14 @@ def test_averaged_batch_counts_are_integers():
 @pytest.mark.parametrize(("final_model", "weights"), [("refit", [7.0]), ("average", [1.5]), ("ensemble", [1.0, 2.0])])
 def test_final_networks_are_those_of_the_recipe(y_true, final_model, weights):
     networks = [constant(value) for value in (1.0, 2.0, 7.0)]
-    kept = final_networks(networks, two_folds(y_true), Recipe(final_model=final_model))
+    kept = final_networks(networks, two_folds(y_true), Recipe(final_model=final_model), average_weights)
     assert [network.weight[0, 0].item() for network in kept] == weights
 
 
 def test_single_split_keeps_its_only_network(y_true):
-    assert len(final_networks([constant(1.0)], single_split(y_true), Recipe(final_model="average"))) == 1
+    assert (
+        len(final_networks([constant(1.0)], single_split(y_true), Recipe(final_model="average"), average_weights)) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,8 +286,12 @@ def test_fine_tuning_holds_out_each_clip_once(inputs_for, y_true, context, final
     assert len(fit.networks) == n_kept
     assert np.isfinite(fit.logits.chosen).all()
     if final_model == "ensemble":
-        np.testing.assert_allclose(logits_of(fit.networks[0], member_inputs)[::2], fit.logits.chosen[::2], atol=1e-4)
-        np.testing.assert_allclose(logits_of(fit.networks[1], member_inputs)[1::2], fit.logits.chosen[1::2], atol=1e-4)
+        np.testing.assert_allclose(
+            logits_of(fit.networks[0].network, member_inputs)[::2], fit.logits.chosen[::2], atol=1e-4
+        )
+        np.testing.assert_allclose(
+            logits_of(fit.networks[1].network, member_inputs)[1::2], fit.logits.chosen[1::2], atol=1e-4
+        )
 
 
 def test_frozen_member_holds_out_each_clip_once(inputs_for, y_true):
@@ -290,8 +299,9 @@ def test_frozen_member_holds_out_each_clip_once(inputs_for, y_true):
     fit = fit_frozen(
         member_inputs, member_inputs.frozen_features(y_true, progress=silent), two_folds(y_true), Callbacks(), name=""
     )
-    np.testing.assert_allclose(logits_of(fit.networks[0], member_inputs)[::2], fit.logits.chosen[::2], atol=1e-3)
-    assert [tagger.extractor for tagger in fit.networks] == [member_inputs.store.extractor] * 2
+    logits = [fit.networks[0].clip_logits(member_inputs.clips, row) for row in range(0, len(y_true), 2)]
+    np.testing.assert_allclose(logits, fit.logits.chosen[::2], atol=1e-3)
+    assert [network.store for network in fit.networks] == [member_inputs.store] * 2
 
 
 def test_without_patience_no_epoch_is_chosen_on_held_out_clips(inputs_for, y_true, context):
@@ -493,7 +503,7 @@ def test_with_a_time_limit_the_network_of_all_clips_is_trained_first(inputs_for,
     fit = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(1e6), Callbacks(), name="")
     assert [epoch.part for epoch in fit.epochs] == ["all clips"] * 6 + ["fold 0"] * 6 + ["fold 1"] * 6
     free = fit_finetuned(inputs_for(recipe), two_folds(y_true), context(), Callbacks(), name="")
-    torch.testing.assert_close(fit.networks[0].state_dict(), free.networks[0].state_dict())
+    torch.testing.assert_close(fit.networks[0].network.state_dict(), free.networks[0].network.state_dict())
 
 
 def part_names(fit):
@@ -592,6 +602,8 @@ def test_averaged_linear_heads_give_the_mean_of_their_logits(rng):
     with torch.inference_mode():
         expected = torch.stack([head(features) for head in heads]).mean(dim=0)
         torch.testing.assert_close(average_weights(heads)(features), expected, atol=1e-5, rtol=1e-5)
+    in_numpy = average_heads([head_weights(head) for head in heads]).logits(features.numpy())
+    np.testing.assert_allclose(in_numpy, expected, atol=1e-5)
 
 
 def test_speed_measurement_does_not_change_the_weights(inputs_for, y_true, context):

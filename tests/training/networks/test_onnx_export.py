@@ -10,14 +10,17 @@ import onnx
 import pytest
 import torch
 
+from helpers.small_training import weights_of
 from spectag.models.novelty import NoveltyModel
 from spectag.models.tagger import open_session
 from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve
+from spectag.training.members.head_training import head_weights
 from spectag.training.networks.backbones.base import Backbone, FeatureMaps
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor, TaggerNetwork, build_head
-from spectag.training.networks.onnx_export import export_network, save_features, trace_features, with_weights
+from spectag.training.networks.onnx_composition import write_network
+from spectag.training.networks.onnx_export import trace_features, with_weights
 
 N_LABELS = 4
 WIDTHS = (1, 13, 100, 101, 517, 2001)  # short, odd, long
@@ -26,7 +29,8 @@ WIDTHS = (1, 13, 100, 101, 517, 2001)  # short, odd, long
 def exported(network, path, channels=1, height=64, width=96):
     """Export the features of a backbone to ONNX; return its extractor."""
     extractor = FeatureExtractor(network, "all").eval()
-    save_features(trace_features(extractor, torch.rand(2, channels, height, width)), extractor, path)
+    graph = trace_features(extractor, torch.rand(2, channels, height, width))
+    onnx.save(with_weights(graph, weights_of(extractor)), path)
     return extractor
 
 
@@ -56,7 +60,7 @@ class Exported:
         head = head_for(extractor, torch.rand(4, 1, height, 96))
         self.tagger = TaggerNetwork(extractor, head).eval()
         self.path = folder / "model.onnx"
-        export_network(with_weights(self.graph, extractor), head, head.center.numel(), self.path)
+        write_network(with_weights(self.graph, weights_of(extractor)), head_weights(head), self.path)
         self.session = open_session(self.path, n_threads=1)
 
     def __call__(self, inputs):
@@ -122,7 +126,7 @@ def test_weights_are_in_the_one_file(model):
     "calibration", [None, Calibration(method="platt", curves=(linear_curve(2.0, -1.0),) * N_LABELS)]
 )
 def test_novelty_is_that_of_the_model_of_novelty(model, tmp_path, rng, calibration):
-    n_features, n_used, n_candidates = model.tagger.head.center.numel(), 7, 9
+    n_used, n_candidates = 7, 9
     novelty = NoveltyModel(
         rng.normal(size=n_used),
         np.abs(rng.normal(size=n_used)),
@@ -131,9 +135,8 @@ def test_novelty_is_that_of_the_model_of_novelty(model, tmp_path, rng, calibrati
         level=0.3,
     )
     path = tmp_path / "novelty.onnx"
-    graph = with_weights(model.graph, model.tagger.extractor)
-    head = model.tagger.head
-    export_network(graph, head, n_features, path, calibration=calibration, novelty=novelty)
+    graph = with_weights(model.graph, weights_of(model.tagger.extractor))
+    write_network(graph, head_weights(model.tagger.head), path, calibration=calibration, novelty=novelty)
     onnx.checker.check_model(onnx.load(path), full_check=True)
     inputs = rng.random((3, 1, model.height, 60), np.float32)
     names = [output.name for output in open_session(path, n_threads=1).get_outputs()]
@@ -153,7 +156,7 @@ class Pixels(Backbone):
 def test_layer_norm_head_is_exported_too(tmp_path, rng):
     extractor = exported(Pixels(), tmp_path / "features.onnx", channels=3, height=8)
     head = build_head("layer_norm", 6, N_LABELS)
-    export_network(onnx.load(tmp_path / "features.onnx"), head, 6, tmp_path / "model.onnx")
+    write_network(onnx.load(tmp_path / "features.onnx"), head_weights(head), tmp_path / "model.onnx")
     inputs = rng.random((2, 3, 8, 33), np.float32)
     probabilities = run(tmp_path / "model.onnx", inputs)[0]
     with torch.inference_mode():
@@ -191,7 +194,7 @@ def test_traced_graph_can_be_used_with_other_weights(model, tmp_path, rng):
     inputs = rng.random((2, 1, model.height, 77), np.float32)
     answers = []
     for number, each in enumerate((with_other_weights(extractor), extractor)):
-        onnx.save(with_weights(model.graph, each), tmp_path / f"{number}.onnx")
+        onnx.save(with_weights(model.graph, weights_of(each)), tmp_path / f"{number}.onnx")
         answers.append(run(tmp_path / f"{number}.onnx", inputs)[0])
         with torch.inference_mode():
             expected = each(torch.from_numpy(inputs)).numpy()

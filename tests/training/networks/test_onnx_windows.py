@@ -1,26 +1,30 @@
 """The loop over windows gives what the network gives for the whole clip and for each window."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from helpers.small_training import make_network
+from helpers.small_training import make_network, weights_of
 from spectag.models.clip_windows import FrameWindows
+from spectag.models.onnx_file import check_onnx_file
 from spectag.models.tagger import open_session
+from spectag.training.members.head_training import head_weights
 from spectag.training.networks.network import TaggerNetwork
-from spectag.training.networks.onnx_export import export_network, trace_features, with_weights
+from spectag.training.networks.onnx_composition import write_network
+from spectag.training.networks.onnx_export import trace_features, with_weights
 
 WINDOWS = FrameWindows(length=40, hop=20, weight=0.3)
 
 
 class Exported:
-    def __init__(self, path):
+    def __init__(self, path, windows=WINDOWS):
         plain = make_network()
-        self.network = TaggerNetwork(plain.extractor, plain.head, WINDOWS).eval()
-        features = with_weights(trace_features(plain.extractor, torch.zeros(2, 1, 16, 64)), plain.extractor)
-        n_features = plain.head.center.numel()
-        export_network(features, plain.head, n_features, path, windows=WINDOWS)
+        self.network = TaggerNetwork(plain.extractor, plain.head, windows).eval()
+        features = with_weights(trace_features(plain.extractor, torch.zeros(2, 1, 16, 64)), weights_of(plain.extractor))
+        write_network(features, head_weights(plain.head), path, windows=windows)
         self.path, self.session = path, open_session(path, n_threads=1)
 
 
@@ -51,6 +55,17 @@ def test_a_batch_of_three_equals_three_single_clips(exported, rng):
     [together] = exported.session.run(["logits"], {"inputs": inputs})
     alone = [exported.session.run(["logits"], {"inputs": clip[None]})[0][0] for clip in inputs]
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_labels_without_a_maximum_have_the_logits_of_the_whole_clip(exported, rng, tmp_path):
+    some = Exported(tmp_path / "some.onnx", replace(WINDOWS, n_labels=2))
+    inputs = rng.normal(size=(1, 1, 16, 130)).astype(np.float32)
+    [of_all], [of_some] = (model.session.run(["logits"], {"inputs": inputs})[0] for model in (exported, some))
+    whole = exported.network.head(exported.network.extractor(torch.from_numpy(inputs)))[0].detach().numpy()
+    np.testing.assert_allclose(of_some[:2], of_all[:2], atol=1e-5)
+    np.testing.assert_allclose(of_some[2], whole[2], atol=1e-5)
+    assert abs(of_all[2] - whole[2]) > 5e-4
+    check_onnx_file(some.path)
 
 
 def test_file_is_valid_onnx_with_named_axes(exported):

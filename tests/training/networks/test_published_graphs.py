@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from spectag.config.backbones import PUBLISHED
-from spectag.models import pretrained as published
+from spectag.models.published_graph import open_with_weights, published_graph
 from spectag.training.networks.backbones.mobilenet import MobileNet
 from spectag.training.networks.published_graphs import graph_without_weights
 
 
 @pytest.fixture(scope="module")
 def traced():
-    return graph_without_weights(0.5).SerializeToString()  # takes seconds
+    return graph_without_weights("mn05_audioset").SerializeToString()  # takes seconds
 
 
 @pytest.mark.slow
@@ -24,6 +23,6 @@ def test_new_graph_packaged_graph_and_torch_give_the_same_probabilities(traced, 
     inputs = rng.normal(size=shape).astype(np.float32)
     with torch.inference_mode():
         expected = torch.sigmoid(network(torch.from_numpy(inputs))).numpy()
-    for graph in (traced, published._graph(PUBLISHED["audioset-mn05"])):
-        found = published._open(graph, tensors).run(["probabilities"], {"inputs": inputs})[0]
+    for graph in (traced, published_graph("mn05_audioset")):
+        found = open_with_weights(graph, tensors).run(["probabilities"], {"inputs": inputs})[0]
         np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from spectag.scoring.metrics import lwlrap
 from spectag.training.setup.cross_validation import ALL_CLIPS, CrossValidation
 from spectag.training.setup.held_out import HeldOut
-from spectag.training.setup.noisy_labels import relabel
+from spectag.training.setup.noisy_labels import relabel_noisy
 
 Y_TRUE = np.eye(3, dtype=bool)[[0, 1, 2, 0, 1, 2]]
 
@@ -25,7 +25,7 @@ def rows_of(clips):
 
 def noisy_of(n_clips):
     given = np.ones((n_clips, 3), bool)
-    return relabel(np.zeros(given.shape), given, keep_doubtful=True)
+    return relabel_noisy(np.zeros(given.shape), given, keep_doubtful=True)
 
 
 def test_each_fold_is_trained_on_the_other_clips_and_the_last_training_on_all():

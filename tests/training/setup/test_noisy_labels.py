@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import expit, logit
 
-from spectag.training.setup.noisy_labels import DOUBTFUL_WEIGHT, relabel, relabel_report
+from spectag.training.setup.noisy_labels import DOUBTFUL_WEIGHT, relabel_noisy, relabel_report
 
 SURE, UNSURE = 8.0, 0.0
 
@@ -36,14 +36,14 @@ def bayes(prior, is_given, rates):
 @pytest.mark.parametrize(("sensitivity", "false_rate"), [(0.9, 0.02), (0.7, 0.05), (0.5, 0.2), (0.3, 0.01)])
 def test_rates_of_simulated_labels_are_recovered(rng, sensitivity, false_rate):
     logits, _, given = simulated(rng, sensitivity, false_rate)
-    rates = relabel(logits, given, keep_doubtful=True).rates
+    rates = relabel_noisy(logits, given, keep_doubtful=True).rates
     assert rates.sensitivity == pytest.approx(sensitivity, abs=0.03)
     assert rates.false_rate == pytest.approx(false_rate, abs=0.01)
 
 
 def test_probabilities_of_labels_are_calibrated(rng):
     logits, y_true, given = simulated(rng, 0.6, 0.1)
-    result = relabel(logits, given, keep_doubtful=True)
+    result = relabel_noisy(logits, given, keep_doubtful=True)
     doubtful = ~result.agrees
     targets, truth = result.targets[doubtful], y_true[doubtful]
     for low, high in ((0.05, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
@@ -53,7 +53,7 @@ def test_probabilities_of_labels_are_calibrated(rng):
 
 def test_targets_are_closer_to_the_truth_than_the_labels_and_than_the_predictions(rng):
     logits, y_true, given = simulated(rng, 0.7, 0.1)
-    targets = relabel(logits, given, keep_doubtful=True).targets
+    targets = relabel_noisy(logits, given, keep_doubtful=True).targets
     error = np.abs((targets > 0.5) ^ y_true).mean()
     assert error < 0.9 * (given ^ y_true).mean()
     assert error < 0.9 * ((logits > 0) ^ y_true).mean()
@@ -62,9 +62,9 @@ def test_targets_are_closer_to_the_truth_than_the_labels_and_than_the_prediction
 def test_rates_worked_by_hand_for_certain_predictions():
     """One of the two true labels is given; of the two false ones, first none and then one."""
     logits = np.array([[SURE, -SURE], [-SURE, SURE]]) * 3
-    rates = relabel(logits, np.array([[True, False], [False, False]]), keep_doubtful=True).rates
+    rates = relabel_noisy(logits, np.array([[True, False], [False, False]]), keep_doubtful=True).rates
     assert (rates.sensitivity, rates.false_rate) == pytest.approx((1 / 2, 1e-4), abs=1e-6)
-    rates = relabel(logits, np.array([[True, False], [True, True]]), keep_doubtful=True).rates
+    rates = relabel_noisy(logits, np.array([[True, False], [True, True]]), keep_doubtful=True).rates
     assert (rates.sensitivity, rates.false_rate) == pytest.approx((0.99, 1 / 2), abs=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_targets_are_bayes_rule_worked_by_hand():
     logits = np.where(given, 3 * SURE, -3 * SURE)
     given[:10] ^= True
     logits, given = np.vstack([logits, logit([[0.1, 0.5]])]), np.vstack([given, [[True, False]]])
-    result = relabel(logits, given, keep_doubtful=True)
+    result = relabel_noisy(logits, given, keep_doubtful=True)
     assert (result.rates.sensitivity, result.rates.false_rate) == pytest.approx((0.8, 0.2), abs=0.02)
     by_hand = [0.1 * 0.8 / (0.1 * 0.8 + 0.9 * 0.2), 0.5 * 0.2 / (0.5 * 0.2 + 0.5 * 0.8)]  # 0.31, 0.2
     assert result.targets[-1] == pytest.approx(by_hand, abs=0.02)
@@ -86,14 +86,14 @@ def test_given_label_never_lowers_its_own_probability():
     """Even if the predictions are the opposite of the labels."""
     given = np.array([[True, False]] * 8)
     logits = np.where(given, -1.0, 1.0)
-    targets = relabel(logits, given, keep_doubtful=True).targets
+    targets = relabel_noisy(logits, given, keep_doubtful=True).targets
     assert (targets[given] >= expit(logits[given]) - 1e-12).all()
     assert (targets[~given] <= expit(logits[~given]) + 1e-12).all()
 
 
 def test_labels_that_all_agree_with_the_predictions_have_extreme_rates():
     given = np.tile(np.eye(4, dtype=bool), (50, 1))
-    result = relabel(np.where(given, SURE, -SURE), given, keep_doubtful=True)
+    result = relabel_noisy(np.where(given, SURE, -SURE), given, keep_doubtful=True)
     assert (result.rates.sensitivity, result.rates.false_rate) == pytest.approx((0.99, 1e-4), abs=1e-3)
     assert result.agrees.all()
 
@@ -102,7 +102,7 @@ def test_labels_that_all_agree_with_the_predictions_have_extreme_rates():
 @pytest.mark.parametrize("given", [np.ones((3, 1), bool), np.zeros((3, 2), bool), np.eye(2, dtype=bool)])
 def test_results_are_finite_for_any_logits(given, size):
     for logits in (np.full(given.shape, size), np.full(given.shape, -size)):
-        result = relabel(logits, given, keep_doubtful=True)
+        result = relabel_noisy(logits, given, keep_doubtful=True)
         assert np.isfinite(result.targets).all()
         assert 0 < result.rates.false_rate < 1
 
@@ -120,7 +120,7 @@ def one_doubtful(n_agreeing=6):
 
 def test_clips_that_agree_keep_their_labels_and_have_full_weight():
     logits, given = one_doubtful()
-    result = relabel(logits, given, keep_doubtful=True, weight=0.5)
+    result = relabel_noisy(logits, given, keep_doubtful=True, weight=0.5)
     assert result.agrees.tolist() == [True] * 6 + [False]
     np.testing.assert_array_equal(result.targets[:6], given[:6])
     assert result.weights == pytest.approx([0.5] * 6 + [0.5 * DOUBTFUL_WEIGHT])
@@ -129,19 +129,19 @@ def test_clips_that_agree_keep_their_labels_and_have_full_weight():
 
 def test_select_leaves_out_doubtful_clips():
     logits, given = one_doubtful()
-    assert relabel(logits, given, keep_doubtful=False).weights.tolist() == [1.0] * 6 + [0.0]
+    assert relabel_noisy(logits, given, keep_doubtful=False).weights.tolist() == [1.0] * 6 + [0.0]
 
 
 def test_clip_without_labels_never_agrees():
     logits, given = one_doubtful()
     logits, given = np.vstack([logits, [-SURE, -SURE]]), np.vstack([given, [False, False]])
-    assert not relabel(logits, given, keep_doubtful=False).agrees[-1]
+    assert not relabel_noisy(logits, given, keep_doubtful=False).agrees[-1]
 
 
 def test_limit_keeps_the_most_probable_clips_of_each_label():
     given = np.array([[True, False]] * 4 + [[False, True]] * 2)
     logits = np.where(given, [[3.0], [6.0], [4.0], [5.0], [3.0], [3.0]], -SURE)
-    result = relabel(logits, given, keep_doubtful=True, per_label=2)
+    result = relabel_noisy(logits, given, keep_doubtful=True, per_label=2)
     assert result.agrees.all()
     assert result.over_limit.tolist() == [True, False, True, False, False, False]
     assert result.weights.tolist() == [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
@@ -150,7 +150,7 @@ def test_limit_keeps_the_most_probable_clips_of_each_label():
 def test_clip_of_two_labels_counts_by_the_less_probable_one():
     given = np.array([[True, True], [True, False]])
     logits = np.array([[9.0, 3.0], [5.0, -SURE]])
-    assert relabel(logits, given, keep_doubtful=True, per_label=1).over_limit.tolist() == [True, False]
+    assert relabel_noisy(logits, given, keep_doubtful=True, per_label=1).over_limit.tolist() == [True, False]
 
 
 @for_any(
@@ -163,7 +163,7 @@ def test_clip_of_two_labels_counts_by_the_less_probable_one():
 def test_each_clip_is_kept_doubtful_or_over_the_limit_and_the_report_adds_up(
     logits, given, keep_doubtful, per_label, weight
 ):
-    result = relabel(logits, given, keep_doubtful=keep_doubtful, per_label=per_label, weight=weight)
+    result = relabel_noisy(logits, given, keep_doubtful=keep_doubtful, per_label=per_label, weight=weight)
     kept = result.agrees & ~result.over_limit
     assert ((result.targets >= 0) & (result.targets <= 1)).all()
     assert not (result.over_limit & ~result.agrees).any()
@@ -182,7 +182,7 @@ def test_each_clip_is_kept_doubtful_or_over_the_limit_and_the_report_adds_up(
 
 def test_report_counts_the_clips_of_each_label():
     logits, given = one_doubtful()
-    relabelled = relabel(logits, given, keep_doubtful=True, per_label=4)
+    relabelled = relabel_noisy(logits, given, keep_doubtful=True, per_label=4)
     assert relabel_report(relabelled, given, ["bark", "mew"]) == [
         "noisy labels: 4 of 7 clips are kept; the model disagrees with 1, which count less, with label probabilities "
         "as targets",
@@ -196,7 +196,7 @@ def test_report_counts_the_clips_of_each_label():
 
 def test_report_of_a_selection_adds_no_label():
     logits, given = one_doubtful()
-    report = relabel_report(relabel(logits, given, keep_doubtful=False), given, ["bark", "mew"])
+    report = relabel_report(relabel_noisy(logits, given, keep_doubtful=False), given, ["bark", "mew"])
     assert report[0] == "noisy labels: 6 of 7 clips are kept; the model disagrees with 1, which are left out"
     assert [row.split()[-1] for row in report[3:]] == ["0", "0"]
 
@@ -206,7 +206,7 @@ def test_shapes_that_differ_are_refused(shape):
     other = (0, 2) if 0 in shape else (3, 2)
     message = re.escape(f"need logits and labels of one shape, got {shape} and {other}")
     with pytest.raises(ValueError, match=message):
-        relabel(np.zeros(shape), np.zeros(other, bool), keep_doubtful=True)
+        relabel_noisy(np.zeros(shape), np.zeros(other, bool), keep_doubtful=True)
 
 
 # ------------------------------------------------------------------------------------- weights and unknown labels
@@ -216,8 +216,8 @@ def test_a_clip_of_weight_two_counts_as_two_clips_for_the_rates(rng):
     logits, _, given = simulated(rng, 0.7, 0.1, n_clips=300)
     weights = rng.integers(0, 3, 300).astype(float)
     copies = np.repeat(np.arange(300), weights.astype(int))
-    weighted = relabel(logits, given, keep_doubtful=True, clip_weights=weights)
-    copied = relabel(logits[copies], given[copies], keep_doubtful=True)
+    weighted = relabel_noisy(logits, given, keep_doubtful=True, clip_weights=weights)
+    copied = relabel_noisy(logits[copies], given[copies], keep_doubtful=True)
     assert weighted.rates.sensitivity == pytest.approx(copied.rates.sensitivity)
     assert weighted.rates.false_rate == pytest.approx(copied.rates.false_rate)
     np.testing.assert_allclose(weighted.targets[copies], copied.targets)
@@ -226,7 +226,7 @@ def test_a_clip_of_weight_two_counts_as_two_clips_for_the_rates(rng):
 
 def test_clips_of_weight_0_do_not_use_up_the_limit_of_a_label():
     given, logits = np.ones((3, 1), bool), np.array([[9.0], [8.0], [7.0]])
-    result = relabel(logits, given, keep_doubtful=False, per_label=1, clip_weights=np.array([0.0, 1.0, 1.0]))
+    result = relabel_noisy(logits, given, keep_doubtful=False, per_label=1, clip_weights=np.array([0.0, 1.0, 1.0]))
     assert result.weights.tolist() == [0, 1, 0]
 
 
@@ -234,10 +234,10 @@ def test_unknown_labels_stay_unknown_and_are_not_judged(rng):
     logits, _, given = simulated(rng, 0.7, 0.1, n_clips=2000)
     unknown = rng.random(given.shape) < 0.3
     labels = np.where(unknown, np.nan, given)
-    result = relabel(logits, labels, keep_doubtful=True)
+    result = relabel_noisy(logits, labels, keep_doubtful=True)
     np.testing.assert_array_equal(np.isnan(result.targets), unknown)
     assert result.rates.sensitivity == pytest.approx(0.7, abs=0.04)
     assert result.rates.false_rate == pytest.approx(0.1, abs=0.02)
-    others = relabel(np.where(unknown, -logits, logits), labels, keep_doubtful=True)
+    others = relabel_noisy(np.where(unknown, -logits, logits), labels, keep_doubtful=True)
     np.testing.assert_array_equal(others.agrees, result.agrees)
     np.testing.assert_array_equal(others.targets, result.targets)

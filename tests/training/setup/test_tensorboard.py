@@ -83,7 +83,7 @@ def test_missing_tensorboard_is_reported_before_any_work(tmp_path):
     done = run_without({"tensorboard"}, "train", manifest, "-o", tmp_path / "model", *options)
     assert done.status == 1
     assert (
-        "spectag: writing events for TensorBoard needs the package tensorboard: pip install 'spectag[train]'"
+        "spectag: writing events for TensorBoard needs the package tensorboard: pip install 'spectag[finetune]'"
         in (done.err.splitlines()[-1])
     )
     assert "log_mels" not in done.err

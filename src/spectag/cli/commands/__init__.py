@@ -18,14 +18,27 @@ class CommandHelp(NamedTuple):
 COMMANDS = {
     "First run": {
         "demo": CommandHelp("Make example sounds, train a model on them and tag with it."),
-        "models": CommandHelp("List or download published models.", "download audioset-mn04"),
+        "app": CommandHelp("Open the page in a window of its own."),
+        "doctor": CommandHelp("Show what is installed, what else there is, and how to get it."),
+        "models": CommandHelp(
+            "List or download published models, and add networks of others.", "download audioset-mn04"
+        ),
+        "labels": CommandHelp("List the labels of a model, with thresholds and training clips.", "model"),
+        "upgrade": CommandHelp("Rewrite a model of an earlier version of spectag for this one.", "model --in-place"),
+        "cache": CommandHelp("Show the size of the cache, delete files in it, or limit it.", "limit 5GB"),
     },
     "Data": {
         "inspect": CommandHelp(
             "Check a manifest: labels, durations, faults, shared audio, leaks.", "labels.csv --folds 5"
         ),
         "split": CommandHelp(
-            "Split a manifest into balanced folds or a validation set.", "labels.csv --folds 5 -o folds.csv"
+            "Split a manifest into balanced folds or a validation set.",
+            "labels.csv --folds 5 -o folds.csv",
+            "output folds test-size random-state group-column find-shared-audio corrections audio-dir",
+        ),
+        "relabel": CommandHelp(
+            "Merge, rename, drop or nest the labels of a manifest.",
+            "labels.csv --map map.csv -o new.csv",
         ),
         "prepare": CommandHelp(
             "Compute and cache the spectrograms of a manifest.", "labels.csv", "cache png backbone audio-dir workers"
@@ -51,8 +64,8 @@ COMMANDS = {
         "train": CommandHelp(
             "Train a model on a manifest.",
             "labels.csv -o model --folds 5",
-            "output recipe budget mode backbone folds validation-fraction noisy corrections audio-dir"
-            " group-column resume json",
+            "output recipe budget mode backbone folds validation-fraction noisy background corrections"
+            " audio-dir group-column resume json",
         ),
         "tune": CommandHelp(
             "Search for the best training settings.",
@@ -68,22 +81,57 @@ COMMANDS = {
     "Tag": {
         "tag": CommandHelp(
             "Tag recordings of any length and number.",
-            "model recordings/ -o tags.csv --window 3",
-            "output format window overlap segments top min-confidence max-novelty template files-from workers",
+            "model recordings/ -o tags.csv",
+            "output format segments window overlap clip-level top min-confidence labels prior max-novelty template"
+            " files-from workers",
         ),
+        "embed": CommandHelp("Compute the embeddings of recordings.", "recordings/ -o embeddings.npz"),
         "listen": CommandHelp("Tag live sound from a microphone or stdin.", "audioset-mn04"),
+        "serve": CommandHelp(
+            "Serve a model, as a page in the browser and over HTTP.",
+            "my-model",
+            "project folder host port token no-browser index workers max-megabytes max-minutes max-seconds"
+            " max-per-minute",
+        ),
+        "push": CommandHelp("Upload a model to the Hugging Face Hub.", "model hf:user/name --license cc-by-4.0"),
+        "export": CommandHelp(
+            "Export a model as one ONNX file that runs without spectag.", "audioset-mn04 -o model.onnx"
+        ),
+    },
+    "Findings": {
+        "clips": CommandHelp(
+            "Cut detections out of their recordings.",
+            "tags.csv -o clips --per-label 100",
+            "output per-label mode min max pad format dry-run audio-dir site-from workers",
+        ),
+        "check": CommandHelp(
+            "Check a sample of detections by ear, on a page.",
+            "model tags.csv -o check --per-label 96",
+            "output per-label across presence labels min max context training-clips reviewer no-page no-browser port"
+            " audio-dir",
+        ),
+        "summary": CommandHelp(
+            "Count detections by site, day and hour, beside recorded hours.",
+            "tags.csv -o summary.html --tables tables",
+            "output tables by min recordings status timezone recorder-timezone site-from deployments model"
+            " apply-thresholds checked audio-dir",
+        ),
+        "write-tags": CommandHelp(
+            "Write labels into copies of the recordings, or into XMP sidecars.",
+            "tags.csv -o copies --min 0.5",
+        ),
     },
     "Evaluate": {
         "evaluate": CommandHelp(
             "Score a model, with confidence intervals and a report.",
             "model test.csv -o evaluation",
-            "output compare by common-labels corrections audio-dir group-column report workers json",
+            "output events compare by common-labels corrections audio-dir group-column report workers json",
         ),
         "calibrate": CommandHelp(
             "Refit a model's probabilities and thresholds, or set thresholds.",
             "model --precision 0.9",
-            "output in-place f1 precision recall confidence calibration set corrections audio-dir group-column workers"
-            " json",
+            "output in-place f1 precision recall confidence checked false-alarms background calibration set audio-dir"
+            " workers json",
         ),
         "explain": CommandHelp("Draw where in time and frequency a model detects a label.", "model dog.wav -o dog.png"),
     },
@@ -95,7 +143,11 @@ COMMANDS = {
         ),
         "suggest": CommandHelp("Choose the clips to label next.", "model recordings/ -o next.csv"),
         "index": CommandHelp("Build a search index of recordings.", "recordings/ -o index"),
-        "search": CommandHelp("Find similar sounds, or the recording of an excerpt.", "index call.wav --number 20"),
+        "search": CommandHelp(
+            "Find similar sounds, or the recording of an excerpt.",
+            "index call.wav --number 20",
+            "fingerprint number start after before label not-label in same-file one-per-file output clips json",
+        ),
     },
 }
 """The commands by group, in the order in which they are shown."""

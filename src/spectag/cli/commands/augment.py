@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from spectag.cli.app import training_packages
-from spectag.cli.options import Count, ImageOptions, MelOptions, Output, Seed
+from spectag.cli.options import ChannelOption, Count, ImageOptions, MelOptions, Output, Seed
 from spectag.cli.terminal import print_skipped, progress_display
 from spectag.config.training import AugmentConfig
 
@@ -22,6 +22,7 @@ def augment_command(
     augment: Annotated[AugmentConfig | None, Parameter(group="Augmentation")] = None,
     mel: MelOptions = None,
     image: ImageOptions = None,
+    channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
     label_column: str | None = None,
     label_separator: str | None = None,
@@ -42,6 +43,9 @@ def augment_command(
         Another seed shows other clips and other changes.
     backbone
         Show the input of this network. Its weights are not needed.
+    channel
+        How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the
+        one with this number, from 1.
     audio_dir
         Folder of the sounds or images, if they are not beside the manifest.
     label_column
@@ -49,7 +53,7 @@ def augment_command(
     label_separator
         What separates the labels in a field, such as ';'. By default a comma.
     """
-    with training_packages("train", "augmentation"):
+    with training_packages("finetune", "augmentation"):
         from spectag.data.manifest import read_manifest
         from spectag.reporting.augmentation_page import augment as make_page
     with progress_display() as (progress, _):
@@ -60,6 +64,7 @@ def augment_command(
             backbone=backbone,
             mel=mel,
             image=image,
+            channel=channel,
             n_clips=clips,
             seed=seed,
             progress=progress,

@@ -7,18 +7,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
-from cyclopts.validators import Number
 
+from spectag.cli.calibration_tables import background_summary, background_table, checked_summary, checked_table
 from spectag.cli.options import Flag, Json, OptionalOutput, Workers
-from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import (
+    new_table,
+    print_json,
+    print_next_steps,
+    print_skipped,
+    progress_display,
+    shell_command,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spectag.evaluation.recalibration import Recalibration
+    from spectag.evaluation.recalibrated_bundles import Recalibration
     from spectag.scoring.thresholds import ThresholdGoal
 
-Fraction = Annotated[float | None, Parameter(validator=Number(gt=0, lt=1))]
+
+def _check_fraction(_: object, value: float | None) -> None:
+    if value is None or 0 < value < 1:
+        return
+    if 1 < value < 100:
+        raise ValueError(f"must be a fraction between 0 and 1; for {value:g} % write {value / 100:g}")
+    raise ValueError("must be a fraction between 0 and 1, such as 0.9")
+
+
+Fraction = Annotated[float | None, Parameter(validator=_check_fraction)]
 _LOW_CONFIDENCE = 0.5  # about as often above the goal as below it
 _FILE_WIDTH = 120  # of the table if it is not printed to a terminal, in characters
 
@@ -35,6 +52,11 @@ def calibrate_command(
     below_f1: Flag = False,
     calibration: Literal["auto", "none", "temperature", "platt", "isotonic"] | None = None,
     set_by_hand: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    checked: Path | None = None,
+    figure: Path | None = None,
+    width: Fraction = None,
+    false_alarms: str | None = None,
+    background: Path | None = None,
     output: OptionalOutput = None,
     in_place: Flag = False,
     audio_dir: Path | None = None,
@@ -42,6 +64,7 @@ def calibrate_command(
     label_column: str | None = None,
     label_separator: str | None = None,
     corrections: Path | None = None,
+    hierarchy: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
 ) -> int:
@@ -56,7 +79,7 @@ def calibrate_command(
     Parameters
     ----------
     model
-        Folder of a model from spectag train, or the name of a published model (see spectag models).
+        Folder of a model from spectag train, the name of a published model (see spectag models), or hf:user/name.
     manifest
         Clips to fit on, with the model's labels. By default the clips held out in training.
     f1
@@ -66,13 +89,24 @@ def calibrate_command(
     recall
         Choose the highest threshold with at least this recall for each label.
     confidence
-        In at least this fraction of fits, new clips reach the precision or recall. By default 0.9.
+        In at least this fraction of fits, new sounds reach the goal. By default 0.9.
     below_f1
         Allow thresholds below the best F1 for a precision, which detect more and make more errors.
     calibration
         How logits become probabilities. By default auto, or unchanged if you only request thresholds.
     set_by_hand
         Set the threshold of a label, such as Dog=0.3. Repeatable. Used alone, it changes nothing else.
+    checked
+        decisions.csv of spectag check: thresholds with at least --precision among all detections of the checked table.
+    figure
+        With --checked: draw precision and recall against the threshold of each label into this file, such as
+        checked.png.
+    width
+        With --checked: tell how many more checks make the interval of the precision this narrow. By default 0.1.
+    false_alarms
+        Raise thresholds until each label has no more false alarms in --background, such as 1/h or 5/day.
+    background
+        Folder of recordings without any of the labels.
     output
         Folder for the new model. Without it and --in-place, nothing is written.
     in_place
@@ -87,6 +121,9 @@ def calibrate_command(
         What separates the labels in a field, such as ';'. By default a comma.
     corrections
         Label corrections from spectag review.
+    hierarchy
+        CSV with the columns child and parent, or AudioSet's ontology.json: a clip with a child has the parent, too. By
+        default that of the training.
     workers
         Number of processes. By default one per core.
     json_output
@@ -95,13 +132,21 @@ def calibrate_command(
     from spectag.config.backbones import PUBLISHED
     from spectag.data.manifest import read_manifest
     from spectag.evaluation.recalibration import calibrate
-    from spectag.models.pretrained import tagger_folder
+    from spectag.models.pretrained import is_card_model, tagger_folder
+    from spectag.system.figures import check_figure_path
 
-    goal = _goal(f1, precision, recall, confidence, below_f1)
+    goal = _goal(f1, precision, recall, confidence, below_f1, has_rate=false_alarms is not None)
+    if width is not None and checked is None:
+        raise CycloptsError(msg="--width needs --checked")
+    if figure is not None:
+        if checked is None:
+            raise CycloptsError(msg="--figure needs --checked")
+        check_figure_path(figure)
     thresholds = dict(map(_threshold, set_by_hand or ()))
     if output is not None and in_place:
         raise CycloptsError(msg="-o and --in-place exclude each other; give one of them")
-    if in_place and model in PUBLISHED and not Path(model).exists():
+    is_published = (model in PUBLISHED or model.startswith("hf:")) and not Path(model).exists()
+    if in_place and (is_published or is_card_model(model)):
         raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
     clips = None
     if manifest is not None:  # read before a model is downloaded
@@ -110,6 +155,7 @@ def calibrate_command(
             audio_dir=audio_dir,
             group_column=group_column,
             corrections=corrections,
+            hierarchy=hierarchy,
             label_column=label_column,
             label_separator=label_separator,
         )
@@ -122,26 +168,44 @@ def calibrate_command(
             manifest=clips,
             output=output,
             in_place=in_place,
+            checked=checked,
+            width=0.1 if width is None else width,
+            false_alarms=false_alarms,
+            background=background,
+            confidence=0.9 if confidence is None else confidence,
             workers=workers,
             progress=progress,
             log=log,
         )
+    if figure is not None and result.checked is not None:
+        from spectag.reporting.threshold_figure import draw_checked_thresholds
+
+        draw_checked_thresholds(result.checked, figure)
     if json_output:
         print_json(result.to_dict())
     else:
         print_recalibration(result)
-    return print_skipped([reason for _, reason in result.skipped])
+        if result.checked is not None and result.written_to is not None:
+            print_next_steps(shell_command("spectag", "tag", result.written_to, "FOLDER", "-o", "new-tags.csv"))
+    unread = () if result.background is None else result.background.skipped
+    return print_skipped([*unread, *(reason for _, reason in result.skipped)])
 
 
 def _goal(
-    f1: bool, precision: float | None, recall: float | None, confidence: float | None, below_f1: bool
+    f1: bool,
+    precision: float | None,
+    recall: float | None,
+    confidence: float | None,
+    below_f1: bool,
+    *,
+    has_rate: bool,
 ) -> "ThresholdGoal | None":
     from spectag.scoring.thresholds import BEST_F1, ThresholdGoal
 
     if f1 + (precision is not None) + (recall is not None) > 1:
         raise CycloptsError(msg="--f1, --precision and --recall exclude each other; give one of them")
-    if confidence is not None and precision is None and recall is None:
-        raise CycloptsError(msg="--confidence needs --precision or --recall")
+    if confidence is not None and precision is None and recall is None and not has_rate:
+        raise CycloptsError(msg="--confidence needs --precision, --recall or --false-alarms")
     if below_f1 and precision is None:
         raise CycloptsError(msg="--below-f1 needs --precision")
     confidence = BEST_F1.confidence if confidence is None else confidence
@@ -163,8 +227,14 @@ def _threshold(text: str) -> tuple[str, float]:
 
 def print_recalibration(result: "Recalibration") -> None:
     """Print the threshold and scores of each label, and what changed overall."""
-    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(_table(result))
-    print("", *_summary(result), sep="\n")
+    if result.checked is not None:
+        table, summary = checked_table(result.checked), checked_summary(result.checked)
+    elif result.background is not None:
+        table, summary = background_table(result.background), background_summary(result.background)
+    else:
+        table, summary = _table(result), _summary(result)
+    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
+    print("", *summary, *_outcome(result), sep="\n")
 
 
 def _summary(result: "Recalibration") -> Iterator[str]:
@@ -187,8 +257,15 @@ def _summary(result: "Recalibration") -> Iterator[str]:
     if not all(math.isnan(row.ece_after) for row in result.labels):
         yield f"scored on {result.n_clips:,} clips, each with a fit on other clips"
     yield from _window_thresholds(result)
+
+
+def _outcome(result: "Recalibration") -> Iterator[str]:
+    if result.is_unchanged:
+        yield "nothing changed: the thresholds and probabilities are those of the old model"
     if result.written_to is not None:
         yield f"written to {result.written_to}"
+    elif result.is_unchanged:
+        yield "nothing is written"
     else:
         yield "nothing is written; repeat the command with -o FOLDER for a new model, or --in-place to change this one"
 

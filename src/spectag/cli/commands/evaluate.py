@@ -5,19 +5,30 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from spectag.cli.event_table import print_event_evaluation
 from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
-from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import (
+    estimate_cells,
+    new_table,
+    print_json,
+    print_skipped,
+    progress_display,
+    score_cell,
+    stdout_console,
+)
+from spectag.config.findings import EventSettings
+from spectag.errors import ConfigError
+from spectag.system.output import check_output_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from spectag.evaluation.results import Comparison, Evaluation, Slice
-    from spectag.scoring.bootstrap import Estimate
 
 _N_WORST = 5
 
@@ -28,10 +39,13 @@ def evaluate_command(
     /,
     *,
     output: OptionalOutput = None,
+    events: Flag = False,
+    event_settings: Annotated[EventSettings | None, Parameter(name="*", group="With --events")] = None,
     compare: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     by: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     common_labels: Flag = False,
     corrections: Path | None = None,
+    hierarchy: Path | None = None,
     audio_dir: Path | None = None,
     group_column: str | None = None,
     label_column: str | None = None,
@@ -50,13 +64,17 @@ def evaluate_command(
     Parameters
     ----------
     model
-        Folder of a model, the name of a published model, or a table of predictions (CSV, TSV or Parquet) with a
-        column fname and one column per label.
+        Folder of a model, the name of a published model, hf:user/name, or a table of predictions (CSV, TSV or
+        Parquet) with a column fname and one column per label.
     manifest
         Table of clips and labels, or a folder with one sub-folder per label.
     output
-        Folder for metrics.json, per_label.csv, slices.csv, comparisons.csv, predictions.parquet and
-        report.html.
+        Folder for metrics.json, per_label.csv, slices.csv, comparisons.csv, predictions.parquet (.csv without the
+        package pyarrow) and report.html; with --events, for metrics.json, per_label.csv, curve.csv, psd_roc.csv,
+        errors.csv and report.html.
+    events
+        Compare sounds in recordings: the first argument is a table of detections, the second one of annotations, both
+        in any format with start, end and label.
     compare
         Compare with this model or table on the same clips. Repeatable.
     by
@@ -65,6 +83,9 @@ def evaluate_command(
         Score only the labels that the model and the manifest share. Always on for published models.
     corrections
         Label corrections from spectag review. The manifest itself is not changed.
+    hierarchy
+        CSV with the columns child and parent, or AudioSet's ontology.json: a clip with a child has the parent, too. By
+        default that of the training.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
     group_column
@@ -84,10 +105,40 @@ def evaluate_command(
     json_output
         Print the content of metrics.json.
     """
+    if events:
+        without_effect = {
+            "--compare": compare,
+            "--by": by,
+            "--common-labels": common_labels,
+            "--corrections": corrections,
+            "--hierarchy": hierarchy,
+            "--group-column": group_column,
+            "--workers": workers,
+        }
+        if unused := [name for name, value in without_effect.items() if value]:
+            raise ConfigError(f"{unused[0]} has no effect with --events; leave it out")
+        return _evaluate_events(
+            Path(model),
+            manifest,
+            output,
+            event_settings,
+            {"audio_dir": audio_dir, "label_column": label_column, "label_separator": label_separator},
+            n_resamples=resamples,
+            seed=seed,
+            report=report,
+            as_json=json_output,
+        )
+    if event_settings is not None:
+        raise ConfigError(
+            "--min-probability, --collar, --offset-fraction and --segment have no effect without --events; leave them "
+            "out, or add it"
+        )
     from spectag.evaluation.evaluation import evaluate
     from spectag.evaluation.output import check_evaluation_folder
+    from spectag.models.nearby_models import check_model_first
     from spectag.reporting.evaluation_report.page import write_evaluation_folder
 
+    check_model_first("evaluate", model, [manifest])
     if output is not None:
         check_evaluation_folder(output)
     with progress_display() as (progress, log):
@@ -98,6 +149,7 @@ def evaluate_command(
             by=by,
             common_labels=common_labels,
             corrections=corrections,
+            hierarchy=hierarchy,
             audio_dir=audio_dir,
             group_column=group_column,
             label_column=label_column,
@@ -110,6 +162,9 @@ def evaluate_command(
         )
         if output is not None:
             command = shlex.join(["spectag", *sys.argv[1:]])
+            tagger = evaluation.models[0].tagger
+            if report and tagger is not None and all(each.takes_log_mel for each in tagger.front_ends):
+                log("the report explains some clips, which can take seconds for each; --no-report leaves it out")
             write_evaluation_folder(evaluation, output, report=report, command=command, progress=progress)
     if json_output:
         print_json(evaluation.to_dict())
@@ -118,6 +173,47 @@ def evaluate_command(
         if output is not None:
             print(f"written to {output}")
     return print_skipped(list(dict.fromkeys(reason for scored in evaluation.models for _, reason in scored.skipped)))
+
+
+def _evaluate_events(
+    detections: Path,
+    annotations: Path,
+    output: Path | None,
+    settings: EventSettings | None,
+    reading: dict[str, Any],
+    *,
+    n_resamples: int,
+    seed: int,
+    report: bool,
+    as_json: bool,
+) -> int:
+    """Compare detections with annotations, and print the scores. `reading` is for the table of annotations."""
+    from spectag.data.detections import read_detections
+    from spectag.evaluation.event_evaluation import evaluate_events
+    from spectag.reporting.event_report import write_event_folder
+
+    if output is not None:
+        check_output_folder(output)
+    with progress_display() as (progress, _):
+        evaluation = evaluate_events(
+            detections,
+            read_detections(annotations, **reading, min_option=None),
+            settings=settings,
+            audio_dir=reading["audio_dir"],
+            n_resamples=n_resamples,
+            seed=seed,
+            progress=progress,
+        )
+        if output is not None:
+            command = shlex.join(["spectag", *sys.argv[1:]])
+            write_event_folder(evaluation, output, report=report, command=command, progress=progress)
+    if as_json:
+        print_json(evaluation.to_dict())
+    else:
+        print_event_evaluation(evaluation)
+        if output is not None:
+            print(f"written to {output}")
+    return 0
 
 
 def print_evaluation(evaluation: "Evaluation", *, by: tuple[str, ...] = ()) -> None:
@@ -158,8 +254,8 @@ def _overall(evaluation: "Evaluation") -> "Table":
     first = evaluation.models[0]
     table = _table("score", first.name, f"{100 * evaluation.confidence:.0f} % interval")
     for metric, estimate in first.overall.items():
-        table.add_row(METRIC_NAMES[metric], *_cells(estimate))
-    table.add_row("calibration error", _number(first.calibration.reliability_after.error), "")
+        table.add_row(METRIC_NAMES[metric], *estimate_cells(estimate))
+    table.add_row("calibration error", score_cell(first.calibration.reliability_after.error), "")
     return table
 
 
@@ -169,8 +265,8 @@ def _worst_labels(evaluation: "Evaluation") -> "Table":
     table = _table("worst labels", "clips", "average precision", interval, "F1", "threshold")
     for label in first.worst_labels[:_N_WORST]:
         index = first.labels.index(label)
-        precision = _cells(first.per_label["average_precision"][index])
-        numbers = map(_number, (first.per_label["f1"][index].value, float(first.thresholds[index])))
+        precision = estimate_cells(first.per_label["average_precision"][index])
+        numbers = map(score_cell, (first.per_label["f1"][index].value, float(first.thresholds[index])))
         table.add_row(label, f"{first.n_clips_per_label[index]:,}", *precision, *numbers)
     return table
 
@@ -181,8 +277,8 @@ def _slices(slices: "list[Slice]") -> "Table":
     others = [metric for metric in slices[0].overall if metric not in ("lwlrap", "f1_macro")]
     table = _table("slice", "clips", "lwlrap", "interval", *(METRIC_NAMES[metric] for metric in others))
     for part in slices:
-        scores = [_number(part.overall[metric].value) for metric in others]
-        table.add_row(f"{part.by}: {part.value}", f"{part.n_clips:,}", *_cells(part.overall["lwlrap"]), *scores)
+        scores = [score_cell(part.overall[metric].value) for metric in others]
+        table.add_row(f"{part.by}: {part.value}", f"{part.n_clips:,}", *estimate_cells(part.overall["lwlrap"]), *scores)
     return table
 
 
@@ -192,18 +288,6 @@ def _comparison(comparison: "Comparison") -> "Table":
     table = _table("same clips", comparison.first, comparison.other, "difference", "interval", "p-value")
     for metric, result in comparison.differences.items():
         p_value = "-" if math.isnan(result.p_value) else f"{result.p_value:.3f}"
-        difference = _cells(result.difference, "+")
-        table.add_row(METRIC_NAMES[metric], _number(result.first), _number(result.other), *difference, p_value)
+        difference = estimate_cells(result.difference, "+")
+        table.add_row(METRIC_NAMES[metric], score_cell(result.first), score_cell(result.other), *difference, p_value)
     return table
-
-
-def _cells(estimate: "Estimate", sign: str = "") -> tuple[str, str]:
-    """A score, and its interval."""
-    low, high = _number(estimate.low, sign), _number(estimate.high, sign)
-    return _number(estimate.value, sign), "" if math.isnan(estimate.low) else f"{low} to {high}"
-
-
-def _number(value: float, sign: str = "") -> str:
-    if math.isinf(value):
-        return "−∞" if value < 0 else f"{sign}∞"
-    return "-" if math.isnan(value) else f"{value:{sign}.4f}"

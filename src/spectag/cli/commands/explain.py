@@ -5,7 +5,7 @@ from pathlib import Path
 from cyclopts import CycloptsError
 
 from spectag.cli.options import Count, Json, Length, Names, OptionalOutput, Seconds, Seed
-from spectag.cli.terminal import print_json, progress_display
+from spectag.cli.terminal import print_json, print_message, progress_display
 
 
 def explain_command(
@@ -26,7 +26,7 @@ def explain_command(
     Parameters
     ----------
     model
-        Folder of a model from spectag train, or the name of a published model (see spectag models).
+        Folder of a model from spectag train, the name of a published model (see spectag models), or hf:user/name.
     file
         A recording. If it is longer than 20 s, the 10 s with the most probable label are explained.
     output
@@ -45,12 +45,14 @@ def explain_command(
     json_output
         Print the tags as JSON, with the time and frequency that each label depends on most.
     """
+    from spectag.models.nearby_models import check_model_first
     from spectag.reporting.explanation import explain
 
     if output is None and not json_output:
         raise CycloptsError(msg="spectag explain needs -o FIGURE or --json; see spectag explain --help")
     if label and top is not None:
         raise CycloptsError(msg="--label and --top exclude each other; give one of them")
+    check_model_first("explain", model, [file])
     with progress_display() as (progress, log):
         explanation = explain(
             model,
@@ -67,4 +69,5 @@ def explain_command(
     if json_output:
         print_json(explanation.to_dict())
     else:
+        print_message("\n".join(explanation.lines))
         print(explanation.figure)

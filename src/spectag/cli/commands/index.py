@@ -4,13 +4,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import Parameter
 
 from spectag.cli.options import Length, Names, OptionalChannel, Output, Seconds, Workers
-from spectag.cli.terminal import format_duration, print_skipped, progress_display
+from spectag.cli.recording_options import listed_recordings, window_of_options
+from spectag.cli.terminal import (
+    format_duration,
+    print_message,
+    print_next_steps,
+    print_skipped,
+    progress_display,
+    shell_command,
+)
 
 if TYPE_CHECKING:
-    from spectag.config.base import WindowConfig
     from spectag.curation.sound_index.building import IndexReport
 
 
@@ -40,8 +47,8 @@ def index_command(
     output
         Folder of the index.
     model
-        Folder of a model from spectag train, or the name of a published model. By default audioset-mn04, or the
-        model that built the existing index.
+        Folder of a model from spectag train, the name of a published model, or hf:user/name. By default
+        audioset-mn04, or the model that built the existing index.
     window
         Compare excerpts of this length. (default: 10)
     overlap
@@ -58,18 +65,17 @@ def index_command(
         Number of cores to use. By default all, or one for a few files.
     """
     from spectag.audio.sound_faults import truncation_warning
-    from spectag.curation.sound_index.building import build_index
-    from spectag.tagging.input_files import read_list
+    from spectag.curation.sound_index.building import DEFAULT_WINDOW, build_index
 
-    if recordings is None and files_from is None:
-        raise CycloptsError(msg="spectag index needs RECORDINGS or --files-from LIST; see spectag index --help")
+    listed = listed_recordings(recordings, files_from, command="index")
+    length = DEFAULT_WINDOW.window_seconds
     with progress_display() as (progress, log):
         report = build_index(
             recordings or (),
             output,
-            listed=read_list(files_from) if files_from else (),
+            listed=listed,
             model=model,
-            window=_window(window, overlap),
+            window=window_of_options(window, overlap, command="index", default=length),
             channel=channel,
             engine=engine,
             workers=workers,
@@ -80,17 +86,8 @@ def index_command(
     if report.truncated:
         print(truncation_warning(report.truncated), file=sys.stderr)
     _print_report(report, output)
+    print_next_steps(shell_command("spectag", "search", output, "CALL.wav"))
     return status
-
-
-def _window(window: float | None, overlap: float | None) -> "WindowConfig | None":
-    from spectag.config.base import WindowConfig, parse_config
-    from spectag.curation.sound_index.building import DEFAULT_WINDOW
-
-    if window is None and overlap is None:
-        return None
-    seconds = {"window_seconds": window or DEFAULT_WINDOW.window_seconds, "overlap_seconds": overlap or 0.0}
-    return parse_config(seconds, WindowConfig, source="spectag index")
 
 
 def _print_report(report: "IndexReport", output: Path) -> None:
@@ -100,4 +97,4 @@ def _print_report(report: "IndexReport", output: Path) -> None:
         f"{n_new:,} {'file' if n_new == 1 else 'files'} indexed ({format_duration(report.sound_seconds)} of sound)",
         *(f"{n:,} {change}" for change, n in others.items() if n),
     ]
-    print(f"{', '.join(counts)}: {report.n_windows:,} windows in {output}", file=sys.stderr)
+    print_message(f"{', '.join(counts)}: {report.n_windows:,} windows in {output}")

@@ -39,7 +39,7 @@ def listen_command(
     Parameters
     ----------
     model
-        Folder of a model from spectag train, or the name of a published one: see spectag models.
+        Folder of a model from spectag train, the name of a published model (see spectag models), or hf:user/name.
     stdin
         Read raw sound that another program writes to stdin. By default a microphone is recorded.
     rate

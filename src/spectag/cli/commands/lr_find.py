@@ -4,7 +4,7 @@ from pathlib import Path
 
 from spectag.cli.app import training_packages
 from spectag.cli.options import Json, Output
-from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
+from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup, check_data_files
 from spectag.cli.terminal import print_json, progress_display
 
 
@@ -35,10 +35,11 @@ def lr_find_command(
     from spectag.training.tuning.figures import draw_rate_curve
 
     check_figure_path(output)
-    with training_packages("train", "fine-tuning"):
+    check_data_files(data)
+    with training_packages("finetune", "fine-tuning"):
         from spectag.training.tuning.learning_rate_finder import find_learning_rate
     settings = recipe.read(default_mode="finetune")
-    with progress_display() as (progress, log):
+    with progress_display() as (progress, log), recipe.named_in_errors():
         curve = find_learning_rate(manifest, settings, data=data, progress=progress, log=log)
     save_figure(draw_rate_curve(curve, title=f"{manifest.name}, {settings.backbone}"), output)
     if json_output:

@@ -1,31 +1,68 @@
 """spectag models."""
 
-from cyclopts import App
+from typing import TYPE_CHECKING, Annotated
 
-from spectag.cli.options import Json
-from spectag.cli.terminal import new_table, print_json, progress_display, stdout_console
+from cyclopts import App, Parameter
+
+from spectag.cli.options import Flag, Json
+from spectag.cli.terminal import (
+    new_table,
+    print_json,
+    print_next_steps,
+    progress_display,
+    shell_command,
+    stdout_console,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spectag.models.card_library import CardCheck, CardStatus
+    from spectag.models.pretrained import PublishedTaggerStatus
 
 app = App(name="models", help_flags=[], version_flags=[])
 
 
 @app.default
-def models_command(*, json_output: Json = False) -> None:
-    """List or download published models.
+def models_command(
+    *, with_unverified: Annotated[Flag, Parameter(name="--all")] = False, json_output: Json = False
+) -> None:
+    """List or download published models, and add networks of others.
 
     The list shows their labels, accuracy, size and licence, and which ones are already downloaded. spectag tag
-    downloads a model when you first use it.
+    downloads a model when you first use it. Network cards that you have added are listed, too.
 
     Parameters
     ----------
+    with_unverified
+        Also list the unverified network cards of spectag: nobody has compared them with the originals yet.
     json_output
         Print the list as JSON.
     """
+    from spectag.models.card_library import card_statuses
     from spectag.models.pretrained import models_folder, published_taggers
 
-    models = published_taggers()
+    models, cards = published_taggers(), card_statuses(with_unverified=with_unverified)
     if json_output:
-        print_json([model.to_dict() for model in models])
+        print_json([*(model.to_dict() for model in models), *(card.to_dict() for card in cards)])
         return
+    console = stdout_console()
+    console.print(_table(models, cards))
+    if any(model.state == "downloaded" for model in models):
+        console.print(
+            "\ndownloaded: its model is built when it is first used, which takes some seconds", soft_wrap=True
+        )
+    if any(card.state == "unverified" for card in cards):
+        console.print(
+            "\nunverified: nobody has compared the network with the original yet; spectag models add NAME downloads "
+            "and runs it, and keeps its SHA-256",
+            soft_wrap=True,
+        )
+    console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
+    console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)
+
+
+def _table(models: "list[PublishedTaggerStatus]", cards: "list[CardStatus]") -> "Table":
     table = new_table("name", "labels", "kHz", "mAP", "MB", "licence", "status", right=("labels", "kHz", "mAP", "MB"))
     for model in models:
         about = "" if model.n_bytes_is_exact else "about "
@@ -38,10 +75,12 @@ def models_command(*, json_output: Json = False) -> None:
             model.licence,
             model.state,
         )
-    console = stdout_console()
-    console.print(table)
-    console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
-    console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)
+    for card in cards:
+        size = "-" if card.n_bytes is None else f"{card.n_bytes / 1e6:.1f}"
+        labels = "-" if not card.is_model else "?" if card.n_labels is None else f"{card.n_labels}"
+        state = card.state if card.is_model else f"{card.state}, backbone only"
+        table.add_row(card.name, labels, f"{card.sample_rate / 1000:g}", "-", size, card.licence, state)
+    return table
 
 
 @app.command(name="download")
@@ -60,3 +99,64 @@ def download_command(names: list[str], /) -> None:
         folders = [fetch(name, progress=progress, log=log) for name in checked]
     for folder in folders:
         print(folder)
+
+
+@app.command(name="add")
+def add_card_command(card: str, /) -> None:
+    """Add the network of a network card: download, run and pin it.
+
+    The card is kept in the cache folder with the SHA-256 of its network, and can be used by its name from then on.
+
+    Parameters
+    ----------
+    card
+        A network card, such as card.toml, or the name of one from spectag models --all.
+    """
+    from spectag.config.network_cards import open_card
+    from spectag.models.card_library import add_card
+
+    with progress_display() as (progress, log):
+        path, check = add_card(card, progress=progress, log=log)
+    _print_check(check)
+    print(f"added: {path}")
+    train = shell_command("spectag", "train", "labels.csv", "--backbone", check.name, "-o", "model")
+    tag = [shell_command("spectag", "tag", check.name, "FOLDER")] if open_card(path).card.is_model else []
+    print_next_steps(*tag, train)
+
+
+@app.command(name="check")
+def check_card_command(card: str, /, *, json_output: Json = False) -> None:
+    """Run the network of a card on made-up sounds: shapes, speed, probabilities.
+
+    Parameters
+    ----------
+    card
+        A network card, such as card.toml, or the name of one from spectag models --all.
+    json_output
+        Print the results as JSON.
+    """
+    from spectag.models.card_library import check_card
+
+    with progress_display() as (progress, _):
+        check = check_card(card, progress=progress)
+    if json_output:
+        print_json(check.to_dict())
+    else:
+        _print_check(check)
+
+
+def _print_check(check: "CardCheck") -> None:
+    print(f"{check.name}: {check.n_bytes / 1e6:.1f} MB, SHA-256 {check.sha256}")
+    for name, shape in check.shapes.items():
+        sizes = " x ".join("any" if size == 0 else str(size) for size in shape)
+        print(f"{name if name == 'input' else f'output {name}'}: {sizes}")
+    labels = "" if check.n_labels is None else f", labels: {check.n_labels:,}"
+    print(f"features: {check.n_features:,}{labels}")
+    print(f"speed: {check.real_time_factor:,.0f} x real time on one core, with sounds of {check.sound_seconds:g} s")
+    if check.memory_bytes is not None:
+        print(f"memory: {check.memory_bytes / 1e6:,.0f} MB")
+    if check.probabilities is not None:
+        low, high = check.probabilities
+        print(f"probabilities of noise, a tone and silence: {low:.4f} to {high:.4f}, sum {check.mean_sum:.3f}")
+    for note in check.notes:
+        print(f"note: {note}")

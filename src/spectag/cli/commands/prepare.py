@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from spectag.cli.options import ChannelOption, ImageOptions, MelOptions, Workers
-from spectag.cli.terminal import print_skipped, progress_display
+from spectag.cli.terminal import print_next_steps, print_skipped, progress_display, shell_command
 
 
 def prepare_command(
@@ -66,4 +66,10 @@ def prepare_command(
             log=log,
         )
     print(prepared.cache if prepared.images is None else prepared.images.labels_path)
+    columns = {"label_column": label_column, "label_separator": label_separator}
+    if prepared.images is None:
+        options = {"audio_dir": audio_dir, **columns, "backbone": backbone, "cache": cache}
+        print_next_steps(shell_command("spectag", "train", manifest, "-o", "model", **options))
+    else:
+        print_next_steps(shell_command("spectag", "train", prepared.images.labels_path, "-o", "model"))
     return print_skipped([reason for _, reason in prepared.report.skipped])

@@ -89,13 +89,18 @@ def review_command(
     from spectag.curation.label_review import check_corrections_target, review
     from spectag.data.corrections import read_corrections
     from spectag.data.manifest import read_manifest
+    from spectag.models.nearby_models import check_model_first
     from spectag.models.pretrained import load
     from spectag.reporting.review_folder import CORRECTIONS_FILE, write_review_folder
+    from spectag.system.output import check_output_folder
 
+    check_model_first("review", model, [manifest])
     if accept_above is not None:
         if output is None or not (reviewer or "").strip():
             raise CycloptsError(msg="--accept-above writes corrections.csv: add -o FOLDER and --reviewer NAME")
         check_corrections_target(output / CORRECTIONS_FILE, corrections)
+    if output is not None:
+        check_output_folder(output)
     data_options: dict[str, Any] = {
         "audio_dir": audio_dir,
         "group_column": group_column,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Parameter
 
-from spectag.cli.options import Flag, Json, Names, Number, Seconds
+from spectag.cli.options import Flag, Json, Names, Number, OptionalChannel, Seconds
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.system.output import check_output_folder
 
 if TYPE_CHECKING:
     from spectag.curation.sound_index.fingerprint_search import ExcerptMatch
@@ -35,7 +36,9 @@ def search_command(
     same_file: Flag = False,
     one_per_file: Flag = False,
     model: str | None = None,
+    channel: OptionalChannel = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
+    clips_folder: Annotated[Path | None, Parameter(name="--clips")] = None,
     json_output: Json = False,
 ) -> int:
     """Find similar sounds, or the recording of an excerpt.
@@ -72,8 +75,14 @@ def search_command(
         Return each recording once, with its most similar excerpt.
     model
         The model that built the index, if it has moved.
+    channel
+        With --fingerprint, how several channels become one: their mean (mix), the loudest one of the first ten minutes
+        (loudest), or the channel of this number. By default that of the index, or the mean.
     output
         CSV to write. By default a table is printed.
+    clips_folder
+        Folder for the found excerpts, which are cut out of their recordings, with a manifest. With --fingerprint, as
+        much of a recording as the query lasts.
     json_output
         Print the results as JSON.
     """
@@ -91,12 +100,13 @@ def search_command(
         }
         if unusable := [option for option, is_given in others.items() if is_given]:
             raise CycloptsError(msg=f"--fingerprint can't be combined with {', '.join(unusable)}")
-        return _search_fingerprints(index, queries, number, output, json_output=json_output)
+        return _search_fingerprints(index, queries, number, channel, output, clips_folder, json_output=json_output)
+    if channel is not None:
+        raise CycloptsError(msg="--channel needs --fingerprint; a search by similarity has the channel of its index")
     from spectag.curation.sound_index.api import search
-    from spectag.curation.sound_index.output import check_results_file, result_to_dict, write_results
+    from spectag.curation.sound_index.output import result_to_dict, write_results
 
-    if output is not None:
-        check_results_file(output)
+    _check_outputs(output, clips_folder)
     results = search(
         index,
         queries,
@@ -121,19 +131,48 @@ def search_command(
         _print(results)
     if not results:
         print("nothing found: no other recording meets all conditions", file=sys.stderr)
-    return 0
+    return _cut(results, queries, clips_folder)
+
+
+def _check_outputs(output: str | None, clips: Path | None, columns: Sequence[str] | None = None) -> None:
+    """Raise a ConfigError, before the search, if its results cannot be written there."""
+    from spectag.curation.sound_index.output import SEARCH_COLUMNS, check_results_file
+
+    if output is not None:
+        check_results_file(output, columns or SEARCH_COLUMNS)
+    if clips is not None:
+        check_output_folder(clips, "--clips")
+
+
+def _cut(results: "Sequence[SearchResult] | Sequence[ExcerptMatch]", queries: list[str], clips: Path | None) -> int:
+    """Cut the results out of their recordings, if wanted; return the exit status."""
+    if clips is None or not results:
+        return 0
+    from spectag.findings.search_clips import cut_search_results
+
+    with progress_display() as (progress, _):
+        cut = cut_search_results(results, queries, clips, progress=progress)
+    n_clips = sum(cut.counts.values())
+    print(f"{n_clips:,} {'clip' if n_clips == 1 else 'clips'}, listed in {cut.manifest}", file=sys.stderr)
+    return print_skipped(cut.skipped)
 
 
 def _search_fingerprints(
-    recordings: Path, excerpts: list[str], number: int, output: str | None, *, json_output: bool
+    recordings: Path,
+    excerpts: list[str],
+    number: int,
+    channel: OptionalChannel,
+    output: str | None,
+    clips: Path | None,
+    *,
+    json_output: bool,
 ) -> int:
     from spectag.curation.sound_index.fingerprint_search import search_fingerprints
-    from spectag.curation.sound_index.output import MATCH_COLUMNS, check_results_file, match_to_dict, write_matches
+    from spectag.curation.sound_index.output import MATCH_COLUMNS, match_to_dict, write_matches
 
-    if output is not None:
-        check_results_file(output, MATCH_COLUMNS)
+    _check_outputs(output, clips, MATCH_COLUMNS)
     with progress_display() as (progress, log):
-        found = search_fingerprints(recordings, excerpts, n=number, progress=progress, log=log)
+        found = search_fingerprints(recordings, excerpts, n=number, channel=channel, progress=progress, log=log)
     matches = [replace(match, file=_relative_path(match.file)) for match in found.matches]
     if output is not None:
         write_matches(matches, output)
@@ -145,7 +184,7 @@ def _search_fingerprints(
     for excerpt in excerpts:
         if all(match.excerpt != excerpt for match in matches):
             print(f"{excerpt}: no other recording contains a part of it", file=sys.stderr)
-    return print_skipped(found.skipped)
+    return max(_cut(matches, excerpts, clips), print_skipped(found.skipped))
 
 
 def _print_written(n_results: int, output: str) -> None:

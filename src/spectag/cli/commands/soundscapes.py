@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Count, Output, Seed
+from spectag.cli.options import ChannelOption, Count, Output, Seed
 from spectag.cli.terminal import progress_display
 from spectag.config.scenes import SceneConfig
 
@@ -21,6 +21,7 @@ def soundscapes_command(
     scene: Annotated[SceneConfig | None, Parameter(name="*")] = None,
     background: Path | None = None,
     sample_rate: Annotated[int, Parameter(validator=Number(gte=1000))] = 44_100,
+    channel: ChannelOption = "mix",
     audio_dir: Path | None = None,
     label_column: str | None = None,
     label_separator: str | None = None,
@@ -45,6 +46,9 @@ def soundscapes_command(
         Recording to mix the clips into. It is repeated if it is too short. By default quiet noise.
     sample_rate
         Sample rate of the recordings.
+    channel
+        How several channels become one: their mean (mix), the loudest one of the first ten minutes (loudest), or the
+        one with this number, from 1.
     audio_dir
         Folder of the sounds, if they are not beside the manifest.
     label_column
@@ -57,12 +61,12 @@ def soundscapes_command(
     from spectag.data.manifest import read_manifest
     from spectag.data.soundscapes import find_sounds, read_background, write_soundscapes
 
-    noise = None if background is None else read_background(background, sample_rate=sample_rate)
+    noise = None if background is None else read_background(background, sample_rate=sample_rate, channel=channel)
     with progress_display() as (progress, log):
         clips = read_manifest(manifest, audio_dir=audio_dir, label_column=label_column, label_separator=label_separator)
         write_soundscapes(
             output,
-            find_sounds(clips, sample_rate=sample_rate, progress=progress, log=log),
+            find_sounds(clips, sample_rate=sample_rate, channel=channel, progress=progress, log=log),
             n_scenes=recordings,
             duration_seconds=seconds,
             seed=seed,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spectag.cli.options import Folds, Json, OptionalOutput, Seed, Workers
+from spectag.cli.options import ChannelOption, Folds, Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import new_table, progress_display, stdout_console
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def split_command(
     label_separator: str | None = None,
     corrections: Path | None = None,
     find_shared_audio: bool = False,
+    channel: ChannelOption = "mix",
     cache: Path | None = None,
     workers: Workers = None,
     json_output: Json = False,
@@ -65,6 +66,9 @@ def split_command(
         Label corrections from spectag review. The CSV gets the corrected labels.
     find_shared_audio
         Also keep clips together that contain the same part of a recording. This reads all sounds.
+    channel
+        With --find-shared-audio, how several channels become one: their mean (mix), the loudest one of the first ten
+        minutes (loudest), or the one with this number, from 1.
     cache
         Folder for the fingerprints of the sounds. By default in the user's cache folder.
     workers
@@ -87,6 +91,7 @@ def split_command(
             seed=seed,
             corrections=corrections,
             find_shared_audio=find_shared_audio,
+            channel=channel,
             cache=cache,
             workers=workers,
             progress=progress,

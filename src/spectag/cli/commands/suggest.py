@@ -62,9 +62,11 @@ def suggest_command(
         Print the suggestions as JSON.
     """
     from spectag.curation.active_learning import check_suggestions_file, suggest, write_suggestions
+    from spectag.models.nearby_models import check_model_first
 
     if output is not None:
         check_suggestions_file(output)
+    check_model_first("suggest", model, paths)
     with progress_display() as (progress, log):
         suggestions = suggest(
             model,

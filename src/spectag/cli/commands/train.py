@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING
 
 from spectag.cli.app import training_packages
 from spectag.cli.options import Flag, Json, Output
-from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
-from spectag.cli.terminal import new_table, print_json, print_skipped, shell_command, stdout_console, training_display
-from spectag.errors import MissingExtraError
+from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup, check_data_files
+from spectag.cli.terminal import (
+    new_table,
+    print_json,
+    print_next_steps,
+    print_skipped,
+    shell_command,
+    stdout_console,
+    training_display,
+)
 from spectag.system.epoch_log import checkpoint_folder
+from spectag.system.output import quote_commas
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +59,8 @@ def train_command(
     manifest
         Table of clips and labels, or a folder with one sub-folder per label.
     output
-        Folder for the model. A model that is already there is replaced once the new one is complete.
+        Folder for the model. A model that is already there is replaced once the new one is complete; a message says so
+        before the training.
     resume
         Continue fine-tuning that was interrupted.
     tensorboard
@@ -62,11 +71,12 @@ def train_command(
     from spectag.data.manifest import read_manifest
 
     settings = recipe.read()
+    check_data_files(data)
     names = ("audio_dir", "group_column", "label_column", "label_separator", "complete_annotations")
     clips = read_manifest(manifest, **{name: getattr(data, name) for name in names})  # before the slow import of torch
     with training_packages("train", "training"):
         from spectag.training.pipeline import train
-    with training_display() as (progress, log, on_epoch), _hint_at_resume(output):
+    with training_display() as (progress, log, on_epoch), _hint_at_resume(output), recipe.named_in_errors():
         result = train(
             clips,
             output,
@@ -80,12 +90,11 @@ def train_command(
         )
     if os.environ.get("RANK", "0") != "0":
         return 0  # the first of several processes prints
-    if result.epochs:
-        _draw_epochs(result)
     if json_output:
         print_json(result.to_dict())
     else:
-        print_result(result)
+        has_negatives = data.background is not None or any(clip.is_negative for clip in clips.clips)
+        print_result(result, has_negatives=has_negatives)
     _print_next_steps(result.bundle, manifest, data)
     return print_skipped([reason for _, reason in result.skipped])
 
@@ -95,19 +104,7 @@ def _print_next_steps(model: Path, manifest: Path, data: "DataOptions") -> None:
     options = {name: getattr(data, name) for name in names}
     tag = shell_command("spectag", "tag", model, "FOLDER", "-o", "tags.csv")
     evaluate = shell_command("spectag", "evaluate", model, manifest, "-o", "evaluation", **options)
-    print(f"next: {tag}\n      {evaluate}", file=sys.stderr)
-
-
-def _draw_epochs(result: "TrainResult") -> None:
-    """Draw the learning curves into the model's folder."""
-    from spectag.system.figures import save_figure
-    from spectag.training.bundle_writer import CURVES_FILE
-    from spectag.training.curves import draw_learning_curves
-
-    try:
-        save_figure(draw_learning_curves(result.epochs, title=result.bundle.name), result.bundle / CURVES_FILE)
-    except MissingExtraError as error:
-        print(f"no picture of the learning curves: {error}", file=sys.stderr)
+    print_next_steps(tag, evaluate)
 
 
 @contextmanager
@@ -121,13 +118,18 @@ def _hint_at_resume(output: Path) -> Iterator[None]:
         raise
 
 
-def print_result(result: "TrainResult") -> None:
-    """Print the scores of each fold and of all held-out clips, the weakest labels, and where the model is."""
+def print_result(result: "TrainResult", *, has_negatives: bool = False) -> None:
+    """Print the scores of each fold and of all held-out clips, the weakest labels, and where the model is.
+
+    If there are clips without labels (`has_negatives`), also print that lwlrap ignores them.
+    """
     if result.scores is not None:
         name, estimate = result.scores.main_metric, result.scores.overall[result.scores.main_metric]
         stdout_console().print(_score_table(result.scores, result.folds))
         if not math.isnan(estimate.low):
             print(f"95 % interval of {_METRICS[name]}: {estimate.low:.4f} to {estimate.high:.4f}")
+        if has_negatives and name == "lwlrap" and result.scores.top1_accuracy is None:  # so mAP is in the table
+            print("lwlrap ranks labels within labelled clips only; false alarms on clips without labels lower mAP")
         if result.learning_curve is not None:
             print(_learning_curve_text(result.learning_curve, _METRICS[name]))
         if weakest := _weakest_labels(result):
@@ -136,14 +138,21 @@ def print_result(result: "TrainResult") -> None:
 
 
 def _weakest_labels(result: "TrainResult") -> list[str]:
-    """Up to three labels with the lowest average precision, each with it; none if there is one label or all are 1."""
+    """Up to three labels with the lowest average precision, each with it; none if there is one label or all are 1.
+
+    Labels with the same number are in the order of the alphabet, and the last item says how many more there are.
+    """
     from spectag.models.bundle import read_info
 
     assert result.scores is not None
     precisions = [estimate.value for estimate in result.scores.per_label["average_precision"]]
-    names = read_info(result.bundle).labels
-    weak = sorted((value, name) for value, name in zip(precisions, names, strict=True) if value < 1)
-    return [f"{name} {value:.3f}" for value, name in weak[:_N_WEAKEST]] if len(names) > 1 else []
+    names = read_info(result.bundle).own_labels
+    weak = sorted((f"{value:.3f}", name) for value, name in zip(precisions, names, strict=True) if value < 1)
+    if len(names) < 2:
+        return []
+    shown = [f"{quote_commas(name)} {value}" for value, name in weak[:_N_WEAKEST]]
+    n_equal = sum(value == weak[_N_WEAKEST - 1][0] for value, _ in weak[_N_WEAKEST:])
+    return [*shown, f"and {n_equal:,} more with {weak[_N_WEAKEST - 1][0]}"] if n_equal else shown
 
 
 def _learning_curve_text(curve: "LearningCurve", metric: str) -> str:
@@ -161,8 +170,8 @@ _MAX_FOLDS_SHOWN = 10
 def _score_table(scores: "Scores", folds: "Sequence[FoldScore]") -> "Table":
     """The scores of each fold, if they fit on a screen, and of all held-out clips; a dash for those not defined."""
     metrics = [scores.main_metric]
-    if scores.top1_accuracy is not None and len(scores.n_clips_per_label) > 1:
-        metrics.append("top1_accuracy")
+    if scores.main_metric == "lwlrap":
+        metrics.append("mean_average_precision" if scores.top1_accuracy is None else "top1_accuracy")
     columns = ["clips", *(_METRICS[metric] for metric in metrics)]
     table = new_table("held out", *columns, right=columns)
     rows = [(f"fold {fold.name}", str(fold.n_clips), [getattr(fold, metric) for metric in metrics]) for fold in folds]

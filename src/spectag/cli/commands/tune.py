@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from spectag.cli.app import training_packages
 from spectag.cli.options import Count, Json, Output
-from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup
+from spectag.cli.recipe_options import NO_DATA_OPTIONS, NO_RECIPE_OPTIONS, DataGroup, RecipeGroup, check_data_files
 from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, shell_command, stdout_console
 from spectag.config.data_options import DataOptions
 
@@ -44,9 +44,10 @@ def tune_command(
     json_output
         Print the trials as JSON.
     """
+    check_data_files(data)
     with training_packages("tune", "tuning"):
         from spectag.training.tuning.study import tune
-    with progress_display() as (progress, log):
+    with progress_display() as (progress, log), recipe.named_in_errors():
         study = tune(
             manifest,
             output,
@@ -64,7 +65,10 @@ def tune_command(
     return print_skipped([reason for _, reason in study.skipped])
 
 
-_DATA_OPTIONS = ("noisy", "audio_dir", "group_column", "label_column", "label_separator", "corrections")
+_DATA_OPTIONS = (
+    *("noisy", "background", "audio_dir", "group_column", "label_column", "label_separator", "corrections"),
+    "hierarchy",
+)
 
 
 def _train_command(manifest: Path, study: "Study", data: DataOptions) -> str:

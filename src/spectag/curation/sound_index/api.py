@@ -8,9 +8,10 @@ from spectag.config.base import Channel, WindowConfig
 from spectag.curation.sound_index.building import build_index
 from spectag.curation.sound_index.metadata import SearchEngine
 from spectag.curation.sound_index.searching import SearchResult, SoundIndex
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 
 
+@shows_progress
 def index(
     recordings: str | Path | Sequence[str | Path],
     output: str | Path,

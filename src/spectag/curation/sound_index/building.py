@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from spectag.config.backbones import PUBLISHED
 from spectag.config.base import Channel, WindowConfig
+from spectag.config.network_cards import is_card
 from spectag.curation.sound_index.ann_graph import is_installed, load_usearch, write_graph
 from spectag.curation.sound_index.database import DATABASE, IndexDatabase, database_errors
 from spectag.curation.sound_index.metadata import (
@@ -121,9 +122,10 @@ def build_index(
     existing = read_index_info(folder) if is_index(folder) else None
     if existing is None and folder.exists() and (not folder.is_dir() or _has_other_files(folder)):
         raise ConfigError(f"-o {folder}: the folder contains files, but no index; use a separate folder")
-    name = str(model) if model is not None else existing.model if existing else DEFAULT_MODEL
-    tagger = Tagger(tagger_folder(name, progress=progress, log=log))
-    name = name if name in PUBLISHED and not Path(name).exists() else full_location(name)
+    name = os.fspath(model) if model is not None else existing.model if existing else DEFAULT_MODEL
+    tagger = Tagger(tagger_folder(name, needs_labels=False, progress=progress, log=log))
+    is_name = (name in PUBLISHED or is_card(name)) and not Path(name).exists()
+    name = name if is_name else full_location(name)
     if existing is None:
         windows, labels = window or DEFAULT_WINDOW, tagger.labels.names
         info = IndexInfo(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from spectag.audio.files import AUDIO_SUFFIXES
+from spectag.audio.files import AUDIO_SUFFIXES, audio_info
 from spectag.audio.fingerprints import Fingerprint
+from spectag.config.base import Channel
 from spectag.curation.sound_index.building import full_location
 from spectag.curation.sound_index.database import IndexDatabase
 from spectag.curation.sound_index.metadata import is_index, read_index_info
@@ -15,7 +16,8 @@ from spectag.data.clips import Clip
 from spectag.data.fingerprint_cache import clip_fingerprint, clip_fingerprints
 from spectag.data.shared_audio import FingerprintIndex, Match
 from spectag.system.file_errors import skip_reason
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
+from spectag.system.short_texts import short_repr
 from spectag.system.storage import is_url
 from spectag.system.worker_pool import map_unordered, n_usable_cores
 from spectag.tagging.input_files import find_files
@@ -36,6 +38,7 @@ class ExcerptMatch:
     """Number of equal landmarks."""
 
 
+@short_repr
 @dataclass(frozen=True)
 class FingerprintSearch:
     """The result of `search_fingerprints`."""
@@ -46,11 +49,13 @@ class FingerprintSearch:
     """Recordings that can't be read, each with the reason."""
 
 
+@shows_progress
 def search_fingerprints(
     recordings: str | Path | Sequence[str | Path],
     excerpts: str | Path | Sequence[str | Path],
     *,
     n: int = 10,
+    channel: Channel | None = None,
     cache: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -68,6 +73,9 @@ def search_fingerprints(
         Sound files. The recordings of each one are searched. An excerpt's own file is not a result.
     n : int
         Number of recordings for each excerpt.
+    channel : "mix", "loudest" or int, optional
+        How several channels become one. By default that of the index, or their mean. An excerpt without the channel of
+        this number is read as a mean.
     cache : path, optional
         Folder for the fingerprints. By default in the user's cache folder.
     workers : int, optional
@@ -92,15 +100,21 @@ def search_fingerprints(
     if n < 1:
         raise ValueError(f"need n >= 1, got {n}")
     names = [str(excerpts)] if isinstance(excerpts, str | Path) else [str(excerpt) for excerpt in excerpts]
-    queries = [clip_fingerprint(_clip(name)) for name in names]
+    locations = [recordings] if isinstance(recordings, str | Path) else recordings
+    channel = channel or _channel_of_index(locations)
+    queries = [clip_fingerprint(_clip(name), channel=_channel_of_excerpt(name, channel)) for name in names]
     for name, query in zip(names, queries, strict=True):
         if not query:
             log(f"{name}: the sound has no fingerprint, because it is silent or too short")
-    files = _files([recordings] if isinstance(recordings, str | Path) else recordings)
+    files = _files(locations)
     local = [file for file in files if not is_url(file)]
     skipped = [f"{file}: fingerprints are computed from local files only" for file in files if is_url(file)]
-    prints = clip_fingerprints([_clip(file) for file in local], cache, workers=workers, progress=progress)
-    skipped += [_why_unreadable(file) for file, fingerprint in zip(local, prints, strict=True) if fingerprint is None]
+    prints = clip_fingerprints(
+        [_clip(file) for file in local], cache, channel=channel, workers=workers, progress=progress
+    )
+    skipped += [
+        _why_unreadable(file, channel) for file, fingerprint in zip(local, prints, strict=True) if fingerprint is None
+    ]
     found = _find(queries, prints, workers, progress)
     matches: list[ExcerptMatch] = []
     for name, rows in zip(names, found, strict=True):
@@ -112,12 +126,26 @@ def search_fingerprints(
     return FingerprintSearch(tuple(matches), tuple(skipped))
 
 
+def _is_local_index(location: str | Path) -> bool:
+    return not is_url(str(location)) and is_index(Path(location))
+
+
+def _channel_of_index(locations: Sequence[str | Path]) -> Channel:
+    """The channel of the first index among the recordings."""
+    index = next((Path(location) for location in locations if _is_local_index(location)), None)
+    return (index and read_index_info(index).channel) or "mix"
+
+
+def _channel_of_excerpt(name: str, channel: Channel) -> Channel:
+    return channel if isinstance(channel, str) or channel <= audio_info(name).n_channels else "mix"
+
+
 def _files(recordings: Sequence[str | Path]) -> list[str]:
     """The names of all recordings, those of indexes included."""
     files: list[str] = []
     for location in recordings:
         folder = Path(location)
-        if not is_url(str(location)) and is_index(folder):
+        if _is_local_index(location):
             read_index_info(folder)  # raises a DataError for other versions
             with closing(IndexDatabase(folder)) as database, database.reading():
                 files += [entry.name for entry in database.entries()]
@@ -130,9 +158,9 @@ def _clip(file: str) -> Clip:
     return Clip(Path(file), file, ())
 
 
-def _why_unreadable(file: str) -> str:
+def _why_unreadable(file: str, channel: Channel) -> str:
     try:
-        clip_fingerprint(_clip(file))
+        clip_fingerprint(_clip(file), channel=channel)
     except Exception as error:
         return skip_reason(file, error)
     return f"{file}: the file changed while it was read"

@@ -27,7 +27,8 @@ from spectag.curation.sound_index.vectors import read_vectors
 from spectag.data.labels import LabelSet
 from spectag.errors import DataError
 from spectag.models.pretrained import tagger_folder
-from spectag.models.tagger import Tag, Tagger
+from spectag.models.tagger import Tagger
+from spectag.models.tags import Tag
 
 _MIN_NEIGHBOURS = 32  # searched at first; some may be windows of the query's own recording
 _MAX_EXACT_ROWS = 10_000  # if fewer rows pass a filter, all of them are compared
@@ -111,7 +112,7 @@ class SoundIndex:
     @cached_property
     def tagger(self) -> Tagger:
         """The model of the index, for queries that are not in it; a DataError if it is not the original one."""
-        tagger = Tagger(tagger_folder(self._model), channel=self.info.channel)
+        tagger = Tagger(tagger_folder(self._model, needs_labels=False), channel=self.info.channel)
         check_tagger(self.folder, self.info, tagger)
         return tagger
 

@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from shlex import join
 
+from spectag.audio.files import AUDIO_SUFFIXES
 from spectag.data.labels import LabelSplitter
 from spectag.data.readers.columns import time_role
 from spectag.data.readers.csv_table import clip_table, is_annotation_table, read_csv
@@ -18,6 +20,7 @@ from spectag.data.readers.delimited_text import (
     split_lines,
 )
 from spectag.data.readers.file_finder import TABLE_SUFFIX, FileFinder
+from spectag.data.readers.folders import visible_files
 from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.errors import DataError, DataWarning
 
@@ -91,6 +94,27 @@ def _track_fields(line: str, where: str) -> tuple[str, str, str]:
     if not rest:
         raise DataError(f"{where}: '{shorten(line)}' is not a label; expected start, end and label, separated by tabs")
     return start.strip(), rest[0].strip(), rest[1].strip() if len(rest) > 1 else ""
+
+
+def read_detection_folder(folder: Path, finder: FileFinder, options: TableOptions) -> list[ManifestRow]:
+    """The rows of the label tracks and selection tables in a folder.
+
+    Raises
+    ------
+    DataError
+        As `read_annotation_folder`, or if the folder contains none, such as a folder of recordings.
+    """
+    files = visible_files(folder)
+    rows = read_annotation_folder(folder, files, finder, options)
+    if rows is None:
+        sound = next((path for path in files if path.suffix.lower() in AUDIO_SUFFIXES), None)
+        if sound is None:
+            raise DataError(f"{folder}: the folder contains no selection tables or label tracks")
+        tag = join(["spectag", "tag", "MODEL", str(folder), "-o", "tags.csv"])
+        raise DataError(
+            f"{folder}: this is a folder of recordings, such as {sound.name}, not of detections; tag it first: {tag}"
+        )
+    return rows
 
 
 def read_annotation_folder(

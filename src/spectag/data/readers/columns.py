@@ -14,6 +14,7 @@ from spectag.data.readers.delimited_text import (
     normal_name,
     open_table,
     preamble,
+    shorten,
     split_lines,
 )
 from spectag.errors import DataError, did_you_mean
@@ -66,7 +67,7 @@ _LABEL_WORDS = (
 _STARTS, _ENDS, _LENGTHS = {"start", "begin", "onset"}, {"end", "stop", "offset"}, {"duration", "length", "dur"}
 _TIME_WORD = re.compile("|".join((*_STARTS, *_ENDS, *_LENGTHS)))
 _JOINED_TIME = re.compile("(start|begin|onset|end|stop|offset)time")  # StartTime
-_DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
+_DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}|\d{8}[T_ ]\d{4}")
 _SECONDS = {"s", "sec", "secs", "second", "seconds"}
 _OTHER_UNITS = {"sample", "samples", "frame", "frames", "ms", "msec", "milliseconds", "min", "minutes"}
 _OF_TIMES = {"time", "times", "event", "segment", "clip", "annotation", "call", "t", "of", "the", "window", "offset"}
@@ -118,6 +119,11 @@ class Layout:
 
 def open_manifest_table(path: Path, text: str) -> Table:
     """Open a table with the delimiter and the header, perhaps in a comment, that have the most known columns."""
+    if text.lstrip()[:1] in ("{", "["):
+        raise DataError(
+            f"{path}: this looks like JSON; expected a table such as a CSV with the columns fname and labels. Convert "
+            "it, for example in Python: pandas.read_json(...).to_csv(..., index=False)"
+        )
     _, delimiter, comments = preamble(text)
     comment = comments[-1].lstrip("# ") if comments else ""
     if comment and _n_known(comment, _best_delimiter(comment)) > _n_known(_header(text), find_delimiter(text)):
@@ -126,7 +132,7 @@ def open_manifest_table(path: Path, text: str) -> Table:
 
 
 def find_delimiter(text: str) -> str:
-    """Comma, semicolon or tab: the delimiter with which the header has the most columns of known meaning."""
+    """Comma, semicolon, tab or |: the delimiter with which the header has the most columns of known meaning."""
     _, delimiter, _ = preamble(text)
     return delimiter or _best_delimiter(_header(text))
 
@@ -326,6 +332,11 @@ def has_other_times(table: Table) -> list[str]:
 
 
 def _no_file_names(table: Table) -> DataError:
+    if len(table.columns) == 1 and len(table.columns[0].split()) > 1:
+        return DataError(
+            f"{table.path}: the first line is '{shorten(table.columns[0])}', which is one column; expected columns "
+            "that are separated by commas, semicolons, tabs or |, not by spaces"
+        )
     return DataError(
         f"{table.path}: no column with file names; expected fname (or {', '.join(MANIFEST_COLUMNS['fname'][1:5])}) "
         f"in the first line. The columns are {abbreviate(table.columns)}; rename the one with the file names to fname"

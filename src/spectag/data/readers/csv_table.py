@@ -18,18 +18,20 @@ from spectag.data.readers.columns import (
     has_other_times,
     open_manifest_table,
 )
-from spectag.data.readers.delimited_text import Record, Table, abbreviate, parse_time_field, shorten
+from spectag.data.readers.delimited_text import CLOCK_TIME, Record, Table, abbreviate, parse_time_field, shorten
 from spectag.data.readers.file_finder import FileFinder
 from spectag.data.readers.rows import ManifestRow, TableOptions
 from spectag.errors import DataError, DataWarning, SpectagError
 
 MAX_WEIGHT = 100.0
-_N_PEEKED = 200  # records, to see what the columns contain
+N_PEEKED = 200
+"""Records, to see what the columns contain."""
 _N_OPENED = 20  # sounds, to see whether they are excerpts
 _TOLERANCE_SECONDS = 0.1  # of the lengths of sounds in tables
 
 _PRESENT = frozenset({"present", "1", "1.0", "true", "yes", "y"})
-_ABSENT = frozenset({"not_present", "absent", "0", "0.0", "false", "no", "n"})
+ABSENT = frozenset({"not_present", "absent", "0", "0.0", "false", "no", "n"})
+"""Values of the column `present` of a label that is not in the sound."""
 _FALSE = frozenset(text for text, is_true in TRUTH_VALUES.items() if not is_true)
 _NO_TIME = frozenset({"", "nan", "na", "none"})
 
@@ -42,7 +44,7 @@ def read_csv(
     path: Path, text: str, finder: FileFinder, options: TableOptions
 ) -> tuple[Iterator[ManifestRow], tuple[str, ...] | None]:
     """The rows of a table and, if it is multi-hot, its labels in the order of the columns."""
-    table, first = open_manifest_table(path, text).peek(_N_PEEKED)
+    table, first = open_manifest_table(path, text).peek(N_PEEKED)
     layout = find_layout(
         table,
         first,
@@ -50,6 +52,7 @@ def read_csv(
         label_column=options.label_column,
         has_own_sound=lambda: True,
     )
+    layout = _without_clock_times(table, first, layout)
     _check_times(table, layout)
     if _are_excerpts(table, first, layout, finder):
         layout = replace(layout, holds_excerpts=True, is_annotation=False)
@@ -57,11 +60,29 @@ def read_csv(
         layout = replace(layout, holds_excerpts=False)
     if names := layout.label_columns:
         _warn_of_unread_labels(table, first, layout)
-        reader = _RowReader(table, layout, finder, _multi_hot_reader(path, names))
+        reader = _RowReader(table, layout, finder, multi_hot_reader(path, names))
         return _check_absent_labels(path, reader.rows(), len(names)), tuple(names.values())
     splitter = LabelSplitter(options.label_separator)
     reader = _RowReader(table, layout, finder, _label_reader(table, layout, splitter))
     return _with_hint(path, table.columns[layout.positions["labels"]], reader.rows(), splitter), None
+
+
+def _without_clock_times(table: Table, first: Sequence[Record], layout: Layout) -> Layout:
+    """The layout of a table of clips without a start that is a clock time, such as 05:30:00, and has no end."""
+    start = layout.positions.get("start")
+    if start is None or layout.is_annotation or {"end", "duration"} & layout.positions.keys():
+        return layout
+    times = [fields[start] for _, fields in first if fields[start]]
+    if not times or not all(map(CLOCK_TIME.fullmatch, times)):
+        return layout
+    warnings.warn(
+        f"{table.path}: the column {table.columns[start]} contains clock times such as {times[0]}, and there is no "
+        "end: they are read as the times of the recordings, and ignored. If they are the starts of excerpts, add a "
+        "column end, or give them in seconds",
+        DataWarning,
+        stacklevel=3,
+    )
+    return replace(layout, positions={name: found for name, found in layout.positions.items() if name != "start"})
 
 
 def _check_times(table: Table, layout: Layout) -> None:
@@ -82,7 +103,7 @@ def _check_times(table: Table, layout: Layout) -> None:
 def open_table_with_layout(path: Path, text: str, label_column: str | None) -> tuple[Table, Layout] | None:
     """A table, and what its columns mean; None if the text is not a table of clips or sounds."""
     with suppress(DataError):
-        table, first = open_manifest_table(path, text).peek(_N_PEEKED)
+        table, first = open_manifest_table(path, text).peek(N_PEEKED)
         return table, find_layout(table, first, label_column=label_column, has_own_sound=lambda: True)
     return None
 
@@ -158,10 +179,12 @@ def _warn_of_unread_labels(table: Table, first: Sequence[Record], layout: Layout
 def _with_hint(path: Path, column: str, rows: Iterator[ManifestRow], splitter: LabelSplitter) -> Iterator[ManifestRow]:
     """The rows, followed by warnings if labels contain what could be a separator, or say that they are missing."""
     yield from rows
-    for text, n_rows in splitter.n_missing.items():
+    if missing := splitter.n_missing.most_common():
+        texts = ", ".join(f"{text!r}" if len(missing) == 1 else f"{text!r} ({n_rows:,})" for text, n_rows in missing)
         warnings.warn(
-            f"{path}: {n_rows} fields of the column {column} are {text!r}, which is read as no label: none of the "
-            f"labels is true in these clips. If it is a label, write ['{text}']; if nobody listened, delete the lines",
+            f"{path}: {splitter.n_missing.total():,} fields of the column {column} are {texts}, which is read as no "
+            f"label: none of the labels is true in these clips. If it is a label, write ['{missing[0][0]}']; if nobody "
+            "listened, delete the lines",
             DataWarning,
             stacklevel=2,
         )
@@ -184,6 +207,7 @@ class _RowReader:
         raven_columns = (table.position("begin_path"), table.position("begin_file"))
         is_raven = layout.positions.get("fname") in (None, *raven_columns)
         self._raven_columns = [position for position in raven_columns if position is not None] if is_raven else None
+        self._lines_without_times: list[int] = []
         self._start, self._end, self._duration, self._offset = (
             layout.positions.get(name) for name in ("start", "end", "duration", "file_offset")
         )
@@ -217,6 +241,13 @@ class _RowReader:
                 is_annotation,
                 lacks_label and end is not None,
             )
+        if lines := self._lines_without_times:
+            warnings.warn(
+                f"{path}: {len(lines):,} annotations have neither start nor end, such as that in line {lines[0]}. They "
+                "are read as sounds of the whole recording; fill in the times, or delete the lines",
+                DataWarning,
+                stacklevel=2,
+            )
         if self._raven_columns and self._offset is None and is_annotation and len(self._names) > 1:
             raise DataError(
                 f"{path}: the selections are from several sounds, but there is no column File Offset (s) with the "
@@ -224,7 +255,7 @@ class _RowReader:
             )
 
     def _is_present(self, field: str, line: int) -> bool:
-        if field.lower() in _ABSENT:
+        if field.lower() in ABSENT:
             return False
         if field and field.lower() not in _PRESENT:
             raise DataError(
@@ -268,6 +299,14 @@ class _RowReader:
         end = self._seconds(end_field, self._end, line) if end_field else None
         if self._end is None and self._duration is not None and fields[self._duration]:
             end = start + self._seconds(fields[self._duration], self._duration, line)
+        if self._layout.is_annotation and end is None:
+            if start_field:
+                raise DataError(
+                    f"{self._table.path}, line {line}: the sound starts at {shorten(start_field)}, but has no end; "
+                    "fill it in, or delete the line. If the line is a clip up to the end of the file, and names all of "
+                    "its labels, call their column labels"
+                )
+            self._lines_without_times.append(line)
         if self._offset is not None and end is not None and self._layout.is_annotation:
             # if several sounds are open together, Begin Time counts through all of them, File Offset within one
             offset = self._seconds(fields[self._offset], self._offset, line)
@@ -320,7 +359,9 @@ def _parse_weight(field: str, path: Path, line: int) -> float:
     )
 
 
-def _multi_hot_reader(path: Path, names: dict[int, str]) -> LabelReader:
+def multi_hot_reader(path: Path, names: dict[int, str]) -> LabelReader:
+    """Reads the columns of 0, 1 and empty cells."""
+
     def read_labels(fields: list[str], line: int) -> tuple[_Labels, _Labels]:
         labels, unknown = [], []
         others = [position for position, field in enumerate(fields) if field != "0"]  # most fields are 0

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from spectag.data.readers.text_files import first_lines, lines_with_ends, read_text, shorten, split_lines
 from spectag.errors import DataError
-from spectag.system.output import unescape_formula
+from spectag.system.output import quote_commas, unescape_formula
 
 __all__ = [
+    "CLOCK_TIME",
     "DELIMITERS",
     "Table",
     "abbreviate",
@@ -30,12 +31,12 @@ __all__ = [
     "split_lines",
 ]
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 MAX_FIELD_CHARACTERS = 1_000_000
 _UNIT = re.compile(r"\s*[(\[]\s*\w{1,12}\s*[)\]]\s*$")
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?[\s,;]*', re.IGNORECASE)  # the first line of a CSV for Excel
 _MAX_NAME = 200  # characters; longer texts are no names of known columns
-_CLOCK_TIME = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):([0-5]?\d(?:[.,]\d+)?)")
+CLOCK_TIME = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):([0-5]?\d(?:[.,]\d+)?)")
 _ROUNDING_SECONDS = 0.01  # label tracks can start this much before their sound
 
 Record = tuple[int, list[str]]
@@ -122,7 +123,7 @@ def open_table(path: Path, text: str, delimiter: str, *, header: str | None = No
     else:
         line, columns = next(records, (1, []))
     if not columns:
-        raise DataError(f"{path}: the table is empty; expected a line with the column names, then one line per clip")
+        raise DataError(f"{path}: the table is empty; expected a line with the column names, then one line per entry")
     duplicates = sorted(column for column, count in Counter(columns).items() if column and count > 1)
     if duplicates:
         raise DataError(f"{path}, line {line}: duplicate columns: {abbreviate(duplicates)}; keep one of each")
@@ -159,7 +160,8 @@ def _has_closed_quotes(text: str, n_skipped: int) -> bool:
     if '"' not in text:
         return False
     try:
-        for _ in csv.reader(islice(lines_with_ends(text), n_skipped, None), delimiter="\t", strict=True):
+        lines = islice(lines_with_ends(text), n_skipped, None)
+        for _ in csv.reader(lines, delimiter="\t", skipinitialspace=True, strict=True):  # as `_records` reads them
             pass
     except csv.Error:
         return False
@@ -191,7 +193,7 @@ def parse_time_field(field: str, column: str, where: str) -> float:
             return seconds
         if -_ROUNDING_SECONDS < seconds < 0:
             return 0.0
-    if match := _CLOCK_TIME.fullmatch(field):
+    if match := CLOCK_TIME.fullmatch(field):
         hours, minutes, rest = match.groups(default="0")
         return int(hours) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
     raise DataError(f"{where}: {column} is '{shorten(field)}'; expected seconds, 0 or more")
@@ -207,7 +209,12 @@ def parse_times(fields: Mapping[str, str], where: str) -> tuple[float, float | N
 
 
 def abbreviate(names: Iterable[str], n_shown: int = 5) -> str:
-    """The first names, separated by commas, and the number of the others: "a, b and 3 more"."""
+    """The first names, separated by commas, and the number of the others: "a, b and 3 more".
+
+    A name with a comma is in quotes.
+    """
     names = list(names)
     n_more = len(names) - n_shown
-    return ", ".join(shorten(name, 250) for name in names[:n_shown]) + (f" and {n_more} more" if n_more > 0 else "")
+    return ", ".join(quote_commas(shorten(name, 250)) for name in names[:n_shown]) + (
+        f" and {n_more} more" if n_more > 0 else ""
+    )

@@ -142,10 +142,11 @@ class FileFinder:
         if not parts:
             return None
         is_path_elsewhere = name.startswith("/") or bool(_DRIVE.match(name))
-        candidates: dict[str, None] = {}
+        candidates: dict[str, str] = {}  # the first spelling of each path
         for folder in [*self.folders(source), *_home_of_table(source)]:
-            candidates |= dict.fromkeys(self._tree(folder).named(parts[-1]))
-        n_common = {path: _n_common(path, parts) for path in candidates}
+            for path in self._tree(folder).named(parts[-1]):
+                candidates.setdefault(os.path.abspath(path), path)  # noqa: PTH100 a Path is slow to make
+        n_common = {path: _n_common(path, parts) for path in candidates.values()}
         most = max(n_common.values(), default=0)
         in_folders = {folder.absolute() for folder in self.folders(source)}
         matches = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectag.audio.files import AUDIO_SUFFIXES
+from spectag.audio.recorder_names import info_in_name
 from spectag.data.labels import split_labels
 from spectag.data.readers.delimited_text import abbreviate, normal_name
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
@@ -26,6 +27,7 @@ _TIME_OR_PLACE = re.compile(
     r"|week|month|year)[ _-]?(\d+|[a-z])",
     re.IGNORECASE,
 )
+_DATED_FRACTION = 0.9
 _BACKGROUND = frozenset({
     *("noise", "background", "backgrounds", "background_noise", "silence", "other", "others", "negative", "negatives"),
     *("ambient", "ambient_noise", "ambience", "nocall", "no_call", "no_event", "none", "empty"),
@@ -42,7 +44,8 @@ class _FolderClip:
 
 
 def read_folder(folder: Path, files: list[Path], *, separator: str | None = None) -> list[ManifestRow]:
-    """A row for each sound, labelled with the name of its sub-folder. A comma in that name separates labels.
+    """A row for each sound, labelled with the name of its sub-folder. A comma in that name separates labels, except
+    in the names of AudioSet.
 
     Sub-folders called train, valid, test or fold1 above the labels are folds; sub-folders that are dates or places are
     passed over. A label with a leading minus, and folders such as noise and background, are no labels: their sounds are
@@ -66,7 +69,8 @@ def read_folder(folder: Path, files: list[Path], *, separator: str | None = None
             f"{folder}: files beside the sub-folders have no label: {abbreviate(map(str, unlabelled))}; "
             "move each into the sub-folder of its label, or out of the folder"
         )
-    return list(_rows(folder, clips, separator or ","))
+    _warn_of_recordings(folder, clips)
+    return list(_rows(folder, clips, separator))
 
 
 def _without_other_levels(folder: Path, clips: list[_FolderClip]) -> list[_FolderClip]:
@@ -121,11 +125,25 @@ def _warn_of_folders_below(folder: Path, clips: list[_FolderClip]) -> None:
         )
 
 
+def _warn_of_recordings(folder: Path, clips: list[_FolderClip]) -> None:
+    """Warn if nearly all files have a date and a time in their names, as recorders give them, so that the sub-folders
+    may be sites."""
+    n_dated = sum(info_in_name(clip.path.stem).start is not None for clip in clips)
+    if n_dated >= _DATED_FRACTION * len(clips):
+        names = abbreviate(sorted({clip.levels[0] for clip in clips}), 3)
+        warnings.warn(
+            f"{folder}: the files have names of recorders, such as {clips[0].path.name}. Expected a sub-folder for "
+            f"each label; if the sub-folders ({names}) are sites or recorders, give a table of labels instead",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
 def _is_other_level(name: str) -> bool:
     return bool(_FOLD.fullmatch(name) or _TIME_OR_PLACE.fullmatch(name))
 
 
-def _rows(folder: Path, clips: list[_FolderClip], separator: str) -> Iterator[ManifestRow]:
+def _rows(folder: Path, clips: list[_FolderClip], separator: str | None) -> Iterator[ManifestRow]:
     background = {clip.levels[0] for clip in clips if normal_name(clip.levels[0]) in _BACKGROUND}
     if background == {clip.levels[0] for clip in clips}:  # then these are the labels
         background = set()

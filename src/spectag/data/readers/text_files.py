@@ -63,7 +63,7 @@ def _warn_of_encoding(path: Path, text: str) -> None:
     example = shorten(match[0]) if match else ""
     warnings.warn(
         f"{path}: the text is not UTF-8 and is read as Windows-1252, such as '{example}'; "
-        "if these letters are wrong, save it as UTF-8",
+        "save it as UTF-8 if these letters are wrong, or to avoid this warning (Excel: CSV UTF-8)",
         DataWarning,
         stacklevel=3,
     )

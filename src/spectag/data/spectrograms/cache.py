@@ -31,6 +31,7 @@ from spectag.audio.mel import FRONT_END_VERSION, compute_log_mel, mel_filter_ban
 from spectag.config.base import Channel, MelConfig, to_toml
 from spectag.data.clips import Clip
 from spectag.errors import SpectrogramCacheError
+from spectag.system.cache_content import readable_size
 from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Log, Progress, no_log, silent
 from spectag.system.work_folder import abandoned_work, work_folder
@@ -65,7 +66,7 @@ class PrepareReport:
         if self.n_new == 0:
             return f"nothing to do: {self.n_cached} spectrograms are cached{skipped}"
         cached = f", {self.n_cached} were cached" if self.n_cached else ""
-        size = _readable_size(self.n_bytes)
+        size = readable_size(self.n_bytes)
         return f"{self.n_new} spectrograms computed ({size}) in {self.seconds:.1f} s{cached}{skipped}"
 
 
@@ -225,7 +226,7 @@ class SpectrogramCache:
         """Log the disk space that the missing log_mels need; a SpectrogramCacheError if there is too little."""
         existing = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
         free_bytes = disk_usage(existing).free
-        needed, free = _readable_size(n_bytes), _readable_size(free_bytes)
+        needed, free = readable_size(n_bytes), readable_size(free_bytes)
         if n_bytes > free_bytes:
             raise SpectrogramCacheError(
                 f"{self.root}: the spectrograms of {n_missing} clips need about {needed}, but the disk has only {free} "
@@ -405,9 +406,3 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
             f"{path}: the spectrogram cache can't be written: {error.strerror or error}; completed spectrograms "
             "are kept. Run the command again when there is enough space and write permission"
         ) from error
-
-
-def _readable_size(n_bytes: int) -> str:
-    """A number of bytes with its unit, such as 1.5 GB."""
-    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= unit), (1e3, "kB"))
-    return f"{n_bytes / unit:.1f} {name}"

@@ -52,7 +52,8 @@ class ClipInputs:
     inputs: Callable[[int], Float32Array]
     """The input (channels, height, width) of the clip at an index, whatever its length."""
     parts: Callable[[int], Iterator[ClipPart]]
-    """The parts of the clip at an index, each the same as in `Tagger.tag`. A clip of up to 60 s is one part."""
+    """The parts of the clip at an index, each the same as in `Tagger.tag`. A clip of up to 60 s is one part, or less
+    if the network takes less."""
     part_keys: tuple[str, ...]
     """The content keys, with the length of the parts for clips that may have several."""
     seconds: tuple[float, ...]
@@ -95,8 +96,10 @@ def open_clips(
     keys = [key for key in report.keys if key is not None]
     kept = _readable_clips(manifest, report.skipped, keys, log)
     frame_counts = [store.log_mel(key).shape[1] for key in keys]
-    most_frames = n_frames(round(MAX_CLIP_SECONDS * front_end.sample_rate), front_end.mel)
-    is_long = [frames >= most_frames for frames in frame_counts]  # may be a single part of exactly 60 s
+    part_seconds = front_end.part_seconds
+    most_frames = n_frames(round(part_seconds * front_end.sample_rate), front_end.mel)
+    # may be a single part of exactly 60 s; waveforms are not cached, and padding is not in cached log_mels
+    is_long = [front_end.has_limits or frames >= most_frames for frames in frame_counts]
 
     def inputs(index: int) -> Float32Array:
         return front_end.input_of_log_mel(store.log_mel(keys[index]))
@@ -113,12 +116,12 @@ def open_clips(
             return
         with open_excerpt(clip.path, clip.start_seconds, clip.end_seconds, channel=front_end.channel) as sound:
             # read again: a part of the cached log_mel differs at its ends, and if levels are relative to the maximum
-            cutter = WindowCutter(sound.sample_rate, [rate], window_seconds=MAX_CLIP_SECONDS)
+            cutter = WindowCutter(sound.sample_rate, [rate], window_seconds=part_seconds, least_new=0.0)
             for part in cutter.cut(sound.blocks):
                 part_inputs = front_end.input_of_waveform(part.waveforms[rate])
                 yield ClipPart(part.start_seconds, part.end_seconds, part_inputs)
 
-    part_keys = tuple(f"{key}-{MAX_CLIP_SECONDS:g}s" if long else key for key, long in zip(keys, is_long, strict=True))
+    part_keys = tuple(f"{key}-{part_seconds:g}s" if long else key for key, long in zip(keys, is_long, strict=True))
     seconds = tuple(frames * front_end.mel.hop_length / front_end.mel.sample_rate for frames in frame_counts)
     return ClipInputs(kept, tuple(keys), inputs, parts, part_keys, seconds, report.skipped)
 

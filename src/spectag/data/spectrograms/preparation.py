@@ -7,15 +7,16 @@ from spectag.audio.sound_faults import truncation_warning
 from spectag.config.backbones import resolve_mel
 from spectag.config.base import Channel, ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
-from spectag.data.clips import Manifest
-from spectag.data.manifest import as_manifest
+from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.data.spectrograms.cache import PrepareReport, SpectrogramCache
 from spectag.data.spectrograms.png_export import PngReport, export_png
 from spectag.errors import DataError
 from spectag.system.cache import permanent_cache_folder
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
+from spectag.system.short_texts import short_repr
 
 
+@short_repr
 @dataclass(frozen=True)
 class Prepared:
     """The result of `prepare`."""
@@ -26,8 +27,9 @@ class Prepared:
     """None if no images were requested."""
 
 
+@shows_progress
 def prepare(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     *,
     cache: str | Path | None = None,
     png: str | Path | None = None,
@@ -46,7 +48,7 @@ def prepare(
 
     Parameters
     ----------
-    manifest : path or Manifest
+    manifest : path, DataFrame or Manifest
     cache : path, optional
         Folder of the spectrogram cache. By default in the user's cache folder.
     png : path, optional

@@ -1,6 +1,6 @@
 """Cards of clips to look at and listen to: spectrogram, sound, labels, and attribution maps of the labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -8,16 +8,16 @@ from functools import partial
 import numpy as np
 
 from spectag.array_types import BoolArray, Float32Array, FloatArray
+from spectag.audio.embedded_media import jpeg_uri, png_uri
 from spectag.audio.mel import hz_to_mel, image_mel_limits
+from spectag.audio.spectrogram_drawing import SHOWN_DB, spectrogram_pixels
 from spectag.config.base import MelConfig
 from spectag.evaluation.results import ModelEvaluation
 from spectag.reporting.attribution import MIN_MAP_MAXIMUM, attribute
 from spectag.reporting.clip_view import AttributionMap, ClipView, Excerpt, view_clip
-from spectag.reporting.embedded_media import jpeg_uri, png_uri
 from spectag.reporting.evaluation_report.clip_selection import ChosenClip
 from spectag.reporting.label_colors import LabelColors
 from spectag.reporting.number_texts import quantity
-from spectag.reporting.spectrograms import SHOWN_DB, spectrogram_pixels
 from spectag.system.progress import Progress
 from spectag.system.worker_pool import n_usable_cores
 
@@ -65,19 +65,36 @@ class ClipCard:
 
 
 def clip_cards(
-    model: ModelEvaluation, chosen: Sequence[ChosenClip], colors: LabelColors, progress: Progress
+    model: ModelEvaluation,
+    chosen: Sequence[ChosenClip],
+    colors: LabelColors,
+    progress: Progress,
+    *,
+    explained: Collection[int] | None = None,
 ) -> list[ClipCard]:
-    """A card for each clip. The card of a clip that can no longer be read shows the reason."""
-    cards: list[ClipCard] = []
-    progress("clips drawn", 0, len(chosen))
+    """A card for each clip. The card of a clip that can no longer be read shows the reason.
+
+    The clips in `explained`, rows of the predictions, get maps: by default all. The network runs 194 times for each.
+    """
+    has_maps = model.tagger is not None and all(each.takes_log_mel for each in model.tagger.front_ends)
+    rows = {clip.row for clip in chosen if has_maps and (explained is None or clip.row in explained)}
+    steps = {
+        "explaining clips": [clip for clip in chosen if clip.row in rows],
+        "clips drawn": [clip for clip in chosen if clip.row not in rows],
+    }
+    cards: dict[ChosenClip, ClipCard] = {}
     with ThreadPoolExecutor(n_usable_cores()) as pool:
         try:
-            for card in pool.map(partial(_card, model, colors), chosen):
-                cards.append(card)
-                progress("clips drawn", len(cards), len(chosen))
+            for step, clips in steps.items():
+                drawn = pool.map(partial(_card, model, colors, explained=step == "explaining clips"), clips)
+                for n_done, clip in enumerate(clips):
+                    progress(step, n_done, len(clips))
+                    cards[clip] = next(drawn)
+                if clips:
+                    progress(step, len(clips), len(clips))
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining clips
-    return cards
+    return [cards[clip] for clip in chosen]
 
 
 def color_ramp() -> str:
@@ -85,20 +102,24 @@ def color_ramp() -> str:
     return jpeg_uri(spectrogram_pixels(np.repeat(np.linspace(-SHOWN_DB, 0, 256, dtype=np.float32)[None], 8, axis=0)))
 
 
-def _card(model: ModelEvaluation, colors: LabelColors, chosen: ChosenClip) -> ClipCard:
+def _card(model: ModelEvaluation, colors: LabelColors, chosen: ChosenClip, *, explained: bool) -> ClipCard:
     mel = None if model.tagger is None else model.tagger.front_end.mel
     channel = "mix" if model.tagger is None else model.tagger.channel
-    maps_of = partial(_maps, model, chosen, colors)
+    maps_of = partial(_maps, model, chosen, colors) if explained else _no_maps
     view = view_clip(model.predictions.clips[chosen.row], EXCERPT_SECONDS, mel, maps_of, channel=channel)
     labels_with_map = {drawn.label for drawn in view.figure.maps} if view.figure else set()
     return ClipCard(chosen, view, list(_verdicts(model, chosen, labels_with_map)), list(_facts(model, chosen.row)))
+
+
+def _no_maps(excerpt: Excerpt, mel: MelConfig) -> list[AttributionMap]:
+    return []
 
 
 def _maps(
     model: ModelEvaluation, chosen: ChosenClip, colors: LabelColors, excerpt: Excerpt, mel: MelConfig
 ) -> list[AttributionMap]:
     """A map of each label for which some place matters. All maps of a clip have the same colour scale."""
-    if model.tagger is None or model.tagger.front_end.mel is None or not chosen.labels:
+    if model.tagger is None or not chosen.labels or not all(each.takes_log_mel for each in model.tagger.front_ends):
         return []
     names = [model.labels.names[label] for label in chosen.labels]
     attribution = attribute(model.tagger, excerpt.waveform, excerpt.sample_rate, names)

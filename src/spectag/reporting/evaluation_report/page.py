@@ -3,6 +3,7 @@
 from itertools import groupby
 from pathlib import Path
 
+from spectag.audio.spectrogram_drawing import SHOWN_DB
 from spectag.errors import ConfigError
 from spectag.evaluation.output import write_evaluation
 from spectag.evaluation.results import Evaluation
@@ -15,10 +16,12 @@ from spectag.reporting.evaluation_report.curves import curve_figures
 from spectag.reporting.evaluation_report.distributions import duration_histogram, labels_by_clips
 from spectag.reporting.html_pages import check_page_path, render_page, write_page
 from spectag.reporting.label_colors import LabelColors
-from spectag.reporting.spectrograms import SHOWN_DB
-from spectag.system.progress import Progress, silent
+from spectag.system.progress import Progress, shows_progress, silent
 
 N_CLIPS = 12
+"""Worst clips, and surprising clips."""
+N_EXPLAINED = 4
+"""The first of them, of each kind, that are explained: the network runs 194 times for each."""
 REPORT_FILE = "report.html"
 
 _BY_DURATION = "duration"
@@ -42,11 +45,13 @@ def write_evaluation_folder(
     return write_report(evaluation, page, command=command, progress=progress) if report else page
 
 
+@shows_progress
 def write_report(
     evaluation: Evaluation,
     path: str | Path,
     *,
     n_clips: int = N_CLIPS,
+    n_explained: int = N_EXPLAINED,
     command: str | None = None,
     progress: Progress = silent,
 ) -> Path:
@@ -60,10 +65,13 @@ def write_report(
         The page, .html. It is written completely or not at all.
     n_clips : int
         Number of worst clips, and of surprising clips, that are shown with their sound.
+    n_explained : int
+        The first worst clips, and the first surprising clips, with maps of where their labels are. Each takes a
+        network 194 runs, such as one to two seconds of computing for a clip of 3 s.
     command : str, optional
         The command line of the evaluation, which the report prints.
     progress : Progress
-        Called with the number of clips drawn. A model is run to explain each of them.
+        Called with the number of clips explained, then with that of the other clips drawn.
 
     Returns
     -------
@@ -73,7 +81,7 @@ def write_report(
     Raises
     ------
     ConfigError
-        If the suffix is not .html, or `n_clips` is below 0.
+        If the suffix is not .html, or a number of clips is below 0.
     DataError
         If the page can't be written. A clip that can no longer be read is named on the page.
 
@@ -83,20 +91,22 @@ def write_report(
     """
     path = Path(path)
     check_page_path(path)
-    if n_clips < 0:
-        raise ConfigError(f"n_clips: expected 0 or more clips to show, got {n_clips}")
-    write_page(path, _page(evaluation, n_clips, command, progress))
+    for name, number in {"n_clips": n_clips, "n_explained": n_explained}.items():
+        if number < 0:
+            raise ConfigError(f"{name}: expected 0 or more clips to show, got {number}")
+    write_page(path, _page(evaluation, n_clips, n_explained, command, progress))
     return path
 
 
-def _page(evaluation: Evaluation, n_clips: int, command: str | None, progress: Progress) -> str:
+def _page(evaluation: Evaluation, n_clips: int, n_explained: int, command: str | None, progress: Progress) -> str:
     model = evaluation.models[0]
     predictions = model.predictions
     colors = LabelColors((predictions if model.tagger is None else model.tagger).labels.names)
     worst = worst_clips(predictions, n_clips)
     surprising = surprising_clips(predictions, n_clips, without={clip.row for clip in worst})
     shown = [*worst, *surprising]
-    all_cards = cards.clip_cards(model, shown, colors, progress)
+    explained = {clip.row for clip in (*worst[:n_explained], *surprising[:n_explained])}
+    all_cards = cards.clip_cards(model, shown, colors, progress, explained=explained)
     rows_with_card = {clip.row for clip in shown}
     tables = {
         by: summary.slice_table(by, list(slices), model)
@@ -128,6 +138,7 @@ def _page(evaluation: Evaluation, n_clips: int, command: str | None, progress: P
         labels_by_clips=labels_by_clips(model),
         worst=all_cards[: len(worst)] if n_clips else None,
         surprises=all_cards[len(worst) :] if n_clips else None,
+        n_explained=n_explained,
         excerpt_seconds=cards.EXCERPT_SECONDS,
         shown_db=SHOWN_DB,
         color_ramp=cards.color_ramp(),

@@ -2,13 +2,13 @@
 
 document.documentElement.classList.add("scripted"); // shows the parts that need a script
 
-// Players with a spectrogram: a line moves over it as the sound plays, and a click plays from there.
-for (const audio of document.querySelectorAll("audio")) {
+// A player with a spectrogram: a line moves over it as the sound plays, and a click plays from there.
+function connectPlayer(audio) {
   audio.addEventListener("play", () => {
     for (const other of document.querySelectorAll("audio")) if (other !== audio) other.pause();
   });
   const drawing = audio.parentElement.querySelector("svg.spectrogram");
-  if (!drawing) continue;
+  if (!drawing) return;
   const frame = drawing.querySelector(".frame");
   const playhead = drawing.querySelector(".playhead");
   const seconds = Number(drawing.dataset.seconds);
@@ -27,3 +27,4 @@ for (const audio of document.querySelectorAll("audio")) {
     audio.play().catch(() => {}); // the player shows why it can't play
   });
 }
+document.querySelectorAll("audio").forEach(connectPlayer);

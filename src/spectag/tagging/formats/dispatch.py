@@ -4,7 +4,7 @@ A writer takes the recordings one after another and keeps none of them in memory
 recordings once for each.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +15,15 @@ from spectag.system.parquet import load_pyarrow
 from spectag.system.paths import Parts, TablePaths
 from spectag.tagging.events import FileEvents
 from spectag.tagging.formats.audacity import write_audacity, write_only_audacity_track
-from spectag.tagging.formats.csv_and_jsonl import write_csv, write_jsonl
+from spectag.tagging.formats.csv_and_jsonl import write_csv, write_json, write_jsonl, write_tsv
+from spectag.tagging.formats.excel import load_xlsxwriter, write_excel
 from spectag.tagging.formats.kaleidoscope import write_kaleidoscope
+from spectag.tagging.formats.label_studio import write_label_studio
+from spectag.tagging.formats.markers import write_audition, write_only_audition, write_only_reaper, write_reaper
 from spectag.tagging.formats.parquet import write_parquet, write_wide_parquet
 from spectag.tagging.formats.raven import write_raven, write_raven_combined
+from spectag.tagging.formats.sonic_visualiser import write_only_layer, write_sonic_visualiser
+from spectag.tagging.formats.soundevent import write_soundevent
 from spectag.tagging.formats.submission import Template, write_submission
 from spectag.tagging.formats.wide import write_multi_hot_tags, write_wide
 
@@ -29,8 +34,6 @@ class TableContext:
 
     labels: LabelSet
     """All labels of the model."""
-    by_window: bool
-    """Whether the events are those of windows, not segments: JSON Lines then lists windows without events, too."""
     root: Parts
     """Parts of the folder that holds all recordings, from `spectag.system.paths.common_folder`."""
     low_hz: float
@@ -40,6 +43,8 @@ class TableContext:
     """That of a submission."""
     has_novelty: bool = False
     """Whether the model computes novelty, which tables then have."""
+    has_places: bool = False
+    """Whether tables have the columns recorded and site."""
 
 
 class Format(NamedTuple):
@@ -60,10 +65,15 @@ class Format(NamedTuple):
     """Name of the file in an output folder, without the suffix. No two formats share stem and suffix."""
 
 
+_EVENT_OPTIONS = ("has_novelty", "has_places")
+
 FORMATS: dict[str, Format] = {
-    "csv": Format(".csv", write_csv, options=("has_novelty",)),
-    "jsonl": Format(".jsonl", write_jsonl, options=("by_window", "has_novelty")),
-    "parquet": Format(".parquet", write_parquet, options=("has_novelty",), is_binary=True),
+    "csv": Format(".csv", write_csv, options=_EVENT_OPTIONS),
+    "tsv": Format(".tsv", write_tsv, options=_EVENT_OPTIONS),
+    "xlsx": Format(".xlsx", write_excel, options=_EVENT_OPTIONS, is_binary=True),
+    "json": Format(".json", write_json, options=_EVENT_OPTIONS),
+    "jsonl": Format(".jsonl", write_jsonl, options=_EVENT_OPTIONS),
+    "parquet": Format(".parquet", write_parquet, options=_EVENT_OPTIONS, is_binary=True),
     "wide": Format(".wide.csv", write_wide, options=("labels",), has_all_labels=True),
     "wide-parquet": Format(
         ".wide.parquet", write_wide_parquet, options=("labels",), is_binary=True, has_all_labels=True
@@ -72,6 +82,11 @@ FORMATS: dict[str, Format] = {
     "raven": Format(".Table.1.selections.txt", write_raven_combined, write_raven, options=("low_hz", "high_hz")),
     "raven-combined": Format(".selections.txt", write_raven_combined, options=("low_hz", "high_hz")),
     "audacity": Format(".txt", write_only_audacity_track, write_audacity),
+    "reaper": Format(".reaper.csv", write_only_reaper, write_reaper),
+    "audition": Format(".audition.csv", write_only_audition, write_audition),
+    "sonic-visualiser": Format(".svl", write_only_layer, write_sonic_visualiser),
+    "label-studio": Format(".label-studio.json", write_label_studio, options=("root",)),
+    "soundevent": Format(".soundevent.json", write_soundevent),
     "kaleidoscope": Format(".kaleidoscope.csv", write_kaleidoscope, options=("root",)),
     "submission": Format(
         ".csv", write_submission, options=("labels", "template"), has_all_labels=True, stem="submission"
@@ -79,10 +94,12 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def check_installed(names: Iterable[str]) -> None:
+def check_installed(names: Sequence[str]) -> None:
     """Raise a MissingExtraError, before any work, if a format needs a package that is not installed."""
     if any("parquet" in name for name in names):
         load_pyarrow()
+    if "xlsx" in names:
+        load_xlsxwriter()
 
 
 def write(
@@ -106,7 +123,7 @@ def write(
     context : TableContext
     in_folder : bool
         False if `location` is a file, so that a format with a file for each recording has no folder. Raven then gets
-        one table for all recordings, and Audacity the track of a single one.
+        one table for all recordings, and others the file of a single one.
 
     Raises
     ------

@@ -11,18 +11,20 @@ from spectag.data.labels import LabelSet
 from spectag.system.output import unicode_text
 from spectag.system.parquet import load_pyarrow
 from spectag.tagging.events import FileEvents
-from spectag.tagging.formats.csv_and_jsonl import NOVELTY_COLUMN, TAG_COLUMNS
+from spectag.tagging.formats.csv_and_jsonl import columns_of, place_fields
 from spectag.tagging.formats.wide import TIME_COLUMNS
 
 _GROUP_ROWS = 65_536  # of a row group, which is in memory until it is complete
 _GROUP_PROBABILITIES = 4_000_000  # of a row group of a wide table
 
 
-def write_parquet(files: Iterable[FileEvents], out: BinaryIO, *, has_novelty: bool = False) -> None:
+def write_parquet(
+    files: Iterable[FileEvents], out: BinaryIO, *, has_novelty: bool = False, has_places: bool = False
+) -> None:
     """Write a row for each event: file, start, end (seconds, float64), label, probability (float32).
 
-    If the model has novelty, it is the last column (float32). The end of an image is null. Bytes of a file name that no
-    encoding knows are written as \\udcff.
+    If the model has novelty, it follows (float32), and `PLACE_COLUMNS` if wanted. The end of an image is null. Bytes of
+    a file name that no encoding knows are written as \\udcff.
 
     Raises
     ------
@@ -30,17 +32,21 @@ def write_parquet(files: Iterable[FileEvents], out: BinaryIO, *, has_novelty: bo
         If pyarrow is not installed.
     """
     arrow, parquet = load_pyarrow()
-    columns = (*TAG_COLUMNS, NOVELTY_COLUMN) if has_novelty else TAG_COLUMNS
-    types = [arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float32(), arrow.float32()]
-    schema = arrow.schema(list(zip(columns, types, strict=False)))
+    columns = columns_of(has_novelty=has_novelty, has_places=has_places)
+    text, float64, float32 = arrow.string(), arrow.float64(), arrow.float32()
+    types = [text, float64, float64, text, float32, *([float32] * has_novelty), *([text, text] * has_places)]
+    schema = arrow.schema(list(zip(columns, types, strict=True)))
     events = (
-        (unicode_text(file.file), *event[:2], unicode_text(event.label), *event[3 : len(columns) - 1])
+        (
+            *(unicode_text(file.file), *event[:2], unicode_text(event.label), *event[3 : 4 + has_novelty]),
+            *(map(unicode_text, place_fields(file, event.start_seconds)) if has_places else ()),
+        )
         for file in files
         for event in file.events
     )
     with parquet.ParquetWriter(out, schema) as writer:
         while rows := list(islice(events, _GROUP_ROWS)):
-            arrays = [arrow.array(column, type_) for *column, type_ in zip(*rows, types, strict=False)]
+            arrays = [arrow.array(column, type_) for *column, type_ in zip(*rows, types, strict=True)]
             writer.write_table(arrow.table(arrays, schema=schema))
 
 

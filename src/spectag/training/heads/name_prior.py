@@ -10,6 +10,7 @@ from spectag.data.label_matching import match_labels
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import ConfigError, did_you_mean
+from spectag.system.output import quote_commas
 from spectag.training.heads.logistic import LinearHead, PrincipalAxes, mean_and_deviation, split_weights
 
 PRIOR_WEIGHTS = (0.35, 0.2, 0.5, 0.1, 0.0)
@@ -85,7 +86,7 @@ class NamePrior:
         return np.asarray(self.has_name & (with_label - without > MIN_SEPARATION * deviation))
 
     def __str__(self) -> str:
-        return "; ".join(f"{label} ← {' + '.join(names)}" for label, names in self.names.items())
+        return "; ".join(f"{label} ← {' + '.join(map(quote_commas, names))}" for label, names in self.names.items())
 
 
 def name_prior(

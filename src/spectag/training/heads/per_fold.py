@@ -29,7 +29,7 @@ from spectag.training.heads.logistic import (
 from spectag.training.heads.name_prior import PRIOR_WEIGHTS, NamePrior
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
-from spectag.training.setup.noisy_labels import Relabelled, relabel
+from spectag.training.setup.noisy_labels import Relabelled, relabel_noisy
 
 if TYPE_CHECKING:
     from spectag.training.inputs.feature_store import PartFeatures
@@ -147,7 +147,7 @@ class _Chosen(NamedTuple):
 
 
 _MAX_KEPT_VALUES = 5e7  # weights of heads, 400 MB
-_HINT = "folds that share recordings lead to this"
+_HINT = "recordings that are in several folds lead to this: name what belongs together with --group-column"
 _LDA = [HeadSettings(shrinkage) for shrinkage in SHRINKAGES]
 _COMPARED = {
     "auto": _LDA,
@@ -158,11 +158,9 @@ _DEFAULTS = {  # without held-out clips
     "lda": HeadSettings(DEFAULT_SHRINKAGE),
     "logistic": HeadSettings(weight_decay=DEFAULT_WEIGHT_DECAY),
 }
-_AT_AN_END = {  # of what is tried
-    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[0]): "the largest weight decay",
-    HeadSettings(SHRINKAGES[0]): "the largest shrinkage",
-    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[-1]): f"the smallest weight decay; {_HINT}",
-    HeadSettings(SHRINKAGES[-1]): f"the smallest shrinkage; {_HINT}",
+_SMALLEST = {  # of what is tried; few clips need the largest ones, which is no reason to worry
+    HeadSettings(weight_decay=WIDER_WEIGHT_DECAYS[-1]): f"the smallest weight decay that was tried; {_HINT}",
+    HeadSettings(SHRINKAGES[-1]): f"the smallest shrinkage that was tried; {_HINT}",
 }
 
 
@@ -374,17 +372,20 @@ def _beyond_end(settings: Sequence[HeadSettings], choice: Choice) -> HeadSetting
 def _log_choice(settings: Sequence[HeadSettings], choice: Choice, log: Log) -> None:
     best = settings[choice.best]
     log(f"head: {best}, the best of {len(settings)} settings on held-out clips")
-    if choice.is_clear and best in _AT_AN_END:
-        log(f"the best settings of the head are at an end of those that are tried: {_AT_AN_END[best]}")
+    if choice.is_clear and best in _SMALLEST:
+        log(f"the best head has {_SMALLEST[best]}")
 
 
 def _log_prior(data: FrozenFeatures, y_true: BoolArray | FloatArray, weight: float, log: Log) -> None:
     assert data.prior is not None
-    log(f"labels that the network knows by name, added with weight {weight:g}: {data.prior}")
     separates = data.prior.separates(data.clips @ data.prior.weights + data.prior.bias, y_true)
     known = np.flatnonzero(data.prior.has_name)
+    if not weight or not separates[known].any():
+        log("the network knows some labels by name from its own training; its opinion of them does not help: not used")
+        return
+    log(f"labels that the network knows by name, its own opinion of them added with weight {weight:g}: {data.prior}")
     unused = [label for label, index in zip(data.prior.names, known, strict=True) if not separates[index]]
-    if unused and weight:
+    if unused:
         log(f"left out of these, because its logits do not separate their clips from others: {', '.join(unused)}")
 
 
@@ -450,7 +451,7 @@ def relabel_noisy_clips(
     rows = ~np.isnan(logits).any(axis=1)
     scale, offset = fit_line(logits[rows], y_true[rows]) if rows.any() else (1.0, 0.0)
     return [
-        relabel(
+        relabel_noisy(
             scale * head.logits(data.noisy) + offset,
             labels,
             keep_doubtful=noisy_labels.method == "relabel",

@@ -1,38 +1,42 @@
 """Features of clips, computed once by onnxruntime and kept on disk."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import ArrayLike
 
 from spectag.array_types import Float32Array, FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import FRONT_END_VERSION
+from spectag.config.network_cards import is_card, open_card
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.models.clip_windows import FrameWindows
 from spectag.models.tagger import open_session
 from spectag.models.timeline import cell_seconds, pool_logits
-from spectag.system.cache import cache_folder, writable_cache_folder
 from spectag.system.progress import Progress
-from spectag.system.work_folder import abandoned_work, work_folder
 from spectag.system.worker_pool import n_usable_cores
-from spectag.training.networks.backbones.base import first_line
-from spectag.training.networks.backbones.build import build_backbone
-from spectag.training.networks.network import FeatureExtractor, load_part
-from spectag.training.networks.onnx_export import save_features, trace_features
+from spectag.training.networks.card_network import CardNetwork
+from spectag.training.networks.feature_network import (
+    FeatureNetwork,
+    Weights,
+    cached_onnx,
+    cleared_work_folder,
+    size_error,
+)
+from spectag.training.networks.published_network import PublishedNetwork
+from spectag.training.setup.requirements import has_published_network
 
-FEATURES_VERSION = 2
-"""Increased when the features of a backbone change."""
+if TYPE_CHECKING:
+    from spectag.training.networks.network import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class PartFeatures:
     seconds: Float32Array
     windows: tuple[Float32Array, ...] = ()
     """Features (n_windows, n_features) of the windows of each part; empty without windows."""
+
+    def first(self, n_parts: int | None) -> "PartFeatures":
+        """The first parts; None: all."""
+        return PartFeatures(self.features[:n_parts], self.seconds[:n_parts], self.windows[:n_parts])
 
     def mean(self) -> Float32Array:
         """The mean features (n_features,), on which a head is trained."""
@@ -63,6 +71,25 @@ class PartFeatures:
         return pool_logits(logits, self.seconds)
 
 
+def open_network(recipe: Recipe, front_end: FrontEnd) -> FeatureNetwork:
+    """The network of a recipe before training.
+
+    Raises
+    ------
+    ConfigError
+        If no backbone has this name.
+    WeightsError, BundleError
+        If the weights are not available or do not match.
+    """
+    if is_card(recipe.backbone):
+        return CardNetwork(open_card(recipe.backbone), recipe.features)
+    if has_published_network(recipe):
+        return PublishedNetwork(recipe.backbone, recipe.features)
+    from spectag.training.networks.traced_network import TracedNetwork
+
+    return TracedNetwork(recipe, has_one_width=front_end.image is not None)
+
+
 class FeatureStore:
     """Features by one extractor and one front end, in one file per clip.
 
@@ -80,14 +107,10 @@ class FeatureStore:
     """
 
     def __init__(self, root: Path, recipe: Recipe, front_end: FrontEnd) -> None:
-        torch.manual_seed(recipe.seed)
-        backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained and recipe.init is None)
-        self.name = recipe.backbone
-        self.extractor = FeatureExtractor(backbone, recipe.features).eval()
-        if recipe.init is not None:
-            load_part(self.extractor, "extractor", recipe.init)
+        self.network = open_network(recipe, front_end)
+        self.name = self.network.name
         self.front_end = front_end
-        self.weights_sha256 = _fingerprint(self.extractor)
+        self.weights_sha256 = self.network.weights_sha256
         what = f"{self.weights_sha256} {recipe.features} {FRONT_END_VERSION} {front_end.model_dump_json()}"
         name = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
         self.folder = root / "features" / f"{self.name.replace('/', '_')}-{name}"
@@ -118,11 +141,12 @@ class FeatureStore:
 
     def accepts_width(self, example: Float32Array, width: int) -> bool:
         """Whether the network accepts inputs (channels, height, width) of another width than the example's."""
-        channels, height, _ = example.shape
+        silence = np.zeros((1, *example.shape[:2], width), np.float32)
         try:
-            with torch.inference_mode():
-                self.extractor(torch.zeros(1, channels, height, width))
-        except Exception:  # networks raise errors of any class for a size that they do not accept
+            self._open(example).run(["features"], {"inputs": silence})
+        except ConfigError:
+            raise
+        except Exception:  # onnxruntime raises errors of any class for a size that the network does not accept
             return False
         return True
 
@@ -169,52 +193,35 @@ class FeatureStore:
 
     def group_sizes(self, example: Float32Array) -> list[int]:
         """The number of features of each stage, first stage first."""
-        try:
-            with torch.inference_mode():
-                return [group.shape[1] for group in self.extractor.groups(torch.from_numpy(example[None].copy()))]
-        except Exception as error:  # networks raise errors of any class for a size that they do not accept
-            raise self._size_error(example, error) from error
+        return self.network.group_sizes(example)
+
+    @property
+    def extractor(self) -> "FeatureExtractor":
+        """The network in PyTorch."""
+        return self.network.extractor
 
     def onnx_file(self, example: Float32Array) -> Path:
-        """The extractor as an ONNX file, written once for each version of torch and kept in the cache."""
-        return self._cached_onnx(
-            self.weights_sha256[:16], example, lambda path: save_features(self.graph(example), self.extractor, path)
+        """The network as an ONNX file for inputs of the example's size, written once and kept in the cache."""
+        size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
+        network = self.network
+        what = f"{self.weights_sha256[:16]}-{network.kind}-{size}-{network.version}"
+        return cached_onnx(
+            f"{self.name.replace('/', '_')}-{what}.onnx",
+            lambda path: network.write_onnx(path, example, network.weights),
         )
+
+    def features_graph(self, example: Float32Array, weights: Weights) -> onnx.ModelProto:
+        """The network as an ONNX graph with these weights: its own, or those after fine-tuning."""
+        if weights is self.network.weights:
+            return onnx.load(self.onnx_file(example))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "features.onnx"
+            self.network.write_onnx(path, example, weights)
+            return onnx.load(path)
 
     def _open(self, example: Float32Array) -> Any:
-        """A session of the extractor, without a limit of memory: all cores use it at once, and it is our own."""
-        return open_session(self.onnx_file(example), n_threads=1, limits_memory=False)
-
-    def graph(self, example: Float32Array) -> onnx.ModelProto:
-        """The traced graph of the architecture for `with_weights`, kept in the cache, because tracing takes seconds."""
-        state = {name: tuple(values.shape) for name, values in self.extractor.state_dict().items()}
-        architecture = hashlib.blake2b(f"{FEATURES_VERSION} {state}".encode(), digest_size=8).hexdigest()
-        inputs = torch.from_numpy(np.stack([example, example]))
-        path = self._cached_onnx(
-            f"graph-{architecture}", example, lambda path: onnx.save(trace_features(self.extractor, inputs), path)
-        )
-        return onnx.load(path)
-
-    def _cached_onnx(self, what: str, example: Float32Array, write: Callable[[Path], None]) -> Path:
-        """An ONNX file for inputs of the example's size in the cache; `write` writes it if it does not exist."""
-        size = "x".join(map(str, example.shape if self.front_end.image else example.shape[:2]))
-        name = f"{self.name.replace('/', '_')}-{what}-{self.extractor.kind}-{size}-torch{torch.__version__}.onnx"
-        path = cache_folder() / "onnx" / name
-        if not path.exists():
-            folder = writable_cache_folder() / "onnx"
-            path = folder / name
-            self.group_sizes(example)  # its message about a wrong size is clearer than the exporter's
-            with _cleared_work_folder(folder) as work:
-                write(work / name)
-                (work / name).replace(path)
-        return path
-
-    def _size_error(self, example: Float32Array, error: Exception) -> ConfigError:
-        _, height, width = example.shape
-        return ConfigError(
-            f"backbone {self.name} does not accept inputs of {height} rows and {width} columns: {first_line(error)}; "
-            "set image.height and image.width to a size that it accepts"
-        )
+        """A session of the network, without a limit of memory if it is our own: all cores use it at once."""
+        return open_session(self.onnx_file(example), n_threads=1, limits_memory=not self.network.is_ours)
 
     def _path(self, key: str, windows: FrameWindows | None = None) -> Path:
         what = "" if windows is None else f"-windows-{windows.length}-{windows.hop}"
@@ -247,13 +254,13 @@ class FeatureStore:
         step = f"features by {self.name}" if windows is None else f"windows by {self.name}"
         progress(step, 0, len(missing))
         session = self._open(next(iter(parts(missing[0]))).inputs)
-        with _cleared_work_folder(self.folder) as work, ThreadPoolExecutor(n_usable_cores()) as pool:
+        with cleared_work_folder(self.folder) as work, ThreadPoolExecutor(n_usable_cores()) as pool:
 
             def features_of(inputs: Float32Array) -> Float32Array:
                 try:
                     features: Float32Array = session.run(["features"], {"inputs": inputs[None]})[0][0]
                 except Exception as error:  # onnxruntime's errors have no common class
-                    raise self._size_error(inputs, error) from error
+                    raise size_error(self.name, inputs, error) from error
                 return features
 
             def make(i: int) -> None:
@@ -301,23 +308,3 @@ def _window_rows(
         for start in windows.starts(part.inputs.shape[-1])
     ]
     return np.stack(rows) if rows else np.empty((0, 1), np.float32)
-
-
-@contextmanager
-def _cleared_work_folder(parent: Path) -> Iterator[Path]:
-    """A work folder that is removed after the `with` block, together with those of killed runs."""
-    try:
-        with work_folder(parent) as work:
-            yield work
-    finally:
-        with abandoned_work(parent):
-            pass
-
-
-def _fingerprint(extractor: FeatureExtractor) -> str:
-    """SHA-256 of the weights and the features version."""
-    digest = hashlib.sha256(f"{FEATURES_VERSION}".encode())
-    for name, values in extractor.state_dict().items():
-        digest.update(name.encode())
-        digest.update(values.contiguous().numpy().tobytes())
-    return digest.hexdigest()

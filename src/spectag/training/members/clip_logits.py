@@ -1,15 +1,23 @@
-"""Logits of whole clips by a PyTorch network, computed as the finished model will compute them."""
+"""Fine-tuned networks, and their logits of whole clips, computed as the finished model will compute them."""
 
+import copy
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
-from spectag.data.spectrograms.clip_inputs import ClipPart
+from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
+from spectag.models.clip_windows import FrameWindows
 from spectag.models.timeline import cell_seconds, pool_logits
+from spectag.training.heads.head_weights import HeadWeights
+from spectag.training.members.head_training import head_weights
+from spectag.training.networks.feature_network import Weights
 from spectag.training.networks.network import TaggerNetwork
 
 if TYPE_CHECKING:
@@ -41,6 +49,36 @@ def logits_of_clips(network: TaggerNetwork, clips: ValidationClips, accelerator:
     for i, values in gather_object(results):
         logits[i] = values
     return logits
+
+
+@dataclass(frozen=True)
+class FinetunedNetwork:
+    """A fine-tuned network of a bundle, on the CPU."""
+
+    network: TaggerNetwork
+
+    @property
+    def head(self) -> HeadWeights:
+        return head_weights(self.network.head)
+
+    @property
+    def windows(self) -> FrameWindows | None:
+        return self.network.windows
+
+    @cached_property
+    def weights(self) -> Weights:
+        return {name: values.numpy() for name, values in self.network.extractor.state_dict().items()}
+
+    def scaled(self, weight: float, bias: float) -> "FinetunedNetwork":
+        scaled = copy.deepcopy(self.network)
+        last = [module for module in scaled.head.modules() if isinstance(module, nn.Linear)][-1]  # every head ends so
+        with torch.no_grad():
+            last.weight.mul_(weight)
+            last.bias.mul_(weight).add_(bias)
+        return FinetunedNetwork(scaled)
+
+    def clip_logits(self, clips: ClipInputs, index: int, n_parts: int | None = None) -> FloatArray:
+        return clip_logits(self.network, itertools.islice(clips.parts(index), n_parts))
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from spectag.array_types import FloatArray
 from spectag.audio.front_end import FrontEnd
 from spectag.config.recipe import Recipe
 from spectag.config.training import FinetuneConfig
-from spectag.errors import BundleError, ConfigError
+from spectag.errors import BundleError, ConfigError, first_line
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.epoch_log import Epoch, OnEpoch, epoch_step
 from spectag.system.progress import Progress
@@ -32,7 +32,6 @@ from spectag.training.inputs.augmenter import Augmenter
 from spectag.training.inputs.batches import Batch, Batches, Examples
 from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
 from spectag.training.members.schedule import SWA_FRACTION, averaging_weight, lr_factor, update_average
-from spectag.training.networks.backbones.base import first_line
 from spectag.training.networks.losses import clip_losses
 from spectag.training.networks.network import TaggerNetwork
 from spectag.training.networks.parameter_groups import optimizer_groups

@@ -21,11 +21,11 @@ from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import AudioError, ConfigError
 from spectag.scoring.model_selection import HeldOutLogits
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, silent, training_step
 from spectag.training.heads.logistic import DEFAULT_WEIGHT_DECAY, fit_heads
 from spectag.training.heads.per_fold import FrozenFeatures
 from spectag.training.inputs.batches import Examples
-from spectag.training.members.clip_logits import ValidationClips, logits_of_clips
+from spectag.training.members.clip_logits import FinetunedNetwork, ValidationClips, logits_of_clips
 from spectag.training.members.finetune_loop import (
     EpochPace,
     FineTuned,
@@ -37,6 +37,7 @@ from spectag.training.members.finetune_loop import (
 from spectag.training.members.head_training import head_module, initial_head, train_fold_head
 from spectag.training.members.member import MemberFit, MemberInputs, final_networks
 from spectag.training.networks.network import TaggerNetwork, build_head
+from spectag.training.networks.weight_averages import average_weights
 from spectag.training.setup.budget import ENOUGH_EPOCHS, affordable
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
@@ -143,6 +144,7 @@ def fit_finetuned(
             break
         if len(trainings) > 1 or context.budget_note():
             log(f"{name}{_position(number, trainings, pace)}{context.budget_note()}")
+            callbacks.progress(*training_step(name, number, min(len(trainings), number + pace.n_left)))
         fine_tuned = _run(run, callbacks, pace.limit_of_run(), pace.epoch_pace(n_epochs))
         if valid is not None:
             network = copy.deepcopy(fine_tuned.network).to(context.accelerator.device)
@@ -316,12 +318,14 @@ def _member_fit(
     results: list[tuple[Fold, FineTuned]], logits: FloatArray, cross_validation: CrossValidation, recipe: Recipe
 ) -> MemberFit:
     in_order = sorted(results, key=lambda result: result[0] is cross_validation.all_clips)  # all clips last
-    networks = final_networks([fine_tuned.network for _, fine_tuned in in_order], cross_validation, recipe)
+    trained = [fine_tuned.network for _, fine_tuned in in_order]
+    networks = final_networks(trained, cross_validation, recipe, average_weights)
+    other_weights = results[0][1].other_weights if len(results) == 1 else {}
     return MemberFit(
-        tuple(networks),
+        tuple(map(FinetunedNetwork, networks)),
         HeldOutLogits(logits, logits_without_parts(results, logits, cross_validation)),
         tuple(epoch for _, fine_tuned in results for epoch in fine_tuned.epochs),
-        results[0][1].other_weights if len(results) == 1 else {},
+        {name: FinetunedNetwork(network) for name, network in other_weights.items()},
     )
 
 

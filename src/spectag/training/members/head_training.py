@@ -1,6 +1,5 @@
-"""Heads on frozen features trained by epochs (Adam, AdamW or SGD), and heads as PyTorch modules."""
+"""Heads on frozen features trained by epochs (Adam, AdamW or SGD), and PyTorch modules of heads."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from spectag.array_types import BoolArray, Float32Array, FloatArray
 from spectag.config.recipe import Recipe
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch, OnEpoch
+from spectag.training.heads.head_weights import HeadKind, HeadWeights
 from spectag.training.heads.logistic import LinearHead, Standardization
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit
 from spectag.training.networks.losses import clip_losses
@@ -29,7 +29,7 @@ from spectag.training.setup.optimization import (
 
 def fit_by_gradient(
     data: FrozenFeatures, cross_validation: CrossValidation, recipe: Recipe, callbacks: Callbacks, *, name: str
-) -> HeadFit[nn.Module]:
+) -> HeadFit[HeadWeights]:
     """Heads trained by epochs with the recipe's optimizer. `name` is a prefix of the epochs' names."""
     logits = np.full(cross_validation.y_true.shape, np.nan)
     heads, epochs = [], []
@@ -41,8 +41,9 @@ def fit_by_gradient(
     for fold in cross_validation.trainings:
         if len(cross_validation.trainings) > 1:
             callbacks.log(fold.name)
-        head = train_fold_head(data, fold, cross_validation.targets, recipe, collect, name=f"{name}{fold.name}")
-        logits[fold.valid] = data.logits(partial(logits_by, head), fold.valid)
+        module = train_fold_head(data, fold, cross_validation.targets, recipe, collect, name=f"{name}{fold.name}")
+        head = head_weights(module)
+        logits[fold.valid] = data.logits(head.logits, fold.valid)
         heads.append(head)
     return HeadFit(tuple(heads), HeldOutLogits(logits), tuple(epochs))
 
@@ -113,12 +114,6 @@ def train_head(
 
 
 @torch.inference_mode()
-def logits_by(head: nn.Module, features: Float32Array) -> Float32Array:
-    """Logits (n, n_labels) of features (n, n_features)."""
-    return np.asarray(head(torch.from_numpy(features)))
-
-
-@torch.inference_mode()
 def _evaluate(head: nn.Module, clips: WeightedTensors, recipe: Recipe) -> tuple[float, float | None]:
     return mean_loss_and_lwlrap(head(clips.inputs), clips.targets, recipe)
 
@@ -138,9 +133,15 @@ def initial_head(features: Float32Array, group_sizes: list[int], n_labels: int, 
 def head_module(head: LinearHead) -> StandardizedLinear:
     """The head as a PyTorch module."""
     module = _standardized_linear(head.standardization, len(head.bias))
-    module.linear.weight.data = torch.from_numpy(np.ascontiguousarray(head.weights.T, np.float32))
-    module.linear.bias.data = torch.from_numpy(head.bias.astype(np.float32))
+    arrays = HeadWeights.of_linear(head).arrays
+    module.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
     return module
+
+
+def head_weights(module: nn.Module) -> HeadWeights:
+    """The arrays of a head on the CPU."""
+    kind: HeadKind = "linear" if isinstance(module, StandardizedLinear) else "layer_norm"
+    return HeadWeights(kind, {name: values.numpy().copy() for name, values in module.state_dict().items()})
 
 
 def _standardized_linear(standardization: Standardization, n_labels: int) -> StandardizedLinear:

@@ -1,43 +1,44 @@
 """The inputs of an ensemble member, training of a frozen member, and which of its networks are kept."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import nn
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.spectrogram_image import read_png
 from spectag.config.backbones import backbone_spec, resolve_mel
 from spectag.config.base import ImageConfig
+from spectag.config.network_cards import is_card, open_card
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
+from spectag.models.card_files import front_end_of, network_file
 from spectag.models.clip_windows import ClipWindows, FrameWindows
 from spectag.models.novelty import NoveltyModel
 from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
+from spectag.training.heads.head_weights import HeadWeights, average_heads
 from spectag.training.heads.learning_curve import LearningCurve, learning_curve
 from spectag.training.heads.name_prior import Classifier, NamePrior, name_prior
 from spectag.training.heads.novelty import fit_novelty
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, WindowLogits, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
-from spectag.training.inputs.mixed_clips import MixedClips, mix_clips
-from spectag.training.members.head_training import fit_by_gradient, head_module
-from spectag.training.networks.network import StandardizedLinear, TaggerNetwork
+from spectag.training.members.bundle_network import BundleNetwork, FrozenNetwork
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 
-N = TypeVar("N", bound=nn.Module)
+if TYPE_CHECKING:
+    from spectag.training.inputs.mixed_clips import MixedClips
+
+N = TypeVar("N")
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,10 @@ class MemberInputs:
         windows = self._window_features(progress) if with_windows else None
         return FrozenFeatures(clips, self.store.group_sizes(self.clips.example), noisy, mixed, parts, prior, windows)
 
-    def mixed_clips(self, y_true: BoolArray | FloatArray, numbers: range, *, progress: Progress) -> MixedClips:
+    def mixed_clips(self, y_true: BoolArray | FloatArray, numbers: range, *, progress: Progress) -> "MixedClips":
         """Features of the mixed clips with these numbers, from 0."""
+        from spectag.training.inputs.mixed_clips import mix_clips  # needs PyTorch
+
         keys, inputs = self.clips.part_keys, self.clips.inputs
         return mix_clips(self.store, keys, inputs, y_true, self.recipe, numbers, progress=progress)
 
@@ -108,7 +111,7 @@ class MemberInputs:
     def _name_prior(self, n_features: int) -> NamePrior | None:
         """What the network itself predicts for the labels, if it knows their names and the recipe wants it."""
         recipe = self.recipe
-        layer = self.store.extractor.backbone.classifier()
+        layer = self.store.network.classifier()
         is_published = recipe.pretrained and recipe.init is None and recipe.features == "all"
         if layer is None or not is_published or not recipe.name_prior:
             if recipe.label_map:
@@ -117,9 +120,10 @@ class MemberInputs:
                     "features of a published AudioSet network such as mn04_audioset"
                 )
             return None
-        weights = np.zeros((n_features, layer.out_features))
-        weights[-layer.in_features :] = layer.weight.detach().numpy().T  # its inputs are the last features
-        bias = layer.bias.detach().numpy().astype(np.float64)
+        n_labels, n_inputs = layer.weight.shape
+        weights = np.zeros((n_features, n_labels))
+        weights[-n_inputs:] = layer.weight.T  # its inputs are the last features
+        bias = layer.bias.astype(np.float64)
         classifier = Classifier(audioset_labels(), weights, bias, audioset_synonyms())
         return name_prior(classifier, self.clips.manifest.labels, recipe.label_map)
 
@@ -133,10 +137,10 @@ class MemberFit:
     `novelty` belongs to the features of a frozen network.
     """
 
-    networks: tuple[TaggerNetwork, ...]
+    networks: tuple[BundleNetwork, ...]
     logits: HeldOutLogits
     epochs: tuple[Epoch, ...] = ()
-    other_weights: dict[str, TaggerNetwork] = field(default_factory=dict)
+    other_weights: dict[str, BundleNetwork] = field(default_factory=dict)
     learning_curve: Callable[[], LearningCurve | None] | None = None
     window_logits: WindowLogits | None = None
     novelty: NoveltyModel | None = None
@@ -157,6 +161,11 @@ def open_inputs(
     def open_all(manifest: Manifest) -> ClipInputs:
         return open_clips(manifest, front_end, root, workers=workers, progress=callbacks.progress, log=callbacks.log)
 
+    if is_card(recipe.backbone):
+        stored = open_card(recipe.backbone)
+        if stored.warning is not None:
+            callbacks.log(stored.warning)
+        network_file(stored, progress=callbacks.progress)  # may be a large download
     store = FeatureStore(root, recipe, front_end)
     return MemberInputs(recipe, front_end, store, open_all(manifest), None if noisy is None else open_all(noisy))
 
@@ -169,6 +178,9 @@ def front_end_for(recipe: Recipe, manifest: Manifest) -> FrontEnd:
     ConfigError
         If the network does not accept the clips, or image settings are missing.
     """
+    if is_card(recipe.backbone) and not manifest.holds_images and recipe.image is None:
+        resolve_mel(recipe.backbone, recipe.mel)  # an error if the recipe sets others
+        return front_end_of(open_card(recipe.backbone).card, recipe.channel)
     if not manifest.holds_images and recipe.image is None:
         return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel), channel=recipe.channel)
     if backbone_spec(recipe.backbone).mel_is_fixed:
@@ -209,52 +221,28 @@ def fit_frozen(
     window_logits: WindowLogits | None = None
     if recipe.optimizer == "lbfgs":
         linear = fit_linear_heads(data, cross_validation, recipe, callbacks)
-        fit = HeadFit[nn.Module](tuple(map(head_module, linear.heads)), linear.logits)
+        fit = HeadFit[HeadWeights](tuple(map(HeadWeights.of_linear, linear.heads)), linear.logits)
         windows, window_logits = linear.heads[0].windows, linear.window_logits
         curve = partial(learning_curve, data, cross_validation, linear, seed=recipe.seed)
     else:
+        from spectag.training.members.head_training import fit_by_gradient  # needs PyTorch
+
         fit = fit_by_gradient(data, cross_validation, recipe, callbacks, name=name)
-    heads = final_networks(fit.heads, cross_validation, recipe)
-    networks = tuple(TaggerNetwork(inputs.store.extractor, head, windows).eval() for head in heads)
+    heads = final_networks(fit.heads, cross_validation, recipe, average_heads)
+    networks = tuple(FrozenNetwork(inputs.store, head, windows) for head in heads)
     novelty = fit_novelty(data, cross_validation, seed=recipe.seed)
     return MemberFit(
         networks, fit.logits, fit.epochs, learning_curve=curve, novelty=novelty, window_logits=window_logits
     )
 
 
-def final_networks(networks: Sequence[N], cross_validation: CrossValidation, recipe: Recipe) -> list[N]:
-    """The final networks that the recipe keeps, from those of all trainings."""
+def final_networks(
+    networks: Sequence[N], cross_validation: CrossValidation, recipe: Recipe, average: Callable[[Sequence[N]], N]
+) -> list[N]:
+    """The final networks (or heads) that the recipe keeps, from those of all trainings."""
     if cross_validation.all_clips is None:
         return list(networks)
     if recipe.final_model == "refit":
         return [networks[-1]]
     of_folds = networks[: len(cross_validation.folds)]
-    return [average_weights(of_folds)] if recipe.final_model == "average" else list(of_folds)
-
-
-def average_weights(networks: Sequence[N]) -> N:
-    """A network with the mean weights of several networks that started from the same weights.
-
-    References
-    ----------
-    Wortsman et al., "Model soups", ICML 2022.
-    """
-    networks = [copy.deepcopy(network) for network in networks]
-    _share_standardization(networks)
-    states = [network.state_dict() for network in networks]
-    mean = {
-        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
-        for name, first in states[0].items()
-    }
-    networks[0].load_state_dict(mean)
-    return networks[0]
-
-
-def _share_standardization(networks: Sequence[nn.Module]) -> None:
-    """Give all linear heads the same center and scale, so that averaging their weights averages their logits."""
-    heads = [module for network in networks for module in network.modules() if isinstance(module, StandardizedLinear)]
-    if heads:
-        center = torch.stack([head.center for head in heads]).mean(dim=0)
-        scale = torch.stack([head.scale for head in heads]).mean(dim=0)
-        for head in heads:
-            head.rebase(center, scale)
+    return [average(of_folds)] if recipe.final_model == "average" else list(of_folds)

@@ -8,12 +8,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spectag.errors import BundleError
+from spectag.errors import BundleError, first_line
 from spectag.models.bundle import WEIGHTS_FILE, check_network_file, read_info
 from spectag.models.clip_windows import FrameWindows
-from spectag.training.networks.backbones.base import Backbone, first_line
-
-HeadKind = Literal["linear", "layer_norm"]
+from spectag.training.heads.head_weights import LAYER_NORM_EPSILON, HeadKind
+from spectag.training.networks.backbones.base import Backbone
 
 _MIN_VARIANCE = 1e-10
 
@@ -122,7 +121,9 @@ class LayerNormHead(nn.Module):
         super().__init__()
         from torchvision.models.convnext import LayerNorm2d
 
-        self.layers = nn.Sequential(LayerNorm2d(n_features, eps=1e-6), nn.Flatten(1), nn.Linear(n_features, n_labels))
+        self.layers = nn.Sequential(
+            LayerNorm2d(n_features, eps=LAYER_NORM_EPSILON), nn.Flatten(1), nn.Linear(n_features, n_labels)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (batch, n_labels) of features (batch, n_features)."""

@@ -1,5 +1,7 @@
 """The windows of a clip in an ONNX graph: a loop that runs the network on the whole clip, then on each window."""
 
+from typing import Any
+
 import onnx
 from onnx import GraphProto, ModelProto, helper, parser
 
@@ -9,7 +11,7 @@ _CLIP = """
 clip (float[batch, channels, height, width] inputs)
     => (float[batch, {n_labels}] probabilities, float[batch, {n_features}] features, float[batch, {n_labels}] logits)
 <int64 zero = {{0}}, int64 one = {{1}}, int64[1] excerpts = {{0}}, int64 hop = {{{hop}}}, int64 length = {{{length}}},
-    float weight = {{{weight}}}, float other_weight = {{{other_weight}}}>
+    float{shape} weight = {{{weight}}}, float{shape} other_weight = {{{other_weight}}}>
 {{
     size = Shape <start = 3, end = 4> (inputs)
     width = Squeeze (size)
@@ -84,7 +86,11 @@ def loop_over_windows(network: ModelProto, windows: FrameWindows) -> ModelProto:
     body.initializer.extend(in_loop.initializer)  # in the loop, so that onnxruntime can rearrange them for speed
     loop = helper.make_node("Loop", ["n_excerpts", ""], ["all_features", "all_logits"], name="over_windows", body=body)
     values = {"hop": windows.hop, "length": windows.length}
-    weights = {"weight": windows.weight, "other_weight": 1 - windows.weight}
+    weights: dict[str, Any] = {"shape": "", "weight": windows.weight, "other_weight": 1 - windows.weight}
+    if windows.n_labels is not None:
+        of_labels = windows.weights_of(sizes["n_labels"])
+        values_of_labels = (", ".join(map(str, values.tolist())) for values in (of_labels, 1 - of_labels))
+        weights = dict(zip(weights, (f"[{len(of_labels)}]", *values_of_labels), strict=True))
     graph = parser.parse_graph(_CLIP.format(**sizes, **values, **weights))
     graph.node.insert(_N_BEFORE_LOOP, loop)
     return onnx.helper.make_model(

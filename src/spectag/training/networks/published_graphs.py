@@ -1,12 +1,12 @@
-"""ONNX graphs of the published AudioSet networks without their weights, which are part of the package.
+"""Write the ONNX graphs of published networks without their weights, which are part of the package.
 
-With such a graph and the published weights, a model runs without torch: see `spectag.models.pretrained`. After a change
-of a network, run `python -m spectag.training.networks.published_graphs src/spectag/models/audioset`.
+With such a graph and the published weights, a model is trained and runs without torch: see
+`spectag.training.networks.published_network`. After a change of a network, run
+`python -m spectag.training.networks.published_graphs src/spectag/models/graphs`, which takes minutes.
 """
 
 import gzip
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +17,62 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from spectag.config.backbones import AUDIOSET_MEL, PUBLISHED
-from spectag.training.networks.backbones.mobilenet import MobileNetBackbone
+from spectag.training.networks.backbones.base import Backbone
+from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor
-from spectag.training.networks.onnx_export import OUTPUTS, PRODUCER, Dynamic, strip_notes, trace
+from spectag.training.networks.onnx_composition import OUTPUTS, PRODUCER, strip_notes
+from spectag.training.networks.onnx_export import Dynamic, trace
+from spectag.training.networks.published_network import EXTRACTOR, NAMES, NETWORK
 
-_NETWORK = "extractor.backbone.network."  # prefix of the published names of the weights
+_PREFIX = EXTRACTOR + NETWORK
 _N_FRAMES = 500  # 5 s; the number does not matter
+_IMAGE_NETWORK = "efficientnet_lite0"  # takes images of any height, in grey or in colours
 
 
-class PublishedNetwork(nn.Module):
-    """Inputs (batch, 1, n_mels, n_frames) to probabilities, features and logits, as in a bundle."""
+class _Outputs(nn.Module):
+    """Inputs (batch, channels, height, width) to features; of a tagger, to probabilities, features and logits."""
 
-    def __init__(self, backbone: MobileNetBackbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.extractor = FeatureExtractor(backbone, "all")
-        self.classify: Callable[[Tensor], Tensor] = backbone.network.classifier[-1].forward
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, inputs: Tensor) -> Any:
         groups = self.extractor.groups(inputs)
-        logits = self.classify(groups[-1])  # the last group is the embedding
-        return torch.sigmoid(logits), torch.cat(groups, dim=1), logits
+        features, classifier = torch.cat(groups, dim=1), self.extractor.backbone.classifier()
+        if classifier is None:
+            return features
+        logits = classifier.forward(groups[-1])  # the last group is the embedding
+        return torch.sigmoid(logits), features, logits
 
 
-def graph_without_weights(width: float) -> onnx.ModelProto:
-    """The graph of the published network of this width.
+def graph_without_weights(name: str) -> onnx.ModelProto:
+    """The graph of a published network.
 
-    Its weights are external initializers with the names of the published state dict: only their shapes are stored.
+    Its weights are external initializers with the names of the published state dict: only their shapes are stored. The
+    weights of EfficientNet-Lite0 have the names of timm's network, which are listed in the order of the published file.
     """
-    network = PublishedNetwork(MobileNetBackbone(width)).eval()
+    network, is_image_network = _Outputs(build_backbone(name, pretrained=False)).eval(), name == _IMAGE_NETWORK
+    axes = {0: Dynamic, 2: Dynamic, 3: Dynamic} if is_image_network else {0: Dynamic, 3: Dynamic}
     example = torch.zeros(2, 1, AUDIOSET_MEL.n_mels, _N_FRAMES)
-    model = trace(network, example, "inputs", list(OUTPUTS), {0: Dynamic, 3: Dynamic}, optimize=False)
+    names = ["features"] if is_image_network else list(OUTPUTS)
+    model = trace(network, example, "inputs", names, axes, optimize=False)
     weights = {initializer.name: initializer for initializer in model.graph.initializer if _is_weight(initializer)}
     model = _simplified(model, weights)
-    for name, weight in weights.items():
-        model.graph.initializer.append(_without_values(weight, name.removeprefix(_NETWORK)))
+    for weight_name, weight in weights.items():
+        model.graph.initializer.append(_without_values(weight, weight_name.removeprefix(_PREFIX)))
     for node in model.graph.node:
-        node.input[:] = [name.removeprefix(_NETWORK) for name in node.input]
+        node.input[:] = [value.removeprefix(_PREFIX) for value in node.input]
     strip_notes(model)
+    if is_image_network:
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
+        model.metadata_props.add(key=NAMES, value=" ".join(network.extractor.backbone.network.state_dict()))
     del model.graph.value_info[:]
     model.producer_name, model.producer_version = PRODUCER, ""
     return model
 
 
 def _is_weight(initializer: onnx.TensorProto) -> bool:
-    return initializer.name.startswith(_NETWORK)
+    return initializer.name.startswith(_PREFIX)
 
 
 def _simplified(model: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
@@ -87,10 +99,9 @@ def _without_values(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 def write_graphs(folder: Path) -> None:
     """Write the graphs of all published networks."""
-    for model in PUBLISHED.values():
-        width = int(model.backbone.removeprefix("mn")[:2]) / 10
-        content = graph_without_weights(width).SerializeToString(deterministic=True)
-        (folder / f"{model.backbone}.onnx.gz").write_bytes(gzip.compress(content, mtime=0))
+    for name in (*(model.backbone for model in PUBLISHED.values()), _IMAGE_NETWORK):
+        content = graph_without_weights(name).SerializeToString(deterministic=True)
+        (folder / f"{name}.onnx.gz").write_bytes(gzip.compress(content, mtime=0))
 
 
 if __name__ == "__main__":

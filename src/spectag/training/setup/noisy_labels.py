@@ -56,7 +56,7 @@ class Relabelled:
     rates: LabelRates
 
 
-def relabel(
+def relabel_noisy(
     logits: FloatArray,
     labels: BoolArray | FloatArray,
     *,

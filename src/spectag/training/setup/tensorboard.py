@@ -35,7 +35,7 @@ class TensorBoardLog:
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ImportError as error:
-            raise MissingExtraError("tensorboard", "train", "writing events for TensorBoard") from error
+            raise MissingExtraError("tensorboard", "finetune", "writing events for TensorBoard") from error
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

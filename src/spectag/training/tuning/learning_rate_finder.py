@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from scipy.signal import lfilter
 from spectag.array_types import FloatArray
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
-from spectag.data.clips import Manifest
+from spectag.data.manifest import ManifestInput
 from spectag.errors import ConfigError
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 from spectag.training.pipeline import first_fine_tuning, read_training_data
 from spectag.training.setup.callbacks import Callbacks
 
@@ -44,8 +43,9 @@ class RateCurve:
         return {name: value if name == "suggestion" else value.tolist() for name, value in asdict(self).items()}
 
 
+@shows_progress
 def find_learning_rate(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     recipe: Recipe,
     *,
     data: DataOptions | None = None,
@@ -81,7 +81,7 @@ def find_learning_rate(
     if n_steps < 20:
         raise ValueError(f"n_steps must be 20 or more, got {n_steps}")
     data = data or DataOptions()
-    manifest, noisy = read_training_data(manifest, data)
+    manifest, noisy = read_training_data(manifest, data, log)
     training = first_fine_tuning(manifest, noisy, recipe, Callbacks(progress, log), data)
     rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps)
 

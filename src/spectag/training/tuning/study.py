@@ -16,13 +16,15 @@ import tomli_w
 
 from spectag.config.data_options import DataOptions
 from spectag.config.recipe import Recipe
-from spectag.data.clips import Clip, Manifest
+from spectag.data.clips import Clip
+from spectag.data.manifest import ManifestInput
 from spectag.errors import ConfigError, DataError
 from spectag.scoring.metrics import decides_lwlrap
 from spectag.system.epoch_log import Epoch, OnEpoch, is_epoch_step
 from spectag.system.figures import save_figure
 from spectag.system.output import open_output
-from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
+from spectag.system.short_texts import short_repr
 from spectag.training.pipeline import RecipeScore, read_training_data, score_recipe
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.tuning.figures import study_figure
@@ -68,6 +70,7 @@ class Trial:
     reason: str = ""
 
 
+@short_repr
 @dataclass(frozen=True)
 class Study:
     """The result of a study: all trials in their order, the best trial, and its complete recipe.
@@ -106,8 +109,9 @@ def _rank(trial: Trial) -> tuple[float, int]:
     return -(trial.score or 0.0), trial.number
 
 
+@shows_progress
 def tune(
-    manifest: str | Path | Manifest,
+    manifest: ManifestInput,
     output: str | Path,
     recipe: Recipe | None = None,
     *,
@@ -156,7 +160,7 @@ def tune(
         raise ConfigError("a search needs a limit: set --budget, such as 30m, or --trials, such as 50")
     recipe = with_values(recipe, {})
     import_optuna()
-    manifest, noisy = read_training_data(manifest, options)
+    manifest, noisy = read_training_data(manifest, options, log)
     space = search_space(recipe, over, holds_images=manifest.holds_images)
     for note in space.notes:
         log(note)

@@ -45,8 +45,3 @@ class Backbone(nn.Module):
     def fetch_published(self) -> None:
         """Load the weights with the download function of the library that publishes them."""
         raise TypeError(f"{type(self).__name__} has no download function")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, for one-line messages."""
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

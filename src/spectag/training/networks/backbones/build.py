@@ -4,9 +4,9 @@ Height is frequency and width is time.
 """
 
 from spectag.config.backbones import TIMM, BackboneSpec, backbone_spec
-from spectag.errors import WeightsError
+from spectag.errors import WeightsError, first_line
 from spectag.models.weights import WEIGHTS_VARIABLE, find_weights
-from spectag.training.networks.backbones.base import Backbone, first_line
+from spectag.training.networks.backbones.base import Backbone
 from spectag.training.networks.backbones.mobilenet import MobileNetBackbone
 from spectag.training.networks.backbones.scratch import ScratchBackbone
 

@@ -1,0 +1,154 @@
+"""What spectag finds on this machine, what is not installed, and the command that brings it."""
+
+import importlib
+import platform
+import shutil
+import subprocess  # nosec B404 - runs this Python only
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from spectag.audio.microphone import microphones
+from spectag.errors import MissingExtraError, SpectagError
+from spectag.models.pretrained import published_taggers
+from spectag.system.cache import CACHE_VARIABLE, cache_folder, cache_problem
+from spectag.system.cache_content import cache_limit, cache_usage, readable_size
+from spectag.system.environment import extras, installed_version, memory_bytes
+from spectag.system.worker_pool import n_usable_cores
+
+_CORE_PACKAGES = "numpy", "scipy", "onnxruntime", "soundfile", "soxr"
+_TORCH = """
+import torch
+names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+names += ["the GPU of this Mac"] if torch.backends.mps.is_available() else []
+print(*names, sep="\\n")
+"""
+_TORCH_SECONDS = 60.0  # to import it, also on a slow disk
+
+State = Literal["ok", "optional", "problem"]
+
+
+@dataclass(frozen=True)
+class SystemCheck:
+    """Something that works, is not here but optional, or does not work."""
+
+    topic: str
+    state: State
+    text: str
+    advice: str = ""
+    """What to do, in most cases a command."""
+
+
+def diagnose() -> list[SystemCheck]:
+    """Look for everything that spectag can use, topic by topic. Nothing is downloaded or installed.
+
+    `optional` is what is not here, and not needed by everyone. `problem` is what was set up, or what every command
+    needs, but does not work.
+    """
+    return [*_versions(), *_devices(), *_extras(), *_cache(), *_weights(), *_microphones()]
+
+
+def _versions() -> Iterator[SystemCheck]:
+    system = f"Python {platform.python_version()}, {platform.system()} {platform.release()} ({platform.machine()})"
+    yield SystemCheck("versions", "ok", f"spectag {version('spectag')}, {system}")
+    for package in _CORE_PACKAGES:
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # a broken library can raise anything
+            reason = " ".join(str(error).split())
+            advice = f"pip install --force-reinstall {package}"
+            yield SystemCheck("versions", "problem", f"{package} cannot be imported: {reason}", advice)
+        else:
+            yield SystemCheck("versions", "ok", f"{package} {installed_version(package)}")
+
+
+def _devices() -> Iterator[SystemCheck]:
+    memory = memory_bytes()
+    of_memory = f", {readable_size(memory)} of memory" if memory else ""
+    yield SystemCheck("devices", "ok", f"{n_usable_cores()} CPU cores{of_memory}")
+    torch = installed_version("torch")
+    if torch is None:
+        return
+    try:
+        done = subprocess.run(  # nosec B603 - a constant; a broken driver cannot end this process
+            [sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=_TORCH_SECONDS, check=True
+        )
+    except subprocess.TimeoutExpired:
+        text = f"torch {torch} was not imported within {_TORCH_SECONDS:.0f} s: it is not known whether there is a GPU"
+        yield SystemCheck("devices", "problem", text, "run spectag doctor again when the computer is less busy")
+        return
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = ((getattr(error, "stderr", None) or "").strip() or str(error)).splitlines()[-1]
+        yield SystemCheck(
+            "devices", "problem", f"torch {torch} cannot be imported: {reason}", "pip install --force-reinstall torch"
+        )
+        return
+    gpus = ", ".join(done.stdout.splitlines()) or "no GPU, so fine-tuning uses the CPU"
+    yield SystemCheck("devices", "ok", f"torch {torch}: {gpus}")
+
+
+def _extras() -> Iterator[SystemCheck]:
+    for extra in extras():
+        if not extra.missing:
+            yield SystemCheck("extras", "ok", f"{extra.name}: {extra.purpose}")
+            continue
+        text = f"{extra.name}: not installed (needed for {extra.purpose}; packages: {', '.join(extra.missing)})"
+        yield SystemCheck("extras", "optional", text, extra.command)
+
+
+def _cache() -> Iterator[SystemCheck]:
+    try:
+        folder = cache_folder()
+    except SpectagError as error:
+        yield SystemCheck("cache", "problem", str(error))
+        return
+    if problem := cache_problem(folder):
+        yield SystemCheck("cache", "problem", f"{folder} {problem}", f"set {CACHE_VARIABLE} to another folder")
+        return
+    limit = cache_limit()
+    size = readable_size(sum(item.n_bytes for item in cache_usage()))
+    free = readable_size(shutil.disk_usage(folder).free)
+    of_limit = "" if limit is None else f", limit {readable_size(limit)} without downloads"
+    yield SystemCheck("cache", "ok", f"{folder}: {size}{of_limit}; {free} of disk space is free")
+
+
+def _weights() -> Iterator[SystemCheck]:
+    try:
+        taggers = published_taggers()
+    except SpectagError as error:
+        yield SystemCheck("weights", "problem", str(error))
+        return
+    for tagger in taggers:
+        is_here = tagger.state != "not downloaded"
+        text = f"{tagger.name}: {tagger.path if is_here else 'not downloaded (downloaded when it is first used)'}"
+        command = "" if is_here else f"spectag models download {tagger.name}"
+        yield SystemCheck("weights", "ok" if is_here else "optional", text, command)
+
+
+def _microphones() -> Iterator[SystemCheck]:
+    try:
+        devices = microphones()
+    except MissingExtraError:
+        yield SystemCheck(
+            "microphones",
+            "optional",
+            "sounddevice: not installed (needed for spectag listen with a microphone)",
+            "pip install 'spectag[listen]'",
+        )
+        return
+    except SpectagError as error:  # PortAudio
+        yield SystemCheck("microphones", "optional", str(error))
+        return
+    for device in devices:
+        default = ", the default" if device.is_default else ""
+        text = f"{device.number}: {device.name} ({device.n_channels} channels, {device.sample_rate:,} Hz{default})"
+        yield SystemCheck("microphones", "ok", text)
+    if not devices:
+        yield SystemCheck(
+            "microphones",
+            "optional",
+            "none (needed for spectag listen)",
+            "connect one; spectag listen - reads sound from another program",
+        )

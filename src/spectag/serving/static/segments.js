@@ -1,0 +1,98 @@
+// The segments in which a label is on: the rule of find_segments in spectag/models/timeline.py, number for number.
+// Probabilities and thresholds are compared in float32, times to the microsecond.
+
+const inMicroseconds = (seconds) => roundHalfToEven(seconds * 1e6) / 1e6;
+
+// As numpy's round: halves go to the even neighbour.
+function roundHalfToEven(value) {
+  const below = Math.floor(value);
+  const rest = value - below;
+  if (rest !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
+}
+
+// Start and end of the cell of each window: the overlap of two windows is divided in its middle.
+export function cellsOf(starts, ends) {
+  const cellStarts = Float64Array.from(starts);
+  const cellEnds = Float64Array.from(ends);
+  for (let i = 0; i + 1 < cellStarts.length; i += 1) {
+    if (starts[i + 1] < ends[i]) {
+      const middle = (starts[i + 1] + ends[i]) / 2;
+      cellEnds[i] = middle;
+      cellStarts[i + 1] = middle;
+    }
+  }
+  return { starts: cellStarts, ends: cellEnds };
+}
+
+// Windows in each median if nothing else is chosen: 3 if three successive windows overlap, otherwise 1.
+export function defaultSmoothing(starts, ends) {
+  return starts.length > 2 && inMicroseconds(ends[0] - starts[2]) > 0 ? 3 : 1;
+}
+
+// The median of each value and its neighbours; the first and last values are repeated beyond the ends.
+export function medianFiltered(values, size) {
+  if (size === 1 || values.length === 0) return values;
+  if (size === 3) return medianOfThree(values);
+  const half = (size - 1) / 2;
+  const last = values.length - 1;
+  const filtered = new Float32Array(values.length);
+  const around = new Float32Array(size);
+  for (let i = 0; i < values.length; i += 1) {
+    for (let k = -half; k <= half; k += 1) around[k + half] = values[Math.min(last, Math.max(0, i + k))];
+    filtered[i] = around.sort()[half];
+  }
+  return filtered;
+}
+
+function medianOfThree(values) { // the usual size, ten times as fast
+  const filtered = new Float32Array(values); // the ends stay: two of their three values are the same
+  for (let i = 1; i + 1 < values.length; i += 1) {
+    const low = Math.min(values[i - 1], values[i]), high = Math.max(values[i - 1], values[i]);
+    filtered[i] = Math.max(low, Math.min(high, values[i + 1]));
+  }
+  return filtered;
+}
+
+// `windows`: { starts, ends } in seconds. `options`: threshold, hysteresis, smoothing (null: by default), minWindows,
+// minSeconds, maxGap. Returns a list of { start, end, probability }, in the order of time.
+export function findSegments(windows, probabilities, options) {
+  const { threshold, hysteresis = 0.7, smoothing = null, minWindows = 1, minSeconds = 0, maxGap = 0 } = options;
+  const high = Math.fround(threshold);
+  if (!probabilities.some((value) => value >= high)) return [];
+  const cells = windows.cells ?? cellsOf(windows.starts, windows.ends);
+  const values = medianFiltered(probabilities, smoothing ?? defaultSmoothing(windows.starts, windows.ends));
+  const runs = runsOn(values, high, Math.fround(hysteresis * high), minWindows);
+  return joined(runs, cells, values, maxGap).filter((segment) => inMicroseconds(segment.end - segment.start) >= minSeconds);
+}
+
+// First and last window of each run at or above `low` that reaches `high`.
+function runsOn(values, high, low, minWindows) {
+  const runs = [];
+  for (let i = 0; i < values.length; i += 1) {
+    if (!(values[i] >= low)) continue;
+    const first = i;
+    let peak = values[i];
+    while (i + 1 < values.length && values[i + 1] >= low) {
+      i += 1;
+      peak = Math.max(peak, values[i]);
+    }
+    if (peak >= high && i - first + 1 >= minWindows) runs.push({ first, last: i });
+  }
+  return runs;
+}
+
+// Segments from runs. Also within a run, cells that do not touch are joined only up to the gap.
+function joined(runs, cells, values, maxGap) {
+  const segments = [];
+  for (const { first, last } of runs) {
+    for (let i = first; i <= last; i += 1) {
+      const previous = segments.at(-1);
+      if (previous && inMicroseconds(cells.starts[i] - previous.end) <= maxGap) previous.end = cells.ends[i];
+      else segments.push({ start: cells.starts[i], end: cells.ends[i], probability: -Infinity });
+      const segment = segments.at(-1);
+      segment.probability = Math.max(segment.probability, values[i]);
+    }
+  }
+  return segments;
+}

@@ -1,0 +1,182 @@
+"""spectag doctor: what works, what is missing, and the command that brings it."""
+
+import json
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from helpers.paths import PROJECT
+from spectag.audio.microphone import Microphone
+from spectag.errors import AudioError, MissingExtraError
+from spectag.reporting import diagnosis
+from spectag.reporting.diagnosis import diagnose
+from spectag.system import environment
+from spectag.system.environment import PURPOSES, extras, installed_version
+
+REQUIREMENTS = [
+    "numpy>=1.26",
+    "sounddevice>=0.4.6; extra == 'listen'",
+    'pyarrow>=15.0; extra == "parquet"',
+    'matplotlib>=3.8; extra == "plots"',
+    'spectag[parquet,plots]; extra == "finetune"',
+    'torch>=2.6; (python_version < "4") and extra == "train"',
+    'spectag[finetune]; extra == "train"',
+    'pytest>=8; extra == "dev"',
+]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path):
+    """A machine with a microphone and without torch, whose spectag has these requirements; pyarrow is not installed."""
+
+    def version(package):
+        if package in ("pyarrow", "torch"):
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cäche"))
+    monkeypatch.setattr(environment, "requires", lambda _: REQUIREMENTS)
+    monkeypatch.setattr(environment, "version", version)
+    monkeypatch.setattr(diagnosis, "microphones", lambda: [Microphone(3, "USB mic", 2, 48_000, True)])
+    environment._requirements.cache_clear()
+    yield
+    environment._requirements.cache_clear()
+
+
+def of_topic(topic):
+    return [finding for finding in diagnose() if finding.topic == topic]
+
+
+def test_every_extra_for_users_has_a_purpose():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["optional-dependencies"].keys() - {"dev", "docs"} == PURPOSES.keys()
+
+
+def test_missing_packages_of_an_extra_include_those_of_its_extras():
+    missing = {extra.name: extra.missing for extra in extras()}
+    assert missing == {
+        "finetune": ("pyarrow",),
+        "listen": (),
+        "parquet": ("pyarrow",),
+        "plots": (),
+        "train": ("torch", "pyarrow"),
+    }
+
+
+def test_missing_extra_has_the_command_that_installs_it():
+    train = next(finding for finding in of_topic("extras") if finding.text.startswith("train"))
+    assert (train.state, train.advice) == ("optional", "pip install 'spectag[train]'")
+    assert train.text == "train: not installed (needed for spectag train and spectag demo; packages: torch, pyarrow)"
+
+
+def test_package_that_cannot_be_imported_is_a_problem(monkeypatch):
+    def import_module(name):
+        if name == "soundfile":
+            raise OSError("libsndfile.so:\n not found")
+
+    monkeypatch.setattr(diagnosis.importlib, "import_module", import_module)
+    [problem] = [finding for finding in of_topic("versions") if finding.state == "problem"]
+    assert problem.text == "soundfile cannot be imported: libsndfile.so: not found"
+    assert problem.advice == "pip install --force-reinstall soundfile"
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "text"),
+    [
+        ("NVIDIA H200\n", "ok", "torch 2.9: NVIDIA H200"),
+        ("", "ok", "torch 2.9: no GPU, so fine-tuning uses the CPU"),
+        (
+            subprocess.CalledProcessError(1, "", stderr="Traceback\nOSError: libcudart.so"),
+            "problem",
+            "OSError: libcudart",
+        ),
+        (
+            subprocess.CalledProcessError(3, "python", stderr=" \n"),
+            "problem",
+            "torch 2.9 cannot be imported: Command 'python' returned non-zero exit status 3.",
+        ),
+        (OSError("no more processes"), "problem", "torch 2.9 cannot be imported: no more processes"),
+        (subprocess.TimeoutExpired("python", 60), "problem", "torch 2.9 was not imported within 60 s: it is not known"),
+    ],
+)
+def test_gpu_is_found_by_torch_in_a_process_of_its_own(monkeypatch, result, state, text):
+    def run(*_arguments, **_options):
+        if isinstance(result, Exception):
+            raise result
+        return subprocess.CompletedProcess([], 0, stdout=result)
+
+    monkeypatch.setattr(diagnosis, "installed_version", lambda _: "2.9")
+    monkeypatch.setattr(diagnosis.subprocess, "run", run)
+    finding = of_topic("devices")[1]
+    assert finding.state == state
+    assert text in finding.text
+
+
+def test_cores_and_memory_are_shown():
+    [finding] = of_topic("devices")
+    assert "CPU cores" in finding.text
+
+
+def test_cache_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert of_topic("cache")[0].state == "ok"
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "file" / "cache"))
+    [finding] = of_topic("cache")
+    assert (finding.state, finding.advice) == ("problem", "set SPECTAG_CACHE to another folder")
+
+
+def test_models_that_are_not_here_have_the_command_that_downloads_them(tmp_path, monkeypatch):
+    assert of_topic("weights")[0].advice == "spectag models download audioset-mn04"
+    (tmp_path / "mn04_as_mAP_432.pt").touch()
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
+    assert of_topic("weights")[0].text == f"audioset-mn04: {tmp_path / 'mn04_as_mAP_432.pt'}"
+
+
+def test_microphones_are_listed():
+    [finding] = of_topic("microphones")
+    assert finding.text == "3: USB mic (2 channels, 48,000 Hz, the default)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (MissingExtraError("sounddevice", "listen", "a microphone"), "pip install 'spectag[listen]'"),
+        (AudioError("a microphone needs the library PortAudio: apt install libportaudio2"), "apt install"),
+        ([], "spectag listen - reads sound from another program"),
+    ],
+)
+def test_missing_microphone_has_an_advice(monkeypatch, answer, words):
+    def microphones():
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(diagnosis, "microphones", microphones)
+    [finding] = of_topic("microphones")
+    assert finding.state == "optional"
+    assert words in f"{finding.text} {finding.advice}"
+
+
+def test_command_shows_topics_and_advice(run):
+    done = run("doctor")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    topics = [line for line in lines if not line.startswith(" ")]
+    assert topics == ["versions", "devices", "extras", "cache", "weights", "microphones"]
+    position = lines.index("  optional  parquet: not installed (needed for Parquet tables; packages: pyarrow)")
+    assert lines[position + 1] == "            -> pip install 'spectag[parquet]'"
+
+
+def test_exit_status_is_1_if_something_does_not_work(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path / "gone"))
+    done = run("doctor", "--json")
+    assert done.status == 1
+    [problem] = [finding for finding in json.loads(done.out) if finding["state"] == "problem"]
+    assert problem["topic"] == "weights"
+    assert f"{tmp_path / 'gone'} is not a folder" in problem["text"]
+
+
+def test_version_of_a_package_that_is_not_installed_is_none():
+    assert installed_version("torch") is None
