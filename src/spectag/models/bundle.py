@@ -3,6 +3,8 @@
 spectag.json          everything except weights: labels, feature extraction, thresholds, metrics, licences, versions
 model.onnx            input (batch, channels, height, width); probabilities and logits (batch, n_labels), features,
                       and novelty (batch,) if `novelty` in spectag.json says so
+frames.onnx           input (1, 1, n_mels, n); probabilities (1, n / 8, n_labels) of frames of 80 ms, if `frames` in
+                      spectag.json says so
 weights.safetensors   the same weights for PyTorch
 predictions.csv       the training clips with their out-of-fold predictions
 calibration.csv       the clips of another manifest, if calibration and thresholds were fitted on one
@@ -28,6 +30,7 @@ from spectag.config.base import MAX_SECONDS, Config, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import BundleError
 from spectag.models.clip_windows import ClipWindows
+from spectag.models.frames_info import FramesInfo
 from spectag.models.limits import MAX_CLIPS, MAX_LABELS, MAX_MEMBERS, Quantity, check_input_size
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.training_sounds import TrainingSounds
@@ -136,6 +139,8 @@ class BundleInfo(Config):
     """The method of fitting, so that it can be repeated without the fold of a clip."""
     novelty: NoveltyInfo | None = None
     """None if no network computes it, for example if all are fine-tuned or published."""
+    frames: FramesInfo | None = None
+    """How frames.onnx gives segments; None: there is no such network, and segments are found from windows."""
     training_sounds: TrainingSounds | None = None
     """Level, bandwidth and duration of the training clips; None for images and published taggers."""
     metrics: dict[str, Any]
@@ -200,6 +205,12 @@ class BundleInfo(Config):
         channels = {member.front_end.channel for member in self.members}
         if len(channels) > 1:
             raise ValueError(f"all members need the same channel of the sounds, got {sorted(map(str, channels))}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> Self:
+        if self.frames is not None and self.front_end.n_frames_in(1.0) is None:
+            raise ValueError("frames: need a front_end with log_mels of any length, not with images or waveforms")
         return self
 
     @model_validator(mode="after")
@@ -339,7 +350,7 @@ def write_info(bundle: Path, info: BundleInfo) -> None:
     files = {path.relative_to(bundle).as_posix(): path for path in _network_files(bundle) if path.name[0] != "."}
     info = info.model_copy(update={"sha256": {name: sha256_of(path) for name, path in sorted(files.items())}})
     try:
-        unused = {name for name in ("parents", "extends") if not getattr(info, name)}
+        unused = {name for name in ("parents", "extends", "frames") if not getattr(info, name)}
         unused |= set() if info.members else {"members", "bias"}
         write_versioned_json(bundle / INFO_FILE, info, exclude=unused)
     except ValueError as error:
