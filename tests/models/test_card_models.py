@@ -72,10 +72,12 @@ def test_sound_shorter_than_a_fixed_input_is_followed_by_silence(tmp_path):
     np.testing.assert_allclose(tagger.probabilities(SOUND[:1_000], RATE), expected[0], atol=1e-5)
 
 
-def test_sound_shorter_than_a_fixed_input_can_be_repeated_also_in_the_exported_file(tmp_path):
-    settings = {"kind": "waveform", "sample_rate": RATE, "window_seconds": WINDOW / RATE, "padding": "repeat"}
+@pytest.mark.parametrize("padding", ["repeat", "repeat_whole"])
+def test_sound_shorter_than_a_fixed_input_can_be_repeated_also_in_the_exported_file(tmp_path, padding):
+    settings = {"kind": "waveform", "sample_rate": RATE, "window_seconds": WINDOW / RATE, "padding": padding}
     path = waveform_card(tmp_path, fixed=True, input=settings)
-    repeated = np.concatenate([SOUND[:1_000]] * 5)[:WINDOW]
+    rest = SOUND[:800] if padding == "repeat" else np.zeros(800)
+    repeated = np.concatenate([*[SOUND[:1_000]] * 4, rest])
     [expected] = run_network(tmp_path, repeated[None], "probabilities")
     np.testing.assert_allclose(load(path).probabilities(SOUND[:1_000], RATE), expected[0], atol=1e-5)
     assert spectag.export(path, tmp_path / "exported.onnx").largest_difference < 1e-4

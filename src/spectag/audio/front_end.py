@@ -10,6 +10,7 @@ from spectag.array_types import Float32Array, Pixels, Waveform
 from spectag.audio.mel import compute_log_mel
 from spectag.audio.spectrogram_image import image_to_input, log_mel_to_image, read_png
 from spectag.config.base import Channel, Config, ImageConfig, MelConfig, WindowConfig
+from spectag.config.padding import Padding
 from spectag.errors import DataError
 
 MAX_SAMPLES = 200_000_000
@@ -37,8 +38,8 @@ class FrontEnd(Config):
     """Shortest waveform; shorter ones are made longer."""
     max_samples: int | None = Field(None, ge=1, le=MAX_SAMPLES)
     """Longest waveform."""
-    padding: Literal["silence", "repeat"] = "silence"
-    """How a waveform becomes longer: silence follows, or it is repeated."""
+    padding: Padding = "silence"
+    """How a shorter waveform becomes longer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -124,6 +125,9 @@ class FrontEnd(Config):
         if self.min_samples is not None and n_samples < self.min_samples:
             if self.padding == "repeat" and n_samples:
                 return np.resize(waveform, self.min_samples)
+            if self.padding == "repeat_whole" and n_samples:
+                waveform = np.tile(waveform, self.min_samples // n_samples)
+                n_samples = len(waveform)
             return np.pad(waveform, (0, self.min_samples - n_samples))
         return waveform
 

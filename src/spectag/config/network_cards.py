@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from spectag.config.base import Config, MelConfig, parse_config, read_toml
+from spectag.config.padding import Padding
 from spectag.errors import ConfigError
 from spectag.system.cache import cache_folder
 from spectag.system.regular_files import check_regular_file
@@ -119,7 +120,7 @@ class CardInput(Config):
     """Shortest sound, if the network takes sounds of any length."""
     max_seconds: float | None = Field(None, ge=_MIN_SECONDS, le=MAX_INPUT_SECONDS)
     """Longest sound; longer ones are processed in parts."""
-    padding: Literal["silence", "repeat"] = "silence"
+    padding: Padding = "silence"
     """How shorter sounds become long enough: silence follows, or they are repeated."""
     axes: tuple[Axis, ...] | None = Field(None, max_length=4)
     """Of the input, such as ["batch", "frames", "bands"]; none: found from its shape."""

@@ -37,12 +37,16 @@ def add_front_end(graph: GraphBuilder, waveform: str, front_end: FrontEnd) -> st
 
 
 def _add_least_length(graph: GraphBuilder, waveform: str, min_samples: int, padding: str) -> str:
-    """A waveform of at least `min_samples`: followed by silence, or repeated."""
+    """A waveform of at least `min_samples`: followed by silence, or repeated, or both."""
     n_samples = graph("Shape", waveform, start=1, end=2)
     if padding == "repeat":
         n_needed = graph("Squeeze", graph("Max", n_samples, [min_samples]))
         positions = graph("Mod", graph("Range", 0, n_needed, 1), n_samples)
         return graph("Gather", waveform, positions, axis=1)
+    if padding == "repeat_whole":
+        n_whole = graph("Max", graph("Div", [min_samples], n_samples), [1])
+        waveform = graph("Tile", waveform, graph("Concat", [1], n_whole, axis=0))
+        n_samples = graph("Mul", n_samples, n_whole)
     n_missing = graph("Max", graph("Sub", [min_samples], n_samples), [0])
     return graph("Pad", waveform, graph("Concat", [0, 0, 0], n_missing, axis=0))
 
