@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spectag.audio.front_end import FrontEnd
+from spectag.models.network_session import open_session
 from spectag.models.standalone.graph_builder import keep_nodes_for
-from spectag.models.tagger import open_session
 from spectag.training.heads.logistic import LinearHead
 from spectag.training.networks.published_network import PublishedNetwork
 

@@ -18,7 +18,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from spectag.audio.files import read_audio
 from spectag.data.manifest import read_manifest
 from spectag.models.bundle import ONNX_FILE
-from spectag.models.tagger import Tagger, open_session
+from spectag.models.network_session import open_session
+from spectag.models.tagger import Tagger
 from spectag.scoring.metrics import lwlrap
 
 

@@ -29,8 +29,8 @@ from spectag.audio.sound_statistics import measure_sound
 from spectag.config.backbones import resolve_mel
 from spectag.config.recipe import Recipe
 from spectag.data.manifest import read_manifest
+from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyInfo
-from spectag.models.tagger import open_session
 from spectag.models.timeline import Timeline
 from spectag.models.training_sounds import TrainingSounds
 from spectag.scoring.thresholds import fit_thresholds

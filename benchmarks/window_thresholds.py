@@ -34,8 +34,8 @@ from spectag.data.clips import Manifest
 from spectag.data.manifest import read_manifest
 from spectag.data.soundscapes import find_sounds, write_soundscapes
 from spectag.models.clip_windows import ClipWindows, FrameWindows
+from spectag.models.network_session import open_session
 from spectag.models.out_of_fold import cross_fitting_folds
-from spectag.models.tagger import open_session
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, fit_calibration, probabilities_of
 from spectag.scoring.thresholds import fill_thresholds, fit_thresholds, fit_window_thresholds
 from spectag.system.cache import cache_folder

@@ -22,7 +22,7 @@ from spectag.config.network_cards import open_card
 from spectag.errors import BundleError
 from spectag.models.card_files import front_end_of
 from spectag.models.card_graph import build_card_graph
-from spectag.models.tagger import open_session
+from spectag.models.network_session import open_session
 
 SOUND = (0.1 * np.random.default_rng(1).standard_normal(WINDOW)).astype(np.float32)
 WAVEFORM = {"kind": "waveform", "sample_rate": RATE, "min_seconds": 0.05}

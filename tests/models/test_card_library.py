@@ -16,8 +16,8 @@ from spectag.errors import BundleError, ConfigError, WeightsError
 from spectag.models import card_graph, card_library, card_run
 from spectag.models.card_files import network_file
 from spectag.models.card_library import add_card, card_statuses, check_card
+from spectag.models.network_session import open_session
 from spectag.models.pretrained import load
-from spectag.models.tagger import open_session
 from spectag.system.atomic_files import sha256_of
 from spectag.system.cache_content import cached_files
 from spectag.system.worker_pool import WorkerDiedError

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from helpers.bundles import LABELS, make_bundle, make_info, tone, write_network
 from spectag.errors import BundleError
 from spectag.models import bundle as bundle_module
-from spectag.models import tagger
+from spectag.models import network_session
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info, write_info
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.onnx_file import check_onnx_file
@@ -273,8 +273,8 @@ def test_file_cut_anywhere_or_with_any_changed_byte_is_foreseen(tmp_path, rng):
 
 @pytest.mark.parametrize(("n_cores", "gigabytes"), [(1, 4), (2, 4), (64, 96)])
 def test_every_core_may_work_on_a_minute_of_sound_by_the_largest_network(monkeypatch, n_cores, gigabytes):
-    monkeypatch.setattr(tagger, "n_usable_cores", lambda: n_cores)
-    assert tagger.max_network_gigabytes() == gigabytes >= 1.2 * n_cores
+    monkeypatch.setattr(network_session, "n_usable_cores", lambda: n_cores)
+    assert network_session.max_network_gigabytes() == gigabytes >= 1.2 * n_cores
 
 
 def test_network_that_needs_terabytes_is_stopped(tmp_path):

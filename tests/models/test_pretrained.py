@@ -27,6 +27,7 @@ from spectag.errors import BundleError, ConfigError, WeightsError
 from spectag.models import pretrained
 from spectag.models import published_graph as published_graph_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info
+from spectag.models.network_session import open_session
 from spectag.models.pretrained import (
     THRESHOLD,
     audioset_labels,
@@ -37,7 +38,6 @@ from spectag.models.pretrained import (
     tagger_folder,
 )
 from spectag.models.published_graph import published_graph
-from spectag.models.tagger import open_session
 from spectag.models.timeline import pool_logits
 from spectag.training.networks.backbones.mobilenet import MobileNet, MobileNetBackbone
 from spectag.training.networks.network import FeatureExtractor

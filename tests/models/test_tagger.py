@@ -29,10 +29,12 @@ from spectag.audio.spectrogram_image import log_mel_to_image, write_png
 from spectag.config.base import ImageConfig, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import AudioError, BundleError, ConfigError, DataError
+from spectag.models import network_session
 from spectag.models import tagger as tagger_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, WindowThresholds
+from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyInfo
-from spectag.models.tagger import Tagger, open_session
+from spectag.models.tagger import Tagger
 from spectag.models.tags import Tag, Tags
 from spectag.models.timeline import pool_logits
 from spectag.scoring.calibration import Calibration
@@ -146,7 +148,7 @@ def test_threads_open_a_network_only_once(tagger, monkeypatch):
         time.sleep(0.05)  # so that the other threads need it, too
         return open_session(path, n_threads=n_threads)
 
-    monkeypatch.setattr(tagger_module, "open_session", open_slowly)
+    monkeypatch.setattr(network_session, "open_session", open_slowly)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(tagger.probabilities, [np.zeros(RATE, np.float32)] * 4, [RATE] * 4))
     assert len(opened) == 1

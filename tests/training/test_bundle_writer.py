@@ -24,9 +24,10 @@ from spectag.data.labels import LabelSet
 from spectag.data.spectrograms.clip_inputs import open_clips
 from spectag.errors import BundleError, MissingExtraError
 from spectag.models.bundle import read_info
+from spectag.models.network_session import open_session
 from spectag.models.novelty import KEPT_FRACTION, NoveltyInfo
 from spectag.models.out_of_fold import OutOfFoldPredictions, read_out_of_fold
-from spectag.models.tagger import Tagger, open_session
+from spectag.models.tagger import Tagger
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights
 from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve

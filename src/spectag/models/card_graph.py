@@ -25,6 +25,7 @@ from spectag.errors import BundleError, first_line
 from spectag.models.card_files import front_end_of
 from spectag.models.card_input_graph import LOG_MEL_START, WAVEFORM_AXES, add_card_input
 from spectag.models.limits import MAX_LABELS
+from spectag.models.network_session import open_session
 from spectag.models.onnx_file import MAX_ONNX_BYTES, check_onnx_file
 from spectag.models.standalone.exporting import MIN_OPSET
 from spectag.models.standalone.graph_builder import (
@@ -34,7 +35,6 @@ from spectag.models.standalone.graph_builder import (
     n_weight_bytes,
     rename,
 )
-from spectag.models.tagger import open_session
 
 MAX_FEATURES = 100_000
 _NETWORK, _INPUT, _OUTPUT = "network/", "input/", "output/"  # prefixes of the names of tensors

@@ -33,8 +33,8 @@ from spectag.models.card_files import (
     stored_network,
 )
 from spectag.models.card_run import CompositionRequest, NetworkRun, NetworkRunRequest, compose_network, run_network
+from spectag.models.network_session import max_network_gigabytes
 from spectag.models.onnx_file import check_onnx_file
-from spectag.models.tagger import max_network_gigabytes
 from spectag.system.atomic_files import sha256_of
 from spectag.system.cache import writable_cache_folder
 from spectag.system.limited_worker import LimitedWorker

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from spectag.array_types import Float32Array
 from spectag.config.network_cards import NetworkCard
-from spectag.models.tagger import open_session
+from spectag.models.network_session import open_session
 
 if TYPE_CHECKING:
     from spectag.models.card_graph import CardGraph

@@ -41,9 +41,10 @@ from spectag.models.bundle import (
 )
 from spectag.models.clip_windows import ClipWindows
 from spectag.models.model_card import render_card
+from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.out_of_fold import CALIBRATION_FILE, OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
-from spectag.models.tagger import Tagger, open_session
+from spectag.models.tagger import Tagger
 from spectag.models.training_sounds import TrainingSounds
 from spectag.scoring.blending import ONE_MODEL, EnsembleWeights
 from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CrossFitted, probabilities_of

@@ -11,9 +11,9 @@ from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
-from spectag.models import tagger
+from spectag.models import network_session
 from spectag.models.clip_windows import FrameWindows
-from spectag.models.tagger import open_session
+from spectag.models.network_session import open_session
 from spectag.models.timeline import pool_logits
 from spectag.system.cache import cache_folder
 from spectag.system.progress import silent
@@ -69,7 +69,7 @@ def test_features_equal_torch_in_the_order_of_the_clips(tmp_path, inputs):
 
 def test_memory_for_features_has_no_limit_because_all_cores_need_it_at_once(tmp_path, inputs, monkeypatch):
     limits = []
-    monkeypatch.setattr(tagger, "_limit_memory", lambda: limits.append("limited"))
+    monkeypatch.setattr(network_session, "_limit_memory", lambda: limits.append("limited"))
     store(tmp_path).compute(KEYS, inputs, progress=silent)
     assert limits == []
 

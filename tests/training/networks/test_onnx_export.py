@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from helpers.small_training import weights_of
+from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyModel
-from spectag.models.tagger import open_session
 from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.training.members.head_training import head_weights

@@ -9,8 +9,8 @@ import torch
 
 from helpers.small_training import make_network, weights_of
 from spectag.models.clip_windows import FrameWindows
+from spectag.models.network_session import open_session
 from spectag.models.onnx_file import check_onnx_file
-from spectag.models.tagger import open_session
 from spectag.training.members.head_training import head_weights
 from spectag.training.networks.network import TaggerNetwork
 from spectag.training.networks.onnx_composition import write_network

@@ -7,7 +7,7 @@ import torch
 
 from spectag.config.backbones import BACKBONES
 from spectag.errors import WeightsError
-from spectag.models.tagger import open_session
+from spectag.models.network_session import open_session
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.backbones.mobilenet import MobileNet
 from spectag.training.networks.network import FeatureExtractor

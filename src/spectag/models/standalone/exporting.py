@@ -15,8 +15,9 @@ from spectag.audio.channels import LOUDEST_SECONDS
 from spectag.config.base import Channel
 from spectag.errors import BundleError, ConfigError, MissingExtraError, first_line
 from spectag.models.bundle import ONNX_FILE, BackboneInfo, BundleInfo
+from spectag.models.network_session import open_session
 from spectag.models.pretrained import open_tagger
-from spectag.models.tagger import Tagger, open_session
+from spectag.models.tagger import Tagger
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.file_errors import reason_of
 from spectag.system.progress import Log, Progress, no_log, shows_progress, silent

@@ -20,7 +20,7 @@ from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.models.clip_windows import FrameWindows
-from spectag.models.tagger import open_session
+from spectag.models.network_session import open_session
 from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.system.progress import Progress
 from spectag.system.worker_pool import n_usable_cores
