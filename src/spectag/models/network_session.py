@@ -71,7 +71,7 @@ _FATAL = 4  # onnxruntime's log level; it raises its errors as well
 _OPENING = threading.Lock()  # otherwise each thread might open its own session
 
 
-class TaggerNetwork:
+class NetworkSession:
     """A model.onnx and its feature extraction. It is opened and compared with spectag.json at its first use."""
 
     def __init__(self, bundle: Path, info: BundleInfo, index: int, n_threads: int) -> None:

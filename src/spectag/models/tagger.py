@@ -24,7 +24,7 @@ from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, BundleError, ConfigError, DataError
 from spectag.models.bundle import CARD_FILE, BundleInfo, read_info
 from spectag.models.model_card import render_card
-from spectag.models.network_session import TaggerNetwork
+from spectag.models.network_session import NetworkSession
 from spectag.models.sound_list import SoundItem, listed_sounds
 from spectag.models.tags import Detection, Segments, Tags
 from spectag.models.timeline import Timeline, cell_seconds, find_segments, pool_logits
@@ -99,7 +99,7 @@ class Tagger:
         self.channel: Channel = self.front_end.channel if channel is None else channel
         self._ensemble_weights = EnsembleWeights(tuple(member.weight for member in self.info.members), self.info.bias)
         self._networks = [
-            TaggerNetwork(self.folder, self.info, index, n_threads) for index in range(len(self.info.members) or 1)
+            NetworkSession(self.folder, self.info, index, n_threads) for index in range(len(self.info.members) or 1)
         ]
         for network in self._networks:
             if self.info.members and not network.path.is_file():
