@@ -46,6 +46,10 @@ class DataWarning(UserWarning):
     """Something in a manifest was read in a way that may not be meant. The command line prints it as one line."""
 
 
+class DeviceWarning(UserWarning):
+    """A network, or a part of it, runs on the CPU though another device was to be used."""
+
+
 class SpectrogramCacheError(SpectagError):
     """A spectrogram cache cannot be read or written."""
 

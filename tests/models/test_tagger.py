@@ -143,10 +143,10 @@ def test_last_moment_is_tagged_with_the_part_before_it(tmp_path):
 def test_threads_open_a_network_only_once(tagger, monkeypatch):
     opened = []
 
-    def open_slowly(path, *, n_threads):
+    def open_slowly(path, *, n_threads, device):
         opened.append(path)
         time.sleep(0.05)  # so that the other threads need it, too
-        return open_session(path, n_threads=n_threads)
+        return open_session(path, n_threads=n_threads, device=device)
 
     monkeypatch.setattr(network_session, "open_session", open_slowly)
     with ThreadPoolExecutor(4) as pool:

@@ -18,6 +18,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import FRONT_END_VERSION
 from spectag.config.backbones import BACKBONES, PUBLISHED, PublishedTagger, WeightsSource
 from spectag.config.base import Channel, WindowConfig
+from spectag.config.devices import Device
 from spectag.config.network_cards import SUFFIX, is_card
 from spectag.data.labels import audioset_labels as audioset_labels
 from spectag.errors import BundleError, ConfigError, WeightsError, closest_in_order, first_line
@@ -89,6 +90,7 @@ def load(
     *,
     n_threads: int = 1,
     channel: Channel | None = None,
+    device: Device = "auto",
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Tagger:
@@ -104,25 +106,31 @@ def load(
     channel : "mix", "loudest" or int, optional
         How several channels of a sound become one: their mean, the loudest one, or one by its number, counted from 1.
         By default as in training.
+    device : "auto", "cpu", "cuda", "coreml", "directml" or "openvino"
+        Where the networks run. auto takes cuda or directml if the installed onnxruntime has it and it opens the
+        network, otherwise the CPU. A DeviceWarning says what runs on the CPU though another device was to be used.
     progress, log
         `progress=True` shows a bar during a download; or functions that are called with the progress and messages.
 
     Raises
     ------
     SpectagError
-        If there is no tagger with this name, or it cannot be downloaded or read.
+        If there is no tagger with this name, it cannot be downloaded or read, or there is no such device.
 
     Examples
     --------
     >>> tagger = spectag.load("audioset-mn04")  # doctest: +SKIP
     >>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
     """
-    return Tagger(tagger_folder(model, progress=progress, log=log), n_threads=n_threads, channel=channel)
+    folder = tagger_folder(model, progress=progress, log=log)
+    return Tagger(folder, n_threads=n_threads, channel=channel, device=device)
 
 
-def open_tagger(model: str | Path | Tagger, *, progress: Progress = silent, log: Log = no_log) -> Tagger:
+def open_tagger(
+    model: str | Path | Tagger, *, device: Device = "auto", progress: Progress = silent, log: Log = no_log
+) -> Tagger:
     """An open tagger as it is; a folder or a name as `load` opens it."""
-    return model if isinstance(model, Tagger) else load(model, progress=progress, log=log)
+    return model if isinstance(model, Tagger) else load(model, device=device, progress=progress, log=log)
 
 
 def tagger_folder(

@@ -18,13 +18,14 @@ from spectag.audio.sound_arrays import SoundArray, SoundInput, sound_source
 from spectag.audio.sound_statistics import SoundStatistics, measure_sound
 from spectag.audio.windows import LEAST_NEW, Window, WindowCutter, WindowStream, is_longer
 from spectag.config.base import Channel, LongRecordingWindows, SegmentConfig, WindowConfig, parse_config, window_config
+from spectag.config.devices import Device
 from spectag.config.tagging import SEGMENT_WINDOW, TagSettings
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, BundleError, ConfigError, DataError
 from spectag.models.bundle import CARD_FILE, BundleInfo, read_info
 from spectag.models.model_card import render_card
-from spectag.models.network_session import NetworkSession
+from spectag.models.network_session import NetworkSession, accelerators_for
 from spectag.models.sound_list import SoundItem, listed_sounds
 from spectag.models.tags import Detection, Segments, Tags
 from spectag.models.timeline import Timeline, cell_seconds, find_segments, pool_logits
@@ -77,11 +78,16 @@ class Tagger:
         Threads of the network. Probabilities do not depend on it.
     channel : "mix", "loudest" or int, optional
         How several channels of a sound become one. By default as in training.
+    device : "auto", "cpu", "cuda", "coreml", "directml" or "openvino"
+        Where the networks run. auto takes cuda or directml if the installed onnxruntime has it and it opens the
+        network, otherwise the CPU. A DeviceWarning says what runs on the CPU though another device was to be used.
 
     Raises
     ------
     BundleError
         If the folder does not contain a tagger, or a damaged one.
+    ConfigError
+        If the installed onnxruntime does not have the device. At the first use, if it cannot run the network on it.
 
     Examples
     --------
@@ -90,16 +96,21 @@ class Tagger:
     Tags(a.wav, 0 to 5 s: Dog 0.98, Bark 0.91)
     """
 
-    def __init__(self, bundle: str | Path, *, n_threads: int = 1, channel: Channel | None = None) -> None:
+    def __init__(
+        self, bundle: str | Path, *, n_threads: int = 1, channel: Channel | None = None, device: Device = "auto"
+    ) -> None:
+        if device != "auto":
+            accelerators_for(device)  # an error now and not later
         self.folder = Path(bundle)
         self.info: BundleInfo = read_info(self.folder)
         self.labels: LabelSet = self.info.label_set
         self.thresholds: Float32Array = np.array(self.info.thresholds, np.float32)
-        self.n_threads = n_threads
+        self.n_threads, self.device = n_threads, device
         self.channel: Channel = self.front_end.channel if channel is None else channel
         self._ensemble_weights = EnsembleWeights(tuple(member.weight for member in self.info.members), self.info.bias)
         self._networks = [
-            NetworkSession(self.folder, self.info, index, n_threads) for index in range(len(self.info.members) or 1)
+            NetworkSession(self.folder, self.info, index, n_threads, device)
+            for index in range(len(self.info.members) or 1)
         ]
         for network in self._networks:
             if self.info.members and not network.path.is_file():
@@ -126,13 +137,19 @@ class Tagger:
         """The same tagger for another channel of the sounds; None: as it is."""
         if channel is None or channel == self.channel:
             return self
-        return Tagger(self.folder, n_threads=self.n_threads, channel=channel)
+        return Tagger(self.folder, n_threads=self.n_threads, channel=channel, device=self.device)
 
     def open(self) -> "Tagger":
         """Open the networks now instead of at their first use: after this, their files are no longer needed."""
         for network in self._networks:
             _ = network.session
         return self
+
+    @property
+    def runs_on(self) -> str:
+        """The device on which its networks run; with an accelerator, they are opened to know it."""
+        devices = {network.runs_on for network in self._networks} if accelerators_for(self.device) else {"cpu"}
+        return next(iter(devices - {"cpu"}), "cpu")
 
     @property
     def front_end(self) -> FrontEnd:

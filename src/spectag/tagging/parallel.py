@@ -206,18 +206,22 @@ def tag_chunks(
     """Tag chunks on the cores of this machine; yield each with its result, in the order in which they finish.
 
     A few files are tagged in this process, unless `isolate_crashes` requests worker processes, which protect this one
-    from a file that crashes its reader.
+    from a file that crashes its reader. So are all files if the networks run on an accelerator: its memory holds few
+    copies of them. Threads then compute the features.
     """
     n_cores = workers or n_usable_cores()
     n_processes = min(n_cores, len(chunks))
     if workers is None:
         n_bytes = sum(file_size(file) for chunk in chunks for file in chunk.files)
         n_processes = max(1, min(n_processes, n_bytes // _BYTES_PER_WORKER))
+    if n_processes > 1 and tagger.runs_on != "cpu":
+        n_processes = 1
     if isolate_crashes:
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
-        unopened = Tagger(tagger.folder, channel=tagger.channel)  # an open session cannot be sent to another process
+        # an open session cannot be sent to another process
+        unopened = Tagger(tagger.folder, channel=tagger.channel, device=tagger.device)
         function = partial(tag_chunk, unopened, window, n_threads, features=features)
         with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as results:
             for chunk, result in results:
