@@ -89,8 +89,7 @@ def outputs_of(bundle, inputs=INPUTS):
 
 
 def torch_outputs(network, inputs=INPUTS):
-    backbone = MobileNetBackbone(0.5)
-    backbone.network = network
+    backbone = MobileNetBackbone(network)
     with torch.inference_mode():
         logits = network(torch.from_numpy(inputs))
         features = FeatureExtractor(backbone, "all").eval()(torch.from_numpy(inputs))

@@ -7,7 +7,8 @@ from spectag.config.backbones import TIMM, BackboneSpec, backbone_spec
 from spectag.errors import WeightsError, first_line
 from spectag.models.weights import WEIGHTS_VARIABLE, find_weights
 from spectag.training.networks.backbones.base import Backbone
-from spectag.training.networks.backbones.mobilenet import MobileNetBackbone
+from spectag.training.networks.backbones.dymn import DynamicMobileNet
+from spectag.training.networks.backbones.mobilenet import AudiosetNetwork, MobileNet, MobileNetBackbone
 from spectag.training.networks.backbones.scratch import ScratchBackbone
 
 
@@ -37,7 +38,7 @@ def build_backbone(name: str, *, pretrained: bool = True) -> Backbone:
 
 def _architecture(spec: BackboneSpec) -> Backbone:
     if spec.name.endswith("_audioset"):
-        return MobileNetBackbone(width=int(spec.name[2:4]) / 10)
+        return MobileNetBackbone(_audioset_network(spec.name))
     if spec.name == "scratch":
         return ScratchBackbone()
     from spectag.training.networks.backbones import imagenet  # torchvision and timm take seconds to import
@@ -58,6 +59,12 @@ def _load_published(backbone: Backbone, spec: BackboneSpec) -> None:
         backbone.load_published(path)
     except Exception as error:  # torch's loader raises errors of any class
         raise WeightsError(
+def _audioset_network(name: str) -> AudiosetNetwork:
+    """The network of a backbone such as mn04_audioset or dymn10_audioset: the digits are tenths of its width."""
+    family, width = name.split("_")[0][:-2], int(name.split("_")[0][-2:]) / 10
+    return DynamicMobileNet(width) if family == "dymn" else MobileNet(width)
+
+
             f"{path}: not the published weights of {spec.name}: {first_line(error)}; delete the file and download it "
             "again"
         ) from error
