@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from spectag.array_types import Float32Array, Pixels, Waveform
-from spectag.audio.mel import compute_log_mel
+from spectag.audio.mel import compute_log_mel, n_frames
 from spectag.audio.spectrogram_image import image_to_input, log_mel_to_image, read_png
 from spectag.config.base import Channel, Config, ImageConfig, MelConfig, WindowConfig
 from spectag.config.padding import Padding
@@ -94,6 +94,14 @@ class FrontEnd(Config):
         if self.image is not None or self.mel is None or self.has_limits:
             return None
         return max(1, round(seconds * self.mel.sample_rate / self.mel.hop_length))
+
+    def width_of(self, seconds: float) -> int | None:
+        """Width of an input for an excerpt of this duration, if the network takes it; None for images."""
+        if not self.has_limits or self.mel is None:
+            return self.n_frames_in(seconds)
+        n_samples = max(round(seconds * self.sample_rate), self.min_samples or 1)
+        n_samples = n_samples if self.max_samples is None else min(n_samples, self.max_samples)
+        return n_samples if self.input == "waveform" else n_frames(n_samples, self.mel)
 
     @property
     def _mel_settings(self) -> MelConfig:

@@ -43,6 +43,7 @@ ABSOLUTE_MELS = pytest.mark.parametrize(
     [mel for mel in CONFIGS.values() if mel.ref != "max"],
     ids=[name for name in CONFIGS if "loudest" not in name],
 )
+WAVEFORM = FrontEnd(mel=AUDIOSET_MEL, input="waveform")
 GREY = FrontEnd(mel=IMAGE_MEL, image=ImageConfig())
 EVERYTHING = Draw(
     mix_db=2.0,
@@ -272,6 +273,42 @@ def test_images_are_added_by_their_brighter_pixel_and_backgrounds_are_darkened()
     )
     assert changed[0].equal(torch.maximum(images[0], others[0]))
     assert_close(changed[1], torch.maximum(images[1], others[1] - 20 / IMAGE_MEL.top_db))
+
+
+@pytest.mark.parametrize("background_db", [None, 9.0])
+def test_waveforms_are_added_at_the_drawn_level_and_made_louder(rng, background_db):
+    first, second = noise(rng), noise(rng, loudness=0.7)
+    clip, other = (torch.from_numpy(each)[None, None, None] for each in (first, second))
+    drawn = Draw(mix_db=-4.0, gain_db=6.0) if background_db is None else Draw(background_db=9.0)
+    level_db, gain = (-4.0, 10 ** (6 / 20)) if background_db is None else (-9.0, 1.0)
+    mixed, _ = Augmenter(OFF, WAVEFORM)(clip, other, other, torch.zeros(1, 0), torch.zeros(1, 0), [drawn])
+    added = mixed[0, 0, 0].numpy() / gain - first
+    assert np.corrcoef(added, second)[0, 1] == pytest.approx(1, abs=1e-4)
+    assert 10 * np.log10((added**2).mean() / (first**2).mean()) == pytest.approx(level_db, abs=1e-3)
+
+
+def test_waveform_that_is_added_to_silence_keeps_its_level(rng):
+    other = torch.from_numpy(noise(rng))[None, None, None]
+    drawn = [Draw(mix_db=-4.0)]
+    mixed, _ = Augmenter(OFF, WAVEFORM)(
+        torch.zeros_like(other), other, None, torch.zeros(1, 0), torch.zeros(1, 0), drawn
+    )
+    assert_close(mixed, other)
+
+
+def test_masks_of_a_waveform_are_silent_and_only_in_time(rng):
+    clip = torch.from_numpy(noise(rng))[None, None, None]
+    drawn = [Draw(time_masks=((0.25, 0.5),), band_masks=((0.0, 1.0),))]
+    masked, _ = Augmenter(OFF, WAVEFORM)(clip, None, None, torch.zeros(1, 0), None, drawn)
+    expected = clip.clone()
+    expected[..., 8_000:16_000] = 0
+    assert_close(masked, expected)
+
+
+@pytest.mark.parametrize("name", ["warp", "resized_crop"])
+def test_changes_of_bands_are_refused_for_a_network_that_takes_the_waveform(name):
+    with pytest.raises(ConfigError, match=rf"^augment.{name} changes the bands .* takes the waveform; leave it out$"):
+        Augmenter(AugmentConfig(**{name: 0.5}), WAVEFORM)
 
 
 def test_masks_of_coloured_images_have_the_colour_of_silence(rng):

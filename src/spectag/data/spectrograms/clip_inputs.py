@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from spectag.array_types import Float32Array
-from spectag.audio.files import open_excerpt
+from spectag.audio.files import open_excerpt, read_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import n_frames
 from spectag.audio.sound_faults import truncation_warning
@@ -102,6 +102,8 @@ def open_clips(
     is_long = [front_end.has_limits or frames >= most_frames for frames in frame_counts]
 
     def inputs(index: int) -> Float32Array:
+        if front_end.has_limits:
+            return _whole_input(kept.clips[index], front_end)
         return front_end.input_of_log_mel(store.log_mel(keys[index]))
 
     def parts(index: int) -> Iterator[ClipPart]:
@@ -124,6 +126,18 @@ def open_clips(
     part_keys = tuple(f"{key}-{part_seconds:g}s" if long else key for key, long in zip(keys, is_long, strict=True))
     seconds = tuple(frames * front_end.mel.hop_length / front_end.mel.sample_rate for frames in frame_counts)
     return ClipInputs(kept, tuple(keys), inputs, parts, part_keys, seconds, report.skipped)
+
+
+def _whole_input(clip: Clip, front_end: FrontEnd) -> Float32Array:
+    """The input for a clip, also if it is longer than the network takes at once."""
+    waveform, _ = read_audio(
+        clip.path,
+        sample_rate=front_end.sample_rate,
+        start_seconds=clip.start_seconds,
+        end_seconds=clip.end_seconds,
+        channel=front_end.channel,
+    )
+    return front_end.model_copy(update={"max_samples": None}).input_of_waveform(waveform)
 
 
 def _open_images(manifest: Manifest, front_end: FrontEnd, progress: Progress, log: Log) -> ClipInputs:

@@ -99,13 +99,15 @@ class Augmenter:
     ----------
     config : AugmentConfig
     front_end : FrontEnd
-        Defines the scale of the inputs. Log_mels are mixed in power. Of two 8-bit images the brighter pixel is taken,
-        because an image has no absolute level. Gain has no effect on images and on log_mels relative to their maximum.
+        Defines the scale of the inputs. Log_mels are mixed in power, waveforms are added. Of two 8-bit images the
+        brighter pixel is taken, because an image has no absolute level. Gain has no effect on images and on log_mels
+        relative to their maximum. Waveforms have no bands: only spans of time are masked.
 
     Raises
     ------
     ConfigError
-        If image transforms are requested but the front end makes no images.
+        If image transforms are requested but the front end makes no images, or bands are to be changed but it makes
+        waveforms.
     """
 
     def __init__(self, config: AugmentConfig, front_end: FrontEnd) -> None:
@@ -113,6 +115,11 @@ class Augmenter:
             raise ConfigError(
                 f"augment.image = {config.image} transforms 8-bit images, but this network takes log_mels; leave it "
                 "out, or set --image.colormap grey and a backbone that takes images, such as efficientnet_lite0"
+            )
+        if front_end.input == "waveform" and (config.warp or config.resized_crop):
+            name = "warp" if config.warp else "resized_crop"
+            raise ConfigError(
+                f"augment.{name} changes the bands of a spectrogram, but this network takes the waveform; leave it out"
             )
         self.config = config
         self.front_end = front_end
@@ -163,6 +170,8 @@ class Augmenter:
             targets[rows] = joined_targets(targets[rows], other_targets[rows])
         if self.front_end.image is not None:
             self._add_images(inputs, others, backgrounds, draws)
+        elif self.front_end.input == "waveform":
+            _add_waveforms(inputs, others, backgrounds, draws)
         elif self.front_end.mel is not None:
             _add_in_power(inputs, others, backgrounds, draws, self.front_end.mel)
         self._warp_crop_and_roll(inputs, draws)
@@ -216,13 +225,17 @@ class Augmenter:
             rows, chosen = _rows(has_masks, inputs), list(compress(draws, has_masks))
             clips = inputs[rows]
             is_masked_time = _is_covered([draw.time_masks for draw in chosen], clips.shape[-1], inputs.device)
-            is_masked_band = _is_covered([draw.band_masks for draw in chosen], clips.shape[-2], inputs.device)
-            is_masked = is_masked_time[:, None, None, :] | is_masked_band[:, None, :, None]
+            is_masked = is_masked_time[:, None, None, :]
+            if self.front_end.input != "waveform":
+                is_masked_band = _is_covered([draw.band_masks for draw in chosen], clips.shape[-2], inputs.device)
+                is_masked = is_masked | is_masked_band[:, None, :, None]
             inputs[rows] = torch.where(is_masked, self._silence(clips), clips)
 
     def _silence(self, inputs: Tensor) -> Tensor:
         """Input values of silence for each clip, of shape (batch, channels or 1, 1, 1)."""
         mel = self.front_end.mel
+        if self.front_end.input == "waveform":
+            return torch.zeros_like(inputs[:, :1, :1, :1])
         if self.front_end.image is not None or mel is None:
             pixels = inputs.flatten(2)
             darkest = pixels.sum(dim=1, keepdim=True).argmin(dim=2, keepdim=True)
@@ -329,6 +342,23 @@ def _add_in_power(
         _add_at(power, backgrounds[rows], levels, mel)
     power *= 10 ** (_column(gains, inputs) / 10)
     inputs[rows] = log_mel_of(power, mel)
+
+
+def _add_waveforms(waveforms: Tensor, others: Tensor | None, backgrounds: Tensor | None, draws: Sequence[Draw]) -> None:
+    """Add clips and backgrounds (batch, 1, 1, n_samples) and apply the gain, in place.
+
+    Levels are relative to the mean power of the clip, as in `_add_at`.
+    """
+    below = [None if draw.background_db is None else -draw.background_db for draw in draws]
+    for added, levels_db in ((others, [draw.mix_db for draw in draws]), (backgrounds, below)):
+        if added is None:
+            continue
+        rows = _rows([level is not None for level in levels_db], waveforms)
+        present, new = (sounds[rows].square().mean(dim=(1, 2, 3), keepdim=True) for sounds in (waveforms, added))
+        ratio = 10 ** (_column([level for level in levels_db if level is not None], waveforms) / 10)
+        scale = torch.where((present > 0) & (new > 0), torch.sqrt(ratio * present / new), 1.0)
+        waveforms[rows] += scale * added[rows]
+    waveforms *= 10 ** (_column([draw.gain_db for draw in draws], waveforms) / 20)
 
 
 def _add_at(power: Tensor, added: Tensor, levels_db: Sequence[float | None], mel: MelConfig) -> None:

@@ -96,7 +96,7 @@ class Batches:
     front_end : FrontEnd
         Defines the values of silence.
     width : int or None
-        Frames of an excerpt; None if all inputs have one width.
+        Frames or samples of an excerpt; None if all inputs have one width.
     finetune, augment : configs
     batch_size : int
         Clips of one step in all processes together.
@@ -218,7 +218,9 @@ def sample_systematically(probabilities: FloatArray, rng: np.random.Generator) -
 
 
 def silence_of(inputs: Float32Array, front_end: FrontEnd) -> float:
-    """The value of a silent frame next to an input (channels, height, width)."""
+    """The value of a silent frame (or sample) next to an input (channels, height, width)."""
+    if front_end.input == "waveform":
+        return 0.0
     lowest, mel = float(inputs.min()), front_end.mel
     if front_end.image is not None or mel is None or (mel.ref == "max" and mel.top_db is None):
         return lowest

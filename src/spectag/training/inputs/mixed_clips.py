@@ -62,7 +62,7 @@ def mix_clips(
     """
     augment = recipe.augment.model_copy(update={"mix": 1.0, "background": None})
     augmenter = Augmenter(augment, store.front_end)
-    longest = store.front_end.n_frames_in(MAX_CLIP_SECONDS)  # a mixed clip is a single part
+    longest = store.front_end.width_of(MAX_CLIP_SECONDS)  # a mixed clip is a single part
     parents = _pairs(len(keys), numbers.stop, np.random.default_rng(recipe.seed))[numbers.start :]
     no_targets = torch.zeros(1, 0)  # joined below
 

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from spectag.array_types import FloatArray
 from spectag.audio.front_end import FrontEnd
+from spectag.config.base import MAX_SECONDS
 from spectag.config.recipe import Recipe
 from spectag.config.training import FinetuneConfig
 from spectag.errors import BundleError, ConfigError, first_line
@@ -490,18 +491,21 @@ def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _width(examples: Examples, front_end: FrontEnd, crop_seconds: float | None) -> int | None:
-    """Number of frames of a training excerpt; None for images, which are always whole."""
+    """Number of frames or samples of a training excerpt; None for images, which are always whole."""
     if front_end.image is not None:
         return None
-    if crop_seconds is None:
-        return max(int(examples.inputs(i).shape[-1]) for i in range(len(examples)))
-    return front_end.n_frames_in(crop_seconds)
+    if crop_seconds is not None:
+        return front_end.width_of(crop_seconds)
+    longest = max(int(examples.inputs(i).shape[-1]) for i in range(len(examples)))
+    return min(longest, front_end.width_of(MAX_SECONDS) or longest)
 
 
 def _example(examples: Examples, front_end: FrontEnd) -> Tensor:
-    """An input to find the network's stages with; 100 frames of a sound are enough."""
+    """An input to find the network's stages with; 100 frames of a sound, or the least number of samples, are enough."""
     inputs = examples.inputs(0)[None]
-    return torch.from_numpy(np.array(inputs if front_end.image is not None else inputs[..., :100], np.float32))
+    if front_end.image is None:
+        inputs = inputs[..., : max(100, front_end.width_of(0) or 0)]
+    return torch.from_numpy(np.array(inputs, np.float32))
 
 
 def _dropout_seed(*position: int) -> int:
