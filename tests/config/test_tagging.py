@@ -1,11 +1,13 @@
 """Settings of tagging: defaults, validation, and writing and reading."""
 
+import tomllib
+
 import pytest
 from pydantic import ValidationError
 
 from helpers.configs import read_config
-from spectag.config.base import LongRecordingWindows, WindowConfig
-from spectag.config.tagging import FORMAT_NAMES, SEGMENT_WINDOW, TagSettings
+from spectag.config.base import LongRecordingWindows, SegmentFrames, WindowConfig
+from spectag.config.tagging import FORMAT_NAMES, SEGMENT_FRAMES, SEGMENT_WINDOW, TagSettings
 
 
 def windows_of(**settings):
@@ -122,5 +124,25 @@ def test_settings_are_equal_after_the_file_that_every_run_writes(tmp_path, value
     assert loaded.windows(5.0, 60.0) == settings.windows(5.0, 60.0)
     assert loaded.joins_windows == settings.joins_windows
     assert loaded.depends_on_duration == settings.depends_on_duration
-    changed = {"window", "overlap", "segments"}
+    changed = {"window", "overlap", "segments", "hysteresis"}
     assert loaded.model_dump(exclude=changed) == settings.model_dump(exclude=changed)
+    assert loaded.hysteresis in (settings.hysteresis, 0.7)
+
+
+def test_frames_of_a_model_replace_the_default_windows_of_segments():
+    def with_frames(**settings):
+        return TagSettings(**settings).windows(5.0, 60.0, has_frames=True)
+
+    assert with_frames(segments=True) == with_frames(format="raven") == SEGMENT_FRAMES
+    assert with_frames() == SegmentFrames(**SEGMENT_WINDOW.model_dump(), longer_than_seconds=10.0)
+    assert with_frames(segments=True, window=1.5, overlap=1.0) == SEGMENT_WINDOW
+    assert with_frames(top=3) is None
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, None), ({"hysteresis": 0.6, "smooth_windows": 5}, (0.6, 5))])
+def test_file_of_a_run_with_frames_leaves_their_joining_to_the_model(options, expected):
+    settings = TagSettings(segments=True, **options)
+    stored = tomllib.loads(settings.to_toml(has_frames=True))
+    assert "window" not in stored
+    assert (stored.get("hysteresis"), stored.get("smooth_windows")) == (expected or (None, None))
+    assert TagSettings(**stored).windows(5.0, 60.0, has_frames=True) == SEGMENT_FRAMES

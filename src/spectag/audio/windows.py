@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import soxr
@@ -38,6 +38,15 @@ class Window:
         ]
 
 
+class SoundCutter(Protocol):
+    """Cuts a sound into windows while it is read."""
+
+    sample_rate: int
+    """Of the sound, in Hz."""
+    n_samples: int
+    """Of the sound, received so far."""
+
+
 @dataclass(frozen=True)
 class WindowStream:
     """The windows of a sound, which can be read once."""
@@ -45,7 +54,7 @@ class WindowStream:
     windows: Iterator[Window]
     faults: SoundFaults
     """What is wrong with the sound, when all windows are read."""
-    cutter: "WindowCutter"
+    cutter: SoundCutter
     is_whole: bool
     """Whether they are the parts of a clip, which is tagged as a whole."""
 

@@ -141,6 +141,13 @@ class LongRecordingWindows(WindowConfig):
     longer_than_seconds: float = Field(gt=0, le=MAX_SECONDS)
 
 
+class SegmentFrames(WindowConfig):
+    """The frames of a model instead of windows, to find segments; their thresholds are those of windows this long."""
+
+    longer_than_seconds: float | None = Field(None, gt=0, le=MAX_SECONDS)
+    """Shorter recordings are clips, and tagged as a whole; none: all recordings have frames."""
+
+
 def check_window_options(window: float | None, overlap: float | None) -> None:
     """Raise a ValueError if the options --window and --overlap (seconds) contradict each other."""
     if window is None and overlap is not None:
@@ -161,14 +168,16 @@ OddNumber = Annotated[int, Field(ge=1, le=99_999), AfterValidator(_check_odd)]
 
 
 class SegmentConfig(Config):
-    """How the windows of a recording become segments; see `spectag.models.timeline.segments`."""
+    """How the windows or frames of a recording become segments; see `spectag.models.timeline.find_segments`."""
 
     smooth_windows: OddNumber | None = None
-    """Median filter over this odd number of windows; 1: off; none: 3 if three windows in a row overlap, else 1."""
-    hysteresis: float = Field(0.7, ge=0, le=1)
-    """A segment ends when the probability falls below this fraction of the threshold."""
+    """Median filter over this odd number of windows, or of frames; 1: off; none: for frames as the model says, for
+    windows 3 if three in a row overlap, else 1."""
+    hysteresis: float | None = Field(None, ge=0, le=1)
+    """A segment ends when the probability falls below this fraction of the threshold; none: for frames as the model
+    says, for windows 0.7."""
     min_windows: int = Field(1, ge=1, le=MAX_WINDOWS_HELD)
-    """A label must be on in this many windows in a row, overlapping or not, to become a segment."""
+    """A label must be on in this many windows in a row, overlapping or not, or frames, to become a segment."""
     min_duration_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     """Remove segments shorter than this many seconds."""
     max_gap_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)

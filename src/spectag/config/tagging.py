@@ -11,6 +11,7 @@ from spectag.config.base import (
     Channel,
     LongRecordingWindows,
     SegmentConfig,
+    SegmentFrames,
     WindowConfig,
     check_window_options,
 )
@@ -37,6 +38,10 @@ def segment_window(least_seconds: float) -> WindowConfig:
     return WindowConfig(window_seconds=least_seconds, overlap_seconds=_OVERLAP * least_seconds)
 
 
+WINDOW_HYSTERESIS = 0.7
+"""A segment of windows ends below this fraction of the threshold, if nothing else is set."""
+SEGMENT_FRAMES = SegmentFrames(**SEGMENT_WINDOW.model_dump())
+"""The frames of a model, with the thresholds of the default windows."""
 LONG_RATIO = 2.0
 """A recording longer than this times the training clips is reported in segments by default, a shorter one as a clip."""
 
@@ -128,8 +133,10 @@ class TagSettings(SegmentConfig):
         formats = [name for name in self.formats if name in _ROW_FORMATS]
         return f"--format {formats[0]}" if formats else "--top" if self.top is not None else ""
 
-    def windows(self, clip_seconds: float, part_seconds: float, least_seconds: float = 0.0) -> WindowConfig | None:
-        """The windows to tag with a model; None: recordings as a whole.
+    def windows(
+        self, clip_seconds: float, part_seconds: float, least_seconds: float = 0.0, *, has_frames: bool = False
+    ) -> WindowConfig | None:
+        """The windows or frames to tag with a model; None: recordings as a whole.
 
         Parameters
         ----------
@@ -139,24 +146,33 @@ class TagSettings(SegmentConfig):
             Longest sound that the network takes at once.
         least_seconds : float
             Shortest sound that it takes without silence after it.
+        has_frames : bool
+            Whether segments come from frames, if no window is set.
         """
         if self.window is not None:
             return WindowConfig(window_seconds=self.window, overlap_seconds=self.overlap or 0.0)
         if self.depends_on_duration:
             longest = min(LONG_RATIO * clip_seconds, MAX_SECONDS)
+            if has_frames:
+                return SEGMENT_FRAMES.model_copy(update={"longer_than_seconds": longest})
             return LongRecordingWindows(**segment_window(least_seconds).model_dump(), longer_than_seconds=longest)
         if self.clip_level == "max":
             return WindowConfig(window_seconds=min(clip_seconds, part_seconds))
-        return segment_window(least_seconds) if self.joins_windows else None
+        if not self.joins_windows:
+            return None
+        return SEGMENT_FRAMES if has_frames else segment_window(least_seconds)
 
-    def to_toml(self) -> str:
+    def to_toml(self, *, has_frames: bool = False) -> str:
         """The settings as TOML, with the default windows of segments, so that later defaults do not change the result.
 
-        The windows of a model, which depend on its training clips, are not in it.
+        The windows of a model, which depend on its training clips, are not in it, nor are those of a model that finds
+        segments from its frames (`has_frames`), which says itself how frames are joined.
         """
         unused = set() if self.joins_windows or self.depends_on_duration else set(SegmentConfig.model_fields)
         values = self.model_dump(mode="json", exclude_none=True, exclude=unused)
-        if self.joins_windows and self.window is None:
+        if not unused and not (has_frames and self.window is None):
+            values.setdefault("hysteresis", WINDOW_HYSTERESIS)
+        if self.joins_windows and self.window is None and not has_frames:
             values |= {"window": SEGMENT_WINDOW.window_seconds, "overlap": SEGMENT_WINDOW.overlap_seconds}
         if self.window is not None or self.joins_windows:
             values["segments"] = self.joins_windows

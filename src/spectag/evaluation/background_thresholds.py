@@ -1,20 +1,20 @@
 """Thresholds by false alarms per hour, from recordings without any of the labels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
 
-from spectag.array_types import Float32Array, IntArray
-from spectag.config.base import LongRecordingWindows, WindowConfig
+from spectag.array_types import IntArray
+from spectag.config.base import WindowConfig
 from spectag.config.tagging import TagSettings
 from spectag.errors import DataError
 from spectag.models.tagger import Tagger
-from spectag.models.timeline import Timeline, find_segments
+from spectag.models.timeline import Timeline, count_label_segments
 from spectag.scoring.false_alarms import AlarmRate, rate_bound
 from spectag.system.progress import Log, Progress
-from spectag.tagging.events import windows_to_tag
+from spectag.tagging.events import is_tagged_as_clip, windows_to_tag
 from spectag.tagging.input_files import find_files
 from spectag.tagging.parallel import TaggedFile, accepted_suffixes, tag
 
@@ -150,7 +150,7 @@ def fit_to_background(
 
 def _count_alarms(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, window: WindowConfig | None) -> IntArray:
     """The false alarms in a file, (n_labels, n_thresholds), with the old thresholds where these are higher."""
-    is_clip = isinstance(window, LongRecordingWindows) and len(timeline.starts) == 1
+    is_clip = is_tagged_as_clip(timeline, window)
     old = tagger.thresholds_for(None if is_clip else window)
     peaks = timeline.probabilities.max(axis=0)
     counts = np.zeros((len(old), len(_GRID)), np.int64)
@@ -161,17 +161,10 @@ def _count_alarms(tagged: TaggedFile, timeline: Timeline, tagger: Tagger, window
         if is_clip:
             counts[label, :n_reached] = 1
         else:
-            column = timeline.probabilities[:, label]
-            counts[label, first:n_reached] = _count_segments(timeline, column, thresholds[first:n_reached])
+            reached = thresholds[first:n_reached]
+            counts[label, first:n_reached] = count_label_segments(timeline, label, reached, TagSettings())
             counts[label, :first] = counts[label, first]
     return counts
-
-
-def _count_segments(timeline: Timeline, probabilities: Float32Array, thresholds: Float32Array) -> IntArray:
-    """How many segments of a label `spectag tag` reports with each of these thresholds."""
-    copies = np.repeat(probabilities[:, None], len(thresholds), axis=1)
-    segments = find_segments(replace(timeline, probabilities=copies, novelty=None), thresholds, TagSettings())
-    return np.bincount([segment.label_index for segment in segments], minlength=len(thresholds))
 
 
 def _alarms_of(tagger: Tagger, index: int, counts: IntArray, hours: float, rate: AlarmRate) -> BackgroundLabel:

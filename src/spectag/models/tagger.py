@@ -17,13 +17,30 @@ from spectag.audio.front_end import FrontEnd
 from spectag.audio.sound_arrays import SoundArray, SoundInput, sound_source
 from spectag.audio.sound_statistics import SoundStatistics, measure_sound
 from spectag.audio.windows import LEAST_NEW, Window, WindowCutter, WindowStream, is_longer
-from spectag.config.base import Channel, LongRecordingWindows, SegmentConfig, WindowConfig, parse_config, window_config
+from spectag.config.base import (
+    Channel,
+    LongRecordingWindows,
+    SegmentConfig,
+    SegmentFrames,
+    WindowConfig,
+    parse_config,
+    window_config,
+)
 from spectag.config.devices import Device
-from spectag.config.tagging import SEGMENT_WINDOW, TagSettings
+from spectag.config.tagging import SEGMENT_FRAMES, TagSettings, segment_window
 from spectag.data.labels import LabelSet
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.errors import AudioError, BundleError, ConfigError, DataError
 from spectag.models.bundle import CARD_FILE, BundleInfo, read_info
+from spectag.models.frames import (
+    FrameBlock,
+    FrameCollector,
+    FrameCutter,
+    FrameNetwork,
+    FrameOutputs,
+    n_excerpts_of_clip_length,
+    novelty_of_frames,
+)
 from spectag.models.model_card import render_card
 from spectag.models.network_session import NetworkSession, accelerators_for
 from spectag.models.sound_list import SoundItem, listed_sounds
@@ -118,6 +135,10 @@ class Tagger:
                     f"{network.path}: file is missing; the tagger needs all of its {len(self._networks)} networks, so "
                     "copy the complete folder"
                 )
+        frames = self.info.frames
+        self._frame_network = (
+            None if frames is None else FrameNetwork(self.folder, self.info, frames, n_threads, device)
+        )
 
     def __repr__(self) -> str:
         """The folder, the number of labels and the backbone."""
@@ -141,8 +162,8 @@ class Tagger:
 
     def open(self) -> "Tagger":
         """Open the networks now instead of at their first use: after this, their files are no longer needed."""
-        for network in self._networks:
-            _ = network.session
+        for network in (*self._networks, self._frame_network):
+            _ = network and network.session
         return self
 
     @property
@@ -185,6 +206,11 @@ class Tagger:
     def has_novelty(self) -> bool:
         """Whether it computes the novelty of sounds."""
         return self.info.novelty is not None
+
+    @property
+    def segment_window(self) -> WindowConfig:
+        """What it finds segments from by default: its frames, or windows if it has none."""
+        return segment_window(self.shortest_seconds) if self.info.frames is None else SEGMENT_FRAMES
 
     def probabilities(self, waveform: Waveform, sample_rate: int) -> Float32Array:
         """Probabilities (n_labels,) of a waveform (n_samples,) as a whole, like those of `tag`."""
@@ -261,6 +287,36 @@ class Tagger:
             features,
             network_logits.astype(np.float32),
             min(novelties, default=None),
+        )
+
+    def outputs_of_block(self, block: Window, *, novelty: bool = True) -> FrameOutputs:
+        """Probabilities and, if wanted and known, novelty of the frames of a `FrameBlock` from `open_windows`."""
+        assert isinstance(block, FrameBlock)
+        assert self._frame_network is not None
+        with self.clock.timed("log-mel"):
+            log_mel = block.log_mel(self.front_end)
+        with self.clock.timed("network"):
+            probabilities = self._frame_network.of_block(block, log_mel)
+            novelties = self._novelty_of_frames(block, log_mel) if novelty and self.has_novelty else None
+        return FrameOutputs(block.edges, probabilities, novelties)
+
+    def _novelty_of_frames(self, block: FrameBlock, log_mel: Float32Array) -> Float32Array:
+        """The novelty of each frame: that of the excerpt, about as long as a training clip, in which it lies."""
+        assert self.info.novelty is not None
+        network, (waveform,) = self._networks[self.info.novelty.network], block.waveforms.values()
+
+        def novelty_of(begin: float, end: float) -> float:
+            if network.front_end == self.front_end:
+                first, last = (block.n_context + round(part * block.n_own_log_mel) for part in (begin, end))
+                inputs = log_mel[:, :, first:last]
+            else:
+                part = waveform[round(begin * len(waveform)) : max(1, round(end * len(waveform)))]
+                at_its_rate = resample(part, self.sample_rate, network.front_end.sample_rate)
+                inputs = network.front_end.input_of_waveform(at_its_rate)
+            return float(network(inputs, "novelty")[0])
+
+        return novelty_of_frames(
+            len(block.edges) - 1, n_excerpts_of_clip_length(block, self.info.clip_seconds), novelty_of
         )
 
     def measure_window(self, window: Window) -> SoundStatistics | None:
@@ -505,7 +561,7 @@ class Tagger:
         sound: SoundInput,
         sample_rate: float | None = None,
         *,
-        window: WindowConfig | float = SEGMENT_WINDOW,
+        window: WindowConfig | float | None = None,
         min_confidence: float | None = None,
         settings: SegmentConfig | None = None,
         progress: Progress | bool = False,
@@ -516,12 +572,13 @@ class Tagger:
         ----------
         sound, sample_rate
             As for `tag`.
-        window : WindowConfig or float
-            The windows that are tagged, and then joined. By default 1.5 s with an overlap of 1 s.
+        window : WindowConfig or float, optional
+            The windows that are tagged, and then joined. By default the frames of the model, which are 80 ms long; if
+            it has none, windows of 1.5 s with an overlap of 1 s.
         min_confidence : float, optional
             A probability from which every label is on. By default the thresholds of the model.
         settings : SegmentConfig, optional
-            How windows are joined.
+            How windows or frames are joined.
         progress : bool or Progress
             True shows a progress bar; or a function that is called with the number of tagged seconds.
 
@@ -532,19 +589,17 @@ class Tagger:
         ConfigError
             If `window` has no length above 0, or `min_confidence` is not from 0 to 1.
         """
-        window = _windows_of_a_length(window)
+        window = self.segment_window if window is None else _windows_of_a_length(window)
         least = parse_config({"min_confidence": min_confidence}, TagSettings, source="segments").min_confidence
         with (
             shown_progress(progress) as report,
             sound_source(sound, sample_rate) as source,
             self.open_windows(source, window) as windows,
         ):
-            outputs, starts, ends = self._outputs_of_windows(
-                _reported(windows, source, report), features=False, n_threads=n_usable_cores()
+            reported = _reported(windows, source, report)
+            timeline = (self._timeline_of_frames if isinstance(window, SegmentFrames) else self._timeline)(
+                source, reported
             )
-        probabilities = np.stack([output.probabilities for output in outputs])
-        _check_finite(source, probabilities, starts)
-        timeline = Timeline(np.array(starts), np.array(ends), probabilities)
         limits = self.thresholds_for(window)
         limits = limits if least is None else np.full_like(limits, least)
         detections = tuple(
@@ -553,6 +608,24 @@ class Tagger:
         )
         path, name = (sound, sound) if is_url(sound) else (_path_of(source), _name_of(source))
         return Segments(path, self.labels, detections, timeline, name)
+
+    def _timeline(self, source: Path | SoundArray, windows: Iterable[Window]) -> Timeline:
+        """The probabilities of all windows, computed on all cores."""
+        outputs, starts, ends = self._outputs_of_windows(windows, features=False, n_threads=n_usable_cores())
+        probabilities = np.stack([output.probabilities for output in outputs])
+        _check_finite(source, probabilities, starts)
+        return Timeline(np.array(starts), np.array(ends), probabilities)
+
+    def _timeline_of_frames(self, source: Path | SoundArray, blocks: Iterable[Window]) -> Timeline:
+        """The probabilities of the frames of all blocks, computed on all cores."""
+        assert self.info.frames is not None
+        collector = FrameCollector(self.info.frames)
+        compute = partial(self.outputs_of_block, novelty=False)
+        with closing(map_ahead(compute, blocks, n_threads=n_usable_cores())) as outputs:
+            for block in outputs:
+                if (start := collector.add(block)) is not None:
+                    raise DataError(not_finite(_name_of(source), start))
+        return collector.timeline()
 
     def embed(
         self, sound: SoundInput, sample_rate: float | None = None, *, window: WindowConfig | float | None = None
@@ -607,7 +680,8 @@ class Tagger:
     ) -> Generator[WindowStream]:
         """The windows of a file or an array, decoded and resampled one after the other; without `window`, its parts.
 
-        They start at `spectag.audio.windows.window_starts`. Parts cover a recording to its last sample.
+        They start at `spectag.audio.windows.window_starts`. Parts cover a recording to its last sample. With
+        `SegmentFrames`, they are blocks of frames (`FrameBlock`), for `outputs_of_block`.
 
         With start and end, only this excerpt is read, and times count from its start.
 
@@ -619,11 +693,15 @@ class Tagger:
             If the tagger accepts only images.
         """
         seconds, overlap = (window.window_seconds, window.overlap_seconds) if window else (None, 0.0)
+        longer_than = window.longer_than_seconds if isinstance(window, LongRecordingWindows | SegmentFrames) else None
         with _open_sound(sound, start_seconds, end_seconds, self.channel) as stream:
             blocks = self.clock.timed_items("reading", stream.blocks)
-            if isinstance(window, LongRecordingWindows):
-                is_long, blocks = is_longer(blocks, round(window.longer_than_seconds * stream.sample_rate))
+            if longer_than is not None:
+                is_long, blocks = is_longer(blocks, round(longer_than * stream.sample_rate))
                 seconds = seconds if is_long else None
+            if isinstance(window, SegmentFrames) and seconds:
+                yield self._frame_blocks(stream, blocks)
+                return
             cutter = WindowCutter(
                 stream.sample_rate,
                 self.sample_rates,
@@ -633,6 +711,13 @@ class Tagger:
             )
             windows = self.clock.timed_items("resampling", cutter.cut(blocks))
             yield WindowStream(windows, stream.faults, cutter, is_whole=seconds is None)
+
+    def _frame_blocks(self, stream: AudioStream, blocks: Iterator[Waveform]) -> WindowStream:
+        if self.info.frames is None or self.front_end.mel is None:
+            raise ConfigError(f"{self.folder}: this model has no frames; give the length of windows")
+        cutter = FrameCutter(stream.sample_rate, self.front_end.mel, self.info.frames)
+        cut = self.clock.timed_items("resampling", cutter.cut(blocks))
+        return WindowStream(cut, stream.faults, cutter, is_whole=False)
 
     def thresholds_for(self, window: WindowConfig | None) -> Float32Array:
         """The thresholds (n_labels,) for windows of this length; None: for whole recordings."""

@@ -1,4 +1,4 @@
-"""The timeline of a recording: the probabilities of its windows, and the segments where a label is on."""
+"""The timeline of a recording: the probabilities of its windows or frames, and the segments where a label is on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, logsumexp
 
-from spectag.array_types import Float32Array, FloatArray
+from spectag.array_types import AnyFloatArray, Float32Array, FloatArray
 from spectag.config.base import SegmentConfig
+from spectag.config.tagging import WINDOW_HYSTERESIS
+from spectag.models.frames_info import FramesInfo
 from spectag.system.short_texts import short_repr
 
 _LABELS_PER_BLOCK = 16  # float32 values of a cache line: each is read from memory only once
@@ -19,7 +21,7 @@ _DECIMALS = 6  # of seconds, so that rounding errors do not make 0.3 s longer th
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """The probabilities of each window of a recording.
+    """The probabilities of each window, or of each frame, of a recording.
 
     Raises
     ------
@@ -31,10 +33,12 @@ class Timeline:
     """Seconds, of shape (n_windows,)."""
     ends: FloatArray
     """Seconds, of shape (n_windows,); NaN for an image."""
-    probabilities: Float32Array
-    """Of shape (n_windows, n_labels)."""
+    probabilities: AnyFloatArray
+    """Of shape (n_windows, n_labels): float32 of windows, float16 of frames, of which a day has a million."""
     novelty: Float32Array | None = None
     """Of shape (n_windows,); None if the tagger does not compute it."""
+    frames: FramesInfo | None = None
+    """How frames become segments; None: the probabilities are those of windows."""
 
     def __post_init__(self) -> None:
         shapes = self.starts.shape, self.ends.shape, self.probabilities.shape
@@ -196,11 +200,13 @@ def find_segments(timeline: Timeline, thresholds: Float32Array, config: SegmentC
 
     For each label:
 
-    1. Its probabilities are smoothed (`median_filtered`) over `smooth_windows`. If that is None: over 3 windows if
-       three successive windows overlap, otherwise not at all.
+    1. Short gaps in the probabilities of frames are filled (`closed_frames` of `Timeline.frames`). Then probabilities
+       are smoothed (`median_filtered`) over `smooth_windows`. If that is None: frames over `smooth_frames`, windows
+       over 3 if three successive ones overlap, otherwise not at all.
     2. The label is on in windows that reach its threshold, and in their neighbours on both sides as long as the
-       probability is at least `hysteresis` times the threshold. Each window stands for its cell (`Timeline.cells`).
-       It must be on in at least `min_windows` windows in a row.
+       probability is at least `hysteresis` times the threshold. If that is None, it is that of `Timeline.frames`, or
+       0.7 for windows. Each window stands for its cell (`Timeline.cells`). The label must be on in at least
+       `min_windows` windows, or frames, in a row.
     3. Gaps of at most `max_gap_seconds` are closed.
     4. Segments shorter than `min_duration_seconds` are dropped.
 
@@ -233,36 +239,99 @@ def find_segments(timeline: Timeline, thresholds: Float32Array, config: SegmentC
     if np.isnan(timeline.ends).any():
         raise ValueError("an image has no segments, because it has no times")
     limits = thresholds.astype(np.float32)
-    n_smoothed = config.smooth_windows or (3 if _three_overlap(timeline) else 1)
-    starts, ends = timeline.cells
+    cells = timeline.cells
     segments = []
     for label, probabilities in _columns(timeline.probabilities, limits):
-        values = median_filtered(probabilities, n_smoothed)
-        low = np.float32(config.hysteresis * float(limits[label]))
-        windows = _windows_on(values, limits[label], low, config.min_windows)
-        if windows.size == 0:
-            continue
-        gaps = np.round(starts[windows[1:]] - ends[windows[:-1]], _DECIMALS)
-        first = np.concatenate([[0], np.flatnonzero(gaps > config.max_gap_seconds) + 1])  # of each segment
-        segment_starts, segment_ends = starts[windows[first]], ends[windows[np.append(first[1:], windows.size) - 1]]
-        peaks = np.maximum.reduceat(values[windows], first)
-        is_long = np.round(segment_ends - segment_starts, _DECIMALS) >= config.min_duration_seconds
-        columns = (column[is_long].tolist() for column in (segment_starts, segment_ends, peaks))
-        segments += [Segment(label, start, end, peak) for start, end, peak in zip(*columns, strict=True)]
+        values = _smoothed(timeline, probabilities, config)
+        segments += _segments_of_label(label, values, cells, limits[label], timeline, config)
     return sorted(segments, key=lambda segment: (segment.start_seconds, segment.label_index))
+
+
+def count_label_segments(
+    timeline: Timeline, label_index: int, thresholds: Float32Array, config: SegmentConfig
+) -> NDArray[np.int64]:
+    """How many segments `find_segments` finds of one label with each of many thresholds, (n_thresholds,)."""
+    values = _smoothed(timeline, timeline.probabilities[:, label_index].astype(np.float32), config)
+    cells = timeline.cells
+    found = (_segments_of_label(label_index, values, cells, limit, timeline, config) for limit in thresholds)
+    return np.array([len(segments) for segments in found], np.int64)
+
+
+def _smoothed(timeline: Timeline, probabilities: Float32Array, config: SegmentConfig) -> Float32Array:
+    """The probabilities (n_windows,) of a label that `find_segments` compares with its threshold."""
+    frames = timeline.frames
+    if frames is None:
+        return median_filtered(probabilities, config.smooth_windows or (3 if _three_overlap(timeline) else 1))
+    return median_filtered(
+        gaps_closed(probabilities, frames.closed_frames), config.smooth_windows or frames.smooth_frames
+    )
+
+
+def gaps_closed(probabilities: Float32Array, n_frames: int) -> Float32Array:
+    """Probabilities (n,) whose gaps shorter than `n_frames` are filled: the minimum of the maxima around each frame.
+
+    Parameters
+    ----------
+    probabilities : float array of shape (n,)
+        Of frames at equal steps. The first and the last one are repeated.
+    n_frames : int
+        An odd number. 1 changes nothing.
+
+    References
+    ----------
+    Grey closing, as `scipy.ndimage.grey_closing`.
+
+    Examples
+    --------
+    >>> gaps_closed(np.array([0.9, 0.1, 0.9, 0.2, 0.2, 0.2, 0.9], np.float32), 3)
+    array([0.9, 0.9, 0.9, 0.2, 0.2, 0.2, 0.9], dtype=float32)
+    """
+    if n_frames == 1 or probabilities.size == 0:
+        return probabilities
+    from scipy.ndimage import grey_closing  # slow to import, see median_filtered
+
+    return np.asarray(grey_closing(probabilities, (n_frames,), mode="nearest"))
+
+
+def _segments_of_label(
+    label: int,
+    values: Float32Array,
+    cells: tuple[FloatArray, FloatArray],
+    limit: np.float32,
+    timeline: Timeline,
+    config: SegmentConfig,
+) -> list[Segment]:
+    """The segments of a label in its smoothed probabilities (n_windows,)."""
+    starts, ends = cells
+    windows = _windows_on(values, limit, np.float32(_hysteresis(timeline, config) * float(limit)), config.min_windows)
+    if windows.size == 0:
+        return []
+    gaps = np.round(starts[windows[1:]] - ends[windows[:-1]], _DECIMALS)
+    first = np.concatenate([[0], np.flatnonzero(gaps > config.max_gap_seconds) + 1])  # of each segment
+    segment_starts, segment_ends = starts[windows[first]], ends[windows[np.append(first[1:], windows.size) - 1]]
+    peaks = np.maximum.reduceat(values[windows], first)
+    is_long = np.round(segment_ends - segment_starts, _DECIMALS) >= config.min_duration_seconds
+    columns = (column[is_long].tolist() for column in (segment_starts, segment_ends, peaks))
+    return [Segment(label, start, end, peak) for start, end, peak in zip(*columns, strict=True)]
+
+
+def _hysteresis(timeline: Timeline, config: SegmentConfig) -> float:
+    if config.hysteresis is not None:
+        return config.hysteresis
+    return WINDOW_HYSTERESIS if timeline.frames is None else timeline.frames.hysteresis
 
 
 def _three_overlap(timeline: Timeline) -> bool:
     return len(timeline.starts) > 2 and bool(np.round(timeline.ends[0] - timeline.starts[2], _DECIMALS) > 0)
 
 
-def _columns(probabilities: Float32Array, limits: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+def _columns(probabilities: AnyFloatArray, limits: Float32Array) -> Iterator[tuple[int, Float32Array]]:
     """The labels that reach their limit anywhere, each with its probabilities (n_windows,)."""
-    # smoothing cannot add labels: a median is not above the maximum
+    # smoothing cannot add labels: no median and no closed gap is above the maximum
     labels = np.flatnonzero(probabilities.max(axis=0, initial=-np.inf) >= limits)
     for start in range(0, labels.size, _LABELS_PER_BLOCK):
         block = labels[start : start + _LABELS_PER_BLOCK]
-        yield from zip(block.tolist(), np.ascontiguousarray(probabilities[:, block].T), strict=True)
+        yield from zip(block.tolist(), np.ascontiguousarray(probabilities[:, block].T, np.float32), strict=True)
 
 
 def _windows_on(values: Float32Array, high: np.float32, low: np.float32, n_least: int) -> NDArray[np.intp]:

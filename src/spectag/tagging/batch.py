@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from spectag.audio.mel import FRONT_END_VERSION
-from spectag.config.base import WindowConfig, read_toml
+from spectag.config.base import SegmentFrames, WindowConfig, read_toml
 from spectag.config.tagging import LONG_RATIO, TagSettings
 from spectag.data.deployments import PlaceFinder, read_deployments
 from spectag.data.detections import PLACE_COLUMNS
@@ -99,7 +99,7 @@ class TaggingReport:
         durations = [tagged.duration_seconds or 0.0 for tagged in chunk.files]
         self.sound_seconds += sum(durations)
         self.n_averaged += sum(
-            duration > self.longest_clip_seconds and len(tagged.timeline.starts) == 1
+            duration > self.longest_clip_seconds and len(tagged.timeline.starts) == 1 and tagged.timeline.frames is None
             for duration, tagged in zip(durations, chunk.files, strict=True)
             if tagged.timeline is not None
         )
@@ -286,9 +286,21 @@ class _Run:
             n_hidden = None if self.priors is None else self.priors.n_hidden
             _write_status(statuses, paths.status, self.chosen, self.places, n_hidden)
             with open_output(paths.parameters) as out:
-                out.write(f"# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n{self.settings.to_toml()}")
+                out.write(f"# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n{self._parameters()}")
                 out.write("" if self.priors is None else self.priors.as_comments())
             journal.is_complete = True
+
+    def _parameters(self) -> str:
+        """The settings as TOML, and in a comment how the frames of the model were joined."""
+        frames, mel = self.tagger.info.frames, self.tagger.front_end.mel
+        if frames is None or mel is None or not isinstance(self.window, SegmentFrames):
+            return self.settings.to_toml()
+        smooth = self.settings.smooth_windows or frames.smooth_frames
+        hysteresis = frames.hysteresis if self.settings.hysteresis is None else self.settings.hysteresis
+        return (
+            f"# segments from frames of {frames.frame_seconds(mel):g} s: gaps shorter than {frames.closed_frames} "
+            f"frames filled, median of {smooth}, hysteresis {hysteresis:g}\n{self.settings.to_toml(has_frames=True)}"
+        )
 
     def _check_formats(self, *, in_folder: bool) -> None:
         """Find what would stop the writers before any work is done."""
@@ -398,5 +410,6 @@ def _write_status(
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:
     """A hash of everything that the probabilities depend on, except the files."""
     windows = (window or WindowConfig()).model_dump_json()
-    settings = f"{FRONT_END_VERSION} log-mean-exp novelty faults least-new {tagger.channel} {windows}"
+    kind = "frames" if isinstance(window, SegmentFrames) else "windows"
+    settings = f"{FRONT_END_VERSION} log-mean-exp novelty faults least-new {tagger.channel} {kind} {windows}"
     return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.array_types import Float32Array
-from spectag.config.base import LongRecordingWindows, SegmentConfig, WindowConfig
+from spectag.config.base import LongRecordingWindows, SegmentConfig, SegmentFrames, WindowConfig
 from spectag.config.tagging import TagSettings
 from spectag.data.label_map import LabelMap
 from spectag.data.sites import RecordingPlace
@@ -47,7 +47,7 @@ class FileEvents:
     events: tuple[Event, ...]
     """In the order in which they are written."""
     timeline: Timeline
-    """The probabilities of all labels in each window."""
+    """The probabilities of all labels in each window or frame."""
     by_window: bool = True
     """Whether the events are those of windows, or of the recording as a whole, and not segments."""
     n_suppressed: int = 0
@@ -184,7 +184,7 @@ def window_events(
 def segment_events(
     timeline: Timeline, labels: Sequence[str], thresholds: Float32Array, config: SegmentConfig
 ) -> tuple[Event, ...]:
-    """The segments that `spectag.models.timeline.segments` finds, ordered by start, then by label."""
+    """The segments that `spectag.models.timeline.find_segments` finds, ordered by start, then by label."""
     segments = find_segments(timeline, thresholds, config)
     novelties = timeline.novelty_of([(segment.start_seconds, segment.end_seconds) for segment in segments])
     return tuple(
@@ -200,8 +200,20 @@ def window_times(timeline: Timeline) -> Iterator[tuple[float, float | None]]:
 
 
 def windows_to_tag(tagger: Tagger, settings: TagSettings) -> WindowConfig | None:
-    """The windows that the settings mean with a tagger; None: recordings as a whole."""
-    return settings.windows(tagger.info.clip_seconds, tagger.info.window.max_clip_seconds, tagger.shortest_seconds)
+    """The windows or frames that the settings mean with a tagger; None: recordings as a whole."""
+    return settings.windows(
+        tagger.info.clip_seconds,
+        tagger.info.window.max_clip_seconds,
+        tagger.shortest_seconds,
+        has_frames=tagger.info.frames is not None,
+    )
+
+
+def is_tagged_as_clip(timeline: Timeline, window: WindowConfig | None) -> bool:
+    """Whether a recording was tagged as a whole because it is not longer than a clip."""
+    if isinstance(window, SegmentFrames):
+        return timeline.frames is None
+    return isinstance(window, LongRecordingWindows) and len(timeline.starts) == 1
 
 
 def detected_events(
@@ -235,7 +247,7 @@ def detected_events(
         timeline = pool_windows(windows, settings.clip_level)
         if tagged.duration_seconds is not None:  # the last window may end before it
             timeline = replace(timeline, ends=np.array([tagged.duration_seconds]))
-    is_clip = isinstance(window, LongRecordingWindows) and len(timeline.starts) == 1
+    is_clip = is_tagged_as_clip(timeline, window)
     by_window = is_clip or not (settings.joins_windows or settings.depends_on_duration)
     labels, thresholds = tagger.labels, tagger.thresholds_for(None if is_clip else window)
     if chosen is not None:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
+from spectag.array_types import AnyFloatArray
 from spectag.errors import DataError
+from spectag.models.frames_info import FramesInfo
 from spectag.models.timeline import Timeline
 from spectag.tagging.parallel import TaggedFile
 
@@ -26,7 +28,7 @@ _LOCK_SECONDS = 0.5  # to wait for another process that holds the journal
 _BATCH_WINDOWS = 10_000  # in a row of the database: SQLite stores a gigabyte in a row at most
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checked_file (name BLOB PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT, seconds REAL,
-    is_truncated INTEGER NOT NULL, expected_seconds REAL, notes TEXT NOT NULL, checksum INTEGER NOT NULL);
+    is_truncated INTEGER NOT NULL, expected_seconds REAL, notes TEXT NOT NULL, checksum INTEGER NOT NULL, frames TEXT);
 CREATE TABLE IF NOT EXISTS window_batch (
     name BLOB, batch INTEGER, times BLOB NOT NULL, probabilities BLOB NOT NULL, novelty BLOB,
     PRIMARY KEY (name, batch)
@@ -84,12 +86,13 @@ class Journal:
             tagged.file, tagged.reason, tagged.duration_seconds, faults.is_truncated, expected_seconds, notes
         )
         self._database.execute("DELETE FROM window_batch WHERE name = ?", (name,))
-        checksum = _checksum_of_status(status)
+        frames = _frames_text(tagged.timeline)
+        checksum = _checksum_of_status(status, frames)
         for batch in _batches(name, tagged.timeline) if tagged.timeline is not None else ():
             self._database.execute("INSERT INTO window_batch VALUES (?, ?, ?, ?, ?)", batch)
             checksum = _checksum_of_batch(batch[2:], checksum)
-        values = (name, fingerprint, *status[1:], checksum)
-        self._database.execute("INSERT OR REPLACE INTO checked_file VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        values = (name, fingerprint, *status[1:], checksum, frames)
+        self._database.execute("INSERT OR REPLACE INTO checked_file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         if time.monotonic() - self._committed_at > _SECONDS_BETWEEN_COMMITS:
             self.commit()
 
@@ -100,7 +103,7 @@ class Journal:
 
     def statuses(self, files: Iterable[str]) -> Iterator[FileStatus]:
         """The status of each file, all of which have been added."""
-        return (status for status, _ in self._entries(files))
+        return (status for status, _, _ in self._entries(files))
 
     def tagged(self, files: Iterable[str]) -> Iterator[TaggedFile]:
         """The result for each file, all of which have been added.
@@ -110,24 +113,24 @@ class Journal:
         DataError
             If the bytes of a result have changed since they were written.
         """
-        for status, checksum in self._entries(files):
-            timeline = self._timeline(status, checksum) if status.reason is None else None
+        for status, checksum, frames in self._entries(files):
+            timeline = self._timeline(status, checksum, frames) if status.reason is None else None
             yield TaggedFile(status.file, timeline, status.reason, sound_seconds=status.seconds)
 
-    def _entries(self, files: Iterable[str]) -> Iterator[tuple[FileStatus, int]]:
-        """The status and the checksum of each file."""
-        columns = "reason, seconds, is_truncated, expected_seconds, notes, checksum"
+    def _entries(self, files: Iterable[str]) -> Iterator[tuple[FileStatus, int, str | None]]:
+        """The status of each file, the checksum, and how its frames become segments (None: it has windows)."""
+        columns = "reason, seconds, is_truncated, expected_seconds, notes, checksum, frames"
         for file in files:
             query = f"SELECT {columns} FROM checked_file WHERE name = ?"  # nosec B608 - the columns above
             row = self._database.execute(query, (os.fsencode(file),)).fetchone()
             if row is None:
                 raise _damaged(file)
-            yield FileStatus(file, *row[:-1]), row[-1]
+            yield FileStatus(file, *row[:-2]), *row[-2:]
 
-    def _timeline(self, status: FileStatus, checksum: int) -> Timeline:
+    def _timeline(self, status: FileStatus, checksum: int, frames: str | None) -> Timeline:
         query = "SELECT times, probabilities, novelty FROM window_batch WHERE name = ? ORDER BY batch"
         times, probabilities, novelty = bytearray(), bytearray(), bytearray()
-        found = _checksum_of_status(status)
+        found = _checksum_of_status(status, frames)
         for batch in self._database.execute(query, (os.fsencode(status.file),)):
             found = _checksum_of_batch(batch, found)
             times += batch[0]
@@ -136,12 +139,18 @@ class Journal:
         if found != checksum:
             raise _damaged(status.file)
         starts, ends = np.frombuffer(times, np.float64).reshape(-1, 2).T
+        values: AnyFloatArray = np.frombuffer(probabilities, np.float16 if frames else np.float32)
         return Timeline(
             starts,
             ends,
-            np.frombuffer(probabilities, np.float32).reshape(len(starts), -1),
+            values.reshape(len(starts), -1),
             np.frombuffer(novelty, np.float32) if novelty else None,
+            FramesInfo.model_validate_json(frames) if frames else None,
         )
+
+
+def _frames_text(timeline: Timeline | None) -> str | None:
+    return None if timeline is None or timeline.frames is None else timeline.frames.model_dump_json()
 
 
 def _damaged(file: str) -> DataError:
@@ -151,10 +160,10 @@ def _damaged(file: str) -> DataError:
     )
 
 
-def _checksum_of_status(status: FileStatus) -> int:
+def _checksum_of_status(status: FileStatus, frames: str | None) -> int:
     """CRC-32 of what is known of a file."""
     seconds = [None if value is None else float(value) for value in (status.seconds, status.expected_seconds)]
-    content = (status.reason, *seconds, int(status.is_truncated), status.notes)
+    content = (status.reason, *seconds, int(status.is_truncated), status.notes, frames)
     return zlib.crc32(repr(content).encode("utf-8", "backslashreplace"), zlib.crc32(os.fsencode(status.file)))
 
 

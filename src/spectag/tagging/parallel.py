@@ -21,6 +21,7 @@ from spectag.audio.sound_statistics import SoundStatistics, of_recording
 from spectag.audio.windows import Window
 from spectag.config.base import WindowConfig, window_config
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
+from spectag.models.frames import FrameBlock, FrameCollector, FrameOutputs
 from spectag.models.pretrained import open_tagger
 from spectag.models.tagger import Tagger, TaggerOutputs, not_finite
 from spectag.models.timeline import Timeline
@@ -134,6 +135,7 @@ def tag(
     window : WindowConfig or float, optional
         Tag each window of a recording: the length of windows in seconds, or length and overlap. By default each
         recording gets one set of tags. With `LongRecordingWindows`, only recordings longer than a clip have windows.
+        With `SegmentFrames`, recordings have the frames of the model instead.
     spans : sequence of (float, float or None), optional
         Start and end in seconds of the excerpt to tag, one for each file. By default whole recordings.
     features : bool
@@ -258,10 +260,10 @@ def tag_chunk(
     """Tag the files of a chunk one after another: this thread reads ahead while `n_threads` others compute."""
     jobs = [_FileJob(tagger, file, span, features) for file, span in chunk.excerpts]
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting: deque[tuple[_FileJob, Future[_Row]]] = deque()
+        waiting: deque[tuple[_FileJob, Future[_Row | _FrameRows]]] = deque()
         for job in jobs:
             for audio_window in job.windows(window):
-                row = pool.submit(_row, tagger, audio_window, all_outputs=job.is_whole or features, features=features)
+                row = pool.submit(job.compute, audio_window)
                 waiting.append((job, row))
                 if len(waiting) > _WINDOWS_AHEAD * n_threads:
                     earliest, earliest_row = waiting.popleft()
@@ -278,6 +280,13 @@ class _Row(NamedTuple):
     """The outputs for a window or an image, in one array, and the statistics of the sound."""
 
     values: Float32Array
+    sound: SoundStatistics | None
+
+
+class _FrameRows(NamedTuple):
+    """The outputs for the frames of a block, and the statistics of the sound."""
+
+    outputs: FrameOutputs
     sound: SoundStatistics | None
 
 
@@ -308,6 +317,8 @@ class _FileJob:
         self._reason: str | None = None
         self._times = array("d")  # start, end, start, end, ... in seconds
         self._rows = bytearray()  # grows in place: half a gigabyte for a recording of a day
+        self._frames: FrameCollector | None = None
+        """Instead of rows, if the model finds segments from frames."""
         self._sound: SoundStatistics | None = None
         self._faults = SoundFaults()
         self._seconds: float | None = None
@@ -333,28 +344,51 @@ class _FileJob:
         except Exception as error:
             self._reason = skip_reason(self._file, error)
 
-    def add_result(self, row: Future[_Row]) -> None:
-        """Add the row of the next window when it is computed."""
+    def compute(self, window: Window) -> _Row | _FrameRows:
+        """The outputs for a window, or for the frames of a block."""
+        if isinstance(window, FrameBlock):
+            return _FrameRows(self._tagger.outputs_of_block(window), self._tagger.measure_window(window))
+        all_outputs = self.is_whole or self._features
+        return _row(self._tagger, window, all_outputs=all_outputs, features=self._features)
+
+    def add_result(self, row: Future[_Row | _FrameRows]) -> None:
+        """Add the row of the next window, or the frames of the next block, when they are computed."""
         try:
             self.add(row.result())
         except Exception as error:
             reason = skip_reason(self._file, error)
             self._reason = self._reason or reason
 
-    def add(self, row: _Row) -> None:
-        """Add the row of the next window."""
-        values = row.values
+    def add(self, row: _Row | _FrameRows) -> None:
+        """Add the row of the next window, or the frames of the next block."""
+        if isinstance(row, _FrameRows):
+            self._add_frames(row.outputs)
+        else:
+            self._add_values(row.values)
+        if row.sound is not None:
+            self._sound = row.sound if self._sound is None else of_recording([self._sound, row.sound])
+
+    def _add_values(self, values: Float32Array) -> None:
         if self._reason is None and not np.isfinite(values).all():
             n_added = len(self._rows) // values.nbytes
             self._reason = not_finite(self._file, self._times[2 * n_added])
         self._rows += values.tobytes()
-        if row.sound is not None:
-            self._sound = row.sound if self._sound is None else of_recording([self._sound, row.sound])
+
+    def _add_frames(self, outputs: FrameOutputs) -> None:
+        if self._frames is None:
+            assert self._tagger.info.frames is not None
+            self._frames = FrameCollector(self._tagger.info.frames)
+        start = self._frames.add(outputs)
+        if start is not None and self._reason is None:
+            self._reason = not_finite(self._file, start)
 
     def result(self) -> TaggedFile:
         """The tagged file; if it is tagged as a whole, with one window for all its parts."""
         if self._reason is not None:
             return TaggedFile(self._file, None, self._reason)
+        if self._frames is not None:
+            timeline = self._frames.timeline()
+            return TaggedFile(self._file, timeline, sound=self._sound, faults=self._faults, sound_seconds=self._seconds)
         starts, ends = np.array(self._times).reshape(-1, 2).T
         rows = np.frombuffer(self._rows, np.float32).reshape(len(starts), -1)
         n_labels = len(self._tagger.labels)

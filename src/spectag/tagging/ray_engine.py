@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from spectag.config.base import Channel, WindowConfig
-from spectag.errors import BundleError, MissingExtraError, SpectagError
+from spectag.errors import BundleError, ConfigError, MissingExtraError, SpectagError
 from spectag.models.bundle import INFO_FILE, ONNX_FILE
+from spectag.models.frames_info import FRAMES_FILE
 from spectag.models.tagger import Tagger
 from spectag.system.storage import is_url
 from spectag.system.worker_pool import n_usable_cores
@@ -101,10 +102,14 @@ def tag_on_ray(
     ------
     MissingExtraError
         If Ray is not installed.
+    ConfigError
+        If the tagger was opened for an accelerator.
     ClusterError
         If the cluster cannot be reached or has another version of spectag, if a machine does not see a file that exists
         here, or if the processes that tag a chunk die again and again.
     """
+    if tagger.device not in ("auto", "cpu"):
+        raise ConfigError(f"Ray tags on the CPUs of its machines, not on {tagger.device}; leave out the device")
     _load_ray()
     if not chunks:
         return
@@ -151,7 +156,11 @@ def _make_job(tagger: Tagger, window: WindowConfig | None, chunks: Sequence[Chun
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lives as long as we do
     attempts = ray.remote(_AttemptCounter).options(num_cpus=0, scheduling_strategy=here).remote(_MAX_ATTEMPTS)
     bundle = tagger.folder
-    paths = [bundle / INFO_FILE, *bundle.rglob(f"{ONNX_FILE}*")]  # large weights lie beside their model.onnx
+    paths = [
+        bundle / INFO_FILE,
+        bundle / FRAMES_FILE,
+        *bundle.rglob(f"{ONNX_FILE}*"),
+    ]  # large weights lie beside their model.onnx
     contents = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     return _Job(ray.put(contents), attempts, str(bundle), tagger.channel, window, folder, version("spectag"))
 
@@ -252,7 +261,7 @@ def _open_tagger(job: _Job) -> Tagger:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         try:
-            return Tagger(folder, channel=job.channel).open()
+            return Tagger(folder, channel=job.channel, device="cpu").open()
         except BundleError as error:
             raise BundleError(str(error).replace(folder, job.bundle_folder)) from error
 

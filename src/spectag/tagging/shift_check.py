@@ -1,5 +1,6 @@
 """Compare the recordings of a run with the training clips: level, bandwidth, duration and novelty."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ from spectag.models.training_sounds import Spread, TrainingSounds
 from spectag.tagging.parallel import TaggedFile
 
 _MIN_MEASURED = 10  # recordings, or windows of them, below which chance decides
+_WINDOW_SECONDS = 1.5  # of a recording with frames that count as a window
 _LEVEL_MARGIN_DB = 2.0  # beyond the range of most training clips; 0 gives false warnings for runs of one label
 _BANDWIDTH_RATIO = 0.6  # of the recordings with most bandwidth to the median training clip
 _DURATION_RATIO = 3.0
@@ -45,17 +47,19 @@ class ShiftCheck:
         """Add a tagged recording: its loudest window, widest bandwidth and least novel window."""
         if tagged.timeline is None:
             return
-        self._n_windows += len(tagged.timeline.starts)
+        timeline, is_clip = tagged.timeline, len(tagged.timeline.starts) == 1 and tagged.timeline.frames is None
+        n_seconds = tagged.duration_seconds or 0.0
+        self._n_windows += len(timeline.starts) if timeline.frames is None else math.ceil(n_seconds / _WINDOW_SECONDS)
         if tagged.sound is not None:
             self._levels.append(tagged.sound.level_dbfs)
-            if len(tagged.timeline.starts) == 1:
+            if is_clip:
                 self._clip_levels.append(tagged.sound.level_dbfs)
             if tagged.sound.bandwidth_hz:
                 self._bandwidths.append(tagged.sound.bandwidth_hz)
-        if tagged.duration_seconds is not None and len(tagged.timeline.starts) == 1:
+        if tagged.duration_seconds is not None and is_clip:
             self._durations.append(tagged.duration_seconds)
-        if tagged.timeline.novelty is not None:
-            self._novelties.append(float(tagged.timeline.novelty.min()))
+        if timeline.novelty is not None:
+            self._novelties.append(float(timeline.novelty.min()))
 
     def differences(self) -> list[str]:
         """How the recordings differ from the training clips; empty if they do not, or are too few."""
