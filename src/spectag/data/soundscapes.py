@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from spectag.errors import AudioError, DataError
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.output import csv_writer, open_output
 from spectag.system.progress import Log, Progress, no_log, silent
+from spectag.system.worker_pool import n_usable_cores
 
 PAUSE_SECONDS = 1.0
 """A longer pause separates two events; a shorter pause is part of an event."""
@@ -48,6 +50,8 @@ class Sound:
     peak: float
     channel: Channel = "mix"
     """How several channels become one."""
+    waveform: Waveform | None = field(default=None, repr=False, compare=False)
+    """The whole clip; None: it is read when it is needed."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def find_sounds(
     *,
     sample_rate: int = 44_100,
     channel: Channel = "mix",
+    keep_waveforms: bool = False,
     progress: Progress = silent,
     log: Log = no_log,
 ) -> tuple[Sound, ...]:
@@ -122,11 +127,12 @@ def find_sounds(
     Parameters
     ----------
     manifest : Manifest
-        Its clips are read, but not kept in memory.
     sample_rate : int
         Sample rate of the soundscapes, in Hz.
     channel : "mix", "loudest" or int
         How several channels become one, as for `read_audio`.
+    keep_waveforms : bool
+        Keep the clips in memory. Otherwise they are read again whenever they are mixed.
     progress, log
         Called with the number of clips that have been read, and with the number of clips that are left out.
 
@@ -137,11 +143,13 @@ def find_sounds(
     DataError
         If no clip has both a label and an audible sound.
     """
-    sounds = []
-    for n_done, clip in enumerate(manifest.clips):
-        progress("sounds", n_done, len(manifest.clips))
-        if clip.labels and (sound := _measure(clip, sample_rate, channel)):
-            sounds.append(sound)
+    sounds, clips = [], [clip for clip in manifest.clips if clip.labels]
+    with ThreadPoolExecutor(n_usable_cores()) as pool:
+        measured = pool.map(lambda clip: _measure(clip, sample_rate, channel, keep_waveforms), clips)
+        for n_done, sound in enumerate(measured):
+            progress("sounds", n_done, len(manifest.clips))
+            if sound is not None:
+                sounds.append(sound)
     progress("sounds", len(manifest.clips), len(manifest.clips))
     if not sounds:
         raise DataError(f"{manifest.source}: no clip has a label and is audible, so there is nothing to mix")
@@ -150,14 +158,15 @@ def find_sounds(
     return tuple(sounds)
 
 
-def _measure(clip: Clip, sample_rate: int, channel: Channel) -> Sound | None:
+def _measure(clip: Clip, sample_rate: int, channel: Channel, keep_waveform: bool) -> Sound | None:
     """None: the clip is silent."""
     waveform = _read(clip, sample_rate, channel)
     active = active_frames(waveform, sample_rate)
     if not active.any():
         return None
     level = float(np.sqrt(_frame_powers(waveform, sample_rate)[active].mean()))
-    return Sound(clip, sample_rate, len(waveform), active, level, float(np.abs(waveform).max()), channel)
+    peak, kept = float(np.abs(waveform).max()), waveform if keep_waveform else None
+    return Sound(clip, sample_rate, len(waveform), active, level, peak, channel, kept)
 
 
 def _read(clip: Clip, sample_rate: int, channel: Channel) -> Waveform:
@@ -413,5 +422,8 @@ def _blocks(background: Waveform, placed_sounds: Sequence[_PlacedSound], n_sampl
 
 def _waveform(placed: _PlacedSound) -> Waveform:
     sound = placed.sound
-    waveform = _read(sound.clip, sound.sample_rate, sound.channel)[placed.intervals[0][0] : placed.intervals[-1][1]]
-    return np.float32(placed.gain) * fade_ends(waveform, sound.sample_rate)
+    waveform = sound.waveform
+    if waveform is None:
+        waveform = _read(sound.clip, sound.sample_rate, sound.channel)
+    excerpt = waveform[placed.intervals[0][0] : placed.intervals[-1][1]]
+    return np.float32(placed.gain) * fade_ends(excerpt, sound.sample_rate)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit
 
-from spectag.array_types import FloatArray
+from spectag.array_types import Float32Array, FloatArray
 
 Bounds = Sequence[tuple[float | None, float | None]]
 
 
 def fit_logistic(
-    inputs: FloatArray,
+    inputs: FloatArray | Float32Array,
     targets: FloatArray,
     start: FloatArray,
     *,
@@ -30,6 +30,7 @@ def fit_logistic(
     Parameters
     ----------
     inputs : float array of shape (n_samples, n_inputs)
+        Of float32 values, the products with them are of float32, too, which is twice as fast.
     targets : float array of shape (n_samples, n_outputs)
         From 0 to 1.
     start : float array of shape (n_inputs, n_outputs)
@@ -50,11 +51,12 @@ def fit_logistic(
 
     def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
         coefficients = flat.reshape(start.shape)
-        logits = inputs @ coefficients
+        logits = inputs @ coefficients.astype(inputs.dtype, copy=False)
         losses = weights * (np.logaddexp(0, logits) - targets * logits)
         distance = coefficients - l2_center
         loss = losses.sum() / n_samples + (l2_penalty * distance**2).sum() / 2
-        gradient = inputs.T @ ((expit(logits) - targets) * (weights / n_samples)) + l2_penalty * distance
+        errors = (expit(logits) - targets) * (weights / n_samples)
+        gradient = inputs.T @ errors.astype(inputs.dtype, copy=False) + l2_penalty * distance
         return loss, gradient.ravel()
 
     options = {"maxiter": 500, "ftol": ftol, "gtol": gtol}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import AnyFloatArray, BoolArray, FloatArray
 from spectag.training.heads.logistic import LinearHead, PrincipalAxes, split_weights
 
 SHRINKAGES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1)
@@ -66,7 +66,7 @@ def fit_discriminant_heads(
         return heads
 
 
-def _mean_by_label(clips: FloatArray, weights: FloatArray) -> FloatArray:
+def _mean_by_label(clips: AnyFloatArray, weights: FloatArray) -> FloatArray:
     """Weighted means (rank, n_labels) of the clips (n_clips, rank); 0, the mean of all clips, without any weight."""
     totals = weights.sum(axis=0)
     return np.asarray(clips.T @ weights / np.where(totals > 0, totals, 1))

@@ -1,13 +1,13 @@
 """A linear head on frozen features: L2-regularised logistic regression for each label, fitted by L-BFGS."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
-from spectag.array_types import BoolArray, Float32Array, FloatArray
+from spectag.array_types import AnyFloatArray, BoolArray, Float32Array, FloatArray
 from spectag.models.clip_windows import FrameWindows
 from spectag.scoring.logistic_loss import fit_logistic
 
@@ -84,7 +84,7 @@ class PrincipalAxes:
     axes : float array of shape (n_features, rank)
         Orthonormal; they span the clips.
     clips : float array of shape (n_clips, rank)
-        The standardised features along the axes.
+        The standardised features along the axes, as float64 or float32.
     squares : float array of shape (rank,)
         The weighted sum of the clips' squares along each axis.
     clip_weights : float array of shape (n_clips,)
@@ -93,9 +93,26 @@ class PrincipalAxes:
 
     standardization: Standardization
     axes: FloatArray
-    clips: FloatArray
+    clips: AnyFloatArray
     squares: FloatArray
     clip_weights: FloatArray
+
+    @classmethod
+    def largest(cls, features: Float32Array, group_sizes: Sequence[int], n_axes: int) -> "PrincipalAxes":
+        """Only the axes with the greatest deviations, in float32: for many rows, with little loss of information."""
+        with threadpool_limits(1):
+            standardization = Standardization.fit(features, group_sizes)
+            x = standardization(features).astype(np.float32)
+            n_features = x.shape[1]
+            kept = max(n_features - n_axes, 0), n_features - 1
+            squares, axes = eigh((x.T @ x).astype(np.float64), subset_by_index=kept)
+            return cls(standardization, axes, x @ axes.astype(np.float32), squares.clip(0), np.ones(len(x)))
+
+    def of_rows(self, rows: BoolArray) -> "PrincipalAxes":
+        """Some of the clips along the same axes."""
+        clips, weights = self.clips[rows], self.clip_weights[rows]
+        squares = (weights / weights.mean()) @ np.square(clips, dtype=np.float64)
+        return replace(self, clips=clips, squares=squares, clip_weights=weights / weights.mean())
 
     @classmethod
     def of(
@@ -204,7 +221,7 @@ def _principal_axes(x: FloatArray, clip_weights: FloatArray) -> tuple[FloatArray
 
 
 def _solve(
-    scores: FloatArray,
+    scores: AnyFloatArray,
     squares: FloatArray,
     y: FloatArray,
     cell_weights: FloatArray,
@@ -215,11 +232,12 @@ def _solve(
     """Weights along the axes, and bias, of the smallest loss, starting from the given ones.
 
     The search runs in scaled coordinates in which the curvature of the loss is at most 1: along an axis it is at most a
-    quarter of the clips' mean square there, plus the decay.
+    quarter of the clips' mean square there, plus the decay. With float32, rounding errors stop it earlier.
     """
     n_clips = len(scores)
     width = 1 / np.sqrt(np.append(squares / (4 * n_clips) + weight_decay, 0.25))[:, None]
-    inputs = np.hstack([scores, np.ones((n_clips, 1))]) * width.T
+    is_single = scores.dtype == np.float32
+    inputs = (np.hstack([scores, np.ones((n_clips, 1), scores.dtype)]) * width.T).astype(scores.dtype, copy=False)
     decay = np.append(np.full(len(squares), weight_decay), 0.0)[:, None] * width**2  # no penalty on the bias
 
     coefficients = width * fit_logistic(
@@ -228,7 +246,7 @@ def _solve(
         np.vstack([weights, bias]) / width,
         l2_penalty=decay,
         sample_weights=cell_weights,
-        ftol=1e-12,
-        gtol=1e-6,  # logits are accurate to 1e-3
+        ftol=1e-6 if is_single else 1e-12,
+        gtol=1e-4 if is_single else 1e-6,  # logits are accurate to 1e-3
     )
     return coefficients[:-1], coefficients[-1]
