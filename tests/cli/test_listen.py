@@ -117,7 +117,7 @@ def test_file_in_place_of_raw_samples_is_an_error_with_advice(run, model, stdin,
         (["m", "a.wav"], "unexpected argument: 'a.wav'"),
         (["m", "--jsn", "-"], "Unknown option: --jsn. Did you mean --json?"),
         (["m", "--encoding", "s16le"], "--encoding s16le is for raw sound on stdin; add - to read it"),
-        (["m", "-", "--device", "1"], "--device 1 is a microphone, and - is stdin"),
+        (["m", "-", "--microphone", "1"], "--microphone 1 is recorded, and - reads stdin"),
         (["m", "-", "--encoding", "mp3"], "s16le"),
         (["m", "-", "--rate", "0"], "--rate"),
         (["m", "-", "--overlap", "1"], "--overlap 1 needs --window"),
@@ -313,8 +313,8 @@ def test_microphone_is_chosen_by_number_or_part_of_its_name(devices, device):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--device", "0"], "Error querying device 0; `spectag listen --list-devices` shows the microphones"),
-        (["--device", "USB"], "No input device matching 'USB'"),
+        (["--microphone", "0"], "Error querying device 0; `spectag listen --list-microphones` shows the microphones"),
+        (["--microphone", "USB"], "No input device matching 'USB'"),
         (["--channels", "3"], "Mikrofon groß can't be opened: Error opening InputStream: Invalid number of channels;"),
     ],
 )
@@ -325,8 +325,8 @@ def test_microphone_that_can_not_be_opened_is_a_one_line_error(run, model, devic
 
 
 def test_list_of_devices_shows_microphones(run, devices):
-    assert run("listen", "--list-devices") == (0, "*   1  Mikrofon groß  (2 channels, 44,100 Hz)\n", "")
-    [device] = json.loads(run("listen", "--list-devices", "--json").out)
+    assert run("listen", "--list-microphones") == (0, "*   1  Mikrofon groß  (2 channels, 44,100 Hz)\n", "")
+    [device] = json.loads(run("listen", "--list-microphones", "--json").out)
     assert device == {
         "number": 1,
         "name": "Mikrofon groß",
@@ -335,7 +335,7 @@ def test_list_of_devices_shows_microphones(run, devices):
         "is_default": True,
     }
     devices.devices = []
-    assert run("listen", "--list-devices") == (0, "", "this machine has no microphone\n")
+    assert run("listen", "--list-microphones") == (0, "", "this machine has no microphone\n")
 
 
 def test_error_without_sounddevice_names_the_extra(model):

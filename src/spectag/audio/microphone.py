@@ -112,8 +112,8 @@ def open_microphone(
     except (ValueError, sounddevice.PortAudioError) as error:
         reason = first_line(error)
         raise AudioError(
-            f"{name} can't be opened: {reason}; `spectag listen --list-devices` shows the microphones; "
-            "choose with --device, --rate and --channels"
+            f"{name} can't be opened: {reason}; `spectag listen --list-microphones` shows the microphones; "
+            "choose with --microphone, --rate and --channels"
         ) from error
     try:
         yield LiveStream(name, rate, _blocks(waiting, channel, name, log), waits=False)

@@ -53,7 +53,7 @@ _NAMES_BY_METAVAR = {
     "NAME": "backbone extend reviewer",
     "NAME|FILE": "names recipe",
     "NAMES": "over",
-    "NUMBER|NAME": "device",
+    "NUMBER|NAME": "microphone",
     "PATH": "background output",
     "PATTERN": "within",
     "POWER": "amin",

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from spectag.config.base import Channel, ImageConfig, MelConfig
+from spectag.config.devices import Device
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 OptionalOutput = Annotated[Path | None, Parameter(name=["--output", "-o"])]
@@ -24,5 +25,6 @@ MelOptions = Annotated[
     MelConfig | None, Parameter(group="Feature extraction (default: that of the backbone)", show_default=False)
 ]
 ChannelOption = Annotated[Channel, Parameter(name="--channel")]
+DeviceOption = Annotated[Device, Parameter(name="--device")]
 OptionalChannel = Annotated[Channel | None, Parameter(name="--channel")]
 ImageOptions = Annotated[ImageConfig | None, Parameter(group="8-bit spectrogram images", show_default=False)]

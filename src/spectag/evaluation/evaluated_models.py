@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spectag.config.devices import Device
 from spectag.config.tagging import LONG_RATIO
 from spectag.data.clips import Manifest
 from spectag.data.labels import LabelSet
@@ -90,11 +91,11 @@ def predict_all(
     return evaluated_models
 
 
-def open_model(model: Model, progress: Progress, log: Log) -> Tagger | Path:
+def open_model(model: Model, progress: Progress, log: Log, device: Device = "auto") -> Tagger | Path:
     """A tagger, or the path of a table of predictions."""
     if isinstance(model, Tagger):
         return model
-    return Path(model) if is_table(model) else load(model, progress=progress, log=log)
+    return Path(model) if is_table(model) else load(model, device=device, progress=progress, log=log)
 
 
 def _unique_names(sources: Sequence[Path]) -> list[str]:

@@ -7,6 +7,7 @@ too narrow. See `spectag.scoring.bootstrap`.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from spectag.config.devices import Device
 from spectag.data.hierarchy import close_as_trained
 from spectag.data.manifest import ManifestInput, as_manifest
 from spectag.errors import ConfigError
@@ -40,6 +41,7 @@ def evaluate(
     seed: int = 0,
     features: bool = False,
     workers: int | None = None,
+    device: Device = "auto",
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Evaluation:
@@ -73,6 +75,8 @@ def evaluate(
         Keep the features of the clips in the predictions.
     workers : int, optional
         Number of cores to use.
+    device : str
+        Where the networks run, as in `spectag.load`; of an open tagger, the device with which it was opened.
     progress, log
         `progress=True` shows progress bars, `log=print` prints messages; or functions that receive them.
 
@@ -94,7 +98,7 @@ def evaluate(
         hierarchy=hierarchy,
     )
     check_columns(manifest, by)
-    models = [open_model(each, progress, log) for each in (model, *compare)]
+    models = [open_model(each, progress, log, device) for each in (model, *compare)]
     if isinstance(models[0], Tagger):
         manifest = close_as_trained(manifest, models[0].info.parents, log)
     evaluated_models = predict_all(

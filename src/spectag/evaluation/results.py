@@ -5,7 +5,6 @@ import math
 import platform
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from spectag.scoring.bootstrap import Estimate, as_json
 from spectag.scoring.reliability_diagram import Reliability
 from spectag.scoring.scores import score_summary
 from spectag.system.dataframes import to_dataframe
+from spectag.system.environment import library_version
 from spectag.system.short_texts import short_repr
 
 METRIC_NAMES = {
@@ -258,7 +258,7 @@ class Evaluation:
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
             "versions": {
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("spectag", "numpy", "onnxruntime")},
+                **{name: library_version(name) for name in ("spectag", "numpy", "onnxruntime")},
             },
         }
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
@@ -29,6 +28,7 @@ from spectag.models.card_files import (
 )
 from spectag.models.model_card import render_card
 from spectag.system.cache import CACHE_VARIABLE, cache_folder, hold_cache, writable_cache_folder
+from spectag.system.environment import library_version
 from spectag.system.progress import Log, Progress, no_log, silent
 
 _BUILD_VERSION = 1
@@ -141,5 +141,5 @@ def _info(stored: StoredCard, labels: tuple[str, ...], digest: str) -> BundleInf
         metrics={"source": card.citation or card.homepage, "homepage": card.homepage, "note": card.note},
         data=DataInfo(name=card.trained_on, n_clips=None, n_clips_per_label=None, fingerprint=None),
         onnx_difference=None,
-        versions={name: version(name) for name in ("spectag", "onnxruntime", "numpy")},
+        versions={name: library_version(name) for name in ("spectag", "onnxruntime", "numpy")},
     )

@@ -6,7 +6,6 @@ import tomllib
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +40,7 @@ from spectag.models.torch_state_dict import read_torch_state_dict
 from spectag.models.weights import cached_weights, find_weights, local_weights
 from spectag.system.atomic_files import sha256_of
 from spectag.system.cache import CACHE_VARIABLE, cache_folder, hold_cache, permanent_cache_folder, writable_cache_folder
+from spectag.system.environment import library_version
 from spectag.system.progress import Log, Progress, no_log, shows_progress, silent
 
 THRESHOLD = 0.1
@@ -374,5 +374,6 @@ def _info(tagger: PublishedTagger, weights_sha256: str) -> BundleInfo:
         },
         data=DataInfo(name=AUDIOSET, n_clips=None, n_clips_per_label=None, fingerprint=None),
         onnx_difference=None,
-        versions={name: version(name) for name in ("spectag", "onnxruntime", "numpy")} | {"build": _build_hash(tagger)},
+        versions={name: library_version(name) for name in ("spectag", "onnxruntime", "numpy")}
+        | {"build": _build_hash(tagger)},
     )

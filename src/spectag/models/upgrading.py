@@ -109,7 +109,7 @@ def upgrade(model: str | Path, *, output: str | Path | None = None, in_place: bo
                 read_out_of_fold(folder, name)
             _upgrade_recipe(folder / RECIPE_FILE, log)
             (folder / CARD_FILE).write_text(render_card(info, destination.name), encoding="utf-8")
-            Tagger(folder).open()
+            Tagger(folder, device="cpu").open()
     except OSError as error:
         raise BundleError(f"{output or model}: cannot write the model: {reason_of(error)}") from error
     log("the probabilities are those of before; novelty and thresholds of windows need a new training")

@@ -81,6 +81,15 @@ def installed_version(package: str) -> str | None:
         return None
 
 
+def library_version(package: str) -> str:
+    """The version of a package that spectag needs; of onnxruntime also if it comes from onnxruntime-gpu or another."""
+    if package == "onnxruntime":
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+    return version(package)
+
+
 def memory_bytes() -> int | None:
     """The memory of this machine; None if the system does not say it."""
     try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from spectag.array_types import Float32Array, FloatArray
 from spectag.config.base import Channel, WindowConfig
+from spectag.config.devices import Device
 from spectag.errors import AudioError, ConfigError
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tagger
@@ -118,6 +119,7 @@ def embed(
     channel: Channel | None = None,
     listed: Iterable[str] = (),
     workers: int | None = None,
+    device: Device = "auto",
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Embeddings:
@@ -139,6 +141,8 @@ def embed(
         More files, of which missing ones are skipped.
     workers : int, optional
         Number of cores to use. By default all of them, or one for a few files.
+    device : str
+        Where the networks run, as in `load`; of an open model, the device with which it was opened.
     progress, log
         `progress=True` shows a progress bar; or functions that receive the number of recordings, and messages.
 
@@ -163,7 +167,7 @@ def embed(
         check_embeddings_path(output)
     name = str(model.folder if isinstance(model, Tagger) else model)
     if not isinstance(model, Tagger):
-        model = Tagger(tagger_folder(model, needs_labels=False, progress=progress, log=log))
+        model = Tagger(tagger_folder(model, needs_labels=False, progress=progress, log=log), device=device)
     tagger = model.with_channel(channel)
     paths = [recordings] if isinstance(recordings, str | Path) else recordings
     files = find_files(paths, accepted_suffixes(tagger), listed=listed, log=log)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ from spectag.scoring.calibration import DEFAULT_THRESHOLD, Calibration, CrossFit
 from spectag.scoring.reliability_diagram import calibration_metrics
 from spectag.scoring.scores import Scores
 from spectag.scoring.thresholds import fill_thresholds
+from spectag.system.environment import library_version
 from spectag.system.epoch_log import Epoch, write_history
 from spectag.system.output import check_output_folder
 from spectag.system.progress import Log, no_log
@@ -257,7 +257,7 @@ def _check_tagging(
     checked: Sequence[int],
 ) -> None:
     """Refuse a bundle that tags the files of training clips with other probabilities than those in training."""
-    tagger = Tagger(bundle)
+    tagger = Tagger(bundle, device="cpu")
     for index in checked:
         clip = record.manifest.clips[index]
         try:
@@ -356,7 +356,7 @@ def _info(
         onnx_difference=onnx_difference,
         versions={
             "python": sys.version.split()[0],
-            **{name: version(name) for name in ("spectag", *_torch_if_used(), "onnxruntime", "numpy")},
+            **{name: library_version(name) for name in ("spectag", *_torch_if_used(), "onnxruntime", "numpy")},
         },
     )
 

@@ -86,7 +86,12 @@ COMMANDS = {
             " files-from workers",
         ),
         "embed": CommandHelp("Compute the embeddings of recordings.", "recordings/ -o embeddings.npz"),
-        "listen": CommandHelp("Tag live sound from a microphone or stdin.", "audioset-mn04"),
+        "listen": CommandHelp(
+            "Tag live sound from a microphone or stdin.",
+            "audioset-mn04",
+            "- window overlap min-confidence hysteresis smooth-windows rate channels channel encoding microphone"
+            " list-microphones device json",
+        ),
         "serve": CommandHelp(
             "Serve a model, as a page in the browser and over HTTP.",
             "my-model",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from spectag.cli.options import Length, Names, OptionalChannel, Output, Seconds, Workers
+from spectag.cli.options import DeviceOption, Length, Names, OptionalChannel, Output, Seconds, Workers
 from spectag.cli.recording_options import listed_recordings, window_of_options
 from spectag.cli.terminal import print_message, print_skipped, progress_display
 
@@ -20,6 +20,7 @@ def embed_command(
     channel: OptionalChannel = None,
     files_from: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     workers: Workers = None,
+    device: DeviceOption = "auto",
 ) -> int:
     """Compute the embeddings of recordings.
 
@@ -47,6 +48,8 @@ def embed_command(
         Read the file names from this list, one per line; - reads stdin.
     workers
         Number of cores to use. By default all, or one for a few files.
+    device
+        Where the networks run. auto takes cuda or directml if it is installed and works, otherwise the CPU.
     """
     from spectag.tagging.embeddings import embed
 
@@ -60,6 +63,7 @@ def embed_command(
             channel=channel,
             listed=listed,
             workers=workers,
+            device=device,
             progress=progress,
             log=log,
         )

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.event_table import print_event_evaluation
-from spectag.cli.options import Flag, Json, OptionalOutput, Seed, Workers
+from spectag.cli.options import DeviceOption, Flag, Json, OptionalOutput, Seed, Workers
 from spectag.cli.terminal import (
     estimate_cells,
     new_table,
@@ -54,6 +54,7 @@ def evaluate_command(
     seed: Seed = 0,
     report: Annotated[bool, Parameter(negative="--no-report", show_default=False)] = True,
     workers: Workers = None,
+    device: DeviceOption = "auto",
     json_output: Json = False,
 ) -> int:
     """Score a model, with confidence intervals and a report.
@@ -102,6 +103,8 @@ def evaluate_command(
         Write report.html into the output folder. On by default.
     workers
         Number of cores to use. By default all, or one for a few clips.
+    device
+        Where the networks run. auto takes cuda or directml if it is installed and works, otherwise the CPU.
     json_output
         Print the content of metrics.json.
     """
@@ -157,6 +160,7 @@ def evaluate_command(
             n_resamples=resamples,
             seed=seed,
             workers=workers,
+            device=device,
             progress=progress,
             log=log,
         )

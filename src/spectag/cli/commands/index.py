@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spectag.cli.options import Length, Names, OptionalChannel, Output, Seconds, Workers
+from spectag.cli.options import DeviceOption, Length, Names, OptionalChannel, Output, Seconds, Workers
 from spectag.cli.recording_options import listed_recordings, window_of_options
 from spectag.cli.terminal import (
     format_duration,
@@ -33,6 +33,7 @@ def index_command(
     files_from: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     engine: Literal["auto", "exact", "usearch"] | None = None,
     workers: Workers = None,
+    device: DeviceOption = "auto",
 ) -> int:
     """Build a search index of recordings.
 
@@ -63,6 +64,8 @@ def index_command(
         from 200,000 excerpts on, if it is installed. (default: auto)
     workers
         Number of cores to use. By default all, or one for a few files.
+    device
+        Where the networks run. auto takes cuda or directml if it is installed and works, otherwise the CPU.
     """
     from spectag.audio.sound_faults import truncation_warning
     from spectag.curation.sound_index.building import DEFAULT_WINDOW, build_index
@@ -79,6 +82,7 @@ def index_command(
             channel=channel,
             engine=engine,
             workers=workers,
+            device=device,
             progress=progress,
             log=log,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 
-from spectag.cli.options import Count, Flag, Json
+from spectag.cli.options import Count, DeviceOption, Flag, Json
 from spectag.cli.terminal import print_json, progress_display
 from spectag.config.listening import Encoding, ListenSettings
 from spectag.system.streams import is_missing
@@ -28,8 +28,9 @@ def listen_command(
     channels: Count | None = None,
     channel: Count | Literal["mix"] | None = None,
     encoding: Encoding | None = None,
-    device: str | None = None,
-    list_devices: Flag = False,
+    microphone: str | None = None,
+    list_microphones: Flag = False,
+    device: DeviceOption = "auto",
     json_output: Json = False,
 ) -> None:
     """Tag live sound from a microphone or stdin.
@@ -51,19 +52,21 @@ def listen_command(
         channels, and mix for a model that was trained on the loudest channel.
     encoding
         Sample format of stdin, by its ffmpeg name. By default s16le.
-    device
-        The microphone: its number, or a part of its name. By default the default device of the system.
-    list_devices
+    microphone
+        Its number, or a part of its name. By default the default microphone of the system.
+    list_microphones
         List the microphones of this machine.
+    device
+        Where the networks run. auto takes cuda or directml if it is installed and works, otherwise the CPU.
     json_output
         Print JSON Lines.
     """
-    if list_devices:
+    if list_microphones:
         _print_microphones(as_json=json_output)
         return
     if model is None:
         raise CycloptsError(msg="spectag listen needs MODEL; see spectag listen --help")
-    _check_usage(stdin=stdin, rate=rate, encoding=encoding, device=device)
+    _check_usage(stdin=stdin, rate=rate, encoding=encoding, microphone=microphone)
     from spectag.audio.live_stream import LiveStream, read_raw
     from spectag.audio.microphone import open_microphone
     from spectag.models.pretrained import tagger_folder
@@ -71,7 +74,7 @@ def listen_command(
     from spectag.tagging.listening import listen, stopped_by_signals
 
     with progress_display() as (progress, log):
-        tagger = Tagger(tagger_folder(model, progress=progress, log=log))
+        tagger = Tagger(tagger_folder(model, progress=progress, log=log), device=device)
     opened: AbstractContextManager[LiveStream]
     n_channels = channels or 1
     number = _channel_number(channel, tagger.channel, n_channels)
@@ -83,7 +86,7 @@ def listen_command(
             read_raw(raw, sample_rate=rate, n_channels=n_channels, channel=number, encoding=encoding, log=_print_log)
         )
     else:
-        opened = open_microphone(device, sample_rate=rate, n_channels=n_channels, channel=number, log=_print_log)
+        opened = open_microphone(microphone, sample_rate=rate, n_channels=n_channels, channel=number, log=_print_log)
     n_events = 0
     with opened as source, stopped_by_signals(source) as stream:
         _print_log(f"listening to {source.name} at {source.sample_rate:,} Hz; press Ctrl-C to stop")
@@ -104,14 +107,14 @@ def _channel_number(channel: int | str | None, trained_on: int | str, n_channels
     return number if isinstance(number, int) and number <= n_channels else None
 
 
-def _check_usage(*, stdin: bool, rate: int | None, encoding: Encoding | None, device: str | None) -> None:
+def _check_usage(*, stdin: bool, rate: int | None, encoding: Encoding | None, microphone: str | None) -> None:
     """Raise a CycloptsError if two arguments exclude each other, or stdin is not a pipe."""
     if not stdin:
         if encoding is not None:
             raise CycloptsError(msg=f"--encoding {encoding} is for raw sound on stdin; add - to read it")
         return
-    if device is not None:
-        raise CycloptsError(msg=f"--device {device} is a microphone, and - is stdin; leave one out")
+    if microphone is not None:
+        raise CycloptsError(msg=f"--microphone {microphone} is recorded, and - reads stdin; leave one out")
     if is_missing("stdin") or sys.stdin.isatty():
         from spectag.audio.live_stream import ffmpeg_command
 

@@ -12,7 +12,7 @@ from cyclopts import CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from spectag.cli.app import SKIPPED_SOME
-from spectag.cli.options import Flag, Workers
+from spectag.cli.options import DeviceOption, Flag, Workers
 from spectag.cli.terminal import (
     format_duration,
     print_message,
@@ -52,6 +52,7 @@ def tag_command(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     workers: Workers = None,
+    device: DeviceOption = "auto",
     profile: Flag = False,
 ) -> int:
     """Tag recordings of any length and number.
@@ -78,6 +79,8 @@ def tag_command(
         Address of the Ray cluster, such as auto. By default a cluster is started on this machine for the run.
     workers
         Number of cores to use. By default all of them, or one for a few files.
+    device
+        Where the networks run. auto takes cuda or directml if it is installed and works, otherwise the CPU.
     profile
         Print how much time each stage takes.
     """
@@ -112,7 +115,7 @@ def tag_command(
     replaced = output is not None and any(path.is_file() for path in (Path(output), Path(output, "status.csv")))
     begin = time.monotonic()
     with progress_display(results_to_stdout=output is None) as (progress, log):
-        tagger = Tagger(tagger_folder(model, progress=progress, log=log), channel=settings.channel)
+        tagger = Tagger(tagger_folder(model, progress=progress, log=log), channel=settings.channel, device=device)
         check_novelty(tagger, settings, model)
         ray = partial(tag_on_ray, tagger, windows_to_tag(tagger, settings), address=address, n_workers=workers)
         report = tag_to_tables(

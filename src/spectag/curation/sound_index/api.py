@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from spectag.config.base import Channel, WindowConfig
+from spectag.config.devices import Device
 from spectag.curation.sound_index.building import build_index
 from spectag.curation.sound_index.metadata import SearchEngine
 from spectag.curation.sound_index.searching import SearchResult, SoundIndex
@@ -21,6 +22,7 @@ def index(
     channel: Channel | None = None,
     engine: SearchEngine | None = None,
     workers: int | None = None,
+    device: Device = "auto",
     progress: Progress = silent,
     log: Log = no_log,
 ) -> SoundIndex:
@@ -43,6 +45,7 @@ def index(
         channel=channel,
         engine=engine,
         workers=workers,
+        device=device,
         progress=progress,
         log=log,
     )

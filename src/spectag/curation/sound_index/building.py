@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from spectag.config.backbones import PUBLISHED
 from spectag.config.base import Channel, WindowConfig
+from spectag.config.devices import Device
 from spectag.config.network_cards import is_card
 from spectag.curation.sound_index.ann_graph import is_installed, load_usearch, write_graph
 from spectag.curation.sound_index.database import DATABASE, IndexDatabase, database_errors
@@ -77,6 +78,7 @@ def build_index(
     channel: Channel | None = None,
     engine: SearchEngine | None = None,
     workers: int | None = None,
+    device: Device = "auto",
     progress: Progress = silent,
     log: Log = no_log,
 ) -> IndexReport:
@@ -104,6 +106,8 @@ def build_index(
         among millions. auto uses usearch from 200,000 windows on, if it is installed.
     workers : int, optional
         Number of cores.
+    device : str
+        Where the networks run, as in `spectag.load`.
     progress, log
         Called with the progress of the work, and with messages.
 
@@ -123,7 +127,7 @@ def build_index(
     if existing is None and folder.exists() and (not folder.is_dir() or _has_other_files(folder)):
         raise ConfigError(f"-o {folder}: the folder contains files, but no index; use a separate folder")
     name = os.fspath(model) if model is not None else existing.model if existing else DEFAULT_MODEL
-    tagger = Tagger(tagger_folder(name, needs_labels=False, progress=progress, log=log))
+    tagger = Tagger(tagger_folder(name, needs_labels=False, progress=progress, log=log), device=device)
     is_name = (name in PUBLISHED or is_card(name)) and not Path(name).exists()
     name = name if is_name else full_location(name)
     if existing is None:

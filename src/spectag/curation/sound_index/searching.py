@@ -112,7 +112,8 @@ class SoundIndex:
     @cached_property
     def tagger(self) -> Tagger:
         """The model of the index, for queries that are not in it; a DataError if it is not the original one."""
-        tagger = Tagger(tagger_folder(self._model, needs_labels=False), channel=self.info.channel)
+        folder = tagger_folder(self._model, needs_labels=False)
+        tagger = Tagger(folder, channel=self.info.channel, device="cpu")  # for a query, others take longer to open
         check_tagger(self.folder, self.info, tagger)
         return tagger
 

@@ -153,7 +153,7 @@ def export(
         raise BundleError(f"{output}: is a folder, but the exported model is one file; give a file such as model.onnx")
     if output.suffix.lower() != ".onnx":
         raise ConfigError(f"-o {output}: the file is an ONNX model; give it a name that ends in .onnx")
-    tagger = open_tagger(model, progress=progress, log=log).open()
+    tagger = open_tagger(model, device="cpu", progress=progress, log=log).open()
     n_samples = _check_options(tagger, opset, max_seconds)
     log(f"making the graph of {tagger.folder.name}")
     graph = _make_model(tagger, n_samples=n_samples, opset=opset, fp16=fp16)

@@ -4,13 +4,13 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 
 from spectag.evaluation.results import Comparison, Evaluation, ModelEvaluation, Slice
 from spectag.reporting.evaluation_report.dot_tables import DotRow, DotTable, difference_scale, score_scale
 from spectag.reporting.number_texts import metric_name, p_value_text, percent, score_text
+from spectag.system.environment import library_version
 
 _EXPLANATIONS = {
     "lwlrap": "how high the true labels of a clip are ranked",
@@ -46,8 +46,8 @@ def total_duration_text(model: ModelEvaluation) -> str:
 
 def versions_text() -> str:
     """Versions of spectag, Python and the packages that results depend on."""
-    packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
-    return f"spectag {version('spectag')}, Python {platform.python_version()}, {packages}"
+    packages = ", ".join(f"{package} {library_version(package)}" for package in _PACKAGES)
+    return f"spectag {library_version('spectag')}, Python {platform.python_version()}, {packages}"
 
 
 def report_date() -> str:
