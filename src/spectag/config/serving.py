@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from spectag.config.base import Config
+from spectag.config.devices import Device
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -30,6 +31,9 @@ class ServeSettings(Config):
     folder: tuple[Path, ...] = Field((), max_length=100)
     """Folder in which the page may choose sounds, tables, models and projects, beside that of the project; can be
     repeated. By default the current folder, unless other computers can reach the server."""
+    device: Device = "auto"
+    """Where the networks run that answer. auto takes cuda or directml if it is installed and works, otherwise the CPU.
+    With another device than the CPU, one process computes the answers. Jobs of a project always use auto."""
     max_megabytes: float = Field(200.0, gt=0, le=1e6)
     """Largest upload."""
     max_minutes: float = Field(120.0, gt=0, le=1e6)

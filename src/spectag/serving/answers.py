@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from spectag.audio.files import audio_info
 from spectag.config.base import Config, window_config
+from spectag.config.devices import Device
 from spectag.config.tagging import TagSettings
 from spectag.errors import AudioError, ConfigError, DataError, MissingExtraError, SpectagError
 from spectag.models.tagger import Tagger
@@ -57,11 +58,12 @@ class AnswerLimits:
     model: Path
     index: Path | None
     max_seconds_of_sound: float
+    device: Device = "auto"
 
 
 def prepare_worker(limits: AnswerLimits) -> None:
     """Open the model and the index. A SpectagError if they can't be opened."""
-    opened_tagger(limits.model)
+    opened_tagger(limits)
     if limits.index is not None:
         _opened_index(limits.index, limits.model)
 
@@ -125,7 +127,7 @@ def _checked_answer(limits: AnswerLimits, question: Question) -> dict[str, Any] 
         return refusal
     if question.kind == "search":
         return _found(limits, question)
-    tagger = opened_tagger(limits.model)
+    tagger = opened_tagger(limits)
     if question.kind == "embed":
         return _embedding(tagger, question)
     return _tags(tagger, question)
@@ -140,9 +142,9 @@ def too_long(limits: AnswerLimits, question: Question, seconds: float) -> Refusa
 
 
 @lru_cache(maxsize=1)
-def opened_tagger(model: Path) -> Tagger:
+def opened_tagger(limits: AnswerLimits) -> Tagger:
     """The model, which a worker opens once."""
-    return Tagger(model).open()
+    return Tagger(limits.model, device=limits.device).open()
 
 
 @lru_cache(maxsize=1)

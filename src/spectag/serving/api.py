@@ -93,7 +93,7 @@ class ModelService:
         project: Project | None = None,
     ) -> None:
         self._tagger, self._settings, self._shared, self._metrics_text = tagger, settings, shared, metrics
-        limits = AnswerLimits(tagger.folder, settings.index, 60 * settings.max_minutes)
+        limits = AnswerLimits(tagger.folder, settings.index, 60 * settings.max_minutes, settings.device)
         _check_folders(settings, tagger)
         self.workers, self._drawing = (
             AnswerWorkers(

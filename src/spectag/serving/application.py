@@ -22,7 +22,6 @@ from spectag.serving.shell import shell_routes
 from spectag.serving.temporary_folder import temporary_folder
 from spectag.serving.view import PageContext
 from spectag.system.progress import Log, no_log
-from spectag.system.worker_pool import n_usable_cores
 
 if TYPE_CHECKING:
     from spectag.models.tagger import Tagger
@@ -51,7 +50,7 @@ def create_app(
     project : path, optional
         Folder of the project; a new one is made if it does not exist. A model that is given becomes its current one.
     workers : int, optional
-        Processes that compute answers; by default one per core.
+        Processes that compute answers; by default one per core, or one on an accelerator.
     port : int
         The port that the server listens on: requests for others are refused.
 

@@ -84,7 +84,7 @@ def draw_check(limits: AnswerLimits, question: Question) -> dict[str, Any] | Ref
     assert isinstance(query, DrawQuery)
     settings = CheckSettings(**{name: getattr(query, name) for name in CheckSettings.model_fields})
     with open_check(
-        opened_tagger(limits.model),
+        opened_tagger(limits),
         question.path,
         query.output,
         settings,
@@ -132,7 +132,7 @@ def card(limits: AnswerLimits, question: Question) -> dict[str, Any]:
 
     query = question.query
     assert isinstance(query, CardQuery)
-    tagger = opened_tagger(limits.model)
+    tagger = opened_tagger(limits)
     view = view_detection(
         question.path,
         question.name,
@@ -160,7 +160,7 @@ def label_curve(limits: AnswerLimits, question: Question) -> dict[str, Any] | Re
     assert isinstance(query, CurveQuery)
     check = read_check_info(path)
     check_is_random(path, check)
-    old = detection_thresholds(opened_tagger(limits.model).info).get(query.label)
+    old = detection_thresholds(opened_tagger(limits).info).get(query.label)
     if query.label not in check.labels:
         return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"the check does not have the label {query.label}")
     rows = [row for row in read_decisions(path) if row.label == query.label]
@@ -183,7 +183,7 @@ def all_thresholds(limits: AnswerLimits, question: Question) -> dict[str, Any] |
     of_label = defaultdict(list)
     for row in read_decisions(path):
         of_label[row.label].append(row)
-    olds = detection_thresholds(opened_tagger(limits.model).info)
+    olds = detection_thresholds(opened_tagger(limits).info)
     decided = [label for label, rows in of_label.items() if any(row.decision for row in rows)]
     if not decided:
         n_rows = sum(map(len, of_label.values()))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from spectag.config.devices import Device
 from spectag.errors import ConfigError
 from spectag.models.pretrained import open_tagger
 from spectag.models.tagger import Tagger
@@ -19,6 +20,7 @@ from spectag.serving.project.project import Project, open_project
 from spectag.serving.project.recent import remember_project
 from spectag.serving.view import PageContext
 from spectag.system.progress import Log
+from spectag.system.worker_pool import n_usable_cores
 
 _SECONDS_FOR_OLD_REQUESTS = 60.0  # to a model that has been replaced
 
@@ -70,8 +72,14 @@ class ServerParts(NamedTuple):
     """What a server gives to all models that it opens."""
 
     context: PageContext
-    n_workers: int
+    n_workers: int | None
+    """None: one per core, or one if the model runs on an accelerator."""
     metrics: Metrics
+
+    @property
+    def device(self) -> Device:
+        """Where the networks run."""
+        return self.context.settings.device
 
 
 def open_first(model: str | Path | Tagger | None, folder: Path | None, parts: ServerParts, log: Log) -> Opened:
@@ -84,7 +92,8 @@ def open_first(model: str | Path | Tagger | None, folder: Path | None, parts: Se
     SpectagError
         If they can't be opened.
     """
-    return open_instead(None, None if model is None else open_tagger(model, log=log), folder, parts)
+    tagger = None if model is None else open_tagger(model, device=parts.device, log=log)
+    return open_instead(None, tagger, folder, parts)
 
 
 def open_instead(
@@ -139,9 +148,9 @@ def _open(model: str | Path | Tagger | None, project: Project | None, parts: Ser
 
 
 def _served(model: str | Path | Tagger, project: Project | None, parts: ServerParts) -> Opened:
-    service = ModelService(
-        open_tagger(model).open(), parts.context.settings, parts.n_workers, parts.context, parts.metrics.text, project
-    )
+    tagger = open_tagger(model, device=parts.device).open()
+    n_workers = parts.n_workers or (n_usable_cores() if tagger.runs_on == "cpu" else 1)
+    service = ModelService(tagger, parts.context.settings, n_workers, parts.context, parts.metrics.text, project)
     return Opened(service.app, service, project)
 
 

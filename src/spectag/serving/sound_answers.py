@@ -151,7 +151,7 @@ def _file_beside(sound: Path, name: str) -> Iterator[Path]:
 
 def probabilities(limits: AnswerLimits, question: Question) -> dict[str, Any] | Refusal:
     """The probabilities of all windows; those of the labels that can matter as base64 of float32, label by label."""
-    tagger = opened_tagger(limits.model)
+    tagger = opened_tagger(limits)
     tagged = tag_chunk(tagger, SEGMENT_WINDOW, 1, Chunk(0, (str(question.path),))).files[0]
     timeline = tagged.timeline
     if timeline is None:
@@ -214,7 +214,7 @@ def table(limits: AnswerLimits, question: Question) -> bytes | Refusal:
     assert isinstance(query, TableQuery)
     settings = query.choice.tag_settings()
     check_installed([query.choice.format])
-    tagger = opened_tagger(limits.model)
+    tagger = opened_tagger(limits)
     names = unique_names([name for _, name in query.sounds])
     try:
         tagged = [
@@ -286,7 +286,7 @@ def explanation(limits: AnswerLimits, question: Question) -> dict[str, Any] | Re
     """Where in time and frequency the model detects a label in an excerpt: the map of `spectag explain`."""
     query = question.query
     assert isinstance(query, ExplainQuery)
-    tagger = opened_tagger(limits.model)
+    tagger = opened_tagger(limits)
     longest = tagger.info.window.max_clip_seconds
     if not 0 < query.end - query.start <= longest + 1e-6:
         detail = f"can explain up to {longest:g} s at once, got {query.end - query.start:.1f} s; zoom in"

@@ -35,7 +35,7 @@ def serve_command(
         Folder of a project, with the model in all its versions, jobs and decisions. A new one is created if it does not
         exist; MODEL is then its first version. With MODEL, a project that exists gets it as its next version.
     workers
-        Processes that compute answers. By default one per core.
+        Processes that compute answers. By default one per core, or one if the networks run on another device.
     no_browser
         Do not open the page in the browser. It is opened only if the command runs in a terminal.
     """
