@@ -10,6 +10,7 @@ import pytest
 from helpers.paths import PROJECT
 from spectag.audio.microphone import Microphone
 from spectag.errors import AudioError, MissingExtraError
+from spectag.models.device_check import DeviceCheck
 from spectag.reporting import diagnosis
 from spectag.reporting.diagnosis import diagnose
 from spectag.system import environment
@@ -26,13 +27,15 @@ REQUIREMENTS = [
     'pytest>=8; extra == "dev"',
 ]
 
+CPU = DeviceCheck("cpu", "CPUExecutionProvider", True, 80.4, 0.0)
+
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
     """A machine with a microphone and without torch, whose spectag has these requirements; pyarrow is not installed."""
 
     def version(package):
-        if package in ("pyarrow", "torch"):
+        if package in ("pyarrow", "torch") or package.startswith("onnxruntime-"):
             raise PackageNotFoundError(package)
         return "1.0"
 
@@ -40,6 +43,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "requires", lambda _: REQUIREMENTS)
     monkeypatch.setattr(environment, "version", version)
     monkeypatch.setattr(diagnosis, "microphones", lambda: [Microphone(3, "USB mic", 2, 48_000, True)])
+    monkeypatch.setattr(diagnosis, "check_devices", lambda: [CPU])
     environment._requirements.cache_clear()
     yield
     environment._requirements.cache_clear()
@@ -119,6 +123,36 @@ def test_cores_and_memory_are_shown():
     assert "CPU cores" in finding.text
 
 
+def test_device_that_runs_networks_is_shown_with_its_speed_and_its_difference(monkeypatch):
+    cuda = DeviceCheck("cuda", "CUDAExecutionProvider", True, 2345.6, 2e-6, "2 of the 9 operations run on the CPU")
+    monkeypatch.setattr(diagnosis, "check_devices", lambda: [CPU, cuda])
+    on_cpu, on_cuda = of_topic("networks")
+    assert on_cpu.text.endswith("CPUExecutionProvider       runs: 80 windows of 10 s per second on one core")
+    assert (on_cuda.state, on_cuda.device) == ("ok", cuda)
+    assert "runs: 2,346 windows of 10 s per second, within 2e-06 of the CPU; 2 of the 9" in on_cuda.text
+
+
+@pytest.mark.parametrize(("device", "state"), [("cuda", "problem"), ("coreml", "optional")])
+def test_device_that_does_not_run_is_a_problem_if_its_package_was_installed_for_it(monkeypatch, device, state):
+    broken = DeviceCheck(device, "TheProvider", False, note="no driver")
+    monkeypatch.setattr(diagnosis, "check_devices", lambda: [CPU, broken])
+    finding = of_topic("networks")[1]
+    assert (finding.state, finding.text.split()) == (state, f"{device} TheProvider does not run: no driver".split())
+
+
+def test_two_packages_with_onnxruntime_are_a_problem(monkeypatch):
+    assert [finding.state for finding in of_topic("networks")] == ["ok", "optional"]
+    monkeypatch.setattr(diagnosis, "installed_version", lambda package: "gpu" in package or package == "onnxruntime")
+    [problem, *_] = of_topic("networks")
+    assert problem.text == "onnxruntime and onnxruntime-gpu are installed, and overwrite each other's files"
+
+
+def test_json_has_the_numbers_of_each_device(run):
+    findings = json.loads(run("doctor", "--json").out)
+    [cpu, _] = [finding["device"] for finding in findings if finding["topic"] == "networks"]
+    assert (cpu["device"], cpu["runs"], cpu["windows_per_second"], cpu["difference"]) == ("cpu", True, 80.4, 0.0)
+
+
 def test_cache_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     assert of_topic("cache")[0].state == "ok"
@@ -164,7 +198,7 @@ def test_command_shows_topics_and_advice(run):
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
     topics = [line for line in lines if not line.startswith(" ")]
-    assert topics == ["versions", "devices", "extras", "cache", "weights", "microphones"]
+    assert topics == ["versions", "devices", "networks", "extras", "cache", "weights", "microphones"]
     position = lines.index("  optional  parquet: not installed (needed for Parquet tables; packages: pyarrow)")
     assert lines[position + 1] == "            -> pip install 'spectag[parquet]'"
 

@@ -21,6 +21,7 @@ from spectag.system.worker_pool import keep_freed_memory, n_usable_cores
 _LEAST_GIGABYTES, _GIGABYTES_PER_CORE = 4.0, 1.5
 """A minute of sound needs 1.2 GB with the largest published network, mn40, and each core may be at another minute."""
 _CPU_PROVIDER = "CPUExecutionProvider"
+SEE_DOCTOR = "; see spectag doctor"
 _MAX_OPERATORS_SHOWN = 5
 _FATAL, _WARNING = 4, 2  # onnxruntime's log levels; it raises its errors as well
 _OPENING = threading.Lock()  # otherwise each thread might open its own session
@@ -152,7 +153,7 @@ def _open_on(accelerator: Accelerator, path: str | Path, n_threads: int) -> Any:
                 text = f"{path}: {accelerator.name} cannot be used with {wanted}; {used} is used instead"
                 warnings.warn(text, DeviceWarning, stacklevel=1)
             return session
-    raise ConfigError(f"device {accelerator.name}: onnxruntime cannot run {path} on it: {reason}; see spectag doctor")
+    raise ConfigError(f"device {accelerator.name}: onnxruntime cannot run {path} on it: {reason}{SEE_DOCTOR}")
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,9 @@ from importlib.metadata import version
 from typing import Literal
 
 from spectag.audio.microphone import microphones
+from spectag.config.devices import ACCELERATORS
 from spectag.errors import MissingExtraError, SpectagError
+from spectag.models.device_check import DeviceCheck, check_devices
 from spectag.models.pretrained import published_taggers
 from spectag.system.cache import CACHE_VARIABLE, cache_folder, cache_problem
 from spectag.system.cache_content import cache_limit, cache_usage, readable_size
@@ -39,6 +41,8 @@ class SystemCheck:
     text: str
     advice: str = ""
     """What to do, in most cases a command."""
+    device: DeviceCheck | None = None
+    """Of a device that runs networks: its name, its speed, and how much it differs from the CPU."""
 
 
 def diagnose() -> list[SystemCheck]:
@@ -47,7 +51,7 @@ def diagnose() -> list[SystemCheck]:
     `optional` is what is not here, and not needed by everyone. `problem` is what was set up, or what every command
     needs, but does not work.
     """
-    return [*_versions(), *_devices(), *_extras(), *_cache(), *_weights(), *_microphones()]
+    return [*_versions(), *_devices(), *_networks(), *_extras(), *_cache(), *_weights(), *_microphones()]
 
 
 def _versions() -> Iterator[SystemCheck]:
@@ -55,13 +59,15 @@ def _versions() -> Iterator[SystemCheck]:
     yield SystemCheck("versions", "ok", f"spectag {version('spectag')}, {system}")
     for package in _CORE_PACKAGES:
         try:
-            importlib.import_module(package)
+            module = importlib.import_module(package)
         except Exception as error:  # a broken library can raise anything
             reason = " ".join(str(error).split())
             advice = f"pip install --force-reinstall {package}"
             yield SystemCheck("versions", "problem", f"{package} cannot be imported: {reason}", advice)
         else:
-            yield SystemCheck("versions", "ok", f"{package} {installed_version(package)}")
+            # onnxruntime may be in the package onnxruntime-gpu
+            installed = getattr(module, "__version__", None) or installed_version(package)
+            yield SystemCheck("versions", "ok", f"{package} {installed}")
 
 
 def _devices() -> Iterator[SystemCheck]:
@@ -87,6 +93,38 @@ def _devices() -> Iterator[SystemCheck]:
         return
     gpus = ", ".join(done.stdout.splitlines()) or "no GPU, so fine-tuning uses the CPU"
     yield SystemCheck("devices", "ok", f"torch {torch}: {gpus}")
+
+
+def _networks() -> Iterator[SystemCheck]:
+    """The devices of onnxruntime that run networks."""
+    packages = sorted({accelerator.package.partition("[")[0] for accelerator in ACCELERATORS.values()})
+    installed = [package for package in packages if installed_version(package)]
+    if len(installed) > 1:
+        text = f"{' and '.join(installed)} are installed, and overwrite each other's files"
+        advice = f"pip uninstall {' '.join(installed)}, then install the one for your device"
+        yield SystemCheck("networks", "problem", text, advice)
+    try:
+        checks = check_devices()
+    except Exception as error:  # a broken onnxruntime can raise anything
+        yield SystemCheck("networks", "problem", f"onnxruntime cannot be used: {error}")
+        return
+    for check in checks:
+        yield _of_device(check)
+    if len(checks) == 1:
+        text = "no accelerator: the installed onnxruntime runs networks on the CPU"
+        yield SystemCheck(
+            "networks", "optional", text, "docs/how-to/tag-on-a-gpu.md lists the packages for other devices"
+        )
+
+
+def _of_device(check: DeviceCheck) -> SystemCheck:
+    name = f"{check.device:<8}  {check.provider:<25}"
+    if not check.runs:
+        state: State = "optional" if check.device == "coreml" else "problem"  # every onnxruntime for macOS has it
+        return SystemCheck("networks", state, f"{name}  does not run: {check.note}", device=check)
+    where = " on one core" if check.device == "cpu" else f", within {check.difference:.0e} of the CPU"
+    text = f"{name}  runs: {check.windows_per_second:,.0f} windows of 10 s per second{where}"
+    return SystemCheck("networks", "ok", f"{text}; {check.note}" if check.note else text, device=check)
 
 
 def _extras() -> Iterator[SystemCheck]:

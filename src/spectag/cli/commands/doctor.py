@@ -12,9 +12,9 @@ _PROBLEM_STATUS = 1
 def doctor_command(*, json_output: Json = False) -> int:
     """Show what is installed, what else there is, and how to get it.
 
-    Lists versions, devices, extras, the cache, published models and microphones. What is not here, but optional, has a
-    purpose and the command that brings it. Nothing is downloaded or installed. The exit status is 1 if something is
-    broken.
+    Lists versions, devices, how fast they run a small network, extras, the cache, published models and microphones.
+    What is not here, but optional, has a purpose and the command that brings it. Nothing is downloaded or installed.
+    The exit status is 1 if something is broken.
 
     Parameters
     ----------
