@@ -31,6 +31,7 @@ def model(tmp_path_factory):
 def folder(tmp_path, model, monkeypatch):
     """A folder that the page may read, with a model in it."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache"))  # other tests build published models in theirs
     folder = tmp_path / "home"
     folder.mkdir()
     make_bundle(folder / "my-model", make_info())
