@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from spectag.config.base import Config, MelConfig, OddNumber
 
 FRAMES_FILE = "frames.onnx"
+FRAME_SECONDS = 0.08
+"""Step between frames, for which the settings of `FramesInfo` were chosen."""
 FRAMES_OFFSET = "frames/offset"
 """The constant in it that is added to the logits (1, n_labels, 1, n)."""
 

@@ -31,9 +31,10 @@ from spectag.models.bundle import (
     check_network_file,
     read_info,
 )
+from spectag.models.frames_info import FRAMES_FILE
 from spectag.models.limits import MAX_MEMBERS
 from spectag.models.model_card import render_card
-from spectag.models.onnx_file import check_onnx_file
+from spectag.models.onnx_file import check_frames_file, check_onnx_file
 from spectag.system.atomic_files import unfinished_file
 from spectag.system.cache import cache_folder, hold_cache, writable_cache_folder
 from spectag.system.output import one_line
@@ -42,8 +43,9 @@ from spectag.system.progress import Log, Progress, no_log, silent
 PREFIX = "hf:"
 PREDICTION_FILES = "predictions.csv", "calibration.csv"
 _NETWORK = rf"({re.escape(ONNX_FILE)}(\.data)?|{re.escape(WEIGHTS_FILE)})"
+_FRAMES = re.escape(FRAMES_FILE)
 _TEXTS = "|".join(map(re.escape, (INFO_FILE, CARD_FILE, RECIPE_FILE, *PREDICTION_FILES)))
-_MODEL_FILE = re.compile(rf"({MEMBERS_FOLDER}/[1-9][0-9]*/)?{_NETWORK}|{_TEXTS}")
+_MODEL_FILE = re.compile(rf"({MEMBERS_FOLDER}/[1-9][0-9]*/)?{_NETWORK}|{_FRAMES}|{_TEXTS}")
 _NAME = re.compile(r"hf:(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>\S+))?", re.ASCII)
 _COMMIT = re.compile("[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 10.0
@@ -338,10 +340,13 @@ def _own_files(files: Iterable[str]) -> list[str]:
 def _files_to_push(folder: Path, info: BundleInfo, *, predictions: bool) -> list[str]:
     """The files of a model to upload, after a check of its networks and weights."""
     networks = [f"{member.folder}/" for member in info.members] or [""]
-    for file in sorted({*info.sha256, *(f"{network}{ONNX_FILE}" for network in networks)}):
+    frames = [] if info.frames is None else [FRAMES_FILE]
+    for file in sorted({*info.sha256, *(f"{network}{ONNX_FILE}" for network in networks), *frames}):
         check_network_file(folder, info, file)
     for network in networks:
         check_onnx_file(folder / network / ONNX_FILE)
+    if info.frames is not None:
+        check_frames_file(folder / FRAMES_FILE)
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     left_out = () if predictions else PREDICTION_FILES
     return [file for file in _own_files(found) if file not in left_out]

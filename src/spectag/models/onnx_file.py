@@ -112,11 +112,7 @@ def check_inputs_and_outputs(path: Path, session: Any, front_end: FrontEnd, n_la
     height = front_end.mel.n_mels if front_end.mel is not None and front_end.image is None else None
     if front_end.input == "waveform":
         height = 1
-    try:
-        inputs, found = ({item.name: item for item in items} for items in (session.get_inputs(), session.get_outputs()))
-        _ = [item.shape for item in (*inputs.values(), *found.values())]
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path}: damaged: the name of an input, output or axis is not UTF-8; {_ADVICE}") from error
+    inputs, found = _named(path, session)
     if list(inputs) != ["inputs"]:
         raise BundleError(f"{path}: the network has the inputs {', '.join(inputs)[:100]}, expected only `inputs`")
     _check_shape(path, inputs["inputs"], [None, front_end.n_channels, height, None])
@@ -134,6 +130,56 @@ def check_inputs_and_outputs(path: Path, session: Any, front_end: FrontEnd, n_la
     }
     for name in shapes.keys() & found.keys():
         _check_shape(path, found[name], shapes[name])
+
+
+def check_frames_file(path: Path) -> None:
+    """Check the structure of a frames.onnx, as `check_onnx_file` does; all its weights must be in the file itself.
+
+    Raises
+    ------
+    BundleError
+    """
+    if external := check_onnx_file(path):
+        raise BundleError(f"{path}: its weights are in {external[0]}, but those of frames are in one file; {_ADVICE}")
+
+
+def check_frames(path: Path, session: Any, front_end: FrontEnd, n_labels: int) -> None:
+    """Compare the input and output of an opened frames.onnx with spectag.json.
+
+    Parameters
+    ----------
+    path : Path
+    session : onnxruntime.InferenceSession
+    front_end : FrontEnd
+        Of the bundle.
+    n_labels : int
+
+    Raises
+    ------
+    BundleError
+        If the input is not log_mels (1, 1, n_mels, n), or there are no probabilities (1, n_frames, n_labels).
+    """
+    inputs, outputs = _named(path, session)
+    n_mels = None if front_end.mel is None else front_end.mel.n_mels
+    if list(inputs) != ["inputs"] or "probabilities" not in outputs:
+        raise BundleError(
+            f"{path}: the network has the inputs {', '.join(inputs)[:100]} and the outputs "
+            f"{', '.join(outputs)[:100]}, expected `inputs` and `probabilities`; {_ADVICE}"
+        )
+    _check_shape(path, inputs["inputs"], [None, 1, n_mels, None])
+    _check_shape(path, outputs["probabilities"], [None, None, n_labels])
+
+
+def _named(path: Path, session: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs and outputs of a session by their names."""
+    try:
+        inputs, outputs = (
+            {item.name: item for item in items} for items in (session.get_inputs(), session.get_outputs())
+        )
+        _ = [item.shape for item in (*inputs.values(), *outputs.values())]
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: damaged: the name of an input, output or axis is not UTF-8; {_ADVICE}") from error
+    return inputs, outputs
 
 
 def _check_shape(path: Path, tensor: Any, expected: Sequence[int | None]) -> None:

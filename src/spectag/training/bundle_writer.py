@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from safetensors import SafetensorError
 from scipy.special import expit
 
@@ -20,6 +21,7 @@ from spectag.audio.sound_statistics import SoundStatistics, measure_sound, of_re
 from spectag.config.backbones import backbone_spec
 from spectag.config.base import to_toml
 from spectag.config.recipe import Recipe
+from spectag.config.tagging import SEGMENT_WINDOW
 from spectag.data.clips import Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs
 from spectag.errors import AudioError, BundleError, DataError, first_line
@@ -39,6 +41,7 @@ from spectag.models.bundle import (
     write_info,
 )
 from spectag.models.clip_windows import ClipWindows
+from spectag.models.frames_info import FRAMES_FILE
 from spectag.models.model_card import render_card
 from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyInfo
@@ -56,6 +59,7 @@ from spectag.system.output import check_output_folder
 from spectag.system.progress import Log, no_log
 from spectag.system.worker_pool import n_usable_cores
 from spectag.training.curves import save_learning_curves
+from spectag.training.heads.frame_head import FrameModel
 from spectag.training.members.bundle_member import NETWORK_FILES, BundleMember, network_with_novelty, write_networks
 from spectag.training.published_labels import PublishedLabels
 
@@ -79,6 +83,7 @@ BUNDLE_FILES = {
     HISTORY_FILE,
     CURVES_FILE,
     MEMBERS_FOLDER,
+    FRAMES_FILE,
     *NETWORK_FILES,
 }
 
@@ -111,6 +116,7 @@ class TrainingRecord:
     all_training_clips: OutOfFoldPredictions  # those of `out_of_fold` and the clips with noisy labels
     window_thresholds: FloatArray | None = None  # (n_labels,), NaN for labels without one
     published: PublishedLabels | None = None  # that the bundle has, too; nothing else in the record is about them
+    frames: FrameModel | None = None  # of all labels of the bundle
 
 
 def check_output(output: Path) -> None:
@@ -179,6 +185,9 @@ def write_bundle(
         checked = _checked_clips(members[0].clips)
         difference = _onnx_difference(folders, members, weights, record.calibration, checked[:_N_COMPARED])
         info = _info(record, members, weights, difference)
+        if record.frames is not None:
+            info = info.model_copy(update={"frames": record.frames.info})
+            onnx.save(record.frames.onnx(_thresholds_of_windows(info)), folder / FRAMES_FILE)
         write_info(folder, info)
         _check_tagging(folder, record, members, weights, checked)
         info = info.model_copy(update={"training_sounds": _training_sounds(folder, record.manifest)})
@@ -383,6 +392,14 @@ def _window_thresholds(fitted: FloatArray | None, of_clips: FloatArray) -> Windo
         below_seconds=windows.seconds + windows.hop_seconds,
         thresholds=tuple(fill_thresholds(fitted, of_clips).tolist()),
     )
+
+
+def _thresholds_of_windows(info: BundleInfo) -> FloatArray:
+    """Those (n_labels,) of the windows from which segments are found without frames."""
+    of_windows, seconds = info.window_thresholds, SEGMENT_WINDOW.window_seconds
+    if of_windows is None or seconds is None or seconds >= of_windows.below_seconds:
+        return np.array(info.thresholds)
+    return np.array(of_windows.thresholds)
 
 
 def _member_infos(members: Sequence[BundleMember], weights: EnsembleWeights) -> tuple[MemberInfo, ...]:

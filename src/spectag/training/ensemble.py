@@ -22,6 +22,7 @@ from spectag.errors import ConfigError, DataError
 from spectag.system.progress import no_log
 from spectag.training.bundle_writer import TrainingRecord, write_bundle
 from spectag.training.ensemble_fit import EnsembleFit, MemberScore
+from spectag.training.heads.frame_head import FrameModel, fit_frames
 from spectag.training.heads.per_fold import FrozenFeatures, relabel_noisy_clips
 from spectag.training.members.member import MemberFit, MemberInputs, fit_frozen, front_end_for, open_inputs
 from spectag.training.planning import (
@@ -54,6 +55,10 @@ FINETUNING_VERSION = 3
 """Increased when fine-tuning with the same settings gives other weights, so that no earlier checkpoint is continued."""
 _LEAST_FRACTION = 0.3
 """Fraction of a budget. If less is left, nothing is measured; only the first frozen member is trained, as it is."""
+_SECONDS_OF_FRAMES = 20.0
+"""For the network of frames, on two cores."""
+_MAX_FRAMES_FRACTION = 0.2
+"""Largest fraction of a budget that is kept for it."""
 _TOLERATED_DELAY = 1.25
 """Factor of the time planned for mixed clips after which no more are made."""
 
@@ -182,6 +187,7 @@ class TrainingRun:
                 self._seconds_of_measuring = self.budget.elapsed - started
                 if len(costs) == 1:
                     self._reserved = seconds_beside_networks(costs[names[number]].writing, self.recipe.budget)
+                    self._reserved += self._seconds_of_frames(members)
         allotted = allot({name: costs[name] for name in names if name in costs}, self.seconds_left)
         plans = {name: allotted.get(name) or MemberPlan(name, 0, 0.0) for name in names}
         for plan in plans.values():
@@ -191,6 +197,13 @@ class TrainingRun:
         what = "with reading the sounds and writing the model"
         self.callbacks.log(f"plan: about {rounded(seconds)}{of_budget} in all, {what}")
         return plans
+
+    def _seconds_of_frames(self, members: Sequence[MemberInputs]) -> float:
+        """Seconds to reserve for the network of frames; 0 if there is none, or the budget is too short for it."""
+        budget = self.recipe.budget
+        is_short = budget is not None and budget * _MAX_FRAMES_FRACTION < _SECONDS_OF_FRAMES
+        is_wanted = self.recipe.extend is None and any(inputs.gives_frames for inputs in members)
+        return _SECONDS_OF_FRAMES if is_wanted and not is_short else 0.0
 
     @property
     def _is_late(self) -> bool:
@@ -484,6 +497,21 @@ class TrainingRun:
             seconds_per_epoch,
             min_folds,
         )
+
+    def fit_frames(self, ensemble: EnsembleFit, cross_validation: CrossValidation) -> FrameModel | None:
+        """The network of frames for segments; None if the recipe, the networks, the clips or the time do not allow it.
+
+        The labels of a published model have none, and all labels of a model are found in the same way.
+        """
+        member, left = ensemble.member_with_frames, self.budget.left
+        if member is None or self.recipe.extend is not None or not self.processes.is_main:
+            return None
+        if left is not None and left < _SECONDS_OF_FRAMES:
+            self.callbacks.log("segments are found from windows: no time is left to learn when a sound starts and ends")
+            return None
+        self.callbacks.log("learning from mixed clips when a sound starts and ends")
+        network = member.store.network
+        return fit_frames(network, member.front_end, member.clips, cross_validation, self.recipe.seed, self.callbacks)
 
     def write_bundle(self, output: Path, record: TrainingRecord, ensemble: EnsembleFit) -> float:
         """Write the bundle from the main process, and delete the checkpoints.

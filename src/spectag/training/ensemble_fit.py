@@ -65,6 +65,13 @@ class EnsembleFit:
         combined = EnsembleWeights(tuple(weight for weight in weights if weight), self.weights.bias)
         return WindowLogits(known[0].clips, combined([windows.logits for windows in known]))
 
+    @property
+    def member_with_frames(self) -> MemberInputs | None:
+        """The first network of the ensemble that gives frames of the input of the first one; None if none does."""
+        used = [inputs for inputs, weight in zip(self.inputs, self.weights.weights, strict=True) if weight]
+        fitting = (inputs for inputs in used if inputs.front_end == used[0].front_end and inputs.gives_frames)
+        return next(fitting, None)
+
     def bundle_members(self) -> tuple[list[BundleMember], EnsembleWeights]:
         """All networks and their weights. The networks of one member share its weight equally."""
         members, weights = [], []

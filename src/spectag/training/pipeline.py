@@ -158,7 +158,9 @@ def train(
 
 def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path, workers: int | None) -> TrainResult:
     recipe, clips, noisy = run.recipe, inputs[0].clips, inputs[0].noisy
-    ensemble, held_out, out_of_fold = _cross_validate(run, inputs, workers, train_on_all=True)
+    held_out, cross_validation = _folds(run, inputs[0], workers)
+    ensemble = run.fit(inputs, cross_validation, run.plan(inputs, cross_validation))
+    out_of_fold = _out_of_fold(clips, held_out, ensemble.logits)
     cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
     calibration, thresholds = _fit_calibration_and_thresholds(out_of_fold, recipe)
     scores, folds = _score(out_of_fold, held_out, cross_fitted, Resampling(seed=recipe.seed))
@@ -178,6 +180,7 @@ def _train(run: TrainingRun, inputs: list[MemberInputs], output: Path, workers: 
         out_of_fold.with_training_clips(_out_of_fold(noisy, None, None)) if noisy else out_of_fold,
         _fit_window_thresholds(out_of_fold, ensemble.window_logits, calibration),
         None if recipe.extend is None else PublishedLabels.beside(clips.manifest.labels, recipe.extend),
+        run.fit_frames(ensemble, cross_validation),
     )
     onnx_difference = run.write_bundle(output, record, ensemble)
     return TrainResult(
@@ -257,7 +260,9 @@ def score_recipe(
     check_requirements(recipe)
     run = TrainingRun(recipe, _cache_root(data.cache), checkpoints, _connect_processes(recipe), True, callbacks)
     inputs = run.open_inputs(manifest, noisy, data.workers)
-    _, held_out, out_of_fold = _cross_validate(run, inputs, data.workers, train_on_all=False)
+    held_out, cross_validation = _folds(run, inputs[0], data.workers, train_on_all=False)
+    ensemble = run.fit(inputs, cross_validation, run.plan(inputs, cross_validation))
+    out_of_fold = _out_of_fold(inputs[0].clips, held_out, ensemble.logits)
     cross_fitted = out_of_fold.cross_fitted(method=recipe.calibration)
     scores, _ = _score(out_of_fold, held_out, cross_fitted, Resampling(n_resamples=0))
     if scores is None:
@@ -369,16 +374,6 @@ def _with_tensorboard(callbacks: Callbacks, folder: str | Path | None, output: P
             tensorboard(epoch)
 
         yield dataclasses.replace(callbacks, on_epoch=on_epoch)
-
-
-def _cross_validate(
-    run: TrainingRun, inputs: list[MemberInputs], workers: int | None, *, train_on_all: bool
-) -> tuple[EnsembleFit, HeldOut, OutOfFoldPredictions]:
-    """Train all members on each fold and, if wanted, on all clips; the held-out clips and their predictions."""
-    clips = inputs[0].clips
-    held_out, cross_validation = _folds(run, inputs[0], workers, train_on_all=train_on_all)
-    ensemble = run.fit(inputs, cross_validation, run.plan(inputs, cross_validation))
-    return ensemble, held_out, _out_of_fold(clips, held_out, ensemble.logits)
 
 
 def _folds(

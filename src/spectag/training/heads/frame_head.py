@@ -26,8 +26,8 @@ from spectag.scoring.event_scores import DetectionCounts, SoundEvents, count_eve
 from spectag.system.worker_pool import n_usable_cores
 from spectag.training.heads.frame_scenes import NOT_TRAINED, FrameScene, Truth, choose_clips, make_frame_scenes
 from spectag.training.heads.logistic import LinearHead, PrincipalAxes, fit_logistic_heads
+from spectag.training.networks.feature_network import FeatureNetwork
 from spectag.training.networks.frame_graph import FrameGraph
-from spectag.training.networks.published_network import PublishedNetwork
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 
@@ -67,14 +67,14 @@ class FrameModel:
 
 
 def fit_frames(
-    network: PublishedNetwork,
+    network: FeatureNetwork,
     front_end: FrontEnd,
     clips: ClipInputs,
     cross_validation: CrossValidation,
     seed: int,
     callbacks: Callbacks,
 ) -> FrameModel | None:
-    """The network of frames of a frozen network; None if the clips do not allow it, which is logged.
+    """The network of frames of a frozen network that `has_stages`; None if the clips do not allow it, which is logged.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +21,7 @@ from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
 from spectag.models.card_files import front_end_of, network_file
 from spectag.models.clip_windows import ClipWindows, FrameWindows
+from spectag.models.frames_info import FRAME_SECONDS, FramesInfo
 from spectag.models.novelty import NoveltyModel
 from spectag.models.pretrained import audioset_labels, audioset_synonyms
 from spectag.scoring.model_selection import HeldOutLogits
@@ -32,6 +34,7 @@ from spectag.training.heads.novelty import fit_novelty
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, WindowLogits, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.bundle_network import BundleNetwork, FrozenNetwork
+from spectag.training.networks.frame_graph import has_stages
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 
@@ -55,6 +58,14 @@ class MemberInputs:
     def readable_clips(self) -> tuple[Clip, ...]:
         """The clips that can be read, those with noisy labels last."""
         return self.clips.manifest.clips + (self.noisy.manifest.clips if self.noisy else ())
+
+    @property
+    def gives_frames(self) -> bool:
+        """Whether the network gives frames of 80 ms, too: one of EfficientAT whose published weights stay."""
+        mel, takes_log_mels = self.front_end.mel, self.front_end.n_frames_in(1.0) is not None
+        if self.recipe.mode != "frozen" or mel is None or not (takes_log_mels and has_stages(self.store.network)):
+            return False
+        return isclose(FramesInfo().frame_seconds(mel), FRAME_SECONDS)
 
     def frozen_features(
         self,

@@ -19,7 +19,7 @@ from spectag.models.frames_info import FRAMES_OFFSET, FramesInfo
 from spectag.models.network_session import open_session
 from spectag.models.standalone.graph_builder import GraphBuilder, keep_nodes_for
 from spectag.training.heads.logistic import LinearHead
-from spectag.training.networks.feature_network import Weights
+from spectag.training.networks.feature_network import FeatureNetwork, Weights
 from spectag.training.networks.onnx_composition import PRODUCER, strip_notes
 from spectag.training.networks.published_network import PublishedNetwork
 
@@ -123,6 +123,11 @@ class FrameGraph:
         model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
         keep_nodes_for(model.graph, [output])
         return model
+
+
+def has_stages(network: FeatureNetwork) -> bool:
+    """Whether a network gives frames: a published one of EfficientAT whose kernels do not change."""
+    return isinstance(network, PublishedNetwork) and network.name.startswith("mn")
 
 
 def _blocks(n_log_mel: int, info: FramesInfo) -> Iterator[tuple[slice, slice]]:
