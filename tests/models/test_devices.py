@@ -16,6 +16,7 @@ from spectag.models.pretrained import load
 from spectag.models.tagger import Tagger
 from spectag.tagging import parallel
 from spectag.tagging.parallel import chunked, tag_chunks
+from spectag.tagging.ray_engine import tag_on_ray
 
 RATE = 16_000
 CUDA, COREML = "CUDAExecutionProvider", "CoreMLExecutionProvider"
@@ -194,3 +195,9 @@ def test_files_are_tagged_in_one_process_with_an_accelerator_and_in_several_with
     assert devices == ["cpu"]
     for cuda, cpu in zip(tagged["cuda"], tagged["cpu"], strict=True):
         np.testing.assert_array_equal(cuda.files[0].timeline.probabilities, cpu.files[0].timeline.probabilities)
+
+
+def test_ray_refuses_an_accelerator_because_it_tags_on_cpus(bundle, monkeypatch):
+    PretendedRuntime([CUDA]).use(monkeypatch)
+    with pytest.raises(ConfigError, match="Ray tags on the CPUs of its machines, not on cuda"):
+        next(tag_on_ray(Tagger(bundle, device="cuda"), None, []))
