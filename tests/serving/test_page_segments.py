@@ -9,7 +9,9 @@ import pytest
 
 from helpers.paths import PROJECT
 from spectag.config.base import SegmentConfig
+from spectag.models.frames_info import FramesInfo
 from spectag.models.timeline import Timeline, find_segments
+from spectag.serving.sound_answers import joining_of
 
 NODE = shutil.which("node")
 SCRIPT = PROJECT / "src" / "spectag" / "serving" / "static" / "segments.js"
@@ -34,7 +36,11 @@ def in_the_browser(cases, folder):
 
 def case_of(timeline, threshold, config):
     return {
-        "windows": {"starts": timeline.starts.tolist(), "ends": timeline.ends.tolist()},
+        "windows": {
+            "starts": timeline.starts.tolist(),
+            "ends": timeline.ends.tolist(),
+            "frames": joining_of(timeline.frames),
+        },
         "probabilities": timeline.probabilities[:, 0].astype(float).tolist(),
         "options": {
             "threshold": float(threshold),
@@ -58,10 +64,16 @@ def random_case(rng):
     ends = starts + length
     ends[-1] = max(starts[-1] + 0.01, ends[-1] - rng.random() * length / 2, ends[-2] if n > 1 else 0)
     values = np.cumsum(rng.normal(0, 0.25, n)) % 1 if rng.random() < 0.5 else rng.random(n).round(1)
-    timeline = Timeline(starts, ends, values[:, None].astype(np.float32))
+    frames = FramesInfo(
+        closed_frames=int(rng.choice([1, 3, 13])),
+        smooth_frames=int(rng.choice([1, 3, 9])),
+        hysteresis=float(rng.choice([0.3, 0.5])),
+    )
+    frames = frames if rng.random() < 0.5 else None
+    timeline = Timeline(starts, ends, values[:, None].astype(np.float16 if frames else np.float32), frames=frames)
     config = SegmentConfig(
         smooth_windows=[None, 1, 3, 5, 9][rng.integers(5)],
-        hysteresis=float(rng.choice([0.0, 0.5, 0.7, 1.0])),
+        hysteresis=[None, 0.0, 0.5, 0.7, 1.0][rng.integers(5)],
         min_windows=int(rng.integers(1, 4)),
         min_duration_seconds=float(rng.choice([0.0, 0.3, 1.0, 2.5])),
         max_gap_seconds=float(rng.choice([0.0, 0.1, 0.5, 1.0])),

@@ -11,6 +11,7 @@ import pytest
 
 from helpers.paths import TESTS
 from spectag.errors import DataError
+from spectag.models.frames_info import FramesInfo
 from spectag.models.timeline import Timeline
 from spectag.tagging import journal as journal_module
 from spectag.tagging.journal import open_journal
@@ -49,6 +50,21 @@ def test_results_are_read_back_bit_for_bit(tmp_path, monkeypatch):
         assert journal.fingerprints() == {file.file: "7" for file in files}
         names = [file.file for file in reversed(files)]
         assert all(is_equal(*pair) for pair in zip(journal.tagged(names), reversed(files), strict=True))
+
+
+def test_frames_are_read_back_with_how_they_become_segments(tmp_path):
+    edges = np.arange(8) / 12.5
+    probabilities = np.random.default_rng(0).random((7, 4)).astype(np.float16)
+    tagged = TaggedFile("a.wav", Timeline(edges[:-1], edges[1:], probabilities, frames=FramesInfo(hysteresis=0.4)))
+    with open_journal(tmp_path / "j", key="k") as journal:
+        journal.add(tagged, "1")
+        journal.add(make_tagged("b.wav"), "1")
+    with open_journal(tmp_path / "j", key="k") as journal:
+        found, other = journal.tagged(["a.wav", "b.wav"])
+    assert is_equal(found, tagged)
+    assert found.timeline.probabilities.dtype == np.float16
+    assert found.timeline.frames == tagged.timeline.frames
+    assert other.timeline.frames is None
 
 
 def test_skipped_file_keeps_its_reason(tmp_path):

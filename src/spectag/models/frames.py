@@ -117,8 +117,8 @@ class FrameCutter:
 
     def _edges(self, begin: int, end: int, *, is_last: bool) -> FloatArray:
         step = self._frames.hop_length
-        numbers = np.arange(begin // step, -(-end // step) + 1, dtype=np.float64)
-        edges = ((numbers - 0.5) * self._frames.frame_seconds(self._mel)).clip(min=0.0)
+        halves = 2 * np.arange(begin // step, -(-end // step) + 1) - 1  # of a frame: whole numbers round only once
+        edges = np.maximum(halves, 0) * (step * self._mel.hop_length) / (2 * self._mel.sample_rate)
         if is_last:
             edges[-1] = self.n_samples / self.sample_rate
         return edges

@@ -21,6 +21,7 @@ from spectag.audio.spectrogram_drawing import frequency_ticks
 from spectag.audio.spectrogram_tiles import DB_PER_STEP, LOWEST_DB, TILE_COLUMNS, TileScheme, draw_tile
 from spectag.config.base import Config
 from spectag.config.tagging import LONG_RATIO, SEGMENT_WINDOW, TagSettings
+from spectag.models.frames_info import FramesInfo
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
 from spectag.reporting.attribution import attribute
@@ -150,16 +151,16 @@ def _file_beside(sound: Path, name: str) -> Iterator[Path]:
 
 
 def probabilities(limits: AnswerLimits, question: Question) -> dict[str, Any] | Refusal:
-    """The probabilities of all windows; those of the labels that can matter as base64 of float32, label by label."""
+    """The probabilities of all windows or frames, of the labels that can matter, as base64 of float32 by label."""
     tagger = opened_tagger(limits)
-    tagged = tag_chunk(tagger, SEGMENT_WINDOW, 1, Chunk(0, (str(question.path),))).files[0]
+    tagged = tag_chunk(tagger, tagger.segment_window, 1, Chunk(0, (str(question.path),))).files[0]
     timeline = tagged.timeline
     if timeline is None:
         reason = (tagged.reason or "it can't be read").replace(str(question.path), question.name)
         return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
     with _file_beside(question.path, timeline_file(limits.model)) as unfinished:
         _save(unfinished, timeline, tagged.duration_seconds)
-    thresholds = tagger.thresholds_for(SEGMENT_WINDOW)
+    thresholds = tagger.thresholds_for(tagger.segment_window)
     highest = timeline.probabilities.max(axis=0, initial=0.0)
     sent = np.flatnonzero(highest >= np.minimum(thresholds, np.float32(LOWEST_THRESHOLD)))
     values = np.ascontiguousarray(timeline.probabilities[:, sent].T, "<f4")
@@ -168,11 +169,19 @@ def probabilities(limits: AnswerLimits, question: Question) -> dict[str, Any] | 
         "notes": "; ".join(tagged.faults.descriptions()),
         "starts": timeline.starts.tolist(),
         "ends": timeline.ends.tolist(),
+        "frames": joining_of(timeline.frames),
         "labels": [tagger.labels.names[index] for index in sent],
         "thresholds": [float(threshold) for threshold in thresholds[sent]],
         "probabilities": base64.b64encode(values.tobytes()).decode("ascii"),
         "whole": _tags_of_whole(tagger, question.path, tagged.duration_seconds or 0.0),
     }
+
+
+def joining_of(frames: FramesInfo | None) -> dict[str, Any] | None:
+    """How frames become segments, for the page; None: the timeline has windows."""
+    if frames is None:
+        return None
+    return {"closed": frames.closed_frames, "smoothed": frames.smooth_frames, "hysteresis": frames.hysteresis}
 
 
 def _tags_of_whole(tagger: Tagger, path: Path, seconds: float) -> list[dict[str, Any]] | None:
@@ -196,14 +205,17 @@ def _save(path: Path, timeline: Timeline, seconds: float | None) -> None:
     }
     if timeline.novelty is not None:
         arrays["novelty"] = timeline.novelty
+    if timeline.frames is not None:
+        arrays["frames"] = np.array(timeline.frames.model_dump_json())
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def _saved(path: Path, name: str) -> TaggedFile:
     with np.load(path, allow_pickle=False) as arrays:
+        frames = FramesInfo.model_validate_json(str(arrays["frames"])) if "frames" in arrays else None
         novelty = arrays.get("novelty")
-        timeline = Timeline(arrays["starts"], arrays["ends"], arrays["probabilities"], novelty)
+        timeline = Timeline(arrays["starts"], arrays["ends"], arrays["probabilities"], novelty, frames)
         seconds = float(arrays["seconds"][0])
     return TaggedFile(name, timeline, sound_seconds=None if np.isnan(seconds) else seconds)
 
@@ -279,6 +291,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _window_options() -> dict[str, Any]:
+    """For tables with a row for each window, or frame, that the page has."""
     return {"window": SEGMENT_WINDOW.window_seconds, "overlap": SEGMENT_WINDOW.overlap_seconds}
 
 

@@ -30,6 +30,37 @@ export function defaultSmoothing(starts, ends) {
   return starts.length > 2 && inMicroseconds(ends[0] - starts[2]) > 0 ? 3 : 1;
 }
 
+// Values whose gaps shorter than `size` are filled (grey closing): the minimum of the maxima around each value.
+export function gapsClosed(values, size) {
+  if (size === 1 || values.length === 0) return values;
+  return extremes(extremes(values, size, Math.max), size, Math.min);
+}
+
+// The greatest (Math.max) or smallest (Math.min) of each value and its neighbours.
+function extremes(values, size, choose) {
+  const half = (size - 1) / 2, last = values.length - 1;
+  const chosen = new Float32Array(values.length);
+  for (let i = 0; i < values.length; i += 1) {
+    let best = values[i];
+    for (let k = Math.max(0, i - half); k <= Math.min(last, i + half); k += 1) best = choose(best, values[k]);
+    chosen[i] = best;
+  }
+  return chosen;
+}
+
+// What is compared with a threshold; kept for each label, because a slider asks for it again and again.
+const kept = new WeakMap();
+
+function smoothed(windows, probabilities, smoothing) {
+  const { frames = null } = windows;
+  const size = smoothing ?? frames?.smoothed ?? defaultSmoothing(windows.starts, windows.ends);
+  const known = kept.get(probabilities);
+  if (known?.size === size && known.windows === windows) return known.values;
+  const values = medianFiltered(frames ? gapsClosed(probabilities, frames.closed) : probabilities, size);
+  kept.set(probabilities, { size, windows, values });
+  return values;
+}
+
 // The median of each value and its neighbours; the first and last values are repeated beyond the ends.
 export function medianFiltered(values, size) {
   if (size === 1 || values.length === 0) return values;
@@ -54,15 +85,16 @@ function medianOfThree(values) { // the usual size, ten times as fast
   return filtered;
 }
 
-// `windows`: { starts, ends } in seconds. `options`: threshold, hysteresis, smoothing (null: by default), minWindows,
-// minSeconds, maxGap. Returns a list of { start, end, probability }, in the order of time.
+// `windows`: { starts, ends } in seconds; frames have `frames`: { closed, smoothed, hysteresis }, which say how they are
+// joined. `options`: threshold, hysteresis and smoothing (null: by default), minWindows, minSeconds, maxGap. Returns a list of { start, end, probability }, in the order of time.
 export function findSegments(windows, probabilities, options) {
-  const { threshold, hysteresis = 0.7, smoothing = null, minWindows = 1, minSeconds = 0, maxGap = 0 } = options;
+  const { threshold, hysteresis = null, smoothing = null, minWindows = 1, minSeconds = 0, maxGap = 0 } = options;
   const high = Math.fround(threshold);
   if (!probabilities.some((value) => value >= high)) return [];
   const cells = windows.cells ?? cellsOf(windows.starts, windows.ends);
-  const values = medianFiltered(probabilities, smoothing ?? defaultSmoothing(windows.starts, windows.ends));
-  const runs = runsOn(values, high, Math.fround(hysteresis * high), minWindows);
+  const values = smoothed(windows, probabilities, smoothing);
+  const low = Math.fround((hysteresis ?? windows.frames?.hysteresis ?? 0.7) * high);
+  const runs = runsOn(values, high, low, minWindows);
   return joined(runs, cells, values, maxGap).filter((segment) => inMicroseconds(segment.end - segment.start) >= minSeconds);
 }
 

@@ -81,7 +81,7 @@ export class SoundQueue {
     const bytes = Uint8Array.from(atob(answer.probabilities), (letter) => letter.charCodeAt(0));
     const values = new Float32Array(bytes.buffer);
     const count = answer.starts.length;
-    const windows = { starts: answer.starts, ends: answer.ends, cells: cellsOf(answer.starts, answer.ends) };
+    const windows = { starts: answer.starts, ends: answer.ends, cells: cellsOf(answer.starts, answer.ends), frames: answer.frames };
     const known = new Map(this.page.info.labels.map((label) => [label.label, label]));
     if (!answer.labels.every((label) => known.has(label))) throw new Error(strings.tag.otherModel);
     const labels = answer.labels.map((label, i) => ({ ...known.get(label), threshold: answer.thresholds[i], values: values.subarray(i * count, (i + 1) * count) }));

@@ -159,7 +159,7 @@ export const strings = {
     ownThresholds: "the model's own",
     smoothing: "Smoothing",
     automatic: "automatic",
-    windows: (size) => (size === 1 ? "off" : `median of ${size} windows`),
+    windows: (size) => (size === 1 ? "off" : `median of ${size}`),
     least: "Shortest detection",
     seconds: (value) => `${value.toFixed(1)} s`,
     contrast: "Contrast",
