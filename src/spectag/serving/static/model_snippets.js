@@ -9,7 +9,7 @@ export function snippets(model, address) {
   return {
     python: ["import spectag", "", `tagger = spectag.load(${pythonText(model.reference)})`, 'print(tagger.tag("recording.wav"))', 'print(tagger.segments("recording.wav"))'],
     shell: [`spectag tag ${model.shell} recording.wav`, `spectag tag ${model.shell} recording.wav --segments -o segments.csv`],
-    curl: [`curl -F file=@recording.wav${header} ${address}/v1/tag`, `curl -F file=@recording.wav${header} '${address}/v1/segments?window=1.5&overlap=1'`],
+    curl: [`curl -F file=@recording.wav${header} ${address}/v1/tag`, `curl -F file=@recording.wav${header} ${address}/v1/segments`],
     http: [model.needs_token ? "import os\n\nimport requests" : "import requests", "", 'with open("recording.wav", "rb") as file:', `    answer = requests.post("${address}/v1/tag", files={"file": file}${headers})`, 'print(answer.json()["results"])'],
   };
 }
