@@ -32,6 +32,8 @@ class PretendedRuntime:
     on_cpu: Sequence[str] = ()
     """The operators that the accelerators lack."""
     accelerated: Sequence[str] = ("Conv", "Relu", "Gemm")
+    is_old: bool = False
+    """Whether it does not say where operations run."""
     options: list[dict[str, str]] = field(default_factory=list)
     """Those of each session on an accelerator."""
     settings: list[Any] = field(default_factory=list)
@@ -54,7 +56,18 @@ class PretendedRuntime:
         error = self.broken.get(options.get("device_type", provider))
         if error:
             raise RuntimeError(error)
-        return session if error == "" else _PretendedSession(session, provider, self)
+        used = session if error == "" else _PretendedSession(session, provider, self)
+        return _OldSession(used) if self.is_old else used
+
+
+class _OldSession:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "get_provider_graph_assignment_info":
+            raise AttributeError(name)
+        return getattr(self._session, name)
 
 
 class _PretendedSession:

@@ -128,6 +128,20 @@ def test_operations_that_stay_on_the_cpu_are_named_once(bundle, monkeypatch):
     assert warning.endswith("model.onnx: 3 of the 6 operations run on the CPU, not on cuda: Shape, Concat")
 
 
+def test_onnxruntime_that_does_not_say_where_operations_run_is_named_but_used(bundle, monkeypatch):
+    PretendedRuntime([CUDA], is_old=True).use(monkeypatch)
+    tagger = Tagger(bundle)
+    [warning] = heard(tagger)
+    assert "this onnxruntime does not say which operations run on the CPU" in warning
+    assert tagger.runs_on == "cuda"
+
+
+def test_old_onnxruntime_that_silently_takes_the_cpu_is_noticed(bundle, monkeypatch):
+    PretendedRuntime([CUDA], broken={CUDA: ""}, is_old=True).use(monkeypatch)
+    with pytest.raises(ConfigError, match="onnxruntime cannot run"):
+        probabilities(Tagger(bundle, device="cuda"))
+
+
 def test_openvino_says_if_it_finds_no_gpu(bundle, monkeypatch):
     runtime = PretendedRuntime([OPENVINO], broken={"GPU": "Device GPU is not available"}).use(monkeypatch)
     tagger = Tagger(bundle, device="openvino")
