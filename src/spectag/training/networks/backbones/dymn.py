@@ -90,7 +90,8 @@ class _DynamicConvolution(nn.Module):
         shares = torch.softmax(self.residuals(context), dim=1)  # (batch, N_KERNELS)
         if self.kernel > 1 and torch.compiler.is_compiling():
             return self._sum_of_convolutions(maps, shares)
-        kernels = (shares @ self.weight.view(N_KERNELS, -1)).unflatten(1, (self.n_out, -1))  # (batch, n_out, n_inputs)
+        mixed = shares @ self.weight.view(N_KERNELS, -1)
+        kernels = torch.unflatten(mixed, 1, (self.n_out, -1))  # (batch, n_out, n_inputs)
         return self._depthwise(maps, kernels) if self.kernel > 1 else _pointwise(maps, kernels)
 
     def _depthwise(self, maps: Tensor, kernels: Tensor) -> Tensor:
@@ -106,12 +107,13 @@ class _DynamicConvolution(nn.Module):
         weight = self.weight.view(N_KERNELS, self.n_out, self.kernel, self.kernel).transpose(0, 1)
         weight = weight.reshape(self.n_out * N_KERNELS, 1, self.kernel, self.kernel)
         out = functional.conv2d(maps, weight, None, self.stride, self.kernel // 2, groups=self.n_out)
-        return (out.unflatten(1, (self.n_out, N_KERNELS)) * shares[:, None, :, None, None]).sum(dim=2)
+        by_kernel = torch.unflatten(out, 1, (self.n_out, N_KERNELS)) * shares[:, None, :, None, None]
+        return by_kernel.sum(dim=2)
 
 
 def _pointwise(maps: Tensor, kernels: Tensor) -> Tensor:
     """A 1 x 1 convolution of maps (batch, n_in, height, width) with kernels (batch, n_out, n_in)."""
-    return (kernels @ maps.flatten(2)).unflatten(2, maps.shape[2:])
+    return torch.unflatten(kernels @ maps.flatten(2), 2, maps.shape[2:])
 
 
 class _DynamicReLU(nn.Module):
@@ -127,9 +129,9 @@ class _DynamicReLU(nn.Module):
         self.register_buffer("init_v", torch.tensor([1.0] + [0.0] * (2 * _N_PIECES - 1)))  # ReLU
 
     def forward(self, maps: Tensor, context: Tensor) -> Tensor:
-        changes = (2 * torch.sigmoid(self.coef_net(context)) - 1).unflatten(1, (-1, 2 * _N_PIECES))
+        changes = torch.unflatten(2 * torch.sigmoid(self.coef_net(context)) - 1, 1, (-1, 2 * _N_PIECES))
         coefficients = (changes * self.lambdas + self.init_v)[..., None]  # (batch, channels, 4, 1)
-        *slopes, intercept, other_intercept = coefficients.split(1, dim=2)
+        *slopes, intercept, other_intercept = torch.split(coefficients, 1, dim=2)
         return torch.maximum(maps * slopes[0] + intercept, maps * slopes[1] + other_intercept)
 
 
@@ -157,7 +159,7 @@ class _DynamicBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         context = self.context_gen(maps)
-        out = maps
+        out: Tensor = maps
         if self.expands:
             out = self.exp_act(self.exp_norm(self.exp_conv(out, context.vector)))
         out = self.depth_act(self.depth_norm(self.depth_conv(out, context.vector)), context.vector)
