@@ -81,7 +81,7 @@ class Application:
         """Why what was to be opened at the start could not be opened."""
         self.opened: Opened | None = None
         """None while it is being opened."""
-        self._n_workers = workers or n_usable_cores()
+        self._n_workers = workers
         self._temporary: Path | None = None
         self._context = PageContext(
             settings=settings,
