@@ -4,8 +4,10 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
-from scipy.special import expit
+from onnx import TensorProto, helper, numpy_helper
+from scipy.special import expit, logit
 
 import spectag
 from helpers.bundles import LABELS, MEL, make_bundle, make_ensemble, make_ensemble_info, make_info, tone
@@ -17,7 +19,9 @@ from spectag.data.spectrograms.clip_inputs import clip_key
 from spectag.errors import BundleError, ConfigError, DataError, MissingExtraError
 from spectag.evaluation.predictions import predict, predict_out_of_fold
 from spectag.evaluation.recalibration import calibrate
-from spectag.models.bundle import CARD_FILE, DataInfo, WindowThresholds, read_info
+from spectag.models.bundle import CARD_FILE, DataInfo, WindowThresholds, read_info, write_info
+from spectag.models.frames_info import FRAMES_FILE, FRAMES_OFFSET, FramesInfo
+from spectag.models.network_session import open_session
 from spectag.models.out_of_fold import CALIBRATION_FILE, OUT_OF_FOLD_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.scoring.calibration import cross_fit, fit_calibration
 from spectag.scoring.reliability_diagram import calibration_errors, expected_calibration_error
@@ -197,6 +201,57 @@ def test_clips_of_a_recording_count_as_one_for_a_precision(model):
     goal = ThresholdGoal(kind="precision", at_least=0.9)
     for stored, misses_goal in ((clips, False), (few, True)):
         assert calibrate(store(model, stored), goal=goal, method="none").labels[0].misses_goal == misses_goal
+
+
+def with_frames(bundle, logits):
+    """A bundle with a network of frames, whose logits are these plus the mean of the input."""
+    info = read_info(bundle)
+    info = info.model_copy(update={"frames": FramesInfo()})
+    nodes = [
+        helper.make_node("AveragePool", ["inputs"], ["means"], kernel_shape=[MEL.n_mels, 8], strides=[1, 8]),
+        helper.make_node("Add", ["means", FRAMES_OFFSET], ["logits"]),
+        helper.make_node("Squeeze", ["logits", "height"], ["by_label"]),
+        helper.make_node("Transpose", ["by_label"], ["by_frame"], perm=[0, 2, 1]),
+        helper.make_node("Sigmoid", ["by_frame"], ["probabilities"]),
+    ]
+    constants = {FRAMES_OFFSET: np.float32(logits)[None, :, None, None], "height": np.array([2])}
+    tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    inputs = helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [1, 1, MEL.n_mels, "n"])
+    outputs = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [1, "frames", 3])
+    graph = helper.make_graph(nodes, "frames", [inputs], [outputs], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, bundle / FRAMES_FILE)
+    write_info(bundle, info)
+
+
+def probabilities_of_frames(bundle):
+    session = open_session(bundle / FRAMES_FILE, n_threads=1)
+    return session.run(["probabilities"], {"inputs": np.zeros((1, 1, MEL.n_mels, 16), np.float32)})[0][0]
+
+
+@pytest.mark.parametrize("of_windows", [None, (0.3, 0.2, 0.7)])
+def test_frames_at_the_threshold_of_windows_get_the_new_probability_of_such_windows(model, of_windows):
+    info = read_info(model)
+    if of_windows is not None:
+        windows = WindowThresholds(below_seconds=2.0, thresholds=of_windows)
+        write_info(model, info.model_copy(update={"window_thresholds": windows}))
+    at_threshold = logit(of_windows or info.thresholds)
+    with_frames(model, at_threshold)
+    np.testing.assert_allclose(probabilities_of_frames(model)[0], expit(at_threshold), atol=1e-6)
+    result = calibrate(model, in_place=True)
+    np.testing.assert_allclose(probabilities_of_frames(model)[0], result.info.calibration(at_threshold), atol=1e-5)
+    calibrate(model, method="none", in_place=True)
+    thresholds = result.info.thresholds_for(1.5)
+    expected = logit(result.info.calibration(at_threshold)) + result.info.calibration.raw_logits(logit(thresholds))
+    np.testing.assert_allclose(probabilities_of_frames(model)[0], expit(expected - logit(thresholds)), atol=1e-5)
+    assert "frames.onnx" in read_info(model).sha256
+
+
+def test_frames_stay_where_only_thresholds_change(model):
+    with_frames(model, [0.0, 1.0, 2.0])
+    before = (model / FRAMES_FILE).read_bytes()
+    calibrate(model, thresholds={"low": 0.9}, in_place=True)
+    assert (model / FRAMES_FILE).read_bytes() == before
 
 
 def test_old_tagger_is_restored_if_it_cannot_be_replaced(model, monkeypatch):

@@ -281,3 +281,11 @@ def test_cross_fitting_ignores_clips_without_logits_or_fold_and_has_a_default_th
     assert (fitted.thresholds[~left_out, 1] == 0.5).all()
     with pytest.raises(ValueError, match="two or more folds with logits, got 1"):
         cross_fit(logits, truth, np.zeros(40, int))
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic"])
+def test_raw_logits_are_those_before_calibration(rng, method):
+    logits = rng.normal(0, 2, (300, 2))
+    calibration = fit_calibration(logits, rng.random(logits.shape) < expit(2 * logits - 1), method=method)
+    assert calibration is not None
+    np.testing.assert_allclose(calibration.raw_logits(calibration.calibrated_logits(logits)), logits, atol=1e-6)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from scipy.special import logit
+
+from spectag.config.tagging import SEGMENT_WINDOW
 from spectag.data.clips import Clip
 from spectag.errors import BundleError, ConfigError, MissingExtraError
 from spectag.evaluation.background_thresholds import BackgroundThresholds
@@ -17,11 +21,13 @@ from spectag.models.bundle import (
     WindowThresholds,
     check_network_file,
     clean_up_after_kills,
+    read_info,
     replace_when_complete,
     write_info,
 )
+from spectag.models.frames_info import FRAMES_FILE
 from spectag.models.model_card import render_card
-from spectag.models.onnx_file import check_onnx_file
+from spectag.models.onnx_file import check_frames_file, check_onnx_file
 from spectag.models.out_of_fold import CALIBRATION_FILE, OutOfFoldPredictions, write_out_of_fold
 from spectag.scoring.bootstrap import as_json
 from spectag.scoring.calibration import Calibration
@@ -32,6 +38,7 @@ from spectag.system.short_texts import short_repr
 ThresholdOrigin = Literal["fitted", "default", "set"]
 """fitted: to the goal. default: too few clips have the label. set: by hand, in this call."""
 
+_LEAST_DISTANCE = 1e-4  # of a threshold from 0 and 1, before it is converted to a logit
 CHECKED_FILE = "checked.csv"
 """Precision against threshold of each label, in a tagger whose thresholds come from checked detections."""
 
@@ -147,11 +154,14 @@ def write_recalibrated(
     """Write the changed tagger to its own folder or to another, completely or not at all.
 
     The clips of a manifest are stored, so that they can be cross-fitted later; those of an earlier one are deleted. So
-    is an earlier table of checked detections, unless `checked` is the content of a new one.
+    is an earlier table of checked detections, unless `checked` is the content of a new one. With a new calibration, the
+    logits of frames are shifted so that those at the old threshold of windows get the probability that windows get.
     """
     bundle = bundle.resolve()
     destination = bundle if output is None else output
-    network = None
+    network = frames = None
+    if new_curves and info.frames is not None:
+        frames = _shifted_frames(bundle, read_info(bundle), info.calibration)
     if new_curves and not info.members:  # the calibration of an ensemble is not in its networks
         check_network_file(bundle, info, ONNX_FILE)
         check_onnx_file(bundle / ONNX_FILE)
@@ -162,6 +172,8 @@ def write_recalibrated(
             shutil.copytree(bundle, folder, ignore=ignored, dirs_exist_ok=True)
             if network is not None:
                 (folder / ONNX_FILE).write_bytes(network)
+            if frames is not None:
+                (folder / FRAMES_FILE).write_bytes(frames)
             if clips is not None:
                 write_out_of_fold(folder / CALIBRATION_FILE, clips)
             elif new_clips:
@@ -177,14 +189,33 @@ def write_recalibrated(
 
 def _calibrated_network(path: Path, calibration: Calibration | None) -> bytes:
     """A model.onnx with another calibration."""
+    model = _load_network(path)
+    from spectag.models.onnx_calibration import with_calibration
+
+    return bytes(with_calibration(model, calibration).SerializeToString())
+
+
+def _shifted_frames(bundle: Path, before: BundleInfo, calibration: Calibration | None) -> bytes:
+    """A frames.onnx for another calibration of windows."""
+    check_network_file(bundle, before, FRAMES_FILE)
+    check_frames_file(bundle / FRAMES_FILE)
+    model = _load_network(bundle / FRAMES_FILE)
+    from spectag.models.onnx_calibration import with_shifted_frames
+
+    thresholds = np.clip(before.thresholds_for(SEGMENT_WINDOW.window_seconds), _LEAST_DISTANCE, 1 - _LEAST_DISTANCE)
+    logits = logit(thresholds)
+    raw = logits if before.calibration is None else before.calibration.raw_logits(logits)
+    new = raw if calibration is None else calibration.calibrated_logits(raw)
+    return bytes(with_shifted_frames(model, new - logits).SerializeToString())
+
+
+def _load_network(path: Path) -> Any:
+    """The onnx.ModelProto in a file."""
     try:
         import onnx
-
-        from spectag.models.onnx_calibration import with_calibration
     except ImportError as error:
         raise MissingExtraError("onnx", "train", "calibrating a tagger") from error
     try:
-        model = onnx.load(path)
+        return onnx.load(path)
     except Exception as error:  # from protobuf; onnx does not document its exceptions
         raise BundleError(f"{path}: cannot be read: {error}") from error
-    return bytes(with_calibration(model, calibration).SerializeToString())

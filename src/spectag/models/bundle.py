@@ -232,6 +232,13 @@ class BundleInfo(Config):
             return self.window.max_clip_seconds
         return min(max(self.training_sounds.duration_seconds.high, _SHORTEST_CLIP_SECONDS), MAX_SECONDS)
 
+    def thresholds_for(self, window_seconds: float | None) -> tuple[float, ...]:
+        """The threshold of each label for windows of this length; None: for whole clips."""
+        of_windows = self.window_thresholds
+        if window_seconds is None or of_windows is None or window_seconds >= of_windows.below_seconds:
+            return self.thresholds
+        return of_windows.thresholds
+
     @property
     def label_set(self) -> LabelSet:
         """The labels, in the order of the probabilities."""

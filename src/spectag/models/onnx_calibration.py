@@ -1,4 +1,4 @@
-"""Calibration in an ONNX file: nodes from its output `logits` to its output `probabilities`."""
+"""Calibration in an ONNX file: nodes from its output `logits` to its output `probabilities`, and shifts of frames."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from spectag.array_types import Float32Array, FloatArray, IntArray
 from spectag.errors import BundleError
+from spectag.models.frames_info import FRAMES_OFFSET
 from spectag.models.standalone.graph_builder import keep_nodes_for
 from spectag.scoring.calibration import Calibration
 
@@ -52,6 +53,26 @@ def with_calibration(model: onnx.ModelProto, calibration: Calibration | None) ->
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(values, PREFIX + name) for name, values in constants.items())
     return calibrated
+
+
+def with_shifted_frames(model: onnx.ModelProto, shift: FloatArray) -> onnx.ModelProto:
+    """A copy of a network of frames whose logits are shifted, (n_labels,).
+
+    Raises
+    ------
+    BundleError
+        If its logits have no constant to which the shift can be added.
+    """
+    shifted = onnx.ModelProto()
+    shifted.CopyFrom(model)
+    offset = next((tensor for tensor in shifted.graph.initializer if tensor.name == FRAMES_OFFSET), None)
+    if offset is None or list(offset.dims) != [1, len(shift), 1, 1]:
+        raise BundleError(
+            f"the network of frames has no {FRAMES_OFFSET} for {len(shift)} labels; train the tagger again"
+        )
+    values = numpy_helper.to_array(offset) + shift[None, :, None, None]
+    offset.CopyFrom(numpy_helper.from_array(values.astype(np.float32), FRAMES_OFFSET))
+    return shifted
 
 
 def _nodes(calibration: Calibration | None) -> tuple[list[NodeProto], Constants]:

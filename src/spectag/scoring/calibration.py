@@ -115,6 +115,18 @@ class Calibration(Config):
             calibrated += slope * np.clip(z - start, 0, width)
         return calibrated
 
+    def raw_logits(self, logits: ArrayLike) -> FloatArray:
+        """Logits (..., n_labels) before calibration, from those of calibrated probabilities."""
+        inverse = [
+            CalibrationCurve(
+                points=tuple((y, x) for x, y in curve.points),
+                slope_below=1 / curve.slope_below,
+                slope_above=1 / curve.slope_above,
+            )
+            for curve in self.curves
+        ]
+        return Calibration(method=self.method, curves=tuple(inverse)).calibrated_logits(logits)
+
     @cached_property
     def pieces(self) -> PiecewiseLinear:
         """The curves as arrays."""

@@ -187,7 +187,8 @@ def write_bundle(
         info = _info(record, members, weights, difference)
         if record.frames is not None:
             info = info.model_copy(update={"frames": record.frames.info})
-            onnx.save(record.frames.onnx(_thresholds_of_windows(info)), folder / FRAMES_FILE)
+            of_windows = np.array(info.thresholds_for(SEGMENT_WINDOW.window_seconds))
+            onnx.save(record.frames.onnx(of_windows), folder / FRAMES_FILE)
         write_info(folder, info)
         _check_tagging(folder, record, members, weights, checked)
         info = info.model_copy(update={"training_sounds": _training_sounds(folder, record.manifest)})
@@ -392,14 +393,6 @@ def _window_thresholds(fitted: FloatArray | None, of_clips: FloatArray) -> Windo
         below_seconds=windows.seconds + windows.hop_seconds,
         thresholds=tuple(fill_thresholds(fitted, of_clips).tolist()),
     )
-
-
-def _thresholds_of_windows(info: BundleInfo) -> FloatArray:
-    """Those (n_labels,) of the windows from which segments are found without frames."""
-    of_windows, seconds = info.window_thresholds, SEGMENT_WINDOW.window_seconds
-    if of_windows is None or seconds is None or seconds >= of_windows.below_seconds:
-        return np.array(info.thresholds)
-    return np.array(of_windows.thresholds)
 
 
 def _member_infos(members: Sequence[BundleMember], weights: EnsembleWeights) -> tuple[MemberInfo, ...]:

@@ -46,7 +46,7 @@ class FrameGraph:
         self._model, self._stages, strides, sizes = _with_stages(name, weights, n_mels, self.info.block)
         used = [index for index, stride in enumerate(strides) if stride >= _MIN_STRIDE]
         self._stages = [self._stages[index] for index in used]
-        self._strides = [strides[index] for index in used]
+        self.strides = [strides[index] for index in used]
         self.group_sizes = [sizes[index] for index in used]
 
     def features(self, log_mel: Float32Array) -> Float32Array:
@@ -93,7 +93,7 @@ class FrameGraph:
 
     @property
     def _stages_with_strides(self) -> list[tuple[str, int]]:
-        return list(zip(self._stages, self._strides, strict=True))
+        return list(zip(self._stages, self.strides, strict=True))
 
     def _builder(self) -> GraphBuilder:
         """A builder with the number of frames, and the features of each stage."""
