@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.paths import SHARED
 from spectag.audio.mel import band_centers, compute_log_mel, hz_to_mel, mel_filter_bank, mel_to_hz, n_frames
-from spectag.config.backbones import AUDIOSET_MEL
+from spectag.config.backbones import AUDIOSET_MEL, BACKBONES
 from spectag.config.base import MelConfig
 
 REFERENCE = SHARED / "reference" / "mn04.npz"
@@ -117,17 +117,20 @@ def test_kaldi_log_mel_equals_the_reference():
     np.testing.assert_allclose(log_mel, reference["log_mel"], rtol=0, atol=1e-4)
 
 
-def test_kaldi_log_mel_equals_its_definition_in_double_precision(rng):
+@pytest.mark.parametrize("backbone", ["mn04", "mn10_hop5", "mn10_hop25", "mn10_mels40", "mn10_mels256"])
+def test_kaldi_log_mel_equals_its_definition_in_double_precision(backbone, rng):
+    config = BACKBONES[f"{backbone}_audioset"].mel
+    hop_length, n_mels = config.hop_length, config.n_mels
     waveform = (0.1 * rng.standard_normal(9601)).astype(np.float32)
     emphasised = waveform[1:].astype(float) - 0.97 * waveform[:-1]
     spectra = librosa.stft(
-        emphasised, n_fft=1024, win_length=800, hop_length=320, window=np.hanning(800), pad_mode="reflect"
+        emphasised, n_fft=1024, win_length=800, hop_length=hop_length, window=np.hanning(800), pad_mode="reflect"
     )
     mel = 1127 * np.log(1 + np.fft.rfftfreq(1024, 1 / 32_000) / 700)
-    edges = np.linspace(0, 1127 * np.log(1 + 15_000 / 700), 130)
-    triangles = np.array([np.interp(mel, edges[i : i + 3], [0, 1, 0]) for i in range(128)])
+    edges = np.linspace(0, 1127 * np.log(1 + 15_000 / 700), n_mels + 2)
+    triangles = np.array([np.interp(mel, edges[i : i + 3], [0, 1, 0]) for i in range(n_mels)])
     expected = (np.log(triangles @ np.abs(spectra) ** 2 + 1e-5) + 4.5) / 5
-    np.testing.assert_allclose(compute_log_mel(waveform, MN04), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(compute_log_mel(waveform, config), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("frequency", [100.0, 1000.0, 15_500.0])

@@ -52,6 +52,9 @@ def test_table_has_size_licence_score_and_status_of_all_models(run, cache):
     assert rows["audioset-mn04"] == ["527", "32", "0.432", "4.1", "MIT", "not", "downloaded"]
     assert rows["audioset-mn10"] == ["527", "32", "0.471", "19.7", "MIT", "not", "downloaded"]
     assert rows["audioset-mn20"] == ["527", "32", "0.478", "about", "71.8", "MIT", "not", "downloaded"]
+    assert rows["audioset-dymn10"] == ["527", "32", "0.477", "about", "42.3", "MIT", "not", "downloaded"]
+    assert rows["audioset-mn10-hop15"] == ["527", "32", "0.463", "about", "19.6", "MIT", "not", "downloaded"]
+    assert rows["audioset-mn40-ext"] == ["527", "32", "0.487", "about", "274.1", "MIT", "not", "downloaded"]
     assert f"folder: {cache / 'models'}" in done.out
     assert not cache.exists()
 

@@ -25,6 +25,27 @@ def test_weights_have_an_https_url_with_their_file_name(spec):
     assert spec.weights.url.endswith(f"/{spec.weights.file_name}")
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mn10_hop5", {"hop_length": 160}),
+        ("mn10_hop15", {"hop_length": 480}),
+        ("mn10_hop20", {"hop_length": 640}),
+        ("mn10_hop25", {"hop_length": 800}),
+        ("mn10_mels40", {"n_mels": 40}),
+        ("mn10_mels64", {"n_mels": 64}),
+        ("mn10_mels256", {"n_mels": 256}),
+        ("mn40_ext", {}),
+        ("dymn20", {}),
+    ],
+)
+def test_variants_differ_from_the_common_mel_settings_only_by_what_their_names_say(name, change):
+    spec = backbone_spec(f"{name}_audioset")
+    assert spec.mel == AUDIOSET_MEL.model_copy(update=change)
+    assert spec.mel == MelConfig(**spec.mel.model_dump())
+    assert spec.mel_is_fixed
+
+
 @pytest.mark.skipif(not MN04.exists(), reason=f"needs {MN04}")
 def test_checksum_of_mn04_equals_the_published_file():
     assert hashlib.sha256(MN04.read_bytes()).hexdigest() == BACKBONES["mn04_audioset"].weights.sha256

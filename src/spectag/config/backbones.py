@@ -1,7 +1,6 @@
 """The backbones by name: their mel settings, the source of their weights and their licence."""
 
 from dataclasses import dataclass
-from itertools import starmap
 
 from spectag.config.base import MelConfig, parse_config
 from spectag.config.network_cards import is_card, open_card
@@ -64,7 +63,8 @@ class BackboneSpec:
     """A network that can be the backbone of a model.
 
     If `mel_is_fixed`, the weights only work with these mel settings. `weights` is None if a library downloads them, or
-    if there are none.
+    if there are none. `same_graph` is another backbone whose ONNX graph in the package is the same:
+    with other weights, and maybe for another hop.
     """
 
     name: str
@@ -74,6 +74,12 @@ class BackboneSpec:
     licence: str
     weights: WeightsSource | None = None
 
+    same_graph: str | None = None
+
+    @property
+    def graph(self) -> str:
+        """The name of its graph."""
+        return self.same_graph or self.name
 
 @dataclass(frozen=True)
 class PublishedTagger:
@@ -84,25 +90,83 @@ class PublishedTagger:
     mean_average_precision: float
     """On the AudioSet evaluation clips, as published."""
 
+    citation: str
 
-_EFFICIENTAT = (  # name, mean average precision in thousandths, bytes of the parameters, SHA-256
-    ("mn04", 432, 4_066_513, "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"),
-    ("mn05", 443, 5_774_732, None),
-    ("mn10", 471, 19_708_753, "0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e"),
-    ("mn20", 478, 71_832_716, None),
-    ("mn30", 482, 156_638_636, None),
-    ("mn40", 484, 274_099_980, None),
+MOBILENET_CITATION = (
+    "Schmid, Koutini and Widmer, Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation, "
+    "ICASSP 2023, https://arxiv.org/abs/2211.04772"
+)
+DYMN_CITATION = (
+    "Schmid, Koutini and Widmer, Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models, "
+    "IEEE/ACM TASLP 2024, https://arxiv.org/abs/2310.15648"
 )
 
 
-def _efficientat(name: str, precision: int, n_bytes: int, sha256: str | None) -> BackboneSpec:
-    file_name = f"{name}_as_mAP_{precision}.pt"
-    source = WeightsSource(file_name, f"{EFFICIENTAT_RELEASE}/{file_name}", sha256, n_bytes)
-    return BackboneSpec(f"{name}_audioset", AUDIOSET_MEL, True, "AudioSet, 527 labels", "MIT", source)
+@dataclass(frozen=True)
+class _Release:
+    """A file of EfficientAT's release: `name`_audioset is its backbone, and audioset-`name` with dashes its tagger."""
 
 
+    name: str
+    file_name: str
+    precision: int  # mean average precision, in thousandths
+    n_bytes: int  # of the parameters, if the SHA-256 is not known
+    sha256: str | None = None
+    same_graph: str | None = None
+    hop_length: int = AUDIOSET_MEL.hop_length
+    n_mels: int = AUDIOSET_MEL.n_mels
+
+    @property
+    def backbone(self) -> BackboneSpec:
+        mel = AUDIOSET_MEL.model_copy(update={"hop_length": self.hop_length, "n_mels": self.n_mels})
+        source = WeightsSource(self.file_name, f"{EFFICIENTAT_RELEASE}/{self.file_name}", self.sha256, self.n_bytes)
+        same_graph = self.same_graph and f"{self.same_graph}_audioset"
+        return BackboneSpec(f"{self.name}_audioset", mel, True, "AudioSet, 527 labels", "MIT", source, same_graph)
+
+    @property
+    def tagger(self) -> PublishedTagger:
+        name = f"audioset-{self.name.replace('_', '-')}"
+        citation = DYMN_CITATION if self.name.startswith("dymn") else MOBILENET_CITATION
+        return PublishedTagger(name, self.backbone.name, self.precision / 1000, citation)
+
+
+_MN10_BYTES = 19_605_292
+_MN04_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
+_MN10_SHA256 = "0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e"
+
+
+def _mn10_for_hop(milliseconds: int, precision: int) -> _Release:
+    name, file_name = f"mn10_hop{milliseconds}", f"mn10_as_hop_{milliseconds}_mAP_{precision}.pt"
+    hop_length = milliseconds * AUDIOSET_MEL.sample_rate // 1000
+    return _Release(name, file_name, precision, _MN10_BYTES, same_graph="mn10", hop_length=hop_length)
+
+
+def _mn10_for_bands(n_mels: int, precision: int) -> _Release:
+    name, file_name = f"mn10_mels{n_mels}", f"mn10_as_mels_{n_mels}_mAP_{precision}.pt"
+    return _Release(name, file_name, precision, _MN10_BYTES, n_mels=n_mels)
+
+
+_EFFICIENTAT = (
+    _Release("mn04", "mn04_as_mAP_432.pt", 432, 4_066_513, _MN04_SHA256),
+    _Release("mn05", "mn05_as_mAP_443.pt", 443, 5_774_732),
+    _Release("mn10", "mn10_as_mAP_471.pt", 471, 19_708_753, _MN10_SHA256),
+    _Release("mn20", "mn20_as_mAP_478.pt", 478, 71_832_716),
+    _Release("mn30", "mn30_as_mAP_482.pt", 482, 156_638_636),
+    _Release("mn40", "mn40_as_mAP_484.pt", 484, 274_099_980),
+    _Release("mn40_ext", "mn40_as_ext_mAP_487.pt", 487, 274_099_980, same_graph="mn40"),
+    _Release("dymn04", "dymn04_as.pt", 450, 7_888_740),
+    _Release("dymn10", "dymn10_as.pt", 477, 42_300_740),
+    _Release("dymn20", "dymn20_as_mAP_493.pt", 493, 160_077_252),
+    _mn10_for_hop(5, 475),
+    _mn10_for_hop(15, 463),
+    _mn10_for_hop(20, 456),
+    _mn10_for_hop(25, 447),
+    _mn10_for_bands(40, 453),
+    _mn10_for_bands(64, 461),
+    _mn10_for_bands(256, 474),
+)
 _SPECS = (
-    *starmap(_efficientat, _EFFICIENTAT),
+    *(release.backbone for release in _EFFICIENTAT),
     BackboneSpec("efficientnet_lite0", IMAGE_MEL, False, "ImageNet", "Apache-2.0"),
     BackboneSpec("convnext_tiny", IMAGE_MEL, False, "ImageNet", "BSD-3-Clause"),
     BackboneSpec("scratch", IMAGE_MEL, False, "nothing", "Apache-2.0"),
@@ -110,11 +174,8 @@ _SPECS = (
 BACKBONES = {spec.name: spec for spec in _SPECS}
 TIMM = "timm/"
 
-PUBLISHED = {
-    f"audioset-{name}": PublishedTagger(f"audioset-{name}", f"{name}_audioset", precision / 1000)
-    for name, precision, _, _ in _EFFICIENTAT
-}
-"""The models of Schmid et al. (2023); scores from the README of github.com/fschmid56/EfficientAT."""
+PUBLISHED = {release.tagger.name: release.tagger for release in _EFFICIENTAT}
+"""The models of Schmid et al.; scores from the README of github.com/fschmid56/EfficientAT and its file names."""
 
 
 def backbone_spec(name: str) -> BackboneSpec:

@@ -61,8 +61,9 @@ class TrainSettings(Config):
     """frozen fits a head on a fixed backbone, in seconds. finetune trains the backbone as well."""
 
     backbone: str = "mn04_audioset"
-    """Network that computes the features: mn04_audioset, mn05 to mn40_audioset, efficientnet_lite0, convnext_tiny,
-    timm/NAME, scratch, or a network card (card.toml, or a name of spectag models --all)."""
+    """Network that computes the features: mn04_audioset, mn05 to mn40_audioset, dymn04 to dymn20_audioset, a variant of
+    mn10 such as mn10_hop20_audioset, efficientnet_lite0, convnext_tiny, timm/NAME, scratch, or a network card
+    (card.toml, or a name of spectag models --all)."""
 
     pretrained: bool = True
     """Start from the published weights of the backbone."""

@@ -54,10 +54,6 @@ WINDOW = WindowConfig(max_clip_seconds=10.0)
 BUILD_VERSION = 1
 """Increased when bundles are built in another way, so that those in the cache are built again."""
 
-CITATION = (
-    "Schmid, Koutini and Widmer, Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation, "
-    "ICASSP 2023, https://arxiv.org/abs/2211.04772"
-)
 AUDIOSET = "AudioSet (Gemmeke et al., ICASSP 2017), labels by Google under CC BY 4.0"
 
 _ALTERNATIVES = "or run `spectag models download` on a machine with a connection and copy the cache"
@@ -183,7 +179,7 @@ def published_name(bundle: Path) -> str | None:
 
 
 def published_taggers() -> list[PublishedTaggerStatus]:
-    """All published taggers, smallest first."""
+    """All published taggers: by family, smallest first, and then variants of mn10."""
     return [_status(tagger) for tagger in PUBLISHED.values()]
 
 
@@ -370,7 +366,7 @@ def _info(tagger: PublishedTagger, weights_sha256: str) -> BundleInfo:
         metrics={
             "mean_average_precision": tagger.mean_average_precision,
             "on": "AudioSet's evaluation clips",
-            "source": CITATION,
+            "source": tagger.citation,
         },
         data=DataInfo(name=AUDIOSET, n_clips=None, n_clips_per_label=None, fingerprint=None),
         onnx_difference=None,

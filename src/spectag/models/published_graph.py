@@ -11,6 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from spectag.config.backbones import BACKBONES
+
 _FATAL = 4  # onnxruntime's log level; it raises its errors as well
 
 
@@ -25,7 +27,8 @@ def published_graph(backbone: str) -> bytes:
 
 
 def _file(backbone: str) -> Any:
-    return files("spectag.models") / "graphs" / f"{backbone}.onnx.gz"
+    graph = BACKBONES[backbone].graph if backbone in BACKBONES else backbone
+    return files("spectag.models") / "graphs" / f"{graph}.onnx.gz"
 
 
 def open_with_weights(graph: bytes, tensors: Mapping[str, NDArray[Any]], *, save_to: Path | None = None) -> Any:

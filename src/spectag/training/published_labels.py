@@ -7,11 +7,12 @@ from typing import Self
 import numpy as np
 
 from spectag.array_types import BoolArray, FloatArray, IntArray
+from spectag.config.backbones import PUBLISHED
 from spectag.data.labels import LabelSet, spelling_of
 from spectag.data.readers.delimited_text import abbreviate
 from spectag.errors import ConfigError
 from spectag.models.bundle import ExtensionInfo
-from spectag.models.pretrained import AUDIOSET, CITATION, THRESHOLD, audioset_labels
+from spectag.models.pretrained import AUDIOSET, THRESHOLD, audioset_labels
 from spectag.scoring.calibration import Calibration
 from spectag.scoring.calibration_curves import linear_curve
 from spectag.training.heads.head_weights import HeadWeights
@@ -61,7 +62,8 @@ class PublishedLabels:
     @property
     def info(self) -> ExtensionInfo:
         """For spectag.json."""
-        return ExtensionInfo(model=self.model, n_labels=len(self.names), data=AUDIOSET, source=CITATION)
+        citation = PUBLISHED[self.model].citation
+        return ExtensionInfo(model=self.model, n_labels=len(self.names), data=AUDIOSET, source=citation)
 
     def with_thresholds(
         self, thresholds: FloatArray, is_fitted: BoolArray, of_windows: FloatArray | None

@@ -76,7 +76,14 @@ class Exported:
 
 
 @pytest.fixture(
-    scope="module", params=[("scratch", 40), ("mn04_audioset", 128), ("efficientnet_lite0", 64)], ids=lambda p: p[0]
+    scope="module",
+    params=[
+        ("scratch", 40),
+        ("mn04_audioset", 128),
+        ("efficientnet_lite0", 64),
+        pytest.param(("dymn04_audioset", 128), marks=pytest.mark.slow),  # tracing takes a minute
+    ],
+    ids=lambda p: p[0],
 )
 def model(request, tmp_path_factory):
     return Exported(tmp_path_factory.mktemp("export"), *request.param)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from spectag.config.backbones import AUDIOSET_MEL, PUBLISHED
+from spectag.config.backbones import BACKBONES, PUBLISHED
 from spectag.training.networks.backbones.base import Backbone
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.network import FeatureExtractor
@@ -53,7 +53,7 @@ def graph_without_weights(name: str) -> onnx.ModelProto:
     """
     network, is_image_network = _Outputs(build_backbone(name, pretrained=False)).eval(), name == _IMAGE_NETWORK
     axes = {0: Dynamic, 2: Dynamic, 3: Dynamic} if is_image_network else {0: Dynamic, 3: Dynamic}
-    example = torch.zeros(2, 1, AUDIOSET_MEL.n_mels, _N_FRAMES)
+    example = torch.zeros(2, 1, BACKBONES[name].mel.n_mels, _N_FRAMES)
     names = ["features"] if is_image_network else list(OUTPUTS)
     model = trace(network, example, "inputs", names, axes, optimize=False)
     weights = {initializer.name: initializer for initializer in model.graph.initializer if _is_weight(initializer)}
@@ -98,8 +98,9 @@ def _without_values(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def write_graphs(folder: Path) -> None:
-    """Write the graphs of all published networks."""
-    for name in (*(model.backbone for model in PUBLISHED.values()), _IMAGE_NETWORK):
+    """Write the graphs of all published networks. Networks that differ only by their hop have the same."""
+    names = dict.fromkeys(BACKBONES[model.backbone].graph for model in PUBLISHED.values())
+    for name in (*names, _IMAGE_NETWORK):
         content = graph_without_weights(name).SerializeToString(deterministic=True)
         (folder / f"{name}.onnx.gz").write_bytes(gzip.compress(content, mtime=0))
 

@@ -99,7 +99,7 @@ class PublishedNetwork(FeatureNetwork):
         """The number of features of each stage; these networks accept inputs of any size."""
         graph = self._model.graph
         groups = _node_of(graph, "features").input if self.kind == "all" else [_mean_of_last_stage(graph)]
-        inferred = shape_inference.infer_shapes(self._model).graph.value_info
+        inferred = shape_inference.infer_shapes(self._model, data_prop=True).graph.value_info
         shapes = {value.name: value.type.tensor_type.shape for value in inferred}
         return [shapes[name].dim[1].dim_value for name in groups]
 
@@ -155,10 +155,15 @@ def _features_model(graph: onnx.ModelProto, kind: FeaturesKind) -> onnx.ModelPro
 
 
 def _fold_batch_normalization(graph: onnx.GraphProto) -> None:
-    """Make each batch normalisation part of the convolution before it, which has no bias."""
+    """Make each batch normalisation part of the convolution before it, which has no bias.
+
+    A convolution whose kernel depends on the clip consists of other operators, and keeps its normalisation.
+    """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
         convolution, epsilon = _node_of(graph, norm.input[0]), next(a.f for a in norm.attribute if a.name == "epsilon")
+        if convolution.op_type != "Conv":
+            continue
         kernel, bias = tensors[convolution.input[1]], tensors[norm.input[2]]
         scale, offset, mean, variance = (numpy_helper.to_array(tensors[name]) for name in norm.input[1:])
         factor = scale / np.sqrt(variance + np.float32(epsilon))
