@@ -73,13 +73,13 @@ class BackboneSpec:
     pretrained_on: str
     licence: str
     weights: WeightsSource | None = None
-
     same_graph: str | None = None
 
     @property
     def graph(self) -> str:
         """The name of its graph."""
         return self.same_graph or self.name
+
 
 @dataclass(frozen=True)
 class PublishedTagger:
@@ -89,8 +89,8 @@ class PublishedTagger:
     backbone: str
     mean_average_precision: float
     """On the AudioSet evaluation clips, as published."""
-
     citation: str
+
 
 MOBILENET_CITATION = (
     "Schmid, Koutini and Widmer, Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation, "
@@ -105,7 +105,6 @@ DYMN_CITATION = (
 @dataclass(frozen=True)
 class _Release:
     """A file of EfficientAT's release: `name`_audioset is its backbone, and audioset-`name` with dashes its tagger."""
-
 
     name: str
     file_name: str
@@ -165,6 +164,7 @@ _EFFICIENTAT = (
     _mn10_for_bands(64, 461),
     _mn10_for_bands(256, 474),
 )
+
 _SPECS = (
     *(release.backbone for release in _EFFICIENTAT),
     BackboneSpec("efficientnet_lite0", IMAGE_MEL, False, "ImageNet", "Apache-2.0"),

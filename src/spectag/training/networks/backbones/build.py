@@ -50,6 +50,12 @@ def _architecture(spec: BackboneSpec) -> Backbone:
     return imagenet.TimmBackbone(spec.name.removeprefix(TIMM))
 
 
+def _audioset_network(name: str) -> AudiosetNetwork:
+    """The network of a backbone such as mn04_audioset or dymn10_audioset: the digits are tenths of its width."""
+    family, width = name.split("_")[0][:-2], int(name.split("_")[0][-2:]) / 10
+    return DynamicMobileNet(width) if family == "dymn" else MobileNet(width)
+
+
 def _load_published(backbone: Backbone, spec: BackboneSpec) -> None:
     path = backbone.local_file() or (find_weights(spec.weights, backbone=spec.name) if spec.weights else None)
     if path is None:
@@ -59,12 +65,6 @@ def _load_published(backbone: Backbone, spec: BackboneSpec) -> None:
         backbone.load_published(path)
     except Exception as error:  # torch's loader raises errors of any class
         raise WeightsError(
-def _audioset_network(name: str) -> AudiosetNetwork:
-    """The network of a backbone such as mn04_audioset or dymn10_audioset: the digits are tenths of its width."""
-    family, width = name.split("_")[0][:-2], int(name.split("_")[0][-2:]) / 10
-    return DynamicMobileNet(width) if family == "dymn" else MobileNet(width)
-
-
             f"{path}: not the published weights of {spec.name}: {first_line(error)}; delete the file and download it "
             "again"
         ) from error
