@@ -17,6 +17,7 @@ from spectag.models.frames_info import FramesInfo
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import find_segments
+from spectag.training.networks.frame_graph import _blocks
 
 RATE = 16_000
 SMALL = FramesInfo(block=128, context=16)
@@ -34,25 +35,26 @@ def changing_sound(rng, seconds, sample_rate=RATE):
     return (levels[:n_samples] * rng.normal(0, 0.2, n_samples)).astype(np.float32)
 
 
-def blocks_of(waveform, sample_rate, mel, n_samples):
-    pieces = [waveform[begin : begin + n_samples] for begin in range(0, len(waveform), n_samples)]
-    return list(FrameCutter(sample_rate, mel, FRAMES).cut(pieces))
-
-
 @pytest.mark.parametrize("mel", [FRAMES_MEL, AUDIOSET_MEL, MelConfig(n_fft=1_023, top_db=None)])
 @pytest.mark.parametrize("sample_rate", [16_000, 22_050, 44_100])
-def test_log_mels_of_blocks_are_those_of_the_whole_sound(rng, mel, sample_rate):
-    sound = changing_sound(rng, 3.2 * SMALL.block * mel.hop_length / mel.sample_rate, sample_rate)
-    whole = compute_log_mel(resample(sound, sample_rate, mel.sample_rate), mel)
-    end = 0
-    for block in FrameCutter(sample_rate, mel, SMALL).cut(np.array_split(sound, 7)):
-        begin, own = end, block.n_own_log_mel
-        log_mel = block.log_mel(FrontEnd(mel=mel))[0]
-        assert log_mel.shape[1] == block.n_log_mel
-        first = begin - block.n_context
-        assert log_mel == pytest.approx(whole[:, first : first + log_mel.shape[1]], abs=1e-4)
-        end += own
-    assert end == whole.shape[1]
+def test_blocks_are_those_of_the_training_with_the_log_mel_of_the_whole_sound(rng, mel, sample_rate):
+    for n_blocks in (0.4, 1.0, 3.2):
+        sound = changing_sound(rng, n_blocks * SMALL.block * mel.hop_length / mel.sample_rate, sample_rate)
+        whole = compute_log_mel(resample(sound, sample_rate, mel.sample_rate), mel)
+        blocks = list(FrameCutter(sample_rate, mel, SMALL).cut(np.array_split(sound, 7)))
+        for block, (part, used) in zip(blocks, _blocks(-(-whole.shape[1] // 8) * 8, SMALL), strict=True):
+            assert block.log_mel(FrontEnd(mel=mel))[0] == pytest.approx(whole[:, part], abs=1e-4)
+            assert (block.n_before, block.n_before + block.n_frames) == (used.start, used.stop)
+
+
+@pytest.mark.parametrize("n_read", [50, 500, 7_919, 10**6])
+def test_blocks_do_not_depend_on_how_a_sound_is_read(rng, n_read):
+    sound = changing_sound(rng, 9.1)
+    pieces = [sound[begin : begin + n_read] for begin in range(0, len(sound), n_read)]
+    found, expected = (list(FrameCutter(RATE, FRAMES_MEL, SMALL).cut(blocks)) for blocks in (pieces, [sound]))
+    for block, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(block.edges, other.edges)
+        np.testing.assert_array_equal(block.log_mel(FrontEnd(mel=FRAMES_MEL)), other.log_mel(FrontEnd(mel=FRAMES_MEL)))
 
 
 @pytest.mark.parametrize("seconds", [0.03, 3.0, 35.0, 47.3])
@@ -77,15 +79,6 @@ def test_frames_follow_each_other_from_the_start_to_the_end_of_the_sound(tagger,
     assert (
         timeline.ends[-1] - timeline.starts[-1] <= 1.5 * step + 1e-9
     )  # a rest shorter than half a frame belongs to it
-
-
-def test_block_is_never_short_unless_the_sound_is(rng):
-    step = FRAMES.block - 2 * FRAMES.context
-    for n_frames in rng.integers(step, 5 * step, 10):
-        sound = np.zeros(n_frames * FRAMES_MEL.hop_length, np.float32)
-        lengths = [block.n_own_log_mel for block in blocks_of(sound, RATE, FRAMES_MEL, 16_000)]
-        assert all(length == step for length in lengths[:-1])
-        assert step / 2 <= lengths[-1] <= 1.6 * step
 
 
 def test_onset_and_offset_are_found_within_a_frame(tagger):
@@ -118,16 +111,27 @@ def test_segments_equal_those_of_the_timeline_with_the_settings_of_the_user(tagg
         ]
 
 
-def test_novelty_is_that_of_excerpts_as_long_as_training_clips():
-    spans = []
+@pytest.mark.parametrize(
+    ("n_seconds", "expected"),
+    [
+        (9.6, [(0.0, 4.76), (4.76, 9.6)]),  # two clips
+        (2.0, [(0.0, 2.0)]),
+        (11.0, [(0.0, 4.76), (4.76, 9.56), (6.0 - 0.72, 10.28)]),  # the last block begins at 0.72 s
+    ],
+)
+def test_novelty_is_that_of_excerpts_as_long_as_training_clips(n_seconds, expected):
+    spans, values = [], []
 
-    def novelty_of(begin, end):
-        spans.append((begin, end))
+    def novelty_of(start, end):
+        spans.append((start, end))
         return len(spans)
 
-    assert novelty_of_frames(5, 2, novelty_of).tolist() == [1, 1, 2, 2, 2]
-    assert spans == [(0.0, 0.4), (0.4, 1.0)]
-    assert novelty_of_frames(2, 5, novelty_of).tolist() == [3, 4]
+    for block in FrameCutter(RATE, FRAMES_MEL, FRAMES).cut([np.zeros(round(n_seconds * RATE), np.float32)]):
+        values.append(novelty_of_frames(block, 5.0, novelty_of))
+        assert len(values[-1]) == block.n_frames
+    assert [start for start, _ in spans] == pytest.approx([start for start, _ in expected], abs=0.09)
+    assert [end for _, end in spans] == pytest.approx([end for _, end in expected], abs=0.09)
+    assert sorted(set(np.concatenate(values).tolist())) == list(range(1, len(expected) + 1))
 
 
 def test_missing_or_other_network_of_frames_is_refused(tmp_path):
@@ -150,7 +154,7 @@ def test_frames_of_a_model_without_them_are_refused(tmp_path):
 
 def test_probabilities_that_are_not_finite_are_refused_with_their_time(tagger, monkeypatch):
     def of_block(self, block, log_mel):
-        values = np.zeros((len(block.edges) - 1, 3), np.float16)
+        values = np.zeros((block.n_frames, 3), np.float16)
         values[(block.edges[:-1] >= 15.0) & (block.edges[:-1] < 15.2)] = np.nan
         return values
 

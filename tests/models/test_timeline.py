@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.ndimage import grey_closing
 
 from spectag.config.base import SegmentConfig, parse_config
 from spectag.errors import ConfigError
+from spectag.models.frames_info import FramesInfo
 from spectag.models.timeline import (
     Segment,
     Timeline,
@@ -374,3 +376,44 @@ def test_segments_need_a_threshold_for_each_label_and_times():
 def test_invalid_segment_settings_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(values, SegmentConfig, source="tag.toml")
+
+
+def frames_of(rng, n_frames=400):
+    """Probabilities of frames of 80 ms that rise and fall, with gaps."""
+    levels = np.repeat(rng.choice([0.1, 0.35, 0.9], n_frames // 8), 8) + rng.normal(0, 0.15, n_frames)
+    edges = np.arange(n_frames + 1) * 0.08
+    return edges, levels.clip(0, 1).astype(np.float16)[:, None]
+
+
+def test_frames_are_closed_then_smoothed_as_the_model_says(rng):
+    edges, values = frames_of(rng)
+    frames = FramesInfo(closed_frames=5, smooth_frames=9, hysteresis=0.6)
+    found = find_segments(
+        Timeline(edges[:-1], edges[1:], values, frames=frames), np.full(1, 0.5, np.float32), SegmentConfig()
+    )
+    closed = grey_closing(values.astype(np.float32), (5, 1), mode="nearest")
+    plain = Timeline(edges[:-1], edges[1:], closed)
+    expected = find_segments(plain, np.full(1, 0.5, np.float32), SegmentConfig(smooth_windows=9, hysteresis=0.6))
+    assert len(found) > 5
+    assert found == expected
+
+
+def test_settings_of_the_user_win_over_those_of_the_frames(rng):
+    edges, values = frames_of(rng)
+    frames = FramesInfo(closed_frames=1)
+    timeline, limits = Timeline(edges[:-1], edges[1:], values, frames=frames), np.full(1, 0.5, np.float32)
+    chosen = SegmentConfig(smooth_windows=1, hysteresis=0.9)
+    as_windows = Timeline(edges[:-1], edges[1:], values.astype(np.float32))
+    assert find_segments(timeline, limits, chosen) == find_segments(as_windows, limits, chosen)
+    assert find_segments(timeline, limits, chosen) != find_segments(timeline, limits, SegmentConfig())
+
+
+def test_windows_end_at_seven_tenths_of_the_threshold_by_default(rng):
+    edges, values = frames_of(rng)
+    windows, limits = Timeline(edges[:-1], edges[1:], values.astype(np.float32)), np.full(1, 0.5, np.float32)
+    assert find_segments(windows, limits, SegmentConfig()) == find_segments(
+        windows, limits, SegmentConfig(hysteresis=0.7)
+    )
+    assert find_segments(windows, limits, SegmentConfig()) != find_segments(
+        windows, limits, SegmentConfig(hysteresis=0.5)
+    )

@@ -1,5 +1,6 @@
 """The frames of a sound: a network gives a probability for each of them from blocks of the log_mel that overlap."""
 
+import itertools
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -28,32 +29,35 @@ from spectag.models.timeline import Timeline
 
 @dataclass(frozen=True)
 class FrameBlock(Window):
-    """A part of a sound whose frames are computed together. Its waveform is without what surrounds it."""
+    """A part of a sound that the network of frames gets at once, and which of its frames are used."""
 
     edges: FloatArray
-    """Start of each frame, and end of the last one, in seconds, (n_frames + 1,)."""
+    """Start of each used frame, and end of the last one, in seconds, (n_frames + 1,)."""
+    n_before: int
+    """Frames before the first used one."""
     surrounded: Waveform
-    """The part with the sound before and after it that its log_mel and the network need."""
+    """The part with the sound before and after it that its log_mel needs."""
     n_dropped: int
-    """Frames of its log_mel that are wrong, because something is missing before them."""
-    n_context: int
-    """Frames of its log_mel that the network sees before the part."""
-    n_own_log_mel: int
-    """Frames of its log_mel in the part itself."""
+    """Frames of the log_mel of `surrounded` before that of the part."""
     n_log_mel: int
-    """Frames of its log_mel that the network gets."""
+    """Frames of the log_mel of the part."""
+
+    @property
+    def n_frames(self) -> int:
+        """The number of used frames."""
+        return len(self.edges) - 1
 
     def log_mel(self, front_end: FrontEnd) -> Float32Array:
-        """The input (1, n_mels, n) of the network: the part and its context."""
+        """The input (1, n_mels, n) of the network."""
         log_mel = front_end.input_of_waveform(self.surrounded)
         return log_mel[:, :, self.n_dropped : self.n_dropped + self.n_log_mel]
 
 
 class FrameCutter:
-    """Cuts a sound into blocks of frames while it is read. Their number does not change the memory that is needed.
+    """Cuts a sound into the blocks of `FramesInfo.blocks` while it is read. A rest of a frame is one, too.
 
-    The last block is up to one and a half as long as the others, so that no block is short unless the sound is. The
-    log_mel of a block equals that of the whole sound.
+    The memory does not depend on the length of the sound. The log_mel of a block equals that part of the log_mel of the
+    whole sound.
 
     Parameters
     ----------
@@ -68,22 +72,27 @@ class FrameCutter:
         self.n_samples = 0
         """Received so far."""
         self._mel, self._frames = mel, frames
-        self._step = frames.block - 2 * frames.context
         self._margin = -(-(mel.n_fft // 2 + 1) // mel.hop_length)  # log_mel frames that an edge of the sound changes
-        self._least_rest = max(self._step // 2, frames.context + self._margin + 1)
         self._sound, self._first = np.empty(0, np.float32), 0
         """The samples that are still needed, and the number of the first."""
 
     def cut(self, blocks: Iterable[Waveform]) -> Iterator[FrameBlock]:
         """Yield the blocks of a sound, given as mono blocks (n_samples,) of any size."""
-        begin = 0  # of the next block, in frames of the log_mel
+        size, context, hop = self._frames.block, self._frames.context, self._mel.hop_length
+        begin, last = 0, size  # first frame of the log_mel that is not used yet, and end of the next block
         for samples in resampled_blocks(self._counted(blocks), self.sample_rate, self._mel.sample_rate):
             self._sound = np.concatenate([self._sound, samples])
-            while self._end >= (begin + self._step + self._least_rest) * self._mel.hop_length:
-                yield self._block(begin, begin + self._step, is_last=False)
-                begin += self._step
-        if self._end:
-            yield self._block(begin, n_frames(self._end, self._mel), is_last=True)
+            while self._end > (last + self._margin) * hop:
+                yield self._block(last - size, last, begin, last - context, is_last=False)
+                begin, last = last - context, last - 2 * context + size
+        if not self._end:
+            return
+        n_log_mel = n_frames(self._end, self._mel)
+        while last < n_log_mel:
+            yield self._block(last - size, last, begin, last - context, is_last=False)
+            begin, last = last - context, last - 2 * context + size
+        first = max(0, n_log_mel + -n_log_mel % self._frames.hop_length - size)
+        yield self._block(first, n_log_mel, begin, n_log_mel, is_last=True)
 
     def _counted(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
         for block in blocks:
@@ -94,25 +103,23 @@ class FrameCutter:
     def _end(self) -> int:
         return self._first + len(self._sound)
 
-    def _block(self, begin: int, end: int, *, is_last: bool) -> FrameBlock:
-        """The block of the frames of the log_mel from `begin` to `end`."""
+    def _block(self, first: int, last: int, begin: int, end: int, *, is_last: bool) -> FrameBlock:
+        """A block from `first` to `last`, of which `begin` to `end` is used: all in frames of the log_mel."""
         hop, rate = self._mel.hop_length, self._mel.sample_rate
-        n_context, n_after = min(self._frames.context, begin), 0 if is_last else self._frames.context
-        first = max(0, begin - n_context - self._margin)
-        self._drop_before(first * hop)
-        stop = self._end if is_last else (end + n_after + self._margin) * hop + 1
+        start = max(0, first - self._margin)
+        self._drop_before(start * hop)  # and not more: the last block may begin shortly after the one before it
+        stop = min(self._end, (last + self._margin) * hop + 1)
         surrounded = self._sound[: stop - self._first]
-        own = slice(begin * hop - self._first, None if is_last else end * hop - self._first)
+        end_of_block = min(self._end, last * hop)
         return FrameBlock(
-            start_seconds=begin * hop / rate,
-            end_seconds=(self._end if is_last else end * hop) / rate,
-            waveforms={rate: surrounded[own]},
+            start_seconds=first * hop / rate,
+            end_seconds=end_of_block / rate,
+            waveforms={rate: self._sound[first * hop - self._first : end_of_block - self._first]},
             edges=self._edges(begin, end, is_last=is_last),
+            n_before=(begin - first) // self._frames.hop_length,
             surrounded=surrounded,
-            n_dropped=begin - n_context - first,
-            n_context=n_context,
-            n_own_log_mel=end - begin,
-            n_log_mel=n_context + end - begin + n_after,
+            n_dropped=first - start,
+            n_log_mel=last - first,
         )
 
     def _edges(self, begin: int, end: int, *, is_last: bool) -> FloatArray:
@@ -171,14 +178,13 @@ class FrameNetwork(NetworkSession):
         return probabilities
 
     def of_block(self, block: FrameBlock, log_mel: Float32Array) -> NDArray[np.float16]:
-        """Probabilities (n_frames, n_labels) of the frames of a block, without its context."""
-        first = block.n_context // self._frames.hop_length
-        return self.probabilities(log_mel)[first : first + len(block.edges) - 1].astype(np.float16)
+        """Probabilities (n_frames, n_labels) of the used frames of a block."""
+        return self.probabilities(log_mel)[block.n_before : block.n_before + block.n_frames].astype(np.float16)
 
 
 @dataclass(frozen=True)
 class FrameOutputs:
-    """The outputs for the frames of a block."""
+    """The outputs for the used frames of a block."""
 
     edges: FloatArray
     """Start of each frame, and end of the last one, in seconds, (n_frames + 1,)."""
@@ -189,20 +195,26 @@ class FrameOutputs:
 
 
 def novelty_of_frames(
-    n_frames_in_block: int, n_excerpts: int, novelty_of: Callable[[float, float], float]
+    block: FrameBlock, clip_seconds: float, novelty_of: Callable[[float, float], float]
 ) -> Float32Array:
-    """The novelty of each frame of a block: that of the excerpt in which it lies; all excerpts have about one length.
+    """The novelty of each used frame of a block (n_frames,): that of the excerpt in which it lies.
+
+    All excerpts have about the length of a training clip. A part that is shorter, such as the end of a sound, has that
+    of a clip that ends with it.
 
     Parameters
     ----------
-    n_frames_in_block, n_excerpts : int
+    block : FrameBlock
+    clip_seconds : float
     novelty_of : callable
-        Novelty of an excerpt, given its start and end as fractions of the block.
+        Novelty of an excerpt, given its start and end in seconds from the start of the block.
     """
-    n_excerpts = max(1, min(n_excerpts, n_frames_in_block))
-    bounds = np.round(np.linspace(0, n_frames_in_block, n_excerpts + 1)).astype(int)
-    pairs = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-    values = [novelty_of(begin / n_frames_in_block, end / n_frames_in_block) for begin, end in pairs]
+    used = block.edges[-1] - block.edges[0]
+    n_excerpts = max(1, min(math.floor(used / clip_seconds + 0.5), block.n_frames))
+    bounds = np.round(np.linspace(0, block.n_frames, n_excerpts + 1)).astype(int)
+    values = []
+    for begin, end in itertools.pairwise(block.edges[bounds] - block.start_seconds):
+        values.append(novelty_of(max(0.0, min(begin, end - clip_seconds)) if n_excerpts == 1 else begin, end))
     return np.repeat(np.array(values, np.float32), np.diff(bounds))
 
 
@@ -235,8 +247,3 @@ class FrameCollector:
             np.array(self._novelty, np.float32) if self._novelty else None,
             self._frames,
         )
-
-
-def n_excerpts_of_clip_length(block: Window, clip_seconds: float) -> int:
-    """In how many excerpts about as long as a training clip a block is divided."""
-    return max(1, math.floor((block.end_seconds - block.start_seconds) / clip_seconds + 0.5))

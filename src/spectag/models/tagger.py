@@ -38,7 +38,6 @@ from spectag.models.frames import (
     FrameCutter,
     FrameNetwork,
     FrameOutputs,
-    n_excerpts_of_clip_length,
     novelty_of_frames,
 )
 from spectag.models.model_card import render_card
@@ -301,23 +300,22 @@ class Tagger:
         return FrameOutputs(block.edges, probabilities, novelties)
 
     def _novelty_of_frames(self, block: FrameBlock, log_mel: Float32Array) -> Float32Array:
-        """The novelty of each frame: that of the excerpt, about as long as a training clip, in which it lies."""
+        """The novelty of each used frame: that of the excerpt, about as long as a training clip, in which it lies."""
         assert self.info.novelty is not None
         network, (waveform,) = self._networks[self.info.novelty.network], block.waveforms.values()
+        per_sample = log_mel.shape[-1] / len(waveform)
 
-        def novelty_of(begin: float, end: float) -> float:
+        def novelty_of(start: float, end: float) -> float:
+            first, last = round(start * self.sample_rate), round(end * self.sample_rate)
             if network.front_end == self.front_end:
-                first, last = (block.n_context + round(part * block.n_own_log_mel) for part in (begin, end))
-                inputs = log_mel[:, :, first:last]
+                column = min(round(first * per_sample), log_mel.shape[-1] - 1)
+                inputs = log_mel[:, :, column : max(column + 1, round(last * per_sample))]
             else:
-                part = waveform[round(begin * len(waveform)) : max(1, round(end * len(waveform)))]
-                at_its_rate = resample(part, self.sample_rate, network.front_end.sample_rate)
-                inputs = network.front_end.input_of_waveform(at_its_rate)
+                excerpt = resample(waveform[first:last], self.sample_rate, network.front_end.sample_rate)
+                inputs = network.front_end.input_of_waveform(excerpt)
             return float(network(inputs, "novelty")[0])
 
-        return novelty_of_frames(
-            len(block.edges) - 1, n_excerpts_of_clip_length(block, self.info.clip_seconds), novelty_of
-        )
+        return novelty_of_frames(block, self.info.clip_seconds, novelty_of)
 
     def measure_window(self, window: Window) -> SoundStatistics | None:
         """Level and bandwidth of a window, to compare them with `info.training_sounds`; None without these."""
