@@ -30,7 +30,7 @@ ORDER = [
 ]
 BELOW = {"array_types", "errors"}  # modules that every package may use
 SIBLINGS = {frozenset({"tagging", "training"})}  # neither imports the other
-TRAINING_LIBRARIES = {"torch", "timm", "torchvision", "accelerate", "tensorboard"}
+TRAINING_LIBRARIES = {"torch", "timm", "torchvision", "accelerate", "tensorboard", "transformers"}
 TORCH_PACKAGES = ("networks", "inputs", "members", "setup")  # of training; heads and tuning do not need torch
 
 ROOT = Path(spectag.__file__).parent

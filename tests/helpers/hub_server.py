@@ -101,6 +101,12 @@ class HubServer:
             self._answer(
                 request, 200, {"id": repository, "sha": self.hash_of(repository, number), "siblings": siblings}
             )
+        elif action == "tree":
+            oids = {name: hashlib.sha1(content).hexdigest() for name, content in commit[1].items()}
+            sizes = {name: len(content) for name, content in commit[1].items()}
+            self._answer(
+                request, 200, [{"type": "file", "path": name, "size": sizes[name], "oid": oids[name]} for name in sizes]
+            )
         elif action == "preupload":
             names = [file["path"] for file in json.loads(body)["files"]]
             modes = {name: "lfs" if name.endswith((".onnx", ".safetensors")) else "regular" for name in names}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from spectag.config.base import MelConfig, parse_config
 from spectag.config.network_cards import is_card, open_card
+from spectag.config.transformers_networks import is_transformers_network, transformers_network
 from spectag.errors import ConfigError, did_you_mean
 
 EFFICIENTAT_RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
@@ -179,7 +180,9 @@ PUBLISHED = {release.tagger.name: release.tagger for release in _EFFICIENTAT}
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """The backbone with a name. `timm/NAME` is any network of timm, and NAME.toml is a network card, as is its name.
+    """The backbone with a name.
+
+    `timm/NAME` is any network of timm, `hf:NAME` one of transformers, and NAME.toml a network card, as is its name.
 
     Raises
     ------
@@ -188,14 +191,18 @@ def backbone_spec(name: str) -> BackboneSpec:
     """
     if name.startswith(TIMM) and name != TIMM:
         return BackboneSpec(name, IMAGE_MEL, False, "see timm", "see timm")
+    if is_transformers_network(name):
+        source = transformers_network(name)
+        return BackboneSpec(source.name, source.input.view, True, source.pretrained_on, source.licence)
     if name not in BACKBONES and is_card(name):
         card = open_card(name).card
         return BackboneSpec(card.name, card.input.view, True, card.trained_on, card.licence)
     if name not in BACKBONES:
         hint, names = did_you_mean(name, BACKBONES) or ".", ", ".join(BACKBONES)
         raise ConfigError(
-            f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm. A network "
-            "card is one, too: a file such as card.toml, or a name of spectag models --all."
+            f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm. hf:ORG/NAME "
+            "of the library transformers is one, too, and so is a network card: a file such as card.toml, or a name of "
+            "spectag models --all."
         )
     return BACKBONES[name]
 

@@ -62,8 +62,8 @@ class TrainSettings(Config):
 
     backbone: str = "mn04_audioset"
     """Network that computes the features: mn04_audioset, mn05 to mn40_audioset, dymn04 to dymn20_audioset, a variant of
-    mn10 such as mn10_hop20_audioset, efficientnet_lite0, convnext_tiny, timm/NAME, scratch, or a network card
-    (card.toml, or a name of spectag models --all)."""
+    mn10 such as mn10_hop20_audioset, efficientnet_lite0, convnext_tiny, timm/NAME, scratch, hf:ORG/NAME or hf:FOLDER of
+    transformers, or a network card (card.toml, or a name of spectag models --all)."""
 
     pretrained: bool = True
     """Start from the published weights of the backbone."""

@@ -13,6 +13,7 @@ from spectag.audio.front_end import FrontEnd
 from spectag.config.backbones import WeightsSource
 from spectag.config.base import Channel
 from spectag.config.network_cards import CardFile, NetworkCard, StoredCard
+from spectag.config.transformers_networks import TransformersNetwork
 from spectag.data.labels import audioset_labels
 from spectag.errors import BundleError, ConfigError, WeightsError
 from spectag.models.limits import MAX_LABELS
@@ -30,16 +31,16 @@ _LABEL_COLUMNS = ("display_name", "label", "name")
 _ALTERNATIVES = "or use a machine with a connection and copy the cache"
 
 
-def front_end_of(card: NetworkCard, channel: Channel = "mix") -> FrontEnd:
-    """The front end that a card describes."""
-    shortest, longest = card.input.sample_limits
+def front_end_of(network: NetworkCard | TransformersNetwork, channel: Channel = "mix") -> FrontEnd:
+    """The front end of what a card describes, or of a network of transformers."""
+    shortest, longest = network.input.sample_limits
     return FrontEnd(
-        mel=card.input.view,
+        mel=network.input.view,
         channel=channel,
-        input=card.input.kind,
+        input=network.input.kind,
         min_samples=shortest,
         max_samples=longest,
-        padding=card.input.padding,
+        padding=network.input.padding,
     )
 
 

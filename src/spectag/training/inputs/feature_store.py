@@ -113,7 +113,7 @@ class FeatureStore:
         self.weights_sha256 = self.network.weights_sha256
         what = f"{self.weights_sha256} {recipe.features} {FRONT_END_VERSION} {front_end.model_dump_json()}"
         name = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
-        self.folder = root / "features" / f"{self.name.replace('/', '_')}-{name}"
+        self.folder = root / "features" / f"{self.network.file_name}-{name}"
 
     def of_clips(self, clips: ClipInputs, *, progress: Progress) -> Float32Array:
         """Features (n_clips, n_features) of clips; those of a clip in several parts are their mean.
@@ -206,7 +206,7 @@ class FeatureStore:
         network = self.network
         what = f"{self.weights_sha256[:16]}-{network.kind}-{size}-{network.version}"
         return cached_onnx(
-            f"{self.name.replace('/', '_')}-{what}.onnx",
+            f"{network.file_name}-{what}.onnx",
             lambda path: network.write_onnx(path, example, network.weights),
         )
 

@@ -16,6 +16,7 @@ from spectag.config.backbones import backbone_spec, resolve_mel
 from spectag.config.base import ImageConfig
 from spectag.config.network_cards import is_card, open_card
 from spectag.config.recipe import Recipe
+from spectag.config.transformers_networks import is_transformers_network, transformers_network
 from spectag.data.clips import Clip, Manifest
 from spectag.data.spectrograms.clip_inputs import ClipInputs, open_clips
 from spectag.errors import ConfigError, SpectagError
@@ -192,6 +193,9 @@ def front_end_for(recipe: Recipe, manifest: Manifest) -> FrontEnd:
     if is_card(recipe.backbone) and not manifest.holds_images and recipe.image is None:
         resolve_mel(recipe.backbone, recipe.mel)  # an error if the recipe sets others
         return front_end_of(open_card(recipe.backbone).card, recipe.channel)
+    if is_transformers_network(recipe.backbone) and not manifest.holds_images and recipe.image is None:
+        resolve_mel(recipe.backbone, recipe.mel)
+        return front_end_of(transformers_network(recipe.backbone), recipe.channel)
     if not manifest.holds_images and recipe.image is None:
         return FrontEnd(mel=resolve_mel(recipe.backbone, recipe.mel), channel=recipe.channel)
     if backbone_spec(recipe.backbone).mel_is_fixed:

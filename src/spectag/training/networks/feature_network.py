@@ -1,6 +1,7 @@
 """The network that computes features: its weights, and its ONNX graph."""
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ class FeatureNetwork(ABC):
     weights: Weights
     is_ours: bool = True
     """Whether the network is one that spectag knows; the memory of others is limited."""
+    settings: str = ""
+    """What the features depend on, besides the weights and the kind."""
     version: str
     """What the ONNX file depends on, besides the weights, the kind and the size of the inputs."""
 
@@ -88,10 +91,15 @@ class FeatureNetwork(ABC):
         """The layer from the embedding to the labels of the pretraining task; None if there is none."""
         return None
 
+    @property
+    def file_name(self) -> str:
+        """The name with only what every file system allows in the name of a file."""
+        return re.sub(r"[^\w.-]", "_", self.name)
+
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights and the features version."""
-        digest = hashlib.sha256(f"{FEATURES_VERSION}".encode())
+        """SHA-256 of the weights, the settings and the features version."""
+        digest = hashlib.sha256(f"{FEATURES_VERSION}{self.settings}".encode())
         for name, values in self.weights.items():
             digest.update(name.encode())
             digest.update(values.tobytes())

@@ -25,7 +25,7 @@ class FeatureExtractor(nn.Module):
     backbone : Backbone
     kind : "all" or "last"
         all: mean and standard deviation over frequency and time of every stage, then the backbone's embedding if it
-        has one. last: the mean of the last stage.
+        has one. last: the mean of the last stage; of networks of transformers, their pooled output if they have one.
     """
 
     def __init__(self, backbone: Backbone, kind: Literal["all", "last"]) -> None:
@@ -36,6 +36,8 @@ class FeatureExtractor(nn.Module):
     def groups(self, inputs: Tensor) -> list[Tensor]:
         """Features (batch, n) of each stage, first stage first."""
         maps = self.backbone(inputs)
+        if self.kind == "last" and self.backbone.embedding_is_last and maps.embedding is not None:
+            return [maps.embedding]
         if self.kind == "last":
             return [maps.stages[-1].mean(dim=(2, 3))]
         groups = [_mean_and_deviation(stage) for stage in maps.stages]

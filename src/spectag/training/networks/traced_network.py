@@ -8,6 +8,7 @@ import onnx
 import torch
 
 from spectag.array_types import Float32Array
+from spectag.config.backbones import backbone_spec
 from spectag.config.recipe import Recipe
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.networks.feature_network import FEATURES_VERSION, FeatureNetwork, Weights, cached_onnx, size_error
@@ -30,7 +31,8 @@ class TracedNetwork(FeatureNetwork):
     def __init__(self, recipe: Recipe, *, has_one_width: bool) -> None:
         torch.manual_seed(recipe.seed)
         backbone = build_backbone(recipe.backbone, pretrained=recipe.pretrained and recipe.init is None)
-        self.name, self.kind, self._has_one_width = recipe.backbone, recipe.features, has_one_width
+        self.name, self.kind = backbone_spec(recipe.backbone).name, recipe.features
+        self.settings, self._has_one_width = backbone.settings, has_one_width
         self._extractor = FeatureExtractor(backbone, recipe.features).eval()
         if recipe.init is not None:
             load_part(self._extractor, "extractor", recipe.init)
@@ -55,8 +57,9 @@ class TracedNetwork(FeatureNetwork):
     def graph(self, example: Float32Array) -> onnx.ModelProto:
         """The traced graph of the architecture for `with_weights`, kept in the cache, because tracing takes seconds."""
         shapes = {name: values.shape for name, values in self.weights.items()}
-        architecture = hashlib.blake2b(f"{FEATURES_VERSION} {shapes}".encode(), digest_size=8).hexdigest()
+        what = f"{FEATURES_VERSION} {shapes}{self.settings}"
+        architecture = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
         size = "x".join(map(str, example.shape if self._has_one_width else example.shape[:2]))
-        name = f"{self.name.replace('/', '_')}-graph-{architecture}-{self.kind}-{size}-{self.version}.onnx"
+        name = f"{self.file_name}-graph-{architecture}-{self.kind}-{size}-{self.version}.onnx"
         inputs = torch.from_numpy(np.stack([example, example]))
         return onnx.load(cached_onnx(name, lambda path: onnx.save(trace_features(self._extractor, inputs), path)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from spectag.array_types import FloatArray
+from spectag.config.backbones import backbone_spec
 from spectag.config.recipe import Recipe
 from spectag.data.clips import Manifest
 from spectag.data.labels import LabelSet
@@ -35,7 +36,7 @@ def check_init(bundle: Path, recipe: Recipe, labels: LabelSet) -> None:
     """Refuse an initial bundle with another architecture, head or labels."""
     info = read_info(bundle)
     found = (info.backbone.name, info.backbone.features, info.backbone.head)
-    needed = (recipe.backbone, recipe.features, recipe.head)
+    needed = (backbone_spec(recipe.backbone).name, recipe.features, recipe.head)
     problem = f"{bundle}: training cannot start from this model"
     if info.members:
         raise ConfigError(f"{problem}: it is an ensemble; use a model with one network")

@@ -21,6 +21,13 @@ class Backbone(nn.Module):
     """A network that returns the feature maps of all its stages."""
 
     network: nn.Module
+    embedding_is_last: bool = False
+    """Whether features of kind "last" are the embedding, if there is one."""
+
+    @property
+    def settings(self) -> str:
+        """Settings of the network on which its features depend, besides its name and weights."""
+        return ""
 
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
         """Feature maps of inputs (batch, channels, height, width)."""

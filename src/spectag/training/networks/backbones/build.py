@@ -4,6 +4,7 @@ Height is frequency and width is time.
 """
 
 from spectag.config.backbones import TIMM, BackboneSpec, backbone_spec
+from spectag.config.transformers_networks import is_transformers_network, transformers_network
 from spectag.errors import WeightsError, first_line
 from spectag.models.weights import WEIGHTS_VARIABLE, find_weights
 from spectag.training.networks.backbones.base import Backbone
@@ -18,7 +19,7 @@ def build_backbone(name: str, *, pretrained: bool = True) -> Backbone:
     Parameters
     ----------
     name : str
-        A name in `spectag.config.backbones`, or timm/NAME.
+        A name in `spectag.config.backbones`, timm/NAME, or hf:NAME of a network of transformers.
     pretrained : bool
         Load the published weights; otherwise they are random.
 
@@ -30,10 +31,18 @@ def build_backbone(name: str, *, pretrained: bool = True) -> Backbone:
         If the published weights are not available or do not match.
     """
     spec = backbone_spec(name)
-    backbone = _architecture(spec)
+    backbone = _of_transformers(name) if is_transformers_network(name) else _architecture(spec)
     if pretrained and name != "scratch":
         _load_published(backbone, spec)
     return backbone.eval()
+
+
+def _of_transformers(name: str) -> Backbone:
+    from spectag.training.networks.backbones.transformers_backbone import (
+        TransformersBackbone,  # takes seconds to import
+    )
+
+    return TransformersBackbone(transformers_network(name))
 
 
 def _architecture(spec: BackboneSpec) -> Backbone:

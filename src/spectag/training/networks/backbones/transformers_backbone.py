@@ -1,0 +1,226 @@
+"""Networks of the library transformers that take a waveform: their feature extraction, encoder, and layers as stages.
+
+waveform    (batch, 1, 1, n_samples)
+extraction  as the library's feature extractor computes it, so that it is a part of the ONNX graph
+encoder     the hidden states of all layers, (batch, n_tokens, n_features)
+stages      the same as maps (batch, n_features, 1, n_tokens)
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers.audio_utils import mel_filter_bank as library_filter_bank
+from transformers.audio_utils import window_function
+
+from spectag.array_types import AnyFloatArray
+from spectag.config.transformers_networks import TransformersNetwork
+from spectag.errors import ConfigError, WeightsError, first_line
+from spectag.models.onnx_file import MAX_ONNX_BYTES
+from spectag.training.networks.backbones.base import Backbone, FeatureMaps
+
+_AST_WINDOW, _AST_HOP, _AST_FFT, _AST_LOWEST = 400, 160, 512, 20  # samples, and Hz: no settings of the library
+_PRE_EMPHASIS = 0.97
+_AST_FLOOR = 1.192092955078125e-07  # of the power, as in Kaldi
+_WHISPER_FLOOR, _WHISPER_RANGE = 1e-10, 8.0  # power, and decades below the maximum of the clip
+_VARIANCE_FLOOR = 1e-7
+_UNUSED = ("masked_spec_embed",)  # weights that only pretraining needs, so not all files contain them
+_RANDOM = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
+_EXTRACTORS: Any = AutoFeatureExtractor  # typed only in part
+_MODELS: Any = AutoModel
+_FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class TransformersBackbone(Backbone):
+    """A network of transformers, with random weights until `load_published`.
+
+    The embedding is the pooled output, if the network has one; features of kind "last" are then this embedding.
+
+    Raises
+    ------
+    ConfigError
+        If the library does not know the network, or it is too large for an ONNX file.
+    """
+
+    embedding_is_last = True
+
+    def __init__(self, source: TransformersNetwork) -> None:
+        super().__init__()
+        self.source = source
+        try:
+            with _quiet():
+                self._config = _config(source.folder)
+                extractor: Any = _EXTRACTORS.from_pretrained(source.folder, **_FROM_FOLDER)
+                self.network = self._encoder(_MODELS.from_config(self._config, trust_remote_code=False))
+                self.extraction = _extraction(extractor)
+        except Exception as error:  # the library raises errors of any class
+            raise ConfigError(f"{source.name}: transformers cannot open it: {first_line(error)}") from error
+        self._settings = json.dumps([self._config.to_dict(), extractor.to_dict()], sort_keys=True, default=str)
+        n_bytes = 4 * sum(parameter.numel() for parameter in self.network.parameters())
+        if n_bytes > MAX_ONNX_BYTES:
+            raise ConfigError(
+                f"{source.name}: its encoder has {n_bytes / 1e9:.1f} GB of weights, but an ONNX file at most "
+                f"{MAX_ONNX_BYTES / 1e9:g} GB; use a smaller one"
+            )
+
+    @property
+    def settings(self) -> str:
+        return self._settings
+
+    def local_file(self) -> Path:
+        self.source.fetch_weights()
+        return self.source.folder
+
+    def load_published(self, path: Path) -> None:
+        with _quiet():
+            model, info = _MODELS.from_pretrained(
+                path, config=self._config, use_safetensors=True, output_loading_info=True, **_FROM_FOLDER
+            )
+        missing = [name for name in info["missing_keys"] if self._is_used(name)]
+        if missing:
+            raise WeightsError(f"{len(missing)} weights are missing, such as {missing[0]}")
+        self.network = self._encoder(model)
+
+    def feature_maps(self, inputs: Tensor) -> FeatureMaps:
+        network: Any = self.network
+        result = network(self.extraction(inputs.flatten(1)), output_hidden_states=True)
+        states = *result.hidden_states[:-1], result.last_hidden_state  # some networks have a norm after the last layer
+        stages = tuple(state.transpose(1, 2)[:, :, None] for state in states)
+        return FeatureMaps(stages, getattr(result, "pooler_output", None))
+
+    def _encoder(self, model: Any) -> nn.Module:
+        """The part that takes sounds, in single precision."""
+        encoder: nn.Module = model.get_encoder() if self._config.is_encoder_decoder else model
+        return encoder.float().eval()
+
+    def _is_used(self, weight: str) -> bool:
+        is_of_encoder = weight.startswith("encoder.") or not self._config.is_encoder_decoder
+        return is_of_encoder and not weight.endswith(_UNUSED)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's notes: on filters of mel bands that are empty, and on weights that a head would have."""
+    logging: Any = transformers.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _config(folder: Path) -> Any:
+    """The settings of the network without randomness: spectag augments, and a resumed run is to be the same."""
+    config: Any = AutoConfig.from_pretrained(folder, **_FROM_FOLDER)
+    for name, value in _RANDOM.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    return config
+
+
+def _extraction(extractor: Any) -> nn.Module:
+    """The feature extraction as a module: waveforms (batch, n_samples) to the input of the encoder."""
+    kinds = {
+        "ASTFeatureExtractor": _AstExtraction,
+        "WhisperFeatureExtractor": _WhisperExtraction,
+        "Wav2Vec2FeatureExtractor": _Standardization,
+    }
+    return kinds[type(extractor).__name__](extractor)
+
+
+class _MelPower(nn.Module):
+    """Waveforms (batch, n_samples) to the power in mel bands (batch, n_frames, n_mels), float64.
+
+    `response` (n_samples, n_fft // 2 + 1) is the spectrum of a frame with a single 1 at each position: all steps from a
+    frame to its spectrum are linear.
+    """
+
+    basis: Tensor
+    bank: Tensor
+
+    def __init__(self, response: NDArray[np.complex128], bank: AnyFloatArray, hop_length: int) -> None:
+        super().__init__()
+        self.hop_length = hop_length
+        basis = np.concatenate([response.real, response.imag], axis=1)
+        self.register_buffer("basis", torch.from_numpy(basis.astype(np.float32)))
+        self.register_buffer("bank", torch.from_numpy(np.asarray(bank, np.float32)))
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        precision = torch.float32 if waveforms.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+        frames = waveforms.to(precision).unfold(-1, len(self.basis), self.hop_length)
+        real, imaginary = (frames @ self.basis.to(precision)).chunk(2, dim=-1)
+        return (real.square() + imaginary.square()) @ self.bank.to(precision)
+
+
+class _AstExtraction(nn.Module):
+    """ASTFeatureExtractor: Kaldi's log-mel filter bank, standardised; frames that are missing are 0 before that."""
+
+    def __init__(self, extractor: Any) -> None:
+        super().__init__()
+        self.n_frames = int(extractor.max_length)
+        self.mean = float(extractor.mean) if extractor.do_normalize else 0.0
+        self.std = 2 * float(extractor.std) if extractor.do_normalize else 1.0
+        frames = np.eye(_AST_WINDOW)
+        frames -= frames.mean(axis=1, keepdims=True)
+        before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+        response = np.fft.rfft(
+            (frames - _PRE_EMPHASIS * before) * window_function(_AST_WINDOW, "hann", periodic=False), _AST_FFT
+        )
+        bank = library_filter_bank(
+            num_frequency_bins=_AST_FFT // 2 + 1,
+            num_mel_filters=extractor.num_mel_bins,
+            min_frequency=_AST_LOWEST,
+            max_frequency=extractor.sampling_rate // 2,
+            sampling_rate=extractor.sampling_rate,
+            norm=None,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
+        self.mel_power = _MelPower(response, bank, _AST_HOP)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        log_mel: Tensor = self.mel_power(waveforms).clamp_min(_AST_FLOOR).log().float()
+        log_mel = functional.pad(log_mel, (0, 0, 0, self.n_frames - log_mel.shape[1]))
+        return (log_mel - self.mean) / self.std
+
+
+class _WhisperExtraction(nn.Module):
+    """WhisperFeatureExtractor: a log-mel spectrogram of the waveform and the silence after it, 8 decades wide."""
+
+    def __init__(self, extractor: Any) -> None:
+        super().__init__()
+        self.n_samples, self.n_fft = int(extractor.n_samples), int(extractor.n_fft)
+        response = np.fft.rfft(np.diag(window_function(self.n_fft, "hann")))
+        self.mel_power = _MelPower(response, extractor.mel_filters, int(extractor.hop_length))
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        padded = functional.pad(waveforms, (0, self.n_samples - waveforms.shape[1]))
+        padded = functional.pad(padded, (self.n_fft // 2,) * 2, mode="reflect")
+        power = self.mel_power(padded)[:, :-1]
+        log_mel = power.clamp_min(_WHISPER_FLOOR).log10().float().transpose(1, 2)
+        log_mel = torch.maximum(log_mel, log_mel.amax(dim=(1, 2), keepdim=True) - _WHISPER_RANGE)
+        return (log_mel + 4) / 4
+
+
+class _Standardization(nn.Module):
+    """Wav2Vec2FeatureExtractor: the waveform with mean 0 and variance 1, if its settings say so."""
+
+    def __init__(self, extractor: Any) -> None:
+        super().__init__()
+        self.is_standardized = bool(extractor.do_normalize)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        if not self.is_standardized:
+            return waveforms
+        variance, mean = torch.var_mean(waveforms, dim=1, correction=0, keepdim=True)
+        return (waveforms - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
