@@ -72,6 +72,9 @@ class TagSettings(SegmentConfig):
     """Report only the labels in this file, which has one label in each line."""
     not_labels: Path | None = None
     """Do not report the labels in this file, which has one label in each line."""
+    words: str | None = Field(None, min_length=1, max_length=100_000)
+    """Report only the labels of the model that these words mean, such as "dog barking, rain on a window". The labels
+    that were found for each are printed."""
     names: Path | None = None
     """Report other names: ucs, which gives labels of AudioSet their CatID of the Universal Category System for sound
     effects; or a CSV with the columns old and new, as for spectag relabel. Overlapping segments that get one name are
@@ -228,8 +231,10 @@ class TagSettings(SegmentConfig):
             "--segments": self.segments or None,
         }
         unused = [option for option, value in options.items() if value is not None]
-        if self.template is not None and (self.labels or self.not_labels):
-            raise ValueError("a submission has the labels of --template; leave out --labels and --not-labels")
+        if self.template is not None and (self.labels or self.not_labels or self.words):
+            raise ValueError("a submission has the labels of --template; leave out --labels, --not-labels and --words")
+        if self.labels and self.words:
+            raise ValueError("--labels and --words both say which labels to report; give one of them")
         if unused and (self.template is not None or set(self.formats).issubset(_WIDE_FORMATS)):
             content = f"--format {','.join(self.formats)} contains the probabilities of all labels"
             raise ValueError(f"{content}, so {unused[0]} has no effect; leave it out, or use --format csv")

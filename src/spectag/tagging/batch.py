@@ -163,7 +163,9 @@ def tag_to_tables(
     check_novelty(tagger, settings, str(tagger.folder))
     tagger = tagger.with_channel(settings.channel)
     files = find_files(paths, accepted_suffixes(tagger), listed=read_list(files_from) if files_from else (), log=log)
-    chosen = ChosenLabels.read(tagger.labels, settings.labels, settings.not_labels)
+    chosen = ChosenLabels.read(tagger.labels, settings.labels, settings.not_labels, words=settings.words)
+    for match in chosen.matches:
+        log(match)
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
     if not files:
         raise AudioError("no files to tag" if files_from is None else f"{files_from}: the list contains no file")

@@ -1,18 +1,25 @@
-"""The labels to report: those of one list, without those of another."""
+"""The labels to report: those of a list or those that words mean, without those of another list."""
 
 import csv
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from spectag.array_types import IntArray
-from spectag.data.labels import LabelSet
+from spectag.data.label_matching import match_labels
+from spectag.data.labels import LabelSet, split_labels
 from spectag.data.readers.delimited_text import read_text, split_lines
 from spectag.errors import ConfigError, DataError
+from spectag.models.pretrained import audioset_synonyms
+from spectag.system.output import quote_commas
+
+_N_SIMILAR = 5
+_STEM = 4  # letters of a word that similar labels have, too
 
 
 @dataclass(frozen=True)
@@ -24,29 +31,64 @@ class ChosenLabels:
     """Their indices among the labels of the model, (n_chosen,)."""
     n_known: int
     """Number of labels of the model."""
+    matches: tuple[str, ...] = ()
+    """Of each of the words, the labels that it means, for the log."""
 
     @classmethod
-    def read(cls, known: LabelSet, only: Path | None, without: Path | None) -> Self:
-        """The labels in the file `only`, by default all, except for those in the file `without`.
+    def read(cls, known: LabelSet, only: Path | None, without: Path | None, *, words: str | None = None) -> Self:
+        """The labels in the file `only`, or those that `words` mean, by default all; without those in a file.
 
         Raises
         ------
         DataError
             If a file cannot be read, or a line is not a label of the model.
         ConfigError
-            If no label is left.
+            If no label is left, or a word means none.
         """
         chosen = set(range(len(known))) if only is None else set(_indices(only, known))
+        found = {} if words is None else match_words(words, known)
+        if words is not None:
+            chosen = {known.names.index(name) for names in found.values() for name in names}
         if without is not None:
             chosen -= set(_indices(without, known))
         if not chosen:
-            raise ConfigError(f"no label is left to report: {only or 'all labels'} without {without or 'any'}")
+            raise ConfigError(f"no label is left to report: {only or words or 'all labels'} without {without or 'any'}")
         columns = np.array(sorted(chosen), np.int64)
-        return cls(LabelSet(tuple(known.names[column] for column in columns)), columns, len(known))
+        matches = tuple(f"{word} → {' + '.join(map(quote_commas, names))}" for word, names in found.items())
+        return cls(LabelSet(tuple(known.names[column] for column in columns)), columns, len(known), matches)
 
     def __str__(self) -> str:
         """Such as 3 of 527."""
         return f"{len(self.labels):,} of {self.n_known:,}"
+
+
+def match_words(words: str, known: LabelSet) -> dict[str, tuple[str, ...]]:
+    """The labels that mean the same as each of the words between commas, by their names and AudioSet's synonyms.
+
+    Raises
+    ------
+    ConfigError
+        If a word means no label. The message has the most similar labels.
+    """
+    wanted = split_labels(words)
+    synonyms = {word: tuple(name for name in names if name in known) for word, names in audioset_synonyms().items()}
+    found = match_labels(wanted, known.names, synonyms)
+    for word in wanted:
+        if word not in found:
+            raise ConfigError(f"--words: no label of the model means {word!r}; {_similar(word, known)}")
+    if not wanted:
+        raise ConfigError(f"--words {words!r}: no words; write them between commas")
+    return found
+
+
+def _similar(word: str, known: LabelSet) -> str:
+    """The labels that share the start of one of the words, or are spelled alike."""
+    starts = [part[:_STEM].casefold() for part in word.split() if len(part) >= _STEM]
+    alike = get_close_matches(word, known.names, n=_N_SIMILAR, cutoff=0.5)
+    related = [name for name in known.names if any(start in name.casefold() for start in starts)]
+    similar = list(dict.fromkeys([*related[:_N_SIMILAR], *alike]))[:_N_SIMILAR]
+    listed = f"similar ones are {'; '.join(similar)}" if similar else "spectag labels MODEL lists all"
+    return f"{listed}. Leave it out, or use CLAP, which needs no labels: spectag models clap"
 
 
 def _indices(path: Path, known: LabelSet) -> Iterator[int]:
