@@ -47,6 +47,7 @@ FILES = {
     "models/audioset-mn04/model.onnx": "models",
     "weights/mn04_as_mAP_432.pt": "weights",
     "hub/models--me--m/blobs/1": "hub",
+    "clap/model/audio.onnx": "clap",
     JOURNAL: "journals",
 }
 COMMIT = "hub/commits/me/m@"
@@ -54,6 +55,7 @@ STRANGERS = (
     "models/my_birds/model.onnx",
     "models/audioset-mn04/notes.txt",
     "weights/thesis.pt",
+    "clap/model/notes.txt",
     "onnx/yamnet.onnx",
     "hub/models--openai--whisper/blobs/1",
     "spectrograms/owl.npy",
@@ -235,7 +237,7 @@ def test_limit_keeps_or_deletes_a_database_with_its_journal(folder):
 
 def test_limit_never_deletes_downloads_and_journals(folder):
     set_cache_limit(0)
-    left = {name for name, kind in FILES.items() if kind in ("models", "weights", "hub", "journals")}
+    left = {name for name, kind in FILES.items() if kind in ("models", "weights", "hub", "clap", "journals")}
     assert names(folder) == left | {COMMIT, "limit", "not ours"}
 
 
@@ -294,10 +296,10 @@ def test_sizes_are_shown_with_a_unit(n_bytes, text):
 
 def test_command_shows_cleans_and_limits(run, folder):
     table = run("cache").out
-    assert ["all", "10", "900", "B"] in [line.split() for line in table.splitlines()]
+    assert ["all", "11", "1.0", "kB"] in [line.split() for line in table.splitlines()]
     assert f"folder: {folder}" in table
     assert "limit: none" in table
-    assert json.loads(run("cache", "--json").out)["n_bytes"] == 900
+    assert json.loads(run("cache", "--json").out)["n_bytes"] == 1000
     assert run("cache", "clean", "features", "hub").out == ("deleted 100 B of features\ndeleted 100 B of hub\n")
     assert run("cache", "clean", "hub").out == "nothing to delete\n"
     assert run("cache", "limit", "1GB").out == "limit: 1.0 GB\n"

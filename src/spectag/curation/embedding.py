@@ -62,12 +62,17 @@ class Embedding:
         center, deviation = rows.mean(axis=0), rows.std(axis=0)
         is_constant = deviation <= 1e-7 * np.abs(center)
         if n_rows < _MIN_ROWS_TO_CENTER or is_constant.all():
-            return cls(np.zeros(n_features, np.float32), np.ones(n_features, np.float32), None)
+            return cls.unchanged(n_features)
         scale = np.where(is_constant, 0.0, 1 / np.sqrt(np.where(is_constant, 1.0, deviation)))
         axes = None
         if n_dimensions < n_features and n_rows >= _ROWS_PER_AXIS * n_dimensions:
             axes = _principal_axes((rows - center) * scale, n_dimensions).astype(np.float32)
         return cls(center.astype(np.float32), scale.astype(np.float32), axes)
+
+    @classmethod
+    def unchanged(cls, n_features: int) -> Self:
+        """The embedding that only divides features by their length."""
+        return cls(np.zeros(n_features, np.float32), np.ones(n_features, np.float32), None)
 
     def __call__(self, features: ArrayLike) -> Float32Array:
         """Unit vectors (n_sounds, n_dimensions) of features (n_sounds, n_features); zeros for features at the centre.

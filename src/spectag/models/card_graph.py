@@ -60,16 +60,20 @@ class CardGraph:
 
     def with_a_constant_label(self) -> ModelProto:
         """A copy for embeddings alone: a model needs a label, so it has one that is never detected."""
-        model = self.with_outputs("features")
         graph = GraphBuilder("label/")
         zero = graph("Mul", graph("ReduceMean", "features", [1], keepdims=1), np.float32(0))
-        graph.name_output(graph("Sub", zero, np.float32(_NEVER)), "logits")
+        return self.with_labels(graph, graph("Sub", zero, np.float32(_NEVER)), 1)
+
+    def with_labels(self, graph: GraphBuilder, logits: str, n_labels: int) -> ModelProto:
+        """A copy with nodes from `features` to logits (batch, n_labels), and with their sigmoid, as its labels."""
+        model = self.with_outputs("features")
+        graph.name_output(logits, "logits")
         graph.nodes.append(helper.make_node("Sigmoid", ["logits"], ["probabilities"], "probabilities"))
         model.graph.node.extend(graph.nodes)
         model.graph.initializer.extend(graph.initializers)
         batch = model.graph.input[0].type.tensor_type.shape.dim[0]
         size = batch.dim_value or batch.dim_param
-        model.graph.output.extend(_float_info(name, [size, 1]) for name in ("logits", "probabilities"))
+        model.graph.output.extend(_float_info(name, [size, n_labels]) for name in ("logits", "probabilities"))
         return model
 
     def with_outputs(self, *names: str) -> ModelProto:

@@ -1,13 +1,11 @@
 """Network cards with labels as published models: a bundle is built in the cache at the first use."""
 
 import hashlib
-import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
 from spectag.config.network_cards import StoredCard, open_card
-from spectag.errors import BundleError, ConfigError, MissingExtraError
+from spectag.errors import ConfigError, MissingExtraError
+from spectag.models.built_models import built_model
 from spectag.models.bundle import (
     CARD_FILE,
     FORMAT_VERSION,
@@ -15,7 +13,6 @@ from spectag.models.bundle import (
     BackboneInfo,
     BundleInfo,
     DataInfo,
-    read_info,
     write_info,
 )
 from spectag.models.card_files import (
@@ -27,7 +24,6 @@ from spectag.models.card_files import (
     network_file,
 )
 from spectag.models.model_card import render_card
-from spectag.system.cache import CACHE_VARIABLE, cache_folder, hold_cache, writable_cache_folder
 from spectag.system.environment import library_version
 from spectag.system.progress import Log, Progress, no_log, silent
 
@@ -67,27 +63,9 @@ def card_bundle(
     labels = label_names(stored, progress=progress) if stored.card.is_model else (PLACEHOLDER_LABEL,)
     digest = digest_of(network)
     name = f"card-{stored.card.name}-{_build_hash(stored, digest, labels)}"
-    folder = cache_folder() / "models" / name
-    if (folder / ONNX_FILE).is_file():
-        try:
-            read_info(folder)
-        except BundleError:
-            shutil.rmtree(folder, ignore_errors=True)  # damaged; it is built again
-        else:
-            hold_cache(cache_folder())
-            return folder
-    folder = writable_cache_folder() / "models" / name
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{name}.lock")):
-            if not folder.exists():  # another process may have built it
-                _build(folder, stored, network, labels, digest)
-                log(f"{stored.card.name}: built from {network}, stored in {folder}")
-    except OSError as error:
-        raise BundleError(
-            f"{folder}: cannot write the model: {error.strerror or error}; set {CACHE_VARIABLE} to a writable folder "
-            "with enough space"
-        ) from error
+    folder, is_new = built_model(name, lambda unfinished: _build(unfinished, stored, network, labels, digest))
+    if is_new:
+        log(f"{stored.card.name}: built from {network}, stored in {folder}")
     return folder
 
 
@@ -97,7 +75,6 @@ def _build_hash(stored: StoredCard, digest: str, labels: tuple[str, ...]) -> str
 
 
 def _build(folder: Path, stored: StoredCard, network: Path, labels: tuple[str, ...], digest: str) -> None:
-    """Write the bundle, completely or not at all."""
     try:
         import onnx
 
@@ -107,18 +84,11 @@ def _build(folder: Path, stored: StoredCard, network: Path, labels: tuple[str, .
     graph = build_card_graph(stored.card, network)
     if stored.card.is_model:
         check_labels_fit(stored, labels, graph.n_labels)
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
-    unfinished.mkdir()
-    try:
-        model = graph.model if stored.card.is_model else graph.with_a_constant_label()
-        onnx.save(model, unfinished / ONNX_FILE)
-        info = _info(stored, labels, digest)
-        write_info(unfinished, info)
-        (unfinished / CARD_FILE).write_text(render_card(info, stored.card.name), encoding="utf-8")
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    model = graph.model if stored.card.is_model else graph.with_a_constant_label()
+    onnx.save(model, folder / ONNX_FILE)
+    info = _info(stored, labels, digest)
+    write_info(folder, info)
+    (folder / CARD_FILE).write_text(render_card(info, stored.card.name), encoding="utf-8")
 
 
 def _info(stored: StoredCard, labels: tuple[str, ...], digest: str) -> BundleInfo:

@@ -9,6 +9,7 @@ from spectag.config.backbones import PUBLISHED
 from spectag.config.network_cards import is_card
 from spectag.errors import ConfigError, closest_in_order
 from spectag.models.bundle import INFO_FILE
+from spectag.models.clap_words import is_clap_name
 from spectag.models.hub import is_hub_name
 
 _MAX_FOLDERS = 1000  # that are looked at
@@ -16,6 +17,8 @@ _MAX_FOLDERS = 1000  # that are looked at
 
 def is_model(name: str | Path) -> bool:
     """Whether this is the folder of a model, or, where no such file or folder exists, a name of a published one."""
+    if is_clap_name(name):
+        return True
     path = Path(name)
     if path.exists():
         return (path / INFO_FILE).is_file()

@@ -31,6 +31,7 @@ from spectag.models.bundle import (
     read_info,
     write_info,
 )
+from spectag.models.clap_words import clap_bundle, is_clap_name
 from spectag.models.hub import hub_folder, is_hub_name
 from spectag.models.model_card import render_card
 from spectag.models.nearby_models import closest_model, is_model
@@ -96,7 +97,8 @@ def load(
     ----------
     model : str or Path
         Folder that `spectag train` wrote, a name such as audioset-mn04, a network card with labels, or hf:user/name (or
-        hf:user/name@revision) on the Hugging Face Hub. What is not here yet is downloaded.
+        hf:user/name@revision) on the Hugging Face Hub, or clap: with words, such as "clap:dog barking, rain". What is
+        not here yet is downloaded, except for CLAP.
     n_threads : int
         Threads of the network. Probabilities do not depend on it.
     channel : "mix", "loudest" or int, optional
@@ -135,7 +137,7 @@ def tagger_folder(
     """The folder of a tagger: the folder with this name if it exists, or that of the published tagger.
 
     A published tagger is built in the cache when it is first used. After that, no connection is needed, and nothing is
-    written. For embeddings, a network card needs no labels.
+    written. For embeddings, a network card needs no labels, and CLAP no words.
 
     Raises
     ------
@@ -144,6 +146,8 @@ def tagger_folder(
     WeightsError
         If the weights cannot be downloaded, or are not the published ones.
     """
+    if is_clap_name(model):
+        return clap_bundle(str(model), needs_labels=needs_labels, log=log)
     path = Path(model)
     if is_card_model(model):
         from spectag.models.card_models import card_bundle

@@ -30,15 +30,16 @@ KINDS = {
     "models": "published models",
     "weights": "downloaded weights",
     "hub": "models from the Hugging Face Hub",
+    "clap": "CLAP, to tag and search with words",
     "journals": "results of unfinished spectag tag runs that write to a URL",
 }
 """The kinds of files, with what they are."""
 _COMPUTED = "spectrograms", "features", "fingerprints", "networks"
 """Kinds that the limit applies to: they come back without a connection."""
-_FOLDERS = "spectrograms", "onnx", "models", "weights", "hub", "journals"
+_FOLDERS = "spectrograms", "onnx", "models", "weights", "hub", "clap", "journals"
 _WORK = r"\.lock|\.work-[0-9a-f]{32}/.+"
 _DATABASE = r"\.sqlite(-journal|-wal|-shm)?"
-_MODEL = r"(audioset-mn[0-9]{2}|card-[a-z0-9._-]+-[0-9a-f]{16})"
+_MODEL = r"(audioset-mn[0-9]{2}|card-[a-z0-9._-]+-[0-9a-f]{16}|clap-[0-9a-f]{16})"
 _WEIGHTS = r"(mn[0-9]{2}_as_mAP_[0-9]{3}\.pt|card-[a-z0-9._-]+-[0-9a-f]{16}\.(onnx|csv|txt))"
 _NAMES = {  # of the files of each kind, below the cache folder
     "spectrograms": rf"spectrograms/[0-9a-f]{{16}}/({_WORK}|mel\.toml|index\.jsonl|[0-9a-f]{{2}}/[0-9a-f]{{32}}\.npy)",
@@ -54,6 +55,10 @@ _NAMES = {  # of the files of each kind, below the cache folder
         rf"|\.{_WEIGHTS}(\.lock|\.[0-9]+\.sha256))"
     ),
     "hub": r"hub/(commits/[^/]+/[^/]+@[^/]*|(\.locks/)?(?P<repository>models--[^/]+)/.+)",
+    "clap": (
+        r"clap/(\.lock|\.?model/(clap\.toml|(audio|text)\.onnx|tokenizer\.json)(\.part|\.part-version)?"
+        r"|work/(download|exported)/.+)"
+    ),
     "journals": rf"journals/[0-9a-f]{{16}}\.[^/]+/(lock|[0-9a-f]+{_DATABASE})",
 }
 _NAME = {kind: re.compile(pattern) for kind, pattern in _NAMES.items()}

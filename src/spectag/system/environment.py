@@ -27,6 +27,7 @@ PURPOSES = {
     "train": "spectag train and spectag demo",
     "finetune": "fine-tuning, and networks of PyTorch",
     "tune": "spectag tune",
+    "words": "tagging and searching with words",
 }
 """What the extras are for. Those without a purpose here are for the developers of spectag."""
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[(?P<extras>[^]]*)\])?.*\bextra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")

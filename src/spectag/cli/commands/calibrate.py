@@ -132,6 +132,7 @@ def calibrate_command(
     from spectag.config.backbones import PUBLISHED
     from spectag.data.manifest import read_manifest
     from spectag.evaluation.recalibration import calibrate
+    from spectag.models.clap_words import is_clap_name
     from spectag.models.pretrained import is_card_model, tagger_folder
     from spectag.system.figures import check_figure_path
 
@@ -145,7 +146,7 @@ def calibrate_command(
     thresholds = dict(map(_threshold, set_by_hand or ()))
     if output is not None and in_place:
         raise CycloptsError(msg="-o and --in-place exclude each other; give one of them")
-    is_published = (model in PUBLISHED or model.startswith("hf:")) and not Path(model).exists()
+    is_published = is_clap_name(model) or ((model in PUBLISHED or model.startswith("hf:")) and not Path(model).exists())
     if in_place and (is_published or is_card_model(model)):
         raise CycloptsError(msg=f"{model} is a published model and is not changed; give -o, a folder for the new model")
     clips = None

@@ -49,7 +49,7 @@ def index_command(
         Folder of the index.
     model
         Folder of a model from spectag train, the name of a published model, or hf:user/name. By default
-        audioset-mn04, or the model that built the existing index.
+        audioset-mn04, or the model that built the existing index. With clap, search takes words, too.
     window
         Compare excerpts of this length. (default: 10)
     overlap

@@ -1,5 +1,6 @@
 """spectag models."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -13,11 +14,14 @@ from spectag.cli.terminal import (
     shell_command,
     stdout_console,
 )
+from spectag.errors import MissingExtraError
+from spectag.system.progress import Log, Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from spectag.models.card_library import CardCheck, CardStatus
+    from spectag.models.clap_store import ClapStore
     from spectag.models.pretrained import PublishedTaggerStatus
 
 app = App(name="models", help_flags=[], version_flags=[])
@@ -122,6 +126,43 @@ def add_card_command(card: str, /) -> None:
     train = shell_command("spectag", "train", "labels.csv", "--backbone", check.name, "-o", "model")
     tag = [shell_command("spectag", "tag", check.name, "FOLDER")] if open_card(path).card.is_model else []
     print_next_steps(*tag, train)
+
+
+@app.command(name="clap")
+def add_clap_command(source: str | None = None, /) -> None:
+    """Add CLAP, which tags and searches with words: spectag tag clap:"dog barking, rain".
+
+    It is kept in the cache folder, and replaces an earlier one. Exporting it needs PyTorch and transformers, using it
+    does not.
+
+    Parameters
+    ----------
+    source
+        A name on the Hugging Face Hub, a folder that save_pretrained of transformers wrote, or a clap.toml that names
+        ONNX files with their SHA-256. By default laion/clap-htsat-unfused.
+    """
+    from spectag.models.clap_store import DEFAULT_CLAP, install_clap
+
+    chosen = source or DEFAULT_CLAP
+    with progress_display() as (progress, log):
+        if chosen.lower().endswith(".toml"):
+            store = install_clap(Path(chosen), progress=progress)
+        else:
+            store = _export_clap(chosen, progress, log)
+    print(f"{store.card.name}: licence {store.card.licence}, stored in {store.folder}")
+    words = "clap:dog barking, rain on a window"
+    print_next_steps(
+        shell_command("spectag", "tag", words, "FOLDER"),
+        shell_command("spectag", "index", "FOLDER", "--model", "clap", "-o", "my-index"),
+    )
+
+
+def _export_clap(source: str, progress: Progress, log: Log) -> "ClapStore":
+    try:
+        from spectag.training.networks.clap_export import add_clap_of_transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "transformers,words", "exporting CLAP") from error
+    return add_clap_of_transformers(source, progress=progress, log=log)
 
 
 @app.command(name="check")

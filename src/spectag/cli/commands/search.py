@@ -41,17 +41,17 @@ def search_command(
     clips_folder: Annotated[Path | None, Parameter(name="--clips")] = None,
     json_output: Json = False,
 ) -> int:
-    """Find similar sounds, or the recording of an excerpt.
+    """Find similar sounds, also by words, or the recording of an excerpt.
 
-    Similarity is 1 for identical sounds and about 0 for unrelated sounds.
+    Similarity is 1 for identical sounds and about 0 for unrelated sounds. Words are less similar to sounds.
 
     Parameters
     ----------
     index
         Folder of the index, from spectag index. With --fingerprint, it may also be a folder of recordings.
     queries
-        Sound files, or names of recordings in the index. Several queries are averaged. With --fingerprint, only sound
-        files, which are searched one by one.
+        Sound files, or names of recordings in the index; in an index of CLAP also descriptions such as "glass breaking
+        on tiles". Several queries are averaged. With --fingerprint, only sound files, which are searched one by one.
     fingerprint
         Find the recordings that contain the query itself or a part of it, also re-encoded, at another level, or mixed
         with other sounds, and where it starts in them. Needs no model.

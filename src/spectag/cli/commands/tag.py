@@ -63,7 +63,8 @@ def tag_command(
     Parameters
     ----------
     model
-        Folder of a model from spectag train, the name of a published model (see spectag models), or hf:user/name.
+        Folder of a model from spectag train, the name of a published model (see spectag models), hf:user/name, or CLAP
+        with words: clap:"dog barking, rain on a window" (see spectag models clap).
     paths
         Sound files; folders, which are searched for them; patterns such as 'rec/**/*.wav'; URLs such as
         s3://bucket/folder.
@@ -95,6 +96,7 @@ def tag_command(
     settings = _with_format_and_threshold(settings or TagSettings(), output, threshold)
     if settings.template is not None and shard is not None:
         raise CycloptsError(msg="a submission contains all clips; leave out --shard")
+    from spectag.models.clap_words import is_clap_name
     from spectag.models.nearby_models import check_model_first
     from spectag.models.pretrained import tagger_folder
     from spectag.models.tagger import Tagger
@@ -103,7 +105,7 @@ def tag_command(
     from spectag.tagging.input_files import Shard
     from spectag.tagging.ray_engine import tag_on_ray
 
-    if not Path(model).exists() and (meant := path_with_spaces([model, *(paths or ())])):
+    if not is_clap_name(model) and not Path(model).exists() and (meant := path_with_spaces([model, *(paths or ())])):
         raise CycloptsError(msg=f"{model}: a path with spaces needs quotes: {shlex.quote(meant)}")
     check_model_first("tag", model, paths or ())
     files = {f"--{name}": getattr(settings, name.replace("-", "_")) for name in _FILES}

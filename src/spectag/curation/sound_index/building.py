@@ -30,6 +30,7 @@ from spectag.curation.sound_index.metadata import (
 from spectag.curation.sound_index.recording_dates import recording_date
 from spectag.curation.sound_index.vectors import VectorWriter, read_vectors, remove_old_files
 from spectag.errors import ConfigError, DataError
+from spectag.models.clap_words import WORDS_HEAD, is_clap_name
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tagger
 from spectag.system.atomic_files import remove_unfinished, sha256_of
@@ -128,12 +129,18 @@ def build_index(
         raise ConfigError(f"-o {folder}: the folder contains files, but no index; use a separate folder")
     name = os.fspath(model) if model is not None else existing.model if existing else DEFAULT_MODEL
     tagger = Tagger(tagger_folder(name, needs_labels=False, progress=progress, log=log), device=device)
-    is_name = (name in PUBLISHED or is_card(name)) and not Path(name).exists()
+    is_name = is_clap_name(name) or ((name in PUBLISHED or is_card(name)) and not Path(name).exists())
     name = name if is_name else full_location(name)
     if existing is None:
         windows, labels = window or DEFAULT_WINDOW, tagger.labels.names
         info = IndexInfo(
-            model=name, labels=labels, window=windows, channel=channel, engine=engine or "auto", probe=probe(tagger)
+            model=name,
+            labels=labels,
+            window=windows,
+            channel=channel,
+            engine=engine or "auto",
+            has_words=tagger.info.backbone.head == WORDS_HEAD,
+            probe=probe(tagger),
         )
     else:
         _check_same_settings(folder, existing, tagger, window, channel)
@@ -238,7 +245,7 @@ def _update(
         progress=progress,
     )
     progress("indexing", report.n_unchanged, report.n_files)
-    with closing(VectorWriter(database)) as writer:
+    with closing(VectorWriter(database, is_fitted=not info.has_words)) as writer:
         with closing(tagged_chunks):
             tagged_files = chain.from_iterable(chunk.files for chunk in in_order(tagged_chunks))
             for n_done, tagged in enumerate(tagged_files, start=report.n_unchanged + 1):

@@ -29,6 +29,8 @@ class IndexInfo(Config):
     """How several channels become one; None: as in the training of the model."""
     engine: SearchEngine = "auto"
     """exact compares a query with all vectors, usearch searches a graph; auto decides by the number of vectors."""
+    has_words: bool = False
+    """Whether its vectors are those of CLAP, which can be compared with those of texts."""
     probe: tuple[Quantity, ...] = Field(min_length=2, max_length=1_000)
     """Features of a test sound, which identify the model."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from spectag.array_types import Float32Array
+from spectag.audio.files import AUDIO_SUFFIXES
 from spectag.config.base import WindowConfig
 from spectag.curation.embedding import Embedding
 from spectag.curation.sound_index.building import full_location
@@ -14,6 +15,8 @@ from spectag.errors import AudioError, DataError, did_you_mean
 from spectag.models.tagger import Tagger
 from spectag.system.storage import file_fingerprint, is_url
 from spectag.tagging.parallel import tag
+
+_MAX_NAME = 80  # characters of a file name, in any encoding; systems refuse longer ones than 255 bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,15 @@ class QueryExample:
     """Its name in the index, or None."""
     starts: tuple[float, ...] = ()
     """Start of each window that is in the index, in seconds."""
+
+
+def is_text(query: str, database: IndexDatabase) -> bool:
+    """Whether a query is a description in words: no file, no path or name of one, and no file of the index."""
+    if is_url(query) or PurePath(query).suffix.lower() in AUDIO_SUFFIXES or len(PurePath(query).parts) != 1:
+        return False
+    if len(query) <= _MAX_NAME and Path(query).exists():
+        return False
+    return not any(PurePath(entry.name).name == query for entry in database.entries())
 
 
 def find_entry(query: str, database: IndexDatabase) -> FileEntry | None:
@@ -52,7 +64,8 @@ def find_entry(query: str, database: IndexDatabase) -> FileEntry | None:
         return matches[0]
     if not matches:
         hint = did_you_mean(PurePath(query).name, {PurePath(entry.name).name for entry in entries})
-        raise DataError(f"{query}: no such file, and no file with this name in the index{hint}")
+        words = "" if len(query.split()) < 2 or hint else "; to search in words, index with --model clap"
+        raise DataError(f"{query}: no such file, and no file with this name in the index{hint}{words}")
     listed = abbreviate([entry.name for entry in matches])
     raise DataError(f"{query}: {len(matches):,} files of the index match: {listed}; use a longer part of the path")
 

@@ -21,11 +21,12 @@ from spectag.curation.sound_index.building import full_location
 from spectag.curation.sound_index.database import IndexDatabase, IndexRow, IndexState, Rows
 from spectag.curation.sound_index.filters import SearchFilter
 from spectag.curation.sound_index.metadata import check_tagger, read_index_info
-from spectag.curation.sound_index.query import QueryExample, embed_query, find_entry, window_numbers
+from spectag.curation.sound_index.query import QueryExample, embed_query, find_entry, is_text, window_numbers
 from spectag.curation.sound_index.recording_dates import RecordingDate
 from spectag.curation.sound_index.vectors import read_vectors
 from spectag.data.labels import LabelSet
 from spectag.errors import DataError
+from spectag.models.clap_words import text_vector
 from spectag.models.pretrained import tagger_folder
 from spectag.models.tagger import Tagger
 from spectag.models.tags import Tag
@@ -136,8 +137,9 @@ class SoundIndex:
         Parameters
         ----------
         query : str or Path, or several
-            Sound files; or recordings in the index, by their paths or the ends of their paths, which need no model. Of
-            several queries, and of the windows of a long one, the mean of the unit vectors is used.
+            Sound files; or recordings in the index, by their paths or the ends of their paths, which need no model; or
+            for an index of CLAP, descriptions such as "glass breaking on tiles". Of several queries, and of the windows
+            of a long one, the mean of the unit vectors is used.
         n : int
             Number of windows to return.
         start : float, optional
@@ -233,13 +235,16 @@ class SoundIndex:
         with self._reading() as snapshot:
             if not snapshot.state.n_vectors:
                 raise DataError(f"{self.folder}: the index contains no sounds yet; run spectag index again")
-            entry = find_entry(query, self._database)
+            names_a_sound = not is_text(query, self._database)
+            entry = find_entry(query, self._database) if names_a_sound or not self.info.has_words else None
             if entry is not None and entry.first_row is not None:
                 windows = self._database.windows(entry.number)
                 numbers = window_numbers(entry, windows, start)
                 vectors = snapshot.vectors[entry.first_row + numbers[0] : entry.first_row + numbers[-1] + 1]
                 return QueryExample(np.array(vectors), entry.name, tuple(windows[number][0] for number in numbers))
             embedding = self._database.embedding
+        if not names_a_sound:
+            return QueryExample(text_vector(query, self.tagger.info)[None], None)
         assert embedding is not None, "an index with vectors has an embedding"
         vectors = embed_query(self.tagger, embedding, self.info.window, query, start)
         return QueryExample(vectors, full_location(query))

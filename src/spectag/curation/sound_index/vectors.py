@@ -44,10 +44,12 @@ class VectorWriter:
 
     As long as there are few windows, their features are kept, and the embedding is fitted to all of them again whenever
     sounds are added. When there are many, the embedding is fitted once and for all, and features are no longer kept.
+    An embedding that is not `is_fitted` leaves the features as they are, except for their length.
     """
 
-    def __init__(self, database: IndexDatabase) -> None:
+    def __init__(self, database: IndexDatabase, *, is_fitted: bool = True) -> None:
         self._database = database
+        self._is_fitted = is_fitted
         self._state = database.state
         self._embedding = database.embedding
         self._n_waiting = database.n_stored_features()
@@ -110,10 +112,13 @@ class VectorWriter:
         """Fit the embedding to the stored and the new features, and write the vectors of the stored ones."""
         stored = self._database.features()
         rows = [features for _, features in stored] + ([] if new is None else [new])
-        embedding = Embedding.fit(np.concatenate(rows)) if rows else None  # None: all files were removed
+        embedding = self._embedding_of(np.concatenate(rows)) if rows else None  # None: all files were removed
         self._embedding = embedding
         self._database.store_blob("embedding", None if embedding is None else embedding.to_bytes())
         self._rewrite((number, embedding(features)) for number, features in stored if embedding is not None)
+
+    def _embedding_of(self, features: Float32Array) -> Embedding:
+        return Embedding.fit(features) if self._is_fitted else Embedding.unchanged(features.shape[1])
 
     def _valid_vectors(self) -> Iterator[tuple[int, Float32Array]]:
         vectors = read_vectors(self._database.folder, self._state)
