@@ -201,8 +201,8 @@ def backbone_spec(name: str) -> BackboneSpec:
         hint, names = did_you_mean(name, BACKBONES) or ".", ", ".join(BACKBONES)
         raise ConfigError(
             f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm. "
-            "hf:ORG/NAME of the library transformers is one, too, and so is a network card: a file such as card.toml, or a "
-            "name of spectag models --all."
+            "hf:ORG/NAME of the library transformers is one, too, and so is a network card: a file such as card.toml, "
+            "or a name of spectag models --all."
         )
     return BACKBONES[name]
 

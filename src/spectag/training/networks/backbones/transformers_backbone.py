@@ -121,7 +121,7 @@ def _quiet() -> Iterator[None]:
 
 def _config(folder: Path) -> Any:
     """The settings of the network without randomness: spectag augments, and a resumed run is to be the same."""
-    config: Any = AutoConfig.from_pretrained(folder, **_FROM_FOLDER)
+    config: Any = AutoConfig.from_pretrained(folder, **_FROM_FOLDER)  # nosec B615 - of one commit, see _snapshot
     for name, value in _RANDOM.items():
         if hasattr(config, name):
             setattr(config, name, value)
