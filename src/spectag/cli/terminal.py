@@ -199,7 +199,7 @@ def new_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     """A table without borders. The columns in `right` are right-aligned; these and intervals stay on one line."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:
         is_right = column in right
         is_whole = is_right or column.endswith("interval")
