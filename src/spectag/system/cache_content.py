@@ -40,7 +40,8 @@ _FOLDERS = "spectrograms", "onnx", "models", "weights", "hub", "clap", "journals
 _WORK = r"\.lock|\.work-[0-9a-f]{32}/.+"
 _DATABASE = r"\.sqlite(-journal|-wal|-shm)?"
 _MODEL = r"(audioset-(dy)?mn[0-9]{2}(-[a-z]+[0-9]*)?|card-[a-z0-9._-]+-[0-9a-f]{16}|clap-[0-9a-f]{16})"
-_WEIGHTS = r"((dy)?mn[0-9]{2}_as(_[a-z]+(_[0-9]+)?)?(_mAP_[0-9]{3})?\.pt|card-[a-z0-9._-]+-[0-9a-f]{16}\.(onnx|csv|txt))"
+_EFFICIENTAT = r"(dy)?mn[0-9]{2}_as(_[a-z]+(_[0-9]+)?)?(_mAP_[0-9]{3})?\.pt"
+_WEIGHTS = rf"({_EFFICIENTAT}|card-[a-z0-9._-]+-[0-9a-f]{{16}}\.(onnx|csv|txt))"
 _NAMES = {  # of the files of each kind, below the cache folder
     "spectrograms": rf"spectrograms/[0-9a-f]{{16}}/({_WORK}|mel\.toml|index\.jsonl|[0-9a-f]{{2}}/[0-9a-f]{{32}}\.npy)",
     "features": rf"spectrograms/features/[^/]+-[0-9a-f]{{16}}/({_WORK}|[0-9a-f]{{2}}/[0-9a-f]{{32}}[\w.-]*\.npy)",
