@@ -12,11 +12,13 @@ from huggingface_hub import constants
 import spectag
 from helpers.bundles import MEL, MEL_32K, make_bundle, make_ensemble, make_ensemble_info, make_info, tone
 from helpers.command import run_without
+from helpers.frames import make_frames_bundle
 from helpers.hub_server import TOKEN, HubServer
 from spectag.audio.files import write_audio
 from spectag.audio.front_end import FrontEnd
 from spectag.errors import BundleError
 from spectag.models.bundle import write_info
+from spectag.models.frames_info import FRAMES_FILE
 from spectag.models.hub import HubName, hub_folder
 from spectag.models.limits import MAX_MEMBERS
 from spectag.system.cache_content import cached_files
@@ -104,6 +106,19 @@ def test_members_of_an_ensemble_are_pushed_and_loaded(server, tmp_path):
     assert {"members/1/model.onnx", "members/2/model.onnx"} <= set(pushed.files)
     loaded = spectag.load("hf:me/both").tag(tmp_path / "a.wav")
     np.testing.assert_array_equal(loaded.probabilities, spectag.load(folder).tag(tmp_path / "a.wav").probabilities)
+
+
+def test_frames_are_pushed_and_loaded_and_damaged_ones_are_not_pushed(server, tmp_path):
+    folder = make_frames_bundle(tmp_path / "frames")
+    pushed = spectag.push(folder, "hf:me/frames")
+    assert FRAMES_FILE in pushed.files
+    sound = tone("low", 2.0), 16_000
+    by_folder, by_hub = (spectag.load(name).segments(*sound).timeline for name in (folder, "hf:me/frames"))
+    assert by_hub.frames is not None
+    np.testing.assert_array_equal(by_folder.probabilities, by_hub.probabilities)
+    (folder / FRAMES_FILE).write_bytes(b"something else")
+    with pytest.raises(BundleError, match="not the file that belongs to this model"):
+        spectag.push(folder, "hf:me/frames")
 
 
 def test_card_has_the_header_of_the_hub_and_the_name_there(server, model):

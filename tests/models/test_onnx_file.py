@@ -7,13 +7,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from helpers.bundles import LABELS, make_bundle, make_info, tone, write_network
+from helpers.bundles import LABELS, MEL, make_bundle, make_info, tone, write_network
+from helpers.frames import write_frames_network
+from spectag.audio.front_end import FrontEnd
 from spectag.errors import BundleError
 from spectag.models import bundle as bundle_module
 from spectag.models import network_session
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info, write_info
+from spectag.models.frames_info import FRAMES_FILE
+from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyInfo
-from spectag.models.onnx_file import check_onnx_file
+from spectag.models.onnx_file import check_frames, check_frames_file, check_onnx_file
 from spectag.models.tagger import Tagger
 
 
@@ -292,3 +296,26 @@ def test_network_that_needs_terabytes_is_stopped(tmp_path):
     with pytest.raises(BundleError, match=r"the networks need more than \d+ GB of memory; use shorter"):
         Tagger(folder).probabilities(tone("low", 0.5), 16_000)
     Tagger(make_bundle(tmp_path / "other")).probabilities(tone("low", 0.5), 16_000)  # the memory is free again
+
+
+@pytest.mark.parametrize("changes", [{"n_mels": 48}, {"n_labels": 4}])
+def test_network_of_frames_with_other_bands_or_labels_is_refused(tmp_path, changes):
+    write_frames_network(tmp_path / FRAMES_FILE, **changes)
+    session = open_session(tmp_path / FRAMES_FILE, n_threads=1)
+    with pytest.raises(BundleError, match="the two files are of different models"):
+        check_frames(tmp_path / FRAMES_FILE, session, FrontEnd(mel=MEL), 3)
+
+
+def test_network_of_clips_is_none_of_frames(tmp_path):
+    write_network(tmp_path / FRAMES_FILE)
+    session = open_session(tmp_path / FRAMES_FILE, n_threads=1)
+    with pytest.raises(BundleError, match=r"probabilities is a .* of shape any x 3"):
+        check_frames(tmp_path / FRAMES_FILE, session, FrontEnd(mel=MEL), 3)
+
+
+def test_weights_of_frames_are_in_one_file(tmp_path):
+    write_frames_network(tmp_path / "single.onnx")
+    model = onnx.load(tmp_path / "single.onnx")
+    onnx.save(model, tmp_path / FRAMES_FILE, save_as_external_data=True, location="other.data", size_threshold=0)
+    with pytest.raises(BundleError, match=r"other\.data"):
+        check_frames_file(tmp_path / FRAMES_FILE)

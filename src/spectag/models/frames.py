@@ -23,7 +23,7 @@ from spectag.errors import BundleError
 from spectag.models.bundle import BundleInfo, check_network_file
 from spectag.models.frames_info import FRAMES_FILE, FramesInfo
 from spectag.models.network_session import NetworkSession, open_session
-from spectag.models.onnx_file import check_onnx_file
+from spectag.models.onnx_file import check_frames, check_frames_file
 from spectag.models.timeline import Timeline
 
 
@@ -157,8 +157,10 @@ class FrameNetwork(NetworkSession):
     def session(self) -> Any:
         """The onnxruntime session."""
         check_network_file(self._bundle, self._info, FRAMES_FILE)
-        check_onnx_file(self.path)
-        return open_session(self.path, n_threads=self.n_threads, device=self.device)
+        check_frames_file(self.path)
+        session = open_session(self.path, n_threads=self.n_threads, device=self.device)
+        check_frames(self.path, session, self.front_end, len(self._info.labels))
+        return session
 
     def probabilities(self, log_mel: Float32Array) -> Float32Array:
         """Probabilities (n_frames, n_labels) of a log_mel (1, n_mels, n); frames have `hop_length` frames of it.
