@@ -149,7 +149,7 @@ COMMANDS = {
         "suggest": CommandHelp("Choose the clips to label next.", "model recordings/ -o next.csv"),
         "index": CommandHelp("Build a search index of recordings.", "recordings/ -o index"),
         "search": CommandHelp(
-            "Find similar sounds, also by words, or the recording of an excerpt.",
+            "Find similar sounds, also by words, or the source of an excerpt.",
             "index call.wav --number 20",
             "fingerprint number start after before label not-label in same-file one-per-file output clips json",
         ),

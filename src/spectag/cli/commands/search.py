@@ -41,7 +41,7 @@ def search_command(
     clips_folder: Annotated[Path | None, Parameter(name="--clips")] = None,
     json_output: Json = False,
 ) -> int:
-    """Find similar sounds, also by words, or the recording of an excerpt.
+    """Find similar sounds, also by words, or the source of an excerpt.
 
     Similarity is 1 for identical sounds and about 0 for unrelated sounds. Words are less similar to sounds.
 
