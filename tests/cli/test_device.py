@@ -3,7 +3,9 @@
 import pytest
 
 from helpers.bundles import make_bundle, tone
+from helpers.devices import PretendedRuntime
 from spectag.audio.files import write_audio
+from spectag.models import network_session
 
 
 @pytest.fixture
@@ -19,24 +21,42 @@ def words(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "tag MODEL SOUNDS",
-        "listen MODEL",
-        "embed SOUNDS --model MODEL -o OUT.npz",
-        "index SOUNDS --model MODEL -o OUT",
-        "evaluate MODEL MANIFEST",
-    ],
+COMMANDS = (
+    "tag MODEL SOUNDS",
+    "tag MODEL SOUNDS -o OUT",
+    "listen MODEL",
+    "embed SOUNDS --model MODEL -o OUT.npz",
+    "index SOUNDS --model MODEL -o OUT",
+    "evaluate MODEL MANIFEST",
 )
-def test_command_refuses_a_device_that_is_not_installed(run, monkeypatch, words, command):
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+
+
+def with_words(command, words):
     for name, value in words.items():
         command = command.replace(name, value)
-    done = run(*command.split(), "--device", "directml")
+    return command.split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_refuses_a_device_that_is_not_installed(run, monkeypatch, words, command):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    done = run(*with_words(command, words), "--device", "directml")
     assert done.status == 1
     assert done.err.startswith("spectag: device directml: the installed onnxruntime")
     assert done.err.endswith("available: cpu\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_device_that_does_not_work_ends_a_command_before_it_writes_anything(run, monkeypatch, words, tmp_path, command):
+    PretendedRuntime(["CUDAExecutionProvider"], broken={"CUDAExecutionProvider": "no device"}).use(monkeypatch)
+    monkeypatch.setattr(network_session, "_load_cuda", lambda: "")
+    monkeypatch.setattr("spectag.audio.microphone.open_microphone", None)
+    before = sorted(tmp_path.rglob("*"))
+    done = run(*with_words(command, words), "--device", "cuda")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("spectag: device cuda: onnxruntime cannot run ")
+    assert done.err.endswith(": no device; see spectag doctor\n")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_cpu_is_always_a_device(run, words):

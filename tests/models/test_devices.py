@@ -211,6 +211,28 @@ def test_files_are_tagged_in_one_process_with_an_accelerator_and_in_several_with
         np.testing.assert_array_equal(cuda.files[0].timeline.probabilities, cpu.files[0].timeline.probabilities)
 
 
+def test_worker_processes_do_not_try_an_accelerator_that_does_not_work(bundle, tmp_path, monkeypatch):
+    PretendedRuntime([CUDA], broken={CUDA: "no device"}).use(monkeypatch)
+    write_audio(tmp_path / "a.wav", tone("low", 0.3), RATE)
+    devices = []
+
+    def in_processes(function, chunks, *, n_workers):
+        devices.append(function.args[0].device)
+        yield from ((chunk, function(chunk)) for chunk in chunks)
+
+    monkeypatch.setattr(parallel, "map_surviving_crashes", in_processes)
+    with pytest.warns(DeviceWarning) as caught:
+        list(tag_chunks(Tagger(bundle), chunked([str(tmp_path / "a.wav")] * 3, workers=3), None, workers=3))
+    assert devices == ["cpu"]
+    assert len(caught) == 1
+
+
+def test_model_is_not_loaded_for_a_device_that_does_not_run_it(bundle, monkeypatch):
+    PretendedRuntime([CUDA], broken={CUDA: "no device"}).use(monkeypatch)
+    with pytest.raises(ConfigError, match="device cuda: onnxruntime cannot run .*: no device"):
+        load(bundle, device="cuda")
+
+
 def test_ray_refuses_an_accelerator_because_it_tags_on_cpus(bundle, monkeypatch):
     PretendedRuntime([CUDA]).use(monkeypatch)
     with pytest.raises(ConfigError, match="Ray tags on the CPUs of its machines, not on cuda"):

@@ -113,7 +113,7 @@ def load(
     Raises
     ------
     SpectagError
-        If there is no tagger with this name, it cannot be downloaded or read, or there is no such device.
+        If there is no tagger with this name, it cannot be downloaded or read, or the device does not run it.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def load(
     >>> tagger.tag("a.wav").top(3)  # doctest: +SKIP
     """
     folder = tagger_folder(model, progress=progress, log=log)
-    return Tagger(folder, n_threads=n_threads, channel=channel, device=device)
+    return Tagger(folder, n_threads=n_threads, channel=channel, device=device).check_device()
 
 
 def open_tagger(

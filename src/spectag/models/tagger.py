@@ -165,6 +165,10 @@ class Tagger:
             _ = network and network.session
         return self
 
+    def check_device(self) -> "Tagger":
+        """Open the networks now if an accelerator was asked for: a ConfigError then comes before any other work."""
+        return self if self.device in ("auto", "cpu") else self.open()
+
     @property
     def runs_on(self) -> str:
         """The device on which its networks run; with an accelerator, they are opened to know it."""

@@ -168,7 +168,7 @@ def embed(
     name = str(model.folder if isinstance(model, Tagger) else model)
     if not isinstance(model, Tagger):
         model = Tagger(tagger_folder(model, needs_labels=False, progress=progress, log=log), device=device)
-    tagger = model.with_channel(channel)
+    tagger = model.with_channel(channel).check_device()
     paths = [recordings] if isinstance(recordings, str | Path) else recordings
     files = find_files(paths, accepted_suffixes(tagger), listed=listed, log=log)
     tagged = list(tag(tagger, files, window=window, features=True, workers=workers, progress=progress))

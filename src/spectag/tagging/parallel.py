@@ -222,8 +222,9 @@ def tag_chunks(
         n_processes = max(2, n_processes)
     n_threads = max(1, n_cores // max(n_processes, 1))
     if n_processes > 1:
-        # an open session cannot be sent to another process
-        unopened = Tagger(tagger.folder, channel=tagger.channel, device=tagger.device)
+        # an open session cannot be sent to another process; with auto, only this one tries accelerators
+        device = "cpu" if tagger.runs_on == "cpu" else tagger.device
+        unopened = Tagger(tagger.folder, channel=tagger.channel, device=device)
         function = partial(tag_chunk, unopened, window, n_threads, features=features)
         with closing(map_surviving_crashes(function, chunks, n_workers=n_processes)) as results:
             for chunk, result in results:

@@ -69,12 +69,11 @@ def listen_command(
     _check_usage(stdin=stdin, rate=rate, encoding=encoding, microphone=microphone)
     from spectag.audio.live_stream import LiveStream, read_raw
     from spectag.audio.microphone import open_microphone
-    from spectag.models.pretrained import tagger_folder
-    from spectag.models.tagger import Tagger
+    from spectag.models.pretrained import load
     from spectag.tagging.listening import listen, stopped_by_signals
 
     with progress_display() as (progress, log):
-        tagger = Tagger(tagger_folder(model, progress=progress, log=log), device=device)
+        tagger = load(model, device=device, progress=progress, log=log)
     opened: AbstractContextManager[LiveStream]
     n_channels = channels or 1
     number = _channel_number(channel, tagger.channel, n_channels)

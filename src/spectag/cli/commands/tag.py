@@ -98,8 +98,7 @@ def tag_command(
         raise CycloptsError(msg="a submission contains all clips; leave out --shard")
     from spectag.models.clap_words import is_clap_name
     from spectag.models.nearby_models import check_model_first
-    from spectag.models.pretrained import tagger_folder
-    from spectag.models.tagger import Tagger
+    from spectag.models.pretrained import load
     from spectag.tagging.batch import check_novelty, tag_to_tables
     from spectag.tagging.events import windows_to_tag
     from spectag.tagging.input_files import Shard
@@ -117,7 +116,7 @@ def tag_command(
     replaced = output is not None and any(path.is_file() for path in (Path(output), Path(output, "status.csv")))
     begin = time.monotonic()
     with progress_display(results_to_stdout=output is None) as (progress, log):
-        tagger = Tagger(tagger_folder(model, progress=progress, log=log), channel=settings.channel, device=device)
+        tagger = load(model, channel=settings.channel, device=device, progress=progress, log=log)
         check_novelty(tagger, settings, model)
         ray = partial(tag_on_ray, tagger, windows_to_tag(tagger, settings), address=address, n_workers=workers)
         report = tag_to_tables(
