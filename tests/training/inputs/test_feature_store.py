@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spectag.audio.front_end import FrontEnd
+from spectag.config.backbones import BACKBONES
 from spectag.config.base import ImageConfig, MelConfig
 from spectag.config.recipe import Recipe
 from spectag.data.spectrograms.clip_inputs import ClipPart
@@ -292,3 +293,15 @@ def test_network_of_one_size_accepts_no_windows(tmp_path, inputs):
     image = np.zeros((3, 224, 224), np.float32)
     assert one_size.accepts_width(image, 224)
     assert not one_size.accepts_width(image, 100)
+
+
+@pytest.mark.parametrize("backbone", ["mn04_audioset", "dymn04_audioset", "efficientnet_lite0"])
+def test_random_weights_of_a_published_network_need_no_tracing(tmp_path, monkeypatch, rng, backbone):
+    """Tracing DyMN takes a minute, and the package has its graph."""
+    monkeypatch.setattr(traced_network, "trace_features", None)
+    inputs, mel = Inputs(rng, height=128), BACKBONES[backbone].mel
+    features = store(tmp_path, mel=mel, backbone=backbone, pretrained=False)
+    computed = features.compute(KEYS, inputs, progress=silent)
+    np.testing.assert_allclose(computed, features_by_torch(features, inputs), rtol=1e-4, atol=1e-4)
+    other = store(tmp_path, mel=mel, backbone=backbone, pretrained=False, seed=1)
+    assert other.weights_sha256 != features.weights_sha256

@@ -21,6 +21,7 @@ from spectag.data.spectrograms.clip_inputs import ClipInputs, ClipPart
 from spectag.errors import ConfigError, DataError, SpectrogramCacheError
 from spectag.models.clip_windows import FrameWindows
 from spectag.models.network_session import open_session
+from spectag.models.published_graph import has_published_graph
 from spectag.models.timeline import cell_seconds, pool_logits
 from spectag.system.progress import Progress
 from spectag.system.worker_pool import n_usable_cores
@@ -87,7 +88,10 @@ def open_network(recipe: Recipe, front_end: FrontEnd) -> FeatureNetwork:
         return PublishedNetwork(recipe.backbone, recipe.features)
     from spectag.training.networks.traced_network import TracedNetwork
 
-    return TracedNetwork(recipe, has_one_width=front_end.image is not None)
+    traced = TracedNetwork(recipe, has_one_width=front_end.image is not None)
+    if has_published_graph(recipe.backbone):  # tracing takes a minute for DyMN
+        return PublishedNetwork(recipe.backbone, recipe.features, traced.weights)
+    return traced
 
 
 class FeatureStore:

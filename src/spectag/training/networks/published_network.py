@@ -96,7 +96,7 @@ class PublishedNetwork(FeatureNetwork):
         return extractor.eval()
 
     def group_sizes(self, example: Float32Array) -> list[int]:
-        """The number of features of each stage; these networks accept inputs of any size."""
+        """The number of features of each stage; these networks accept inputs of any length."""
         graph = self._model.graph
         groups = _node_of(graph, "features").input if self.kind == "all" else [_mean_of_last_stage(graph)]
         inferred = shape_inference.infer_shapes(self._model, data_prop=True).graph.value_info
