@@ -81,7 +81,6 @@ class Exported:
         ("scratch", 40),
         ("mn04_audioset", 128),
         ("efficientnet_lite0", 64),
-        pytest.param(("dymn04_audioset", 128), marks=pytest.mark.slow),  # tracing takes a minute
     ],
     ids=lambda p: p[0],
 )
