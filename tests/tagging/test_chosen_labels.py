@@ -8,12 +8,44 @@ AUDIOSET = LabelSet(audioset_labels())
 
 
 def test_words_are_matched_by_names_parts_and_synonyms():
-    assert match_words('engine idling, rooster, "Waves, surf", rain', AUDIOSET) == {
+    assert match_words('engine idling, glass breaking, "Waves, surf", rain on a window', AUDIOSET) == {
         "engine idling": ("Idling",),
-        "rooster": ("Crowing, cock-a-doodle-doo", "Chicken, rooster"),
+        "glass breaking": ("Shatter", "Glass"),
         "Waves, surf": ("Waves, surf",),
-        "rain": ("Rain",),
+        "rain on a window": ("Rain",),
     }
+
+
+def test_group_means_its_label_and_all_below_but_a_part_of_a_description_the_label_alone():
+    found = match_words("thunderstorm, loud music, owls", AUDIOSET)
+    assert found["thunderstorm"] == ("Thunderstorm", "Thunder")
+    assert found["loud music"] == ("Music",)
+    assert found["owls"] == ("Owl", "Hoot")
+
+
+def test_own_label_of_a_model_counts_beside_those_of_the_group():
+    assert match_words("traffic", LabelSet(("traffic", "wind", "Car"))) == {"traffic": ("traffic", "Car")}
+
+
+def test_label_that_contains_the_words_is_the_last_choice():
+    assert match_words("ambulance, horn", AUDIOSET) == {
+        "ambulance": ("Ambulance (siren)",),
+        "horn": ("French horn", "Vehicle horn, car horn, honking", "Air horn, truck horn", "Train horn"),
+    }
+
+
+def test_words_of_a_text_file_are_in_its_lines(tmp_path):
+    (tmp_path / "words.txt").write_text("Waves, surf\n\n thunder\n", encoding="utf-8")
+    assert match_words(str(tmp_path / "words.txt"), AUDIOSET) == {
+        "Waves, surf": ("Waves, surf",),
+        "thunder": ("Thunder",),
+    }
+
+
+def test_long_matches_are_shortened_in_the_log():
+    [match] = ChosenLabels.read(AUDIOSET, None, None, words="birds").matches
+    assert match.startswith('birds → Bird + "Bird vocalization, bird call, bird song" + "Chirp, tweet" + Squawk + ')
+    assert match.endswith(" and 5 others")
 
 
 def test_labels_of_words_are_reported_in_the_order_of_the_model_and_the_matches_are_told():
@@ -26,6 +58,7 @@ def test_labels_of_words_are_reported_in_the_order_of_the_model_and_the_matches_
 def test_synonyms_that_the_model_does_not_know_match_nothing():
     with pytest.raises(ConfigError, match="no label of the model means 'engine idling'"):
         match_words("engine idling", LabelSet(("Rain", "Wind")))
+    assert match_words("engine idling", LabelSet(("Rain", "Engine"))) == {"engine idling": ("Engine",)}
 
 
 @pytest.mark.parametrize(("word", "similar"), [("washing machine", "Sewing machine"), ("xylofone", "Marimba")])

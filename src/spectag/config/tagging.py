@@ -73,8 +73,9 @@ class TagSettings(SegmentConfig):
     not_labels: Path | None = None
     """Do not report the labels in this file, which has one label in each line."""
     words: str | None = Field(None, min_length=1, max_length=100_000)
-    """Report only the labels of the model that these words mean, such as "dog barking, rain on a window". The labels
-    that were found for each are printed."""
+    """Report only the labels of the model that these words, or those in the lines of a .txt file, mean, such as "dog
+    barking, animal sounds". The name of a label of AudioSet means those below it, too. The labels that were found for
+    each are printed."""
     names: Path | None = None
     """Report other names: ucs, which gives labels of AudioSet their CatID of the Universal Category System for sound
     effects; or a CSV with the columns old and new, as for spectag relabel. Overlapping segments that get one name are

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 
-Words = tuple[str, ...]
+StemmedWords = tuple[str, ...]
 
-_IGNORED = {"a", "an", "and", "in", "of", "on", "or", "sound", "sounds", "the", "to", "with"}
+_IGNORED = {"a", "an", "and", "etc", "in", "of", "on", "or", "sound", "sounds", "the", "to", "with"}
 _TOO_GENERAL = {"nois"}  # noise, as a part of a label
 _NEGATIONS = {"absent", "no", "non", "not", "off", "without"}
 _ENDINGS = ("ings", "ing", "ies", "es", "ed", "s")
@@ -33,18 +33,18 @@ def match_labels(
     >>> match_labels(["Rooster", "dog_barking", "Zither"], ["Chicken, rooster", "Bark", "Dog", "Cat"])
     {'Rooster': ('Chicken, rooster',), 'dog_barking': ('Bark', 'Dog')}
     """
-    words_of_synonyms = {_words(label): tuple(meanings) for label, meanings in (synonyms or {}).items()}
-    full_names = [(name, _words(name)) for name in names]
-    parts = full_names + [(name, _words(part)) for name in names for part in name.split(",")]
-    matches = {label: _match(_words(label), full_names, parts, words_of_synonyms) for label in labels}
+    words_of_synonyms = {stemmed_words(label): tuple(meanings) for label, meanings in (synonyms or {}).items()}
+    full_names = [(name, stemmed_words(name)) for name in names]
+    parts = full_names + [(name, stemmed_words(part)) for name in names for part in name.split(",")]
+    matches = {label: _match(stemmed_words(label), full_names, parts, words_of_synonyms) for label in labels}
     return {label: found for label, found in matches.items() if found}
 
 
 def _match(
-    label: Words,
-    full_names: Sequence[tuple[str, Words]],
-    parts: Sequence[tuple[str, Words]],
-    synonyms: Mapping[Words, tuple[str, ...]],
+    label: StemmedWords,
+    full_names: Sequence[tuple[str, StemmedWords]],
+    parts: Sequence[tuple[str, StemmedWords]],
+    synonyms: Mapping[StemmedWords, tuple[str, ...]],
 ) -> tuple[str, ...]:
     if not label:
         return ()
@@ -59,7 +59,7 @@ def _match(
     return tuple(dict.fromkeys(name for name, words in within if len(words) == most))
 
 
-def _words(text: str) -> Words:
+def stemmed_words(text: str) -> StemmedWords:
     """The stems of the words that matter."""
     return tuple(_stem(word) for word in re.findall(r"[^\W_]+", text.lower()) if word not in _IGNORED)
 

@@ -48,13 +48,11 @@ class WordList(Config):
         DataError
             If a .txt file cannot be read.
         """
-        suffix = Path(text).suffix.lower()
-        if suffix == ".toml":
+        if Path(text).suffix.lower() == ".toml":
             return parse_config(read_toml(Path(text)), cls, source=text)
-        lines = [line.strip() for line in split_lines(read_text(Path(text)))] if suffix == ".txt" else None
-        labels = list(filter(None, lines)) if lines is not None else list(split_labels(text, separator=","))
+        labels = read_words(text, separator=",")
         if not labels:
-            raise ConfigError(f'clap:{text}: no words; write them between commas: clap:"dog barking, rain"')
+            raise ConfigError(f'"clap:{text}" has no words; write them between commas: clap:"dog barking, rain"')
         if twice := next((label for label in labels if labels.count(label) > 1), None):
             raise ConfigError(f"clap:{text}: {twice!r} occurs twice")
         return parse_config({"words": {label: (label,) for label in labels}}, cls, source=f"clap:{text}")
@@ -71,3 +69,18 @@ class WordList(Config):
             label: [template.replace(_PLACE, text) for template in self.templates for text in texts]
             for label, texts in self.words.items()
         }
+
+
+def read_words(text: str, *, separator: str | None = None) -> list[str]:
+    """Words between commas, or those in a .txt file, one in each line.
+
+    Without a separator, names of AudioSet that contain commas need no quotes.
+
+    Raises
+    ------
+    DataError
+        If a .txt file cannot be read.
+    """
+    if Path(text).suffix.lower() == ".txt":
+        return [word for line in split_lines(read_text(Path(text))) if (word := line.strip())]
+    return list(split_labels(text, separator=separator))

@@ -11,14 +11,17 @@ from typing import Self
 import numpy as np
 
 from spectag.array_types import IntArray
-from spectag.data.label_matching import match_labels
-from spectag.data.labels import LabelSet, split_labels
+from spectag.data.label_groups import labels_of_group
+from spectag.data.label_matching import match_labels, stemmed_words
+from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import read_text, split_lines
 from spectag.errors import ConfigError, DataError
 from spectag.models.pretrained import audioset_synonyms
+from spectag.models.word_list import read_words
 from spectag.system.output import quote_commas
 
-_N_SIMILAR = 5
+_N_SIMILAR, _LEAST_LIKENESS = 5, 0.7
+_N_LISTED = 6  # of the labels that a word means
 _STEM = 4  # letters of a word that similar labels have, too
 
 
@@ -54,7 +57,7 @@ class ChosenLabels:
         if not chosen:
             raise ConfigError(f"no label is left to report: {only or words or 'all labels'} without {without or 'any'}")
         columns = np.array(sorted(chosen), np.int64)
-        matches = tuple(f"{word} → {' + '.join(map(quote_commas, names))}" for word, names in found.items())
+        matches = tuple(f"{word} → {_listed(names)}" for word, names in found.items())
         return cls(LabelSet(tuple(known.names[column] for column in columns)), columns, len(known), matches)
 
     def __str__(self) -> str:
@@ -63,32 +66,58 @@ class ChosenLabels:
 
 
 def match_words(words: str, known: LabelSet) -> dict[str, tuple[str, ...]]:
-    """The labels that mean the same as each of the words between commas, by their names and AudioSet's synonyms.
+    """The labels that each of the words between commas, or in the lines of a .txt file, means.
+
+    These are the label with this name and, in groups of AudioSet such as "animal sounds", all labels below it; else
+    those that match it by AudioSet's synonyms or by a part of the words; else those that contain all its words.
 
     Raises
     ------
     ConfigError
         If a word means no label. The message has the most similar labels.
+    DataError
+        If a .txt file cannot be read.
     """
-    wanted = split_labels(words)
-    synonyms = {word: tuple(name for name in names if name in known) for word, names in audioset_synonyms().items()}
-    found = match_labels(wanted, known.names, synonyms)
-    for word in wanted:
-        if word not in found:
-            raise ConfigError(f"--words: no label of the model means {word!r}; {_similar(word, known)}")
+    wanted = read_words(words)
     if not wanted:
         raise ConfigError(f"--words {words!r}: no words; write them between commas")
+    found = {word: _meant(word, known.names) for word in wanted}
+    for word, names in found.items():
+        if not names:
+            raise ConfigError(f"--words: no label of the model means {word!r}; {_similar(word, known)}")
     return found
+
+
+def _meant(word: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    stems = stemmed_words(word)
+    group = labels_of_group(word, known)
+    if named := tuple(name for name in known if name in group or stemmed_words(name) == stems):
+        return named
+    synonyms = audioset_synonyms()
+    if any(stemmed_words(synonym) == stems for synonym, names in synonyms.items() if not names):
+        return ()
+    in_model = {synonym: tuple(name for name in names if name in known) for synonym, names in synonyms.items()}
+    usable = {synonym: names for synonym, names in in_model.items() if names}
+    if matched := match_labels([word], known, usable).get(word):
+        return matched
+    return tuple(name for name in known if stems and set(stems) <= set(stemmed_words(name)))
 
 
 def _similar(word: str, known: LabelSet) -> str:
     """The labels that share the start of one of the words, or are spelled alike."""
     starts = [part[:_STEM].casefold() for part in word.split() if len(part) >= _STEM]
-    alike = get_close_matches(word, known.names, n=_N_SIMILAR, cutoff=0.5)
+    alike = get_close_matches(word, known.names, n=_N_SIMILAR, cutoff=_LEAST_LIKENESS)
     related = [name for name in known.names if any(start in name.casefold() for start in starts)]
     similar = list(dict.fromkeys([*related[:_N_SIMILAR], *alike]))[:_N_SIMILAR]
     listed = f"similar ones are {'; '.join(similar)}" if similar else "spectag labels MODEL lists all"
     return f"{listed}. Leave it out, or use CLAP, which needs no labels: spectag models clap"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Such as Rain + Raindrop, the number of others if there are many."""
+    n_others = len(names) - _N_LISTED if len(names) > _N_LISTED + 1 else 0
+    shown = " + ".join(map(quote_commas, names[: len(names) - n_others]))
+    return f"{shown} and {n_others} others" if n_others else shown
 
 
 def _indices(path: Path, known: LabelSet) -> Iterator[int]:
