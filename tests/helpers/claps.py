@@ -115,7 +115,9 @@ def _text_weights() -> np.ndarray:
     return vectors
 
 
-def write_band_clap(folder: Path, *, n_text: int = N_BANDS, name: str = "bands", shift: float = 0.0, **card) -> Path:
+def write_band_clap(
+    folder: Path, *, n_text: int = N_BANDS, name: str = "bands", shift: float = 0.0, seconds: int = 1, **card
+) -> Path:
     """A CLAP as ONNX files that knows where in the spectrum a sound has energy, and the words low, high and both.
 
     Its vectors of sounds are log-mel spectrograms, averaged over time and centred. The clap.toml.
@@ -133,13 +135,13 @@ def write_band_clap(folder: Path, *, n_text: int = N_BANDS, name: str = "bands",
     ]
     ids = [_info(each, ["batch", "n"], TensorProto.INT64) for each in ("input_ids", "attention_mask")]
     weights = {"vectors": _text_weights()[:, :n_text], "bias": np.full(n_text, 1e-3 + shift, np.float32)}
-    spectrogram = [_info("input_features", ["batch", 1, 101, N_BANDS])]
+    spectrogram = [_info("input_features", ["batch", 1, 100 * seconds + 1, N_BANDS])]
     _save(folder / "audio.onnx", audio, spectrogram, _info("audio_embeds", ["batch", N_BANDS]), {})
     _save(folder / "text.onnx", text, ids, _info("text_embeds", ["batch", n_text]), weights)
     tokens = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "low", "high", "both"))}
     (folder / "tokenizer.json").write_text(_tokenizer(tokens).to_str(), encoding="utf-8")
     files = {kind: {"file": file} for kind, file in CLAP_FILES.items()}
-    settings = {"name": name, "licence": "CC0-1.0", "features": feature_settings()} | files | card
+    settings = {"name": name, "licence": "CC0-1.0", "features": feature_settings(max_length_s=seconds)} | files | card
     (folder / "clap.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
     return folder / "clap.toml"
 

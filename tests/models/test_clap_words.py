@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,34 @@ def test_model_says_once_that_its_numbers_are_no_probabilities(clap):
     clap_bundle("clap:low, high", log=messages.append)
     assert len(messages) == 1
     assert "cosine similarities of sound and words, not probabilities" in messages[0]
+    assert "Segments come from windows of 1.5 s" in messages[0]
+
+
+def test_message_has_the_length_of_windows_for_a_network_with_a_longer_input(tmp_path):
+    install_clap(write_band_clap(tmp_path / "clap", seconds=10))
+    messages = []
+    assert load("clap:low", log=messages.append).segment_window.window_seconds == 10
+    assert "Segments come from windows of 10 s" in messages[0]
+
+
+def test_only_the_models_that_were_used_last_are_kept(clap, cache, monkeypatch):
+    folders = []
+    for number, word in enumerate(("a", "b", "c", "d", "e")):
+        folder = clap_bundle(f"clap:{word}")
+        os.utime(folder, (number, number))
+        folders.append(folder)
+    assert all(folder.exists() for folder in folders)  # this process may still open them
+    monkeypatch.setattr("spectag.models.clap_words._used", set())
+    clap_bundle("clap:a")
+    new = clap_bundle("clap:f")
+    assert {folder for folder in [*folders, new] if folder.exists()} == {folders[0], *folders[3:], new}
+    assert load("clap:b").labels.names == ("b",)  # built again
+
+
+def test_model_without_its_network_is_built_again(clap):
+    folder = clap_bundle("clap:low")
+    (folder / "model.onnx").unlink()
+    assert load("clap:low").tag(low_or_high("low"), sample_rate=RATE)
 
 
 def test_vector_of_a_label_is_the_mean_of_those_of_its_sentences(clap, tmp_path):

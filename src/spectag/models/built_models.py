@@ -39,8 +39,8 @@ def built_model(name: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{name}.lock")):
-            is_new = not folder.exists()
-            if is_new:  # another process may have built it
+            is_new = not (folder / ONNX_FILE).is_file()
+            if is_new:  # otherwise another process has built it
                 _build(folder, build)
     except OSError as error:
         raise BundleError(
@@ -56,6 +56,7 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
     unfinished.mkdir()
     try:
         build(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)  # without its network, of a deletion that broke off
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -93,7 +93,7 @@ class ClapStore:
     def _text_session(self) -> Any:
         path = self.file("text")
         check_onnx_file(path, is_ours=False)
-        return open_session(path, n_threads=1)
+        return open_session(path, n_threads=1)  # on the CPU: a model must not depend on the device of its first use
 
 
 def clap_store() -> ClapStore:

@@ -1,17 +1,20 @@
 """CLAP with words as labels: clap:"dog barking, rain" as a model, built in the cache at its first use.
 
-Its logits are those of cosine similarities of a sound and a text, so its probabilities are these similarities, and 0
-for negative ones. They become probabilities by `spectag calibrate`, as those of any model.
+Its logits are those of cosine similarities of a sound and a text, so its probabilities are these similarities, and
+0.001 for smaller ones. They become probabilities by `spectag calibrate`, as those of any model.
 """
 
 import hashlib
-from importlib.metadata import version
+import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spectag.array_types import Float32Array
+from spectag.config.tagging import segment_window
 from spectag.errors import ConfigError, DataError, MissingExtraError
 from spectag.models.built_models import built_model
 from spectag.models.bundle import (
@@ -28,6 +31,8 @@ from spectag.models.card_files import GRAPH_VERSION, front_end_of
 from spectag.models.clap_store import ClapStore, clap_store
 from spectag.models.model_card import render_card
 from spectag.models.word_list import WordList
+from spectag.system.cache import cache_folder, only_user
+from spectag.system.environment import library_version
 from spectag.system.progress import Log, no_log
 
 if TYPE_CHECKING:
@@ -48,6 +53,10 @@ _BUILD_VERSION = 1
 """Increased when the same CLAP and words give another model."""
 _SMALLEST_SIMILARITY, _LARGEST_SIMILARITY = 1e-3, 1 - 1e-6
 _SMALLEST_LENGTH = 1e-12
+_N_KEPT = 4
+"""Models with words that stay in the cache: each has its own copy of the audio encoder."""
+_used = set[Path]()
+"""Models that this process may still open."""
 
 
 def is_clap_name(model: str | Path) -> bool:
@@ -83,10 +92,25 @@ def clap_bundle(model: str, *, needs_labels: bool = True, log: Log = no_log) -> 
     store = clap_store()
     content = (_BUILD_VERSION, GRAPH_VERSION, FORMAT_VERSION, store.card.model_dump_json(), words and words.sentences)
     name = f"clap-{hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()}"
-    folder, _ = built_model(name, lambda unfinished: _build(unfinished, store, words))
+    folder, is_new = built_model(name, lambda unfinished: _build(unfinished, store, words))
+    _used.add(folder)
+    with suppress(OSError):  # a cache that cannot be written
+        os.utime(folder)
+    if is_new:
+        _delete_oldest(folder.parent)
     if words is not None:
-        log(f"{store.card.name}: {NOT_PROBABILITIES}")
+        seconds = segment_window(store.card.features.max_length_s).window_seconds
+        log(f"{store.card.name}: {NOT_PROBABILITIES}. Segments come from windows of {seconds:g} s")
     return folder
+
+
+def _delete_oldest(models: Path) -> None:
+    """Keep the models that were used last, and all if another process uses the cache."""
+    folders = sorted(models.glob(f"clap-{'[0-9a-f]' * 16}"), key=lambda folder: folder.stat().st_mtime)
+    with suppress(ConfigError, OSError), only_user(cache_folder()):
+        for folder in folders[:-_N_KEPT]:
+            if folder not in _used:
+                shutil.rmtree(folder)
 
 
 def text_vector(text: str, info: BundleInfo) -> Float32Array:
@@ -165,5 +189,5 @@ def _info(store: ClapStore, words: WordList | None) -> BundleInfo:
         | texts,
         data=DataInfo(name=card.network.trained_on, n_clips=None, n_clips_per_label=None, fingerprint=None),
         onnx_difference=None,
-        versions={name: version(name) for name in ("spectag", "onnxruntime", "numpy")},
+        versions={name: library_version(name) for name in ("spectag", "onnxruntime", "numpy")},
     )
