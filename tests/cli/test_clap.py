@@ -41,6 +41,12 @@ def test_tag_lists_all_words_with_their_similarity_and_says_what_it_is(clap, rec
     assert "no threshold is known" in done.err
 
 
+def test_list_of_models_says_whether_clap_is_there(recordings, tmp_path, run):
+    assert "CLAP, for words as labels: not added; see spectag models clap --help" in run("models").out
+    run("models", "clap", write_band_clap(tmp_path / "clap"))
+    assert 'CLAP, for words as labels: bands (licence CC0-1.0), such as clap:"dog barking, rain"' in run("models").out
+
+
 def test_tag_without_clap_says_what_to_do(recordings, run):
     done = run("tag", WORDS, recordings)
     assert done.status == 1

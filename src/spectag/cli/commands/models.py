@@ -14,7 +14,7 @@ from spectag.cli.terminal import (
     shell_command,
     stdout_console,
 )
-from spectag.errors import MissingExtraError
+from spectag.errors import ConfigError, MissingExtraError
 from spectag.system.progress import Log, Progress
 
 if TYPE_CHECKING:
@@ -63,7 +63,18 @@ def models_command(
             soft_wrap=True,
         )
     console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
+    console.print(f"CLAP, for words as labels: {_clap_state()}", markup=False, soft_wrap=True)
     console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)
+
+
+def _clap_state() -> str:
+    from spectag.models.clap_store import clap_store
+
+    try:
+        card = clap_store().card
+    except ConfigError:
+        return "not added; see spectag models clap --help"
+    return f'{card.name} (licence {card.licence}), such as clap:"dog barking, rain"'
 
 
 def _table(models: "list[PublishedTaggerStatus]", cards: "list[CardStatus]") -> "Table":
