@@ -63,6 +63,12 @@ def test_missing_sound_file_is_not_taken_for_words(recordings, tmp_path):
         search(tmp_path / "index", "rec/dog")
 
 
+def test_description_has_no_excerpt(recordings, tmp_path):
+    index(recordings, tmp_path / "index", model="clap", window=WINDOW)
+    with pytest.raises(DataError, match="'low' is a description, which has no excerpt at 1 s"):
+        search(tmp_path / "index", "low", start=1.0)
+
+
 def test_words_after_the_clap_has_changed_are_refused(recordings, tmp_path):
     index(recordings, tmp_path / "index", model="clap", window=WINDOW)
     features = {"sampling_rate": 8_000, "fft_window_size": 512, "hop_length": 80, "feature_size": 16}

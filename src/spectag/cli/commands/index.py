@@ -69,6 +69,7 @@ def index_command(
     """
     from spectag.audio.sound_faults import truncation_warning
     from spectag.curation.sound_index.building import DEFAULT_WINDOW, build_index
+    from spectag.curation.sound_index.metadata import read_index_info
 
     listed = listed_recordings(recordings, files_from, command="index")
     length = DEFAULT_WINDOW.window_seconds
@@ -90,7 +91,8 @@ def index_command(
     if report.truncated:
         print(truncation_warning(report.truncated), file=sys.stderr)
     _print_report(report, output)
-    print_next_steps(shell_command("spectag", "search", output, "CALL.wav"))
+    query = "glass breaking on tiles" if read_index_info(output).has_words else "CALL.wav"
+    print_next_steps(shell_command("spectag", "search", output, query))
     return status
 
 

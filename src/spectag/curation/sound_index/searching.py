@@ -235,15 +235,17 @@ class SoundIndex:
         with self._reading() as snapshot:
             if not snapshot.state.n_vectors:
                 raise DataError(f"{self.folder}: the index contains no sounds yet; run spectag index again")
-            names_a_sound = not is_text(query, self._database)
-            entry = find_entry(query, self._database) if names_a_sound or not self.info.has_words else None
+            is_words = self.info.has_words and is_text(query, self._database)
+            entry = None if is_words else find_entry(query, self._database)
             if entry is not None and entry.first_row is not None:
                 windows = self._database.windows(entry.number)
                 numbers = window_numbers(entry, windows, start)
                 vectors = snapshot.vectors[entry.first_row + numbers[0] : entry.first_row + numbers[-1] + 1]
                 return QueryExample(np.array(vectors), entry.name, tuple(windows[number][0] for number in numbers))
             embedding = self._database.embedding
-        if not names_a_sound:
+        if is_words:
+            if start is not None:
+                raise DataError(f"{query!r} is a description, which has no excerpt at {start:g} s; leave out the start")
             return QueryExample(text_vector(query, self.tagger.info)[None], None)
         assert embedding is not None, "an index with vectors has an embedding"
         vectors = embed_query(self.tagger, embedding, self.info.window, query, start)
