@@ -30,7 +30,7 @@ from spectag.config.base import ImageConfig, WindowConfig
 from spectag.data.labels import LabelSet
 from spectag.errors import AudioError, BundleError, ConfigError, DataError
 from spectag.models import network_session
-from spectag.models import tagger as tagger_module
+from spectag.models import tagger_networks as networks_module
 from spectag.models.bundle import INFO_FILE, ONNX_FILE, WindowThresholds
 from spectag.models.network_session import open_session
 from spectag.models.novelty import NoveltyInfo
@@ -332,7 +332,7 @@ def test_each_front_end_and_each_sample_rate_is_computed_once(tmp_path, monkeypa
     other = FrontEnd(mel=MEL.model_copy(update={"n_mels": 12}))
     ensemble = Tagger(make_ensemble(tmp_path / "m", make_ensemble_info((*FRONT_ENDS, other), (*WEIGHTS, 0.5))))
     calls = {"log_mel": 0, "rate": []}
-    compute_log_mel, resample = front_end_module.compute_log_mel, tagger_module.resample
+    compute_log_mel, resample = front_end_module.compute_log_mel, networks_module.resample
 
     def count_log_mels(*args):
         calls["log_mel"] += 1
@@ -343,7 +343,7 @@ def test_each_front_end_and_each_sample_rate_is_computed_once(tmp_path, monkeypa
         return resample(waveform, from_rate, to_rate)
 
     monkeypatch.setattr(front_end_module, "compute_log_mel", count_log_mels)
-    monkeypatch.setattr(tagger_module, "resample", count_rates)
+    monkeypatch.setattr(networks_module, "resample", count_rates)
     ensemble.probabilities(tone("low", 0.3, 44_100), 44_100)
     assert calls == {"log_mel": 3, "rate": [16_000, 32_000]}
 

@@ -14,7 +14,7 @@ from helpers.bundles import LABELS, tone
 from helpers.frames import FRAMES, make_frames_bundle, make_frames_info
 from spectag.audio.files import write_audio
 from spectag.audio.sound_statistics import SoundStatistics
-from spectag.config.base import SegmentConfig
+from spectag.config.base import SegmentConfig, WindowConfig
 from spectag.config.serving import ServeSettings
 from spectag.config.tagging import FORMAT_NAMES, TagSettings
 from spectag.models.novelty import NoveltyInfo
@@ -174,6 +174,16 @@ def test_novelty_of_a_segment_is_that_of_excerpts_of_the_recording(model, long, 
     assert len(np.unique(file.timeline.novelty)) >= 2
     assert {round(row["novelty"], 3) for row in rows} <= {round(float(value), 3) for value in file.timeline.novelty}
     assert file.duration_seconds == file.timeline.ends[-1]
+
+
+@pytest.mark.parametrize("window", [None, WindowConfig(window_seconds=1.5, overlap_seconds=1.0)])
+def test_dataframe_of_segments_has_the_novelty_of_the_table(model, long, run, window):
+    options = () if window is None else ("--window", window.window_seconds, "--overlap", window.overlap_seconds)
+    rows = list(csv.DictReader(io.StringIO(run("tag", model, long, "--segments", *options).out)))
+    found = Tagger(model).segments(long, window=window).to_dataframe()
+    assert list(found.columns) == list(rows[0])
+    assert [f"{value:.3f}" for value in found["novelty"]] == [row["novelty"] for row in rows]
+    assert len(set(found["novelty"])) > 1
 
 
 def test_workers_tag_frames_as_one_process_does(model, sounds, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectag.array_types import Float32Array, FloatArray, Waveform
+from spectag.audio.files import resample
 from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import n_frames
 from spectag.audio.resampled_stream import resampled_blocks
@@ -218,6 +219,35 @@ def novelty_of_frames(
     for begin, end in itertools.pairwise(block.edges[bounds] - block.start_seconds):
         values.append(novelty_of(max(0.0, min(begin, end - clip_seconds)) if n_excerpts == 1 else begin, end))
     return np.repeat(np.array(values, np.float32), np.diff(bounds))
+
+
+def novelty_in_block(
+    block: FrameBlock, log_mel: Float32Array, front_end: FrontEnd, network: NetworkSession
+) -> Callable[[float, float], float]:
+    """The novelty of excerpts of a block, by a network of clips, as `novelty_of_frames` needs it.
+
+    Parameters
+    ----------
+    block : FrameBlock
+    log_mel : float array of shape (1, n_mels, n)
+        That of the block with `front_end`. Networks with another front end get their own.
+    front_end : FrontEnd
+    network : NetworkSession
+    """
+    (waveform,), rate, n_columns = block.waveforms.values(), front_end.sample_rate, log_mel.shape[-1]
+
+    def novelty_of(start: float, end: float) -> float:
+        first, last = round(start * rate), round(end * rate)
+        if network.front_end == front_end:
+            columns = [round(sample * n_columns / len(waveform)) for sample in (first, last)]
+            begin = min(columns[0], n_columns - 1)
+            inputs = log_mel[:, :, begin : max(begin + 1, columns[1])]
+        else:
+            excerpt = resample(waveform[first:last], rate, network.front_end.sample_rate)
+            inputs = network.front_end.input_of_waveform(excerpt)
+        return float(network(inputs, "novelty")[0])
+
+    return novelty_of
 
 
 class FrameCollector:

@@ -23,7 +23,8 @@ from spectag.config.base import WindowConfig, window_config
 from spectag.data.readers.file_finder import IMAGE_SUFFIXES
 from spectag.models.frames import FrameBlock, FrameCollector, FrameOutputs
 from spectag.models.pretrained import open_tagger
-from spectag.models.tagger import Tagger, TaggerOutputs, not_finite
+from spectag.models.tagger import Tagger, not_finite
+from spectag.models.tagger_networks import TaggerOutputs
 from spectag.models.timeline import Timeline
 from spectag.system.file_errors import skip_reason
 from spectag.system.progress import Progress, shows_progress, silent
