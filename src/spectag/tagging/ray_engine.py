@@ -108,9 +108,9 @@ def tag_on_ray(
         If the cluster cannot be reached or has another version of spectag, if a machine does not see a file that exists
         here, or if the processes that tag a chunk die again and again.
     """
+    _load_ray()
     if tagger.device not in ("auto", "cpu"):
         raise ConfigError(f"Ray tags on the CPUs of its machines, not on {tagger.device}; leave out the device")
-    _load_ray()
     if not chunks:
         return
     with _connected(address, n_workers):
