@@ -11,7 +11,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers.bundles import make_bundle, make_info
-from spectag.models.bundle import INFO_FILE, ONNX_FILE, write_info
+from helpers.frames import make_frames_bundle
+from spectag.models.bundle import INFO_FILE, ONNX_FILE, read_info, write_info
+from spectag.models.frames_info import FRAMES_FILE
 
 Rng = np.random.Generator
 
@@ -20,6 +22,18 @@ def make_hostile_bundle(kind: str, seed: int, folder: Path) -> Path:
     """A bundle of this kind."""
     bundle = make_bundle(folder)
     KINDS[kind](bundle, np.random.default_rng(seed))
+    return bundle
+
+
+def make_hostile_frames_bundle(kind: str, seed: int, folder: Path) -> Path:
+    """A bundle whose frames.onnx is a network of this kind; all else is as it should be, also its SHA-256."""
+    bundle, kept = make_frames_bundle(folder), folder.with_name(f"{folder.name} model.onnx")
+    (bundle / ONNX_FILE).rename(kept)
+    (bundle / FRAMES_FILE).rename(bundle / ONNX_FILE)
+    KINDS[kind](bundle, np.random.default_rng(seed))
+    (bundle / ONNX_FILE).rename(bundle / FRAMES_FILE)
+    kept.rename(bundle / ONNX_FILE)
+    write_info(bundle, read_info(bundle))
     return bundle
 
 
@@ -252,6 +266,11 @@ def weights_header(bundle: Path, rng: Rng) -> None:
     (bundle / "weights.safetensors").write_bytes(struct.pack("<Q", 2**62) + rng.bytes(100))
 
 
+NETWORK_KINDS = (
+    *("truncated_network", "damaged_network", "random_network", "weights_elsewhere", "huge_tensor", "endless_loop"),
+    *("refused_operator", "many_nodes", "huge_constant"),
+)
+"""Kinds that change only the network."""
 HARMLESS = frozenset({"damaged_json", "damaged_network", "weights_header"})
 """Kinds that may also give a result: if the changed bytes do not matter."""
 KINDS: dict[str, Callable[[Path, Rng], None]] = {
