@@ -229,7 +229,7 @@ def test_worker_processes_do_not_try_an_accelerator_that_does_not_work(bundle, t
 
 def test_model_is_not_loaded_for_a_device_that_does_not_run_it(bundle, monkeypatch):
     PretendedRuntime([CUDA], broken={CUDA: "no device"}).use(monkeypatch)
-    with pytest.raises(ConfigError, match="device cuda: onnxruntime cannot run .*: no device"):
+    with pytest.raises(ConfigError, match=r"device cuda: onnxruntime cannot run .*: no device"):
         load(bundle, device="cuda")
 
 

@@ -62,7 +62,7 @@ class MemberInputs:
 
     @property
     def gives_frames(self) -> bool:
-        """Whether the network gives frames of 80 ms, too: one of EfficientAT whose published weights stay."""
+        """Whether the network gives frames of 80 ms, too: one of EfficientAT whose weights stay."""
         mel, takes_log_mels = self.front_end.mel, self.front_end.n_frames_in(1.0) is not None
         if self.recipe.mode != "frozen" or mel is None or not (takes_log_mels and has_stages(self.store.network)):
             return False
