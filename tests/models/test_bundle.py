@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from helpers.bundles import LABELS, MEL, MEL_32K, make_ensemble_info, make_info
+from helpers.frames import make_frames_info
 from spectag.audio.front_end import FrontEnd
 from spectag.config.base import ImageConfig
 from spectag.data.labels import LabelSet
@@ -190,6 +191,15 @@ def test_card_shows_the_thresholds_of_windows_if_there_are_any():
     assert "| low | 1 | 0.50 | 0.28 |" in card
     assert "Windows shorter than 3 s, and segments made from them, have thresholds of their own." in card
     assert "indows" not in render_card(make_info(), "model")
+
+
+def test_card_says_that_segments_are_found_from_frames():
+    windows = WindowThresholds(below_seconds=3, thresholds=(0.281, 0.4, 0.3))
+    info = make_frames_info(window_thresholds=windows)
+    card = render_card(info, "model")
+    assert "- Segments in recordings are found from frames of 80 ms, whose network is frames.onnx.\n" in card
+    assert "Windows shorter than 3 s, frames, and segments made from them, have thresholds of their own." in card
+    assert "rames" not in render_card(info.model_copy(update={"frames": None}), "model")
 
 
 def test_command_in_the_card_is_quoted():

@@ -4,6 +4,7 @@ import shlex
 
 from spectag.config.backbones import BACKBONES
 from spectag.models.bundle import BackboneInfo, BundleInfo
+from spectag.models.frames_info import FRAMES_FILE
 
 
 def render_card(info: BundleInfo, name: str) -> str:
@@ -30,6 +31,7 @@ def _trained_sections(info: BundleInfo) -> list[str]:
         *_networks(info),
         f"- Data: {info.data.n_clips} clips of {info.data.name} (fingerprint {info.data.fingerprint}). "
         "Please add the licence of the data.",
+        *_frames(info),
         f"- The probabilities of model.onnx and of training differ by at most {info.onnx_difference:.1e}.",
     ]
     return [*_scores(info), "## Labels", *_label_table(info), *_extension(info), "## Model", "\n".join(model)]
@@ -143,6 +145,14 @@ def _networks(info: BundleInfo) -> list[str]:
     ]
 
 
+def _frames(info: BundleInfo) -> list[str]:
+    """What segments are found from, if the model has frames."""
+    if info.frames is None or info.front_end.mel is None:
+        return []
+    seconds = info.frames.frame_seconds(info.front_end.mel)
+    return [f"- Segments in recordings are found from frames of {1000 * seconds:g} ms, whose network is {FRAMES_FILE}."]
+
+
 def _backbone(backbone: BackboneInfo) -> str:
     return (
         f"{backbone.name}, pretrained on {backbone.pretrained_on}, licence {backbone.licence}; "
@@ -155,12 +165,14 @@ def _label_table(info: BundleInfo) -> list[str]:
     windows = info.window_thresholds
     if windows is None:
         return ["\n".join(["| label | training clips | threshold |", "|---|---|---|", *_label_rows(info)])]
-    column = f"threshold of windows below {windows.below_seconds:g} s"
+    column = f"threshold of {'frames and ' if info.frames else ''}windows below {windows.below_seconds:g} s"
     thresholds = windows.thresholds[: len(info.own_labels)]
     rows = [f"{row} {threshold:.2f} |" for row, threshold in zip(_label_rows(info), thresholds, strict=True)]
     table = [f"| label | training clips | threshold | {column} |", "|---|---|---|---|", *rows]
+    of_frames = "" if info.frames is None else "frames, "
     return [
-        f"Windows shorter than {windows.below_seconds:g} s, and segments made from them, have thresholds of their own.",
+        f"Windows shorter than {windows.below_seconds:g} s, {of_frames}and segments made from them, have thresholds of "
+        "their own.",
         "\n".join(table),
     ]
 

@@ -253,7 +253,7 @@ class Tagger(TaggerNetworks):
     ) -> Segments:
         """The segments of a sound in which labels are on, as `spectag tag --segments` reports them.
 
-        `timeline` of the result has the probabilities and, if the model computes it, the novelty of each window or frame.
+        `timeline` has the probabilities of each window or frame, and the novelty if the model computes it.
 
         Parameters
         ----------

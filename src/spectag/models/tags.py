@@ -145,7 +145,7 @@ class Segments(Sequence[Detection]):
     labels: LabelSet
     detections: tuple[Detection, ...]
     timeline: Timeline = field(repr=False)
-    """The probabilities of all labels in each window."""
+    """The probabilities of all labels in each window or frame, and their novelty if the model computes it."""
     name: str
 
     def __iter__(self) -> Iterator[Detection]:
@@ -181,7 +181,7 @@ class Segments(Sequence[Detection]):
     def to_dataframe(self) -> Any:
         """A row for each segment: file, start, end (seconds), label, probability, as in the table of `spectag tag`.
 
-        If the model computes novelty, it is the last column: the lowest one of the windows of the segment.
+        If the model computes novelty, it is the last column: the lowest one of the windows, or frames, of the segment.
         It is a DataFrame of pandas, or of polars if only polars is installed.
         """
         columns = {
