@@ -40,9 +40,10 @@ export function gapsClosed(values, size) {
 function extremes(values, size, choose) {
   const half = (size - 1) / 2, last = values.length - 1;
   const chosen = new Float32Array(values.length);
+  let best = NaN; // found again only when the best one is no longer a neighbour
   for (let i = 0; i < values.length; i += 1) {
-    let best = values[i];
-    for (let k = Math.max(0, i - half); k <= Math.min(last, i + half); k += 1) best = choose(best, values[k]);
+    if (i > 0 && values[i - half - 1] !== best) best = choose(best, values[Math.min(last, i + half)]);
+    else best = values.subarray(Math.max(0, i - half), i + half + 1).reduce((first, second) => choose(first, second));
     chosen[i] = best;
   }
   return chosen;
@@ -64,29 +65,28 @@ function smoothed(windows, probabilities, smoothing) {
 // The median of each value and its neighbours; the first and last values are repeated beyond the ends.
 export function medianFiltered(values, size) {
   if (size === 1 || values.length === 0) return values;
-  if (size === 3) return medianOfThree(values);
-  const half = (size - 1) / 2;
-  const last = values.length - 1;
+  const half = (size - 1) / 2, last = values.length - 1;
+  const at = (i) => values[Math.min(last, Math.max(0, i))];
   const filtered = new Float32Array(values.length);
-  const around = new Float32Array(size);
+  const sorted = Float32Array.from({ length: size }, (_, k) => at(k - half)).sort();
   for (let i = 0; i < values.length; i += 1) {
-    for (let k = -half; k <= half; k += 1) around[k + half] = values[Math.min(last, Math.max(0, i + k))];
-    filtered[i] = around.sort()[half];
+    filtered[i] = sorted[half];
+    exchange(sorted, at(i - half), at(i + half + 1));
   }
   return filtered;
 }
 
-function medianOfThree(values) { // the usual size, ten times as fast
-  const filtered = new Float32Array(values); // the ends stay: two of their three values are the same
-  for (let i = 1; i + 1 < values.length; i += 1) {
-    const low = Math.min(values[i - 1], values[i]), high = Math.max(values[i - 1], values[i]);
-    filtered[i] = Math.max(low, Math.min(high, values[i + 1]));
-  }
-  return filtered;
+// Puts a value into a sorted list in the place of another one: it stays sorted.
+function exchange(sorted, old, added) {
+  let i = sorted.indexOf(old);
+  for (; i > 0 && sorted[i - 1] > added; i -= 1) sorted[i] = sorted[i - 1];
+  for (; i + 1 < sorted.length && sorted[i + 1] < added; i += 1) sorted[i] = sorted[i + 1];
+  sorted[i] = added;
 }
 
 // `windows`: { starts, ends } in seconds; frames have `frames`: { closed, smoothed, hysteresis }, which say how they are
-// joined. `options`: threshold, hysteresis and smoothing (null: by default), minWindows, minSeconds, maxGap. Returns a list of { start, end, probability }, in the order of time.
+// joined. `options`: threshold, hysteresis and smoothing (null: by default), minWindows, minSeconds, maxGap. Returns a
+// list of { start, end, probability }, in the order of time.
 export function findSegments(windows, probabilities, options) {
   const { threshold, hysteresis = null, smoothing = null, minWindows = 1, minSeconds = 0, maxGap = 0 } = options;
   const high = Math.fround(threshold);
