@@ -298,6 +298,7 @@ def test_network_of_one_size_accepts_no_windows(tmp_path, inputs):
 @pytest.mark.parametrize("backbone", ["mn04_audioset", "dymn04_audioset", "efficientnet_lite0"])
 def test_random_weights_of_a_published_network_need_no_tracing(tmp_path, monkeypatch, rng, backbone):
     """Tracing DyMN takes a minute, and the package has its graph."""
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(traced_network, "trace_features", None)
     inputs, mel = Inputs(rng, height=128), BACKBONES[backbone].mel
     features = store(tmp_path, mel=mel, backbone=backbone, pretrained=False)
