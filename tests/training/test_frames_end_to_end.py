@@ -55,6 +55,7 @@ def trained(manifest, weights, tmp_path_factory):
     model, messages = tmp_path_factory.mktemp("models") / "model", []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTAG_WEIGHTS", str(weights))
+        patch.setenv("SPECTAG_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("spectag.training.heads.frame_scenes._SCENE_SECONDS", 240.0)
         train(manifest, model, Recipe(backbone="mn05_audioset"), log=messages.append)
     return model, messages
