@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from safetensors.numpy import load_file
 
 import spectag
+from helpers.claps import feature_settings, write_clap
 from helpers.command import run_without, write_manifest
 from helpers.hub_server import HubServer
 from helpers.transformers_networks import RATE, save_network
@@ -84,9 +85,9 @@ def test_model_works_without_torch_and_transformers(trained, manifest, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ast", "wav2vec2", "whisper"])
+@pytest.mark.parametrize("kind", ["ast", "clap", "whisper"])
 def test_fine_tuning_changes_the_network_and_its_model_is_equal_to_it(tmp_path, manifest, kind):
-    save_network(tmp_path / "net", kind)
+    save_network(tmp_path / "net", kind) if kind != "clap" else write_clap(tmp_path / "net", truncation="fusion")
     settings = {"epochs": 2, "batch_size": 3, "learning_rate": 1e-3, "folds": "none", "finetune": {"crop_seconds": 0.2}}
     recipe = Recipe(backbone=f"hf:{tmp_path / 'net'}", mode="finetune", augment={"spec_augment": 0.5}, **settings)
     assert spectag.train(manifest, tmp_path / "model", recipe).onnx_difference < 1e-4
@@ -157,7 +158,7 @@ def test_missing_library_is_one_line_with_the_command_that_installs_it(monkeypat
             lambda folder: set_extractor(folder, feature_extractor_type="OtherExtractor"),
             "OtherExtractor'; spectag knows",
         ),
-        (lambda folder: set_extractor(folder, max_length="long"), "its settings are no numbers"),
+        (lambda folder: set_extractor(folder, max_length="long"), "settings of its feature extractor are not numbers"),
         (lambda folder: set_extractor(folder, max_length=10**9), "max_seconds"),
     ],
 )
@@ -180,7 +181,7 @@ def test_file_that_lacks_weights_of_the_encoder_is_refused(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     lost = next(name for name in weights if "layers.1" in name or "layer.1" in name)
     save_file({name: values for name, values in weights.items() if name != lost}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="1 weights are missing"):
+    with pytest.raises(WeightsError, match=rf"^hf:{tmp_path.name}: .*: 1 are missing, such as .*layer"):
         build_backbone(f"hf:{tmp_path}")
 
 
@@ -188,8 +189,34 @@ def test_pickled_weights_are_never_opened(tmp_path):
     network, _ = save_network(tmp_path, "ast")
     (tmp_path / "model.safetensors").unlink()
     torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match="safetensors"):
+    with pytest.raises(WeightsError, match=rf"^hf:{tmp_path.name}: .*safetensors.*; save_pretrained writes"):
         build_backbone(f"hf:{tmp_path}")
+
+
+def test_folder_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    save_network(tmp_path / "net", "wav2vec2")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert backbone_spec("hf:~/net").name == "hf:net"
+
+
+def test_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    save_network(tmp_path, "wav2vec2")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="not a name on the Hugging Face Hub"):
+        backbone_spec("hf:")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"padding": "mirror"}, "padding"), ({"frequency_max": 9_000}, "f_max"), ({"hop_length": 7}, "hop_length")],
+)
+def test_clap_with_wrong_settings_is_refused_with_what_is_wrong(tmp_path, settings, reason):
+    (tmp_path / "config.json").write_text('{"model_type": "clap"}')
+    extractor = {"feature_extractor_type": "ClapFeatureExtractor", **feature_settings(), **settings}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(extractor))
+    with pytest.raises(ConfigError, match=rf"^hf:{tmp_path}: .*{reason}"):
+        backbone_spec(f"hf:{tmp_path}")
 
 
 def test_other_mel_settings_are_refused(tmp_path, manifest):

@@ -1,8 +1,8 @@
 """Networks of the library transformers: hf:ORG/NAME on the Hugging Face Hub, or hf:FOLDER with a saved network.
 
 A network takes the waveform: its feature extraction becomes a part of it, see
-`spectag.training.networks.backbones.transformers_backbone`. From the hub come only settings and weights in the format
-safetensors, never code or pickles, and always those of one commit.
+`spectag.training.networks.backbones.transformers_backbone`. Only CLAP takes a log-mel spectrogram. From the hub come
+only settings and weights in the format safetensors, never code or pickles, and always those of one commit.
 """
 
 import json
@@ -15,16 +15,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pydantic import ValidationError
+
 from spectag.config.base import parse_config
+from spectag.config.clap import ClapFeatures
 from spectag.config.network_cards import CardInput
 from spectag.errors import ConfigError, MissingExtraError, WeightsError, first_line
 from spectag.system.regular_files import read_regular_file
 
 TRANSFORMERS = "hf:"
+_EXTRACTOR = "feature_extractor_type"
 _EXTRACTOR_FILES = "preprocessor_config.json", "processor_config.json"
 _CONFIG_FILE, _README = "config.json", "README.md"
 _SETTINGS = (_CONFIG_FILE, *_EXTRACTOR_FILES, _README)
 _WEIGHTS = "*.safetensors", "*.safetensors.index.json"
+_ORIGIN = "_name_or_path", "transformers_version"
 _NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _MAX_BYTES = 20_000_000  # of a file of settings
 _AST_FRAME, _AST_HOP = 400, 160  # samples at 16 kHz; no settings of the library
@@ -42,9 +47,9 @@ class TransformersNetwork:
     """With its settings, and with its weights after `fetch_weights`."""
     commit: str | None
     """None for a local folder."""
-    extractor: str
-    """The class of the library's feature extractor."""
     input: CardInput
+    settings: str
+    """Those of the network and of its feature extractor, without where and by which version they were saved."""
     pretrained_on: str
     licence: str
 
@@ -75,9 +80,9 @@ def transformers_network(backbone: str) -> TransformersNetwork:
     if find_spec("transformers") is None:
         raise MissingExtraError("transformers", "transformers", f"the backbone {backbone}")
     reference = backbone.removeprefix(TRANSFORMERS)
-    folder, match = Path(reference), _NAME.fullmatch(reference)
+    folder, match = Path(reference).expanduser(), _NAME.fullmatch(reference)
     commit = None
-    if folder.is_dir():
+    if reference and folder.is_dir():
         name = f"{TRANSFORMERS}{folder.resolve().name}"
     elif match is not None:
         folder = _snapshot(match["repository"], match["revision"], _SETTINGS)
@@ -88,11 +93,13 @@ def transformers_network(backbone: str) -> TransformersNetwork:
             f"{backbone}: no such folder, and not a name on the Hugging Face Hub; expected hf:ORG/NAME, "
             "hf:ORG/NAME@REVISION, or hf: and a folder that save_pretrained has written"
         )
-    settings = _extractor_settings(backbone, folder)
-    extractor = str(settings.get("feature_extractor_type", ""))
-    network_input = _input_of(backbone, extractor, settings, _read_json(backbone, folder / _CONFIG_FILE))
+    config, extractor = _read_json(backbone, folder / _CONFIG_FILE), _extractor_settings(backbone, folder)
+    network_input = _input_of(backbone, extractor, config)
+    settings = [{key: value for key, value in each.items() if key not in _ORIGIN} for each in (config, extractor)]
     pretrained_on, licence = _origin(folder / _README)
-    return TransformersNetwork(name, folder, commit, extractor, network_input, pretrained_on, licence)
+    return TransformersNetwork(
+        name, folder, commit, network_input, json.dumps(settings, sort_keys=True), pretrained_on, licence
+    )
 
 
 @lru_cache(maxsize=32)
@@ -125,7 +132,7 @@ def _extractor_settings(backbone: str, folder: Path) -> dict[str, Any]:
         if (folder / file).is_file():
             settings = _read_json(backbone, folder / file)
             nested = settings.get("feature_extractor", settings)
-            if isinstance(nested, dict) and "feature_extractor_type" in nested:
+            if isinstance(nested, dict) and _EXTRACTOR in nested:
                 return nested
     raise ConfigError(
         f"{backbone}: no feature extractor in its {' or '.join(_EXTRACTOR_FILES)}; networks that take sounds have one"
@@ -142,29 +149,41 @@ def _read_json(backbone: str, path: Path) -> dict[str, Any]:
     return values
 
 
-def _input_of(backbone: str, extractor: str, settings: dict[str, Any], config: dict[str, Any]) -> CardInput:
-    """The waveform that a network takes. Shorter sounds are padded in the network, as the extractor pads them."""
+def _input_of(backbone: str, extractor: dict[str, Any], config: dict[str, Any]) -> CardInput:
+    """What a network takes. Shorter waveforms are padded in the network, as the extractor pads them."""
+    if extractor[_EXTRACTOR] == "ClapFeatureExtractor":
+        known = {name: value for name, value in extractor.items() if name in ClapFeatures.model_fields}
+        return _clap_input(parse_config(known, ClapFeatures, source=backbone), backbone)
     try:
-        rate = int(settings.get("sampling_rate", 16_000))
-        shortest, longest = _seconds(extractor, settings, config, rate)
+        rate = int(extractor.get("sampling_rate", 16_000))
+        shortest, longest = _seconds(extractor, config, rate)
     except KeyError:
-        _refuse(backbone, f"it has the feature extractor {extractor[:60]!r}")
+        _refuse(backbone, f"it has the feature extractor {_one_line(extractor[_EXTRACTOR])[:60]!r}")
     except (TypeError, ValueError, ArithmeticError):
-        _refuse(backbone, "its settings are no numbers")
+        _refuse(backbone, "settings of its feature extractor are not numbers")
     values = {"kind": "waveform", "sample_rate": rate, "min_seconds": shortest, "max_seconds": longest}
     return parse_config(values, CardInput, source=backbone)
 
 
-def _seconds(extractor: str, settings: dict[str, Any], config: dict[str, Any], rate: int) -> tuple[float, float | None]:
+def _clap_input(features: ClapFeatures, backbone: str) -> CardInput:
+    try:
+        return features.input
+    except ValidationError as error:  # of the mel bands
+        reasons = "; ".join(each["msg"] for each in error.errors())
+        raise ConfigError(f"{backbone}: settings of its feature extractor do not fit: {reasons}") from error
+
+
+def _seconds(extractor: dict[str, Any], config: dict[str, Any], rate: int) -> tuple[float, float | None]:
     """The shortest and the longest sound. A KeyError for an unknown extractor."""
-    if extractor == "ASTFeatureExtractor":
-        n_frames = int(settings.get("max_length", 1_024))
+    kind = extractor[_EXTRACTOR]
+    if kind == "ASTFeatureExtractor":
+        n_frames = int(extractor.get("max_length", 1_024))
         return _AST_FRAME / rate, (_AST_FRAME + (n_frames - 1) * _AST_HOP) / rate
-    if extractor == "WhisperFeatureExtractor":
-        return _LEAST_SECONDS, float(settings.get("chunk_length", 30))
-    if extractor == "Wav2Vec2FeatureExtractor":
+    if kind == "WhisperFeatureExtractor":
+        return _LEAST_SECONDS, float(extractor.get("chunk_length", 30))
+    if kind == "Wav2Vec2FeatureExtractor":
         return max(_LEAST_SECONDS, _receptive_field(config) / rate), None
-    raise KeyError(extractor)
+    raise KeyError(kind)
 
 
 def _receptive_field(config: dict[str, Any]) -> int:
@@ -177,9 +196,9 @@ def _receptive_field(config: dict[str, Any]) -> int:
 
 def _refuse(backbone: str, reason: str) -> NoReturn:
     raise ConfigError(
-        f"{backbone}: {reason}; spectag knows networks with ASTFeatureExtractor, WhisperFeatureExtractor or "
-        "Wav2Vec2FeatureExtractor (wav2vec2, HuBERT, WavLM and others). Export others to ONNX and describe them with a "
-        "network card"
+        f"{backbone}: {reason}; spectag knows networks with ASTFeatureExtractor, ClapFeatureExtractor, "
+        "WhisperFeatureExtractor or Wav2Vec2FeatureExtractor (wav2vec2, HuBERT, WavLM and others). Export others to "
+        "ONNX and describe them with a network card"
     )
 
 

@@ -72,6 +72,8 @@ def _load_published(backbone: Backbone, spec: BackboneSpec) -> None:
         return
     try:
         backbone.load_published(path)
+    except WeightsError:
+        raise
     except Exception as error:  # torch's loader raises errors of any class
         raise WeightsError(
             f"{path}: not the published weights of {spec.name}: {first_line(error)}; delete the file and download it "

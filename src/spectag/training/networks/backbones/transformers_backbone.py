@@ -1,12 +1,11 @@
-"""Networks of the library transformers that take a waveform: their feature extraction, encoder, and layers as stages.
+"""Networks of the library transformers that take sounds: their feature extraction, encoder, and layers as stages.
 
-waveform    (batch, 1, 1, n_samples)
-extraction  as the library's feature extractor computes it, so that it is a part of the ONNX graph
-encoder     the hidden states of all layers, (batch, n_tokens, n_features)
+inputs      waveforms (batch, 1, 1, n_samples); of CLAP log_mels (batch, 1, n_mels, n_frames)
+extraction  of waveforms, as the library's feature extractor computes it, so that it is a part of the ONNX graph
+encoder     the hidden states of all layers, (batch, n_tokens, n_features); of CLAP (batch, n_features, height, width)
 stages      the same as maps (batch, n_features, 1, n_tokens)
 """
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
-from transformers.audio_utils import mel_filter_bank as library_filter_bank
 from transformers.audio_utils import window_function
 
 from spectag.array_types import AnyFloatArray
@@ -65,7 +63,6 @@ class TransformersBackbone(Backbone):
                 self.extraction = _extraction(extractor)
         except Exception as error:  # the library raises errors of any class
             raise ConfigError(f"{source.name}: transformers cannot open it: {first_line(error)}") from error
-        self._settings = json.dumps([self._config.to_dict(), extractor.to_dict()], sort_keys=True, default=str)
         n_bytes = 4 * sum(parameter.numel() for parameter in self.network.parameters())
         if n_bytes > MAX_ONNX_BYTES:
             raise ConfigError(
@@ -75,48 +72,75 @@ class TransformersBackbone(Backbone):
 
     @property
     def settings(self) -> str:
-        return self._settings
+        return self.source.settings
 
     def local_file(self) -> Path:
         self.source.fetch_weights()
         return self.source.folder
 
     def load_published(self, path: Path) -> None:
-        with _quiet():
-            model, info = _MODELS.from_pretrained(
-                path, config=self._config, use_safetensors=True, output_loading_info=True, **_FROM_FOLDER
-            )
+        problem = f"{self.source.name}: transformers cannot load its weights"
+        try:
+            with _quiet():
+                model, info = _MODELS.from_pretrained(
+                    path, config=self._config, use_safetensors=True, output_loading_info=True, **_FROM_FOLDER
+                )
+        except Exception as error:  # the library raises errors of any class
+            raise WeightsError(f"{problem}: {first_line(error)}; save_pretrained writes what it can load") from error
         missing = [name for name in info["missing_keys"] if self._is_used(name)]
         if missing:
-            raise WeightsError(f"{len(missing)} weights are missing, such as {missing[0]}")
+            raise WeightsError(f"{problem}: {len(missing)} are missing, such as {missing[0]}")
         self.network = self._encoder(model)
 
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
         network: Any = self.network
-        result = network(self.extraction(inputs.flatten(1)), output_hidden_states=True)
+        values = self.extraction(inputs.flatten(1)) if self.source.input.kind == "waveform" else inputs.transpose(2, 3)
+        result = network(values, output_hidden_states=True)
         states = *result.hidden_states[:-1], result.last_hidden_state  # some networks have a norm after the last layer
-        stages = tuple(state.transpose(1, 2)[:, :, None] for state in states)
+        stages = tuple(state if state.ndim == 4 else state.transpose(1, 2)[:, :, None] for state in states)
         return FeatureMaps(stages, getattr(result, "pooler_output", None))
 
     def _encoder(self, model: Any) -> nn.Module:
         """The part that takes sounds, in single precision."""
-        encoder: nn.Module = model.get_encoder() if self._config.is_encoder_decoder else model
+        encoder: nn.Module = model.get_submodule(self._part)
+        if hasattr(encoder, "audio_encoder"):
+            _leave_out_fusion(encoder.audio_encoder)
         return encoder.float().eval()
 
+    @property
+    def _part(self) -> str:
+        """The name of the part that takes sounds; empty if it is the whole network."""
+        if self._config.model_type == "clap":
+            return "audio_model"
+        return "encoder" if self._config.is_encoder_decoder else ""
+
     def _is_used(self, weight: str) -> bool:
-        is_of_encoder = weight.startswith("encoder.") or not self._config.is_encoder_decoder
-        return is_of_encoder and not weight.endswith(_UNUSED)
+        is_fusion = ".fusion_model." in weight or ".mel_conv2d." in weight
+        return weight.startswith(self._part) and not is_fusion and not weight.endswith(_UNUSED)
+
+
+def _leave_out_fusion(clap: Any) -> None:
+    """Let a fused CLAP take each sound as one that is not longer than its input."""
+    if clap.enable_fusion:
+        clap.enable_fusion = clap.patch_embed.enable_fusion = False
+        del clap.patch_embed.fusion_model, clap.patch_embed.mel_conv2d
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's notes: on filters of mel bands that are empty, and on weights that a head would have."""
     logging: Any = transformers.logging
+    verbosity, has_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_progress_bar:
+            logging.enable_progress_bar()
 
 
 def _config(folder: Path) -> Any:
@@ -134,6 +158,7 @@ def _extraction(extractor: Any) -> nn.Module:
         "ASTFeatureExtractor": _AstExtraction,
         "WhisperFeatureExtractor": _WhisperExtraction,
         "Wav2Vec2FeatureExtractor": _Standardization,
+        "ClapFeatureExtractor": nn.Identity,  # the front end makes its log_mels
     }
     return kinds[type(extractor).__name__](extractor)
 
@@ -176,22 +201,29 @@ class _AstExtraction(nn.Module):
         response = np.fft.rfft(
             (frames - _PRE_EMPHASIS * before) * window_function(_AST_WINDOW, "hann", periodic=False), _AST_FFT
         )
-        bank = library_filter_bank(
-            num_frequency_bins=_AST_FFT // 2 + 1,
-            num_mel_filters=extractor.num_mel_bins,
-            min_frequency=_AST_LOWEST,
-            max_frequency=extractor.sampling_rate // 2,
-            sampling_rate=extractor.sampling_rate,
-            norm=None,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
+        bank = _kaldi_bank(int(extractor.num_mel_bins), int(extractor.sampling_rate))
         self.mel_power = _MelPower(response, bank, _AST_HOP)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         log_mel: Tensor = self.mel_power(waveforms).clamp_min(_AST_FLOOR).log().float()
         log_mel = functional.pad(log_mel, (0, 0, 0, self.n_frames - log_mel.shape[1]))
         return (log_mel - self.mean) / self.std
+
+
+def _kaldi_bank(n_mels: int, sample_rate: int) -> NDArray[np.float64]:
+    """Kaldi's mel bands (n_fft // 2 + 1, n_mels): triangles over the mel scale. Some have no frequency and are 0.
+
+    The function of the library has another meaning in older versions.
+    """
+    mels = _kaldi_mels(np.arange(_AST_FFT // 2 + 1) * (sample_rate / _AST_FFT))
+    lowest, highest = _kaldi_mels(np.array([_AST_LOWEST, sample_rate / 2]))
+    centers, width = np.linspace(lowest, highest, n_mels + 2)[1:-1], (highest - lowest) / (n_mels + 1)
+    bank: NDArray[np.float64] = np.maximum(1 - np.abs(mels[:, None] - centers) / width, 0)
+    return bank
+
+
+def _kaldi_mels(frequencies: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(1127 * np.log1p(frequencies / 700))
 
 
 class _WhisperExtraction(nn.Module):
