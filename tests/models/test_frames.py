@@ -10,13 +10,14 @@ from spectag.audio.front_end import FrontEnd
 from spectag.audio.mel import compute_log_mel
 from spectag.config.backbones import AUDIOSET_MEL
 from spectag.config.base import MelConfig, SegmentConfig, SegmentFrames, WindowConfig
-from spectag.config.tagging import SEGMENT_FRAMES, SEGMENT_WINDOW
+from spectag.config.tagging import SEGMENT_FRAMES, SEGMENT_WINDOW, TagSettings
 from spectag.errors import BundleError, ConfigError, DataError
 from spectag.models.frames import FrameCutter, FrameNetwork, novelty_of_frames
 from spectag.models.frames_info import FramesInfo
 from spectag.models.novelty import NoveltyInfo
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import find_segments
+from spectag.tagging.events import windows_to_tag
 from spectag.training.networks.frame_graph import _blocks
 
 RATE = 16_000
@@ -142,6 +143,14 @@ def test_missing_or_other_network_of_frames_is_refused(tmp_path):
     (folder / "frames.onnx").write_bytes(b"no network")
     with pytest.raises(BundleError, match=r"frames\.onnx"):
         Tagger(folder).segments(np.zeros(RATE, np.float32), RATE)
+
+
+def test_segments_of_a_short_sound_come_from_frames_whatever_the_command_takes_as_clips(tagger, rng):
+    sound, window = changing_sound(rng, 2.0), windows_to_tag(tagger, TagSettings())
+    assert window.longer_than_seconds > 2
+    found, expected = tagger.segments(sound, RATE, window=window), tagger.segments(sound, RATE)
+    assert found.detections == expected.detections
+    np.testing.assert_array_equal(found.timeline.starts, expected.timeline.starts)
 
 
 def test_frames_of_a_model_without_them_are_refused(tmp_path):

@@ -277,6 +277,8 @@ class Tagger(TaggerNetworks):
             If `window` has no length above 0, or `min_confidence` is not from 0 to 1.
         """
         window = self.segment_window if window is None else _windows_of_a_length(window)
+        has_frames = isinstance(window, SegmentFrames)
+        window = SEGMENT_FRAMES if has_frames else window  # of short sounds, too
         least = parse_config({"min_confidence": min_confidence}, TagSettings, source="segments").min_confidence
         with (
             shown_progress(progress) as report,
@@ -284,9 +286,7 @@ class Tagger(TaggerNetworks):
             self.open_windows(source, window) as windows,
         ):
             reported = _reported(windows, source, report)
-            timeline = (self._timeline_of_frames if isinstance(window, SegmentFrames) else self._timeline)(
-                source, reported
-            )
+            timeline = (self._timeline_of_frames if has_frames else self._timeline)(source, reported)
         limits = self.thresholds_for(window)
         limits = limits if least is None else np.full_like(limits, least)
         detections = tuple(
