@@ -82,7 +82,7 @@ def test_new_folder_gets_the_model_and_the_old_one_stays(run, old, tmp_path):
     before = {path.name: path.read_bytes() for path in old.iterdir()}
     done = run("upgrade", old, "-o", tmp_path / "neu")
     assert (done.status, done.out) == (0, f"{tmp_path / 'neu'}\n")
-    assert "novelty and thresholds of windows need a new training" in done.err
+    assert "novelty, frames and thresholds of windows need a new training" in done.err
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
     assert set(before) == {path.name for path in (tmp_path / "neu").iterdir()}
 

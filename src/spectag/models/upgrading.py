@@ -112,7 +112,7 @@ def upgrade(model: str | Path, *, output: str | Path | None = None, in_place: bo
             Tagger(folder, device="cpu").open()
     except OSError as error:
         raise BundleError(f"{output or model}: cannot write the model: {reason_of(error)}") from error
-    log("the probabilities are those of before; novelty and thresholds of windows need a new training")
+    log("the probabilities are those of before; novelty, frames and thresholds of windows need a new training")
     if info.labels_missing_goal:
         log(f"thresholds for {info.threshold_goal} were fitted without confidence; fit them again: spectag calibrate")
     return Path(output or model)
