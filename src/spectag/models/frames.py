@@ -76,24 +76,26 @@ class FrameCutter:
         self._margin = -(-(mel.n_fft // 2 + 1) // mel.hop_length)  # log_mel frames that an edge of the sound changes
         self._sound, self._first = np.empty(0, np.float32), 0
         """The samples that are still needed, and the number of the first."""
+        self._n_used = 0
+        """Frames of the log_mel that are used in blocks so far."""
 
     def cut(self, blocks: Iterable[Waveform]) -> Iterator[FrameBlock]:
         """Yield the blocks of a sound, given as mono blocks (n_samples,) of any size."""
-        size, context, hop = self._frames.block, self._frames.context, self._mel.hop_length
-        begin, last = 0, size  # first frame of the log_mel that is not used yet, and end of the next block
         for samples in resampled_blocks(self._counted(blocks), self.sample_rate, self._mel.sample_rate):
             self._sound = np.concatenate([self._sound, samples])
-            while self._end > (last + self._margin) * hop:
-                yield self._block(last - size, last, begin, last - context, is_last=False)
-                begin, last = last - context, last - 2 * context + size
-        if not self._end:
-            return
-        n_log_mel = n_frames(self._end, self._mel)
-        while last < n_log_mel:
-            yield self._block(last - size, last, begin, last - context, is_last=False)
-            begin, last = last - context, last - 2 * context + size
-        first = max(0, n_log_mel + -n_log_mel % self._frames.hop_length - size)
-        yield self._block(first, n_log_mel, begin, n_log_mel, is_last=True)
+            yield from self._blocks_before(-(-self._end // self._mel.hop_length) - self._margin)
+        if self._end:
+            n_log_mel = n_frames(self._end, self._mel)
+            yield from self._blocks_before(n_log_mel)
+            first = max(0, n_log_mel + -n_log_mel % self._frames.hop_length - self._frames.block)
+            yield self._block(first, n_log_mel, n_log_mel, is_last=True)
+
+    def _blocks_before(self, end: int) -> Iterator[FrameBlock]:
+        """The next blocks that end before this frame of the log_mel."""
+        size, context = self._frames.block, self._frames.context
+        while (first := max(0, self._n_used - context)) + size < end:
+            yield self._block(first, first + size, first + size - context, is_last=False)
+            self._n_used = first + size - context
 
     def _counted(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
         for block in blocks:
@@ -104,8 +106,8 @@ class FrameCutter:
     def _end(self) -> int:
         return self._first + len(self._sound)
 
-    def _block(self, first: int, last: int, begin: int, end: int, *, is_last: bool) -> FrameBlock:
-        """A block from `first` to `last`, of which `begin` to `end` is used: all in frames of the log_mel."""
+    def _block(self, first: int, last: int, end: int, *, is_last: bool) -> FrameBlock:
+        """A block from `first` to `last`, which is used up to `end`: all in frames of the log_mel."""
         hop, rate = self._mel.hop_length, self._mel.sample_rate
         start = max(0, first - self._margin)
         self._drop_before(start * hop)  # and not more: the last block may begin shortly after the one before it
@@ -116,8 +118,8 @@ class FrameCutter:
             start_seconds=first * hop / rate,
             end_seconds=end_of_block / rate,
             waveforms={rate: self._sound[first * hop - self._first : end_of_block - self._first]},
-            edges=self._edges(begin, end, is_last=is_last),
-            n_before=(begin - first) // self._frames.hop_length,
+            edges=self._edges(self._n_used, end, is_last=is_last),
+            n_before=(self._n_used - first) // self._frames.hop_length,
             surrounded=surrounded,
             n_dropped=first - start,
             n_log_mel=last - first,
