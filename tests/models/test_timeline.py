@@ -382,7 +382,7 @@ def frames_of(rng, n_frames=400):
     """Probabilities of frames of 80 ms that rise and fall, with gaps."""
     levels = np.repeat(rng.choice([0.1, 0.35, 0.9], n_frames // 8), 8) + rng.normal(0, 0.15, n_frames)
     edges = np.arange(n_frames + 1) * 0.08
-    return edges, levels.clip(0, 1).astype(np.float16)[:, None]
+    return edges, levels.clip(0, 1).astype(np.float32)[:, None]
 
 
 def test_frames_are_closed_then_smoothed_as_the_model_says(rng):

@@ -70,7 +70,7 @@ def random_case(rng):
         hysteresis=float(rng.choice([0.3, 0.5])),
     )
     frames = frames if rng.random() < 0.5 else None
-    timeline = Timeline(starts, ends, values[:, None].astype(np.float16 if frames else np.float32), frames=frames)
+    timeline = Timeline(starts, ends, values[:, None].astype(np.float32), frames=frames)
     config = SegmentConfig(
         smooth_windows=[None, 1, 3, 5, 9][rng.integers(5)],
         hysteresis=[None, 0.0, 0.5, 0.7, 1.0][rng.integers(5)],

@@ -186,6 +186,15 @@ def test_dataframe_of_segments_has_the_novelty_of_the_table(model, long, run, wi
     assert len(set(found["novelty"])) > 1
 
 
+def test_prior_hides_a_label_that_is_almost_certain(model, run, tmp_path):
+    write_audio(tmp_path / "loud.wav", np.clip(20 * tone("low", 6.0), -1, 1), RATE)
+    (tmp_path / "prior.csv").write_text("label,prior\nlow,1e-6\n")
+    detected = rows_of(run("tag", model, tmp_path / "loud.wav", "--segments").out)
+    assert max(float(probability) for *_, label, probability in detected if label == "low") > 0.9998
+    done = run("tag", model, tmp_path / "loud.wav", "--segments", "--prior", tmp_path / "prior.csv")
+    assert "low" not in {label for _, _, label, _ in rows_of(done.out)}
+
+
 def test_workers_tag_frames_as_one_process_does(model, sounds, tmp_path):
     files = [str(sounds / name) for name in ("long.wav", "short.wav")]
     settings = TagSettings(segments=True)

@@ -91,7 +91,7 @@ def test_same_seed_gives_the_same_frames(trained, manifest, weights, tmp_path, m
         spectag.load(model).segments(sounds, RATE, min_confidence=0.0).timeline.probabilities
         for model in (trained[0], tmp_path / "again")
     )
-    np.testing.assert_allclose(first.astype(float), second.astype(float), atol=2e-3)
+    np.testing.assert_allclose(first, second, atol=1e-4)
 
 
 def test_segments_are_found_from_windows_if_there_is_no_time_for_frames(manifest, weights, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spectag.array_types import Float32Array, FloatArray, Waveform
 from spectag.audio.files import resample
@@ -182,9 +181,9 @@ class FrameNetwork(NetworkSession):
             )
         return probabilities
 
-    def of_block(self, block: FrameBlock, log_mel: Float32Array) -> NDArray[np.float16]:
+    def of_block(self, block: FrameBlock, log_mel: Float32Array) -> Float32Array:
         """Probabilities (n_frames, n_labels) of the used frames of a block."""
-        return self.probabilities(log_mel)[block.n_before : block.n_before + block.n_frames].astype(np.float16)
+        return self.probabilities(log_mel)[block.n_before : block.n_before + block.n_frames]
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class FrameOutputs:
 
     edges: FloatArray
     """Start of each frame, and end of the last one, in seconds, (n_frames + 1,)."""
-    probabilities: NDArray[np.float16]
+    probabilities: Float32Array
     """Of shape (n_frames, n_labels)."""
     novelty: Float32Array | None
     """Of shape (n_frames,): that of the excerpt, about as long as a training clip, in which a frame lies."""
@@ -258,7 +257,7 @@ class FrameCollector:
     def __init__(self, frames: FramesInfo) -> None:
         self._frames = frames
         self._edges = array("d", [0.0])
-        self._probabilities = bytearray()  # grows in place: 100 MB for a day with 50 labels
+        self._probabilities = bytearray()  # grows in place: 220 MB for a day with 50 labels
         self._novelty = array("f")
 
     def add(self, outputs: FrameOutputs) -> float | None:
@@ -277,7 +276,7 @@ class FrameCollector:
         return Timeline(
             edges[:-1],
             edges[1:],
-            np.frombuffer(self._probabilities, np.float16).reshape(len(edges) - 1, -1),
+            np.frombuffer(self._probabilities, np.float32).reshape(len(edges) - 1, -1),
             np.array(self._novelty, np.float32) if self._novelty else None,
             self._frames,
         )

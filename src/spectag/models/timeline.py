@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, logsumexp
 
-from spectag.array_types import AnyFloatArray, Float32Array, FloatArray
+from spectag.array_types import Float32Array, FloatArray
 from spectag.config.base import SegmentConfig
 from spectag.config.tagging import WINDOW_HYSTERESIS
 from spectag.models.frames_info import FramesInfo
@@ -33,8 +33,8 @@ class Timeline:
     """Seconds, of shape (n_windows,)."""
     ends: FloatArray
     """Seconds, of shape (n_windows,); NaN for an image."""
-    probabilities: AnyFloatArray
-    """Of shape (n_windows, n_labels): float32 of windows, float16 of frames, of which a day has a million."""
+    probabilities: Float32Array
+    """Of shape (n_windows, n_labels)."""
     novelty: Float32Array | None = None
     """Of shape (n_windows,); None if the tagger does not compute it."""
     frames: FramesInfo | None = None
@@ -251,7 +251,7 @@ def count_label_segments(
     timeline: Timeline, label_index: int, thresholds: Float32Array, config: SegmentConfig
 ) -> NDArray[np.int64]:
     """How many segments `find_segments` finds of one label with each of many thresholds, (n_thresholds,)."""
-    values = _smoothed(timeline, timeline.probabilities[:, label_index].astype(np.float32), config)
+    values = _smoothed(timeline, timeline.probabilities[:, label_index], config)
     cells = timeline.cells
     found = (_segments_of_label(label_index, values, cells, limit, timeline, config) for limit in thresholds)
     return np.array([len(segments) for segments in found], np.int64)
@@ -325,13 +325,13 @@ def _three_overlap(timeline: Timeline) -> bool:
     return len(timeline.starts) > 2 and bool(np.round(timeline.ends[0] - timeline.starts[2], _DECIMALS) > 0)
 
 
-def _columns(probabilities: AnyFloatArray, limits: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+def _columns(probabilities: Float32Array, limits: Float32Array) -> Iterator[tuple[int, Float32Array]]:
     """The labels that reach their limit anywhere, each with its probabilities (n_windows,)."""
     # smoothing cannot add labels: no median and no closed gap is above the maximum
     labels = np.flatnonzero(probabilities.max(axis=0, initial=-np.inf) >= limits)
     for start in range(0, labels.size, _LABELS_PER_BLOCK):
         block = labels[start : start + _LABELS_PER_BLOCK]
-        yield from zip(block.tolist(), np.ascontiguousarray(probabilities[:, block].T, np.float32), strict=True)
+        yield from zip(block.tolist(), np.ascontiguousarray(probabilities[:, block].T), strict=True)
 
 
 def _windows_on(values: Float32Array, high: np.float32, low: np.float32, n_least: int) -> NDArray[np.intp]:

@@ -412,6 +412,6 @@ def _write_status(
 def _journal_key(tagger: Tagger, window: WindowConfig | None) -> str:
     """A hash of everything that the probabilities depend on, except the files."""
     windows = (window or WindowConfig()).model_dump_json()
-    kind = "frames" if isinstance(window, SegmentFrames) else "windows"
+    kind = "float32 frames" if isinstance(window, SegmentFrames) else "windows"
     settings = f"{FRONT_END_VERSION} log-mean-exp novelty faults least-new {tagger.channel} {kind} {windows}"
     return hashlib.sha256((tagger.folder / INFO_FILE).read_bytes() + settings.encode()).hexdigest()

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from spectag.array_types import AnyFloatArray
 from spectag.errors import DataError
 from spectag.models.frames_info import FramesInfo
 from spectag.models.timeline import Timeline
@@ -139,11 +138,10 @@ class Journal:
         if found != checksum:
             raise _damaged(status.file)
         starts, ends = np.frombuffer(times, np.float64).reshape(-1, 2).T
-        values: AnyFloatArray = np.frombuffer(probabilities, np.float16 if frames else np.float32)
         return Timeline(
             starts,
             ends,
-            values.reshape(len(starts), -1),
+            np.frombuffer(probabilities, np.float32).reshape(len(starts), -1),
             np.frombuffer(novelty, np.float32) if novelty else None,
             FramesInfo.model_validate_json(frames) if frames else None,
         )

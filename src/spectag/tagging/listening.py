@@ -62,8 +62,8 @@ def listen(
 
     A label goes on with the first window that reaches its threshold, and off with the first window below `hysteresis`
     times the threshold. Where two windows overlap, the boundary lies in the middle, as in `Timeline.cells`. Without
-    hysteresis, the labels are on in exactly the segments that `spectag.models.timeline.find_segments` finds in the whole
-    recording.
+    hysteresis, the labels are on in exactly the segments that `spectag.models.timeline.find_segments` finds in the
+    whole recording.
 
     With `min_windows`, an onset is reported, with its own time, in the last of so many windows in which the label is
     on; a label that goes off before is not reported.

@@ -85,8 +85,7 @@ def _row_groups(files: Iterable[FileEvents], n_rows: int) -> Iterator[list[NDArr
             rows = slice(begin, begin + n_rows)
             starts = timeline.starts[rows]
             names = np.full(len(starts), unicode_text(file.file), object)
-            probabilities = timeline.probabilities[rows].astype(np.float32, copy=False)
-            waiting.append((names, starts, timeline.ends[rows], probabilities))
+            waiting.append((names, starts, timeline.ends[rows], timeline.probabilities[rows]))
             n_waiting += len(starts)
             if n_waiting >= n_rows:
                 yield [np.concatenate(arrays) for arrays in zip(*waiting, strict=True)]

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import TextIO
 
-import numpy as np
-
 from spectag.data.labels import LabelSet
 from spectag.system.output import csv_writer, escape_formula
 from spectag.tagging.events import FileEvents
@@ -35,8 +33,7 @@ def write_wide(files: Iterable[FileEvents], out: TextIO, *, labels: LabelSet) ->
         timeline, name = file.timeline, escape_formula(file.file)
         for begin in range(0, len(timeline.starts), _BATCH_WINDOWS):
             rows = slice(begin, begin + _BATCH_WINDOWS)
-            probabilities = timeline.probabilities[rows].astype(np.float32)
-            texts = probabilities.astype(str).tolist()  # the shortest that reads as the same float32
+            texts = timeline.probabilities[rows].astype(str).tolist()  # the shortest that reads as the same float32
             times = zip(timeline.starts[rows].tolist(), timeline.ends[rows].tolist(), strict=True)
             for (start, end), row in zip(times, texts, strict=True):
                 write_row([name, repr(start), "" if end != end else repr(end), *row])
