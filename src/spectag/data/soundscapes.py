@@ -53,6 +53,11 @@ class Sound:
     waveform: Waveform | None = field(default=None, repr=False, compare=False)
     """The whole clip; None: it is read when it is needed."""
 
+    @property
+    def audible_seconds(self) -> list[tuple[float, float]]:
+        """Start and end of each interval in which it is audible; a pause of up to 1 s is part of an interval."""
+        return [(first * _FRAME_SECONDS, end * _FRAME_SECONDS) for first, end in active_intervals(self.active)]
+
 
 @dataclass(frozen=True)
 class _PlacedSound:

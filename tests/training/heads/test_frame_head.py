@@ -137,6 +137,16 @@ def test_a_frame_has_the_label_whose_sound_is_heard(tones, monkeypatch):
         np.testing.assert_array_equal(scene.targets, heard)
 
 
+def test_clips_of_a_part_are_also_heard_as_they_are_one_after_another(tones, monkeypatch):
+    unmixed = scenes_of(tones, monkeypatch)[-2:]
+    assert [scene.part for scene in unmixed] == [0, 1]
+    for scene in unmixed:
+        assert len(scene.features) == pytest.approx(4 * 2 / 0.08, abs=1)  # four clips of 2 s
+        starts = sorted(event.start_seconds for event in scene.events)
+        np.testing.assert_allclose(starts, [0.5, 2.5, 4.5, 6.5], atol=0.02)
+        assert sorted(event.label for event in scene.events) == ["high", "high", "low", "low"]
+
+
 def test_recordings_depend_only_on_the_seed(tones, monkeypatch):
     first, again, other = (scenes_of(tones, monkeypatch, seed) for seed in (0, 0, 1))
     for one, two in zip(first, again, strict=True):

@@ -27,6 +27,7 @@ _CUT_SECONDS = 10.0  # longer clips are cut to this length
 _SOUND_SECONDS, _SECONDS_PER_LABEL, _MAX_SOUND_SECONDS = 1_500.0, 30.0, 6_000.0  # of all clips that are mixed
 _LEAST_CLIPS = 3  # of a label, with which nothing else is heard; with fewer, clips with other labels are used, too
 _N_SCENES, _SCENE_SECONDS = 8, 1_200.0  # at least so many recordings, and their seconds together
+_UNMIXED_SECONDS = 750.0  # of clips one after another, of all parts together
 _LABELS_PER_SCENES, _MOST_TIMES = 20, 3  # with more labels, the recordings are longer, up to so many times
 _COLOURS = (2.0, 0.5, 1.0, 1.5)  # of the noise: its power falls with this power of the frequency
 _NOISE_SECONDS = 30
@@ -157,7 +158,8 @@ def make_frame_scenes(
     """Mix recordings, at least eight and at least two of each part, and compute their features.
 
     Their sounds are 5 to 35 dB above noise of different colours, or in half of the recordings above a clip without
-    labels if there is one.
+    labels if there is one. A further recording of each part consists of its clips as they are, one after another:
+    without those, the head would take more of a sound without pauses for other sounds (docs/benchmarks.md).
 
     Raises
     ------
@@ -166,6 +168,43 @@ def make_frame_scenes(
     DataError
         If no clip is audible.
     """
+    sounds_of = _sounds_by_part(manifest, chosen, front_end, progress)
+    negatives = [row for row, clip in enumerate(manifest.clips) if clip.is_negative and parts[row] > NOT_TRAINED]
+    n_each = max(2, -(-_N_SCENES // len(sounds_of)))
+    longer = float(np.clip(len(chosen.truths) / _LABELS_PER_SCENES, 1, _MOST_TIMES))
+
+    def mixed(number: int, part: int) -> tuple[Waveform, tuple[SoundEvent, ...]]:
+        rng = np.random.default_rng((seed, number))
+        backgrounds = [manifest.clips[row] for row in negatives if parts[row] == part]
+        turn = number // len(sounds_of)
+        background = None
+        if backgrounds and turn % 2:
+            background = _read(backgrounds[rng.integers(len(backgrounds))], front_end)
+        if background is None:
+            background = _noise(rng, _COLOURS[number % len(_COLOURS)], front_end.sample_rate)
+        config = SceneConfig(sounds_per_minute=24, shortest_seconds=(2.0, 0.5)[turn % 2], snr_low_db=5, snr_high_db=35)
+        seconds = longer * _SCENE_SECONDS / (n_each * len(sounds_of))
+        scene = make_soundscape(sounds_of[part], rng, duration_seconds=seconds, config=config, background=background)
+        return scene.waveform, scene.events
+
+    def make(number: int, part: int) -> FrameScene:
+        if number < n_each * len(sounds_of):
+            waveform, events = mixed(number, part)
+        else:
+            seconds = longer * _UNMIXED_SECONDS / len(sounds_of)
+            waveform, events = _one_after_another(sounds_of[part], seconds, np.random.default_rng((seed, number)))
+        features = graph.features(front_end.input_of_waveform(waveform))
+        targets = _targets(events, chosen.truths, manifest.labels.names, _times(len(features), graph, front_end))
+        return FrameScene(part, features, targets, events)
+
+    with ThreadPoolExecutor(n_usable_cores()) as pool:
+        tasks = enumerate(sorted(sounds_of) * (n_each + 1))
+        return list(pool.map(lambda task: make(*task), tasks))
+
+
+def _sounds_by_part(
+    manifest: Manifest, chosen: ChosenClips, front_end: FrontEnd, progress: Progress
+) -> dict[int, list[Sound]]:
     part_of = {id(clip): part for clip, part in zip(chosen.clips, chosen.parts, strict=True)}
     by_part: dict[int, list[Sound]] = {}
     for sound in find_sounds(
@@ -176,29 +215,27 @@ def make_frame_scenes(
         progress=progress,
     ):
         by_part.setdefault(part_of[id(sound.clip)], []).append(sound)
-    negatives = [row for row, clip in enumerate(manifest.clips) if clip.is_negative and parts[row] > NOT_TRAINED]
-    n_each = max(2, -(-_N_SCENES // len(by_part)))
-    longer = float(np.clip(len(chosen.truths) / _LABELS_PER_SCENES, 1, _MOST_TIMES))
-    seconds = longer * _SCENE_SECONDS / (n_each * len(by_part))
+    return by_part
 
-    def make(number: int, part: int) -> FrameScene:
-        rng = np.random.default_rng((seed, number))
-        backgrounds = [manifest.clips[row] for row in negatives if parts[row] == part]
-        turn = number // len(by_part)
-        background = None
-        if backgrounds and turn % 2:
-            background = _read(backgrounds[rng.integers(len(backgrounds))], front_end)
-        if background is None:
-            background = _noise(rng, _COLOURS[number % len(_COLOURS)], front_end.sample_rate)
-        config = SceneConfig(sounds_per_minute=24, shortest_seconds=(2.0, 0.5)[turn % 2], snr_low_db=5, snr_high_db=35)
-        scene = make_soundscape(by_part[part], rng, duration_seconds=seconds, config=config, background=background)
-        features = graph.features(front_end.input_of_waveform(scene.waveform))
-        targets = _targets(scene.events, chosen.truths, manifest.labels.names, _times(len(features), graph, front_end))
-        return FrameScene(part, features, targets, scene.events)
 
-    with ThreadPoolExecutor(n_usable_cores()) as pool:
-        tasks = enumerate(sorted(by_part) * n_each)
-        return list(pool.map(lambda task: make(*task), tasks))
+def _one_after_another(
+    sounds: Sequence[Sound], seconds: float, rng: Generator
+) -> tuple[Waveform, tuple[SoundEvent, ...]]:
+    """Clips as they are in random order, about so many seconds, and when they are heard."""
+    waveforms, events, n_samples = list[Waveform](), list[SoundEvent](), 0
+    for index in rng.permutation(len(sounds)).tolist():
+        sound, start = sounds[index], n_samples / sounds[index].sample_rate
+        if start >= seconds:
+            break
+        assert sound.waveform is not None  # find_sounds has kept it
+        gain_db = 20 * float(np.log10(sound.peak))
+        events += [
+            SoundEvent(sound.clip.labels[0], start + begin, start + end, gain_db)
+            for begin, end in sound.audible_seconds
+        ]
+        waveforms.append(sound.waveform)
+        n_samples += len(sound.waveform)
+    return np.concatenate(waveforms), tuple(events)
 
 
 def _times(n_frames: int, graph: FrameGraph, front_end: FrontEnd) -> FloatArray:
