@@ -81,6 +81,8 @@ def test_sharing_with_clips_is_mutual_and_direct():
 def test_message_counts_the_clips_and_how_many_others_each_shares_audio_with():
     sharing = SharingClips.of(manifest_of([None] * 5), shared((0, 1), (1, 2), (0, 2)))
     assert str(sharing) == "3 of 5 clips share audio, each with 2.0 other clips on average"
+    pair = SharingClips.of(manifest_of([None] * 5), shared((0, 1)))
+    assert str(pair) == "2 of 5 clips share audio, each with one other clip"
 
 
 def test_communities_are_the_recordings_where_few_clips_are_mixtures(rng):

@@ -42,7 +42,8 @@ class SharingClips:
         n_clips = len(self.manifest.clips)
         n_sharing = len(np.unique(self.pairs))
         n_others = 2 * len(self.pairs) / max(n_sharing, 1)
-        return f"{n_sharing} of {n_clips} clips share audio, each with {n_others:.1f} other clips on average"
+        others = "one other clip" if n_others == 1 else f"{n_others:.1f} other clips on average"
+        return f"{n_sharing} of {n_clips} clips share audio, each with {others}"
 
     def sharing_with(self, rows: BoolArray) -> BoolArray:
         """Which clips share audio with the clips at these rows, (n_clips,)."""
