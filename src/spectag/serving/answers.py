@@ -189,8 +189,8 @@ def _found(limits: AnswerLimits, question: Question) -> dict[str, Any]:
         "results": [
             {
                 "file": result.file,
-                "start": result.start_seconds,
-                "end": result.end_seconds,
+                "start": round(result.start_seconds, 3),
+                "end": None if result.end_seconds is None else round(result.end_seconds, 3),
                 "similarity": round(result.similarity, _DIGITS),
                 "tags": [
                     {"label": label, "probability": round(float(probability), _DIGITS)}

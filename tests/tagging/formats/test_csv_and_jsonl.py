@@ -101,6 +101,15 @@ def test_jsonl_has_an_object_for_each_window_even_without_tags():
     ]
 
 
+def test_json_and_csv_have_the_same_times():
+    sound = make_recording("a.wav", (1.23456789, 5.0009977324263035, "Bark", 0.9))
+    sound = replace(sound, by_window=False)
+    [record], out = records_of(sound), io.StringIO()
+    write_csv([sound], out)
+    assert (record["start"], record["end"]) == (1.235, 5.001)
+    assert out.getvalue().splitlines()[1].startswith("a.wav,1.235,5.001,")
+
+
 def test_jsonl_has_an_object_for_each_segment():
     two = make_recording("a.wav", (0.0, 3.0, "Bark", 0.9), (1.0, 2.0, "Hi-hat", 0.8), timeline=make_windows([1], [0]))
     assert records_of(replace(two, by_window=False)) == [

@@ -86,7 +86,8 @@ def tag_records(files: Iterable[FileEvents], has_novelty: bool, has_places: bool
         novelties = _novelties(file) if has_novelty else None
         for start, end, events in spans:
             tags = [{"label": event.label, "probability": round(event.probability, 6)} for event in events]
-            record: dict[str, Any] = {"file": file.file, "start": start, "end": end, "tags": tags}
+            times = {"start": round(start, 3), "end": None if end is None else round(end, 3)}  # as in the CSV
+            record: dict[str, Any] = {"file": file.file, **times, "tags": tags}
             if novelties is not None:
                 record[NOVELTY_COLUMN] = round(next(novelties), 3)
             if has_places:
