@@ -67,6 +67,11 @@ def test_word_without_a_label_is_refused_with_similar_labels(word, similar):
         match_words(f"rain, {word}", AUDIOSET)
 
 
+def test_all_words_without_a_label_are_named():
+    with pytest.raises(ConfigError, match=r"means 'cicadas'; .*None means 'xylofone'; similar .*Leave them out"):
+        match_words("cicadas, rain, xylofone", AUDIOSET)
+
+
 def test_no_words_are_refused():
     with pytest.raises(ConfigError, match="no words; write them between commas"):
         match_words(" , ", AUDIOSET)

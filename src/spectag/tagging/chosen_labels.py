@@ -74,7 +74,7 @@ def match_words(words: str, known: LabelSet) -> dict[str, tuple[str, ...]]:
     Raises
     ------
     ConfigError
-        If a word means no label. The message has the most similar labels.
+        If words mean no label. The message names them all, each with the most similar labels.
     DataError
         If a .txt file cannot be read.
     """
@@ -82,9 +82,12 @@ def match_words(words: str, known: LabelSet) -> dict[str, tuple[str, ...]]:
     if not wanted:
         raise ConfigError(f"--words {words!r}: no words; write them between commas")
     found = {word: _meant(word, known.names) for word in wanted}
-    for word, names in found.items():
-        if not names:
-            raise ConfigError(f"--words: no label of the model means {word!r}; {_similar(word, known)}")
+    if unknown := [f"{word!r}; {_similar(word, known)}" for word, names in found.items() if not names]:
+        remedy = "Leave it out" if len(unknown) == 1 else "Leave them out"
+        raise ConfigError(
+            f"--words: no label of the model means {'. None means '.join(unknown)}. {remedy}, or use CLAP, which needs "
+            "no labels: spectag models clap"
+        )
     return found
 
 
@@ -109,8 +112,9 @@ def _similar(word: str, known: LabelSet) -> str:
     alike = get_close_matches(word, known.names, n=_N_SIMILAR, cutoff=_LEAST_LIKENESS)
     related = [name for name in known.names if any(start in name.casefold() for start in starts)]
     similar = list(dict.fromkeys([*related[:_N_SIMILAR], *alike]))[:_N_SIMILAR]
-    listed = f"similar ones are {'; '.join(similar)}" if similar else "spectag labels MODEL lists all"
-    return f"{listed}. Leave it out, or use CLAP, which needs no labels: spectag models clap"
+    if similar:
+        return f"similar ones are {'; '.join(similar)}"
+    return "spectag labels MODEL lists all, perhaps with a broader one, as Insect is for cicadas"
 
 
 def _listed(names: tuple[str, ...]) -> str:
