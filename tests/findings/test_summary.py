@@ -158,8 +158,11 @@ def test_recordings_without_detections_count_as_effort_and_unknown_ones_are_name
     tables = tmp_path / "tables"
     done = run("summary", tmp_path / "tags.csv", "--tables", tables, "--recordings", tmp_path / "A", "--by", "site")
     assert done.status == 3
-    assert "3 detections in 0.04 recorded hours: 5 recordings at 2 sites" in done.out
-    assert "untimed.wav: its time is unknown" in done.err
+    assert "3 detections in 0.07 recorded hours (0.04 at known times): 5 recordings at 2 sites" in done.out
+    assert "incomplete: A/untimed.wav: its time is unknown" in done.err
+    assert "the time of 1 of 5 recordings is unknown" in done.err
+    assert "SITE_20240501_043000.wav" in done.err
+    assert "skipped" not in done.err
     assert "gone_20240502_120000.wav: its length is unknown, so it is no effort" in done.err
     assert "20240501_140000.wav: its length is unknown" in done.err
     rows = rows_of(tables / "counts.csv")

@@ -157,9 +157,14 @@ class EffortReader:
             recordings.append(recording)
             skipped += [f"{file}: {'; '.join(reasons)}"] if reasons else []
         self.progress("recordings", len(self._files), len(self._files))
-        return RecordedEffort(tuple(recordings), tuple(skipped), tuple(self._notes()))
+        return RecordedEffort(tuple(recordings), tuple(skipped), tuple(self._notes(recordings)))
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self, recordings: Sequence[SummarisedRecording]) -> Iterator[str]:
+        if n_untimed := sum(recording.start is None for recording in recordings):
+            yield (
+                f"the time of {n_untimed:,} of {len(recordings):,} recordings is unknown, so they count in no day or "
+                "hour and in no rate; spectag reads it from names such as SITE_20240501_043000.wav"
+            )
         if outside := self.places.not_deployed:
             file, site = next(iter(outside.items()))
             yield (
@@ -176,7 +181,7 @@ class EffortReader:
         reasons = []
         start = None if place.start is None else self.clock.local_time(place.start)
         if start is None:
-            reasons.append("its time is unknown, so it counts only in totals of its site")
+            reasons.append("its time is unknown, so it counts only in totals")
         seconds = status.seconds if status is not None else None
         if seconds is None:
             try:

@@ -91,6 +91,11 @@ class Summary:
         return self.activity.hours
 
     @property
+    def total_hours(self) -> float:
+        """Recorded hours, also at unknown times."""
+        return sum(recording.seconds or 0.0 for recording in self.effort.recordings) / 3600
+
+    @property
     def skipped(self) -> tuple[str, ...]:
         """Recordings of which something is unknown, each with the reason."""
         return self.effort.skipped

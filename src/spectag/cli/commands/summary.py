@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from spectag.cli.app import SKIPPED_SOME
 from spectag.cli.options import Names, OptionalOutput
-from spectag.cli.terminal import new_table, print_message, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import new_table, print_message, progress_display, stdout_console
 from spectag.config.findings import SummarySettings
 
 if TYPE_CHECKING:
@@ -112,10 +113,11 @@ def summary_command(
     if places:
         print(f"summary: {', '.join(places)}")
     n_more = len(result.skipped) - _MAX_SKIPPED_SHOWN
-    exit_status = print_skipped(result.skipped[:_MAX_SKIPPED_SHOWN])
+    for reason in result.skipped[:_MAX_SKIPPED_SHOWN]:
+        print_message(f"incomplete: {reason}")
     if n_more > 0:
-        print(f"skipped: {n_more:,} more recordings", file=sys.stderr)
-    return exit_status
+        print_message(f"incomplete: {n_more:,} more recordings")
+    return SKIPPED_SOME if result.skipped else 0
 
 
 def _print_labels(summary: "Summary") -> None:
@@ -130,7 +132,9 @@ def _print_labels(summary: "Summary") -> None:
         table.add_row(row.label, *counts, *ends)
     if summary.labels:
         stdout_console().print(table)
+    known, total = f"{summary.hours:,.2f}", f"{summary.total_hours:,.2f}"
+    at_known_times = "" if known == total else f" ({known} at known times)"
     print(
-        f"{quantity(len(summary.detections), 'detection')} in {summary.hours:,.2f} recorded hours: "
+        f"{quantity(len(summary.detections), 'detection')} in {total} recorded hours{at_known_times}: "
         f"{quantity(summary.n_recordings, 'recording')} at {quantity(len(summary.sites), 'site')}"
     )
