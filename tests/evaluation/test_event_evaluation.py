@@ -121,6 +121,17 @@ def test_detections_in_recordings_without_annotations_are_counted_and_printed(mi
     assert "not in the annotations" not in done.out
 
 
+def test_annotated_labels_that_no_detection_has_are_printed_first_with_similar_names(minutes, run):
+    rows = [("a.wav", 1, 5, "Dog_bark", ""), ("a.wav", 7, 8, "Rain", ""), ("a.wav", 9, 12, "Zither", "")]
+    annotations = write_table(minutes / "truth.csv", rows)
+    tags = write_table(minutes / "tags.csv", [("a.wav", 1, 5, "Dog", 0.9), ("a.wav", 7, 8, "Rain", 0.9)])
+    assert evaluate_events(tags, annotations, n_resamples=0).never_detected == {"Dog_bark": ("Dog",), "Zither": ()}
+    first, *_ = run("evaluate", "--events", "--resamples", 0, tags, annotations).out.splitlines()
+    assert first.startswith("never detected: 2 of 3 annotated labels: Dog_bark (similar: Dog), Zither; ")
+    assert "spectag relabel --map" in first
+    assert "never detected" not in run("evaluate", "--events", "--resamples", 0, tags, tags).out
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [

@@ -4,10 +4,12 @@ import math
 from typing import TYPE_CHECKING
 
 from spectag.cli.terminal import estimate_cells, new_table, stdout_console
+from spectag.system.output import quote_commas
 
 if TYPE_CHECKING:
     from spectag.evaluation.event_evaluation import EventEvaluation
 
+_N_MISSING, _N_SIMILAR = 10, 3  # shown labels
 _NAMES = {
     "event_f1": "F1 of events",
     "event_precision": "precision of events",
@@ -30,6 +32,8 @@ def print_event_evaluation(evaluation: "EventEvaluation") -> None:
     for label, scores in by_f1:
         f1 = scores["event_f1"]
         per_label.add_row(label, f"{evaluation.n_true[label]:,}", *estimate_cells(f1))
+    if evaluation.never_detected:
+        print(_never_detected(evaluation))
     console = stdout_console()
     console.print(table, "", per_label, "")
     print(f"{evaluation.n_recordings:,} recordings, {evaluation.hours:,.2f} h, intervals over recordings")
@@ -42,6 +46,20 @@ def print_event_evaluation(evaluation: "EventEvaluation") -> None:
     if evaluation.ignored:
         n_ignored, labels = sum(evaluation.ignored.values()), len(evaluation.ignored)
         print(f"not scored: {n_ignored:,} detections of {labels:,} labels that are not annotated")
+
+
+def _never_detected(evaluation: "EventEvaluation") -> str:
+    """Which annotated labels no detection has, those with similar names in the detections first."""
+    missing = sorted(evaluation.never_detected.items(), key=lambda item: not item[1])
+    names = [
+        quote_commas(label) + (f" (similar: {', '.join(map(quote_commas, similar[:_N_SIMILAR]))})" if similar else "")
+        for label, similar in missing
+    ]
+    n_more = len(names) - _N_MISSING
+    listed = ", ".join(names[:_N_MISSING]) + (f" and {n_more:,} more" if n_more > 0 else "")
+    text = f"never detected: {len(missing):,} of {len(evaluation.n_true):,} annotated labels: {listed}"
+    rename = "if these are other names of the same sounds, rename them with spectag relabel --map"
+    return f"{text}; {rename}" if missing[0][1] else text
 
 
 def _or_zero(value: float) -> float:

@@ -3,8 +3,9 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from spectag.array_types import BoolArray, FloatArray
 from spectag.audio.files import audio_info
 from spectag.config.findings import EventSettings
 from spectag.data.detections import DetectedSound, DetectionTable, read_detections
+from spectag.data.label_matching import stemmed_words
 from spectag.errors import DataError
 from spectag.evaluation.event_errors import ComparedSounds, EventError, find_event_errors, write_event_errors
 from spectag.scoring.bootstrap import Estimate, Resampling, as_json
@@ -89,6 +91,8 @@ class EventEvaluation:
     """Detections of labels that are not annotated, which are not scored."""
     not_annotated: dict[str, int]
     """Scored detections in each recording that the annotations do not name. All of them count as false."""
+    never_detected: dict[str, tuple[str, ...]]
+    """Annotated labels that no detection has, each with similar labels of detections that are not annotated."""
     no_psds: str | None
     """Why there is no PSDS; None if there is."""
 
@@ -169,6 +173,13 @@ def evaluate_events(
     return evaluation
 
 
+def _similar(label: str, others: Iterable[str]) -> tuple[str, ...]:
+    """Labels that have all words of this one, or only such words, or are spelled alike."""
+    names, words = list(others), set(stemmed_words(label))
+    related = [name for name in names if (own := set(stemmed_words(name))) and (own <= words or words <= own)]
+    return tuple(dict.fromkeys([*related, *get_close_matches(label, names)]))
+
+
 class _Comparison:
     """The true and the detected sounds as arrays."""
 
@@ -183,6 +194,10 @@ class _Comparison:
         self.labels = sorted(known)
         scored = [sound for sound in found.detections if sound.label in known]
         self.ignored = dict(Counter(sound.label for sound in found.detections if sound.label not in known))
+        found_labels = {sound.label for sound in scored}
+        self.never_detected = {
+            label: _similar(label, self.ignored) for label in self.labels if label not in found_labels
+        }
         n_scored = Counter(sound.path for sound in scored)
         annotated = set(truth.recordings)
         self.not_annotated = {str(path): n_scored[path] for path in found.recordings if path not in annotated}
@@ -296,6 +311,7 @@ class _Comparison:
             errors=self.errors(settings),
             ignored=self.ignored,
             not_annotated=self.not_annotated,
+            never_detected=self.never_detected,
             no_psds=self._why_no_psds(),
         )
 
