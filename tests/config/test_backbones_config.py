@@ -58,16 +58,19 @@ def test_any_timm_network_is_a_backbone():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "effnet_lite0",
-            r"'effnet_lite0'; did you mean 'efficientnet_lite0'\? The backbones are mn04_audioset, ",
-        ),
-        ("zzz", r"unknown backbone 'zzz'\. The backbones are .*scratch, and timm/NAME"),
-        ("timm/", "unknown backbone 'timm/'"),
-        ("", "unknown backbone ''"),
+        ("effnet_lite0", r"'effnet_lite0'; did you mean 'efficientnet_lite0'\? docs/reference/backbones.md lists"),
+        ("audioset-mn04", "is a published model; did you mean its backbone 'mn04_audioset'"),
+        ("audioset-mn10-hop5", "did you mean its backbone 'mn10_hop5_audioset'"),
+        ("mn06_audioset", "did you mean 'mn05_audioset'"),
+        ("mn10_mels60_audioset", "did you mean 'mn10_mels64_audioset'"),
+        ("resnet18", r"unknown backbone 'resnet18'; if it is a network .*timm, write 'timm/resnet18'\. docs"),
+        ("mn10", "did you mean 'mn10_audioset'"),
+        ("a b", r"unknown backbone 'a b'\. docs/reference/backbones.md lists the backbones"),
+        ("timm/", r"unknown backbone 'timm/'\. "),
+        ("", r"unknown backbone ''\. "),
     ],
 )
-def test_unknown_backbone_raises_an_error_with_a_suggestion_and_all_names(name, message):
+def test_unknown_backbone_raises_an_error_with_a_suggestion_and_the_place_of_all_names(name, message):
     with pytest.raises(ConfigError, match=message):
         backbone_spec(name)
 

@@ -1,5 +1,6 @@
 """The backbones by name: their mel settings, the source of their weights and their licence."""
 
+import re
 from dataclasses import dataclass
 
 from spectag.config.base import MelConfig, parse_config
@@ -174,6 +175,7 @@ _SPECS = (
 )
 BACKBONES = {spec.name: spec for spec in _SPECS}
 TIMM = "timm/"
+_TIMM_NAME = re.compile(r"[\w.-]+")
 
 PUBLISHED = {release.tagger.name: release.tagger for release in _EFFICIENTAT}
 """The models of Schmid et al.; scores from the README of github.com/fschmid56/EfficientAT and its file names."""
@@ -187,7 +189,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     Raises
     ------
     ConfigError
-        If the name is unknown, or the card is not valid. The message suggests the closest name and lists all.
+        If the name is unknown, or the card is not valid. The message suggests the closest name.
     """
     if name.startswith(TIMM) and name != TIMM:
         return BackboneSpec(name, IMAGE_MEL, False, "see timm", "see timm")
@@ -198,13 +200,36 @@ def backbone_spec(name: str) -> BackboneSpec:
         card = open_card(name).card
         return BackboneSpec(card.name, card.input.view, True, card.trained_on, card.licence)
     if name not in BACKBONES:
-        hint, names = did_you_mean(name, BACKBONES) or ".", ", ".join(BACKBONES)
         raise ConfigError(
-            f"unknown backbone {name!r}{hint} The backbones are {names}, and timm/NAME of the library timm. "
-            "hf:ORG/NAME of the library transformers is one, too, and so is a network card: a file such as card.toml, "
-            "or a name of spectag models --all."
+            f"unknown backbone {name!r}{_meant_backbone(name) or '.'} docs/reference/backbones.md lists the backbones, "
+            "such as mn04_audioset. timm/NAME of the library timm is one, too, and so are hf:ORG/NAME of the library "
+            "transformers, and a network card: a file such as card.toml, or a name of spectag models --all."
         )
     return BACKBONES[name]
+
+
+def _meant_backbone(name: str) -> str:
+    """For the end of an error message: what was probably meant, or "" if the name resembles none."""
+    if tagger := PUBLISHED.get(name):
+        return f": it is a published model; did you mean its backbone {tagger.backbone!r}?"
+    variants = {known: numbers for known in BACKBONES if (numbers := _distances(name, known))}
+    if variants:
+        return f"; did you mean {min(variants, key=variants.__getitem__)!r}?"
+    beginning = next((known for known in BACKBONES if name and known.startswith(name)), None)
+    if beginning:
+        return f"; did you mean {beginning!r}?"
+    of_timm = f"; if it is a network of the library timm, write '{TIMM}{name}'." if _TIMM_NAME.fullmatch(name) else ""
+    return did_you_mean(name, BACKBONES) or of_timm
+
+
+def _distances(name: str, known: str) -> list[int]:
+    """How far apart the numbers in two names are; empty if the names differ by more than numbers."""
+    (words, numbers), (known_words, known_numbers) = (
+        (re.sub(r"\d+", "", text), [int(number) for number in re.findall(r"\d+", text)]) for text in (name, known)
+    )
+    if words != known_words or len(numbers) != len(known_numbers):
+        return []
+    return [abs(number - other) for number, other in zip(numbers, known_numbers, strict=True)]
 
 
 def resolve_mel(name: str, override: MelConfig | None) -> MelConfig:
