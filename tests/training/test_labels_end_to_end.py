@@ -97,6 +97,9 @@ def test_complete_annotations_are_trained_on_with_the_time_between_them(run, tmp
     options += ["--mel.n-mels", "32", "--mel.f-max", "8000", "--folds", "2", "-o", tmp_path / "model"]
     done = run("train", tmp_path, *options, "--complete-annotations")
     assert done.status == 0, done.err
+    assert "WARNING: the head is trained on the random weights of scratch" in done.err
+    assert "Add --mode finetune" in done.err
+    assert "pretrained on nothing" not in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "clips without labels: 12; they are negative examples of every label" in done.err
     stored = read_out_of_fold(tmp_path / "model")
     counts = {labels: (stored.y_true == labels).all(axis=1).sum() for labels in ((0, 0), (0, 1), (1, 0), (1, 1))}

@@ -154,9 +154,9 @@ def _frames(info: BundleInfo) -> list[str]:
 
 
 def _backbone(backbone: BackboneInfo) -> str:
+    weights = "not pretrained" if backbone.pretrained_on == "nothing" else f"pretrained on {backbone.pretrained_on}"
     return (
-        f"{backbone.name}, pretrained on {backbone.pretrained_on}, licence {backbone.licence}; "
-        f"features: {backbone.features}; head: {backbone.head}"
+        f"{backbone.name}, {weights}, licence {backbone.licence}; features: {backbone.features}; head: {backbone.head}"
     )
 
 

@@ -46,7 +46,7 @@ from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.held_out import MIN_GROUPS, HeldOut, hold_out, is_given
-from spectag.training.setup.requirements import check_requirements
+from spectag.training.setup.requirements import check_requirements, has_pretrained_weights
 
 if TYPE_CHECKING:
     from spectag.training.members.finetune_loop import FineTuning
@@ -310,6 +310,12 @@ def _log_notes(manifest: Manifest, recipe: Recipe, resume: bool, log: Log) -> No
         log(str(PublishedLabels.beside(manifest.labels, recipe.extend)))
     if any(member.mode == "finetune" and member.finetune.unfreeze == 0 for member in recipe.member_recipes()):
         log("the frozen network processes every clip in every epoch, because its inputs change; this takes longer")
+    frozen = [member for member in recipe.member_recipes() if member.mode == "frozen"]
+    if names := [member.backbone for member in frozen if not has_pretrained_weights(member)]:
+        log(
+            f"WARNING: the head is trained on the random weights of {abbreviate(names)}, which learn nothing: the "
+            "model will be poor. Add --mode finetune, or use a backbone with its pretrained weights"
+        )
     if resume and all(member.mode == "frozen" for member in recipe.member_recipes()):
         log("--resume has no effect: only fine-tuning can be resumed; features of frozen networks are cached anyway")
 

@@ -781,7 +781,7 @@ export const strings = {
     facts: "What it is",
     networks: "Network",
     ensemble: (count) => `Ensemble of ${count} networks`,
-    network: ({ name, features, head, pretrained_on: data }) => `${name}, pretrained on ${data}; features: ${features}; head: ${head}`,
+    network: ({ name, features, head, pretrained_on: data }) => `${name}, ${data === "nothing" ? "not pretrained" : `pretrained on ${data}`}; features: ${features}; head: ${head}`,
     licence: "Licence of the weights",
     data: "Trained on",
     clips: (name, count) => (count === null ? name : `${counted(count, "clip")} of ${name}`),

@@ -42,6 +42,7 @@ from spectag.training.setup.optimization import (
     make_optimizer,
     mean_loss_and_lwlrap,
 )
+from spectag.training.setup.requirements import has_pretrained_weights
 
 SecondsLeft = Callable[[], float | None]
 
@@ -104,11 +105,6 @@ class _State:
     best_epoch: int = 0
     best_lwlrap: float = -1.0
     n_averaged: int = 0  # steps whose weights are in the average
-
-
-def has_pretrained_weights(recipe: Recipe) -> bool:
-    """Whether the network starts from trained weights and batch normalisation statistics."""
-    return recipe.init is not None or (recipe.pretrained and recipe.backbone != "scratch")
 
 
 class EpochPace(NamedTuple):

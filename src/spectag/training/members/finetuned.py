@@ -31,7 +31,6 @@ from spectag.training.members.finetune_loop import (
     FineTuned,
     FineTuning,
     SecondsLeft,
-    has_pretrained_weights,
     read_checkpoint,
 )
 from spectag.training.members.head_training import head_module, initial_head, train_fold_head
@@ -43,6 +42,7 @@ from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation, Fold
 from spectag.training.setup.distributed import Processes
 from spectag.training.setup.held_out import N_FOLDS
+from spectag.training.setup.requirements import has_pretrained_weights
 
 MIN_FOLDS = 2
 """Fewest folds on which a member is validated beside others."""

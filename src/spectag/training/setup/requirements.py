@@ -13,6 +13,11 @@ def has_published_network(recipe: Recipe) -> bool:
     return recipe.pretrained and recipe.init is None and has_published_graph(recipe.backbone)
 
 
+def has_pretrained_weights(recipe: Recipe) -> bool:
+    """Whether the network starts from trained weights and batch normalisation statistics."""
+    return recipe.init is not None or (recipe.pretrained and recipe.backbone != "scratch")
+
+
 def check_requirements(recipe: Recipe, name: str | None = None) -> None:
     """Check that the backbones of a recipe exist, and that PyTorch is installed if it needs it.
 
