@@ -155,9 +155,11 @@ def test_packaged_card_is_used_with_a_network_that_the_user_has_put_into_a_folde
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path / "weights"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        with pytest.raises(WeightsError, match=r"put card-yamnet-[0-9a-f]{16}\.onnx into a folder") as error:
+        with pytest.raises(
+            WeightsError, match=r"put yamnet\.onnx, renamed to card-yamnet-[0-9a-f]{16}\.onnx, into a "
+        ) as error:
             network_file(stored)
-        name = str(error.value).partition("put ")[2].partition(" into")[0]
+        name = str(error.value).partition("renamed to ")[2].partition(", into")[0]
         onnx.save(batchless_network(), tmp_path / "weights" / name)
         assert network_file(stored) == tmp_path / "weights" / name
 

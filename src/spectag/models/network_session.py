@@ -75,6 +75,8 @@ def accelerators_for(device: Device) -> list[Accelerator]:
     advice = f"pip uninstall onnxruntime, then pip install '{accelerator.package}'"
     if device == "coreml":
         advice = "it is part of onnxruntime for macOS"
+    elif device == "cuda":
+        advice = f"only with an NVIDIA GPU: {advice}"
     raise ConfigError(
         f"device {device}: the installed onnxruntime {onnxruntime.__version__} does not have it ({advice}); available: "
         f"{available}"

@@ -6,7 +6,8 @@ A later download with other content is refused. Files in the folder SPECTAG_WEIG
 
 import os
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -17,9 +18,7 @@ from spectag.system.cache import cache_folder, writable_cache_folder
 from spectag.system.progress import Progress, silent
 
 WEIGHTS_VARIABLE = "SPECTAG_WEIGHTS"
-_TRAINING_ALTERNATIVES = (
-    "use --backbone efficientnet_lite0, whose weights are part of the package; or train without them: --no-pretrained"
-)
+_TRAINING_ALTERNATIVES = "or use --backbone efficientnet_lite0, whose weights are part of the package"
 
 
 def local_weights(file_name: str) -> Path | None:
@@ -139,6 +138,14 @@ def _cached_or_downloaded(
         reason = f"{error.filename or 'the disk'}: {error.strerror}" if error.strerror else str(error)
         raise WeightsError(
             f"cannot download the weights of {backbone} from {source.url}: {reason}. Alternatives: put "
-            f"{source.file_name} into a folder and set {WEIGHTS_VARIABLE} to it; {alternatives}"
+            f"{_file_to_put(source)} into a folder and set {WEIGHTS_VARIABLE} to it; {alternatives}"
         ) from error
     return path
+
+
+def _file_to_put(source: WeightsSource) -> str:
+    """The name that the file must have in SPECTAG_WEIGHTS, and the one that it has when a browser downloads it."""
+    downloaded = PurePosixPath(unquote(urlsplit(source.url).path)).name
+    if downloaded == source.file_name:
+        return source.file_name
+    return f"{downloaded}, renamed to {source.file_name}," if downloaded else source.file_name

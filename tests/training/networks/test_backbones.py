@@ -278,7 +278,7 @@ def test_damaged_file_of_convnext_is_named(tmp_path, monkeypatch):
 
 ADVICE = (
     r"Put the file into a folder and set SPECTAG_WEIGHTS to that folder; or use --backbone efficientnet_lite0, whose "
-    r"weights are part of the package; or train without pretrained weights with --no-pretrained"
+    r"weights are part of the package$"
 )
 
 

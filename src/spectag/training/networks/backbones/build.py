@@ -88,5 +88,5 @@ def _fetch_published(backbone: Backbone, name: str) -> None:
         raise WeightsError(
             f"cannot download the weights of {name}: {first_line(error)}. Put the file into a folder and set "
             f"{WEIGHTS_VARIABLE} to that folder; or use --backbone efficientnet_lite0, whose weights are part of the "
-            "package; or train without pretrained weights with --no-pretrained"
+            "package"
         ) from error
