@@ -19,7 +19,7 @@ Exception
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class SpectagError(Exception):
@@ -112,3 +112,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's text, for one-line messages; the name of its class if it has no text."""
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+def no_connection(error: BaseException) -> str:
+    """For a client of the network: "no connection" if the server was not reached, or "" if it is another error."""
+    names = {type(each).__name__ for each in _chain_of(error)}
+    return "no connection" if names & _NO_CONNECTION else ""
+
+
+_NO_CONNECTION = {
+    "ConnectError",
+    "ConnectionError",
+    "ConnectTimeout",
+    "OfflineModeIsEnabled",
+    "gaierror",
+}  # by any client
+
+
+def _chain_of(error: BaseException) -> Iterator[BaseException]:
+    """An error, and the errors that have led to it."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__

@@ -136,7 +136,11 @@ def test_network_of_the_hub_is_that_of_one_commit_and_without_pickles(tmp_path, 
 def test_network_that_is_not_in_the_cache_needs_a_connection(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"^hf:somebody/else: cannot be downloaded: [^\n]+ or give a folder .*$"):
+    expected = (
+        r"^hf:somebody/else: no folder somebody/else here, and it cannot be downloaded from the Hugging Face Hub: "
+        r"no connection; check the name, which is ORG/NAME such as \S+, [^\n]+ or give a folder .*$"
+    )
+    with pytest.raises(WeightsError, match=expected):
         backbone_spec("hf:somebody/else")
 
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from spectag.config.base import parse_config
 from spectag.config.clap import ClapFeatures
 from spectag.config.network_cards import CardInput
-from spectag.errors import ConfigError, MissingExtraError, WeightsError, first_line
+from spectag.errors import ConfigError, MissingExtraError, WeightsError, first_line, no_connection
 from spectag.system.regular_files import read_regular_file
 
 TRANSFORMERS = "hf:"
@@ -121,8 +121,10 @@ def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) 
         )
     except Exception as error:  # those of httpx or requests, and of huggingface_hub
         raise WeightsError(
-            f"{TRANSFORMERS}{repository}: cannot be downloaded: {first_line(error)}; check the name and the "
-            "connection, log in with `hf auth login` if it is private, or give a folder with it: hf:FOLDER"
+            f"{TRANSFORMERS}{repository}: no folder {repository} here, and it cannot be downloaded from the Hugging "
+            f"Face Hub: {no_connection(error) or first_line(error)}; check the name, which is ORG/NAME such as "
+            "MIT/ast-finetuned-audioset-10-10-0.4593, and the connection, log in with `hf auth login` if it is "
+            "private, or give a folder with it: hf:FOLDER"
         ) from error
 
 

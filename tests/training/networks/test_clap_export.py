@@ -92,6 +92,12 @@ def test_clap_on_the_hub_is_downloaded_and_exported(tmp_path, monkeypatch):
     assert clap_store() == store
 
 
+def test_hub_that_cannot_be_reached_is_told_without_the_error_number_of_the_system(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BundleError, match="available on the Hugging Face Hub: no connection; give a folder"):
+        add_clap_of_transformers("me/clap")
+
+
 def test_name_that_is_neither_a_folder_nor_on_the_hub_is_refused_in_one_line(monkeypatch):
     server = HubServer()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)

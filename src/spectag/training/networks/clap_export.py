@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from spectag.config.clap import ClapFeatures
-from spectag.errors import BundleError, MissingExtraError, first_line
+from spectag.errors import BundleError, MissingExtraError, first_line, no_connection
 from spectag.models.clap_store import CLAP_FILES, DEFAULT_CLAP, ClapStore, install_clap
 from spectag.models.network_session import open_session
 from spectag.system.cache import writable_cache_folder
@@ -86,8 +86,9 @@ def _downloaded(name: str, folder: Path, log: Log) -> Path:
             api.hf_hub_download(name, file, revision=info.sha, local_dir=folder)
     except Exception as error:  # those of httpx or requests, and of huggingface_hub
         raise BundleError(
-            f"{name}: neither a folder nor available on the Hugging Face Hub: {first_line(error)}; give a folder that "
-            f"save_pretrained wrote, a name on the hub such as {DEFAULT_CLAP}, or a clap.toml"
+            f"{name}: neither a folder nor available on the Hugging Face Hub: "
+            f"{no_connection(error) or first_line(error)}; give a folder that save_pretrained wrote, a name on the "
+            f"hub such as {DEFAULT_CLAP}, or a clap.toml"
         ) from error
     return folder
 
