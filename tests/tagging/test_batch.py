@@ -1,6 +1,7 @@
 """Tagging many files into tables: in order, complete, and the same bytes however often the run was stopped."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ from spectag.tagging import batch
 from spectag.tagging.batch import tag_to_tables
 from spectag.tagging.chosen_labels import ChosenLabels
 from spectag.tagging.events import windows_to_tag
-from spectag.tagging.input_files import find_files
+from spectag.tagging.input_files import find_files, no_files_in_list
 from spectag.tagging.parallel import tag_chunk, tag_chunks
 
 FORMATS = "csv,jsonl,wide,raven,raven-combined,audacity,kaleidoscope"
@@ -398,7 +400,9 @@ def test_output_must_not_replace_the_list_of_files(run, model, tmp_path):
 def test_empty_list_is_an_error(run, model, tmp_path):
     (tmp_path / "list.txt").write_text("\n")
     done = run("tag", model, "--files-from", tmp_path / "list.txt")
-    assert done == (1, "", f"spectag: {tmp_path / 'list.txt'}: the list contains no file\n")
+    expected = "contains no file; expected the path of a sound, a folder or a pattern in each line\n"
+    assert done == (1, "", f"spectag: {tmp_path / 'list.txt'}: the list {expected}")
+    assert no_files_in_list("-") == f"--files-from -: stdin {expected}".rstrip()
 
 
 def test_parameters_of_segments_can_be_used_with_another_format(run, model, sounds, tmp_path):
@@ -668,7 +672,7 @@ def test_tables_have_novelty_and_other_formats_stay_as_they_are(run, model, mode
         assert run("tag", folder, sounds, "-o", tmp_path / name, "--format", FORMATS, "--no-segments").status == 3
     without, with_novelty = contents(tmp_path / "without"), contents(tmp_path / "with")
     differing = {name for name in without if without[name] != with_novelty[name]}
-    assert differing == {"tags.csv", "tags.jsonl"}
+    assert differing == {"tags.csv", "tags.jsonl", "parameters.toml"}  # the last one names the model
     rows = rows_of(tmp_path / "with" / "tags.csv")
     assert [*rows[0]] == ["file", "start", "end", "label", "probability", "novelty"]
     assert [list(row.values())[:5] for row in rows] == [
@@ -759,6 +763,35 @@ def test_second_run_says_that_it_replaced_the_tags_and_suggests_no_format_that_i
     assert "--format audacity" in first.err
     assert "--format audacity" not in second.err
     assert "next: spectag suggest" in second.err
+
+
+def test_tables_of_an_earlier_run_in_other_formats_are_kept_and_named(run, model, sounds, tmp_path):
+    first = run("tag", model, sounds, "-o", tmp_path / "out", "--format", "csv,jsonl,raven")
+    second = run("tag", model, sounds, "-o", tmp_path / "out", "--format", "csv", "--top", "1")
+    assert "of an earlier run, not of this one" not in first.err
+    names = f"{tmp_path / 'out' / 'tags.jsonl'}, {tmp_path / 'out' / 'raven'}"
+    assert f"note: {names} are of an earlier run, not of this one" in second.err
+    assert (tmp_path / "out" / "tags.jsonl").is_file()
+
+
+def test_folder_with_tables_of_somebody_else_is_no_earlier_run(run, model, sounds, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tags.jsonl").write_text("mine\n")
+    assert "earlier run" not in run("tag", model, sounds, "-o", tmp_path / "out").err
+
+
+def test_next_command_reports_the_same_labels(run, model, sounds, tmp_path):
+    done = run("tag", model, sounds, "-o", tmp_path / "out", "--words", "low", "--min-confidence", "0.3")
+    assert "--format audacity -o audacity --words low --min-confidence 0.3\n" in done.err
+
+
+def test_parameters_name_the_program_the_model_and_the_windows(run, model, sounds, tmp_path):
+    run("tag", model, sounds, "-o", tmp_path / "out", "--window", "0.2", "--overlap", "0.1")
+    text = (tmp_path / "out" / "parameters.toml").read_text(encoding="utf-8")
+    digest = hashlib.sha256((model / "spectag.json").read_bytes()).hexdigest()
+    assert f"# spectag {version('spectag')}\n" in text
+    assert f" in {str(model)!r}, SHA-256 of its spectag.json: {digest}\n" in text
+    assert "# windows of 0.2 s with an overlap of 0.1 s\n" in text
 
 
 def test_tag_says_where_the_results_are_and_what_to_do_next(run, model, sounds, tmp_path):

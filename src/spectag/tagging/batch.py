@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from spectag.audio.mel import FRONT_END_VERSION
-from spectag.config.base import SegmentFrames, WindowConfig, read_toml
+from spectag.config.base import LongRecordingWindows, SegmentFrames, WindowConfig, read_toml
 from spectag.config.tagging import LONG_RATIO, TagSettings
 from spectag.data.deployments import PlaceFinder, read_deployments
 from spectag.data.detections import PLACE_COLUMNS
@@ -19,6 +19,7 @@ from spectag.data.label_priors import read_label_priors
 from spectag.errors import AudioError, ConfigError
 from spectag.models.bundle import INFO_FILE, RECIPE_FILE
 from spectag.models.tagger import Tagger
+from spectag.system.environment import library_version
 from spectag.system.output import csv_writer, open_output
 from spectag.system.paths import common_folder
 from spectag.system.progress import Log, Progress, no_log, silent
@@ -27,7 +28,7 @@ from spectag.tagging.chosen_labels import ChosenLabels
 from spectag.tagging.events import FileEvents, detected_events, renamed, windows_to_tag
 from spectag.tagging.formats.dispatch import FORMATS, TableContext, check_installed, write
 from spectag.tagging.formats.submission import Template
-from spectag.tagging.input_files import Shard, find_files, read_list
+from spectag.tagging.input_files import Shard, find_files, no_files_in_list, read_list
 from spectag.tagging.journal import FileStatus, Journal, open_journal
 from spectag.tagging.output_paths import OutputPaths, output_paths
 from spectag.tagging.parallel import Chunk, TaggedChunk, TaggedFile, accepted_suffixes, chunked, tag, tag_chunks
@@ -168,7 +169,7 @@ def tag_to_tables(
         log(match)
     template = None if settings.template is None else Template.read(settings.template, tagger.labels)
     if not files:
-        raise AudioError("no files to tag" if files_from is None else f"{files_from}: the list contains no file")
+        raise AudioError("no files to tag" if files_from is None else no_files_in_list(files_from))
     if template is not None:
         files = template.files(files)
     if shard is not None:
@@ -288,9 +289,23 @@ class _Run:
             n_hidden = None if self.priors is None else self.priors.n_hidden
             _write_status(statuses, paths.status, self.chosen, self.places, n_hidden)
             with open_output(paths.parameters) as out:
-                out.write(f"# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n{self._parameters()}")
+                out.write(
+                    f"# spectag tag MODEL PATH... -o OUTPUT --config THIS_FILE\n{self._origin()}{self._parameters()}"
+                )
                 out.write("" if self.priors is None else self.priors.as_comments())
             journal.is_complete = True
+
+    def _origin(self) -> str:
+        """Comments that say which program and model the tags are from, and which windows they used."""
+        folder, info_hash = self.tagger.folder, hashlib.sha256((self.tagger.folder / INFO_FILE).read_bytes())
+        lines = [
+            f"spectag {library_version('spectag')}",
+            f"model {self.tagger.info.backbone.name!r} in {str(folder)!r}, SHA-256 of its {INFO_FILE}: "
+            f"{info_hash.hexdigest()}",
+        ]
+        if not isinstance(self.window, SegmentFrames):
+            lines.append(_windows_text(self.window))
+        return "".join(f"# {line}\n" for line in lines)
 
     def _parameters(self) -> str:
         """The settings as TOML, and in a comment how the frames of the model were joined."""
@@ -386,6 +401,15 @@ class _Run:
         self.report.most_probable = max(
             self.report.most_probable, (float(peaks[column]), self.chosen.labels.names[column])
         )
+
+
+def _windows_text(window: WindowConfig | None) -> str:
+    if window is None:
+        return "recordings as a whole"
+    text = f"windows of {window.window_seconds:g} s with an overlap of {window.overlap_seconds:g} s"
+    if isinstance(window, LongRecordingWindows):
+        text += f" in recordings longer than {window.longer_than_seconds:g} s, others as a whole"
+    return text
 
 
 def _write_status(

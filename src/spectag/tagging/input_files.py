@@ -123,6 +123,12 @@ def _files_of(path: str, suffixes: Collection[str], log: Log = no_log) -> Iterab
     return matches
 
 
+def no_files_in_list(path: str) -> str:
+    """That a list for `read_list` has only empty lines, and what was expected."""
+    source = "--files-from -: stdin" if path == "-" else f"{path}: the list"
+    return f"{source} contains no file; expected the path of a sound, a folder or a pattern in each line"
+
+
 def read_list(path: str) -> Iterator[str]:
     """The lines of a file, or of stdin if the path is -, without empty ones.
 

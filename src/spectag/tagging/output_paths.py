@@ -130,6 +130,20 @@ def output_paths(output: str, formats: Sequence[str], shard: Shard | None = None
     )
 
 
+def tables_of_other_formats(output: str, formats: Sequence[str], shard: Shard | None = None) -> list[str]:
+    """What an earlier run wrote into a local folder in formats that a run does not write; none without a status.csv.
+
+    They may contain other tags than the tables of the run.
+    """
+    if is_url(output) or is_file(output):
+        return []
+    other = [name for name in FORMATS if name not in formats]
+    paths = output_paths(output, other, shard)
+    if not Path(paths.status).is_file():
+        return []
+    return [table for table in paths.tables.values() if Path(table).exists()]
+
+
 def _journal(folder: str, name: str) -> Path:
     """Beside local results; for remote ones, in the cache folder, under a name made from their URL."""
     if not is_url(folder):

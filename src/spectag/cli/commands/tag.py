@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spectag.tagging.batch import TaggingReport
 
 _FILES = ("labels", "not-labels", "prior", "deployments")  # options that name a file
+_CHOICES_OF_TAGS = ("labels", "not_labels", "words", "names", "min_confidence", "max_novelty", "prior", "channel")
 _MAX_NOTES_SHOWN = 5
 _MIN_SECONDS_FOR_SPEED = 1.0  # of sound: for less, the speed is that of starting
 _MAX_PATHS_SHOWN = 3  # in a command to copy
@@ -102,6 +103,7 @@ def tag_command(
     from spectag.tagging.batch import check_novelty, tag_to_tables
     from spectag.tagging.events import windows_to_tag
     from spectag.tagging.input_files import Shard
+    from spectag.tagging.output_paths import tables_of_other_formats
     from spectag.tagging.ray_engine import tag_on_ray
 
     if not is_clap_name(model) and not Path(model).exists() and (meant := path_with_spaces([model, *(paths or ())])):
@@ -113,6 +115,7 @@ def tag_command(
             content = "; it takes a file with one label in each line" if "labels" in option else ""
             raise ConfigError(f"{option} {path}: no such file{similar_file(path) or content}")
     one_shard = None if shard is None else Shard.parse(shard)
+    old_tables = [] if output is None else tables_of_other_formats(output, settings.formats, one_shard)
     replaced = output is not None and any(path.is_file() for path in (Path(output), Path(output, "status.csv")))
     begin = time.monotonic()
     with progress_display(results_to_stdout=output is None) as (progress, log):
@@ -135,18 +138,26 @@ def tag_command(
     if report.status is not None and report.n_read:
         earlier = " (the tags of an earlier run are replaced)" if replaced else ""
         print_message(f"tags: {output}{earlier}   status of each file: {report.status}")
-        _print_next_steps(model, paths or (), has_tracks="audacity" in settings.formats)
+        if old_tables:
+            verb = "is" if len(old_tables) == 1 else "are"
+            print_message(
+                f"note: {', '.join(old_tables)} {verb} of an earlier run, not of this one, and may have other tags; "
+                "delete what you do not need, or add these formats to --format"
+            )
+        _print_next_steps(model, paths or (), settings)
     if profile:
         print_profile(report.stage_seconds, report.sound_seconds)
     return SKIPPED_SOME if report.skip_reasons else 0
 
 
-def _print_next_steps(model: str, paths: Sequence[str], *, has_tracks: bool) -> None:
-    """How to look at the tags with the sound, and which clips to label for a better model."""
+def _print_next_steps(model: str, paths: Sequence[str], settings: TagSettings) -> None:
+    """How to look at the same tags with the sound, and which clips to label for a better model."""
     recordings = paths if 0 < len(paths) <= _MAX_PATHS_SHOWN else ("RECORDINGS",)
-    tracks = shell_command("spectag", "tag", model, *recordings, "--format", "audacity", "-o", "audacity")
+    chosen = {name: getattr(settings, name) for name in _CHOICES_OF_TAGS}
+    tracks = shell_command("spectag", "tag", model, *recordings, "--format", "audacity", "-o", "audacity", **chosen)
     print_next_steps(
-        *([] if has_tracks else [tracks]), shell_command("spectag", "suggest", model, *recordings, "-o", "next.csv")
+        *([] if "audacity" in settings.formats else [tracks]),
+        shell_command("spectag", "suggest", model, *recordings, "-o", "next.csv"),
     )
 
 
