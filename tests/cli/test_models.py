@@ -1,13 +1,16 @@
 """spectag models: the list of published models, and their download."""
 
+import io
 import json
 import re
 
 import pytest
 import torch
+from rich.console import Console
 
 from helpers.card_networks import InThisProcess, waveform_card
 from helpers.file_server import FileServer
+from spectag.cli.terminal import new_table
 from spectag.config import backbones as catalogue
 from spectag.config.backbones import BACKBONES, PUBLISHED
 from spectag.models import card_library
@@ -59,6 +62,22 @@ def test_table_has_size_licence_score_and_status_of_all_models(run, cache):
     assert not cache.exists()
 
 
+def test_names_are_whole_in_a_pipe_and_unknown_numbers_of_labels_are_explained(run):
+    done = run("models", "--all")
+    words = done.out.split()
+    assert {*PUBLISHED, "yamnet", "perch-v2"} <= set(words)
+    assert "labels ?: their names are in a file" in done.out
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_names_are_whole_in_a_narrow_terminal(width):
+    console = Console(width=width, file=io.StringIO())
+    table = new_table("name", "licence", "status")
+    table.add_row("audioset-mn40-ext-of-a-long-name", "a licence of many words " * 2, "unverified, backbone only")
+    console.print(table)
+    assert "audioset-mn40-ext-of-a-long-name" in console.file.getvalue()
+
+
 def test_json_has_the_same_information(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
     (tmp_path / FILE_NAME).touch()
@@ -95,7 +114,8 @@ def test_interrupted_download_can_be_continued(run, server):
     assert done.status == 1
     assert f"cannot download the weights of {NAME} from {server.url}: " in done.err
     assert re.search(
-        r"; run it again to continue after 3\.[12] MB\. Alternatives: put mn05_as_mAP_443\.pt into ", done.err
+        r"; run it again to continue after 3\.[12] MB\. Alternatives: put net\.pt, renamed to mn05_as_mAP_443\.pt, in",
+        done.err,
     )
     assert "--no-pretrained" not in done.err
     server.max_bytes = None

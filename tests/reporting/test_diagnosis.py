@@ -9,6 +9,7 @@ import pytest
 
 from helpers.paths import PROJECT
 from spectag.audio.microphone import Microphone
+from spectag.config.backbones import PUBLISHED
 from spectag.errors import AudioError, MissingExtraError
 from spectag.models.device_check import DeviceCheck
 from spectag.reporting import diagnosis
@@ -161,11 +162,16 @@ def test_cache_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
     assert (finding.state, finding.advice) == ("problem", "set SPECTAG_CACHE to another folder")
 
 
-def test_models_that_are_not_here_have_the_command_that_downloads_them(tmp_path, monkeypatch):
-    assert of_topic("weights")[0].advice == "spectag models download audioset-mn04"
+def test_models_that_are_not_here_are_one_line_and_the_others_have_their_files(tmp_path, monkeypatch):
+    models, clap = of_topic("weights")
+    assert (models.advice, clap.advice) == ("spectag models lists them", "spectag models clap")
+    assert models.text.startswith(f"{len(PUBLISHED)} published models: not downloaded")
     (tmp_path / "mn04_as_mAP_432.pt").touch()
     monkeypatch.setenv("SPECTAG_WEIGHTS", str(tmp_path))
-    assert of_topic("weights")[0].text == f"audioset-mn04: {tmp_path / 'mn04_as_mAP_432.pt'}"
+    variable, mn04, others, _ = of_topic("weights")
+    assert variable.text == f"SPECTAG_WEIGHTS: {tmp_path}"
+    assert mn04.text == f"audioset-mn04: {tmp_path / 'mn04_as_mAP_432.pt'}"
+    assert others.text.startswith(f"{len(PUBLISHED) - 1} published models")
 
 
 def test_microphones_are_listed():
@@ -191,6 +197,8 @@ def test_missing_microphone_has_an_advice(monkeypatch, answer, words):
     [finding] = of_topic("microphones")
     assert finding.state == "optional"
     assert words in f"{finding.text} {finding.advice}"
+    [listen] = [finding for finding in of_topic("extras") if finding.text.startswith("listen: ")]
+    assert listen.state == ("optional" if isinstance(answer, Exception) else "ok")
 
 
 def test_command_shows_topics_and_advice(run):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spectag.system.progress_bars import CommandBars
 
 _SECONDS_BETWEEN_LINES = 60.0  # of progress without a terminal
+_FILE_WIDTH = 10_000  # of a table that is not printed to a terminal, in characters
 _is_quiet = ContextVar("_is_quiet", default=False)
 
 
@@ -189,20 +190,25 @@ def print_json(value: Any) -> None:
 
 
 def stdout_console(width: int | None = None) -> "Console":
-    """A console that prints tables and plain text to stdout, by default as wide as the terminal."""
+    """A console that prints tables and plain text to stdout, by default as wide as the terminal.
+
+    In a pipe or a file, no line is broken.
+    """
     from rich.console import Console
 
+    if width is None and not sys.stdout.isatty():
+        width = _FILE_WIDTH
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """A table without borders. The columns in `right` are right-aligned; these and intervals stay on one line."""
+    """A table without borders. Columns in `right` are right-aligned; these, names and intervals stay on one line."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:
         is_right = column in right
-        is_whole = is_right or column.endswith("interval")
+        is_whole = is_right or column == "name" or column.endswith("interval")
         table.add_column(column, justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
     return table
 

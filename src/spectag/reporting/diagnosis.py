@@ -1,6 +1,7 @@
 """What spectag finds on this machine, what is not installed, and the command that brings it."""
 
 import importlib
+import os
 import platform
 import shutil
 import subprocess  # nosec B404 - runs this Python only
@@ -13,8 +14,10 @@ from typing import Literal
 from spectag.audio.microphone import microphones
 from spectag.config.devices import ACCELERATORS
 from spectag.errors import MissingExtraError, SpectagError
+from spectag.models.clap_store import clap_store
 from spectag.models.device_check import DeviceCheck, check_devices
 from spectag.models.pretrained import published_taggers
+from spectag.models.weights import WEIGHTS_VARIABLE
 from spectag.system.cache import CACHE_VARIABLE, cache_folder, cache_problem
 from spectag.system.cache_content import cache_limit, cache_usage, readable_size
 from spectag.system.environment import extras, installed_version, memory_bytes
@@ -130,10 +133,21 @@ def _of_device(check: DeviceCheck) -> SystemCheck:
 def _extras() -> Iterator[SystemCheck]:
     for extra in extras():
         if not extra.missing:
-            yield SystemCheck("extras", "ok", f"{extra.name}: {extra.purpose}")
+            problem = _microphone_problem() if extra.name == "listen" else ""
+            state: State = "optional" if problem else "ok"
+            yield SystemCheck("extras", state, f"{extra.name}: {problem or extra.purpose}")
             continue
         text = f"{extra.name}: not installed (needed for {extra.purpose}; packages: {', '.join(extra.missing)})"
         yield SystemCheck("extras", "optional", text, extra.command)
+
+
+def _microphone_problem() -> str:
+    """Why no microphone can be used though the packages are installed."""
+    try:
+        microphones()
+    except SpectagError as error:  # PortAudio
+        return str(error)
+    return ""
 
 
 def _cache() -> Iterator[SystemCheck]:
@@ -158,11 +172,20 @@ def _weights() -> Iterator[SystemCheck]:
     except SpectagError as error:
         yield SystemCheck("weights", "problem", str(error))
         return
+    if folder := os.environ.get(WEIGHTS_VARIABLE):
+        yield SystemCheck("weights", "ok", f"{WEIGHTS_VARIABLE}: {folder}")
+    missing = [tagger for tagger in taggers if tagger.state == "not downloaded"]
     for tagger in taggers:
-        is_here = tagger.state != "not downloaded"
-        text = f"{tagger.name}: {tagger.path if is_here else 'not downloaded (downloaded when it is first used)'}"
-        command = "" if is_here else f"spectag models download {tagger.name}"
-        yield SystemCheck("weights", "ok" if is_here else "optional", text, command)
+        if tagger not in missing:
+            yield SystemCheck("weights", "ok", f"{tagger.name}: {tagger.path}")
+    if missing:
+        text = f"{len(missing)} published models: not downloaded (each is downloaded when it is first used)"
+        yield SystemCheck("weights", "optional", text, "spectag models lists them")
+    try:
+        yield SystemCheck("weights", "ok", f"CLAP, for words as labels: {clap_store().card.name}")
+    except SpectagError:
+        text = "CLAP, for words as labels: not added"
+        yield SystemCheck("weights", "optional", text, "spectag models clap")
 
 
 def _microphones() -> Iterator[SystemCheck]:

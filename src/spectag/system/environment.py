@@ -26,6 +26,7 @@ PURPOSES = {
     "summary": "times after sunrise in summaries",
     "train": "spectag train and spectag demo",
     "finetune": "fine-tuning, and networks of PyTorch",
+    "transformers": "training on audio networks of transformers",
     "tune": "spectag tune",
     "words": "tagging and searching with words",
 }

@@ -62,6 +62,8 @@ def models_command(
             "and runs it, and keeps its SHA-256",
             soft_wrap=True,
         )
+    if any(card.is_model and card.n_labels is None for card in cards):
+        console.print("\nlabels ?: their names are in a file that is downloaded with the network", soft_wrap=True)
     console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
     console.print(f"CLAP, for words as labels: {_clap_state()}", markup=False, soft_wrap=True)
     console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)

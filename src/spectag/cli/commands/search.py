@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from spectag.curation.sound_index.fingerprint_search import ExcerptMatch
     from spectag.curation.sound_index.searching import SearchResult
 
-_FILE_WIDTH = 10_000  # width of a table that is not printed to a terminal
-
 
 def search_command(
     index: Path,
@@ -212,7 +210,7 @@ def _print(results: "Sequence[SearchResult]") -> None:
         labels = ", ".join(tag.label for tag in result.labels)
         seconds = f"{result.start_seconds:.1f}{end}"
         table.add_row(f"{result.similarity:.3f}", result.file, seconds, labels, _recording_time(result))
-    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
+    stdout_console().print(table)
     if any(result.recorded is not None and result.recorded.source == "file" for result in results):
         print(
             "dates in brackets: neither the recording nor its name has a date, so this is when the file was changed",
@@ -226,7 +224,7 @@ def _print_matches(matches: "Sequence[ExcerptMatch]") -> None:
     for match in matches:
         start = f"{match.start_seconds:z.2f} s"
         table.add_row(match.excerpt, match.file, start, f"{match.n_matches:,}")
-    stdout_console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
+    stdout_console().print(table)
 
 
 def _recording_time(result: "SearchResult") -> str:
