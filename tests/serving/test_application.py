@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from helpers.bundles import make_bundle, make_info
 from spectag.config.serving import ServeSettings
-from spectag.errors import BundleError, ConfigError, DataError
+from spectag.errors import BundleError, ConfigError, DataError, SpectagError
 from spectag.serving import create_app, opening, serve
 from spectag.serving.application import Application
 from spectag.serving.problems import MEDIA_TYPE
@@ -312,6 +312,24 @@ def test_model_that_can_not_be_opened_ends_the_server_with_the_reason(tmp_path, 
     assert isinstance(error, BundleError)
     with pytest.raises(BundleError, match="no such folder"):
         serve(tmp_path / "nothing", ServeSettings(port=0))
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "message"),
+    [
+        ("nothere", "auto", "nothere: not a tagger"),
+        ("clap:dog", "auto", "there is no CLAP in the cache"),
+        ("audioset-mn04", "openvino", "device openvino: the installed onnxruntime"),
+    ],
+)
+def test_model_or_device_that_is_not_there_is_an_error_before_the_address_is_announced(
+    tmp_path, monkeypatch, model, device, message
+):
+    monkeypatch.setenv("SPECTAG_CACHE", str(tmp_path))
+    lines = []
+    with pytest.raises(SpectagError, match=message):
+        serve(model, ServeSettings(port=0, device=device), log=lines.append)
+    assert lines == []
 
 
 @pytest.mark.parametrize("method", ["POST", "TRACE"])

@@ -31,6 +31,7 @@ from spectag.models.bundle import (
     read_info,
     write_info,
 )
+from spectag.models.clap_store import clap_store
 from spectag.models.clap_words import clap_bundle, is_clap_name
 from spectag.models.hub import hub_folder, is_hub_name
 from spectag.models.model_card import render_card
@@ -161,7 +162,31 @@ def tagger_folder(
         return hub_folder(str(model), progress=progress, log=log)
     if str(model) in PUBLISHED:
         return _bundle_of(PUBLISHED[str(model)], progress, log)
-    raise BundleError(
+    raise _no_such_tagger(model)
+
+
+def check_model_exists(model: str | Path, device: Device = "auto") -> None:
+    """Check what takes no time before a tagger is opened: that it is here or known, and that the device is installed.
+
+    Raises
+    ------
+    BundleError
+        If there is no such tagger.
+    ConfigError
+        If CLAP is not in the cache, or the installed onnxruntime does not have the device.
+    """
+    if device != "auto":  # which takes what there is
+        from spectag.models.network_session import accelerators_for  # slow to import
+
+        accelerators_for(device)
+    if is_clap_name(model):
+        clap_store()
+    elif not (Path(model).exists() or is_card_model(model) or is_hub_name(model) or str(model) in PUBLISHED):
+        raise _no_such_tagger(model)
+
+
+def _no_such_tagger(model: str | Path) -> BundleError:
+    return BundleError(
         f"{model}: not a tagger: no such folder{_did_you_mean(closest_model(model)) or '.'} "
         f"Give a folder that `spectag train -o` wrote, hf:user/name, or one of {', '.join(PUBLISHED)}"
     )

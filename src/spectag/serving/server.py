@@ -13,7 +13,9 @@ from urllib.parse import quote
 import uvicorn
 from starlette.types import ASGIApp
 
+from spectag.config.backbones import PUBLISHED
 from spectag.config.base import parse_config
+from spectag.config.devices import Device
 from spectag.config.serving import ServeSettings
 from spectag.errors import ConfigError
 from spectag.serving.application import Application
@@ -96,6 +98,8 @@ def serve(
         If the model or the index can't be opened.
     """
     settings, is_new_token = _with_token(settings or ServeSettings())
+    if isinstance(model, str | Path):
+        _check_model(model, settings.device)
     address = listening_address(settings)
     with address.listener:
         application = Application(settings, workers, address.port)
@@ -112,6 +116,16 @@ def serve(
         if application.problem is not None:
             raise application.problem
         log("stopped")
+
+
+def _check_model(model: str | Path, device: Device) -> None:
+    """Raise a SpectagError if a model is not there, before the address is announced. It is opened later."""
+    is_known = str(model) in PUBLISHED or Path(model).exists()
+    if is_known and device in ("auto", "cpu"):
+        return
+    from spectag.models.pretrained import check_model_exists  # slow to import: the page is there before
+
+    check_model_exists(model, device)
 
 
 def http_server(app: ASGIApp) -> uvicorn.Server:
