@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from helpers.devices import PretendedRuntime
+from spectag.errors import ConfigError
 from spectag.models import device_check, network_session
 from spectag.models.device_check import check_device, check_devices
 
@@ -78,3 +79,11 @@ def test_accelerator_is_checked_in_a_process_of_its_own(monkeypatch, script, not
     cpu, cuda = check_devices()
     assert (cpu.runs, cuda.runs, cuda.device) == (True, False, "cuda")
     assert note in cuda.note
+
+
+def test_missing_cuda_says_which_computers_can_have_it(monkeypatch):
+    monkeypatch.setattr(network_session, "installed_accelerators", list)
+    with pytest.raises(
+        ConfigError, match=r"does not have it \(only with an NVIDIA GPU: pip uninstall onnxruntime, then"
+    ):
+        network_session.accelerators_for("cuda")
