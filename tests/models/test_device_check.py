@@ -83,7 +83,5 @@ def test_accelerator_is_checked_in_a_process_of_its_own(monkeypatch, script, not
 
 def test_missing_cuda_says_which_computers_can_have_it(monkeypatch):
     monkeypatch.setattr(network_session, "installed_accelerators", list)
-    with pytest.raises(
-        ConfigError, match=r"does not have it \(only with an NVIDIA GPU: pip uninstall onnxruntime"
-    ):
+    with pytest.raises(ConfigError, match=r"does not have it \(only with an NVIDIA GPU: pip uninstall onnxruntime"):
         network_session.accelerators_for("cuda")
