@@ -62,7 +62,8 @@ def test_table_has_size_licence_score_and_status_of_all_models(run, cache):
     assert not cache.exists()
 
 
-def test_names_are_whole_in_a_pipe_and_unknown_numbers_of_labels_are_explained(run):
+def test_names_are_whole_in_a_pipe_and_unknown_numbers_of_labels_are_explained(run, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     done = run("models", "--all")
     words = done.out.split()
     assert {*PUBLISHED, "yamnet", "perch-v2"} <= set(words)

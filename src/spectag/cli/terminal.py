@@ -5,6 +5,7 @@ rich is imported inside functions: help pages do not need it, and importing it t
 
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -192,11 +193,11 @@ def print_json(value: Any) -> None:
 def stdout_console(width: int | None = None) -> "Console":
     """A console that prints tables and plain text to stdout, by default as wide as the terminal.
 
-    In a pipe or a file, no line is broken.
+    In a pipe or a file, no line is broken, unless the variable COLUMNS sets a width.
     """
     from rich.console import Console
 
-    if width is None and not sys.stdout.isatty():
+    if width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         width = _FILE_WIDTH
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
