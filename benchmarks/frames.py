@@ -1,14 +1,16 @@
 """Segments from frames of 80 ms, compared with windows of 1.5 s every 0.5 s, by a model that has both.
 
-    python -m benchmarks.frames esc10.csv [--group-column source] [--mixed] [--save FOLDER]
+    python -m benchmarks.frames esc10.csv [--group-column source] [--mixed] [--per-label N] [--save FOLDER]
 
 The manifest must have folds. For each fold, a model is trained on the other folds with the defaults of `spectag train`,
 and recordings are mixed from the clips of this fold (`spectag soundscapes`). Their segments are those of
-`Tagger.segments`. All scores have 95 % intervals by a bootstrap over recordings. The first two folds are left out,
-because the settings of frames were chosen on them (docs/benchmarks.md).
+`Tagger.segments`. A second table is about sounds without pauses: all clips of a label, one after another, as they are.
+All scores have 95 % intervals by a bootstrap over recordings. The first two folds are left out, because the settings of
+frames were chosen on them (docs/benchmarks.md).
 
 --mixed: the training clips are mixtures of one to three clips with different labels, as in benchmarks/competition.py,
-so that nothing says which of the labels is heard when. --save keeps the segments of each fold, to score again.
+so that nothing says which of the labels is heard when. --per-label N: only one clip each of N recordings per label is
+trained on. --save keeps the segments of each fold, to score again.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.competition import mix_sounds
+from benchmarks.few_recordings import draw_one_clip_each
 from numpy.typing import NDArray
 
 from spectag.audio.files import read_audio, write_audio
@@ -30,7 +33,7 @@ from spectag.config.scenes import SceneConfig
 from spectag.config.tagging import SEGMENT_WINDOW
 from spectag.data.clips import Clip, Manifest
 from spectag.data.manifest import read_manifest
-from spectag.data.soundscapes import find_sounds, make_soundscape
+from spectag.data.soundscapes import Sound, find_sounds, make_soundscape
 from spectag.models.tagger import Tagger
 from spectag.scoring.event_scores import DetectionCounts, SoundEvents, count_events, count_segments
 from spectag.training.pipeline import train
@@ -41,7 +44,8 @@ KINDS = {
     "hard": SceneConfig(sounds_per_minute=15, shortest_seconds=0.4, snr_low_db=5, snr_high_db=25),
 }
 COLUMNS = ("event, 0.2 s", "event, 1 s", "onset, 1 s", "segment, 1 s")
-METHODS = ("windows", "frames")
+WINDOWS = {"windows": SEGMENT_WINDOW, "frames": None}
+METHODS = tuple(WINDOWS)
 Events = list[tuple[str, float, float]]
 """Label, start and end in seconds."""
 
@@ -61,6 +65,9 @@ class Fold:
     labels: tuple[str, ...]
     recordings: dict[str, list[Recording]]
     seconds: dict[str, float]
+    unmixed: dict[str, tuple[float, float]]
+    """By method, in all clips of a label one after another: the part of the time in which the label is reported, and in
+    which others are; the mean over the labels."""
 
 
 def main() -> None:
@@ -68,13 +75,16 @@ def main() -> None:
     manifest = read_manifest(arguments.manifest, group_column=arguments.group_column)
     names = sorted({fold for fold in manifest.folds if fold is not None})
     numbers = range(len(names))[N_TUNING:][: arguments.folds]
-    folds = [_kept(arguments.save, number, manifest, names[number], arguments.mixed) for number in numbers]
+    folds = [_kept(arguments, number, manifest, names[number]) for number in numbers]
     n_seconds = len(folds) * len(KINDS) * N_SEEDS * N_SCENES * SCENE_SECONDS
     for method in METHODS:
         print(f"{method}: {3600 * sum(fold.seconds[method] for fold in folds) / n_seconds:.1f} s per hour of sound")
     print(f"\n| sounds | segments from | {' | '.join(COLUMNS)} |\n|{'---|' * 6}")
     for kind in KINDS:
         print_rows(folds, kind)
+    print("\n| clips of a label, one after another: segments from | the label | other labels |\n|---|---|---|")
+    for method, (right, other) in _means({method: [fold.unmixed[method] for fold in folds] for method in METHODS}):
+        print(f"| {method} | {right:.0%} | {other:.0%} |")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,17 +92,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--group-column", default=None)
     parser.add_argument("--mixed", action="store_true", help="train on mixtures of clips")
+    parser.add_argument("--per-label", type=int, default=None, metavar="N", help="clips per label to train on")
     parser.add_argument("--save", type=Path, default=None, help="folder of the segments of each fold")
     parser.add_argument("--folds", type=int, default=None, help="only so many folds after the first two")
     return parser
 
 
-def _kept(folder: Path | None, number: int, manifest: Manifest, name: str, mixed: bool) -> Fold:
-    path = folder and folder / f"{name}{'-mixed' if mixed else ''}.pickle"
+def _kept(arguments: argparse.Namespace, number: int, manifest: Manifest, name: str) -> Fold:
+    kind = f"{'-mixed' if arguments.mixed else ''}{f'-{arguments.per_label}' if arguments.per_label else ''}"
+    path = arguments.save and arguments.save / f"{name}{kind}.pickle"
     if path is not None and path.exists():
         fold: Fold = pickle.loads(path.read_bytes())
         return fold
-    fold = tagged_fold(manifest, name, number, mixed)
+    fold = tagged_fold(manifest, name, number, mixed=arguments.mixed, per_label=arguments.per_label)
     print(f"fold {name}: {', '.join(f'{what} {seconds:.1f} s' for what, seconds in fold.seconds.items())}", flush=True)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +112,14 @@ def _kept(folder: Path | None, number: int, manifest: Manifest, name: str, mixed
     return fold
 
 
-def tagged_fold(manifest: Manifest, name: str, number: int, mixed: bool) -> Fold:
+def tagged_fold(manifest: Manifest, name: str, number: int, *, mixed: bool, per_label: int | None) -> Fold:
     """Train on the other folds, and find segments in recordings that are mixed from the clips of this one."""
     inside, outside = (
         replace(manifest, clips=tuple(clip for clip in manifest.clips if (clip.fold == name) is is_inside))
         for is_inside in (True, False)
     )
+    if per_label is not None:
+        outside = few_clips(outside, per_label, np.random.default_rng(number))
     with tempfile.TemporaryDirectory() as work:
         if mixed:
             outside = mixed_clips(outside, Path(work, "clips"), np.random.default_rng(number))
@@ -114,27 +128,46 @@ def tagged_fold(manifest: Manifest, name: str, number: int, mixed: bool) -> Fold
         sounds, seconds = find_sounds(inside, sample_rate=tagger.sample_rate), dict.fromkeys(METHODS, 0.0)
         recordings = {
             kind: [
-                _tagged(
-                    make_soundscape(
-                        sounds,
-                        np.random.default_rng((number, seed, scene)),
-                        duration_seconds=SCENE_SECONDS,
-                        config=config,
-                    ),
-                    tagger,
-                    seconds,
-                )
+                _tagged(_scene(sounds, config, (number, seed, scene)), tagger, seconds)
                 for seed in range(N_SEEDS)
                 for scene in range(N_SCENES)
             ]
             for kind, config in KINDS.items()
         }
-        return Fold(tagger.labels.names, recordings, seconds)
+        return Fold(tagger.labels.names, recordings, seconds, unmixed(inside, tagger))
+
+
+def few_clips(manifest: Manifest, n_recordings: int, rng: np.random.Generator) -> Manifest:
+    """One clip each of some recordings per label, without the given folds, which may not have all labels."""
+    rows = draw_one_clip_each(manifest.multi_hot(), np.array(manifest.groups), n_recordings, rng)
+    return replace(manifest, clips=tuple(replace(manifest.clips[row], fold=None) for row in rows))
+
+
+def _scene(sounds: Sequence[Sound], config: SceneConfig, seed: tuple[int, ...]) -> Scene:
+    return make_soundscape(sounds, np.random.default_rng(seed), duration_seconds=SCENE_SECONDS, config=config)
+
+
+def unmixed(manifest: Manifest, tagger: Tagger) -> dict[str, tuple[float, float]]:
+    """For each of METHODS, the part of the time in which the right label is reported, and other labels."""
+    parts: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
+    for label in tagger.labels.names:
+        clips = [clip for clip in manifest.clips if label in clip.labels]
+        waveform = np.concatenate([read_audio(clip.path, sample_rate=32_000)[0] for clip in clips])
+        for method, window in WINDOWS.items():
+            found = tagger.segments(waveform, 32_000, window=window).detections
+            seconds = np.array([(each.end_seconds - each.start_seconds) * 32_000 / len(waveform) for each in found])
+            is_right = np.array([each.label == label for each in found], bool)
+            parts[method].append((seconds[is_right].sum(), seconds[~is_right].sum()))
+    return {method: (float(right), float(other)) for method, (right, other) in _means(parts)}
+
+
+def _means(parts: dict[str, list[tuple[float, float]]]) -> list[tuple[str, NDArray[np.float64]]]:
+    return [(method, np.mean(of_labels, axis=0)) for method, of_labels in parts.items()]
 
 
 def _tagged(scene: Scene, tagger: Tagger, seconds: dict[str, float]) -> Recording:
     segments = {}
-    for method, window in zip(METHODS, (SEGMENT_WINDOW, None), strict=True):
+    for method, window in WINDOWS.items():
         start = time.process_time()
         found = tagger.segments(scene.waveform, scene.sample_rate, window=window)
         seconds[method] += time.process_time() - start

@@ -109,14 +109,20 @@ def competition(folder: Path, clips: Path, n_recordings: int, n_train: int, seed
     return train, test
 
 
-def compare(table: Manifest, data: FrozenFeatures, is_train: NDArray[np.bool_], recipe: Recipe) -> Score:
+def compare(
+    table: Manifest,
+    data: FrozenFeatures,
+    is_train: NDArray[np.bool_],
+    recipe: Recipe,
+    kinds: Sequence[str] = KINDS,
+) -> Score:
     """Scores on the clips of recordings that are not trained on."""
     rows = np.flatnonzero(is_train)
     groups = np.array(table.groups)
     is_test = ~np.isin(groups, groups[rows])
     train = replace(table, clips=tuple(replace(table.clips[row], fold=None) for row in rows))
     of_train, of_test = rows_of(data, rows), rows_of(data, np.flatnonzero(is_test))
-    return scores(train, train.multi_hot(), of_train, table.multi_hot()[is_test], of_test, recipe, None)
+    return scores(train, train.multi_hot(), of_train, table.multi_hot()[is_test], of_test, recipe, None, kinds)
 
 
 def rows_of(data: FrozenFeatures, rows: NDArray[np.intp]) -> FrozenFeatures:
@@ -136,12 +142,13 @@ def compare_sets(
     *,
     wrong: float,
     seed: int,
+    kinds: Sequence[str] = KINDS,
 ) -> Score:
     """Scores on the test clips after training with some wrong labels."""
     fingerprints = clip_fingerprints(train.clips, features.cache, workers=None, progress=silent)
     sharing = SharingClips.of(train, find_shared_audio(fingerprints))
     y_true = with_wrong_labels(train.multi_hot(), wrong, np.random.default_rng(seed))
-    return scores(train, y_true, data, test.multi_hot(), test_data, features.recipe, sharing)
+    return scores(train, y_true, data, test.multi_hot(), test_data, features.recipe, sharing, kinds)
 
 
 def with_wrong_labels(y_true: NDArray[np.bool_], wrong: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -161,13 +168,14 @@ def scores(
     test_data: FrozenFeatures,
     recipe: Recipe,
     sharing: SharingClips | None,
+    kinds: Sequence[str],
 ) -> Score:
     """The score of each kind of head on the test clips."""
     is_single_label = bool((test_y_true.sum(axis=1) == 1).all())
     score: Callable[..., float] = top1_accuracy if is_single_label else lwlrap
     cross_validation = CrossValidation.of(y_true, hold_out(train, recipe, sharing))
     result = {}
-    for kind in KINDS:
+    for kind in kinds:
         place = KINDS.index(kind)
         heads = replace(data, prior=data.prior if place >= 2 else None, windows=data.windows if place == 3 else None)
         settings = recipe.model_copy(update={"classifier": "lda" if place else "logistic"})
@@ -188,8 +196,13 @@ def gain(differences: NDArray[np.float64]) -> str:
     mean, n = differences.mean(), len(differences)
     if n < 2:
         return f"{mean:+.4f}"
-    error = student_t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
+    error = half_interval(differences)
     return f"{mean:+.4f} ({mean - error:+.4f} to {mean + error:+.4f})"
+
+
+def half_interval(values: NDArray[np.float64]) -> float:
+    """Half of the 95 % interval of a mean."""
+    return float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 if __name__ == "__main__":

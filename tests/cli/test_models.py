@@ -14,6 +14,7 @@ from spectag.cli.terminal import new_table
 from spectag.config import backbones as catalogue
 from spectag.config.backbones import BACKBONES, PUBLISHED
 from spectag.models import card_library
+from spectag.models.backbone_figures import measured_backbones
 from spectag.system import download as download_module
 from spectag.training.networks.backbones.mobilenet import MobileNet
 
@@ -95,7 +96,20 @@ def test_json_has_the_same_information(run, tmp_path, monkeypatch):
         "mean_average_precision": 0.443,
         "state": "downloaded",
         "path": str(tmp_path / FILE_NAME),
+        "measured": None,
     }
+    assert rows["audioset-mn04"]["measured"]["backbone"] == "mn04_audioset"
+
+
+def test_measured_backbones_are_listed_with_scores_and_costs(run):
+    lines = [line.split() for line in run("models").out.splitlines()]
+    [row] = [line for line in lines if line[:1] == ["mn04_audioset"]]
+    assert len(row) == 9
+    assert row[-1] == "MIT"
+    for measured in measured_backbones():
+        assert measured.backbone in BACKBONES
+        assert all(0 < low <= mean <= high <= 1 for mean, low, high in measured.scores.values())
+        assert min(measured.real_time_factor, measured.memory_mb, measured.model_mb) > 0
 
 
 def test_download_makes_a_model_ready(run, server, cache):

@@ -67,7 +67,7 @@ def run_network(request: NetworkRunRequest) -> NetworkRun:
     """Run a network. onnxruntime's errors have no common class."""
     import onnxruntime  # noqa: F401 - its own memory does not count
 
-    before = _peak_memory()
+    before = peak_memory()
     session = open_session(request.path, n_threads=1)
 
     def run(inputs: Float32Array) -> Float32Array:
@@ -80,11 +80,11 @@ def run_network(request: NetworkRunRequest) -> NetworkRun:
         run(request.inputs[0])
         n_runs += 1
     seconds = (time.perf_counter() - started) / n_runs
-    after = _peak_memory()
+    after = peak_memory()
     return NetworkRun(outputs, seconds, None if before is None or after is None else after - before)
 
 
-def _peak_memory() -> int | None:
+def peak_memory() -> int | None:
     """The largest memory of this process so far, in bytes; None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

@@ -1,5 +1,6 @@
 """spectag models."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from spectag.system.progress import Log, Progress
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spectag.models.backbone_figures import BackboneFigures
     from spectag.models.card_library import CardCheck, CardStatus
     from spectag.models.clap_store import ClapStore
     from spectag.models.pretrained import PublishedTaggerStatus
@@ -34,7 +36,8 @@ def models_command(
     """List or download published models, and add networks of others.
 
     The list shows their labels, accuracy, size and licence, and which ones are already downloaded. spectag tag
-    downloads a model when you first use it. Network cards that you have added are listed, too.
+    downloads a model when you first use it. Network cards that you have added are listed, too. A second table shows how
+    good and how fast the backbones are that were measured.
 
     Parameters
     ----------
@@ -43,12 +46,16 @@ def models_command(
     json_output
         Print the list as JSON.
     """
+    from spectag.config.backbones import PUBLISHED
+    from spectag.models.backbone_figures import measured_backbones
     from spectag.models.card_library import card_statuses
     from spectag.models.pretrained import models_folder, published_taggers
 
     models, cards = published_taggers(), card_statuses(with_unverified=with_unverified)
     if json_output:
-        print_json([*(model.to_dict() for model in models), *(card.to_dict() for card in cards)])
+        figures = {measured.backbone: dataclasses.asdict(measured) for measured in measured_backbones()}
+        published = [model.to_dict() | {"measured": figures.get(PUBLISHED[model.name].backbone)} for model in models]
+        print_json([*published, *(card.to_dict() for card in cards)])
         return
     console = stdout_console()
     console.print(_table(models, cards))
@@ -65,6 +72,13 @@ def models_command(
     if any(card.is_model and card.n_labels is None for card in cards):
         console.print("\nlabels ?: their names are in a file that is downloaded with the network", soft_wrap=True)
     console.print("\nmAP: mean average precision on AudioSet's evaluation clips, as published", soft_wrap=True)
+    console.print("\nmeasured backbones, frozen:\n")
+    console.print(_figures_table(measured_backbones()))
+    console.print(
+        "\nESC-10: accuracy on new recordings, also with 2 and 4 recordings per label; mixed: lwlrap of mixed clips; "
+        "speed: times real time on one core; RAM: MB while tagging; MB: of a model (docs/reference/backbones.md)",
+        soft_wrap=True,
+    )
     console.print(f"CLAP, for words as labels: {_clap_state()}", markup=False, soft_wrap=True)
     console.print(f"folder: {models_folder()}", markup=False, soft_wrap=True)
 
@@ -97,6 +111,16 @@ def _table(models: "list[PublishedTaggerStatus]", cards: "list[CardStatus]") -> 
         labels = "-" if not card.is_model else "?" if card.n_labels is None else f"{card.n_labels}"
         state = card.state if card.is_model else f"{card.state}, backbone only"
         table.add_row(card.name, labels, f"{card.sample_rate / 1000:g}", "-", size, card.licence, state)
+    return table
+
+
+def _figures_table(backbones: "list[BackboneFigures]") -> "Table":
+    numbers = ("ESC-10", "2 rec.", "4 rec.", "mixed", "speed", "RAM", "MB")
+    table = new_table("name", *numbers, "licence", right=numbers)
+    for figures in backbones:
+        scores = [f"{mean:.3f}" for mean, _, _ in figures.scores.values()]
+        costs = [f"{figures.real_time_factor:.0f}", f"{figures.memory_mb:.0f}", f"{figures.model_mb:.1f}"]
+        table.add_row(figures.backbone, *scores, *costs, figures.licence)
     return table
 
 
