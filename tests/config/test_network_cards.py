@@ -98,7 +98,7 @@ def test_card_must_be_a_regular_file_of_moderate_size(tmp_path):
 
 def test_unknown_backbone_names_network_cards():
     assert not is_card("mn04_audioset")
-    with pytest.raises(ConfigError, match=r"A network card is one, too: a file such as card\.toml"):
+    with pytest.raises(ConfigError, match=r"and a network card: a file such as card\.toml"):
         backbone_spec("no-such-network")
 
 

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -120,6 +121,8 @@ class Page:
 @contextmanager
 def chromium(profile: Path, *options: str) -> Iterator[Page]:
     """A page of a new browser, whose profile is new or that of a browser that was killed."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
     assert CHROMIUM is not None
     port_file = profile / "DevToolsActivePort"
     port_file.unlink(missing_ok=True)

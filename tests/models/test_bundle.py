@@ -210,7 +210,7 @@ def test_command_in_the_card_is_quoted():
 def test_card_lists_the_networks_and_their_weights():
     card = render_card(ENSEMBLE, "model")
     assert "An ensemble of 2 networks: the weighted sum of their logits, plus -0.125." in card
-    assert "members/1, weight 0.625: by hand, pretrained on nothing, licence none" in card
+    assert "members/1, weight 0.625: by hand, not pretrained, licence none" in card
     assert "members/2, weight 0.250: by hand" in card
 
 

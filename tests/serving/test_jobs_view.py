@@ -103,6 +103,11 @@ def assert_problem(answer, status, words):
     assert words in answer.json()["detail"]
 
 
+def without_folder(content):
+    """A table or settings without the line that names the folder of the model, which the project has copied."""
+    return [line for line in content.splitlines() if not line.startswith(b"# model ")]
+
+
 def test_run_writes_the_tables_of_spectag_tag(project, recordings, model, tmp_path):
     with client_of(project, recordings) as client:
         asked = {"recordings": str(recordings), "name": "spring", "formats": ["raven"], "min_duration_seconds": 0.5}
@@ -116,7 +121,7 @@ def test_run_writes_the_tables_of_spectag_tag(project, recordings, model, tmp_pa
         tag_to_tables(Tagger(model), [recordings], settings, output=f"{tmp_path}/expected/")
         for name in ("tags.csv", "status.csv", "parameters.toml"):
             answer = client.get(f"{JOBS}/runs/spring/files/{name}")
-            assert answer.content == (tmp_path / "expected" / name).read_bytes()
+            assert without_folder(answer.content) == without_folder((tmp_path / "expected" / name).read_bytes())
             assert "attachment" in answer.headers["content-disposition"]
         assert [file["name"] for file in found["files"]] == ["parameters.toml", "raven", "status.csv", "tags.csv"]
         archive = client.get(f"{JOBS}/runs/spring/files/raven").content

@@ -290,6 +290,7 @@ def test_microphone_is_free_when_the_view_is_left_while_it_is_opened(page):
     assert state == "ended"
 
 
+@needs_browser
 def test_unplugged_microphone_is_a_failure_with_a_way_back(page):
     listen(page)
     page.run("window.streams.at(-1).getTracks()[0].dispatchEvent(new Event('ended'))")

@@ -138,6 +138,7 @@ class SlowInputs:
     recipe: Recipe
     n_clips: int
     members: SlowMembers
+    gives_frames = False
 
     @property
     def store(self):

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from spectag.scoring.bootstrap import Estimate
     from spectag.system.progress_bars import CommandBars
 
+FILE_WIDTH = 10_000
+"""Width of a table that is not printed to a terminal, in characters: no line is broken."""
+
 _SECONDS_BETWEEN_LINES = 60.0  # of progress without a terminal
-_FILE_WIDTH = 10_000  # of a table that is not printed to a terminal, in characters
 _is_quiet = ContextVar("_is_quiet", default=False)
 
 
@@ -198,7 +200,7 @@ def stdout_console(width: int | None = None) -> "Console":
     from rich.console import Console
 
     if width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-        width = _FILE_WIDTH
+        width = FILE_WIDTH
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 

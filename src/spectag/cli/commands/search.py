@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import CycloptsError, Parameter
 
 from spectag.cli.options import Flag, Json, Names, Number, OptionalChannel, Seconds
-from spectag.cli.terminal import new_table, print_json, print_skipped, progress_display, stdout_console
+from spectag.cli.terminal import FILE_WIDTH, new_table, print_json, print_skipped, progress_display, stdout_console
 from spectag.system.output import check_output_folder
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _print(results: "Sequence[SearchResult]") -> None:
         labels = ", ".join(tag.label for tag in result.labels)
         seconds = f"{result.start_seconds:.1f}{end}"
         table.add_row(f"{result.similarity:.3f}", result.file, seconds, labels, _recording_time(result))
-    stdout_console().print(table)
+    stdout_console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
     if any(result.recorded is not None and result.recorded.source == "file" for result in results):
         print(
             "dates in brackets: neither the recording nor its name has a date, so this is when the file was changed",
@@ -224,7 +224,7 @@ def _print_matches(matches: "Sequence[ExcerptMatch]") -> None:
     for match in matches:
         start = f"{match.start_seconds:z.2f} s"
         table.add_row(match.excerpt, match.file, start, f"{match.n_matches:,}")
-    stdout_console().print(table)
+    stdout_console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
 
 
 def _recording_time(result: "SearchResult") -> str:
