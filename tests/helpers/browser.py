@@ -123,7 +123,6 @@ def chromium(profile: Path, *options: str) -> Iterator[Page]:
     """A page of a new browser, whose profile is new or that of a browser that was killed."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
-    assert CHROMIUM is not None
     port_file = profile / "DevToolsActivePort"
     port_file.unlink(missing_ok=True)
     command = [
