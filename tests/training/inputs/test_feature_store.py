@@ -287,6 +287,7 @@ def test_windows_are_computed_once_for_each_length_and_step(tmp_path, clips):
     assert [len(windows) for windows in windows_of(store(tmp_path), clips, hop=5)[0].windows] == [7, 2, 3]
 
 
+@pytest.mark.slow
 def test_network_of_one_size_accepts_no_windows(tmp_path, inputs):
     assert store(tmp_path).accepts_width(inputs.values[1], 5)
     one_size = store(tmp_path, backbone="timm/vit_tiny_patch16_224", pretrained=False)
