@@ -24,6 +24,8 @@ from spectag.data.manifest import read_manifest
 from spectag.errors import ConfigError, MissingExtraError, WeightsError
 from spectag.models.bundle import read_info
 from spectag.models.pretrained import load
+from spectag.training.heads.name_prior import name_prior
+from spectag.training.members import member
 from spectag.training.networks.backbones.build import build_backbone
 from spectag.training.setup.requirements import check_requirements
 
@@ -100,6 +102,21 @@ def test_fine_tuning_changes_the_network_and_its_model_is_equal_to_it(tmp_path, 
     assert any("layers.0" in name for name in changed)
     assert any("layers.1" in name for name in changed)
     assert load(tmp_path / "model").tag(read_manifest(manifest).clips[0].path).probabilities.shape == (3,)
+
+
+@pytest.mark.slow
+def test_clap_knows_labels_by_their_names_and_by_descriptions(tmp_path, manifest, monkeypatch):
+    write_clap(tmp_path / "net")
+    lines, priors, labels = [], [], read_manifest(manifest).labels.names
+    monkeypatch.setattr(member, "name_prior", lambda *given: priors.append(name_prior(*given)) or priors[-1])
+    recipe = Recipe(backbone=f"hf:{tmp_path / 'net'}", label_map={labels[0]: ("rain on a window",)})
+    result = spectag.train(manifest, tmp_path / "model", recipe, log=lines.append)
+    assert result.onnx_difference < 1e-4
+    assert any("knows" in line and "by name" in line for line in lines)
+    assert priors[0].names == {labels[0]: ("rain on a window",), **{label: (label,) for label in labels[1:]}}
+    priors.clear()
+    spectag.train(manifest, tmp_path / "without", Recipe(backbone=recipe.backbone, name_prior=False))
+    assert priors == []
 
 
 def test_network_of_the_hub_is_that_of_one_commit_and_without_pickles(tmp_path, monkeypatch):

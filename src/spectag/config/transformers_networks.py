@@ -29,6 +29,7 @@ _EXTRACTOR_FILES = "preprocessor_config.json", "processor_config.json"
 _CONFIG_FILE, _README = "config.json", "README.md"
 _SETTINGS = (_CONFIG_FILE, *_EXTRACTOR_FILES, _README)
 _WEIGHTS = "*.safetensors", "*.safetensors.index.json"
+_TOKENIZER = "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json"
 _ORIGIN = "_name_or_path", "transformers_version"
 _NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _MAX_BYTES = 20_000_000  # of a file of settings
@@ -55,9 +56,16 @@ class TransformersNetwork:
 
     def fetch_weights(self) -> None:
         """Download the weights if they are not in the folder yet. A WeightsError if that is not possible."""
+        self._fetch(_WEIGHTS)
+
+    def fetch_tokenizer(self) -> None:
+        """Download what turns texts into the input of CLAP. A WeightsError if that is not possible."""
+        self._fetch(_TOKENIZER)
+
+    def _fetch(self, patterns: tuple[str, ...]) -> None:
         if self.commit is not None:
             repository = self.name.removeprefix(TRANSFORMERS).partition("@")[0]
-            _snapshot(repository, self.commit, _WEIGHTS)
+            _snapshot(repository, self.commit, patterns)
 
 
 def is_transformers_network(backbone: str) -> bool:

@@ -94,7 +94,8 @@ def clap_features(model, folder, waveform):
     inputs = extractor(waveform, sampling_rate=claps.RATE, return_tensors="pt")["input_features"]
     result = model.audio_model(inputs, is_longer=torch.zeros(1, 1, dtype=torch.bool), output_hidden_states=True)
     states = [*result.hidden_states[:-1], result.last_hidden_state]
-    return statistics([state[0].flatten(1).T.numpy() for state in states], result.pooler_output)
+    vector = torch.nn.functional.normalize(model.audio_projection(result.pooler_output), dim=-1)
+    return statistics([state[0].flatten(1).T.numpy() for state in states], vector)
 
 
 @pytest.mark.parametrize("truncation", ["rand_trunc", "fusion"])
@@ -106,6 +107,31 @@ def test_features_of_clap_are_the_statistics_of_all_layers_of_the_library(tmp_pa
         found = FeatureExtractor(build_backbone(f"hf:{tmp_path}"), "all")(torch.from_numpy(inputs)[None])[0]
     expected = clap_features(model, tmp_path, claps.low_or_high("low", seconds))
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_text_classifier_of_clap_gives_the_similarities_of_the_library(tmp_path):
+    model, texts = claps.write_clap(tmp_path), ["rain on a window", "dog barking ."]
+    traced = TracedNetwork(Recipe(backbone=f"hf:{tmp_path}"), has_one_width=False)
+    layer = traced.text_classifier(texts)
+    waveform = claps.low_or_high("low")
+    inputs = front_end_of_network(f"hf:{tmp_path}").input_of_waveform(waveform)
+    with torch.inference_mode():
+        features = traced.extractor(torch.from_numpy(inputs)[None])[0].numpy()
+    found = layer.weight @ features[-layer.weight.shape[1] :] + layer.bias
+    processor = transformers.ClapFeatureExtractor.from_pretrained(tmp_path)
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path)(texts, padding=True, return_tensors="pt")
+    sounds = processor(waveform, sampling_rate=claps.RATE, return_tensors="pt")["input_features"]
+    with torch.inference_mode():
+        expected = model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], input_features=sounds
+        ).logits_per_audio[0]
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    assert np.ptp(found) > 0.1
+
+
+def test_other_networks_of_transformers_know_no_texts(tmp_path):
+    save_network(tmp_path / "net", "wav2vec2")
+    assert build_backbone(f"hf:{tmp_path / 'net'}").text_classifier(["rain"]) is None
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """The inputs of an ensemble member, training of a frozen member, and which of its networks are kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isclose
@@ -25,6 +25,7 @@ from spectag.models.clip_windows import ClipWindows, FrameWindows
 from spectag.models.frames_info import FRAME_SECONDS, FramesInfo
 from spectag.models.novelty import NoveltyModel
 from spectag.models.pretrained import audioset_labels, audioset_synonyms
+from spectag.models.word_list import TEMPLATE
 from spectag.scoring.model_selection import HeldOutLogits
 from spectag.system.epoch_log import Epoch
 from spectag.system.progress import Progress
@@ -35,6 +36,7 @@ from spectag.training.heads.novelty import fit_novelty
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, WindowLogits, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.bundle_network import BundleNetwork, FrozenNetwork
+from spectag.training.networks.feature_network import LinearClassifier
 from spectag.training.networks.frame_graph import has_stages
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -123,21 +125,36 @@ class MemberInputs:
     def _name_prior(self, n_features: int) -> NamePrior | None:
         """What the network itself predicts for the labels, if it knows their names and the recipe wants it."""
         recipe = self.recipe
-        layer = self.store.network.classifier()
         is_published = recipe.pretrained and recipe.init is None and recipe.features == "all"
-        if layer is None or not is_published or not recipe.name_prior:
+        classifier = self._classifier(n_features) if is_published and recipe.name_prior else None
+        if classifier is None:
             if recipe.label_map:
                 raise ConfigError(
                     f"label_map has no effect on {recipe.backbone} with these settings: it needs name_prior, and all "
-                    "features of a published AudioSet network such as mn04_audioset"
+                    "features of a published AudioSet network such as mn04_audioset, or of CLAP"
                 )
             return None
-        n_labels, n_inputs = layer.weight.shape
-        weights = np.zeros((n_features, n_labels))
-        weights[-n_inputs:] = layer.weight.T  # its inputs are the last features
-        bias = layer.bias.astype(np.float64)
-        classifier = Classifier(audioset_labels(), weights, bias, audioset_synonyms())
         return name_prior(classifier, self.clips.manifest.labels, recipe.label_map)
+
+    def _classifier(self, n_features: int) -> Classifier | None:
+        """The network's own classifier of AudioSet's labels, or of the names of labels as texts; None without one."""
+        network, labels = self.store.network, self.clips.manifest.labels.names
+        if (layer := network.classifier()) is not None:
+            return _on_last_features(layer, n_features, audioset_labels(), audioset_synonyms())
+        described = {name for names in self.recipe.label_map.values() for name in names}
+        names = list(dict.fromkeys([*labels, *sorted(described)]))
+        layer = network.text_classifier([TEMPLATE.format(name.replace("_", " ").lower()) for name in names])
+        return layer and _on_last_features(layer, n_features, names, {})
+
+
+def _on_last_features(
+    layer: LinearClassifier, n_features: int, names: Sequence[str], synonyms: Mapping[str, Sequence[str]]
+) -> Classifier:
+    """A layer whose inputs are the last features, as a classifier on all of them."""
+    n_labels, n_inputs = layer.weight.shape
+    weights = np.zeros((n_features, n_labels))
+    weights[-n_inputs:] = layer.weight.T
+    return Classifier(names, weights, layer.bias.astype(np.float64), synonyms)
 
 
 @dataclass(frozen=True)

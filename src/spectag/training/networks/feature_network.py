@@ -3,7 +3,7 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +89,10 @@ class FeatureNetwork(ABC):
 
     def classifier(self) -> LinearClassifier | None:
         """The layer from the embedding to the labels of the pretraining task; None if there is none."""
+        return None
+
+    def text_classifier(self, texts: Sequence[str]) -> LinearClassifier | None:
+        """The layer from the embedding to the similarity with each text; None if the network knows no texts."""
         return None
 
     @property

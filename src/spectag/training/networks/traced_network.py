@@ -1,6 +1,7 @@
 """Networks of PyTorch, traced to an ONNX graph: those without a graph in the package, and those with random weights."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ from spectag.array_types import Float32Array
 from spectag.config.backbones import backbone_spec
 from spectag.config.recipe import Recipe
 from spectag.training.networks.backbones.build import build_backbone
-from spectag.training.networks.feature_network import FEATURES_VERSION, FeatureNetwork, Weights, cached_onnx, size_error
+from spectag.training.networks.feature_network import (
+    FEATURES_VERSION,
+    FeatureNetwork,
+    LinearClassifier,
+    Weights,
+    cached_onnx,
+    size_error,
+)
 from spectag.training.networks.network import FeatureExtractor, load_part
 from spectag.training.networks.onnx_export import trace_features, with_weights
 
@@ -53,6 +61,10 @@ class TracedNetwork(FeatureNetwork):
     def write_onnx(self, path: Path, example: Float32Array, weights: Weights) -> None:
         self.group_sizes(example)  # its message about a wrong size is clearer than the exporter's
         onnx.save(with_weights(self.graph(example), weights), path)
+
+    def text_classifier(self, texts: Sequence[str]) -> LinearClassifier | None:
+        layer = self._extractor.backbone.text_classifier(texts)
+        return None if layer is None else LinearClassifier(layer.weight.detach().numpy(), layer.bias.detach().numpy())
 
     def graph(self, example: Float32Array) -> onnx.ModelProto:
         """The traced graph of the architecture for `with_weights`, kept in the cache, because tracing takes seconds."""

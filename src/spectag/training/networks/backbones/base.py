@@ -1,5 +1,6 @@
 """The interface of all backbones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,16 @@ class Backbone(nn.Module):
 
     def classifier(self) -> nn.Linear | None:
         """The layer from the embedding to the labels of the pretraining task; None if there is none."""
+        return None
+
+    def text_classifier(self, texts: Sequence[str]) -> nn.Linear | None:
+        """The layer from the embedding to the similarity with each text; None if the network knows no texts.
+
+        Raises
+        ------
+        WeightsError
+            If its part for texts cannot be opened.
+        """
         return None
 
     def local_file(self) -> Path | None:

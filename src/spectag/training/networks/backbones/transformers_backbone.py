@@ -2,12 +2,13 @@
 
 inputs      waveforms (batch, 1, 1, n_samples); of CLAP log_mels (batch, 1, n_mels, n_frames)
 extraction  of waveforms, as the library's feature extractor computes it, so that it is a part of the ONNX graph
-encoder     the hidden states of all layers, (batch, n_tokens, n_features); of CLAP (batch, n_features, height, width)
+encoder     the hidden states of all layers, (batch, n_tokens, n_features); of CLAP (batch, n_features, height, width),
+            and the unit vector of the sound, in one space with those of texts
 stages      the same as maps (batch, n_features, 1, n_tokens)
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
 from transformers.audio_utils import window_function
 
 from spectag.array_types import AnyFloatArray
@@ -36,13 +37,15 @@ _UNUSED = ("masked_spec_embed",)  # weights that only pretraining needs, so not 
 _RANDOM = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
 _EXTRACTORS: Any = AutoFeatureExtractor  # typed only in part
 _MODELS: Any = AutoModel
+_TOKENIZERS: Any = AutoTokenizer
 _FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class TransformersBackbone(Backbone):
     """A network of transformers, with random weights until `load_published`.
 
-    The embedding is the pooled output, if the network has one; features of kind "last" are then this embedding.
+    The embedding is the pooled output, if the network has one; features of kind "last" are then this embedding. That of
+    CLAP is the unit vector that is compared with those of texts.
 
     Raises
     ------
@@ -92,6 +95,27 @@ class TransformersBackbone(Backbone):
             raise WeightsError(f"{problem}: {len(missing)} are missing, such as {missing[0]}")
         self.network = self._encoder(model)
 
+    @torch.inference_mode()
+    def text_classifier(self, texts: Sequence[str]) -> nn.Linear | None:
+        if not self._is_clap:
+            return None
+        self.source.fetch_tokenizer()
+        try:
+            with _quiet():
+                tokenizer = _TOKENIZERS.from_pretrained(self.source.folder, **_FROM_FOLDER)
+                clap = _MODELS.from_pretrained(self.source.folder, use_safetensors=True, **_FROM_FOLDER).float().eval()
+        except Exception as error:  # the library raises errors of any class
+            raise WeightsError(
+                f"{self.source.name}: transformers cannot open its texts: {first_line(error)}"
+            ) from error
+        tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
+        pooled = clap.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
+        vectors = functional.normalize(clap.text_projection(pooled), dim=-1)
+        layer = nn.Linear(vectors.shape[1], len(texts))
+        layer.weight.copy_(clap.logit_scale_a.exp() * vectors)
+        layer.bias.zero_()
+        return layer
+
     def feature_maps(self, inputs: Tensor) -> FeatureMaps:
         network: Any = self.network
         values = self.extraction(inputs.flatten(1)) if self.source.input.kind == "waveform" else inputs.transpose(2, 3)
@@ -102,21 +126,39 @@ class TransformersBackbone(Backbone):
 
     def _encoder(self, model: Any) -> nn.Module:
         """The part that takes sounds, in single precision."""
+        if self._is_clap:
+            _leave_out_fusion(model.audio_model.audio_encoder)
+            return _ClapEncoder(model).float().eval()
         encoder: nn.Module = model.get_submodule(self._part)
-        if hasattr(encoder, "audio_encoder"):
-            _leave_out_fusion(encoder.audio_encoder)
         return encoder.float().eval()
 
     @property
+    def _is_clap(self) -> bool:
+        return bool(self._config.model_type == "clap")
+
+    @property
     def _part(self) -> str:
-        """The name of the part that takes sounds; empty if it is the whole network."""
-        if self._config.model_type == "clap":
-            return "audio_model"
+        """The first letters of the names of all weights for sounds; empty if it is the whole network."""
+        if self._is_clap:
+            return "audio_"
         return "encoder" if self._config.is_encoder_decoder else ""
 
     def _is_used(self, weight: str) -> bool:
         is_fusion = ".fusion_model." in weight or ".mel_conv2d." in weight
         return weight.startswith(self._part) and not is_fusion and not weight.endswith(_UNUSED)
+
+
+class _ClapEncoder(nn.Module):
+    """CLAP's part for sounds. Its pooled output is the unit vector of the sound, in one space with those of texts."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.audio_model, self.audio_projection = model.audio_model, model.audio_projection
+
+    def forward(self, inputs: Tensor, *, output_hidden_states: bool) -> Any:
+        result: Any = self.audio_model(inputs, output_hidden_states=output_hidden_states)
+        result.pooler_output = functional.normalize(self.audio_projection(result.pooler_output), dim=-1)
+        return result
 
 
 def _leave_out_fusion(clap: Any) -> None:
