@@ -143,12 +143,12 @@ def train(
     manifest, noisy = read_training_data(manifest, data, log)
     if data.corrections is not None:
         log(read_corrections(data.corrections).summary())
-    _log_notes(manifest, recipe, resume, log)
     if tensorboard is not None:
         _check_has_epochs(recipe)
     processes, callbacks = _connect_processes(recipe), Callbacks(progress, log, on_epoch)
     if not processes.is_main:
         tensorboard, callbacks = None, Callbacks()
+    _log_notes(manifest, recipe, resume, callbacks.log)
     with _with_tensorboard(callbacks, tensorboard, output) as callbacks:
         run = TrainingRun(recipe, _cache_root(data.cache), checkpoint_folder(output), processes, resume, callbacks)
         if processes.note:
