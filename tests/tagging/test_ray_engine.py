@@ -9,6 +9,7 @@ import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -48,7 +49,7 @@ def ray_folder():
 
 @pytest.fixture(scope="module")
 def cluster():
-    list(tag_on_ray(None, None, []))  # loads Ray with our environment variables
+    list(tag_on_ray(SimpleNamespace(device="cpu"), None, []))  # loads Ray with our environment variables
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
