@@ -154,8 +154,8 @@ def _show_in_browser(browser: Path, address: str, is_running: Callable[[], bool]
         except OSError as error:
             log(f"{browser}: can't be started: {error.strerror or error}")
             return False
-        log("close the window, or press Ctrl-C here, to end spectag")
         try:
+            log("close the window, or press Ctrl-C here, to end spectag")
             while process.poll() is None and is_running():
                 time.sleep(_SECONDS)
         finally:
