@@ -43,7 +43,7 @@ class ServeSettings(Config):
     max_gigabytes: float = Field(3.0, gt=0, le=1e5)
     """Memory that each worker may use beyond that of the model."""
     max_waiting: int = Field(64, ge=0, le=100_000)
-    """Requests that are received or wait for a worker; others are told to try again."""
+    """Requests that are received or wait for a worker; others get the status 503."""
     max_page_sounds: int = Field(500, ge=1, le=1_000_000)
     """Sounds of the page that are kept while it is open; the ones used last."""
     max_page_gigabytes: float = Field(4.0, gt=0, le=1e6)

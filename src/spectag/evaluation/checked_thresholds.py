@@ -55,7 +55,7 @@ class CheckedLabel:
     best_precision: float
     """At any threshold; of estimates, the most probable detections have it."""
     n_detections: float
-    """Detections of the table that reach the threshold, as far as the sample tells."""
+    """Detections of the table that reach the threshold, as far as the sample shows."""
     n_true: float
     """How many of these are right."""
     recall: float

@@ -89,7 +89,7 @@ def _sampling(info: CheckInfo) -> str:
         return (
             f"They are {most} of each label: first the most probable detection of each site and day, then the second "
             "of each, and so on. The most probable ones were checked first. After the first confirmed detection of a "
-            "label at a site on a day, the others of that day were not checked. So the sample tells where and when "
+            "label at a site on a day, the others of that day were not checked. So the sample shows where and when "
             "the labels occurred, but not how precise the detections are."
         )
     if not info.across:

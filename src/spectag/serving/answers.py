@@ -80,7 +80,7 @@ def answer(limits: AnswerLimits, question: Question) -> bytes | Refusal:
 
 
 def _refusal(error: Exception, question: Question) -> Refusal:
-    """What a client hears of an error. What the server can't foresee is in its log."""
+    """What a client gets of an error. What the server can't foresee is in its log."""
     if isinstance(error, MemoryError):
         return _too_large(question, "needs more memory than the server allows")
     if isinstance(error, AudioError | DataError | MissingExtraError | ConfigError):

@@ -102,7 +102,7 @@ def calibrate_command(
         With --checked: draw precision and recall against the threshold of each label into this file, such as
         checked.png.
     width
-        With --checked: tell how many more checks make the interval of the precision this narrow. By default 0.1.
+        With --checked: print how many more checks make the interval of the precision this narrow. By default 0.1.
     false_alarms
         Raise thresholds until each label has no more false alarms in --background, such as 1/h or 5/day.
     background

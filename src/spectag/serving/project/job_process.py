@@ -37,7 +37,7 @@ class _Events:
         self._last, self._step = 0.0, ""
 
     def progress(self, step: str, n_done: int, n_total: int, /) -> None:
-        """Tell how far the job is, not too often."""
+        """Report how far the job is, not too often."""
         now = time.monotonic()
         if step != self._step or n_done == n_total or now - self._last >= _SECONDS_BETWEEN_EVENTS:
             self._last, self._step = now, step

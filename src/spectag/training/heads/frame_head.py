@@ -1,4 +1,4 @@
-"""The head of frames: which labels are heard when, learnt from recordings that are mixed from the training clips.
+"""The head of frames: which labels are on when, trained on recordings that are mixed from the training clips.
 
 A clip's labels hold for the whole clip. So some of the clips are mixed to recordings, in which the times of all sounds
 are known, and a logistic regression learns from the frames of a frozen network which labels are on. Its thresholds are

@@ -21,11 +21,11 @@ from spectag.training.networks.frame_graph import FrameGraph
 NOT_TRAINED, ALWAYS_TRAINED = -2, -1
 """Parts of clips that are not trained on, and of clips that are never held out."""
 MAX_CLIP_SECONDS = 30.0
-"""Longer clips are not used: a label may be heard in a small part of them, and nobody knows in which."""
+"""Longer clips are not used: a label may be on in a small part of them, and nobody knows in which."""
 
 _CUT_SECONDS = 10.0  # longer clips are cut to this length
 _SOUND_SECONDS, _SECONDS_PER_LABEL, _MAX_SOUND_SECONDS = 1_500.0, 30.0, 6_000.0  # of all clips that are mixed
-_LEAST_CLIPS = 3  # of a label, with which nothing else is heard; with fewer, clips with other labels are used, too
+_LEAST_CLIPS = 3  # of a label without other labels; with fewer, clips with other labels are used, too
 _N_SCENES, _SCENE_SECONDS = 8, 1_200.0  # at least so many recordings, and their seconds together
 _UNMIXED_SECONDS = 750.0  # of clips one after another, of all parts together
 _LABELS_PER_SCENES, _MOST_TIMES = 20, 3  # with more labels, the recordings are longer, up to so many times
@@ -36,7 +36,7 @@ _LOWEST_FREQUENCY = 20  # Hz, of the noise
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known while a clip that was chosen for a label is heard: which labels are on, and which are unknown."""
+    """What is known while a clip that was chosen for a label is audible: which labels are on, and which are unknown."""
 
     on: tuple[str, ...]
     unknown: tuple[str, ...] = ()
@@ -67,9 +67,9 @@ class FrameScene:
 def choose_clips(manifest: Manifest, parts: IntArray, seconds: Sequence[float], rng: Generator) -> ChosenClips | None:
     """Choose clips to mix, about equally many for each label; None if a label has none.
 
-    Clips with a single label are preferred, because nobody knows which label of a clip is heard when. Labels that a
+    Clips with a single label are preferred, because nobody knows which label of a clip is on when. Labels that a
     hierarchy derives from another one do not count. Where fewer than three such clips have a label, those with other
-    labels are used, too: the label counts as on while the clip is heard, and the others are unknown.
+    labels are used, too: the label counts as on while the clip is audible, and the others are unknown.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def _sounds_by_part(
 def _one_after_another(
     sounds: Sequence[Sound], seconds: float, rng: Generator
 ) -> tuple[Waveform, tuple[SoundEvent, ...]]:
-    """Clips as they are in random order, about so many seconds, and when they are heard."""
+    """Clips as they are in random order, about so many seconds, and when they are audible."""
     waveforms, events, n_samples = list[Waveform](), list[SoundEvent](), 0
     for index in rng.permutation(len(sounds)).tolist():
         sound, start = sounds[index], n_samples / sounds[index].sample_rate
@@ -249,13 +249,13 @@ def _targets(
     """Which labels are on at which times, (n_times, n_labels); NaN where nobody knows."""
     columns = {label: column for column, label in enumerate(labels)}
     targets = np.zeros((len(times), len(labels)))
-    heard = [(event, (times >= event.start_seconds) & (times < event.end_seconds)) for event in events]
-    for event, is_heard in heard:
+    audible = [(event, (times >= event.start_seconds) & (times < event.end_seconds)) for event in events]
+    for event, is_audible in audible:
         for name in truths[event.label].unknown:
-            targets[is_heard, columns[name]] = np.nan
-    for event, is_heard in heard:
+            targets[is_audible, columns[name]] = np.nan
+    for event, is_audible in audible:
         for name in truths[event.label].on:
-            targets[is_heard, columns[name]] = 1.0
+            targets[is_audible, columns[name]] = 1.0
     return targets
 
 
