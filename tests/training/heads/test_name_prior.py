@@ -83,3 +83,9 @@ def test_name_that_means_the_opposite_is_not_used(classifier, training):
     logits = prior.head(axes, y_true, like).logits(features)
     assert logits[:, 0].any()
     assert not logits[:, 1].any()
+
+
+def test_inputs_of_a_layer_are_the_last_features(rng):
+    weight, bias, features = rng.random((3, 4), np.float32), rng.random(3, np.float32), rng.random((5, 10))
+    classifier = Classifier.of_last_features(weight, bias, 10, ["a", "b", "c"], {})
+    np.testing.assert_allclose(features @ classifier.weights + classifier.bias, features[:, -4:] @ weight.T + bias)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectag.array_types import BoolArray, FloatArray
+from spectag.array_types import BoolArray, Float32Array, FloatArray
 from spectag.data.label_matching import match_labels
 from spectag.data.labels import LabelSet
 from spectag.data.readers.delimited_text import abbreviate
@@ -33,6 +33,20 @@ class Classifier:
     weights: FloatArray
     bias: FloatArray
     synonyms: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of_last_features(
+        cls,
+        weight: Float32Array,
+        bias: Float32Array,
+        n_features: int,
+        names: Sequence[str],
+        synonyms: Mapping[str, Sequence[str]],
+    ) -> "Classifier":
+        """A layer with weight (n_names, n_inputs) and bias (n_names,), whose inputs are the last of the features."""
+        weights = np.zeros((n_features, len(weight)))
+        weights[-weight.shape[1] :] = weight.T
+        return cls(names, weights, bias.astype(np.float64), synonyms)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The inputs of an ensemble member, training of a frozen member, and which of its networks are kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isclose
@@ -36,7 +36,6 @@ from spectag.training.heads.novelty import fit_novelty
 from spectag.training.heads.per_fold import FrozenFeatures, HeadFit, WindowFeatures, WindowLogits, fit_linear_heads
 from spectag.training.inputs.feature_store import FeatureStore
 from spectag.training.members.bundle_network import BundleNetwork, FrozenNetwork
-from spectag.training.networks.feature_network import LinearClassifier
 from spectag.training.networks.frame_graph import has_stages
 from spectag.training.setup.callbacks import Callbacks
 from spectag.training.setup.cross_validation import CrossValidation
@@ -140,21 +139,11 @@ class MemberInputs:
         """The network's own classifier of AudioSet's labels, or of the names of labels as texts; None without one."""
         network, labels = self.store.network, self.clips.manifest.labels.names
         if (layer := network.classifier()) is not None:
-            return _on_last_features(layer, n_features, audioset_labels(), audioset_synonyms())
+            return Classifier.of_last_features(*layer, n_features, audioset_labels(), audioset_synonyms())
         described = {name for names in self.recipe.label_map.values() for name in names}
         names = list(dict.fromkeys([*labels, *sorted(described)]))
         layer = network.text_classifier([TEMPLATE.format(name.replace("_", " ").lower()) for name in names])
-        return layer and _on_last_features(layer, n_features, names, {})
-
-
-def _on_last_features(
-    layer: LinearClassifier, n_features: int, names: Sequence[str], synonyms: Mapping[str, Sequence[str]]
-) -> Classifier:
-    """A layer whose inputs are the last features, as a classifier on all of them."""
-    n_labels, n_inputs = layer.weight.shape
-    weights = np.zeros((n_features, n_labels))
-    weights[-n_inputs:] = layer.weight.T
-    return Classifier(names, weights, layer.bias.astype(np.float64), synonyms)
+        return layer and Classifier.of_last_features(*layer, n_features, names, {})
 
 
 @dataclass(frozen=True)
