@@ -45,6 +45,14 @@ def test_next_item_is_done_after_one_that_breaks_a_limit(worker, item, error):
     assert worker.ask("b") == "bb"
 
 
+def test_first_item_of_a_process_has_the_limit_of_all_others(worker):
+    for _ in range(2):  # each in a new process
+        start = time.monotonic()
+        with pytest.raises(WorkerTimeoutError, match="it took longer than 2 s"):
+            worker.ask("sleep")
+        assert time.monotonic() - start < 40
+
+
 def length_of(_limits, question):
     return {"bytes": question.path.stat().st_size}
 

@@ -136,7 +136,8 @@ class AnswerWorkers:
         try:
             result = worker.ask(question)
         except WorkerTimeoutError:
-            detail = f"{question.name}: the answer took longer than {self._seconds:g} s"
+            detail = f"{question.name}: the answer took longer than {self._seconds:g} s; "
+            detail += "send a shorter sound or ask for longer windows"
         except WorkerDiedError as error:
             detail = f"{question.name}: the process that read it died ({error.cause})"
         except Exception:

@@ -46,12 +46,10 @@ class LimitedWorker(Generic[ItemT, ResultT]):
         self._function = partial(_with_limited_memory, function, prepare, round(gigabytes * 2**30))
         self._seconds = seconds
         self._worker: Worker[ItemT | None, ResultT | None] | None = None
-        self._has_answered = False
 
     def warm_up(self) -> None:
         """Start and prepare the process, if there is none. Errors are those of `ask`, and of `prepare`."""
-        if self._worker is None:
-            self._result(None)
+        self._started()
 
     def ask(self, item: ItemT) -> ResultT:
         """The result for an item.
@@ -65,25 +63,30 @@ class LimitedWorker(Generic[ItemT, ResultT]):
         WorkerStartError
             If the system does not start a process.
         """
-        result = self._result(item)
+        result = self._result(self._started(), item, self._seconds)
         assert result is not None
         return result
 
-    def _result(self, item: ItemT | None) -> ResultT | None:
-        if self._worker is None:
-            self._worker, self._has_answered = Worker(self._function), False
+    def _started(self) -> Worker[ItemT | None, ResultT | None]:
+        """A prepared process. The time of its start is not that of its first item."""
         worker = self._worker
-        seconds = self._seconds if self._has_answered else self._seconds + _START_SECONDS
+        if worker is None:
+            worker = self._worker = Worker(self._function)
+            self._result(worker, None, self._seconds + _START_SECONDS)
+        return worker
+
+    def _result(
+        self, worker: Worker[ItemT | None, ResultT | None], item: ItemT | None, seconds: float
+    ) -> ResultT | None:
         try:
             worker.send([item])
             if worker.connection.poll(seconds):
-                self._has_answered = True
                 return worker.receive()[1]
         except BaseException:
             self.close()
             raise
         self.close()
-        raise WorkerTimeoutError(f"it took longer than {self._seconds:g} s")
+        raise WorkerTimeoutError(f"it took longer than {seconds:g} s")
 
     def close(self) -> None:
         """End the process; the next item starts another one. Another thread may be asking."""
