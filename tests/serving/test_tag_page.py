@@ -255,6 +255,25 @@ def test_download_is_the_table_with_the_settings_of_the_page(page, server):
     assert {row["file"] for row in rows} == {"a & <b>.wav"}
 
 
+def test_submission_needs_its_template(page, server):
+    folder, _ = server
+    template = folder / "sample_submission.csv"
+    template.write_text("fname,low,high\na & <b>.wav,0,0\n", encoding="utf-8")
+    choose_sound(page, 0)
+    set_value(page, "#format", "submission")
+    button = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'Download')"
+    page.wait(f"{button}.disabled")
+    page.choose_files("#template", [template])
+    page.wait(f"!{button}.disabled")
+    click_button(page, "Download")
+    page.wait("document.querySelector('#announcer').textContent === 'a & <b>.csv downloaded'")
+    path = max(downloaded(folder / "downloads"), key=lambda path: path.stat().st_mtime)
+    [row] = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    assert list(row) == ["fname", "low", "high"]
+    set_value(page, "#format", "csv")
+    page.wait("document.querySelector('#template').closest('.field').hidden")
+
+
 def test_scrolling_through_five_minutes_is_smooth(page):
     choose_sound(page, 1)
     page.wait("document.querySelector('.facts-line').textContent.includes('5:00')")

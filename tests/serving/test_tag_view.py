@@ -22,8 +22,8 @@ from spectag.config.tagging import SEGMENT_WINDOW
 from spectag.serving import create_app, sound_answers
 from spectag.serving.answers import AnswerLimits, Question, answer
 from spectag.serving.problems import MEDIA_TYPE, ProblemError
-from spectag.serving.sound_answers import TABLE_FORMATS
 from spectag.serving.workers import AnswerWorkers
+from spectag.tagging.formats.dispatch import FORMATS
 from spectag.tagging.parallel import tag
 
 PORT = 8125
@@ -134,13 +134,42 @@ def test_tables_are_those_of_the_command(client, sent, model, sound, run, settin
     assert answer.json() == [record | {"file": sound.name} for record in printed]
 
 
-@pytest.mark.parametrize("name", TABLE_FORMATS)
-def test_every_format_gives_a_table_without_a_path_of_the_server(client, sent, name):
-    answer = table(client, sent, format=name, min_confidence=0.0001)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_a_table_without_a_path_of_the_server(client, sent, sound, name):
+    template = f"fname,high,low\n{sound.name},0,0\n" if name == "submission" else ""
+    answer = table(client, sent, format=name, min_confidence=0.0001, template=template)
     assert answer.status_code == 200, answer.text
     assert len(answer.content) > 20
     assert tempfile.gettempdir().encode() not in answer.content
     assert b"page-" not in answer.content
+
+
+def test_tables_of_whole_sounds_are_those_of_the_command(client, sent, model, sound, run, tmp_path):
+    answer = table(client, sent, format="multi-hot", min_confidence=0.0001)
+    printed = run("tag", model, sound, "--format", "multi-hot", "--min-confidence", "0.0001").out
+    assert answer.text == printed.replace(str(sound), f"'{sound.name}")
+    template = tmp_path / "sample_submission.csv"
+    template.write_text(f"fname,middle,low\n{sound.name},0,0\n", encoding="utf-8")
+    answer = table(client, sent, format="submission", template=template.read_text(encoding="utf-8"))
+    assert answer.text == run("tag", model, sound, "--template", template).out
+
+
+def test_submission_has_the_rows_of_its_template(client, sound, tmp_path):
+    keys = [send(client, sound, name).json()["id"] for name in ("a.wav", "b.wav", "c.wav")]
+    body = {"sounds": keys, "format": "submission"}
+
+    def submission(template):
+        return client.post("/views/tag/table", json={**body, "template": template})
+
+    answer = submission("fname;low\r\nc.wav;0\r\na.wav;0\r\n")
+    assert [row["fname"] for row in csv.DictReader(io.StringIO(answer.text))] == ["c.wav", "a.wav"]
+    assert answer.headers["content-disposition"].endswith("''submission.csv")
+    assert_problem(submission("fname,low\na.wav,0\nd.wav,0\n"), 422, "sample_submission.csv: 1 of its 2 clips are")
+    assert_problem(submission("fname,Dog\na.wav,0\n"), 422, "sample_submission.csv, line 1")
+    assert_problem(submission("no table"), 422, "sample_submission.csv")
+    assert_problem(submission(""), 422, "sample_submission.csv")
+    client.delete(f"{SOUNDS}/{keys[2]}")
+    assert_problem(submission("fname,low\na.wav,0\n"), 410, "not on the server any more")
 
 
 def test_names_that_are_formulas_are_escaped_in_tables(client, sent):
@@ -187,7 +216,7 @@ def test_wrong_requests_get_a_reason(client, sent, path, body, status, words):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"format": "exe"}, "unknown format"), ({"format": "submission"}, "unknown format"),
+    [({"format": "exe"}, "unknown format"), ({"format": "submission"}, "sample_submission.csv"),
      ({"smooth_windows": 2}, "can't be used"), ({"min_confidence": 2}, "min_confidence"), ({"colour": 1}, "colour")],
 )  # fmt: skip
 def test_wrong_settings_of_a_table_get_a_reason(client, sent, settings, words):

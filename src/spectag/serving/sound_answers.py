@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from spectag.audio.spectrogram_drawing import frequency_ticks
 from spectag.audio.spectrogram_tiles import DB_PER_STEP, LOWEST_DB, TILE_COLUMNS, TileScheme, draw_tile
 from spectag.config.base import Config
 from spectag.config.tagging import LONG_RATIO, SEGMENT_WINDOW, TagSettings
+from spectag.errors import DataError
 from spectag.models.frames_info import FramesInfo
 from spectag.models.tagger import Tagger
 from spectag.models.timeline import Timeline
@@ -31,29 +33,14 @@ from spectag.system.atomic_files import unfinished_file
 from spectag.system.paths import common_folder
 from spectag.tagging.events import FileEvents, detected_events, windows_to_tag
 from spectag.tagging.formats.dispatch import FORMATS, TableContext, check_installed, write
+from spectag.tagging.formats.submission import Template
 from spectag.tagging.parallel import Chunk, TaggedFile, tag_chunk
 
 WAV_FILE = "sound.wav"
-TABLE_FORMATS = (
-    *(
-        "csv",
-        "tsv",
-        "xlsx",
-        "json",
-        "jsonl",
-        "parquet",
-        "wide",
-        "wide-parquet",
-        "raven",
-        "raven-combined",
-        "audacity",
-        "reaper",
-        "audition",
-    ),
-    *("sonic-visualiser", "kaleidoscope", "label-studio", "soundevent"),
-)
 FORMATS_OF_ONE = frozenset({"audacity", "reaper", "audition", "sonic-visualiser"})
 """Formats with a file for each recording."""
+_FORMATS_OF_WHOLE_SOUNDS = frozenset({"multi-hot", "submission"})
+_TEMPLATE = Path("sample_submission.csv")
 LOWEST_THRESHOLD = 0.02
 """Labels below it everywhere, and below their own thresholds, are not sent to the page."""
 
@@ -89,16 +76,22 @@ class SegmentChoice(Config):
         """The settings of `spectag tag` that give the same. A ValueError if they are wrong."""
         if self.format in ("wide", "wide-parquet"):
             return TagSettings(format=self.format, **_window_options())
+        if self.format == "submission":
+            return TagSettings(template=_TEMPLATE)
+        if self.format in _FORMATS_OF_WHOLE_SOUNDS:
+            return TagSettings(format=self.format, min_confidence=self.min_confidence)
         options = {"min_confidence": self.min_confidence, "smooth_windows": self.smooth_windows}
         return TagSettings(format=self.format, segments=True, min_duration_seconds=self.min_duration_seconds, **options)
 
 
 class TableQuery(Config):
-    """Sounds whose segments become a table."""
+    """Sounds whose labels become a table."""
 
     choice: SegmentChoice
     sounds: tuple[tuple[str, str], ...]
     """Folder and name of each."""
+    template: str = ""
+    """The rows and columns of a submission, as CSV."""
 
 
 def describe(limits: AnswerLimits, question: Question) -> dict[str, Any] | Refusal:
@@ -221,30 +214,54 @@ def _saved(path: Path, name: str) -> TaggedFile:
 
 
 def table(limits: AnswerLimits, question: Question) -> bytes | Refusal:
-    """The table that `spectag tag --segments` writes for these sounds; a Refusal (410) if one is not tagged."""
+    """The table that `spectag tag` writes for these sounds; a Refusal (410) if one is not tagged."""
     query = question.query
     assert isinstance(query, TableQuery)
-    settings = query.choice.tag_settings()
     check_installed([query.choice.format])
     tagger = opened_tagger(limits)
     names = unique_names([name for _, name in query.sounds])
-    try:
-        tagged = [
-            _saved(Path(folder) / timeline_file(limits.model), name)
-            for (folder, _), name in zip(query.sounds, names, strict=True)
-        ]
-    except FileNotFoundError:
-        return Refusal(HTTPStatus.GONE, "a sound was removed meanwhile, or is not tagged by the model of now")
-    files = [detected_events(file, file.timeline, tagger, settings) for file in tagged if file.timeline is not None]
-    with tempfile.TemporaryDirectory(dir=question.path.parent) as folder:
-        output, recordings = Path(folder).resolve() / "table", Path(folder).resolve() / "recordings"
+    sounds = {name: Path(folder) for (folder, _), name in zip(query.sounds, names, strict=True)}
+    with tempfile.TemporaryDirectory(dir=question.path.parent) as name:
+        folder = Path(name).resolve()
+        template = _template(query.template, folder, tagger) if query.choice.format == "submission" else None
+        try:
+            if query.choice.format in _FORMATS_OF_WHOLE_SOUNDS:
+                rows = names if template is None else template.files(names)
+                tagged = _whole_sounds(tagger, query.choice, {name: sounds[name] for name in rows})
+            else:
+                tagged = [_saved(path / timeline_file(limits.model), name) for name, path in sounds.items()]
+        except FileNotFoundError:
+            return Refusal(HTTPStatus.GONE, "a sound was removed meanwhile, or is not tagged by the model of now")
+        output, recordings = folder / "table", folder / "recordings"
         recordings.mkdir()
-        for (file_folder, _), name in zip(query.sounds, names, strict=True):
-            _link(Path(file_folder) / "sound", recordings / name)
+        for name, path in sounds.items():
+            _link(path / "sound", recordings / name)
+        settings = query.choice.tag_settings()
+        files = [detected_events(file, file.timeline, tagger, settings) for file in tagged if file.timeline is not None]
         with contextlib.chdir(recordings):  # some formats need the sound by its name
-            _write(query.choice.format, files, output, tagger)
+            _write(query.choice.format, files, output, tagger, template)
         content = output.read_bytes()
         return content if FORMATS[query.choice.format].is_binary else _without_folder(content, recordings)
+
+
+def _template(text: str, folder: Path, tagger: Tagger) -> Template:
+    """The template of a submission. A DataError if the model does not have its labels."""
+    with contextlib.chdir(folder):  # so that messages have its name only
+        _TEMPLATE.write_text(text, "utf-8", newline="")
+        return Template.read(_TEMPLATE, tagger.labels)
+
+
+def _whole_sounds(tagger: Tagger, choice: SegmentChoice, sounds: dict[str, Path]) -> list[TaggedFile]:
+    """Sounds with one set of probabilities each. A FileNotFoundError if one was removed."""
+    paths = [path / "sound" for path in sounds.values()]
+    for path in paths:
+        path.stat()
+    window = windows_to_tag(tagger, choice.tag_settings())
+    tagged = tag_chunk(tagger, window, 1, Chunk(0, tuple(map(str, paths)))).files
+    for file, path, name in zip(tagged, paths, sounds, strict=True):
+        if file.timeline is None:
+            raise DataError((file.reason or "it can't be read").replace(str(path), name))
+    return [replace(file, file=name) for file, name in zip(tagged, sounds, strict=True)]
 
 
 def _without_folder(table: bytes, folder: Path) -> bytes:
@@ -256,13 +273,14 @@ def _without_folder(table: bytes, folder: Path) -> bytes:
     return table
 
 
-def _write(name: str, files: list[FileEvents], output: Path, tagger: Tagger) -> None:
+def _write(name: str, files: list[FileEvents], output: Path, tagger: Tagger, template: Template | None) -> None:
     mel = tagger.front_end.mel
     context = TableContext(
         labels=tagger.labels,
         root=common_folder([file.file for file in files]),
         low_hz=mel.f_min if mel else 0.0,
         high_hz=mel.f_max if mel else 0.0,
+        template=template,
         has_novelty=tagger.has_novelty,
     )
     write(name, files, output, context, in_folder=False)

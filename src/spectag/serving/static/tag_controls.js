@@ -11,6 +11,8 @@ export class TagControls {
     this.least = this.range("least", 0, 10, 0.5, 0, (value) => strings.tag.seconds(value), changed);
     this.decibels = this.range("contrast", 30, 110, 5, 80, (value) => strings.tag.decibels(value), () => contrastChanged(this.contrast));
     this.format = h("select", { id: "format", onchange: () => this.updateButtons() });
+    this.template = h("input", { type: "file", id: "template", accept: ".csv", onchange: () => this.updateButtons() });
+    this.templateField = h("div", { class: "field", hidden: true }, h("label", { for: "template" }, strings.tag.template), this.template);
     this.one = h("button", { type: "button", class: "action primary", onclick: () => download(this.format.value, false) }, strings.tag.download);
     this.all = h("button", { type: "button", class: "action", onclick: () => download(this.format.value, true) });
     const field = (id, text, ...inputs) => h("div", { class: "field" }, h("label", { for: id }, text), ...inputs);
@@ -19,7 +21,7 @@ export class TagControls {
       field("smoothing", strings.tag.smoothing, this.smoothing),
       field("least", strings.tag.least, ...this.least.parts),
       field("contrast", strings.tag.contrast, ...this.decibels.parts),
-      field("format", strings.tag.format, this.format, this.one, this.all));
+      field("format", strings.tag.format, this.format, this.one, this.all), this.templateField);
     this.toggleOwn(true);
     this.updateButtons();
   }
@@ -63,6 +65,11 @@ export class TagControls {
     this.updateButtons();
   }
 
+  // The text of the template of a submission; "" for other formats.
+  async templateText() {
+    return this.format.value === "submission" ? this.template.files[0].text() : "";
+  }
+
   // While a table comes: how far it is; null when it is there.
   setBusy(text) {
     this.busy = text;
@@ -71,11 +78,14 @@ export class TagControls {
 
   updateButtons() {
     const isOfOne = Boolean(this.ofOne?.has(this.format.value));
+    const needsTemplate = this.format.value === "submission";
+    this.templateField.hidden = !needsTemplate;
+    const isWaiting = Boolean(this.busy) || (needsTemplate && this.template.files.length === 0);
     this.one.textContent = this.busy ?? strings.tag.download;
-    this.one.disabled = Boolean(this.busy) || !this.isShownReady;
+    this.one.disabled = isWaiting || !this.isShownReady;
     this.all.hidden = !(this.count > 1);
     this.all.textContent = strings.tag.downloadAll(this.count ?? 0);
-    this.all.disabled = Boolean(this.busy) || isOfOne;
+    this.all.disabled = isWaiting || isOfOne;
     this.all.title = isOfOne ? strings.tag.oneRecording : "";
   }
 }

@@ -21,7 +21,6 @@ from spectag.serving.page_sounds import PageSound, timeline_file
 from spectag.serving.problems import ProblemError
 from spectag.serving.sound_answers import (
     FORMATS_OF_ONE,
-    TABLE_FORMATS,
     WAV_FILE,
     ExplainQuery,
     SegmentChoice,
@@ -34,6 +33,7 @@ from spectag.serving.workers import AnswerWorkers
 from spectag.tagging.formats.dispatch import FORMATS
 
 _MAX_TABLE_SOUNDS = 10_000
+_MAX_TEMPLATE = 1_000_000
 _MAX_DIGITS = 9  # of the number of a tile
 _SOUND_HEADERS = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
 
@@ -42,6 +42,8 @@ class TableRequest(SegmentChoice):
     """Which sounds a table is about, beside the settings."""
 
     sounds: tuple[str, ...] = Field(min_length=1, max_length=_MAX_TABLE_SOUNDS)
+    template: str = Field("", max_length=_MAX_TEMPLATE)
+    """The sample_submission.csv of a competition, for the format submission."""
 
 
 class ForgetRequest(Config):
@@ -59,7 +61,7 @@ class _TagView:
 
     async def formats(self, _: Request) -> Response:
         """The formats of tables, and which of them hold one recording."""
-        return JSONResponse([{"name": name, "one": name in FORMATS_OF_ONE} for name in TABLE_FORMATS])
+        return JSONResponse([{"name": name, "one": name in FORMATS_OF_ONE} for name in FORMATS])
 
     async def add(self, request: Request) -> Response:
         """Take a sound; the answer has its id, length and sample rate, and how to ask for its spectrogram."""
@@ -137,24 +139,27 @@ class _TagView:
         return _json(await self._ask(self._context.workers, request, sound, sound_answers.explanation, query))
 
     async def table(self, request: Request) -> Response:
-        """A table of the segments in sounds, in a format of `spectag tag`."""
+        """A table of what is in sounds, in a format of `spectag tag`."""
         self._check_rate(request)
         wanted = await read_body(request, TableRequest)
-        if wanted.format not in TABLE_FORMATS:
+        if wanted.format not in FORMATS:
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown format; expected one of {', '.join(FORMATS)}")
+        if wanted.format == "submission" and not wanted.template:
             raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown format; expected one of {', '.join(TABLE_FORMATS)}"
+                HTTPStatus.UNPROCESSABLE_ENTITY, "a submission needs the competition's sample_submission.csv"
             )
         if len(wanted.sounds) > 1 and wanted.format in FORMATS_OF_ONE:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{wanted.format} holds one recording")
-        choice = SegmentChoice(**wanted.model_dump(exclude={"sounds"}))
+        choice = SegmentChoice(**wanted.model_dump(exclude={"sounds", "template"}))
         try:
             choice.tag_settings()
         except ValueError as error:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "these settings can't be used") from error
         sounds = [self._sounds.get(key) for key in wanted.sounds]
-        query = TableQuery(choice=choice, sounds=tuple((str(sound.folder), sound.name) for sound in sounds))
+        places = tuple((str(sound.folder), sound.name) for sound in sounds)
+        query = TableQuery(choice=choice, sounds=places, template=wanted.template)
         content = await self._ask(self._context.workers, request, sounds[0], sound_answers.table, query)
-        stem = re.sub(r"\.[^.]*$", "", sounds[0].name) if len(sounds) == 1 else "tags"
+        stem = re.sub(r"\.[^.]*$", "", sounds[0].name) if len(sounds) == 1 else FORMATS[wanted.format].stem
         name = f"{stem}{FORMATS[wanted.format].suffix}"
         disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
         return Response(content, media_type="application/octet-stream", headers={"content-disposition": disposition})
