@@ -161,8 +161,8 @@ def test_submission_has_the_rows_of_its_template(client, sound, tmp_path):
     def submission(template):
         return client.post("/views/tag/table", json={**body, "template": template})
 
-    answer = submission("fname;low\r\nc.wav;0\r\na.wav;0\r\n")
-    assert [row["fname"] for row in csv.DictReader(io.StringIO(answer.text))] == ["c.wav", "a.wav"]
+    answer = submission("fname;low\r\nc.wav;0\r\na.wav;0\r\nc.wav;0\r\n")
+    assert [row["fname"] for row in csv.DictReader(io.StringIO(answer.text))] == ["c.wav", "a.wav", "c.wav"]
     assert answer.headers["content-disposition"].endswith("''submission.csv")
     assert_problem(submission("fname,low\na.wav,0\nd.wav,0\n"), 422, "sample_submission.csv: 1 of its 2 clips are")
     assert_problem(submission("fname,Dog\na.wav,0\n"), 422, "sample_submission.csv, line 1")

@@ -225,11 +225,8 @@ def table(limits: AnswerLimits, question: Question) -> bytes | Refusal:
         folder = Path(name).resolve()
         template = _template(query.template, folder, tagger) if query.choice.format == "submission" else None
         try:
-            if query.choice.format in _FORMATS_OF_WHOLE_SOUNDS:
-                rows = names if template is None else template.files(names)
-                tagged = _whole_sounds(tagger, query.choice, {name: sounds[name] for name in rows})
-            else:
-                tagged = [_saved(path / timeline_file(limits.model), name) for name, path in sounds.items()]
+            rows = names if template is None else template.files(names)
+            tagged = _tagged(limits, query.choice, [(name, sounds[name]) for name in rows])
         except FileNotFoundError:
             return Refusal(HTTPStatus.GONE, "a sound was removed meanwhile, or is not tagged by the model of now")
         output, recordings = folder / "table", folder / "recordings"
@@ -251,17 +248,20 @@ def _template(text: str, folder: Path, tagger: Tagger) -> Template:
         return Template.read(_TEMPLATE, tagger.labels)
 
 
-def _whole_sounds(tagger: Tagger, choice: SegmentChoice, sounds: dict[str, Path]) -> list[TaggedFile]:
-    """Sounds with one set of probabilities each. A FileNotFoundError if one was removed."""
-    paths = [path / "sound" for path in sounds.values()]
+def _tagged(limits: AnswerLimits, choice: SegmentChoice, rows: list[tuple[str, Path]]) -> list[TaggedFile]:
+    """The windows or frames that the page shows, or whole sounds. A FileNotFoundError if a sound was removed."""
+    if choice.format not in _FORMATS_OF_WHOLE_SOUNDS:
+        return [_saved(folder / timeline_file(limits.model), name) for name, folder in rows]
+    tagger = opened_tagger(limits)
+    paths = [folder / "sound" for _, folder in rows]
     for path in paths:
         path.stat()
-    window = windows_to_tag(tagger, choice.tag_settings())
-    tagged = tag_chunk(tagger, window, 1, Chunk(0, tuple(map(str, paths)))).files
-    for file, path, name in zip(tagged, paths, sounds, strict=True):
+    chunk = Chunk(0, tuple(map(str, paths)))
+    tagged = tag_chunk(tagger, windows_to_tag(tagger, choice.tag_settings()), 1, chunk).files
+    for file, path, (name, _) in zip(tagged, paths, rows, strict=True):
         if file.timeline is None:
             raise DataError((file.reason or "it can't be read").replace(str(path), name))
-    return [replace(file, file=name) for file, name in zip(tagged, sounds, strict=True)]
+    return [replace(file, file=name) for file, (name, _) in zip(tagged, rows, strict=True)]
 
 
 def _without_folder(table: bytes, folder: Path) -> bytes:
