@@ -26,12 +26,17 @@ const shellText = (text) => (/^[\w%+,./:=@-]+$/.test(text) ? text : `'${text.rep
 // A text in a box, with a button that copies it.
 export function copyBox(text, title, announce) {
   const code = h("code", {}, text);
-  const button = h("button", { type: "button", class: "action copy", "aria-label": `${strings.model.copy}: ${title}` }, strings.model.copy);
+  const button = h("button", { type: "button", class: "action copy" });
+  const name = (text) => {
+    button.textContent = text;
+    button.setAttribute("aria-label", `${text}: ${title}`);
+  };
+  name(strings.model.copy);
   button.addEventListener("click", async () => {
     await copy(code);
-    button.textContent = strings.model.copied;
+    name(strings.model.copied);
     announce(strings.model.copied);
-    setTimeout(() => { button.textContent = strings.model.copy; }, 2000);
+    setTimeout(name, 2000, strings.model.copy);
   });
   return h("div", { class: "copy-box" }, h("pre", { tabindex: "0", role: "region", "aria-label": title }, code), button);
 }

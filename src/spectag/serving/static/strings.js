@@ -170,7 +170,7 @@ export const strings = {
       csv: "CSV", tsv: "TSV", xlsx: "Excel (xlsx)", json: "JSON", jsonl: "JSON lines", parquet: "Parquet", wide: "wide CSV (a column for each label)",
       "wide-parquet": "wide Parquet (a column for each label)", "multi-hot": "multi-hot CSV (0 or 1 for each label)", raven: "Raven", "raven-combined": "Raven, one table",
       audacity: "Audacity", reaper: "Reaper", audition: "Adobe Audition", "sonic-visualiser": "Sonic Visualiser", "label-studio": "Label Studio", kaleidoscope: "Kaleidoscope",
-      submission: "submission (probabilities of whole sounds)",
+      submission: "submission of a competition",
     },
     template: "sample_submission.csv",
     download: "Download",

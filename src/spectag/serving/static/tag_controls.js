@@ -21,7 +21,7 @@ export class TagControls {
       field("smoothing", strings.tag.smoothing, this.smoothing),
       field("least", strings.tag.least, ...this.least.parts),
       field("contrast", strings.tag.contrast, ...this.decibels.parts),
-      field("format", strings.tag.format, this.format, this.one, this.all), this.templateField);
+      field("format", strings.tag.format, this.format, this.templateField, this.one, this.all));
     this.toggleOwn(true);
     this.updateButtons();
   }
