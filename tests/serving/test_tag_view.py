@@ -112,6 +112,10 @@ def test_sound_can_be_played_in_ranges(client, sent, sound):
     assert rate == 16_000
 
 
+def encoded(template, encoding="utf-8"):
+    return base64.b64encode(template.encode(encoding)).decode("ascii")
+
+
 def table(client, sent, **body):
     return client.post("/views/tag/table", json={"sounds": [sent["id"]], **body})
 
@@ -137,7 +141,7 @@ def test_tables_are_those_of_the_command(client, sent, model, sound, run, settin
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_a_table_without_a_path_of_the_server(client, sent, sound, name):
     template = f"fname,high,low\n{sound.name},0,0\n" if name == "submission" else ""
-    answer = table(client, sent, format=name, min_confidence=0.0001, template=template)
+    answer = table(client, sent, format=name, min_confidence=0.0001, template=encoded(template))
     assert answer.status_code == 200, answer.text
     assert len(answer.content) > 20
     assert tempfile.gettempdir().encode() not in answer.content
@@ -150,16 +154,37 @@ def test_tables_of_whole_sounds_are_those_of_the_command(client, sent, model, so
     assert answer.text == printed.replace(str(sound), f"'{sound.name}")
     template = tmp_path / "sample_submission.csv"
     template.write_text(f"fname,middle,low\n{sound.name},0,0\n", encoding="utf-8")
-    answer = table(client, sent, format="submission", template=template.read_text(encoding="utf-8"))
+    answer = table(client, sent, format="submission", template=encoded(template.read_text(encoding="utf-8")))
     assert answer.text == run("tag", model, sound, "--template", template).out
 
 
-def test_submission_has_the_rows_of_its_template(client, sound, tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "windows-1252"])
+def test_template_may_have_the_encoding_of_a_spreadsheet_program(client, sent, sound, encoding):
+    template = encoded(f"fname;low\r\n{sound.name};0\r\n", encoding)
+    [row] = csv.DictReader(io.StringIO(table(client, sent, format="submission", template=template).text))
+    assert row["fname"] == sound.name
+
+
+def test_whole_sounds_that_are_removed_meanwhile_or_cannot_be_read_are_named(model, tmp_path):
+    path = tmp_path / "page-x" / "sound"
+    path.parent.mkdir()
+    choice = sound_answers.SegmentChoice(format="multi-hot")
+    query = sound_answers.TableQuery(choice=choice, sounds=((str(path.parent), "a.wav"),))
+    question = Question(sound_answers.table, path, "a.wav", query)
+    assert answer(AnswerLimits(model, None, 60.0), question).status == 410
+    path.write_bytes(b"no sound")
+    refusal = answer(AnswerLimits(model, None, 60.0), question)
+    assert refusal.status == 422
+    assert refusal.detail.startswith("a.wav: ")
+    assert str(tmp_path) not in refusal.detail
+
+
+def test_submission_has_the_rows_of_its_template(client, sound):
     keys = [send(client, sound, name).json()["id"] for name in ("a.wav", "b.wav", "c.wav")]
     body = {"sounds": keys, "format": "submission"}
 
     def submission(template):
-        return client.post("/views/tag/table", json={**body, "template": template})
+        return client.post("/views/tag/table", json={**body, "template": encoded(template)})
 
     answer = submission("fname;low\r\nc.wav;0\r\na.wav;0\r\nc.wav;0\r\n")
     assert [row["fname"] for row in csv.DictReader(io.StringIO(answer.text))] == ["c.wav", "a.wav", "c.wav"]

@@ -39,7 +39,6 @@ from spectag.tagging.parallel import Chunk, TaggedFile, tag_chunk
 WAV_FILE = "sound.wav"
 FORMATS_OF_ONE = frozenset({"audacity", "reaper", "audition", "sonic-visualiser"})
 """Formats with a file for each recording."""
-_FORMATS_OF_WHOLE_SOUNDS = frozenset({"multi-hot", "submission"})
 _TEMPLATE = Path("sample_submission.csv")
 LOWEST_THRESHOLD = 0.02
 """Labels below it everywhere, and below their own thresholds, are not sent to the page."""
@@ -78,7 +77,7 @@ class SegmentChoice(Config):
             return TagSettings(format=self.format, **_window_options())
         if self.format == "submission":
             return TagSettings(template=_TEMPLATE)
-        if self.format in _FORMATS_OF_WHOLE_SOUNDS:
+        if self.format == "multi-hot":
             return TagSettings(format=self.format, min_confidence=self.min_confidence)
         options = {"min_confidence": self.min_confidence, "smooth_windows": self.smooth_windows}
         return TagSettings(format=self.format, segments=True, min_duration_seconds=self.min_duration_seconds, **options)
@@ -90,8 +89,8 @@ class TableQuery(Config):
     choice: SegmentChoice
     sounds: tuple[tuple[str, str], ...]
     """Folder and name of each."""
-    template: str = ""
-    """The rows and columns of a submission, as CSV."""
+    template: bytes = b""
+    """The table with the rows and columns of a submission."""
 
 
 def describe(limits: AnswerLimits, question: Question) -> dict[str, Any] | Refusal:
@@ -217,23 +216,23 @@ def table(limits: AnswerLimits, question: Question) -> bytes | Refusal:
     """The table that `spectag tag` writes for these sounds; a Refusal (410) if one is not tagged."""
     query = question.query
     assert isinstance(query, TableQuery)
+    settings = query.choice.tag_settings()
     check_installed([query.choice.format])
     tagger = opened_tagger(limits)
     names = unique_names([name for _, name in query.sounds])
     sounds = {name: Path(folder) for (folder, _), name in zip(query.sounds, names, strict=True)}
     with tempfile.TemporaryDirectory(dir=question.path.parent) as name:
         folder = Path(name).resolve()
-        template = _template(query.template, folder, tagger) if query.choice.format == "submission" else None
+        template = _template(query.template, folder, tagger) if settings.template is not None else None
         try:
             rows = names if template is None else template.files(names)
-            tagged = _tagged(limits, query.choice, [(name, sounds[name]) for name in rows])
+            tagged = _tagged(limits, settings, [(name, sounds[name]) for name in rows])
         except FileNotFoundError:
             return Refusal(HTTPStatus.GONE, "a sound was removed meanwhile, or is not tagged by the model of now")
         output, recordings = folder / "table", folder / "recordings"
         recordings.mkdir()
         for name, path in sounds.items():
             _link(path / "sound", recordings / name)
-        settings = query.choice.tag_settings()
         files = [detected_events(file, file.timeline, tagger, settings) for file in tagged if file.timeline is not None]
         with contextlib.chdir(recordings):  # some formats need the sound by its name
             _write(query.choice.format, files, output, tagger, template)
@@ -241,23 +240,22 @@ def table(limits: AnswerLimits, question: Question) -> bytes | Refusal:
         return content if FORMATS[query.choice.format].is_binary else _without_folder(content, recordings)
 
 
-def _template(text: str, folder: Path, tagger: Tagger) -> Template:
+def _template(content: bytes, folder: Path, tagger: Tagger) -> Template:
     """The template of a submission. A DataError if the model does not have its labels."""
     with contextlib.chdir(folder):  # so that messages have its name only
-        _TEMPLATE.write_text(text, "utf-8", newline="")
+        _TEMPLATE.write_bytes(content)
         return Template.read(_TEMPLATE, tagger.labels)
 
 
-def _tagged(limits: AnswerLimits, choice: SegmentChoice, rows: list[tuple[str, Path]]) -> list[TaggedFile]:
+def _tagged(limits: AnswerLimits, settings: TagSettings, rows: list[tuple[str, Path]]) -> list[TaggedFile]:
     """The windows or frames that the page shows, or whole sounds. A FileNotFoundError if a sound was removed."""
-    if choice.format not in _FORMATS_OF_WHOLE_SOUNDS:
-        return [_saved(folder / timeline_file(limits.model), name) for name, folder in rows]
     tagger = opened_tagger(limits)
+    if windows_to_tag(tagger, settings) is not None:
+        return [_saved(folder / timeline_file(limits.model), name) for name, folder in rows]
     paths = [folder / "sound" for _, folder in rows]
     for path in paths:
         path.stat()
-    chunk = Chunk(0, tuple(map(str, paths)))
-    tagged = tag_chunk(tagger, windows_to_tag(tagger, choice.tag_settings()), 1, chunk).files
+    tagged = tag_chunk(tagger, None, 1, Chunk(0, tuple(map(str, paths)))).files
     for file, path, (name, _) in zip(tagged, paths, rows, strict=True):
         if file.timeline is None:
             raise DataError((file.reason or "it can't be read").replace(str(path), name))

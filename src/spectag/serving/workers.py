@@ -137,7 +137,7 @@ class AnswerWorkers:
             result = worker.ask(question)
         except WorkerTimeoutError:
             detail = f"{question.name}: the answer took longer than {self._seconds:g} s; "
-            detail += "send a shorter sound or ask for longer windows"
+            detail += "send less sound at once, or ask for longer windows"
         except WorkerDiedError as error:
             detail = f"{question.name}: the process that read it died ({error.cause})"
         except Exception:

@@ -388,7 +388,7 @@ class TagView {
     const sounds = isAll ? this.queue.ready : [this.shown];
     this.report("");
     try {
-      const settings = { format, ...this.controls.values, template: await this.controls.templateText() };
+      const settings = { format, ...this.controls.values, template: await this.controls.templateContent() };
       const name = await downloadTable(this.page, this.queue, sounds, settings, (text) => this.controls.setBusy(text));
       this.page.announce(strings.tag.downloaded(name));
     } catch (error) {

@@ -1,4 +1,5 @@
 // Thresholds, smoothing and shortest duration, which act at once; the contrast; and the download of tables.
+import { asBase64 } from "./blobs.js";
 import { h } from "./elements.js";
 import { strings } from "./strings.js";
 
@@ -65,9 +66,9 @@ export class TagControls {
     this.updateButtons();
   }
 
-  // The text of the template of a submission; "" for other formats.
-  async templateText() {
-    return this.format.value === "submission" ? this.template.files[0].text() : "";
+  // The template of a submission as it is on the disk, as base64; "" for other formats.
+  async templateContent() {
+    return this.format.value === "submission" ? asBase64(this.template.files[0]) : "";
   }
 
   // While a table comes: how far it is; null when it is there.

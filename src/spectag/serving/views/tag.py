@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Base64Bytes, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -33,7 +33,6 @@ from spectag.serving.workers import AnswerWorkers
 from spectag.tagging.formats.dispatch import FORMATS
 
 _MAX_TABLE_SOUNDS = 10_000
-_MAX_TEMPLATE = 1_000_000
 _MAX_DIGITS = 9  # of the number of a tile
 _SOUND_HEADERS = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
 
@@ -42,7 +41,7 @@ class TableRequest(SegmentChoice):
     """Which sounds a table is about, beside the settings."""
 
     sounds: tuple[str, ...] = Field(min_length=1, max_length=_MAX_TABLE_SOUNDS)
-    template: str = Field("", max_length=_MAX_TEMPLATE)
+    template: Base64Bytes = b""
     """The sample_submission.csv of a competition, for the format submission."""
 
 
