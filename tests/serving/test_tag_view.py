@@ -149,9 +149,12 @@ def test_every_format_gives_a_table_without_a_path_of_the_server(client, sent, s
 
 
 def test_tables_of_whole_sounds_are_those_of_the_command(client, sent, model, sound, run, tmp_path):
-    answer = table(client, sent, format="multi-hot", min_confidence=0.0001)
-    printed = run("tag", model, sound, "--format", "multi-hot", "--min-confidence", "0.0001").out
-    assert answer.text == printed.replace(str(sound), f"'{sound.name}")
+    tables = []
+    for settings, options in (({}, []), ({"min_confidence": 0.0}, ["--min-confidence", "0"])):
+        tables.append(table(client, sent, format="multi-hot", **settings).text)
+        printed = run("tag", model, sound, "--format", "multi-hot", *options).out
+        assert tables[-1] == printed.replace(str(sound), f"'{sound.name}")
+    assert tables[0] != tables[1]
     template = tmp_path / "sample_submission.csv"
     template.write_text(f"fname,middle,low\n{sound.name},0,0\n", encoding="utf-8")
     answer = table(client, sent, format="submission", template=encoded(template.read_text(encoding="utf-8")))
@@ -165,17 +168,19 @@ def test_template_may_have_the_encoding_of_a_spreadsheet_program(client, sent, s
     assert row["fname"] == sound.name
 
 
-def test_whole_sounds_that_are_removed_meanwhile_or_cannot_be_read_are_named(model, tmp_path):
-    path = tmp_path / "page-x" / "sound"
-    path.parent.mkdir()
-    choice = sound_answers.SegmentChoice(format="multi-hot")
-    query = sound_answers.TableQuery(choice=choice, sounds=((str(path.parent), "a.wav"),))
-    question = Question(sound_answers.table, path, "a.wav", query)
+def test_whole_sounds_that_are_removed_meanwhile_or_cannot_be_read_are_named(model, sound, tmp_path):
+    good, other = (tmp_path / f"page-{name}" / "sound" for name in "xy")
+    for path in (good, other):
+        path.parent.mkdir()
+    good.write_bytes(sound.read_bytes())
+    sounds = ((str(good.parent), "a.wav"), (str(other.parent), "b.wav"))
+    query = sound_answers.TableQuery(choice=sound_answers.SegmentChoice(format="multi-hot"), sounds=sounds)
+    question = Question(sound_answers.table, good, "a.wav", query)
     assert answer(AnswerLimits(model, None, 60.0), question).status == 410
-    path.write_bytes(b"no sound")
+    other.write_bytes(b"no sound")
     refusal = answer(AnswerLimits(model, None, 60.0), question)
     assert refusal.status == 422
-    assert refusal.detail.startswith("a.wav: ")
+    assert refusal.detail.startswith("b.wav: ")
     assert str(tmp_path) not in refusal.detail
 
 
