@@ -61,6 +61,7 @@ def test_submission_keeps_every_digit(tmp_path, rng):
         (TEMPLATE, "utf-16"),
         (TEMPLATE.replace(",", ";"), "utf-8-sig"),
         (TEMPLATE.replace(",", "\t"), "utf-16"),
+        ("sep=;\n" + TEMPLATE.replace(",", ";"), "utf-8"),
         (TEMPLATE.replace("\n", "\r\n") + ",,\r\n\r\n", "utf-8"),
         (TEMPLATE.replace("a.wav", '"a.wav"').replace("Bark", '"Bark"'), "utf-8"),
     ],
@@ -69,6 +70,16 @@ def test_template_saved_by_a_spreadsheet_program_is_the_same(tmp_path, text, enc
     plain = Template.read(write_template(tmp_path / "t.csv", TEMPLATE), LABELS)
     changed = Template.read(write_template(tmp_path / "t.csv", text, encoding), LABELS)
     assert changed == plain
+
+
+@pytest.mark.parametrize("column", ["fname", "which"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_labels_may_have_commas(tmp_path, column, delimiter):
+    label = "Chicken, rooster"
+    name = f'"{label}"' if delimiter == "," else label
+    text = f"{column},Bark,LABEL\na.wav,0,0\n".replace(",", delimiter).replace("LABEL", name)
+    template = Template.read(write_template(tmp_path / "t.csv", text), LabelSet(("Bark", label)))
+    assert (template.labels, template.fnames) == (("Bark", label), ("a.wav",))
 
 
 def test_clip_names_may_have_umlauts_commas_and_spaces(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TextIO
 
 from spectag.data.labels import LabelSet
-from spectag.data.readers.delimited_text import first_lines, open_table, read_text
+from spectag.data.readers.columns import find_delimiter
+from spectag.data.readers.delimited_text import open_table, read_text
 from spectag.errors import DataError
 from spectag.tagging.events import FileEvents
 
@@ -35,8 +36,7 @@ class Template:
             If it cannot be read, or has a label that the model does not know.
         """
         text = read_text(path)
-        header = "".join(first_lines(text, 1))
-        table = open_table(path, text, next((mark for mark in ",;\t" if mark in header), ","))
+        table = open_table(path, text, find_delimiter(text))
         fnames = tuple(fields[0] for _, fields in table.records)
         if not fnames or len(table.columns) < 2:
             raise DataError(f"{path}: expected a header (fname, then the labels) and a row for each clip")
